@@ -1,0 +1,112 @@
+//! Error codes: what `onnxq explain` knows, and the exit code each leads to.
+
+/// An error with a code that a script can rely on.
+pub trait Fault: std::error::Error {
+    /// `E205`; the table below has a row for it.
+    fn code(&self) -> &'static str;
+    /// Advice, apart from the facts of the message.
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
+pub const EXIT_GATE: u8 = 1;
+pub const EXIT_USAGE: u8 = 2;
+pub const EXIT_REJECTED: u8 = 3;
+pub const EXIT_UNSUPPORTED: u8 = 4;
+pub const EXIT_ENVIRONMENT: u8 = 5;
+pub const EXIT_NOTHING: u8 = 6;
+pub const EXIT_BUG: u8 = 70;
+
+/// One row of the table.
+pub struct Code {
+    pub code: &'static str,
+    pub exit: u8,
+    /// What it means and what to do, for `onnxq explain`.
+    pub text: &'static str,
+}
+
+pub fn code(code: &str) -> Option<&'static Code> {
+    CODES.iter().find(|it| it.code.eq_ignore_ascii_case(code))
+}
+
+macro_rules! codes {
+    ($($code:ident $exit:ident $text:literal)*) => {
+        /// Every code, in order.
+        pub const CODES: &[Code] =
+            &[$(Code { code: stringify!($code), exit: $exit, text: $text },)*];
+    };
+}
+
+codes! {
+    E101 EXIT_REJECTED "The file is not a protobuf message of the ONNX schema: truncated, random bytes or another format. Compare its checksum with the source."
+    E102 EXIT_REJECTED "The file is empty. The download or the export did not finish."
+    E103 EXIT_REJECTED "Messages nest deeper than 100 levels. 31 nested subgraphs is the limit of the whole ecosystem; restructure the model."
+    E104 EXIT_REJECTED "Decoding would need far more memory than the file's size justifies: the file consists of many tiny messages. It is broken or hostile."
+    E105 EXIT_REJECTED "Model-local functions call each other in a cycle; inlining would never end."
+    E106 EXIT_REJECTED "Inlining the model-local functions would create more nodes than any model has. The file is broken or hostile."
+    E107 EXIT_UNSUPPORTED "The model has fields that this version's schema does not know, in a place where a rewrite would lose them. Pass --drop-unknown to lose them knowingly, or update onnxq."
+    E110 EXIT_REJECTED "The file has no graph. It may be another protobuf message."
+    E111 EXIT_REJECTED "The model imports no operator set, so its operators have no meaning."
+    E112 EXIT_REJECTED "The model imports a newer operator set than this version knows. Export with an older opset, update onnxq, or pass --allow-unknown-opset."
+    E113 EXIT_REJECTED "The model has a newer IR version than this version knows. Update onnxq, or export with an older onnx."
+    E201 EXIT_REJECTED "External data must lie beside the model: a relative path without `..`, drive letters or control characters."
+    E202 EXIT_REJECTED "The external data file is a link that leads out of the model's folder (and out of the folder of the real model file). Copy the data beside the model."
+    E203 EXIT_REJECTED "Under --external-data strict, links to external data are refused, as onnx's own reader does."
+    E204 EXIT_REJECTED "External data must be a regular file, not a device, pipe or folder."
+    E205 EXIT_REJECTED "The declared range of external data does not fit its file or its shape. The data file is probably truncated: compare its size and checksum with the source."
+    E206 EXIT_REJECTED "The external data file is missing. Copy the data files together with the .onnx file."
+    E207 EXIT_REJECTED "An input file changed while it was read. Run again when nothing writes to it."
+    E208 EXIT_REJECTED "A tensor states a key of its external data twice, so its place is ambiguous."
+    E209 EXIT_REJECTED "The checksum of external data that the model states does not match the file."
+    E301 EXIT_REJECTED "A tensor has a negative dimension."
+    E302 EXIT_REJECTED "A tensor's dimensions multiply to more than memory can address, or than its data has."
+    E303 EXIT_REJECTED "A tensor's data is shorter or longer than its shape needs."
+    E304 EXIT_REJECTED "A tensor stores its data twice (raw and typed); readers disagree which counts."
+    E305 EXIT_REJECTED "A tensor has no element type, or one that this version does not know."
+    E306 EXIT_REJECTED "A tensor stores its data in a field of the wrong type, or a value does not fit its element type."
+    E307 EXIT_REJECTED "A packed 4- or 2-bit tensor has the wrong number of bytes."
+    E308 EXIT_REJECTED "A sparse tensor's indices are out of range, unsorted, or of the wrong shape."
+    E401 EXIT_REJECTED "Two values of a graph have the same name."
+    E402 EXIT_REJECTED "Two initializers of a graph have the same name."
+    E404 EXIT_REJECTED "The graph has a cycle; no order of execution exists."
+    E406 EXIT_REJECTED "A node or an output refers to a value that nothing defines."
+    E407 EXIT_UNSUPPORTED "The model uses a part of ONNX that this version reads but cannot rewrite."
+    E408 EXIT_REJECTED "The model text has a syntax error."
+    E501 EXIT_REJECTED "A weight to be quantized holds NaN or Inf: one such value would turn the whole output into NaN. Fix the checkpoint, or pass --nonfinite skip to leave that tensor in float."
+    E502 EXIT_UNSUPPORTED "A site was planned for quantization but its format could not be written. This names the reason; exclude the node or choose another format."
+    E601 EXIT_REJECTED "A data file is not in the format its name promises."
+    E602 EXIT_REJECTED "A data file declares more data than it holds, or expands far beyond its size."
+    E603 EXIT_REJECTED "A data array has the wrong shape for its input."
+    E604 EXIT_REJECTED "A data array has an element type that its input cannot take."
+    E605 EXIT_REJECTED "The data holds NaN or Inf."
+    E606 EXIT_REJECTED "The data has no samples."
+    E607 EXIT_REJECTED "The data lacks an input that the model needs."
+    E608 EXIT_USAGE "Text needs a tokenizer: pass --tokenizer tokenizer.json."
+    E701 EXIT_USAGE "The recipe has a key that does not exist, or is not valid YAML."
+    E702 EXIT_USAGE "A pattern of the recipe matches no node. Add `optional: true` if the rule is meant for other models."
+    E703 EXIT_USAGE "A value of the recipe has the wrong type or range."
+    E704 EXIT_USAGE "The recipe combines settings that no format can store."
+    E705 EXIT_USAGE "There is no recipe of that name, or the file cannot be read."
+    E706 EXIT_USAGE "A gate is not of the form metric.statistic<=limit."
+    E801 EXIT_ENVIRONMENT "ONNX Runtime was not found or could not be loaded."
+    E802 EXIT_ENVIRONMENT "The installed ONNX Runtime is too old for this model."
+    E803 EXIT_ENVIRONMENT "ONNX Runtime refused the model or failed to run it."
+    E807 EXIT_ENVIRONMENT "ONNX Runtime could not be installed."
+    E901 EXIT_ENVIRONMENT "The disk is full or a file could not be written. Nothing was left at the destination."
+    E902 EXIT_ENVIRONMENT "A file could not be read."
+    E903 EXIT_USAGE "The output exists already; pass --force to replace it."
+    E904 EXIT_USAGE "The output would overwrite a file that it is made from, in a way that cannot be done safely."
+    N001 EXIT_NOTHING "Nothing was quantized; the table of reasons says why. --allow-noop makes this exit 0."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_sorted() {
+        assert!(CODES.is_sorted_by(|a, b| a.code < b.code));
+        assert_eq!(code("e205").unwrap().exit, EXIT_REJECTED);
+    }
+}

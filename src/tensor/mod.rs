@@ -1,0 +1,252 @@
+//! Tensors: element type, shape, and bytes that may not exist yet.
+
+mod cast;
+mod dtype;
+mod packed;
+mod shape;
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+
+pub use self::{
+    cast::{first_non_finite, from_f32, to_f32},
+    dtype::DType,
+    packed::{Packing, Part, QMatrix, QShape, QSource, Zeros, pack_bits, unpack_bits},
+    shape::{Dim, Shape, TensorType},
+};
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TensorError {
+    #[error("expected {expected} bytes for {dtype}{shape:?}, got {actual}")]
+    Size { dtype: DType, shape: Vec<usize>, expected: usize, actual: usize },
+    #[error("cannot read {0} elements as float")]
+    NotFloat(DType),
+    #[error("cannot read {0} elements as integers")]
+    NotInteger(DType),
+    #[error("weight `{name}` holds {what} at [{row}, {column}]")]
+    NonFinite { name: String, what: &'static str, row: usize, column: usize },
+    #[error("a string tensor has no fixed size")]
+    Strings,
+}
+
+/// A constant: cheap to clone, never copied by a rewrite.
+#[derive(Clone)]
+pub struct Tensor {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    data: Data,
+}
+
+type Run = dyn Fn() -> Result<Bytes, TensorError> + Send + Sync;
+
+#[derive(Clone)]
+enum Data {
+    /// A slice of a file mapping or of an owned buffer.
+    Bytes(Bytes),
+    /// One entry per element; ONNX strings are bytes, not necessarily UTF-8.
+    Strings(Arc<[Bytes]>),
+    /// Computed at each read, never cached: the writer reads it once.
+    Lazy(Arc<Run>),
+    /// A `[k, n]` view of an `[n, k]` tensor, so that a transposed weight is not copied.
+    Transposed(Arc<Tensor>),
+    /// One part of a quantized weight; parts that share a source are computed together.
+    Packed { source: Arc<dyn QSource>, part: Part, packing: Packing },
+}
+
+impl Tensor {
+    pub fn new(dtype: DType, shape: Vec<usize>, bytes: impl Into<Bytes>) -> Tensor {
+        Tensor { dtype, shape, data: Data::Bytes(bytes.into()) }
+    }
+
+    pub fn from_f32(shape: &[usize], values: impl IntoIterator<Item = f32>) -> Tensor {
+        let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        Tensor::new(DType::F32, shape.to_vec(), bytes)
+    }
+
+    pub fn from_i64(shape: &[usize], values: impl IntoIterator<Item = i64>) -> Tensor {
+        let bytes: Vec<u8> = values.into_iter().flat_map(i64::to_le_bytes).collect();
+        Tensor::new(DType::I64, shape.to_vec(), bytes)
+    }
+
+    pub fn scalar(value: f32) -> Tensor {
+        Tensor::from_f32(&[], [value])
+    }
+
+    pub fn strings(shape: Vec<usize>, values: impl Into<Arc<[Bytes]>>) -> Tensor {
+        Tensor { dtype: DType::String, shape, data: Data::Strings(values.into()) }
+    }
+
+    pub fn lazy(
+        dtype: DType,
+        shape: Vec<usize>,
+        run: impl Fn() -> Result<Bytes, TensorError> + Send + Sync + 'static,
+    ) -> Tensor {
+        Tensor { dtype, shape, data: Data::Lazy(Arc::new(run)) }
+    }
+
+    pub fn packed(source: Arc<dyn QSource>, part: Part, packing: Packing) -> Tensor {
+        let (dtype, shape) = packing.layout(source.shape(), part);
+        Tensor { dtype, shape, data: Data::Packed { source, part, packing } }
+    }
+
+    /// The matrix with its axes swapped: a view, whose bytes are made when read.
+    pub fn transposed(&self) -> Tensor {
+        assert_eq!(self.shape.len(), 2, "only matrices are transposed");
+        match &self.data {
+            Data::Transposed(base) => (**base).clone(),
+            _ => Tensor {
+                dtype: self.dtype,
+                shape: vec![self.shape[1], self.shape[0]],
+                data: Data::Transposed(Arc::new(self.clone())),
+            },
+        }
+    }
+
+    /// The same elements under another shape.
+    ///
+    /// Views and packed parts are bound to their shape, so they become lazy.
+    pub fn reshaped(&self, shape: Vec<usize>) -> Tensor {
+        assert_eq!(shape.iter().product::<usize>(), self.numel(), "a reshape keeps the elements");
+        match &self.data {
+            Data::Bytes(_) | Data::Strings(_) | Data::Lazy(_) => {
+                Tensor { dtype: self.dtype, shape, data: self.data.clone() }
+            }
+            Data::Transposed(_) | Data::Packed { .. } => {
+                let base = self.clone();
+                Tensor::lazy(self.dtype, shape, move || base.bytes())
+            }
+        }
+    }
+
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Known before the bytes are, so a file can be laid out first and filled later.
+    /// For strings: the sum of their lengths.
+    pub fn nbytes(&self) -> usize {
+        match &self.data {
+            Data::Strings(list) => list.iter().map(Bytes::len).sum(),
+            _ => (self.numel() * self.dtype.bits()).div_ceil(8),
+        }
+    }
+
+    pub fn bytes(&self) -> Result<Bytes, TensorError> {
+        let bytes = match &self.data {
+            Data::Bytes(bytes) => bytes.clone(),
+            Data::Strings(_) => return Err(TensorError::Strings),
+            Data::Lazy(run) => run()?,
+            Data::Transposed(base) => transpose(base)?,
+            Data::Packed { source, part, packing } => {
+                let rows = 0..source.shape().n;
+                packing.pack(&source.solve(rows)?, *part)
+            }
+        };
+        if bytes.len() == self.nbytes() {
+            return Ok(bytes);
+        }
+        Err(TensorError::Size {
+            dtype: self.dtype,
+            shape: self.shape.clone(),
+            expected: self.nbytes(),
+            actual: bytes.len(),
+        })
+    }
+
+    pub fn string_values(&self) -> Option<&[Bytes]> {
+        match &self.data {
+            Data::Strings(list) => Some(list),
+            _ => None,
+        }
+    }
+
+    /// Every element as `f32`. Only for small tensors: weights are read in [rows](Self::rows_f32).
+    pub fn to_f32(&self) -> Result<Vec<f32>, TensorError> {
+        let bytes = self.bytes()?;
+        let mut out = vec![0.0; self.numel()];
+        cast::to_f32(self.dtype, &bytes, &mut out)?;
+        Ok(out)
+    }
+
+    /// Every element of an integer or boolean tensor.
+    pub fn to_i64(&self) -> Result<Vec<i64>, TensorError> {
+        cast::to_i64(self.dtype, &self.bytes()?)
+    }
+
+    /// Rows of a float matrix as `f32`, row-major, without copying the rest of it.
+    pub fn rows_f32(&self, rows: Range<usize>) -> Result<Vec<f32>, TensorError> {
+        let [_, columns] = self.shape[..] else { panic!("rows of a matrix, not of {self:?}") };
+        let mut out = vec![0.0; rows.len() * columns];
+        if let Data::Transposed(base) = &self.data {
+            cast::columns_to_f32(self.dtype, &base.bytes()?, base.shape[1], rows, &mut out)?;
+            return Ok(out);
+        }
+        let width = self.dtype.bits() / 8;
+        let bytes = self.bytes()?;
+        let range = rows.start * columns * width..rows.end * columns * width;
+        cast::to_f32(self.dtype, &bytes[range], &mut out)?;
+        Ok(out)
+    }
+
+    /// The quantized weight behind this tensor, if it is a part of one.
+    pub fn quantized(&self) -> Option<(&Arc<dyn QSource>, Part, Packing)> {
+        match &self.data {
+            Data::Packed { source, part, packing } => Some((source, *part, *packing)),
+            _ => None,
+        }
+    }
+
+    /// Where the bytes lie, if they exist: equal places mean equal tensors, at no cost.
+    pub fn place(&self) -> Option<(usize, usize)> {
+        match &self.data {
+            Data::Bytes(bytes) => Some((bytes.as_ptr().addr(), bytes.len())),
+            Data::Transposed(base) => base.place(),
+            _ => None,
+        }
+    }
+
+    pub fn is_transposed(&self) -> bool {
+        matches!(self.data, Data::Transposed(_))
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?}", self.dtype, self.shape)
+    }
+}
+
+fn transpose(base: &Tensor) -> Result<Bytes, TensorError> {
+    let (rows, columns, width) = (base.shape[0], base.shape[1], base.dtype.bits() / 8);
+    let bytes = base.bytes()?;
+    let mut out = Vec::with_capacity(bytes.len());
+    for column in 0..columns {
+        for row in 0..rows {
+            let at = (row * columns + column) * width;
+            out.extend_from_slice(&bytes[at..at + width]);
+        }
+    }
+    Ok(out.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transposed_view_reads_columns() {
+        let base = Tensor::from_f32(&[2, 3], [1., 2., 3., 4., 5., 6.]);
+        let view = base.transposed();
+        assert_eq!(view.shape, [3, 2]);
+        assert_eq!(view.to_f32().unwrap(), [1., 4., 2., 5., 3., 6.]);
+        assert_eq!(view.rows_f32(1..3).unwrap(), [2., 5., 3., 6.]);
+        assert_eq!(view.transposed().to_f32().unwrap(), base.to_f32().unwrap());
+    }
+
+    #[test]
+    fn missing_bytes_are_an_error_with_the_shape() {
+        let short = Tensor::new(DType::F32, vec![2], vec![0u8; 4]);
+        assert_eq!(short.bytes().unwrap_err().to_string(), "expected 8 bytes for float[2], got 4");
+    }
+}

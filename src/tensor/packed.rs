@@ -1,0 +1,232 @@
+//! Quantized weights: one canonical form in memory, one packing per consumer.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use ndarray::{Array2, ArrayView2};
+
+use super::{DType, TensorError, from_f32};
+
+/// Rows of a quantized `[n, k]` matrix: a row is an output channel, `k` is summed over.
+///
+/// Codes are unsigned, so a signed storage type is a matter of packing.
+/// Scales and zeros are `[n, blocks]`; a value is `(code - zero) * scale`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QMatrix {
+    pub shape: QShape,
+    pub codes: Array2<u8>,
+    pub scales: Array2<f32>,
+    pub zeros: Array2<u8>,
+}
+
+/// The extent of a quantized weight. The last block of a row may be short.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct QShape {
+    pub n: usize,
+    pub k: usize,
+    pub block: usize,
+    pub bits: u32,
+    pub zeros: Zeros,
+    /// Element type of the stored scales: the weight's own, as ONNX Runtime wants it.
+    pub scale: DType,
+}
+
+/// Where zero lies among the codes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Zeros {
+    /// In the middle, `2^(bits - 1)`, for every block; not stored unless the format needs it.
+    Symmetric,
+    /// A code of its own for each block.
+    Asymmetric,
+}
+
+impl QShape {
+    pub fn blocks(&self) -> usize {
+        self.k.div_ceil(self.block).max(1)
+    }
+
+    pub fn middle(&self) -> u8 {
+        1 << (self.bits - 1)
+    }
+}
+
+/// Which of the tensors that make up a quantized weight.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Part {
+    Codes,
+    Scales,
+    Zeros,
+}
+
+/// How a consumer wants the parts laid out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Packing {
+    /// `DequantizeLinear` before `MatMul(x, w)`: unsigned codes `[k, n]`, scales `[blocks, n]`.
+    Blocked,
+    /// `DequantizeLinear` before `Gather(w, i)`: unsigned codes `[n, k]`, scales `[n, blocks]`.
+    BlockedRows,
+    /// `com.microsoft.GatherBlockQuantized`: rows of `k` codes, padded to whole bytes.
+    Gather,
+    /// `MatMulInteger` and per-channel `DequantizeLinear`: signed codes `[k, n]`, scales `[n]`.
+    PerChannel,
+    /// `com.microsoft.MatMulNBits`: codes `[n, blocks, block * bits / 8]`.
+    NBits,
+}
+
+/// Something that yields rows of a quantized matrix when their bytes are needed.
+pub trait QSource: Send + Sync {
+    fn shape(&self) -> QShape;
+    /// Rows must not influence each other, so any split of them gives the same bytes.
+    fn solve(&self, rows: Range<usize>) -> Result<QMatrix, TensorError>;
+}
+
+impl Packing {
+    /// Element type and shape of a stored part.
+    pub fn layout(self, q: QShape, part: Part) -> (DType, Vec<usize>) {
+        let QShape { n, k, block, bits, scale, .. } = q;
+        let (groups, per_byte) = (q.blocks(), 8 / bits as usize);
+        let unsigned = match bits {
+            2 => DType::U2,
+            4 => DType::U4,
+            _ => DType::U8,
+        };
+        match (self, part) {
+            (Packing::Blocked, Part::Codes) => (unsigned, vec![k, n]),
+            (Packing::Blocked, Part::Scales) => (scale, vec![groups, n]),
+            (Packing::Blocked, Part::Zeros) => (unsigned, vec![groups, n]),
+            (Packing::BlockedRows, Part::Codes) => (unsigned, vec![n, k]),
+            (Packing::BlockedRows, Part::Zeros) => (unsigned, vec![n, groups]),
+            (Packing::Gather, Part::Codes) => (DType::U8, vec![n, k.div_ceil(per_byte)]),
+            (Packing::Gather | Packing::NBits, Part::Zeros) => {
+                (DType::U8, vec![n, groups.div_ceil(per_byte)])
+            }
+            (Packing::PerChannel, Part::Codes) => (DType::I8, vec![k, n]),
+            (Packing::PerChannel, Part::Scales) => (scale, vec![n]),
+            (Packing::PerChannel, Part::Zeros) => (DType::I8, vec![n]),
+            (Packing::NBits, Part::Codes) => (DType::U8, vec![n, groups, block / per_byte]),
+            (_, Part::Scales) => (scale, vec![n, groups]),
+        }
+    }
+
+    /// Whether the bytes of some rows are a slice of the bytes of all rows.
+    pub fn is_by_row(self) -> bool {
+        matches!(self, Packing::Gather | Packing::NBits)
+    }
+
+    /// The bytes of a part of `q`, which may be some rows only if the packing is by row.
+    pub fn pack(self, q: &QMatrix, part: Part) -> Bytes {
+        let bits = q.shape.bits;
+        match (self, part) {
+            (Packing::Blocked, Part::Codes) => pack_bits(q.codes.t().iter().copied(), bits),
+            (Packing::BlockedRows, Part::Codes) => pack_bits(q.codes.iter().copied(), bits),
+            (Packing::Blocked, Part::Zeros) => pack_bits(q.zeros.t().iter().copied(), bits),
+            (Packing::BlockedRows, Part::Zeros) => pack_bits(q.zeros.iter().copied(), bits),
+            (Packing::Blocked, Part::Scales) => q.scale_bytes(q.scales.t()),
+            (Packing::PerChannel, Part::Codes) => q.signed(q.codes.t()),
+            (Packing::PerChannel, Part::Zeros) => q.signed(q.zeros.t()),
+            (Packing::Gather, Part::Codes) => pack_rows(q.codes.view(), bits, q.shape.k),
+            (Packing::NBits, Part::Codes) => {
+                pack_rows(q.codes.view(), bits, q.shape.blocks() * q.shape.block)
+            }
+            (Packing::Gather | Packing::NBits, Part::Zeros) => {
+                pack_rows(q.zeros.view(), bits, q.shape.blocks())
+            }
+            (_, Part::Scales) => q.scale_bytes(q.scales.view()),
+        }
+    }
+}
+
+impl QMatrix {
+    pub fn dequantize(&self) -> Array2<f32> {
+        Array2::from_shape_fn(self.codes.dim(), |(row, column)| {
+            let group = (row, column / self.shape.block);
+            (f32::from(self.codes[(row, column)]) - f32::from(self.zeros[group]))
+                * self.scales[group]
+        })
+    }
+
+    fn scale_bytes(&self, scales: ArrayView2<f32>) -> Bytes {
+        let values: Vec<f32> = scales.iter().copied().collect();
+        from_f32(self.shape.scale, &values).expect("scales are stored as floats").into()
+    }
+
+    fn signed(&self, codes: ArrayView2<u8>) -> Bytes {
+        let middle = self.shape.middle();
+        codes.iter().map(|it| it.wrapping_sub(middle)).collect::<Vec<u8>>().into()
+    }
+}
+
+/// Low bits first, as ONNX stores int4 and as MatMulNBits reads its blocks.
+pub fn pack_bits(codes: impl Iterator<Item = u8>, bits: u32) -> Bytes {
+    if bits == 8 {
+        return codes.collect::<Vec<u8>>().into();
+    }
+    let per_byte = 8 / bits as usize;
+    let mut bytes = Vec::with_capacity(codes.size_hint().0.div_ceil(per_byte));
+    for (i, code) in codes.enumerate() {
+        let shift = (i % per_byte) as u32 * bits;
+        match bytes.last_mut() {
+            Some(last) if shift != 0 => *last |= code << shift,
+            _ => bytes.push(code),
+        }
+    }
+    bytes.into()
+}
+
+pub fn unpack_bits(bytes: &[u8], bits: u32, len: usize) -> Vec<u8> {
+    let per_byte = 8 / bits as usize;
+    let mask = ((1u32 << bits) - 1) as u8;
+    (0..len).map(|i| bytes[i / per_byte] >> ((i % per_byte) as u32 * bits) & mask).collect()
+}
+
+/// Each row starts at a byte of its own and is padded with zeros to `width` codes.
+fn pack_rows(codes: ArrayView2<u8>, bits: u32, width: usize) -> Bytes {
+    let row_bytes = (width * bits as usize).div_ceil(8);
+    let mut out = vec![0u8; codes.nrows() * row_bytes];
+    for (row, line) in codes.outer_iter().zip(out.chunks_exact_mut(row_bytes.max(1))) {
+        let row = row.as_slice().expect("codes are row-major");
+        match bits {
+            8 => line[..row.len()].copy_from_slice(row),
+            4 => {
+                let pairs = row.chunks_exact(2);
+                if let [last] = *pairs.remainder() {
+                    line[row.len() / 2] = last;
+                }
+                for (byte, pair) in line.iter_mut().zip(pairs) {
+                    *byte = pair[0] | pair[1] << 4;
+                }
+            }
+            _ => line[..(row.len() * bits as usize).div_ceil(8)]
+                .copy_from_slice(&pack_bits(row.iter().copied(), bits)),
+        }
+    }
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn unpack_undoes_pack(codes in proptest::collection::vec(0u8..4, 0..99)) {
+            for bits in [2, 4, 8] {
+                let packed = pack_bits(codes.iter().copied(), bits);
+                prop_assert_eq!(packed.len(), (codes.len() * bits as usize).div_ceil(8));
+                prop_assert_eq!(unpack_bits(&packed, bits, codes.len()), codes.clone());
+            }
+        }
+
+        #[test]
+        fn rows_start_at_bytes(columns in 1usize..9, bits in prop::sample::select(vec![2u32, 4, 8])) {
+            let codes = Array2::from_shape_fn((3, columns), |(i, j)| ((i + j) % 4) as u8);
+            let packed = pack_rows(codes.view(), bits, columns);
+            let row_bytes = (columns * bits as usize).div_ceil(8);
+            for (row, line) in codes.outer_iter().zip(packed.chunks(row_bytes)) {
+                prop_assert_eq!(unpack_bits(line, bits, columns), row.to_vec());
+            }
+        }
+    }
+}
