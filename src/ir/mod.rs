@@ -5,6 +5,7 @@
 mod attr;
 mod edit;
 mod matching;
+mod names;
 mod patch;
 mod verify;
 
@@ -13,6 +14,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 
 pub use self::{
+    names::{unique_names, unique_node_names},
     attr::{Attr, Attrs},
     matching::NoMatch,
     patch::{Patch, Ref},
@@ -141,6 +143,8 @@ pub struct Value {
     /// Imported: fixed. New: a stem, made unique when written.
     pub name: Name,
     pub ty: Option<TensorType>,
+    /// The file states the type, so the writer does too.
+    pub declared: bool,
     pub def: Def,
     /// One entry per use.
     pub uses: Vec<Use>,
