@@ -102,7 +102,8 @@ impl Patch {
         Ref::New(self.new.len() - 1)
     }
 
-    pub(crate) fn apply(self, model: &mut Model) {
+    /// Carries the edits out. Returns the values behind each `Ref::New`.
+    pub(crate) fn apply(self, model: &mut Model) -> Made {
         let graph = model.node(self.before).graph;
         let root = model.root(graph);
         let mut made: Vec<ValueId> = Vec::new();
@@ -141,6 +142,20 @@ impl Patch {
             let new = resolve(&made, new).expect("a value is replaced by a value");
             model.replace_all_uses(old, new);
             drop_if_unused(model, Some(old));
+        }
+        Made(made)
+    }
+}
+
+/// The values that a patch made.
+pub(crate) struct Made(Vec<ValueId>);
+
+impl Made {
+    pub fn value(&self, it: Ref) -> ValueId {
+        match it {
+            Ref::Old(id) => id,
+            Ref::New(index) => self.0[index],
+            Ref::None => unreachable!("a missing input has no value"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
 };
