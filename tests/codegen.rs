@@ -3,10 +3,7 @@
 
 use std::{fmt::Write, fs, path::Path};
 
-use prost_types::{
-    DescriptorProto, FileDescriptorSet,
-    field_descriptor_proto::Type,
-};
+use prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
 
 #[test]
 fn generated_files_are_fresh() {

@@ -14,9 +14,9 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 
 pub use self::{
-    names::{unique_names, unique_node_names},
     attr::{Attr, Attrs},
     matching::NoMatch,
+    names::{unique_names, unique_node_names},
     patch::{Patch, Ref},
     verify::Broken,
 };

@@ -74,7 +74,10 @@ pub enum ExternalProblem {
     NotFile { location: String },
     #[error("{key} `{}` is not a number that fits", Untrusted(value))]
     Number { key: &'static str, value: String },
-    #[error("bytes {offset} to {end} lie beyond the end of `{}` ({size} bytes)", Untrusted(location))]
+    #[error(
+        "bytes {offset} to {end} lie beyond the end of `{}` ({size} bytes)",
+        Untrusted(location)
+    )]
     BeyondEnd { location: String, offset: u64, end: u128, size: u64 },
     #[error("length {length} does not match {dtype}{shape:?}, which needs {expected} bytes")]
     Length { length: u64, dtype: DType, shape: Vec<usize>, expected: usize },
@@ -85,7 +88,11 @@ pub enum ExternalProblem {
     #[error("the checksum does not match `{}`", Untrusted(location))]
     Checksum { location: String },
     #[error("`{}` cannot be read", Untrusted(location))]
-    Io { location: String, #[source] source: io::Error },
+    Io {
+        location: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("external data is refused by --external-policy none")]
     Refused,
 }

@@ -1,12 +1,6 @@
 //! Where each initializer's bytes go, decided from sizes alone; then filled one weight at a time.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use ndarray::{Axis, concatenate};
 use rayon::prelude::*;
@@ -125,8 +119,13 @@ pub(super) fn fill(file: &File, extents: &[Extent], ctx: &Ctx) -> Result<(), Fil
     })?;
     let groups: Vec<Vec<&Extent>> = groups.into_values().collect();
     let small = |it: &&Vec<&Extent>| elements(it) <= ROWS_AT_ONCE;
-    let results: Vec<Result<(), Fill>> =
-        groups.iter().filter(small).collect::<Vec<_>>().into_par_iter().map(|it| group(file, it, ctx)).collect();
+    let results: Vec<Result<(), Fill>> = groups
+        .iter()
+        .filter(small)
+        .collect::<Vec<_>>()
+        .into_par_iter()
+        .map(|it| group(file, it, ctx))
+        .collect();
     results.into_iter().collect::<Result<(), Fill>>()?;
     // A large weight uses every core by itself, and two at once would cost twice the memory.
     groups.iter().filter(|it| !small(it)).try_for_each(|it| group(file, it, ctx))
@@ -191,7 +190,8 @@ fn stack(mut list: Vec<QMatrix>) -> QMatrix {
     if list.len() == 1 {
         return list.remove(0);
     }
-    let shape = crate::tensor::QShape { n: list.iter().map(|it| it.codes.nrows()).sum(), ..list[0].shape };
+    let shape =
+        crate::tensor::QShape { n: list.iter().map(|it| it.codes.nrows()).sum(), ..list[0].shape };
     let rows = "rows of one matrix have the same length";
     let codes: Vec<_> = list.iter().map(|it| it.codes.view()).collect();
     let scales: Vec<_> = list.iter().map(|it| it.scales.view()).collect();

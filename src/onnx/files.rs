@@ -87,10 +87,9 @@ impl Files {
         check_location(location)?;
         let owned = location.to_owned();
         let io = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => ExternalProblem::NotFound {
-                location: owned.clone(),
-                folder: self.folder.clone(),
-            },
+            io::ErrorKind::NotFound => {
+                ExternalProblem::NotFound { location: owned.clone(), folder: self.folder.clone() }
+            }
             _ => ExternalProblem::Io { location: owned.clone(), source },
         };
         let path = self.folder.join(location);

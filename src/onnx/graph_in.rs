@@ -65,7 +65,11 @@ impl<'a> GraphReader<'a> {
     }
 
     /// The body of a model-local function.
-    pub fn function(&mut self, id: GraphId, proto: &'a proto::FunctionProto) -> Result<(), LoadError> {
+    pub fn function(
+        &mut self,
+        id: GraphId,
+        proto: &'a proto::FunctionProto,
+    ) -> Result<(), LoadError> {
         self.scopes.push(HashMap::new());
         self.captured.push(BTreeSet::new());
         for name in &proto.input {
@@ -378,9 +382,12 @@ fn tensor_type(info: &ValueInfoProto) -> Result<(Option<TensorType>, bool), Load
         use proto::tensor_shape_proto::dimension::Value;
         complete &= dim.denotation.is_none();
         dims.push(match &dim.value {
-            Some(Value::DimValue(it)) => Dim::Fixed(usize::try_from(*it).map_err(|_| {
-                LoadError::NegativeDim { value: info.name().to_owned(), dim: *it }
-            })?),
+            Some(Value::DimValue(it)) => {
+                Dim::Fixed(usize::try_from(*it).map_err(|_| LoadError::NegativeDim {
+                    value: info.name().to_owned(),
+                    dim: *it,
+                })?)
+            }
             Some(Value::DimParam(it)) if !it.is_empty() => Dim::Symbol(it.as_str().into()),
             _ => Dim::Unknown,
         });

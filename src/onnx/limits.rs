@@ -22,7 +22,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { depth: 100, heap: 128 << 20, heap_per_byte: 24, rank: 64, inlined_nodes: 10_000_000 }
+        Limits {
+            depth: 100,
+            heap: 128 << 20,
+            heap_per_byte: 24,
+            rank: 64,
+            inlined_nodes: 10_000_000,
+        }
     }
 }
 

@@ -20,8 +20,9 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadErr
         return Err(LoadError::Empty);
     }
     let scan = scan::scan(&bytes, "ModelProto", &options.limits)?;
-    let unknown: Vec<u8> =
-        kept_unknown(&scan.unknown, options)?.flat_map(|it| bytes[it.range.clone()].to_vec()).collect();
+    let unknown: Vec<u8> = kept_unknown(&scan.unknown, options)?
+        .flat_map(|it| bytes[it.range.clone()].to_vec())
+        .collect();
     let proto = ModelProto::decode(bytes).map_err(LoadError::Decode)?;
     check_versions(&proto, options)?;
     check_functions(&proto, &options.limits)?;

@@ -256,7 +256,10 @@ fn field_len(number: u32, len: u64) -> u64 {
 }
 
 /// In the order of the graph's own list.
-fn streamed<'a>(model: &'a Model, layout: &'a Layout) -> impl Iterator<Item = (ValueId, &'a Tensor)> {
+fn streamed<'a>(
+    model: &'a Model,
+    layout: &'a Layout,
+) -> impl Iterator<Item = (ValueId, &'a Tensor)> {
     weights(model, true).into_iter().filter(|it| layout.is_streamed(it.0))
 }
 

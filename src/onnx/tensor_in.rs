@@ -5,9 +5,7 @@ use prost::Message;
 use sha1::{Digest, Sha1};
 
 use super::{
-    ExternalProblem, Files, Limits, LoadError, TensorProblem, proto,
-    proto::TensorProto,
-    scan,
+    ExternalProblem, Files, Limits, LoadError, TensorProblem, proto, proto::TensorProto, scan,
 };
 use crate::{
     ir::Sparse,
@@ -24,8 +22,7 @@ pub(super) struct TensorReader {
 pub(super) fn from_pb(bytes: Bytes) -> Result<(String, Tensor), LoadError> {
     scan::scan(&bytes, "TensorProto", &Limits::default())?;
     let proto = TensorProto::decode(bytes).map_err(LoadError::Decode)?;
-    let mut reader =
-        TensorReader { files: None, limits: Limits::default(), warnings: Vec::new() };
+    let mut reader = TensorReader { files: None, limits: Limits::default(), warnings: Vec::new() };
     let tensor = reader.tensor(&proto)?;
     Ok((proto.name.unwrap_or_default(), tensor))
 }
@@ -38,8 +35,7 @@ impl TensorReader {
             return Err(LoadError::Segment { tensor: name() });
         }
         let number = proto.data_type.unwrap_or(0);
-        let dtype =
-            DType::from_number(number).ok_or_else(|| fail(TensorProblem::DType(number)))?;
+        let dtype = DType::from_number(number).ok_or_else(|| fail(TensorProblem::DType(number)))?;
         let shape = shape(&proto.dims, &self.limits).map_err(fail)?;
         let count = shape.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim));
         let nbytes = count
@@ -98,8 +94,7 @@ impl TensorReader {
             return Err(ExternalProblem::Length { length, dtype, shape, expected: nbytes });
         }
         if let Some(expected) = place.checksum {
-            let actual: String =
-                Sha1::digest(&file).iter().map(|it| format!("{it:02x}")).collect();
+            let actual: String = Sha1::digest(&file).iter().map(|it| format!("{it:02x}")).collect();
             if !expected.eq_ignore_ascii_case(&actual) {
                 return Err(ExternalProblem::Checksum { location });
             }

@@ -9,9 +9,9 @@ use super::{
     SaveError,
     external::{Layout, Place},
     proto::{
-        self, AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto,
-        OperatorSetIdProto, SparseTensorProto, StringStringEntryProto, TensorProto, TypeProto,
-        ValueInfoProto, attribute_proto::AttributeType, tensor_shape_proto, type_proto,
+        self, AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+        SparseTensorProto, StringStringEntryProto, TensorProto, TypeProto, ValueInfoProto,
+        attribute_proto::AttributeType, tensor_shape_proto, type_proto,
     },
 };
 use crate::{
@@ -100,7 +100,8 @@ impl<'a> Writer<'a> {
                 out.initializer.push(self.tensor_of(value, default)?);
             }
         }
-        out.quantization_annotation = graph.annotations.iter().map(|it| self.annotation(it)).collect();
+        out.quantization_annotation =
+            graph.annotations.iter().map(|it| self.annotation(it)).collect();
         Ok(out)
     }
 
@@ -326,9 +327,10 @@ fn type_proto(ty: &TensorType) -> TypeProto {
             Dim::Unknown => None,
         },
     };
-    let shape = ty.shape.as_ref().map(|dims| proto::TensorShapeProto {
-        dim: dims.iter().map(dim).collect(),
-    });
+    let shape = ty
+        .shape
+        .as_ref()
+        .map(|dims| proto::TensorShapeProto { dim: dims.iter().map(dim).collect() });
     let tensor = type_proto::Tensor { elem_type: Some(ty.dtype.number()), shape };
     TypeProto { denotation: None, value: Some(type_proto::Value::TensorType(tensor)) }
 }

@@ -62,7 +62,8 @@ impl Shared {
         let mut patch = Patch::before(node);
         let mut out = patch.node(&stem, "MatMul", [x.x.into(), weight.into()], Attrs::default());
         if let Some(rows) = x.rows {
-            out = patch.node(&format!("{stem}_scaled"), "Mul", [out, rows.into()], Attrs::default());
+            out =
+                patch.node(&format!("{stem}_scaled"), "Mul", [out, rows.into()], Attrs::default());
         }
         if half {
             out = patch.node(&format!("{stem}_half"), "Cast", [out], to(DType::F16));
@@ -117,16 +118,23 @@ impl Shared {
         }
         let name = m.value(it.site.weight).name.to_string();
         let root = m.root(m.node(it.site.node).graph);
-        let parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")]
-            .map(|(part, suffix)| {
+        let parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")].map(
+            |(part, suffix)| {
                 let tensor = Tensor::packed(source.clone(), part, packing);
                 m.add_constant(root, &format!("{name}_{suffix}"), tensor)
-            });
+            },
+        );
         self.parts.insert(key, parts);
         parts
     }
 
-    fn activation(&mut self, m: &mut Model, node: NodeId, kind: Activation, half: bool) -> Quantized {
+    fn activation(
+        &mut self,
+        m: &mut Model,
+        node: NodeId,
+        kind: Activation,
+        half: bool,
+    ) -> Quantized {
         let x = m.operand(node, 0).expect("a planned MatMul has an activation");
         // Within a graph, nodes come in order: the first user defines it before all others.
         let key = (m.node(node).graph, x, kind);

@@ -130,9 +130,12 @@ fn variable(m: &Model, node: NodeId, weight: ValueId) -> Option<NoMatch> {
 /// A node of an operator that the table lacks: worth a word only if it has a large constant.
 fn unknown(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
     const LARGE: usize = 4096;
-    let large = m.node(node).inputs.iter().flatten().any(|it| {
-        m.constant(*it).is_ok_and(|it| it.dtype.is_float() && it.numel() >= LARGE)
-    });
+    let large = m
+        .node(node)
+        .inputs
+        .iter()
+        .flatten()
+        .any(|it| m.constant(*it).is_ok_and(|it| it.dtype.is_float() && it.numel() >= LARGE));
     large.then(|| Err(no_match!("no format stores the constants of {}", m.node(node).op)))
 }
 

@@ -41,8 +41,9 @@ pub struct Kept {
 }
 
 /// How an activation is quantized while the model runs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-#[derive(Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// One range for the whole tensor, found anew in each run.
@@ -117,9 +118,9 @@ impl Kept {
 fn bare_row(m: &Model, node: NodeId, weight: Option<crate::ir::ValueId>) -> PlanRow {
     let weight = weight.or_else(|| {
         let inputs = m.node(node).inputs.iter().flatten().copied();
-        inputs.filter(|it| m.constant(*it).is_ok()).max_by_key(|it| {
-            m.constant(*it).map_or(0, |it| it.numel())
-        })
+        inputs
+            .filter(|it| m.constant(*it).is_ok())
+            .max_by_key(|it| m.constant(*it).map_or(0, |it| it.numel()))
     });
     PlanRow {
         node: m.node_label(node),

@@ -2,4 +2,6 @@
 #[derive(Debug, thiserror::Error)]
 #[error("x")]
 pub struct ParseError;
-pub fn parse(_: &str) -> Result<crate::ir::Model, ParseError> { Err(ParseError) }
+pub fn parse(_: &str) -> Result<crate::ir::Model, ParseError> {
+    Err(ParseError)
+}

@@ -4,9 +4,10 @@
 //! `MatMul(DQ(DynamicQuantizeLinear(x)), DQ(w))` becomes
 //! `Mul(Cast(MatMulInteger(xq, wq, xz)), Mul(xs, ws))`.
 
-use super::{Format, dynamic_activation, dynamic_scheme, quantized};
+use super::{Format, dynamic_activation, dynamic_scheme, is_matmul, quantized};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref},
+    no_match,
     rewrite::Rule,
     tensor::{DType, Packing},
 };
@@ -15,13 +16,14 @@ pub const DYNAMIC: Format = Format {
     name: "dynamic",
     help: "int8 weights per channel, activations quantized while running; standard operators",
     packing: Packing::PerChannel,
-    limit: |it| {
-        let opset = it.model.opset("");
-        if opset < 11 {
-            return Err(crate::no_match!("DynamicQuantizeLinear needs opset 11, the model has {opset}"));
+    place: |m, site| {
+        is_matmul(m, site)?;
+        match m.opset("") {
+            11.. => Ok(()),
+            opset => Err(no_match!("DynamicQuantizeLinear needs opset 11, the model has {opset}")),
         }
-        dynamic_scheme(it)
     },
+    scheme: dynamic_scheme,
     rules: &[&LOWER_DYNAMIC],
     opset: None,
 };

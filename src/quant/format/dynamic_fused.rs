@@ -3,7 +3,7 @@
 //! The form that ONNX Runtime's ARM kernels (KleidiAI) take; it depends on no operator set of the
 //! standard domain.
 
-use super::{Format, MICROSOFT, dynamic_scheme, quantized};
+use super::{Format, MICROSOFT, dynamic_scheme, is_matmul, quantized};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId},
     no_match,
@@ -15,7 +15,8 @@ pub const DYNAMIC_FUSED: Format = Format {
     name: "dynamic_fused",
     help: "int8 weights per channel, quantized while running; one com.microsoft operator per node",
     packing: Packing::PerChannel,
-    limit: dynamic_scheme,
+    place: is_matmul,
+    scheme: dynamic_scheme,
     rules: &[&LOWER_DYNAMIC_FUSED],
     opset: Some((MICROSOFT, 1)),
 };

@@ -13,12 +13,11 @@ pub const GATHER_BLOCK_QUANTIZED: Format = Format {
     name: "gather_block_quantized",
     help: "embedding tables of 2, 4 or 8 bits in blocks: com.microsoft.GatherBlockQuantized",
     packing: Packing::BlockedRows,
-    limit: |it| {
-        if it.site.kind != Weight::Gather {
-            return Err(no_match!("GatherBlockQuantized is for Gather"));
-        }
-        blocked_scheme(it, &[2, 4, 8], "GatherBlockQuantized")
+    place: |_, site| match site.kind {
+        Weight::Gather => Ok(()),
+        _ => Err(no_match!("it is a form of Gather")),
     },
+    scheme: blocked_scheme,
     rules: &[&LOWER_GATHER],
     opset: Some((MICROSOFT, 1)),
 };

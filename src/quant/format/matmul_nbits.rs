@@ -1,10 +1,8 @@
 //! `com.microsoft.MatMulNBits`: float activations, weights of 2, 4 or 8 bits in blocks.
 
-use super::{Format, MICROSOFT, attrs, blocked_scheme, quantized};
+use super::{Format, MICROSOFT, attrs, blocked_scheme, is_matmul, quantized};
 use crate::{
     ir::{Model, NoMatch, NodeId, Patch, Ref},
-    no_match,
-    quant::ops::Weight,
     rewrite::Rule,
     tensor::{Packing, Part, Tensor, Zeros},
 };
@@ -13,12 +11,8 @@ pub const MATMUL_NBITS: Format = Format {
     name: "matmul_nbits",
     help: "2-, 4- or 8-bit weights in blocks, float activations: com.microsoft.MatMulNBits",
     packing: Packing::Blocked,
-    limit: |it| {
-        if it.site.kind != Weight::MatMul {
-            return Err(no_match!("MatMulNBits is for MatMul"));
-        }
-        blocked_scheme(it, &[2, 4, 8], "MatMulNBits")
-    },
+    place: is_matmul,
+    scheme: blocked_scheme,
     rules: &[&LOWER_MATMUL_NBITS],
     opset: Some((MICROSOFT, 1)),
 };

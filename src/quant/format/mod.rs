@@ -24,20 +24,14 @@ pub struct Format {
     pub help: &'static str,
     /// How the canonical `DequantizeLinear` holds the weight.
     pub packing: Packing,
-    /// The scheme as this format can store it, or why it cannot.
-    pub limit: fn(&Limit) -> Result<Scheme, NoMatch>,
+    /// Whether this place in this model can have the format.
+    pub place: fn(&Model, &Site) -> Result<(), NoMatch>,
+    /// The scheme as this format stores it, or why it never can, whatever the model.
+    pub scheme: fn(Scheme, Option<Activation>) -> Result<Scheme, NoMatch>,
     /// Rules that turn the canonical form into this format.
     pub rules: &'static [&'static Rule],
     /// The operator set that the lowered form needs, and its version.
     pub opset: Option<(&'static str, i64)>,
-}
-
-/// What a format is asked about.
-pub struct Limit<'a> {
-    pub model: &'a Model,
-    pub site: &'a Site,
-    pub scheme: Scheme,
-    pub activation: Option<Activation>,
 }
 
 /// In alphabetical order. To add a format, add a file and a line here.
@@ -60,20 +54,23 @@ pub fn format(name: &str) -> Option<&'static Format> {
 
 pub const MICROSOFT: &str = "com.microsoft";
 
+fn is_matmul(_: &Model, site: &Site) -> Result<(), NoMatch> {
+    match site.kind {
+        Weight::MatMul => Ok(()),
+        _ => Err(no_match!("it is a form of MatMul")),
+    }
+}
+
 /// int8 weights of a `MatMul` whose activations are quantized while the model runs.
-fn dynamic_scheme(it: &Limit) -> Result<Scheme, NoMatch> {
-    if it.site.kind != Weight::MatMul {
-        return Err(no_match!("dynamic quantization is for MatMul"));
+fn dynamic_scheme(scheme: Scheme, activation: Option<Activation>) -> Result<Scheme, NoMatch> {
+    if activation.is_none() {
+        return Err(no_match!("it quantizes activations, and the recipe leaves them in float"));
     }
-    if it.activation.is_none() {
-        return Err(NoMatch("it needs an activation".into()));
-    }
-    let scheme = it.scheme;
     if scheme.bits != 8 || scheme.zeros != Zeros::Symmetric {
         return Err(no_match!("it stores symmetric int8 weights only"));
     }
     if scheme.granularity != Granularity::Channel {
-        return Err(NoMatch("it has one scale per channel, no blocks".into()));
+        return Err(no_match!("it has one scale per channel, no blocks"));
     }
     // Codes are -127..127: a kernel may negate them, and scales stay positive.
     let range = if scheme.range == Range::Full { Range::Narrow } else { scheme.range };
@@ -81,20 +78,17 @@ fn dynamic_scheme(it: &Limit) -> Result<Scheme, NoMatch> {
 }
 
 /// Blocks of weights whose activations stay in float.
-fn blocked_scheme(it: &Limit, bits: &[u32], op: &str) -> Result<Scheme, NoMatch> {
-    if it.activation.is_some() {
-        return Err(no_match!("{op} takes float activations; set `activation: none`"));
+fn blocked_scheme(scheme: Scheme, activation: Option<Activation>) -> Result<Scheme, NoMatch> {
+    if activation.is_some() {
+        return Err(no_match!("it takes float activations: set `activation: none`"));
     }
-    let Granularity::Block(block) = it.scheme.granularity else {
-        return Err(no_match!("{op} needs blocks, not one scale per channel"));
+    let Granularity::Block(block) = scheme.granularity else {
+        return Err(no_match!("it needs blocks, not one scale per channel"));
     };
-    if !bits.contains(&it.scheme.bits) {
-        return Err(no_match!("{op} stores {bits:?} bits, not {}", it.scheme.bits));
-    }
     if !block.is_power_of_two() || !(16..=256).contains(&block) {
-        return Err(no_match!("{op} needs a block of 16, 32, 64, 128 or 256, not {block}"));
+        return Err(no_match!("it needs a block of 16, 32, 64, 128 or 256, not {block}"));
     }
-    Ok(Scheme { range: Range::Full, ..it.scheme })
+    Ok(Scheme { range: Range::Full, ..scheme })
 }
 
 /// A quantized weight behind a `DequantizeLinear`, in the given packing.
@@ -174,7 +168,10 @@ fn is_canonical(m: &Model, node: NodeId) -> bool {
     m.node(node).inputs.iter().flatten().any(|&it| {
         let Def::Node(dq) = m.value(it).def else { return false };
         let is_dq = m.node(dq).op.is("DequantizeLinear");
-        is_dq && m.operand(dq, 0).and_then(|it| m.constant(it)).is_ok_and(|it| it.quantized().is_some())
+        is_dq
+            && m.operand(dq, 0)
+                .and_then(|it| m.constant(it))
+                .is_ok_and(|it| it.quantized().is_some())
     })
 }
 
