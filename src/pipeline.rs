@@ -21,10 +21,7 @@ use crate::{
         plan::{Plan, PlanRow},
     },
     recipe::{Recipe, RecipeError, gate::Gate, resolve::resolve},
-    report::{
-        compare::{CompareError, CompareOptions, Comparison, Size, compare},
-        gate::GateResult,
-    },
+    report::{CompareError, CompareOptions, Comparison, GateResult, Size, bytes, compare},
     rewrite::{self, PassError},
     tensor::first_non_finite,
 };
@@ -139,7 +136,7 @@ impl Planned {
         if total == 0.0 { 0.0 } else { quantized / total }
     }
 
-    pub fn outcome(&self, job: &Job, output: Option<&Path>, bytes: u64) -> Outcome {
+    pub fn outcome(&self, job: &Job, output: Option<&Path>, size: u64) -> Outcome {
         Outcome {
             schema: "onnxq.quantize/1",
             onnxq: env!("CARGO_PKG_VERSION"),
@@ -147,7 +144,7 @@ impl Planned {
             model: job.model.clone(),
             output: output.map(Path::to_owned),
             before: self.before.clone(),
-            after: Census::of(&self.model, bytes),
+            after: Census::of(&self.model, size),
             quantized_nodes: self.plan.sites.len(),
             quantized_weights: self.quantized_weights(),
             nodes: self.rows.clone(),
@@ -171,8 +168,7 @@ pub fn quantize(
 ) -> Result<Outcome, Error> {
     let mut planned = plan(job, ctx)?;
     if planned.plan.sites.is_empty() && !allow_noop {
-        let bytes = planned.before.bytes;
-        return Ok(planned.outcome(job, None, bytes));
+        return Ok(planned.outcome(job, None, planned.before.bytes));
     }
     planned.lower(ctx)?;
     mark(&mut planned.model, &job.recipe);
@@ -264,7 +260,7 @@ fn describe_input(model: &Model, census: &Census, files: &Files) -> String {
     let count = files.paths().count();
     format!(
         "{}, {count} file{} · opset {} · {} nodes · {} initializers",
-        crate::report::bytes(census.bytes),
+        bytes(census.bytes),
         if count == 1 { "" } else { "s" },
         model.opset(""),
         census.nodes,

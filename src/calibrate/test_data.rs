@@ -9,7 +9,8 @@ use std::{
 use super::DataError;
 use crate::{
     engine::IoInfo,
-    tensor::{DType, Tensor},
+    onnx,
+    tensor::Tensor,
     untrusted::Untrusted,
 };
 
@@ -47,8 +48,8 @@ pub fn read(set: &Path, inputs: &[IoInfo]) -> Result<BTreeMap<String, Tensor>, D
     let mut given = BTreeMap::new();
     for (number, file) in files(set)? {
         let bytes = fs::read(&file).map_err(DataError::io(&file))?;
-        let (stated, tensor) = tensor_from_pb(&bytes)
-            .ok_or_else(|| DataError::format(&file, "is not a TensorProto with plain data"))?;
+        let (stated, tensor) = onnx::tensor_from_pb(bytes.into())
+            .map_err(|error| DataError::format(&file, format!("is no tensor: {error}")))?;
         let by_name = inputs.iter().find(|it| it.name == stated);
         let Some(input) = by_name.or_else(|| inputs.get(number)) else {
             return Err(DataError::format(&file, "is for an input that the model does not have"));
@@ -65,119 +66,19 @@ fn number(path: &Path, prefix: &str, suffix: &str) -> Option<usize> {
     path.file_name()?.to_str()?.strip_prefix(prefix)?.strip_suffix(suffix)?.parse().ok()
 }
 
-/// Reads what `TensorProto`s of test data hold: dims, type, name, and raw or typed numbers.
-fn tensor_from_pb(bytes: &[u8]) -> Option<(String, Tensor)> {
-    let (mut dims, mut dtype, mut name) = (Vec::new(), None, String::new());
-    let (mut raw, mut words, mut typed) = (None, Vec::new(), Vec::new());
-    let mut wire = Wire(bytes);
-    while !wire.0.is_empty() {
-        match wire.field()? {
-            (1, Field::Number(it)) => dims.push(usize::try_from(it).ok()?),
-            (1, Field::Bytes(it)) => {
-                dims.extend(Wire(it).numbers()?.into_iter().map(|it| it as usize));
-            }
-            (2, Field::Number(it)) => dtype = DType::from_number(i32::try_from(it).ok()?),
-            (4 | 10, Field::Bytes(it)) => typed.extend_from_slice(it),
-            (4 | 10, Field::Fixed(it)) => typed.extend_from_slice(it),
-            (5 | 7 | 11, Field::Bytes(it)) => words.extend(Wire(it).numbers()?),
-            (5 | 7 | 11, Field::Number(it)) => words.push(it),
-            (8, Field::Bytes(it)) => name = str::from_utf8(it).ok()?.to_owned(),
-            (9, Field::Bytes(it)) => raw = Some(it),
-            (3 | 6 | 13 | 14, _) => return None,
-            _ => {}
-        }
-    }
-    let dtype = dtype.filter(|it| *it != DType::String)?;
-    let count = dims.iter().try_fold(1usize, |product, it| product.checked_mul(*it))?;
-    let data = match raw {
-        Some(it) => it.to_vec(),
-        None if words.is_empty() => typed,
-        None if dtype.bits() < 8 => return None,
-        None => words.iter().flat_map(|it| it.to_le_bytes()[..dtype.bits() / 8].to_vec()).collect(),
-    };
-    (dtype.nbytes(count)? == data.len()).then(|| (name, Tensor::new(dtype, dims, data)))
-}
-
-enum Field<'a> {
-    Number(u64),
-    Fixed(&'a [u8]),
-    Bytes(&'a [u8]),
-}
-
-/// What is left of a protobuf message.
-struct Wire<'a>(&'a [u8]);
-
-impl<'a> Wire<'a> {
-    fn field(&mut self) -> Option<(u64, Field<'a>)> {
-        let tag = self.number()?;
-        let field = match tag & 7 {
-            0 => Field::Number(self.number()?),
-            1 => Field::Fixed(self.take(8)?),
-            2 => {
-                let len = usize::try_from(self.number()?).ok()?;
-                Field::Bytes(self.take(len)?)
-            }
-            5 => Field::Fixed(self.take(4)?),
-            _ => return None,
-        };
-        Some((tag >> 3, field))
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let [byte] = *self.take(1)? else { return None };
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn numbers(&mut self) -> Option<Vec<u64>> {
-        let mut list = Vec::new();
-        while !self.0.is_empty() {
-            list.push(self.number()?);
-        }
-        Some(list)
-    }
-
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (head, tail) = self.0.split_at_checked(len)?;
-        self.0 = tail;
-        Some(head)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{codes::Fault, tensor::TensorType};
+    use crate::{
+        codes::Fault,
+        tensor::{DType, TensorType},
+    };
 
     /// dims [2], INT64, name "b", packed int64_data {5, -1}.
     const TYPED: &[u8] = &[
         0x08, 2, 0x10, 7, 0x42, 1, b'b', 0x3a, 11, 5, 255, 255, 255, 255, 255, 255, 255, 255, 255,
         1,
     ];
-
-    #[test]
-    fn reads_typed_and_raw_tensors() {
-        let (name, tensor) = tensor_from_pb(TYPED).unwrap();
-        assert_eq!((name.as_str(), tensor.to_i64().unwrap()), ("b", vec![5, -1]));
-        let mut raw = vec![0x08, 1, 0x10, 1, 0x4a, 4];
-        raw.extend(1.5f32.to_le_bytes());
-        assert_eq!(tensor_from_pb(&raw).unwrap().1.to_f32().unwrap(), [1.5]);
-    }
-
-    #[test]
-    fn lies_about_sizes_are_refused() {
-        assert!(tensor_from_pb(&[0x08, 200, 1, 0x10, 1]).is_none());
-        assert!(tensor_from_pb(&TYPED[..18]).is_none());
-        let mut huge = vec![0x10, 1];
-        huge.extend([0x08, 255, 255, 255, 255, 15].repeat(4));
-        assert!(tensor_from_pb(&huge).is_none());
-    }
 
     #[test]
     fn sets_are_read_in_order_of_their_numbers() {

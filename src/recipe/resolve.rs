@@ -81,9 +81,7 @@ fn decide(
     });
     let (mut misfits, mut reasons) = (Vec::new(), Vec::new());
     for name in &merged.format {
-        let format: &'static Format = format::format(name).ok_or_else(|| {
-            RecipeError::value(merged.position.clone(), format!("there is no format `{name}`"))
-        })?;
+        let format = named(name, merged)?;
         if let Err(reason) = (format.place)(m, &site) {
             reasons.push(format!("{name}: {reason}"));
             continue;
@@ -103,7 +101,16 @@ fn decide(
         true => "no format is given".to_owned(),
         false => misfits.join("; "),
     };
-    Err(RecipeError::combination(merged.position.clone(), why))
+    Err(RecipeError::Conflict { at: merged.position.clone(), what: why })
+}
+
+fn named(name: &str, merged: &Merged) -> Result<&'static Format, RecipeError> {
+    format::format(name).ok_or_else(|| RecipeError::Word {
+        at: merged.position.clone(),
+        what: "format".into(),
+        word: name.to_owned(),
+        known: format::FORMATS.iter().map(|it| it.name).collect(),
+    })
 }
 
 fn kept(m: &Model, node: NodeId, reason: NoMatch) -> Kept {

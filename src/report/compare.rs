@@ -86,7 +86,7 @@ impl Fault for CompareError {
     fn code(&self) -> &'static str {
         match self {
             CompareError::Data(it) => it.code(),
-            CompareError::Engine { .. } => "E803",
+            CompareError::Engine { source, .. } => source.code(),
             CompareError::Input { .. } => "E607",
             CompareError::InputType { .. } => "E604",
             CompareError::Output(_) | CompareError::Shape { .. } | CompareError::Tensor { .. } => {
@@ -98,6 +98,7 @@ impl Fault for CompareError {
     fn hint(&self) -> Option<String> {
         match self {
             CompareError::Data(it) => it.hint(),
+            CompareError::Engine { source, .. } => source.hint(),
             _ => None,
         }
     }

@@ -17,6 +17,17 @@ pub use self::{
     latency::Latency,
 };
 
+/// `25.1 MiB`: sizes as people read them.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (count as f64, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
 pub const SCHEMA: &str = "onnxq.report/1";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
