@@ -5,6 +5,7 @@
 mod attr;
 mod edit;
 mod matching;
+mod names;
 mod patch;
 mod verify;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 pub use self::{
     attr::{Attr, Attrs},
     matching::NoMatch,
+    names::{unique_names, unique_node_names},
     patch::{Patch, Ref},
     verify::Broken,
 };
