@@ -2,8 +2,12 @@
 //!
 //! `# RUN: pass fold-batchnorm % --trace` is the command, `%` the file; the model follows, and
 //! after the line `# ----` what the command prints: standard output, then standard error.
+//! What passes leave must compute the same: `# TOLERANCE: 1e-4` allows more than rounding.
 //! `# FAIL: …` in its place is a command that must fail. `BLESS=1` writes the output into the
 //! files instead of comparing.
+
+#[path = "filetests/numeric.rs"]
+mod numeric;
 
 use std::{
     env, fs,
@@ -14,6 +18,8 @@ use std::{
 use libtest_mimic::{Arguments, Failed, Trial};
 
 const SEPARATOR: &str = "# ----\n";
+/// Relative, of what a pass may change in a model's outputs unless the file says otherwise.
+const DEFAULT_TOLERANCE: f32 = 1e-5;
 
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests");
@@ -45,6 +51,10 @@ fn check(file: &Path) -> Result<(), Failed> {
     let (input, expected) = text.split_once(SEPARATOR).unwrap_or((&text, ""));
     let command = Directive::of(input)?;
     let actual = command.run(file, input)?;
+    if let Some(names) = command.passes() {
+        let tolerance = numeric::tolerance(input).unwrap_or(DEFAULT_TOLERANCE);
+        numeric::numeric_check(input, &names, tolerance)?;
+    }
     if env::var_os("BLESS").is_some_and(|it| it == "1") {
         let input = input.trim_end();
         fs::write(file, format!("{input}\n{SEPARATOR}{actual}"))?;
@@ -67,6 +77,13 @@ impl Directive {
             (None, Some(it)) => Ok(Directive { arguments: it.to_owned(), must_fail: true }),
             _ => Err("the file needs one line `# RUN: …` or `# FAIL: …`".into()),
         }
+    }
+
+    /// The rewrites of a `pass` command, whose numbers are checked too.
+    fn passes(&self) -> Option<Vec<&str>> {
+        let mut words = self.arguments.split_whitespace();
+        let is_pass = words.next() == Some("pass") && !self.must_fail;
+        is_pass.then(|| words.take_while(|it| *it != "%").collect())
     }
 
     /// What the command prints. It runs in a folder of its own, so no path gets into the output.

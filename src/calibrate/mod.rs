@@ -3,8 +3,8 @@
 mod batches;
 mod error;
 mod fit;
-mod npy;
-mod npz;
+pub mod npy;
+pub mod npz;
 mod roles;
 mod test_data;
 mod text_data;
