@@ -1,5 +1,7 @@
 //! Edits that happen together or not at all: what a rule returns.
 
+use std::collections::BTreeSet;
+
 use super::{Attrs, Def, Model, NodeId, Op, ValueId};
 use crate::tensor::Tensor;
 
@@ -102,7 +104,8 @@ impl Patch {
         Ref::New(self.new.len() - 1)
     }
 
-    pub(crate) fn apply(self, model: &mut Model) {
+    /// Applies the edits; returns the values whose definition or uses changed.
+    pub(crate) fn apply(self, model: &mut Model) -> Vec<ValueId> {
         let graph = model.node(self.before).graph;
         let root = model.root(graph);
         let mut made: Vec<ValueId> = Vec::new();
@@ -132,16 +135,25 @@ impl Patch {
                 }
             });
         }
+        let mut touched = made.clone();
         for (node, index, new) in self.rewire {
             let old = model.node(node).inputs.get(index).copied().flatten();
-            model.set_input(node, index, resolve(&made, new));
+            let new = resolve(&made, new);
+            model.set_input(node, index, new);
+            touched.extend(old.into_iter().chain(new));
             drop_if_unused(model, old);
         }
+        let mut fresh: BTreeSet<ValueId> = made.iter().copied().collect();
         for (old, new) in self.replace {
             let new = resolve(&made, new).expect("a value is replaced by a value");
             model.replace_all_uses(old, new);
+            if fresh.remove(&new) {
+                model.inherit(old, new);
+            }
+            touched.push(new);
             drop_if_unused(model, Some(old));
         }
+        touched
     }
 }
 
