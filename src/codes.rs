@@ -83,6 +83,7 @@ codes! {
     E606 EXIT_REJECTED "The data has no samples."
     E607 EXIT_REJECTED "The data lacks an input that the model needs."
     E608 EXIT_USAGE "Text needs a tokenizer: pass --tokenizer tokenizer.json."
+    E609 EXIT_REJECTED "The two models cannot be compared: an output is missing, or has another shape or kind of element."
     E701 EXIT_USAGE "The recipe has a key that does not exist, or is not valid YAML."
     E702 EXIT_USAGE "A pattern of the recipe matches no node. Add `optional: true` if the rule is meant for other models."
     E703 EXIT_USAGE "A value of the recipe has the wrong type or range."

@@ -15,6 +15,7 @@ pub mod quant;
 pub mod recipe;
 pub mod report;
 pub mod rewrite;
+pub mod suggest;
 pub mod tensor;
 pub mod text;
 pub mod untrusted;

@@ -1,1 +1,355 @@
-//! (to come)
+//! The jobs, step by step: plan, quantize, validate. Forward only; nothing calls upward.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::{
+    calibrate::{self, DataError, DataOptions},
+    codes::Fault,
+    ctx::Ctx,
+    engine::{self, EngineError, RuntimeOptions, SessionOptions},
+    ir::{Broken, Model, NoMatch},
+    no_match,
+    onnx::{self, Files, LoadError, OpenOptions, SaveError, SaveOptions},
+    quant::{
+        format::{self, Format, NotLowered},
+        insert, ops,
+        plan::{Plan, PlanRow},
+    },
+    recipe::{Recipe, RecipeError, gate::Gate, resolve::resolve},
+    report::{CompareError, CompareOptions, Comparison, GateResult, Size, bytes, compare},
+    rewrite::{self, PassError},
+    tensor::first_non_finite,
+};
+
+/// What to quantize, and how.
+pub struct Job {
+    pub model: PathBuf,
+    pub recipe: Recipe,
+    pub open: OpenOptions,
+    /// Leave weights with NaN or Inf in float instead of failing.
+    pub skip_nonfinite: bool,
+}
+
+/// A prepared model and the decisions for it.
+pub struct Planned {
+    pub model: Model,
+    pub files: Files,
+    pub plan: Plan,
+    pub rows: Vec<PlanRow>,
+    pub before: Census,
+    pub warnings: Vec<String>,
+}
+
+/// What a model consists of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Census {
+    pub bytes: u64,
+    pub nodes: usize,
+    pub initializers: usize,
+    pub ops: BTreeMap<String, usize>,
+}
+
+/// The result of a quantization.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    pub schema: &'static str,
+    pub onnxq: &'static str,
+    pub recipe: String,
+    pub model: PathBuf,
+    /// `None` after a dry run.
+    pub output: Option<PathBuf>,
+    pub before: Census,
+    pub after: Census,
+    pub quantized_nodes: usize,
+    /// Fraction of the bytes of float weights of two and more dimensions that became smaller.
+    pub quantized_weights: f64,
+    pub nodes: Vec<PlanRow>,
+    pub warnings: Vec<String>,
+}
+
+/// Two models compared.
+#[derive(Clone, Debug, Serialize)]
+pub struct Validation {
+    pub schema: &'static str,
+    pub onnxq: &'static str,
+    pub onnxruntime: String,
+    pub reference: PathBuf,
+    pub candidate: PathBuf,
+    pub data: PathBuf,
+    pub data_sha256: String,
+    pub comparison: Comparison,
+    pub gates: Vec<GateResult>,
+    pub pass: bool,
+}
+
+/// Reads a model, prepares it and decides for each node.
+pub fn plan(job: &Job, ctx: &Ctx) -> Result<Planned, Error> {
+    let loaded = onnx::open(&job.model, &job.open)?;
+    let (mut model, files) = (loaded.model, loaded.files);
+    let before = Census::of(&model, files.size());
+    ctx.progress.start("read", 0);
+    ctx.progress.done(&describe_input(&model, &before, &files));
+    loaded.warnings.iter().for_each(|it| ctx.progress.warn(it));
+
+    ctx.progress.start("prepare", 0);
+    let steps = rewrite::run(&mut model, &job.recipe.prepare(rewrite::STANDARD), ctx)?;
+    ctx.progress.done(&describe_steps(&steps));
+
+    let finite = |m: &Model, site: &ops::Site| match job.skip_nonfinite {
+        true => finite(m, site),
+        false => Ok(()),
+    };
+    let plan = resolve(&job.recipe, &model, &finite)?;
+    let rows = plan.rows(&model);
+    Ok(Planned { model, files, plan, rows, before, warnings: loaded.warnings })
+}
+
+impl Planned {
+    /// Brings the model to its final form. Weights are still to be computed.
+    pub fn lower(&mut self, ctx: &Ctx) -> Result<(), Error> {
+        insert::quantize(&mut self.model, &self.plan);
+        let mut formats: Vec<&'static Format> = self.plan.sites.iter().map(|it| it.format).collect();
+        formats.sort_by_key(|it| it.name);
+        formats.dedup_by_key(|it| it.name);
+        format::lower(&mut self.model, &formats)?;
+        rewrite::run(&mut self.model, CLEAN_UP, ctx)?;
+        self.model.verify()?;
+        Ok(())
+    }
+
+    /// Fraction of the weights' bytes that the plan makes smaller.
+    pub fn quantized_weights(&self) -> f64 {
+        let weights = |it: &&PlanRow| it.shape.len() >= 2;
+        let count = |row: &PlanRow| row.shape.iter().product::<usize>() as f64;
+        let mut seen: BTreeMap<&str, (f64, bool)> = BTreeMap::new();
+        for row in self.rows.iter().filter(weights) {
+            let it = seen.entry(&row.weight).or_insert((count(row), false));
+            it.1 |= row.format.is_some();
+        }
+        let total: f64 = seen.values().map(|it| it.0).sum();
+        let quantized: f64 = seen.values().filter(|it| it.1).map(|it| it.0).sum();
+        if total == 0.0 { 0.0 } else { quantized / total }
+    }
+
+    pub fn outcome(&self, job: &Job, output: Option<&Path>, size: u64) -> Outcome {
+        Outcome {
+            schema: "onnxq.quantize/1",
+            onnxq: env!("CARGO_PKG_VERSION"),
+            recipe: job.recipe.name.clone(),
+            model: job.model.clone(),
+            output: output.map(Path::to_owned),
+            before: self.before.clone(),
+            after: Census::of(&self.model, size),
+            quantized_nodes: self.plan.sites.len(),
+            quantized_weights: self.quantized_weights(),
+            nodes: self.rows.clone(),
+            warnings: self.warnings.clone(),
+        }
+    }
+}
+
+/// What is worth merging once quantization has added its nodes.
+const CLEAN_UP: &[&str] = &["dedupe-constants", "dedupe-nodes", "remove-dead"];
+
+/// The whole job: the model at `job.model` becomes one at `output`.
+///
+/// Returns an outcome without an output if nothing can be quantized and `allow_noop` is off.
+pub fn quantize(
+    job: &Job,
+    output: &Path,
+    save: &SaveOptions,
+    allow_noop: bool,
+    ctx: &Ctx,
+) -> Result<Outcome, Error> {
+    let mut planned = plan(job, ctx)?;
+    if planned.plan.sites.is_empty() && !allow_noop {
+        return Ok(planned.outcome(job, None, planned.before.bytes));
+    }
+    planned.lower(ctx)?;
+    mark(&mut planned.model, &job.recipe);
+    let saved = onnx::save(&planned.model, output, save, Some(&planned.files), ctx)?;
+    read_back(output, &job.open)?;
+    Ok(planned.outcome(job, Some(output), saved.bytes()))
+}
+
+/// What `quantize` would do, with the exact size of its output.
+pub fn dry_run(job: &Job, output: &Path, save: &SaveOptions, ctx: &Ctx) -> Result<Outcome, Error> {
+    let mut planned = plan(job, ctx)?;
+    planned.lower(ctx)?;
+    mark(&mut planned.model, &job.recipe);
+    let (model, data) =
+        onnx::layout_sizes(&planned.model, output, save, Some(&planned.files))?;
+    Ok(planned.outcome(job, None, model + data))
+}
+
+/// Rewrites a model by named passes and rules.
+pub fn rewrite(
+    model: &mut Model,
+    names: &[String],
+    ctx: &Ctx,
+) -> Result<Vec<(String, usize)>, Error> {
+    let steps = rewrite::run(model, names, ctx)?;
+    model.verify()?;
+    Ok(steps)
+}
+
+/// How to compare two models.
+pub struct Validate<'a> {
+    pub reference: &'a Path,
+    pub candidate: &'a Path,
+    pub data: &'a Path,
+    pub options: DataOptions,
+    pub open: OpenOptions,
+    pub gates: &'a [Gate],
+    pub latency: bool,
+    pub threads: usize,
+    pub runtime: RuntimeOptions<'a>,
+}
+
+/// Runs both models in ONNX Runtime on the same data.
+pub fn validate(job: &Validate, ctx: &Ctx) -> Result<Validation, Error> {
+    // ONNX Runtime sees only what our own reader accepts.
+    let sizes = [job.reference, job.candidate].map(|it| Ok(onnx::open(it, &job.open)?.files.size()));
+    let [reference_bytes, candidate_bytes] = sizes.map(|it: Result<u64, Error>| it);
+    let size = Size::new(reference_bytes?, candidate_bytes?);
+    let library = engine::ensure(&job.runtime)?;
+    let session = SessionOptions { threads: job.threads, ..SessionOptions::default() };
+    let mut reference = engine::open(job.reference, &session, &job.runtime)?;
+    let mut candidate = engine::open(job.candidate, &session, &job.runtime)?;
+    let mut batches = calibrate::open(job.data, reference.inputs(), &job.options)?;
+    let data_sha256 = batches.sha256().to_owned();
+    let samples = batches.samples();
+    let options = CompareOptions { latency: job.latency, samples, ..CompareOptions::default() };
+    let mut comparison =
+        compare(reference.as_mut(), candidate.as_mut(), &mut batches, &options, ctx)?;
+    comparison.size = Some(size);
+    let gates: Vec<GateResult> = job.gates.iter().map(|it| it.check(&comparison)).collect();
+    Ok(Validation {
+        schema: "onnxq.validate/1",
+        onnxq: env!("CARGO_PKG_VERSION"),
+        onnxruntime: library.version,
+        reference: job.reference.into(),
+        candidate: job.candidate.into(),
+        data: job.data.into(),
+        data_sha256,
+        pass: gates.iter().all(|it| it.pass),
+        comparison,
+        gates,
+    })
+}
+
+impl Census {
+    pub fn of(model: &Model, bytes: u64) -> Census {
+        let mut ops: BTreeMap<String, usize> = BTreeMap::new();
+        let nodes = model.nodes();
+        for node in &nodes {
+            *ops.entry(model.node(*node).op.to_string()).or_default() += 1;
+        }
+        let graphs = model.graphs();
+        let initializers = graphs.iter().map(|it| model.graph(*it).constants.len()).sum();
+        Census { bytes, nodes: nodes.len(), initializers, ops }
+    }
+}
+
+fn describe_input(model: &Model, census: &Census, files: &Files) -> String {
+    let count = files.paths().count();
+    format!(
+        "{}, {count} file{} · opset {} · {} nodes · {} initializers",
+        bytes(census.bytes),
+        if count == 1 { "" } else { "s" },
+        model.opset(""),
+        census.nodes,
+        census.initializers
+    )
+}
+
+fn describe_steps(steps: &[(String, usize)]) -> String {
+    let mut totals: Vec<(&str, usize)> = Vec::new();
+    for (name, count) in steps.iter().filter(|it| it.1 > 0 && it.0 != "infer-types") {
+        match totals.iter_mut().find(|it| it.0 == name) {
+            Some(it) => it.1 += count,
+            None => totals.push((name, *count)),
+        }
+    }
+    let parts: Vec<String> = totals.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    if parts.is_empty() { "nothing to do".into() } else { parts.join(" · ") }
+}
+
+/// Reads a weight in pieces, looking for values that no scale can stand for.
+fn finite(m: &Model, site: &ops::Site) -> Result<(), NoMatch> {
+    let tensor = m.constant(site.weight)?;
+    let columns = tensor.shape[1].max(1);
+    let rows = (1 << 20usize) / columns + 1;
+    for start in (0..tensor.shape[0]).step_by(rows) {
+        let end = (start + rows).min(tensor.shape[0]);
+        let values = tensor.rows_f32(start..end).map_err(|err| no_match!("{err}"))?;
+        if let Some((at, what)) = first_non_finite(&values) {
+            let (row, column) = (start + at / columns, at % columns);
+            let name = &m.value(site.weight).name;
+            return Err(no_match!("weight `{name}` holds {what} at [{row}, {column}]"));
+        }
+    }
+    Ok(())
+}
+
+/// Says in the file who made it; what the original says of itself stays.
+fn mark(model: &mut Model, recipe: &Recipe) {
+    let ours = [("onnxq.recipe", &*recipe.name), ("onnxq.version", env!("CARGO_PKG_VERSION"))];
+    for (key, value) in ours {
+        model.metadata.retain(|it| it.0 != key);
+        model.metadata.push((key.to_owned(), value.to_owned()));
+    }
+}
+
+/// A file that our own reader refuses must not leave the house.
+fn read_back(output: &Path, options: &OpenOptions) -> Result<(), Error> {
+    let loaded = onnx::open(output, options)?;
+    Ok(loaded.model.verify()?)
+}
+
+/// Why a job failed: the error of the step that did.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum Error {
+    Broken(#[from] Broken),
+    Compare(#[from] CompareError),
+    Data(#[from] DataError),
+    Engine(#[from] EngineError),
+    Load(#[from] LoadError),
+    NotLowered(#[from] NotLowered),
+    Pass(#[from] PassError),
+    Recipe(#[from] RecipeError),
+    Save(#[from] SaveError),
+}
+
+impl Error {
+    fn fault(&self) -> Option<&dyn Fault> {
+        Some(match self {
+            Error::Broken(_) => return None,
+            Error::Compare(it) => it,
+            Error::Data(it) => it,
+            Error::Engine(it) => it,
+            Error::Load(it) => it,
+            Error::NotLowered(it) => it,
+            Error::Pass(it) => it,
+            Error::Recipe(it) => it,
+            Error::Save(it) => it,
+        })
+    }
+}
+
+impl Fault for Error {
+    fn code(&self) -> &'static str {
+        self.fault().map_or("E999", |it| it.code())
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.fault()?.hint()
+    }
+}
+

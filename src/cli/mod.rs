@@ -1,1 +1,222 @@
-//! (to come)
+//! The command line: one file per subcommand, one exit code per kind of failure.
+
+pub mod check;
+pub mod completions;
+pub mod doctor;
+pub mod explain;
+pub mod failure;
+pub mod inspect;
+pub mod pass;
+pub mod plan;
+pub mod quantize;
+pub mod recipe;
+pub mod runtime;
+pub mod shared;
+pub mod show;
+pub mod table;
+pub mod ui;
+pub mod validate;
+
+use std::{env, ffi::OsString, panic, path::PathBuf, process::ExitCode};
+
+use clap::{
+    ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::FalseyValueParser,
+};
+
+pub use self::{failure::Failure, table::Table, ui::Ui};
+use crate::codes::{EXIT_BUG, EXIT_USAGE};
+
+/// Release compiler for small language models: float ONNX in; the smallest, fastest, verified
+/// model for the target CPU out.
+#[derive(Debug, Parser)]
+#[command(name = "onnxq", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Each long flag can also be set by an environment variable: --ort-lib is ONNXQ_ORT_LIB.
+
+Exit codes: 0 done · 1 a gate failed · 2 usage or recipe · 3 input rejected
+4 valid but unsupported · 5 environment · 6 nothing to do · 70 a bug of onnxq";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Check(check::Args),
+    Completions(completions::Args),
+    Doctor(doctor::Args),
+    Explain(explain::Args),
+    Inspect(inspect::Args),
+    Pass(pass::Args),
+    Plan(plan::Args),
+    Quantize(quantize::Args),
+    Recipe(recipe::Args),
+    Runtime(runtime::Args),
+    Validate(validate::Args),
+}
+
+/// Flags that every subcommand takes.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Print results and errors only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Print what is done in more detail; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+    /// Print the result, and an error, as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Never use the network, not even to install ONNX Runtime
+    #[arg(long, global = true)]
+    pub offline: bool,
+    /// The ONNX Runtime library to load; also ORT_DYLIB_PATH
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ort_lib: Option<PathBuf>,
+    /// Threads to use [default: one per core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Color {
+    Always,
+    // On a terminal, unless NO_COLOR is set or TERM is dumb.
+    #[default]
+    Auto,
+    Never,
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = match parse(env::args_os().collect()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help asked for goes to stdout and succeeds; a closed pipe is no failure.
+            let _ = error.print();
+            let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE);
+            return ExitCode::from(code);
+        }
+    };
+    start_log(&cli.global);
+    start_threads(&cli.global);
+    let ui = Ui::new(cli.global);
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(|| cli.command.run(&ui)));
+    ui.finish();
+    match result {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(failure)) => ExitCode::from(ui.fail(&failure)),
+        Err(_) => {
+            ui.bug();
+            ExitCode::from(EXIT_BUG)
+        }
+    }
+}
+
+/// The command line with everything that derive does not say.
+pub fn command() -> clap::Command {
+    with_environment(Cli::command())
+}
+
+fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let matches = command().color(help_color(&args)).try_get_matches_from(args)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Gives each long flag its variable: a script can set what it would repeat.
+fn with_environment(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let Some(long) = arg.get_long() else { return arg };
+        let name = format!("ONNXQ_{}", long.replace('-', "_").to_uppercase());
+        let arg = match arg.get_action() {
+            // So that ONNXQ_OFFLINE=0 is off.
+            ArgAction::SetTrue => arg.value_parser(FalseyValueParser::new()),
+            _ => arg,
+        };
+        // Parsed once in the life of the program, which clap wants to live as long.
+        arg.env(&*name.leak()).hide_env(true)
+    });
+    command.mut_subcommands(with_environment)
+}
+
+/// clap prints help before it knows our flags.
+fn help_color(args: &[OsString]) -> ColorChoice {
+    let args: Vec<_> = args.iter().filter_map(|it| it.to_str()).collect();
+    let is = |when: &str| {
+        args.contains(&format!("--color={when}").as_str())
+            || args.windows(2).any(|it| it == ["--color", when])
+    };
+    match () {
+        () if is("never") => ColorChoice::Never,
+        () if is("always") => ColorChoice::Always,
+        () => ColorChoice::Auto,
+    }
+}
+
+fn start_log(global: &Global) {
+    let level = match global.verbose {
+        0 => "error",
+        1 => "onnxq=info,warn",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ONNXQ_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ui::use_color(global.color))
+        .init();
+}
+
+fn start_threads(global: &Global) {
+    let Some(threads) = global.threads else { return };
+    // Fails only if the pool exists already, which a program that has just begun cannot have.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+}
+
+impl Command {
+    fn run(self, ui: &Ui) -> Result<u8, Failure> {
+        match self {
+            Command::Check(args) => args.run(ui),
+            Command::Completions(args) => args.run(ui),
+            Command::Doctor(args) => args.run(ui),
+            Command::Explain(args) => args.run(ui),
+            Command::Inspect(args) => args.run(ui),
+            Command::Pass(args) => args.run(ui),
+            Command::Plan(args) => args.run(ui),
+            Command::Quantize(args) => args.run(ui),
+            Command::Recipe(args) => args.run(ui),
+            Command::Runtime(args) => args.run(ui),
+            Command::Validate(args) => args.run(ui),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_is_documented() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{}: {}", command.get_name(), arg.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&command());
+    }
+}

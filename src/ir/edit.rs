@@ -62,7 +62,8 @@ impl Model {
 
     pub(crate) fn add_value(&mut self, name: &str, ty: Option<TensorType>, def: Def) -> ValueId {
         let id = ValueId(self.values.len() as u32);
-        self.values.push(Value { name: name.into(), ty, def, uses: Vec::new(), kept: None });
+        let (uses, kept) = (Vec::new(), None);
+        self.values.push(Value { name: name.into(), ty, declared: false, def, uses, kept });
         id
     }
 

@@ -5,6 +5,7 @@
 mod attr;
 mod edit;
 mod matching;
+mod names;
 mod patch;
 mod verify;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 pub use self::{
     attr::{Attr, Attrs},
     matching::NoMatch,
+    names::{unique_names, unique_node_names},
     patch::{Patch, Ref},
     verify::Broken,
 };
@@ -143,6 +145,8 @@ pub struct Value {
     /// Imported: fixed. New: a stem, made unique when written.
     pub name: Name,
     pub ty: Option<TensorType>,
+    /// The file states the type, so the writer does too.
+    pub declared: bool,
     pub def: Def,
     /// One entry per use.
     pub uses: Vec<Use>,

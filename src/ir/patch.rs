@@ -104,8 +104,8 @@ impl Patch {
         Ref::New(self.new.len() - 1)
     }
 
-    /// Applies the edits; returns the values whose definition or uses changed.
-    pub(crate) fn apply(self, model: &mut Model) -> Vec<ValueId> {
+    /// Carries the edits out. Returns the values behind each `Ref::New`.
+    pub(crate) fn apply(self, model: &mut Model) -> Made {
         let graph = model.node(self.before).graph;
         let root = model.root(graph);
         let mut made: Vec<ValueId> = Vec::new();
@@ -153,7 +153,24 @@ impl Patch {
             touched.push(new);
             drop_if_unused(model, Some(old));
         }
-        touched
+        Made { values: made, touched }
+    }
+}
+
+/// The values that a patch made.
+pub(crate) struct Made {
+    values: Vec<ValueId>,
+    /// All values whose definition or uses changed.
+    pub touched: Vec<ValueId>,
+}
+
+impl Made {
+    pub fn value(&self, it: Ref) -> ValueId {
+        match it {
+            Ref::Old(id) => id,
+            Ref::New(index) => self.values[index],
+            Ref::None => unreachable!("a missing input has no value"),
+        }
     }
 }
 

@@ -1,1 +1,59 @@
-//! (to come)
+//! Reading and writing ONNX files. The only place that knows protobuf.
+
+mod error;
+mod external;
+mod files;
+mod graph_in;
+mod limits;
+#[rustfmt::skip]
+mod proto;
+mod read;
+mod save;
+mod scan;
+#[rustfmt::skip]
+mod schema;
+mod tensor_in;
+mod write;
+
+use std::path::Path;
+
+pub use self::{
+    error::{ExternalProblem, LoadError, SaveError, TensorProblem},
+    files::{ExternalPolicy, Files},
+    limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},
+    save::{ExternalData, SaveOptions, Saved, layout_sizes, save},
+};
+use crate::{ir::Model, tensor::Tensor};
+
+/// A model, and what its reader noticed.
+pub struct Loaded {
+    pub model: Model,
+    /// `W405: …`: accepted, but the user should know.
+    pub warnings: Vec<String>,
+    pub files: Files,
+}
+
+/// Reads a model: ONNX text if the name ends with `.onnxtxt`, else protobuf.
+///
+/// Every rule of the format that a rewrite or ONNX Runtime relies on is checked here, before
+/// anything is allocated for it.
+pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
+    if path.extension().is_some_and(|it| it == "onnxtxt") {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| LoadError::Io { path: path.into(), source })?;
+        let model = crate::text::parse(&text).map_err(LoadError::Text)?;
+        let files = Files::new(path, options.external)?;
+        return Ok(Loaded { model, warnings: Vec::new(), files });
+    }
+    read::open(path, options)
+}
+
+/// One serialized `TensorProto`, as `test_data_set_*/input_*.pb` holds it: its name and value.
+pub fn tensor_from_pb(bytes: bytes::Bytes) -> Result<(String, Tensor), LoadError> {
+    tensor_in::from_pb(bytes)
+}
+
+/// A small model as the bytes of an `.onnx` file, weights inside.
+pub fn to_bytes(model: &Model) -> Result<Vec<u8>, SaveError> {
+    save::to_bytes(model)
+}

@@ -1,5 +1,14 @@
 //! Quantization: a plan, canonical Q/DQ, and formats that lower it.
+//!
+//! Four axes meet in [`scheme`] and [`plan`] only: where a weight is ([`ops`]), which numbers it
+//! gets ([`solve`]), how activations are treated ([`plan::Activation`]) and how both are stored
+//! ([`format`]).
 
+pub mod format;
+pub mod insert;
+pub mod ops;
+pub mod plan;
 pub mod scheme;
 pub mod solve;
 pub mod target;
+mod weight;

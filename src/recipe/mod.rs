@@ -1,1 +1,358 @@
-//! (to come)
+//! Recipes: which weights become what, as data. The comments of the fields are the manual.
+
+mod error;
+pub mod gate;
+pub mod load;
+mod place;
+pub mod resolve;
+mod schema;
+mod select;
+mod yaml;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    error::RecipeError,
+    gate::Gate,
+    load::{SHIPPED, apply_set, load, source},
+    place::{Place, Position},
+    schema::schema,
+    select::{Merged, Selector, Unmatched},
+    yaml::to_yaml,
+};
+use crate::quant::{
+    scheme::{Granularity, Range},
+    solve::SolverSpec,
+    target::{self, Target},
+};
+
+/// The version of the format that this program reads.
+pub const VERSION: u32 = 1;
+
+/// The item of `prepare` that stands for the standard list.
+pub const STANDARD: &str = "standard";
+
+/// How to quantize a model: what the target is, and for each kind of weight what to store.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The version of this format: 1.
+    pub onnxq: u32,
+    /// The name that reports show.
+    pub name: String,
+    /// What the recipe is for. The first sentence is shown by `onnxq recipe list`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The recipe that this one changes: a shipped name, or a path relative to this file. Fields
+    /// given here replace the parent's; entries of `quantize` are appended to the parent's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extends: Option<String>,
+    /// The class of CPUs to emit for: arm64, avx2, avx512_vnni or generic (the default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Passes and rules to run first, in order. The item `standard` stands for the standard list,
+    /// which is also the default; `[]` runs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepare: Option<Vec<String>>,
+    /// What to quantize, and how. Later entries win, field by field. A node that no entry matches
+    /// stays as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quantize: Vec<Entry>,
+    /// What the result must satisfy; `quantize --validate` and `validate` exit with 1 if it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gates: Option<Vec<Gate>>,
+    #[serde(skip)]
+    pub place: Place,
+}
+
+/// One rule: the nodes it matches, and the settings it gives them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Operators it applies to, as `onnxq inspect` prints them: `MatMul`,
+    /// `com.microsoft.Attention`. Without this key: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ops: Option<Vec<String>>,
+    /// Names of nodes it applies to: globs (`*` any text, `?` one character) or, after `re:`,
+    /// regular expressions. Both must match the whole name. Without this key: all names. A pattern
+    /// that matches no node is an error, unless the entry is `optional`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub names: Option<Vec<String>>,
+    /// Weights with fewer elements are not matched: their scales and the extra nodes would cost
+    /// more than they save.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_elements: Option<usize>,
+    /// How the weight is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<WeightSpec>,
+    /// How the other operand is quantized when the model runs: `none` leaves it in float.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation: Option<ActivationSpec>,
+    /// Formats to try in order; the first that can store the weight is used. dynamic,
+    /// dynamic_fused, gather_block_quantized or matmul_nbits. If none fits, the node stays in
+    /// float and the plan says why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<Vec<FormatName>>,
+    /// Leaves the matching nodes as they are; `false` takes back what an earlier entry says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skip: Option<bool>,
+    /// Why, for people who read the plan or the report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The patterns of `names` may match nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
+    #[serde(skip)]
+    pub place: Place,
+}
+
+pub type FormatName = String;
+
+/// How a weight is stored. Each field may be left to an earlier entry.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WeightSpec {
+    /// The integers that stand for the weights. Default: int8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<WeightType>,
+    /// Zero is in the middle of the range, so no zero points are stored. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symmetric: Option<bool>,
+    /// How many weights share a scale: `channel`, or `{block: 32}` for 32 consecutive weights of a
+    /// channel (a power of two from 16 to 256). Smaller blocks are more accurate, larger and
+    /// slower. Default: channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granularity: Option<Granularity>,
+    /// Which of the integers are used. Default: full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<Range>,
+    /// The algorithm that chooses the integers, alone (`rtn`) or with its settings. Default: rtn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver: Option<SolverSpec>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightType {
+    Int2,
+    Int4,
+    #[default]
+    Int8,
+    Uint2,
+    Uint4,
+    Uint8,
+}
+
+/// `none`, or how the activation is quantized.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ActivationSpec {
+    /// `none`: it stays in float.
+    Float,
+    Quantized(ActivationFields),
+}
+
+/// How an activation is quantized. Each field may be left to an earlier entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActivationFields {
+    /// The integers that stand for the activations. Default: uint8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<ActivationType>,
+    /// When the range is found. Default: dynamic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<ActivationRange>,
+    /// How many activations share a range. Default: tensor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granularity: Option<ActivationGranularity>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivationType {
+    #[default]
+    Uint8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivationRange {
+    /// In each run, from the values themselves: needs no data now, costs a pass over them then.
+    #[default]
+    Dynamic,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivationGranularity {
+    /// All of the tensor.
+    #[default]
+    Tensor,
+    /// Each row (token) is divided by its own largest magnitude first, so that one outlier does
+    /// not cost the others their precision.
+    Row,
+}
+
+/// All settings of a weight.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Weight {
+    pub dtype: WeightType,
+    pub symmetric: bool,
+    pub granularity: Granularity,
+    pub range: Range,
+    pub solver: SolverSpec,
+}
+
+/// All settings of an activation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Activation {
+    pub dtype: ActivationType,
+    pub range: ActivationRange,
+    pub granularity: ActivationGranularity,
+}
+
+impl Recipe {
+    /// The target; loading has checked its name.
+    pub fn target(&self) -> &'static Target {
+        let name = self.target.as_deref().unwrap_or("generic");
+        target::target(name).unwrap_or_else(|| panic!("target `{name}` was not checked"))
+    }
+
+    /// Names of passes and rules to run first; `standard` is what that item stands for.
+    pub fn prepare<'a>(&'a self, standard: &'a [&'a str]) -> Vec<&'a str> {
+        let Some(names) = &self.prepare else { return standard.to_vec() };
+        let expand = |it: &'a String| match it.as_str() {
+            STANDARD => standard.to_vec(),
+            name => vec![name],
+        };
+        names.iter().flat_map(expand).collect()
+    }
+
+    /// Leaves nodes of matching names as they are, as `--exclude` does.
+    pub fn exclude(&mut self, pattern: &str) {
+        self.push_flag(pattern, true, "--exclude");
+    }
+
+    /// Takes back what earlier entries skip, as `--include` does.
+    pub fn include(&mut self, pattern: &str) {
+        self.push_flag(pattern, false, "--include");
+    }
+
+    fn push_flag(&mut self, pattern: &str, skip: bool, flag: &str) {
+        let position = Position::argument(&format!("{flag} {pattern}"));
+        self.place.set(&format!("quantize.{}", self.quantize.len()), position.clone());
+        self.quantize.push(Entry {
+            names: Some(vec![pattern.to_owned()]),
+            skip: Some(skip),
+            reason: Some(flag.to_owned()),
+            place: position.into(),
+            ..Entry::default()
+        });
+    }
+}
+
+impl WeightSpec {
+    /// These settings, except where `later` says otherwise.
+    pub fn merge(self, later: WeightSpec) -> WeightSpec {
+        WeightSpec {
+            dtype: later.dtype.or(self.dtype),
+            symmetric: later.symmetric.or(self.symmetric),
+            granularity: later.granularity.or(self.granularity),
+            range: later.range.or(self.range),
+            solver: later.solver.or(self.solver),
+        }
+    }
+
+    /// With the defaults in the gaps.
+    pub fn complete(self) -> Weight {
+        Weight {
+            dtype: self.dtype.unwrap_or_default(),
+            symmetric: self.symmetric.unwrap_or(true),
+            granularity: self.granularity.unwrap_or(Granularity::Channel),
+            range: self.range.unwrap_or_default(),
+            solver: self.solver.unwrap_or_default(),
+        }
+    }
+}
+
+impl WeightType {
+    pub fn bits(self) -> u32 {
+        match self {
+            WeightType::Int2 | WeightType::Uint2 => 2,
+            WeightType::Int4 | WeightType::Uint4 => 4,
+            WeightType::Int8 | WeightType::Uint8 => 8,
+        }
+    }
+
+    pub fn is_signed(self) -> bool {
+        matches!(self, WeightType::Int2 | WeightType::Int4 | WeightType::Int8)
+    }
+}
+
+impl ActivationSpec {
+    /// These settings, except where `later` says otherwise.
+    pub fn merge(self, later: ActivationSpec) -> ActivationSpec {
+        let (ActivationSpec::Quantized(old), ActivationSpec::Quantized(new)) = (self, later) else {
+            return later;
+        };
+        ActivationSpec::Quantized(ActivationFields {
+            dtype: new.dtype.or(old.dtype),
+            range: new.range.or(old.range),
+            granularity: new.granularity.or(old.granularity),
+        })
+    }
+
+    /// With the defaults in the gaps; `None` for float.
+    pub fn complete(self) -> Option<Activation> {
+        let ActivationSpec::Quantized(fields) = self else { return None };
+        Some(Activation {
+            dtype: fields.dtype.unwrap_or_default(),
+            range: fields.range.unwrap_or_default(),
+            granularity: fields.granularity.unwrap_or_default(),
+        })
+    }
+}
+
+fn is_false(it: &bool) -> bool {
+    !it
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_standard_list_stands_where_its_name_does() {
+        let mut recipe = load("avx2").unwrap();
+        assert_eq!(recipe.prepare(&["a", "b"]), ["a", "b"]);
+        recipe.prepare = Some(vec!["x".into(), STANDARD.into(), "y".into()]);
+        assert_eq!(recipe.prepare(&["a", "b"]), ["x", "a", "b", "y"]);
+        recipe.prepare = Some(Vec::new());
+        assert!(recipe.prepare(&["a", "b"]).is_empty());
+    }
+
+    #[test]
+    fn later_settings_win_field_by_field() {
+        let early = WeightSpec {
+            symmetric: Some(false),
+            range: Some(Range::Narrow),
+            ..WeightSpec::default()
+        };
+        let late = WeightSpec { range: Some(Range::Reduced), ..WeightSpec::default() };
+        let weight = early.merge(late).complete();
+        assert_eq!((weight.symmetric, weight.range), (false, Range::Reduced));
+
+        let row = ActivationFields {
+            granularity: Some(ActivationGranularity::Row),
+            ..Default::default()
+        };
+        let row = ActivationSpec::Quantized(row);
+        let tensor = ActivationSpec::Quantized(ActivationFields::default());
+        assert_eq!(row.merge(tensor), row);
+        assert_eq!(row.merge(ActivationSpec::Float), ActivationSpec::Float);
+        assert_eq!(
+            ActivationSpec::Float.merge(row).complete().unwrap().granularity,
+            ActivationGranularity::Row
+        );
+    }
+}

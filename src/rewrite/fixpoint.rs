@@ -64,7 +64,7 @@ impl Driver<'_> {
                     if self.ctx.trace.is_some() {
                         trace(self.ctx, rule.name, &model.node_label(node), "fired");
                     }
-                    let touched = patch.apply(model);
+                    let touched = patch.apply(model).touched;
                     self.fired += 1;
                     assert!(self.fired <= self.most, "{} never ends", rule.name);
                     if self.verifies {

@@ -124,12 +124,14 @@ impl Packing {
             (Packing::Blocked, Part::Scales) => q.scale_bytes(q.scales.t()),
             (Packing::PerChannel, Part::Codes) => q.signed(q.codes.t()),
             (Packing::PerChannel, Part::Zeros) => q.signed(q.zeros.t()),
-            (Packing::Gather, Part::Codes) => pack_rows(q.codes.view(), bits, q.shape.k),
+            (Packing::Gather, Part::Codes) => pack_rows(q.codes.view(), bits, q.shape.k, 0),
             (Packing::NBits, Part::Codes) => {
-                pack_rows(q.codes.view(), bits, q.shape.blocks() * q.shape.block)
+                pack_rows(q.codes.view(), bits, q.shape.blocks() * q.shape.block, 0)
             }
             (Packing::Gather | Packing::NBits, Part::Zeros) => {
-                pack_rows(q.zeros.view(), bits, q.shape.blocks())
+                // Nothing reads the codes after the last zero; ONNX Runtime's tool writes these.
+                let fill = if bits == 4 { 0x88 } else { 0 };
+                pack_rows(q.zeros.view(), bits, q.shape.blocks(), fill)
             }
             (_, Part::Scales) => q.scale_bytes(q.scales.view()),
         }
@@ -179,10 +181,10 @@ pub fn unpack_bits(bytes: &[u8], bits: u32, len: usize) -> Vec<u8> {
     (0..len).map(|i| bytes[i / per_byte] >> ((i % per_byte) as u32 * bits) & mask).collect()
 }
 
-/// Each row starts at a byte of its own and is padded with zeros to `width` codes.
-fn pack_rows(codes: ArrayView2<u8>, bits: u32, width: usize) -> Bytes {
+/// Each row starts at a byte of its own and is padded to `width` codes with the bits of `fill`.
+fn pack_rows(codes: ArrayView2<u8>, bits: u32, width: usize, fill: u8) -> Bytes {
     let row_bytes = (width * bits as usize).div_ceil(8);
-    let mut out = vec![0u8; codes.nrows() * row_bytes];
+    let mut out = vec![fill; codes.nrows() * row_bytes];
     for (row, line) in codes.outer_iter().zip(out.chunks_exact_mut(row_bytes.max(1))) {
         let row = row.as_slice().expect("codes are row-major");
         match bits {
@@ -190,7 +192,7 @@ fn pack_rows(codes: ArrayView2<u8>, bits: u32, width: usize) -> Bytes {
             4 => {
                 let pairs = row.chunks_exact(2);
                 if let [last] = *pairs.remainder() {
-                    line[row.len() / 2] = last;
+                    line[row.len() / 2] = last | (fill & 0xf0);
                 }
                 for (byte, pair) in line.iter_mut().zip(pairs) {
                     *byte = pair[0] | pair[1] << 4;
@@ -222,7 +224,7 @@ mod tests {
         #[test]
         fn rows_start_at_bytes(columns in 1usize..9, bits in prop::sample::select(vec![2u32, 4, 8])) {
             let codes = Array2::from_shape_fn((3, columns), |(i, j)| ((i + j) % 4) as u8);
-            let packed = pack_rows(codes.view(), bits, columns);
+            let packed = pack_rows(codes.view(), bits, columns, 0);
             let row_bytes = (columns * bits as usize).div_ceil(8);
             for (row, line) in codes.outer_iter().zip(packed.chunks(row_bytes)) {
                 prop_assert_eq!(unpack_bits(line, bits, columns), row.to_vec());

@@ -1,0 +1,32 @@
+//! `onnxq check`: whether a model is sound.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{Failure, Ui, shared::InputArgs};
+use crate::{ctx::Progress, onnx, pipeline};
+
+/// Read a model, its external data too, and verify its structure
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model: .onnx or .onnxtxt
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+impl Args {
+    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+        let loaded = onnx::open(&self.model, &self.input.options())?;
+        loaded.warnings.iter().for_each(|it| ui.warn(it));
+        loaded.model.verify().map_err(pipeline::Error::from)?;
+        let nodes = loaded.model.node_count();
+        if ui.global.json {
+            ui.print_json(&json!({"ok": true, "nodes": nodes, "warnings": loaded.warnings}))?;
+        } else {
+            ui.print(&format!("ok  {nodes} nodes\n"))?;
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,84 @@
+//! How a subcommand fails.
+
+use std::{error::Error, io};
+
+use crate::codes::{self, EXIT_BUG, Fault};
+
+/// An error with a code. `?` makes one of any library error.
+#[derive(Debug)]
+pub enum Failure {
+    Fault(Box<dyn Fault + Send + Sync>),
+    /// The result could not be printed.
+    Stdout(io::Error),
+}
+
+impl<F: Fault + Send + Sync + 'static> From<F> for Failure {
+    fn from(fault: F) -> Failure {
+        Failure::Fault(Box::new(fault))
+    }
+}
+
+impl Failure {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Failure::Fault(fault) => fault.code(),
+            Failure::Stdout(_) => "E901",
+        }
+    }
+
+    pub fn exit(&self) -> u8 {
+        codes::code(self.code()).map_or(EXIT_BUG, |it| it.exit)
+    }
+
+    pub fn message(&self) -> String {
+        match self {
+            Failure::Fault(fault) => fault.to_string(),
+            Failure::Stdout(_) => "the result could not be printed".to_owned(),
+        }
+    }
+
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Failure::Fault(fault) => fault.hint(),
+            Failure::Stdout(_) => None,
+        }
+    }
+
+    /// The causes, nearest first.
+    pub fn causes(&self) -> Vec<String> {
+        let mut cause: Option<&dyn Error> = match self {
+            Failure::Fault(fault) => fault.source(),
+            Failure::Stdout(error) => Some(error),
+        };
+        let mut list = Vec::new();
+        while let Some(error) = cause {
+            list.push(error.to_string());
+            cause = error.source();
+        }
+        list
+    }
+
+    /// Whether the reader of the result has seen enough, as `head` does.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Failure::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe;
+
+    #[test]
+    fn a_library_error_keeps_its_code_hint_and_causes() {
+        let fails = || -> Result<(), Failure> {
+            recipe::load("avx22")?;
+            Ok(())
+        };
+        let failure = fails().unwrap_err();
+        assert_eq!((failure.code(), failure.exit()), ("E705", codes::EXIT_USAGE));
+        assert_eq!(failure.hint().unwrap(), "did you mean `avx2`?");
+        let unread: Failure = recipe::load("/none/such.yaml").unwrap_err().into();
+        assert_eq!(unread.causes().len(), 1);
+    }
+}

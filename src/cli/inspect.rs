@@ -1,0 +1,173 @@
+//! `onnxq inspect`: what is in a model.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde_json::json;
+
+use super::{Failure, Table, Ui, shared::InputArgs};
+use crate::{
+    ctx::Progress,
+    ir::{Model, ValueId},
+    onnx,
+    pipeline::Census,
+    report::bytes,
+    untrusted::{Untrusted, escape},
+};
+
+/// Show what is in a model
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model: .onnx or .onnxtxt
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub view: View,
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+/// What to show; a summary if nothing is chosen.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+pub struct View {
+    /// The whole model in the ONNX text syntax
+    #[arg(long)]
+    pub text: bool,
+    /// Inputs and outputs
+    #[arg(long)]
+    pub io: bool,
+    /// Operators and how often they occur
+    #[arg(long)]
+    pub ops: bool,
+    /// Weights with their types, shapes and sizes
+    #[arg(long)]
+    pub weights: bool,
+}
+
+impl Args {
+    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+        let loaded = onnx::open(&self.model, &self.input.options())?;
+        loaded.warnings.iter().for_each(|it| ui.warn(it));
+        let m = &loaded.model;
+        let census = Census::of(m, loaded.files.size());
+        if self.view.text {
+            ui.print(&crate::text::print(m))?;
+        } else if ui.global.json {
+            ui.print_json(&as_json(m, &census))?;
+        } else if self.view.io {
+            ui.print(&io(m))?;
+        } else if self.view.ops {
+            ui.print(&ops(&census))?;
+        } else if self.view.weights {
+            ui.print(&weights(m))?;
+        } else {
+            ui.print(&summary(m, &census))?;
+        }
+        Ok(0)
+    }
+}
+
+fn summary(m: &Model, census: &Census) -> String {
+    let opsets: Vec<String> = m
+        .opsets
+        .iter()
+        .map(|(domain, version)| {
+            let domain = if domain.is_empty() { "ai.onnx" } else { domain };
+            format!("{} {version}", escape(domain))
+        })
+        .collect();
+    let mut out = format!(
+        "size          {}\nIR version    {}\noperator sets {}\nproducer      {}\n\
+         nodes         {}\ninitializers  {}\n\n",
+        bytes(census.bytes),
+        m.ir_version,
+        opsets.join(", "),
+        escape(&format!("{} {}", m.producer_name, m.producer_version)),
+        census.nodes,
+        census.initializers,
+    );
+    out += &io(m);
+    out.push('\n');
+    out += &types(m);
+    out.push('\n');
+    out += &ops(census);
+    out
+}
+
+fn io(m: &Model) -> String {
+    let mut table = Table::new(["", "name", "type"]);
+    let graph = m.graph(m.main);
+    let ends = [("input", &graph.inputs), ("output", &graph.outputs)];
+    for (kind, values) in ends {
+        for &value in values {
+            let it = m.value(value);
+            let ty = it.ty.as_ref().map_or("?".into(), |it| it.to_string());
+            table.row([kind, &Untrusted(&it.name).to_string(), &ty]);
+        }
+    }
+    table.to_string()
+}
+
+fn ops(census: &Census) -> String {
+    let mut table = Table::new(["operator", "nodes"]).right(&[1]);
+    for (op, count) in &census.ops {
+        table.row([op, &count.to_string()]);
+    }
+    table.to_string()
+}
+
+/// Bytes of constants by element type.
+fn types(m: &Model) -> String {
+    let mut totals: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for (_, tensor) in m.constants() {
+        let it = totals.entry(tensor.dtype.name()).or_default();
+        *it = (it.0 + 1, it.1 + tensor.nbytes() as u64);
+    }
+    let mut table = Table::new(["constants", "tensors", "bytes"]).right(&[1, 2]);
+    for (name, (count, size)) in totals {
+        table.row([name, &count.to_string(), &size.to_string()]);
+    }
+    table.to_string()
+}
+
+fn weights(m: &Model) -> String {
+    let mut table = Table::new(["name", "type", "bytes"]).right(&[2]);
+    for (value, tensor) in m.constants() {
+        let name = Untrusted(&m.value(value).name).to_string();
+        let ty = format!("{tensor:?}");
+        table.row([&name, &ty, &tensor.nbytes().to_string()]);
+    }
+    table.to_string()
+}
+
+fn as_json(m: &Model, census: &Census) -> serde_json::Value {
+    let graph = m.graph(m.main);
+    let ends = |list: &[ValueId]| -> Vec<serde_json::Value> {
+        let end = |it: &ValueId| {
+            let it = m.value(*it);
+            json!({"name": &*it.name, "type": it.ty.as_ref().map(|it| it.to_string())})
+        };
+        list.iter().map(end).collect()
+    };
+    let weights: Vec<serde_json::Value> = m
+        .constants()
+        .map(|(value, it)| {
+            json!({
+                "name": &*m.value(value).name,
+                "dtype": it.dtype.name(),
+                "shape": it.shape,
+                "bytes": it.nbytes(),
+            })
+        })
+        .collect();
+    let opsets: BTreeMap<&str, i64> = m.opsets.iter().map(|(it, version)| (&**it, *version)).collect();
+    json!({
+        "schema": "onnxq.inspect/1",
+        "census": census,
+        "ir_version": m.ir_version,
+        "opsets": opsets,
+        "producer": {"name": m.producer_name, "version": m.producer_version},
+        "inputs": ends(&graph.inputs),
+        "outputs": ends(&graph.outputs),
+        "weights": weights,
+    })
+}

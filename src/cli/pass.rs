@@ -1,0 +1,72 @@
+//! `onnxq pass`: named passes and rules, one after the other.
+
+use std::{path::PathBuf, sync::Mutex};
+
+use super::{Failure, Ui, shared::InputArgs};
+use crate::{
+    ctx::{Ctx, Progress},
+    onnx::{self, SaveOptions},
+    pipeline,
+    untrusted::escape,
+};
+
+/// Run named passes or rules on a model
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Passes and rules to run, in order, and last the model: .onnx or .onnxtxt
+    #[arg(value_name = "NAME... MODEL", required = true, num_args = 2..)]
+    pub names_and_model: Vec<String>,
+    /// Say of each rule where it fired and why it did not
+    #[arg(long)]
+    pub trace: bool,
+    /// Stop after this many rewrites, to find the one that breaks a model
+    #[arg(long, value_name = "N")]
+    pub max_rewrites: Option<usize>,
+    /// Where to write the result [default: its text to stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the output if it exists
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+impl Args {
+    /// The names, and the model after them.
+    pub fn split(&self) -> (&[String], PathBuf) {
+        match self.names_and_model.split_last() {
+            Some((model, names)) => (names, PathBuf::from(model)),
+            None => (&[], PathBuf::new()),
+        }
+    }
+}
+
+impl Args {
+    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+        let (names, path) = self.split();
+        let mut loaded = onnx::open(&path, &self.input.options())?;
+        loaded.warnings.iter().for_each(|it| ui.warn(it));
+        let trace = Mutex::new(Vec::new());
+        let ctx = Ctx {
+            trace: self.trace.then_some(&trace),
+            max_rewrites: self.max_rewrites.unwrap_or(usize::MAX),
+            ..ui.ctx()
+        };
+        let steps = pipeline::rewrite(&mut loaded.model, names, &ctx)?;
+        let trace = trace.into_inner().unwrap_or_default();
+        let lines: String = trace.iter().map(|it| format!("# {}\n", escape(it))).collect();
+        let Some(output) = &self.output else {
+            let text = crate::text::print(&loaded.model);
+            ui.print(&(lines + &text))?;
+            return Ok(0);
+        };
+        ui.print(&lines)?;
+        let save = SaveOptions { force: self.force, ..SaveOptions::default() };
+        onnx::save(&loaded.model, output, &save, Some(&loaded.files), &ctx)?;
+        for (name, count) in steps {
+            ui.note(&format!("{name}: {count}"));
+        }
+        Ok(0)
+    }
+}

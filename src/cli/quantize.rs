@@ -1,0 +1,127 @@
+//! `onnxq quantize`: the main job.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    Failure, Ui,
+    shared::{DataArgs, ExternalData, InputArgs, Nonfinite, RecipeArgs},
+    show,
+};
+use crate::{
+    codes::{EXIT_GATE, EXIT_NOTHING},
+    pipeline::{self, Job, Outcome, Validate},
+};
+
+/// Quantize a model by a recipe
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The float model: .onnx or .onnxtxt
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Where to write the result; its weights go beside it if they are large
+    #[arg(short, long, value_name = "FILE", required_unless_present = "dry_run")]
+    pub output: Option<PathBuf>,
+    /// Compare the result with the original on data: that of --data, or this
+    #[arg(long, value_name = "DATA", num_args = 0..=1, require_equals = true)]
+    pub validate: Option<Option<PathBuf>>,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Say what would be done, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Whether weights go into a file of their own
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub external_data: ExternalData,
+    /// What to do with a weight that holds NaN or Inf
+    #[arg(long, value_name = "ACTION", default_value = "error")]
+    pub nonfinite: Nonfinite,
+    /// Exit with 0 even if nothing could be quantized
+    #[arg(long)]
+    pub allow_noop: bool,
+    /// Replace the output if it exists
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+impl Args {
+    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+        let recipe = self.recipe.load()?;
+        let gates = self.data.gates(Some(&recipe))?;
+        let job = Job {
+            model: self.model.clone(),
+            recipe,
+            open: self.input.options(),
+            skip_nonfinite: self.nonfinite == Nonfinite::Skip,
+        };
+        let save = self.external_data.save(self.force);
+        if self.dry_run {
+            let output = self.output.clone().unwrap_or_else(|| self.model.with_extension("q.onnx"));
+            let outcome = pipeline::dry_run(&job, &output, &save, &ui.ctx())?;
+            return report(ui, &outcome, None, self.allow_noop);
+        }
+        let output = self.output.as_deref().unwrap_or(Path::new(""));
+        let data = self.validation_data()?;
+        let outcome = pipeline::quantize(&job, output, &save, self.allow_noop, &ui.ctx())?;
+        let (Some(data), Some(_)) = (data, &outcome.output) else {
+            return report(ui, &outcome, None, self.allow_noop);
+        };
+        let validate = Validate {
+            reference: &self.model,
+            candidate: output,
+            data: &data,
+            options: self.data.options(),
+            open: self.input.options(),
+            gates: &gates,
+            latency: true,
+            threads: ui.global.session_threads(),
+            runtime: ui.global.runtime(ui),
+        };
+        let validation = pipeline::validate(&validate, &ui.ctx())?;
+        report(ui, &outcome, Some(&validation), self.allow_noop)
+    }
+
+    /// The data to compare on, if a comparison is wanted. Never made up: random inputs prove
+    /// nothing.
+    fn validation_data(&self) -> Result<Option<PathBuf>, Failure> {
+        match (&self.validate, &self.data.data) {
+            (None, _) => Ok(None),
+            (Some(Some(data)), _) | (Some(None), Some(data)) => Ok(Some(data.clone())),
+            (Some(None), None) => Err(NoData.into()),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("there is no data to compare on")]
+pub(super) struct NoData;
+
+impl crate::codes::Fault for NoData {
+    fn code(&self) -> &'static str {
+        "E607"
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("pass --data with text and --tokenizer, .npy, .npz or test_data_set folders".into())
+    }
+}
+
+fn report(
+    ui: &Ui,
+    outcome: &Outcome,
+    validation: Option<&pipeline::Validation>,
+    allow_noop: bool,
+) -> Result<u8, Failure> {
+    if ui.global.json {
+        ui.print_json(&serde_json::json!({"quantize": outcome, "validate": validation}))?;
+    } else {
+        ui.print(&show::outcome(outcome, validation))?;
+    }
+    if validation.is_some_and(|it| !it.pass) {
+        return Ok(EXIT_GATE);
+    }
+    let nothing = outcome.quantized_nodes == 0 && !allow_noop;
+    Ok(if nothing { EXIT_NOTHING } else { 0 })
+}

@@ -1,0 +1,253 @@
+//! What the user sees: results on stdout; progress, warnings and errors on stderr.
+
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Color, Failure, Global};
+use crate::{ctx::Progress, untrusted::escape};
+
+/// Redraws of a progress bar per second.
+const HERTZ: u8 = 10;
+
+/// The terminal, and the flags that say how to use it.
+pub struct Ui {
+    pub global: Global,
+    color: bool,
+    task: Mutex<Option<Task>>,
+}
+
+/// A long step under way.
+struct Task {
+    name: String,
+    began: Instant,
+    /// Only on a terminal.
+    bar: Option<ProgressBar>,
+}
+
+#[derive(Clone, Copy)]
+pub enum Style {
+    Bold,
+    Dim,
+    Good,
+    Bad,
+    Warn,
+}
+
+impl Ui {
+    pub fn new(global: Global) -> Ui {
+        Ui { color: use_color(global.color), task: Mutex::new(None), global }
+    }
+
+    /// Prints a piece of the result. Escape what comes from a model before.
+    pub fn print(&self, text: &str) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Stdout)
+    }
+
+    /// Prints the result as JSON.
+    pub fn print_json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let json = serde_json::to_string_pretty(value).map_err(|it| Failure::Stdout(it.into()))?;
+        self.print(&(json + "\n"))
+    }
+
+    /// A line beside the result, on stderr. Its text is escaped.
+    pub fn note(&self, line: &str) {
+        if !self.global.quiet {
+            self.line(&escape(line));
+        }
+    }
+
+    /// Text in a style, if colours are on, for stderr.
+    pub fn paint(&self, style: Style, text: &str) -> String {
+        let code = match style {
+            Style::Bold => "1",
+            Style::Dim => "2",
+            Style::Good => "1;32",
+            Style::Bad => "1;31",
+            Style::Warn => "1;33",
+        };
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Reports a failure and says with which code to exit.
+    pub fn fail(&self, failure: &Failure) -> u8 {
+        if failure.is_broken_pipe() {
+            return 0;
+        }
+        if self.global.json {
+            self.fail_json(failure)
+        } else {
+            self.fail_text(failure)
+        }
+        failure.exit()
+    }
+
+    /// Reports a panic, whose message the hook has printed.
+    pub fn bug(&self) {
+        let head = self.paint(Style::Bad, "error:");
+        self.line(&format!("{head} this is a bug of onnxq"));
+        self.line("");
+        self.line("hint: report the message above; RUST_BACKTRACE=1 adds where it happened");
+    }
+
+    /// Removes what is left of progress.
+    pub fn finish(&self) {
+        if let Some(Task { bar: Some(bar), .. }) = self.task().take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn fail_text(&self, failure: &Failure) {
+        let (word, style) = match failure.code() {
+            code if code.starts_with('N') => ("note", Style::Warn),
+            _ => ("error", Style::Bad),
+        };
+        let head = self.paint(style, &format!("{word}[{}]:", failure.code()));
+        self.line(&format!("{head} {}", escape(&failure.message())));
+        for cause in failure.causes() {
+            self.line(&format!("  {} {}", self.paint(Style::Bad, "caused by:"), escape(&cause)));
+        }
+        if let Some(hint) = failure.hint() {
+            self.line("");
+            self.line(&format!("{} {}", self.paint(Style::Good, "hint:"), escape(&hint)));
+        }
+    }
+
+    fn fail_json(&self, failure: &Failure) {
+        let json = json!({
+            "code": failure.code(),
+            "message": failure.message(),
+            "causes": failure.causes(),
+            "hint": failure.hint(),
+            "exit": failure.exit(),
+        });
+        self.line(&json.to_string());
+    }
+
+    /// Prints above a bar. Nobody can be told if stderr is closed.
+    fn line(&self, text: &str) {
+        let print = || drop(writeln!(io::stderr(), "{text}"));
+        match &*self.task() {
+            Some(Task { bar: Some(bar), .. }) => bar.suspend(print),
+            _ => print(),
+        }
+    }
+
+    /// A panic elsewhere leaves the task usable.
+    fn task(&self) -> MutexGuard<'_, Option<Task>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// On a terminal a bar; elsewhere one line for each task that ended.
+impl Progress for Ui {
+    fn start(&self, task: &str, total: u64) {
+        self.finish();
+        let visible = !self.global.quiet && io::stderr().is_terminal() && !is_dumb();
+        let bar = visible.then(|| bar(task, total));
+        *self.task() = Some(Task { name: task.to_owned(), began: Instant::now(), bar });
+    }
+
+    fn step(&self, n: u64) {
+        if let Some(Task { bar: Some(bar), .. }) = &*self.task() {
+            bar.inc(n);
+        }
+    }
+
+    fn done(&self, summary: &str) {
+        let Some(task) = self.task().take() else { return };
+        if let Some(bar) = &task.bar {
+            bar.finish_and_clear();
+        }
+        if !self.global.quiet {
+            let time = seconds(task.began.elapsed());
+            let time = self.paint(Style::Dim, &format!("{time:>8}"));
+            self.line(&format!("  {:<10} {:<60} {time}", escape(&task.name), escape(summary)));
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        if !self.global.quiet {
+            self.line(&format!("{} {}", self.paint(Style::Warn, "warning:"), escape(message)));
+        }
+    }
+}
+
+/// Whether to colour what goes to stderr: the flag, then the conventions, then the terminal.
+pub(super) fn use_color(choice: Color) -> bool {
+    match choice {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => auto_color(|it| env::var(it).ok(), io::stderr().is_terminal()),
+    }
+}
+
+fn auto_color(var: impl Fn(&str) -> Option<String>, is_terminal: bool) -> bool {
+    let is_set = |name| var(name).is_some_and(|it| !it.is_empty());
+    if is_set("NO_COLOR") {
+        return false;
+    }
+    if is_set("CLICOLOR_FORCE") && var("CLICOLOR_FORCE").as_deref() != Some("0") {
+        return true;
+    }
+    is_terminal && var("TERM").as_deref() != Some("dumb")
+}
+
+fn is_dumb() -> bool {
+    env::var_os("TERM").is_some_and(|it| it == "dumb")
+}
+
+fn bar(task: &str, total: u64) -> ProgressBar {
+    let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
+    let template = if total == 0 {
+        "  {prefix:<10} {spinner} {elapsed}"
+    } else {
+        "  {prefix:<10} {bar:40} {percent:>3}% {elapsed}"
+    };
+    bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(HERTZ));
+    bar.set_style(ProgressStyle::with_template(template).expect("the template is constant"));
+    bar.with_prefix(escape(task))
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_follow_the_conventions() {
+        let color = |pairs: &[(&str, &str)], is_terminal| {
+            let find = |name: &str| pairs.iter().find(|it| it.0 == name).map(|it| it.1.to_owned());
+            auto_color(find, is_terminal)
+        };
+        assert!(color(&[], true));
+        assert!(!color(&[], false));
+        assert!(!color(&[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")], true));
+        assert!(color(&[("NO_COLOR", ""), ("CLICOLOR_FORCE", "1")], false));
+        assert!(!color(&[("CLICOLOR_FORCE", "0")], false));
+        assert!(!color(&[("TERM", "dumb")], true));
+    }
+
+    #[test]
+    fn a_step_without_a_task_does_nothing() {
+        let ui = Ui::new(Global { quiet: true, ..Global::default() });
+        ui.step(1);
+        ui.done("");
+        ui.start("read", 0);
+        ui.step(1);
+        ui.warn("nobody hears this");
+        ui.done("all of it");
+        assert!(ui.task().is_none());
+    }
+}

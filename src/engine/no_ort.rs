@@ -1,0 +1,31 @@
+//! Stands in for `ort.rs` in builds without the feature `runtime`.
+
+use std::path::Path;
+
+use super::{EngineError, Located, Reject, Session, SessionOptions};
+
+#[expect(dead_code, reason = "nothing reads a model here")]
+pub enum Source<'a> {
+    File(&'a Path),
+    Bytes { model: &'a [u8], folder: Option<&'a Path> },
+}
+
+pub fn loaded(_: Option<&Path>) -> Result<Option<Located>, EngineError> {
+    Err(EngineError::Disabled)
+}
+
+pub fn open(
+    _: &Located,
+    _: Source<'_>,
+    _: &SessionOptions,
+) -> Result<Box<dyn Session>, EngineError> {
+    Err(EngineError::Disabled)
+}
+
+pub fn providers(_: &Located) -> Result<Vec<String>, EngineError> {
+    Err(EngineError::Disabled)
+}
+
+pub fn version(_: &Path) -> Result<String, Reject> {
+    Err(Reject::Load("this build of onnxq lacks the feature `runtime`".to_owned()))
+}

@@ -1,0 +1,252 @@
+//! Why a model cannot be read or written: what, where, and which rule.
+
+use std::{io, path::PathBuf};
+
+use crate::{
+    codes::Fault,
+    tensor::{DType, TensorError},
+    untrusted::Untrusted,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("cannot read {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("not an ONNX model: {what} at byte {offset}")]
+    NotProtobuf { offset: usize, what: &'static str },
+    #[error("not an ONNX model")]
+    Decode(#[source] prost::DecodeError),
+    #[error("the file is empty")]
+    Empty,
+    #[error("messages nest deeper than {limit} levels")]
+    Depth { limit: usize },
+    #[error("decoding would take more than {} MiB, far more than the file's size justifies", limit >> 20)]
+    Budget { limit: u64 },
+    #[error("function `{}` calls itself, directly or through others", Untrusted(name))]
+    FunctionCycle { name: String },
+    #[error("inlining function `{}` would make more than {limit} nodes", Untrusted(name))]
+    FunctionExpansion { name: String, limit: u64 },
+    #[error("{message} has field {number}, which this version does not know and cannot keep")]
+    UnknownField { message: &'static str, number: u32 },
+    #[error("the model has no graph")]
+    NoGraph,
+    #[error("the model imports no operator set")]
+    NoOpset,
+    #[error("opset {version} of domain `{}` is newer than {known}", Untrusted(domain))]
+    Opset { domain: String, version: i64, known: i64 },
+    #[error("IR version {version} is newer than {known}")]
+    IrVersion { version: i64, known: i64 },
+    #[error("external data of `{}`: {problem}", Untrusted(tensor))]
+    External { tensor: String, problem: ExternalProblem },
+    #[error("tensor `{}`: {problem}", Untrusted(tensor))]
+    Tensor { tensor: String, problem: TensorProblem },
+    #[error("input `{}` has dimension {dim}", Untrusted(value))]
+    NegativeDim { value: String, dim: i64 },
+    #[error("two values of graph `{}` are called `{}`", Untrusted(graph), Untrusted(name))]
+    DuplicateValue { graph: String, name: String },
+    #[error("two initializers of graph `{}` are called `{}`", Untrusted(graph), Untrusted(name))]
+    DuplicateInitializer { graph: String, name: String },
+    #[error("two functions are called `{}`", Untrusted(name))]
+    DuplicateFunction { name: String },
+    #[error("the nodes of graph `{}` form a cycle through `{}`", Untrusted(graph), Untrusted(node))]
+    Cycle { graph: String, node: String },
+    #[error("`{}` uses `{}`, which nothing defines", Untrusted(user), Untrusted(name))]
+    Missing { user: String, name: String },
+    #[error("attribute `{}` of `{}` has no readable value", Untrusted(attribute), Untrusted(node))]
+    Attribute { node: String, attribute: String },
+    #[error("segmented tensor `{}` cannot be rewritten", Untrusted(tensor))]
+    Segment { tensor: String },
+    #[error(transparent)]
+    Text(crate::text::ParseError),
+    #[error("{} changed while it was read", path.display())]
+    Changed { path: PathBuf },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExternalProblem {
+    #[error("location `{}` {why}", Untrusted(location))]
+    Location { location: String, why: &'static str },
+    #[error("`{}` is a link that leads out of the model's folder", Untrusted(location))]
+    Escapes { location: String },
+    #[error("`{}` is a link", Untrusted(location))]
+    Link { location: String },
+    #[error("`{}` is not a regular file", Untrusted(location))]
+    NotFile { location: String },
+    #[error("{key} `{}` is not a number that fits", Untrusted(value))]
+    Number { key: &'static str, value: String },
+    #[error(
+        "bytes {offset} to {end} lie beyond the end of `{}` ({size} bytes)",
+        Untrusted(location)
+    )]
+    BeyondEnd { location: String, offset: u64, end: u128, size: u64 },
+    #[error("length {length} does not match {dtype}{shape:?}, which needs {expected} bytes")]
+    Length { length: u64, dtype: DType, shape: Vec<usize>, expected: usize },
+    #[error("`{}` was not found in {}", Untrusted(location), folder.display())]
+    NotFound { location: String, folder: PathBuf },
+    #[error("key `{}` is given twice", Untrusted(key))]
+    DuplicateKey { key: String },
+    #[error("the checksum does not match `{}`", Untrusted(location))]
+    Checksum { location: String },
+    #[error("`{}` cannot be read", Untrusted(location))]
+    Io {
+        location: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("external data is refused by --external-policy none")]
+    Refused,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TensorProblem {
+    #[error("dimension {0} is negative")]
+    NegativeDim(i64),
+    #[error("{0} dimensions are more than any model has")]
+    Rank(usize),
+    #[error("dimensions {0:?} multiply to more than memory can address, or than there is data")]
+    Overflow(Vec<i64>),
+    #[error("{dtype}{shape:?} needs {expected} bytes, the file has {actual}")]
+    Size { dtype: DType, shape: Vec<usize>, expected: usize, actual: usize },
+    #[error("the data is stored twice, as raw_data and as {0}")]
+    Twice(&'static str),
+    #[error("element type {0} does not exist")]
+    DType(i32),
+    #[error("{dtype} elements cannot be stored as {field}")]
+    Field { dtype: DType, field: &'static str },
+    #[error("value {value} does not fit {dtype}")]
+    Value { dtype: DType, value: i64 },
+    #[error("{0}")]
+    Sparse(&'static str),
+}
+
+impl Fault for LoadError {
+    fn code(&self) -> &'static str {
+        match self {
+            LoadError::Io { .. } => "E902",
+            LoadError::NotProtobuf { .. } | LoadError::Decode(_) => "E101",
+            LoadError::Empty => "E102",
+            LoadError::Depth { .. } => "E103",
+            LoadError::Budget { .. } => "E104",
+            LoadError::FunctionCycle { .. } => "E105",
+            LoadError::FunctionExpansion { .. } => "E106",
+            LoadError::UnknownField { .. } => "E107",
+            LoadError::NoGraph => "E110",
+            LoadError::NoOpset => "E111",
+            LoadError::Opset { .. } => "E112",
+            LoadError::IrVersion { .. } => "E113",
+            LoadError::External { problem, .. } => problem.code(),
+            LoadError::Tensor { problem, .. } => problem.code(),
+            LoadError::NegativeDim { .. } => "E301",
+            LoadError::DuplicateValue { .. } | LoadError::DuplicateFunction { .. } => "E401",
+            LoadError::DuplicateInitializer { .. } => "E402",
+            LoadError::Cycle { .. } => "E404",
+            LoadError::Missing { .. } => "E406",
+            LoadError::Attribute { .. } | LoadError::Segment { .. } => "E407",
+            LoadError::Text(_) => "E408",
+            LoadError::Changed { .. } => "E207",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            LoadError::NotProtobuf { .. } | LoadError::Decode(_) | LoadError::Empty => {
+                "the file may be truncated or of another format; compare its checksum with the source".into()
+            }
+            LoadError::Depth { .. } => {
+                "31 nested subgraphs are the limit of onnx and ONNX Runtime too".into()
+            }
+            LoadError::Opset { known, .. } => {
+                format!("export with opset {known} or older, or pass --allow-unknown-opset")
+            }
+            LoadError::UnknownField { .. } => "pass --drop-unknown to lose the field".into(),
+            LoadError::External { problem, .. } => return problem.hint(),
+            LoadError::Changed { .. } => "run again when nothing writes to it".into(),
+            _ => return None,
+        })
+    }
+}
+
+impl ExternalProblem {
+    fn code(&self) -> &'static str {
+        match self {
+            ExternalProblem::Location { .. } | ExternalProblem::Refused => "E201",
+            ExternalProblem::Escapes { .. } => "E202",
+            ExternalProblem::Link { .. } => "E203",
+            ExternalProblem::NotFile { .. } => "E204",
+            ExternalProblem::Number { .. }
+            | ExternalProblem::BeyondEnd { .. }
+            | ExternalProblem::Length { .. } => "E205",
+            ExternalProblem::NotFound { .. } => "E206",
+            ExternalProblem::DuplicateKey { .. } => "E208",
+            ExternalProblem::Checksum { .. } => "E209",
+            ExternalProblem::Io { .. } => "E902",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            ExternalProblem::BeyondEnd { end, .. } => {
+                format!("the data file looks truncated; at least {end} bytes are expected")
+            }
+            ExternalProblem::NotFound { .. } => "copy the data files beside the .onnx file".into(),
+            ExternalProblem::Escapes { .. } => "copy the data file beside the model".into(),
+            _ => return None,
+        })
+    }
+}
+
+impl TensorProblem {
+    fn code(&self) -> &'static str {
+        match self {
+            TensorProblem::NegativeDim(_) => "E301",
+            TensorProblem::Overflow(_) | TensorProblem::Rank(_) => "E302",
+            TensorProblem::Size { dtype, .. } if dtype.bits() < 8 && dtype.bits() > 0 => "E307",
+            TensorProblem::Size { .. } => "E303",
+            TensorProblem::Twice(_) => "E304",
+            TensorProblem::DType(_) => "E305",
+            TensorProblem::Field { .. } | TensorProblem::Value { .. } => "E306",
+            TensorProblem::Sparse(_) => "E308",
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    #[error("cannot write {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} exists", path.display())]
+    Exists { path: PathBuf },
+    #[error("{} is a data file of the input", path.display())]
+    InputData { path: PathBuf },
+    #[error("the model has {bytes} bytes; a single file holds at most 2 GiB")]
+    TooLarge { bytes: u64 },
+    #[error("cannot compute tensor `{}`", Untrusted(name))]
+    Tensor { name: String, source: TensorError },
+    #[error("{} needs {needed} bytes, its disk has {available} free", path.display())]
+    NoSpace { path: PathBuf, needed: u64, available: u64 },
+}
+
+impl Fault for SaveError {
+    fn code(&self) -> &'static str {
+        match self {
+            SaveError::Io { .. } | SaveError::NoSpace { .. } => "E901",
+            SaveError::Exists { .. } => "E903",
+            SaveError::InputData { .. } => "E904",
+            SaveError::TooLarge { .. } => "E407",
+            SaveError::Tensor { source: TensorError::NonFinite { .. }, .. } => "E501",
+            SaveError::Tensor { .. } => "E902",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            SaveError::Exists { .. } => "pass --force to replace it".into(),
+            SaveError::InputData { .. } => "choose another output name".into(),
+            SaveError::TooLarge { .. } => "let it use external data: --external-data auto".into(),
+            SaveError::Tensor { source: TensorError::NonFinite { .. }, .. } => {
+                "fix the checkpoint, or pass --nonfinite skip to leave the tensor in float".into()
+            }
+            _ => return None,
+        })
+    }
+}

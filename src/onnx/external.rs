@@ -1,0 +1,233 @@
+//! Where each initializer's bytes go, decided from sizes alone; then filled one weight at a time.
+
+use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, sync::Arc};
+
+use ndarray::{Axis, concatenate};
+use rayon::prelude::*;
+
+use super::SaveError;
+use crate::{
+    ctx::Ctx,
+    ir::{Def, Model, ValueId},
+    tensor::{Packing, Part, QMatrix, QSource, Tensor, TensorError},
+};
+
+/// The granularity of Windows' mappings, the coarsest of all systems.
+pub const ALIGNMENT: u64 = 64 << 10;
+/// Smaller tensors stay in the model file: a page each would cost more than it saves.
+const EXTERNAL_FROM: usize = 64 << 10;
+/// Smaller initializers are simply encoded with the graph.
+const STREAM_FROM: usize = 1 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the model file, its bytes written after the graph is encoded.
+    Streamed,
+    External {
+        offset: u64,
+    },
+}
+
+/// The place of each initializer that is not simply encoded with its graph.
+#[derive(Default)]
+pub(super) struct Layout {
+    /// The data file's name, as tensors state it.
+    pub file_name: String,
+    pub external_bytes: u64,
+    places: BTreeMap<ValueId, Place>,
+}
+
+impl Layout {
+    /// All weights in the model file.
+    pub fn inline(model: &Model) -> Layout {
+        let mut layout = Layout::default();
+        for (value, tensor) in weights(model, true) {
+            if tensor.nbytes() >= STREAM_FROM {
+                layout.places.insert(value, Place::Streamed);
+            }
+        }
+        layout
+    }
+
+    /// Large weights, also of subgraphs, in one data file.
+    pub fn external(model: &Model, file_name: String) -> Layout {
+        let mut layout = Layout { file_name, ..Layout::inline(model) };
+        for (value, tensor) in weights(model, false) {
+            if tensor.nbytes() >= EXTERNAL_FROM {
+                let offset = layout.external_bytes.next_multiple_of(ALIGNMENT);
+                layout.external_bytes = offset + tensor.nbytes() as u64;
+                layout.places.insert(value, Place::External { offset });
+            }
+        }
+        layout
+    }
+
+    pub fn place(&self, value: ValueId) -> Option<Place> {
+        self.places.get(&value).copied()
+    }
+
+    pub fn is_streamed(&self, value: ValueId) -> bool {
+        self.place(value) == Some(Place::Streamed)
+    }
+
+    pub fn of(&self, wanted: impl Fn(Place) -> Option<u64>) -> Vec<(ValueId, u64)> {
+        self.places.iter().filter_map(|(value, it)| Some((*value, wanted(*it)?))).collect()
+    }
+}
+
+/// Initializers with bytes, of the main graph or of all graphs outside of functions.
+pub(super) fn weights(model: &Model, main_only: bool) -> Vec<(ValueId, &Tensor)> {
+    let graphs = if main_only { vec![model.main] } else { model.graphs() };
+    let graphs = graphs.into_iter().filter(|it| model.in_main(*it));
+    graphs
+        .flat_map(|it| &model.graph(it).constants)
+        .filter_map(|&value| match &model.value(value).def {
+            Def::Const(tensor) if tensor.string_values().is_none() => Some((value, tensor)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A tensor and the offset in a file where its bytes go.
+pub(super) struct Extent<'a> {
+    pub name: &'a str,
+    pub tensor: &'a Tensor,
+    pub offset: u64,
+}
+
+/// Writes every extent. Parts of one quantized weight are solved together, and dropped.
+///
+/// Peak memory is one large weight, or a few small ones.
+pub(super) fn fill(file: &File, extents: &[Extent], ctx: &Ctx) -> Result<(), Fill> {
+    let mut plain = Vec::new();
+    let mut groups: BTreeMap<usize, Vec<&Extent>> = BTreeMap::new();
+    let mut first_seen: BTreeMap<usize, usize> = BTreeMap::new();
+    for (order, extent) in extents.iter().enumerate() {
+        match extent.tensor.quantized() {
+            Some((source, ..)) => {
+                // Addresses only tell sources apart; the order is that of the file.
+                let address = Arc::as_ptr(source).cast::<()>().addr();
+                let group = *first_seen.entry(address).or_insert(order);
+                groups.entry(group).or_default().push(extent);
+            }
+            None => plain.push(extent),
+        }
+    }
+    plain.par_iter().try_for_each(|it| {
+        let bytes = it.tensor.bytes().map_err(|err| Fill::tensor(it, err))?;
+        write(file, &bytes, it.offset, ctx)
+    })?;
+    let groups: Vec<Vec<&Extent>> = groups.into_values().collect();
+    let small = |it: &&Vec<&Extent>| elements(it) <= ROWS_AT_ONCE;
+    let results: Vec<Result<(), Fill>> = groups
+        .iter()
+        .filter(small)
+        .collect::<Vec<_>>()
+        .into_par_iter()
+        .map(|it| group(file, it, ctx))
+        .collect();
+    results.into_iter().collect::<Result<(), Fill>>()?;
+    // A large weight uses every core by itself, and two at once would cost twice the memory.
+    groups.iter().filter(|it| !small(it)).try_for_each(|it| group(file, it, ctx))
+}
+
+/// Elements that one task reads as `f32`: 4 MiB of scratch.
+const ROWS_AT_ONCE: usize = 1 << 20;
+
+fn elements(group: &[&Extent]) -> usize {
+    let shape = source(group).shape();
+    shape.n * shape.k
+}
+
+fn source<'a>(group: &[&Extent<'a>]) -> &'a Arc<dyn QSource> {
+    group[0].tensor.quantized().expect("a group of quantized parts").0
+}
+
+fn parts<'a>(group: &[&'a Extent<'a>]) -> Vec<(&'a Extent<'a>, Part, Packing)> {
+    let part = |it: &&'a Extent<'a>| {
+        let (_, part, packing) = it.tensor.quantized()?;
+        Some((*it, part, packing))
+    };
+    group.iter().filter_map(part).collect()
+}
+
+fn group(file: &File, group: &[&Extent], ctx: &Ctx) -> Result<(), Fill> {
+    let (source, parts) = (source(group), parts(group));
+    let shape = source.shape();
+    // Whole bytes of 64 rows each: packings by row never share a byte between tasks.
+    let rows = (ROWS_AT_ONCE / shape.k.max(1)).next_multiple_of(64).max(64);
+    let starts: Vec<usize> = (0..shape.n).step_by(rows).collect();
+    let solve = |start: usize| {
+        let range = start..(start + rows).min(shape.n);
+        source.solve(range).map_err(|err| Fill::tensor(group[0], err))
+    };
+    let whole = parts.iter().any(|(.., packing)| !packing.is_by_row());
+    let solved: Vec<Result<Option<QMatrix>, Fill>> = starts
+        .par_iter()
+        .map(|&start| {
+            let q = solve(start)?;
+            for (extent, part, packing) in parts.iter().filter(|it| it.2.is_by_row()) {
+                let row_bytes = extent.tensor.nbytes() / shape.n;
+                let at = extent.offset + (start * row_bytes) as u64;
+                write(file, &packing.pack(&q, *part), at, ctx)?;
+            }
+            Ok(whole.then_some(q))
+        })
+        .collect();
+    let solved: Vec<QMatrix> =
+        solved.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    if solved.is_empty() {
+        return Ok(());
+    }
+    let q = stack(solved);
+    for (extent, part, packing) in parts.iter().filter(|it| !it.2.is_by_row()) {
+        write(file, &packing.pack(&q, *part), extent.offset, ctx)?;
+    }
+    Ok(())
+}
+
+fn stack(mut list: Vec<QMatrix>) -> QMatrix {
+    if list.len() == 1 {
+        return list.remove(0);
+    }
+    let shape =
+        crate::tensor::QShape { n: list.iter().map(|it| it.codes.nrows()).sum(), ..list[0].shape };
+    let rows = "rows of one matrix have the same length";
+    let codes: Vec<_> = list.iter().map(|it| it.codes.view()).collect();
+    let scales: Vec<_> = list.iter().map(|it| it.scales.view()).collect();
+    let zeros: Vec<_> = list.iter().map(|it| it.zeros.view()).collect();
+    QMatrix {
+        shape,
+        codes: concatenate(Axis(0), &codes).expect(rows),
+        scales: concatenate(Axis(0), &scales).expect(rows),
+        zeros: concatenate(Axis(0), &zeros).expect(rows),
+    }
+}
+
+fn write(file: &File, bytes: &[u8], offset: u64, ctx: &Ctx) -> Result<(), Fill> {
+    // In pieces, so that progress moves within a large weight.
+    for (i, piece) in bytes.chunks(16 << 20).enumerate() {
+        file.write_all_at(piece, offset + ((i * (16 << 20)) as u64)).map_err(Fill::Io)?;
+        ctx.progress.step(piece.len() as u64);
+    }
+    Ok(())
+}
+
+/// Why a file could not be filled.
+pub(super) enum Fill {
+    Io(io::Error),
+    Tensor { name: String, source: TensorError },
+}
+
+impl Fill {
+    fn tensor(extent: &Extent, source: TensorError) -> Fill {
+        Fill::Tensor { name: extent.name.to_owned(), source }
+    }
+
+    pub fn at(self, path: &std::path::Path) -> SaveError {
+        match self {
+            Fill::Io(source) => SaveError::Io { path: path.into(), source },
+            Fill::Tensor { name, source } => SaveError::Tensor { name, source },
+        }
+    }
+}

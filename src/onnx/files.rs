@@ -1,0 +1,221 @@
+//! Files of a model: mapped, checked once opened, and never opened again.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use memmap2::Mmap;
+use rustix::fs::{Mode, OFlags};
+
+use super::{ExternalProblem, LoadError};
+
+/// Which external data files are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExternalPolicy {
+    /// Links may lead anywhere inside the model's folder or the folder of the real model file
+    /// (a Hugging Face cache works).
+    #[default]
+    Contained,
+    /// No links at all, as onnx's own reader.
+    Strict,
+    /// No external data.
+    None,
+}
+
+/// The files that a model was read from. Mappings live as long as the tensors in them.
+pub struct Files {
+    pub model: PathBuf,
+    folder: PathBuf,
+    roots: Vec<PathBuf>,
+    policy: ExternalPolicy,
+    open: BTreeMap<String, Mapped>,
+}
+
+#[derive(Clone)]
+struct Mapped {
+    path: PathBuf,
+    bytes: Bytes,
+    stamp: Stamp,
+}
+
+/// What changes when somebody writes to a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Files {
+    pub fn new(model: &Path, policy: ExternalPolicy) -> Result<Files, LoadError> {
+        let io = |source| LoadError::Io { path: model.into(), source };
+        let folder = match model.parent() {
+            Some(it) if !it.as_os_str().is_empty() => it.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let real = fs::canonicalize(model).map_err(io)?;
+        let mut roots = vec![fs::canonicalize(&folder).map_err(io)?];
+        roots.extend(real.parent().map(Path::to_owned));
+        Ok(Files { model: model.into(), folder, roots, policy, open: BTreeMap::new() })
+    }
+
+    /// The model file itself.
+    pub(super) fn map_model(&mut self) -> Result<Bytes, LoadError> {
+        let io = |source| LoadError::Io { path: self.model.clone(), source };
+        let mapped = map(&self.model, OFlags::empty()).map_err(io)?;
+        let Some(mapped) = mapped else {
+            return Err(io(io::Error::other("not a regular file")));
+        };
+        self.open.insert(String::new(), mapped.clone());
+        Ok(mapped.bytes)
+    }
+
+    /// A data file by the location that a tensor states.
+    pub(super) fn map_external(&mut self, location: &str) -> Result<Bytes, ExternalProblem> {
+        if let Some(it) = self.open.get(location).filter(|_| !location.is_empty()) {
+            return Ok(it.bytes.clone());
+        }
+        if self.policy == ExternalPolicy::None {
+            return Err(ExternalProblem::Refused);
+        }
+        check_location(location)?;
+        let owned = location.to_owned();
+        let io = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => {
+                ExternalProblem::NotFound { location: owned.clone(), folder: self.folder.clone() }
+            }
+            _ => ExternalProblem::Io { location: owned.clone(), source },
+        };
+        let path = self.folder.join(location);
+        let real = fs::canonicalize(&path).map_err(io)?;
+        if !self.roots.iter().any(|it| real.starts_with(it)) {
+            return Err(ExternalProblem::Escapes { location: owned });
+        }
+        // The real path has no links; NOFOLLOW keeps it so between the check and the opening.
+        let Some(mapped) = map(&real, OFlags::NOFOLLOW).map_err(io)? else {
+            return Err(ExternalProblem::NotFile { location: owned });
+        };
+        if self.policy == ExternalPolicy::Strict {
+            let links = fs::metadata(&real).map_err(io)?.nlink();
+            if links > 1 || real != self.roots[0].join(location) {
+                return Err(ExternalProblem::Link { location: owned });
+            }
+        }
+        self.open.insert(owned, mapped.clone());
+        Ok(mapped.bytes)
+    }
+
+    /// Whether any tensor lies outside of the model file.
+    pub fn has_external(&self) -> bool {
+        self.open.keys().any(|it| !it.is_empty())
+    }
+
+    /// Bytes of the model file and of its data files.
+    pub fn size(&self) -> u64 {
+        self.open.values().map(|it| it.stamp.size).sum()
+    }
+
+    /// The model file first, then its data files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.open.values().map(|it| &*it.path)
+    }
+
+    /// The contents of each file, for digests.
+    pub fn contents(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        self.open.iter().map(|(name, it)| (&**name, &it.bytes))
+    }
+
+    /// Whether `path` is one of the data files, whatever it is called.
+    pub fn is_data(&self, path: &Path) -> bool {
+        let Ok(meta) = fs::metadata(path) else { return false };
+        let same = |it: &Mapped| it.stamp.device == meta.dev() && it.stamp.inode == meta.ino();
+        self.open.iter().any(|(name, it)| !name.is_empty() && same(it))
+    }
+
+    /// Fails if a file changed since it was opened: what we read from it may be torn.
+    pub fn check_unchanged(&self) -> Result<(), LoadError> {
+        for it in self.open.values() {
+            let now = fs::metadata(&it.path).map(|it| stamp(&it));
+            if !matches!(now, Ok(now) if now == it.stamp) {
+                return Err(LoadError::Changed { path: it.path.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `None` if the path is no regular file.
+fn map(path: &Path, flags: OFlags) -> io::Result<Option<Mapped>> {
+    // NONBLOCK: opening a pipe must not wait for a writer.
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Ok(None);
+    }
+    let bytes = match meta.len() {
+        0 => Bytes::new(),
+        // SAFETY: the mapping is private and read-only. If another process truncates the file
+        // while we read, the system ends us by a signal; nothing is written through it.
+        _ => Bytes::from_owner(unsafe { Mmap::map(&file)? }),
+    };
+    Ok(Some(Mapped { path: path.into(), bytes, stamp: stamp(&meta) }))
+}
+
+fn stamp(meta: &fs::Metadata) -> Stamp {
+    Stamp {
+        device: meta.dev(),
+        inode: meta.ino(),
+        size: meta.len(),
+        modified: (meta.mtime(), meta.mtime_nsec()),
+    }
+}
+
+/// The same names are refused on every platform, so that a model is portable or refused.
+fn check_location(location: &str) -> Result<(), ExternalProblem> {
+    const RESERVED: &[&str] = &["AUX", "CON", "NUL", "PRN"];
+    let refuse = |why| Err(ExternalProblem::Location { location: location.to_owned(), why });
+    if location.is_empty() {
+        return refuse("is missing");
+    }
+    if location.len() > 1024 {
+        return refuse("is longer than 1024 bytes");
+    }
+    if location.starts_with(['/', '\\']) {
+        return refuse("is absolute");
+    }
+    if location.contains([':', '*', '\0']) || location.chars().any(char::is_control) {
+        return refuse("has characters that no portable path has");
+    }
+    for part in location.split(['/', '\\']) {
+        let stem = part.split('.').next().unwrap_or(part).to_ascii_uppercase();
+        if part == ".." {
+            return refuse("leads out of the model's folder");
+        }
+        if RESERVED.contains(&&*stem) {
+            return refuse("is a device name on Windows");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_that_no_portable_model_has_are_refused() {
+        for bad in ["", "/etc/passwd", "../x", "a/../../x", "a\\..\\x", "C:x", "nul.bin", "a\0b"] {
+            assert!(check_location(bad).is_err(), "{bad:?}");
+        }
+        for good in ["w.bin", "sub/w.bin", "./w.bin", "model.onnx_data_1", "..data"] {
+            assert!(check_location(good).is_ok(), "{good:?}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! How much an input may ask for before it is refused.
+
+use super::ExternalPolicy;
+
+/// The newest standard operator set and IR version of the vendored schema (onnx 1.23).
+pub const KNOWN_OPSET: i64 = 28;
+pub const KNOWN_IR: i64 = 14;
+
+/// Bounds that no real model reaches; each is checked before memory is spent.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Message nesting; protobuf's own limit everywhere.
+    pub depth: usize,
+    /// Bytes that decoding may allocate, apart from tensor data, which stays in the mapping.
+    pub heap: u64,
+    /// And this many more for each byte of the file outside of tensor data.
+    pub heap_per_byte: u64,
+    pub rank: usize,
+    /// Nodes after inlining every model-local function.
+    pub inlined_nodes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            depth: 100,
+            heap: 128 << 20,
+            heap_per_byte: 24,
+            rank: 64,
+            inlined_nodes: 10_000_000,
+        }
+    }
+}
+
+/// What `open` accepts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    pub limits: Limits,
+    pub external: ExternalPolicy,
+    pub allow_unknown_opset: bool,
+    /// Lose fields that our schema does not know and that cannot be carried along.
+    pub drop_unknown: bool,
+}

@@ -1,0 +1,237 @@
+//! An `.onnx` file → `Model`.
+
+use std::{collections::BTreeMap, path::Path};
+
+use prost::Message;
+
+use super::{
+    Files, KNOWN_IR, KNOWN_OPSET, Limits, LoadError, Loaded, OpenOptions,
+    graph_in::{GraphReader, normal_domain, pairs},
+    proto::{self, FunctionProto, GraphProto, ModelProto, NodeProto},
+    scan::{self, Unknown},
+    tensor_in::TensorReader,
+};
+use crate::ir::{Attrs, Function, KeptModel, Name, Op};
+
+pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
+    let mut files = Files::new(path, options.external)?;
+    let bytes = files.map_model()?;
+    if bytes.is_empty() {
+        return Err(LoadError::Empty);
+    }
+    let scan = scan::scan(&bytes, "ModelProto", &options.limits)?;
+    let unknown: Vec<u8> = kept_unknown(&scan.unknown, options)?
+        .flat_map(|it| bytes[it.range.clone()].to_vec())
+        .collect();
+    let proto = ModelProto::decode(bytes).map_err(LoadError::Decode)?;
+    check_versions(&proto, options)?;
+    check_functions(&proto, &options.limits)?;
+
+    let tensors = TensorReader { files: Some(files), limits: options.limits, warnings: Vec::new() };
+    let mut reader = GraphReader::new(tensors, proto.ir_version());
+    header(&mut reader, &proto)?;
+    reader.model.kept.unknown = unknown.into();
+    let graph = proto.graph.as_ref().ok_or(LoadError::NoGraph)?;
+    let main = reader.model.main;
+    reader.graph(main, graph)?;
+    for function in &proto.functions {
+        self::function(&mut reader, function)?;
+    }
+    let GraphReader { model, tensors, .. } = reader;
+    let mut warnings = tensors.warnings;
+    warnings.dedup();
+    for it in &scan.unknown {
+        let fate = if it.depth == 1 { "kept" } else { "dropped" };
+        warnings.push(format!("W107: unknown field {} of {} is {fate}", it.number, it.message));
+    }
+    let files = tensors.files.ok_or(LoadError::NoGraph)?;
+    Ok(Loaded { model, warnings, files })
+}
+
+/// Unknown fields of the model itself pass through; deeper ones would be lost.
+fn kept_unknown<'a>(
+    unknown: &'a [Unknown],
+    options: &OpenOptions,
+) -> Result<impl Iterator<Item = &'a Unknown>, LoadError> {
+    if let Some(lost) = unknown.iter().find(|it| it.depth > 1)
+        && !options.drop_unknown
+    {
+        return Err(LoadError::UnknownField { message: lost.message, number: lost.number });
+    }
+    Ok(unknown.iter().filter(|it| it.depth == 1))
+}
+
+fn check_versions(proto: &ModelProto, options: &OpenOptions) -> Result<(), LoadError> {
+    if proto.graph.is_none() {
+        return Err(LoadError::NoGraph);
+    }
+    if proto.ir_version() > KNOWN_IR {
+        return Err(LoadError::IrVersion { version: proto.ir_version(), known: KNOWN_IR });
+    }
+    if proto.opset_import.is_empty() {
+        return Err(LoadError::NoOpset);
+    }
+    let functions = proto.functions.iter().flat_map(|it| &it.opset_import);
+    for it in proto.opset_import.iter().chain(functions) {
+        let standard = normal_domain(it.domain()).is_empty();
+        if standard && it.version() > KNOWN_OPSET && !options.allow_unknown_opset {
+            let (version, known) = (it.version(), KNOWN_OPSET);
+            return Err(LoadError::Opset { domain: "ai.onnx".into(), version, known });
+        }
+    }
+    Ok(())
+}
+
+fn header<'a>(reader: &mut GraphReader<'a>, proto: &'a ModelProto) -> Result<(), LoadError> {
+    let training_info = proto
+        .training_info
+        .iter()
+        .map(|it| Ok(embed_training(reader, it.clone())?.encode_to_vec().into()))
+        .collect::<Result<_, LoadError>>()?;
+    let model = &mut reader.model;
+    model.ir_version = proto.ir_version();
+    model.opsets = opsets(&proto.opset_import);
+    model.producer_name = proto.producer_name().to_owned();
+    model.producer_version = proto.producer_version().to_owned();
+    model.domain = proto.domain().to_owned();
+    model.model_version = proto.model_version();
+    model.doc = proto.doc_string().to_owned();
+    model.metadata = pairs(&proto.metadata_props);
+    model.kept = KeptModel {
+        training_info,
+        configuration: proto.configuration.iter().map(|it| it.encode_to_vec().into()).collect(),
+        unknown: Default::default(),
+    };
+    Ok(())
+}
+
+fn opsets(list: &[proto::OperatorSetIdProto]) -> Vec<(Name, i64)> {
+    list.iter().map(|it| (normal_domain(it.domain()).into(), it.version())).collect()
+}
+
+/// Training graphs pass through as they are, so their external tensors move into them.
+fn embed_training(
+    reader: &mut GraphReader,
+    mut info: proto::TrainingInfoProto,
+) -> Result<proto::TrainingInfoProto, LoadError> {
+    for graph in [&mut info.initialization, &mut info.algorithm].into_iter().flatten() {
+        for tensor in &mut graph.initializer {
+            let bytes = reader.tensors.tensor(tensor)?;
+            if tensor.data_location() == proto::tensor_proto::DataLocation::External {
+                tensor.raw_data = bytes.bytes().ok();
+                tensor.data_location = None;
+                tensor.external_data.clear();
+            }
+        }
+    }
+    Ok(info)
+}
+
+fn function<'a>(reader: &mut GraphReader<'a>, proto: &'a FunctionProto) -> Result<(), LoadError> {
+    let body = reader.model.add_graph();
+    reader.function(body, proto)?;
+    let mut defaults = Attrs::default();
+    for it in &proto.attribute_proto {
+        let value = reader.attr(it)?.ok_or_else(|| LoadError::Attribute {
+            node: proto.name().to_owned(),
+            attribute: it.name().to_owned(),
+        })?;
+        defaults.push(it.name().into(), it.doc_string().to_owned(), value);
+    }
+    let op = function_op(proto);
+    reader.model.functions.push(Function {
+        op,
+        body,
+        opsets: opsets(&proto.opset_import),
+        attributes: proto.attribute.clone(),
+        defaults,
+        doc: proto.doc_string().to_owned(),
+        metadata: pairs(&proto.metadata_props),
+    });
+    Ok(())
+}
+
+fn function_op(proto: &FunctionProto) -> Op {
+    Op {
+        domain: normal_domain(proto.domain()).into(),
+        name: proto.name().into(),
+        overload: proto.overload().into(),
+    }
+}
+
+/// No cycles, and no blow-up: 40 functions that call the next one twice are 2^40 nodes.
+fn check_functions(proto: &ModelProto, limits: &Limits) -> Result<(), LoadError> {
+    let mut bodies: BTreeMap<Op, &FunctionProto> = BTreeMap::new();
+    for it in &proto.functions {
+        let op = function_op(it);
+        let name = op.to_string();
+        if bodies.insert(op, it).is_some() {
+            return Err(LoadError::DuplicateFunction { name });
+        }
+    }
+    let mut sizes = BTreeMap::new();
+    for (op, body) in &bodies {
+        let size = count(&body.node, &bodies, &mut sizes, 0, limits)?;
+        check_size(size, op, limits)?;
+    }
+    let nodes = proto.graph.as_ref().map_or(&[][..], |it| &it.node);
+    let size = count(nodes, &bodies, &mut sizes, 0, limits)?;
+    match bodies.keys().next() {
+        Some(op) => check_size(size, op, limits),
+        None => Ok(()),
+    }
+}
+
+fn check_size(size: u64, op: &Op, limits: &Limits) -> Result<(), LoadError> {
+    if size <= limits.inlined_nodes {
+        return Ok(());
+    }
+    Err(LoadError::FunctionExpansion { name: op.to_string(), limit: limits.inlined_nodes })
+}
+
+/// Nodes after inlining. `sizes` holds finished functions, and `None` for those under way.
+fn count(
+    nodes: &[NodeProto],
+    bodies: &BTreeMap<Op, &FunctionProto>,
+    sizes: &mut BTreeMap<Op, Option<u64>>,
+    depth: usize,
+    limits: &Limits,
+) -> Result<u64, LoadError> {
+    let mut total = 0u64;
+    for node in nodes {
+        total = total.saturating_add(1);
+        for graph in subgraphs(node) {
+            total = total.saturating_add(count(&graph.node, bodies, sizes, depth, limits)?);
+        }
+        if bodies.is_empty() {
+            continue;
+        }
+        let op = Op {
+            domain: normal_domain(node.domain()).into(),
+            name: node.op_type().into(),
+            overload: node.overload().into(),
+        };
+        let Some(body) = bodies.get(&op) else { continue };
+        let size = match sizes.get(&op) {
+            Some(Some(size)) => *size,
+            Some(None) => return Err(LoadError::FunctionCycle { name: op.to_string() }),
+            // Calls deeper than this would also overflow every other tool's stack.
+            None if depth > 512 => {
+                let limit = limits.inlined_nodes;
+                return Err(LoadError::FunctionExpansion { name: op.to_string(), limit });
+            }
+            None => {
+                sizes.insert(op.clone(), None);
+                let size = count(&body.node, bodies, sizes, depth + 1, limits)?;
+                sizes.insert(op, Some(size));
+                size
+            }
+        };
+        total = total.saturating_add(size);
+    }
+    Ok(total)
+}
+
+fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    node.attribute.iter().flat_map(|it| it.g.iter().chain(&it.graphs))
+}

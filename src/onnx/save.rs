@@ -1,0 +1,340 @@
+//! Writing a model: laid out, streamed to temporary siblings, then renamed.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use prost::{
+    Message,
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
+};
+use tempfile::NamedTempFile;
+
+use super::{
+    Files, SaveError,
+    external::{Extent, Layout, Place, fill, weights},
+    proto::ModelProto,
+    write::Writer,
+};
+use crate::{
+    ctx::Ctx,
+    ir::{Def, Model, ValueId},
+    tensor::Tensor,
+};
+
+/// Protobuf messages end here.
+const MAX_FILE: u64 = (1 << 31) - 1;
+/// Beyond this, weights move to a data file by themselves.
+const EXTERNAL_FROM: u64 = 3 << 29;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExternalData {
+    /// If the input had external data, or the model is larger than 1.5 GiB.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SaveOptions {
+    pub external: ExternalData,
+    pub force: bool,
+}
+
+/// The files that were written.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// Path and size; the model first, then its data file if it has one.
+    pub files: Vec<(PathBuf, u64)>,
+}
+
+impl Saved {
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|it| it.1).sum()
+    }
+}
+
+/// Writes `model` to `path`, and large weights beside it to `path` + `.data` if need be.
+///
+/// Nothing exists at the destination until everything was written; weights that were only
+/// planned are computed here, one at a time. `input` are the files the model was read from:
+/// writing over the model is fine, writing over its data file is not.
+pub fn save(
+    model: &Model,
+    path: &Path,
+    options: &SaveOptions,
+    input: Option<&Files>,
+    ctx: &Ctx,
+) -> Result<Saved, SaveError> {
+    let data = data_path(path);
+    let layout = layout(model, &data, options, input);
+    let parts = Parts::new(model, &layout)?;
+    check_destination(path, &data, &layout, options, input)?;
+    let needed = parts.total + layout.external_bytes;
+    check_space(path, needed)?;
+    ctx.progress.start("write", needed);
+    let mut saved = Vec::new();
+    let external = match layout.external_bytes {
+        0 => None,
+        size => {
+            let temp = temporary(&data)?;
+            parts.fill_external(model, &layout, &temp, &data, ctx)?;
+            saved.push((data.clone(), size));
+            Some(temp)
+        }
+    };
+    let temp = temporary(path)?;
+    parts.write(model, &temp, path, ctx)?;
+    if let Some(files) = input {
+        files.check_unchanged().map_err(|err| SaveError::Io {
+            path: files.model.clone(),
+            source: io::Error::other(err.to_string()),
+        })?;
+    }
+    // The old graph must never meet the new data: without a graph there is nothing to load.
+    if let Some(external) = external {
+        remove_old(path)?;
+        persist(external, &data)?;
+    }
+    persist(temp, path)?;
+    saved.insert(0, (path.to_owned(), parts.total));
+    ctx.progress.done("");
+    Ok(Saved { files: saved })
+}
+
+/// Sizes that `save` would write, of the model file and of the data file, without computing.
+pub fn layout_sizes(
+    model: &Model,
+    path: &Path,
+    options: &SaveOptions,
+    input: Option<&Files>,
+) -> Result<(u64, u64), SaveError> {
+    let layout = layout(model, &data_path(path), options, input);
+    let parts = Parts::new(model, &layout)?;
+    Ok((parts.total, layout.external_bytes))
+}
+
+pub(super) fn to_bytes(model: &Model) -> Result<Vec<u8>, SaveError> {
+    let mut proto = Writer::new(model, &Layout::default()).model()?;
+    proto.graph.get_or_insert_default();
+    let mut bytes = proto.encode_to_vec();
+    bytes.extend_from_slice(&model.kept.unknown);
+    Ok(bytes)
+}
+
+fn layout(model: &Model, data: &Path, options: &SaveOptions, input: Option<&Files>) -> Layout {
+    let external = match options.external {
+        ExternalData::Always => true,
+        ExternalData::Never => false,
+        ExternalData::Auto => {
+            let bytes: u64 = weights(model, false).iter().map(|it| it.1.nbytes() as u64).sum();
+            bytes > EXTERNAL_FROM || input.is_some_and(Files::has_external)
+        }
+    };
+    if !external {
+        return Layout::inline(model);
+    }
+    let name = data.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Layout::external(model, name)
+}
+
+fn data_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".data");
+    path.with_file_name(name)
+}
+
+/// The model file, cut where the bytes of streamed initializers go.
+struct Parts {
+    /// Encoded bytes, and the initializer whose data follows them.
+    pieces: Vec<(Vec<u8>, Option<ValueId>)>,
+    total: u64,
+}
+
+impl Parts {
+    fn new(model: &Model, layout: &Layout) -> Result<Parts, SaveError> {
+        let writer = Writer::new(model, layout);
+        let mut proto = writer.model()?;
+        let graph = proto.graph.take().unwrap_or_default();
+        let mut tensors = Vec::new();
+        let mut graph_len = graph.encoded_len() as u64;
+        for (value, tensor) in streamed(model, layout) {
+            let header = writer.tensor_of(value, tensor)?.encode_to_vec();
+            let data = tensor.nbytes() as u64;
+            let message = header.len() as u64 + field_len(RAW_DATA, data);
+            graph_len += field_len(INITIALIZER, message);
+            tensors.push((value, header, message, data));
+        }
+        let mut bytes = head(&proto, graph_len);
+        bytes.extend_from_slice(&graph.encode_to_vec());
+        let (mut pieces, mut total) = (Vec::new(), 0);
+        for (value, header, message, data) in tensors {
+            open_field(INITIALIZER, message, &mut bytes);
+            bytes.extend_from_slice(&header);
+            open_field(RAW_DATA, data, &mut bytes);
+            total += bytes.len() as u64 + data;
+            pieces.push((std::mem::take(&mut bytes), Some(value)));
+        }
+        bytes.extend_from_slice(&model.kept.unknown);
+        total += bytes.len() as u64;
+        pieces.push((bytes, None));
+        if total > MAX_FILE {
+            return Err(SaveError::TooLarge { bytes: total });
+        }
+        Ok(Parts { pieces, total })
+    }
+
+    fn write(
+        &self,
+        model: &Model,
+        temp: &NamedTempFile,
+        path: &Path,
+        ctx: &Ctx,
+    ) -> Result<(), SaveError> {
+        let io = |source| SaveError::Io { path: path.into(), source };
+        let file = temp.as_file();
+        file.set_len(self.total).map_err(io)?;
+        let (mut offset, mut extents) = (0u64, Vec::new());
+        for (bytes, value) in &self.pieces {
+            file.write_all_at(bytes, offset).map_err(io)?;
+            ctx.progress.step(bytes.len() as u64);
+            offset += bytes.len() as u64;
+            if let Some(value) = value {
+                let extent = extent(model, *value, offset);
+                offset += extent.tensor.nbytes() as u64;
+                extents.push(extent);
+            }
+        }
+        fill(file, &extents, ctx).map_err(|err| err.at(path))
+    }
+
+    fn fill_external(
+        &self,
+        model: &Model,
+        layout: &Layout,
+        temp: &NamedTempFile,
+        path: &Path,
+        ctx: &Ctx,
+    ) -> Result<(), SaveError> {
+        let file = temp.as_file();
+        let io = |source| SaveError::Io { path: path.into(), source };
+        file.set_len(layout.external_bytes).map_err(io)?;
+        let external = |place| match place {
+            Place::External { offset } => Some(offset),
+            Place::Streamed => None,
+        };
+        let mut places = layout.of(external);
+        places.sort_by_key(|it| it.1);
+        let extents: Vec<Extent> =
+            places.into_iter().map(|(value, offset)| extent(model, value, offset)).collect();
+        fill(file, &extents, ctx).map_err(|err| err.at(path))
+    }
+}
+
+const GRAPH: u32 = 7;
+const INITIALIZER: u32 = 5;
+const RAW_DATA: u32 = 9;
+
+/// The model's own fields in the order of their numbers, up to the start of the graph.
+fn head(proto: &ModelProto, graph_len: u64) -> Vec<u8> {
+    let mut bytes = proto.encode_to_vec();
+    open_field(GRAPH, graph_len, &mut bytes);
+    bytes
+}
+
+fn open_field(number: u32, len: u64, bytes: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, bytes);
+    encode_varint(len, bytes);
+}
+
+fn field_len(number: u32, len: u64) -> u64 {
+    key_len(number) as u64 + encoded_len_varint(len) as u64 + len
+}
+
+/// In the order of the graph's own list.
+fn streamed<'a>(
+    model: &'a Model,
+    layout: &'a Layout,
+) -> impl Iterator<Item = (ValueId, &'a Tensor)> {
+    weights(model, true).into_iter().filter(|it| layout.is_streamed(it.0))
+}
+
+fn extent(model: &Model, value: ValueId, offset: u64) -> Extent<'_> {
+    let it = model.value(value);
+    let Def::Const(tensor) = &it.def else { unreachable!("only constants have a place") };
+    Extent { name: &it.name, tensor, offset }
+}
+
+fn check_destination(
+    path: &Path,
+    data: &Path,
+    layout: &Layout,
+    options: &SaveOptions,
+    input: Option<&Files>,
+) -> Result<(), SaveError> {
+    let mut written = vec![path];
+    if layout.external_bytes > 0 {
+        written.push(data);
+    }
+    for path in written {
+        if input.is_some_and(|it| it.is_data(path)) {
+            return Err(SaveError::InputData { path: path.into() });
+        }
+        if !options.force && path.exists() {
+            return Err(SaveError::Exists { path: path.into() });
+        }
+    }
+    Ok(())
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(it) if !it.as_os_str().is_empty() => it,
+        _ => Path::new("."),
+    }
+}
+
+/// Refuses before any work what certainly cannot end well.
+fn check_space(path: &Path, needed: u64) -> Result<(), SaveError> {
+    let Ok(disk) = rustix::fs::statvfs(folder(path)) else { return Ok(()) };
+    let available = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if needed > available {
+        return Err(SaveError::NoSpace { path: path.into(), needed, available });
+    }
+    Ok(())
+}
+
+/// A sibling, so that the rename stays on one disk; removed when dropped.
+fn temporary(path: &Path) -> Result<NamedTempFile, SaveError> {
+    let io = |source| SaveError::Io { path: path.into(), source };
+    let mut builder = tempfile::Builder::new();
+    let prefix = format!(".{}-", path.file_name().unwrap_or_default().to_string_lossy());
+    let file = builder
+        .prefix(&prefix)
+        .suffix(".tmp")
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder(path))
+        .map_err(io)?;
+    Ok(file)
+}
+
+fn persist(temp: NamedTempFile, path: &Path) -> Result<(), SaveError> {
+    let io = |source| SaveError::Io { path: path.into(), source };
+    temp.as_file().sync_all().map_err(io)?;
+    temp.persist(path).map_err(|err| io(err.error))?;
+    // The rename itself must survive a power cut.
+    File::open(folder(path)).and_then(|it| it.sync_all()).map_err(io)
+}
+
+fn remove_old(path: &Path) -> Result<(), SaveError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(SaveError::Io { path: path.into(), source })
+        }
+        _ => Ok(()),
+    }
+}

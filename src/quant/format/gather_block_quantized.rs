@@ -1,0 +1,57 @@
+//! `com.microsoft.GatherBlockQuantized`: an embedding table of 2, 4 or 8 bits in blocks.
+
+use super::{Format, MICROSOFT, attrs, blocked_scheme, quantized};
+use crate::{
+    ir::{Model, NoMatch, NodeId, Patch, Ref},
+    no_match,
+    quant::ops::Weight,
+    rewrite::Rule,
+    tensor::{Packing, Part, Tensor},
+};
+
+pub const GATHER_BLOCK_QUANTIZED: Format = Format {
+    name: "gather_block_quantized",
+    help: "embedding tables of 2, 4 or 8 bits in blocks: com.microsoft.GatherBlockQuantized",
+    packing: Packing::BlockedRows,
+    place: |_, site| match site.kind {
+        Weight::Gather => Ok(()),
+        _ => Err(no_match!("it is a form of Gather")),
+    },
+    scheme: blocked_scheme,
+    rules: &[&LOWER_GATHER],
+    opset: Some((MICROSOFT, 1)),
+};
+
+pub const LOWER_GATHER: Rule = Rule {
+    name: "lower-gather-block-quantized",
+    help: "Gather from a blocked DequantizeLinear → GatherBlockQuantized",
+    root: "Gather",
+    apply,
+};
+
+fn apply(m: &Model, gather: NodeId) -> Result<Patch, NoMatch> {
+    let (table, indices) = (m.operand(gather, 0)?, m.operand(gather, 1)?);
+    let w = quantized(m, table, Packing::BlockedRows)?;
+    let (source, ..) = m.constant(w.codes)?.quantized().expect("checked by quantized()");
+    let shape = source.shape();
+    let output = m.node(gather).output();
+
+    let mut patch = Patch::before(gather);
+    let part = |part| Tensor::packed(source.clone(), part, Packing::Gather);
+    let stem = m.value(w.codes).name.trim_end_matches("_codes").to_owned();
+    let inputs: [Ref; 4] = [
+        patch.constant(&format!("{stem}_rows"), part(Part::Codes)),
+        indices.into(),
+        patch.constant(&format!("{stem}_scales"), part(Part::Scales)),
+        // The default zero differs between element types and versions, so it is always stated.
+        patch.constant(&format!("{stem}_zeros"), part(Part::Zeros)),
+    ];
+    let attrs = attrs(&[
+        ("bits", i64::from(shape.bits)),
+        ("block_size", shape.block as i64),
+        ("gather_axis", 0),
+        ("quantize_axis", 1),
+    ]);
+    let y = patch.node(&m.value(output).name, "com.microsoft.GatherBlockQuantized", inputs, attrs);
+    Ok(patch.replace(output, y))
+}

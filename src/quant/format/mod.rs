@@ -1,0 +1,180 @@
+//! Formats: which schemes each can store, and the rules that lower the canonical form to it.
+
+mod dynamic;
+mod dynamic_fused;
+mod gather_block_quantized;
+mod matmul_nbits;
+
+use super::{
+    ops::{Site, Weight},
+    plan::Activation,
+    scheme::{Granularity, Range, Scheme},
+};
+use crate::{
+    ir::{Attrs, Def, Model, NoMatch, NodeId, ValueId},
+    no_match,
+    rewrite::Rule,
+    tensor::{Packing, Part, Zeros},
+};
+
+/// A way to store quantized nodes.
+pub struct Format {
+    /// What a recipe calls it.
+    pub name: &'static str,
+    pub help: &'static str,
+    /// How the canonical `DequantizeLinear` holds the weight.
+    pub packing: Packing,
+    /// Whether this place in this model can have the format.
+    pub place: fn(&Model, &Site) -> Result<(), NoMatch>,
+    /// The scheme as this format stores it, or why it never can, whatever the model.
+    pub scheme: fn(Scheme, Option<Activation>) -> Result<Scheme, NoMatch>,
+    /// Rules that turn the canonical form into this format.
+    pub rules: &'static [&'static Rule],
+    /// The operator set that the lowered form needs, and its version.
+    pub opset: Option<(&'static str, i64)>,
+}
+
+/// In alphabetical order. To add a format, add a file and a line here.
+pub const FORMATS: &[&Format] = &[
+    &dynamic::DYNAMIC,
+    &dynamic_fused::DYNAMIC_FUSED,
+    &gather_block_quantized::GATHER_BLOCK_QUANTIZED,
+    &matmul_nbits::MATMUL_NBITS,
+];
+
+impl std::fmt::Debug for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+pub fn format(name: &str) -> Option<&'static Format> {
+    FORMATS.iter().find(|it| it.name == name).copied()
+}
+
+pub const MICROSOFT: &str = "com.microsoft";
+
+fn is_matmul(_: &Model, site: &Site) -> Result<(), NoMatch> {
+    match site.kind {
+        Weight::MatMul => Ok(()),
+        _ => Err(no_match!("it is a form of MatMul")),
+    }
+}
+
+/// int8 weights of a `MatMul` whose activations are quantized while the model runs.
+fn dynamic_scheme(scheme: Scheme, activation: Option<Activation>) -> Result<Scheme, NoMatch> {
+    if activation.is_none() {
+        return Err(no_match!("it quantizes activations, and the recipe leaves them in float"));
+    }
+    if scheme.bits != 8 || scheme.zeros != Zeros::Symmetric {
+        return Err(no_match!("it stores symmetric int8 weights only"));
+    }
+    if scheme.granularity != Granularity::Channel {
+        return Err(no_match!("it has one scale per channel, no blocks"));
+    }
+    // Codes are -127..127: a kernel may negate them, and scales stay positive.
+    let range = if scheme.range == Range::Full { Range::Narrow } else { scheme.range };
+    Ok(Scheme { range, ..scheme })
+}
+
+/// Blocks of weights whose activations stay in float.
+fn blocked_scheme(scheme: Scheme, activation: Option<Activation>) -> Result<Scheme, NoMatch> {
+    if activation.is_some() {
+        return Err(no_match!("it takes float activations: set `activation: none`"));
+    }
+    let Granularity::Block(block) = scheme.granularity else {
+        return Err(no_match!("it needs blocks, not one scale per channel"));
+    };
+    if !block.is_power_of_two() || !(16..=256).contains(&block) {
+        return Err(no_match!("it needs a block of 16, 32, 64, 128 or 256, not {block}"));
+    }
+    Ok(Scheme { range: Range::Full, ..scheme })
+}
+
+/// A quantized weight behind a `DequantizeLinear`, in the given packing.
+struct Quantized {
+    codes: ValueId,
+    scales: ValueId,
+}
+
+fn quantized(m: &Model, weight: ValueId, packing: Packing) -> Result<Quantized, NoMatch> {
+    let dq = m.producer(weight, "DequantizeLinear")?;
+    let codes = m.operand(dq, 0)?;
+    match m.constant(codes)?.quantized() {
+        Some((_, Part::Codes, it)) if it == packing => {}
+        Some(_) => return Err(no_match!("`{}` has another layout", m.value(codes).name)),
+        None => return Err(no_match!("`{}` is not a planned weight", m.value(codes).name)),
+    }
+    Ok(Quantized { codes, scales: m.operand(dq, 1)? })
+}
+
+/// `DynamicQuantizeLinear` → `DequantizeLinear` → here: the codes, scale and zero of an activation.
+fn dynamic_activation(m: &Model, x: ValueId) -> Result<[ValueId; 3], NoMatch> {
+    let dq = m.producer(x, "DequantizeLinear")?;
+    let q = m.producer(m.operand(dq, 0)?, "DynamicQuantizeLinear")?;
+    let outputs = &m.node(q).outputs;
+    Ok([outputs[0], outputs[1], outputs[2]])
+}
+
+/// Brings the model to the form that its planned formats have in a file.
+///
+/// A planned site that no rule lowers is an error with the rule's reason, never a silent skip.
+pub fn lower(m: &mut Model, formats: &[&'static Format]) -> Result<usize, NotLowered> {
+    let mut count = 0;
+    for node in m.nodes() {
+        let mut reasons = Vec::new();
+        for rule in formats.iter().flat_map(|it| it.rules) {
+            if !m.is_live(node) || !m.node(node).op.is(rule.root) {
+                continue;
+            }
+            match (rule.apply)(m, node) {
+                Ok(patch) => {
+                    patch.apply(m);
+                    count += 1;
+                    reasons.clear();
+                    break;
+                }
+                Err(reason) => reasons.push(format!("{}: {reason}", rule.name)),
+            }
+        }
+        if m.is_live(node) && is_canonical(m, node) {
+            let reason = reasons.join("; ");
+            return Err(NotLowered { node: m.node_label(node), reason });
+        }
+    }
+    for format in formats {
+        if let Some((domain, version)) = format.opset {
+            let version = m.opset(domain).max(version);
+            m.set_opset(domain, version);
+        }
+    }
+    Ok(count)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` was planned but could not be lowered ({reason})", crate::untrusted::Untrusted(node))]
+pub struct NotLowered {
+    pub node: String,
+    pub reason: String,
+}
+
+impl crate::codes::Fault for NotLowered {
+    fn code(&self) -> &'static str {
+        "E502"
+    }
+}
+
+fn is_canonical(m: &Model, node: NodeId) -> bool {
+    m.node(node).inputs.iter().flatten().any(|&it| {
+        let Def::Node(dq) = m.value(it).def else { return false };
+        let is_dq = m.node(dq).op.is("DequantizeLinear");
+        is_dq
+            && m.operand(dq, 0)
+                .and_then(|it| m.constant(it))
+                .is_ok_and(|it| it.quantized().is_some())
+    })
+}
+
+fn attrs(list: &[(&str, i64)]) -> Attrs {
+    list.iter().fold(Attrs::default(), |attrs, (name, value)| attrs.with(name, *value))
+}

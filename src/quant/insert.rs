@@ -1,0 +1,201 @@
+//! The canonical form: `DequantizeLinear` before each planned weight, and
+//! `DynamicQuantizeLinear → DequantizeLinear` before each planned activation.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    ops::{Weight, rows},
+    plan::{Activation, Plan, SitePlan},
+    scheme::{Granularity, Scheme},
+    solve::SolverSpec,
+    weight::FloatWeight,
+};
+use crate::{
+    ir::{Attrs, GraphId, Model, NodeId, Patch, Ref, ValueId},
+    tensor::{DType, Packing, Part, QSource, Tensor},
+};
+
+/// Puts the planned weights and activations into the model. Nothing is computed yet.
+///
+/// A weight that several sites use with the same scheme gets one source; an activation that
+/// several sites use is quantized once.
+pub fn quantize(m: &mut Model, plan: &Plan) {
+    let mut shared = Shared::default();
+    for it in &plan.sites {
+        shared.site(m, it);
+    }
+}
+
+type SourceKey = (ValueId, bool, Scheme, SolverSpec, bool);
+
+#[derive(Default)]
+struct Shared {
+    sources: Vec<(SourceKey, Arc<dyn QSource>)>,
+    /// The parts of a weight as constants, by the codes' source and packing.
+    parts: BTreeMap<(usize, Packing), [ValueId; 3]>,
+    activations: BTreeMap<(GraphId, ValueId, Activation), Quantized>,
+}
+
+/// An activation: `DQ(DynamicQuantizeLinear(x))`, and what its rows were divided by.
+#[derive(Clone, Copy)]
+struct Quantized {
+    x: ValueId,
+    rows: Option<ValueId>,
+}
+
+impl Shared {
+    fn site(&mut self, m: &mut Model, it: &SitePlan) {
+        let node = it.site.node;
+        let weight = self.weight(m, it);
+        if it.site.kind == Weight::Gather {
+            Patch::before(node).rewire(node, 0, weight.into()).apply(m);
+            return;
+        }
+        let half = m.constant(it.site.weight).is_ok_and(|it| it.dtype == DType::F16);
+        let Some(kind) = it.activation else {
+            Patch::before(node).rewire(node, 1, weight.into()).apply(m);
+            return;
+        };
+        let x = self.activation(m, node, kind, half);
+        let y = m.node(node).output();
+        let stem = m.value(y).name.to_string();
+        let mut patch = Patch::before(node);
+        let mut out = patch.node(&stem, "MatMul", [x.x.into(), weight.into()], Attrs::default());
+        if let Some(rows) = x.rows {
+            out =
+                patch.node(&format!("{stem}_scaled"), "Mul", [out, rows.into()], Attrs::default());
+        }
+        if half {
+            out = patch.node(&format!("{stem}_half"), "Cast", [out], to(DType::F16));
+        }
+        patch.replace(y, out).apply(m);
+    }
+
+    fn weight(&mut self, m: &mut Model, it: &SitePlan) -> ValueId {
+        let source = self.source(m, it);
+        let packing = it.format.packing;
+        let parts = self.parts(m, it, &source, packing);
+        let attrs = match it.scheme.granularity {
+            Granularity::Channel => Attrs::default().with("axis", 1i64),
+            Granularity::Block(block) => {
+                let axis = i64::from(packing == Packing::BlockedRows);
+                Attrs::default().with("axis", axis).with("block_size", block)
+            }
+        };
+        let name = format!("{}_dq", m.value(it.site.weight).name);
+        let mut patch = Patch::before(it.site.node);
+        let dq = patch.node(&name, "DequantizeLinear", parts.map(Ref::from), attrs);
+        patch.apply(m).value(dq)
+    }
+
+    fn source(&mut self, m: &Model, it: &SitePlan) -> Arc<dyn QSource> {
+        let by_column = it.site.kind == Weight::MatMul;
+        let key = (it.site.weight, by_column, it.scheme, it.solver, it.activation.is_some());
+        if let Some((_, source)) = self.sources.iter().find(|(old, _)| *old == key) {
+            return source.clone();
+        }
+        let tensor = m.constant(it.site.weight).expect("planned weights are constant");
+        // MatMulInteger's product is scaled in f32; other operators scale in the weight's type.
+        let scale = if it.activation.is_some() { DType::F32 } else { tensor.dtype };
+        let name = m.value(it.site.weight).name.to_string();
+        let (scheme, solver) = (it.scheme, it.solver);
+        let weight = FloatWeight { name, rows: rows(&it.site, tensor), scheme, solver, scale };
+        let source: Arc<dyn QSource> = Arc::new(weight);
+        self.sources.push((key, source.clone()));
+        source
+    }
+
+    fn parts(
+        &mut self,
+        m: &mut Model,
+        it: &SitePlan,
+        source: &Arc<dyn QSource>,
+        packing: Packing,
+    ) -> [ValueId; 3] {
+        let key = (Arc::as_ptr(source).cast::<()>().addr(), packing);
+        if let Some(parts) = self.parts.get(&key) {
+            return *parts;
+        }
+        let name = m.value(it.site.weight).name.to_string();
+        let root = m.root(m.node(it.site.node).graph);
+        let parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")].map(
+            |(part, suffix)| {
+                let tensor = Tensor::packed(source.clone(), part, packing);
+                m.add_constant(root, &format!("{name}_{suffix}"), tensor)
+            },
+        );
+        self.parts.insert(key, parts);
+        parts
+    }
+
+    fn activation(
+        &mut self,
+        m: &mut Model,
+        node: NodeId,
+        kind: Activation,
+        half: bool,
+    ) -> Quantized {
+        let x = m.operand(node, 0).expect("a planned MatMul has an activation");
+        // Within a graph, nodes come in order: the first user defines it before all others.
+        let key = (m.node(node).graph, x, kind);
+        if let Some(it) = self.activations.get(&key) {
+            return *it;
+        }
+        let stem = m.value(x).name.to_string();
+        let x = if half { to_f32(m, node, x, &stem) } else { x };
+        let (x, rows) = match kind {
+            Activation::Tensor => (x, None),
+            Activation::Row => {
+                let (x, rows) = normalize_rows(m, node, x, &stem);
+                (x, Some(rows))
+            }
+        };
+        let it = Quantized { x: quantize_dynamic(m, node, x, &stem), rows };
+        self.activations.insert(key, it);
+        it
+    }
+}
+
+fn to_f32(m: &mut Model, node: NodeId, x: ValueId, stem: &str) -> ValueId {
+    let mut patch = Patch::before(node);
+    let x = patch.node(&format!("{stem}_float"), "Cast", [x.into()], to(DType::F32));
+    patch.apply(m).value(x)
+}
+
+/// `DQ(DynamicQuantizeLinear(x))`.
+fn quantize_dynamic(m: &mut Model, node: NodeId, x: ValueId, stem: &str) -> ValueId {
+    let mut patch = Patch::before(node);
+    let outputs = [format!("{stem}_u8"), format!("{stem}_scale"), format!("{stem}_zero")];
+    let [q, s, z] = patch.node_with_outputs(
+        [&outputs[0], &outputs[1], &outputs[2]],
+        "DynamicQuantizeLinear",
+        [x.into()],
+        Attrs::default(),
+    );
+    let dq = patch.node(&format!("{stem}_dq"), "DequantizeLinear", [q, s, z], Attrs::default());
+    patch.apply(m).value(dq)
+}
+
+/// `(x / a, a)` with `a = max(|x|)` along the last axis: rows keep their own scale.
+fn normalize_rows(m: &mut Model, node: NodeId, x: ValueId, stem: &str) -> (ValueId, ValueId) {
+    let name = |suffix: &str| format!("{stem}_{suffix}");
+    let mut patch = Patch::before(node);
+    let abs = patch.node(&name("abs"), "Abs", [x.into()], Attrs::default());
+    let keep = Attrs::default().with("keepdims", 1i64);
+    let max = if m.opset("") >= 18 {
+        let axes = patch.constant("last_axis", Tensor::from_i64(&[1], [-1]));
+        patch.node(&name("row_max"), "ReduceMax", [abs, axes], keep)
+    } else {
+        patch.node(&name("row_max"), "ReduceMax", [abs], keep.with("axes", vec![-1i64]))
+    };
+    // A row of zeros is divided by something.
+    let tiny = patch.constant("tiny", Tensor::scalar(1e-9));
+    let rows = patch.node(&name("rows"), "Max", [max, tiny], Attrs::default());
+    let x = patch.node(&name("normalized"), "Div", [x.into(), rows], Attrs::default());
+    let made = patch.apply(m);
+    (made.value(x), made.value(rows))
+}
+
+fn to(dtype: DType) -> Attrs {
+    Attrs::default().with("to", i64::from(dtype.number()))
+}

@@ -1,0 +1,158 @@
+//! What quantization knows of operators: where the weight is, and which axis it sums over.
+
+use crate::{
+    ir::{Model, NoMatch, NodeId, ValueId},
+    no_match,
+    tensor::{DType, Tensor},
+};
+
+/// One row: an operator that has weights worth quantizing.
+pub struct OpInfo {
+    /// Printed name: `MatMul`, `com.microsoft.MatMulNBits`.
+    pub op: &'static str,
+    pub weight: Weight,
+}
+
+/// Where the weight of an operator is, and how a quantized weight replaces it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Weight {
+    /// Input 1, `[k, n]`: `y = x · w`.
+    MatMul,
+    /// Input 0, `[rows, columns]`, looked up by row.
+    Gather,
+    /// The node has weights, but no format here stores them; the text says why.
+    Kept(&'static str),
+    /// The weights are quantized already.
+    Done,
+}
+
+/// In alphabetical order.
+pub const OPS: &[OpInfo] = &[
+    OpInfo { op: "Conv", weight: Weight::Kept(CONV) },
+    OpInfo { op: "ConvInteger", weight: Weight::Done },
+    OpInfo { op: "ConvTranspose", weight: Weight::Kept(CONV) },
+    OpInfo { op: "DequantizeLinear", weight: Weight::Done },
+    OpInfo { op: "GRU", weight: Weight::Kept(RECURRENT) },
+    OpInfo { op: "Gather", weight: Weight::Gather },
+    OpInfo { op: "Gemm", weight: Weight::Kept(GEMM) },
+    OpInfo { op: "LSTM", weight: Weight::Kept(RECURRENT) },
+    OpInfo { op: "MatMul", weight: Weight::MatMul },
+    OpInfo { op: "MatMulInteger", weight: Weight::Done },
+    OpInfo { op: "QLinearConv", weight: Weight::Done },
+    OpInfo { op: "QLinearMatMul", weight: Weight::Done },
+    OpInfo { op: "RNN", weight: Weight::Kept(RECURRENT) },
+    OpInfo { op: "com.microsoft.Attention", weight: Weight::Kept(FUSED) },
+    OpInfo { op: "com.microsoft.DynamicQuantizeMatMul", weight: Weight::Done },
+    OpInfo { op: "com.microsoft.EmbedLayerNormalization", weight: Weight::Kept(FUSED) },
+    OpInfo { op: "com.microsoft.GatherBlockQuantized", weight: Weight::Done },
+    OpInfo { op: "com.microsoft.MatMulIntegerToFloat", weight: Weight::Done },
+    OpInfo { op: "com.microsoft.MatMulNBits", weight: Weight::Done },
+];
+
+const CONV: &str = "without calibration, int8 convolutions run slower than float ones";
+const FUSED: &str = "the weights are inside a fused operator; quantize before fusing";
+const GEMM: &str = "it could not be rewritten as MatMul and Add";
+const RECURRENT: &str = "no format stores the weights of recurrent operators";
+
+/// The weight of a node that could be quantized.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Site {
+    pub node: NodeId,
+    pub kind: Weight,
+    pub weight: ValueId,
+}
+
+/// The site at a node. `None`: the node has no weights at all, so nothing needs to be said.
+pub fn site(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
+    let op = &m.node(node).op;
+    let Some(info) = OPS.iter().find(|it| op.is(it.op)) else { return unknown(m, node) };
+    let index = match info.weight {
+        Weight::MatMul => 1,
+        Weight::Gather => 0,
+        Weight::Kept(reason) => return Some(Err(NoMatch(reason.into()))),
+        Weight::Done => {
+            // The float consumer of a DequantizeLinear is what counts; this is just storage.
+            return Some(Err(NoMatch("it is quantized already".into())));
+        }
+    };
+    let weight = match m.operand(node, index) {
+        Ok(it) => it,
+        Err(reason) => return Some(Err(reason)),
+    };
+    let site = Site { node, kind: info.weight, weight };
+    match m.constant(weight) {
+        Ok(tensor) => check(m, &site, tensor).transpose(),
+        Err(_) if info.weight == Weight::Gather => None,
+        Err(reason) => Some(Err(variable(m, node, weight).unwrap_or(reason))),
+    }
+}
+
+/// `None`: not a weight (indices, shapes).
+fn check(m: &Model, site: &Site, tensor: &Tensor) -> Result<Option<Site>, NoMatch> {
+    let name = &m.value(site.weight).name;
+    if !tensor.dtype.is_float() {
+        if site.kind == Weight::Gather {
+            return Ok(None);
+        }
+        return Err(no_match!("its weight is {} already", tensor.dtype));
+    }
+    if !matches!(tensor.dtype, DType::F32 | DType::F16) {
+        return Err(no_match!("no kernel of ONNX Runtime takes {} scales", tensor.dtype));
+    }
+    if tensor.shape.len() != 2 {
+        return Err(no_match!("weight `{name}` has rank {}, not 2", tensor.shape.len()));
+    }
+    if tensor.numel() == 0 {
+        return Err(no_match!("weight `{name}` is empty"));
+    }
+    if site.kind == Weight::Gather && m.int_attr(site.node, "axis", 0) != 0 {
+        return Err(no_match!("it gathers along axis {}", m.int_attr(site.node, "axis", 0)));
+    }
+    Ok(Some(*site))
+}
+
+fn variable(m: &Model, node: NodeId, weight: ValueId) -> Option<NoMatch> {
+    if m.constant(m.operand(node, 0).ok()?).is_ok() {
+        return Some(NoMatch("its constant is the left operand".into()));
+    }
+    match &m.value(weight).def {
+        crate::ir::Def::Input(_, None) | crate::ir::Def::Node(_) => {
+            let quantized = m.producer(weight, "DequantizeLinear").is_ok();
+            Some(NoMatch(match quantized {
+                true => "its weight is quantized already".into(),
+                false => "both operands are activations".into(),
+            }))
+        }
+        _ => None,
+    }
+}
+
+/// A node of an operator that the table lacks: worth a word only if it has a large constant.
+fn unknown(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
+    const LARGE: usize = 4096;
+    let large = m
+        .node(node)
+        .inputs
+        .iter()
+        .flatten()
+        .any(|it| m.constant(*it).is_ok_and(|it| it.dtype.is_float() && it.numel() >= LARGE));
+    large.then(|| Err(no_match!("no format stores the constants of {}", m.node(node).op)))
+}
+
+/// The weight as rows: one per output channel, or one per entry of a table.
+pub fn rows(site: &Site, tensor: &Tensor) -> Tensor {
+    match site.kind {
+        Weight::MatMul => tensor.transposed(),
+        _ => tensor.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted() {
+        assert!(OPS.is_sorted_by(|a, b| a.op < b.op));
+    }
+}

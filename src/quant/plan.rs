@@ -1,0 +1,151 @@
+//! The plan: what happens to each node, and why. Data only: printable, comparable.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    format::Format,
+    ops::Site,
+    scheme::{Granularity, Scheme},
+    solve::SolverSpec,
+};
+use crate::{
+    ir::{Model, NoMatch, NodeId},
+    tensor::Zeros,
+};
+
+/// The decisions for one model.
+#[derive(Default)]
+pub struct Plan {
+    pub sites: Vec<SitePlan>,
+    pub kept: Vec<Kept>,
+}
+
+/// A node whose weight will be quantized.
+#[derive(Clone)]
+pub struct SitePlan {
+    pub site: Site,
+    pub scheme: Scheme,
+    pub solver: SolverSpec,
+    pub activation: Option<Activation>,
+    pub format: &'static Format,
+}
+
+/// A node that stays as it is.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub node: NodeId,
+    /// Elements of its constant operands: what could have been smaller.
+    pub elements: usize,
+    pub reason: NoMatch,
+}
+
+/// How an activation is quantized while the model runs.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// One range for the whole tensor, found anew in each run.
+    #[default]
+    Tensor,
+    /// Each row is first divided by its largest magnitude: one token with huge values no longer
+    /// costs the others their precision.
+    Row,
+}
+
+/// The lines of the plan as users and scripts see them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanRow {
+    pub node: String,
+    pub op: String,
+    /// The weight's name and float shape.
+    pub weight: String,
+    pub shape: Vec<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver: Option<&'static str>,
+    /// Why it stays in float.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
+}
+
+impl Plan {
+    /// Rows in execution order; to be taken before the plan is carried out.
+    pub fn rows(&self, m: &Model) -> Vec<PlanRow> {
+        let mut rows: Vec<(NodeId, PlanRow)> = Vec::new();
+        rows.extend(self.sites.iter().map(|it| (it.site.node, it.row(m))));
+        rows.extend(self.kept.iter().map(|it| (it.node, it.row(m))));
+        let order = m.nodes();
+        let place: std::collections::BTreeMap<NodeId, usize> =
+            order.iter().enumerate().map(|(at, node)| (*node, at)).collect();
+        rows.sort_by_key(|(node, _)| place.get(node).copied());
+        rows.into_iter().map(|it| it.1).collect()
+    }
+
+    /// Elements of the weights that become smaller.
+    pub fn quantized_elements(&self, m: &Model) -> usize {
+        let mut weights: Vec<_> = self.sites.iter().map(|it| it.site.weight).collect();
+        weights.sort();
+        weights.dedup();
+        weights.iter().filter_map(|it| Some(m.constant(*it).ok()?.numel())).sum()
+    }
+}
+
+impl SitePlan {
+    fn row(&self, m: &Model) -> PlanRow {
+        PlanRow {
+            format: Some(self.format.name),
+            scheme: Some(describe(&self.scheme)),
+            activation: self.activation,
+            solver: Some(self.solver.name()),
+            ..bare_row(m, self.site.node, Some(self.site.weight))
+        }
+    }
+}
+
+impl Kept {
+    fn row(&self, m: &Model) -> PlanRow {
+        PlanRow { kept: Some(self.reason.to_string()), ..bare_row(m, self.node, None) }
+    }
+}
+
+fn bare_row(m: &Model, node: NodeId, weight: Option<crate::ir::ValueId>) -> PlanRow {
+    let weight = weight.or_else(|| {
+        let inputs = m.node(node).inputs.iter().flatten().copied();
+        inputs
+            .filter(|it| m.constant(*it).is_ok())
+            .max_by_key(|it| m.constant(*it).map_or(0, |it| it.numel()))
+    });
+    PlanRow {
+        node: m.node_label(node),
+        op: m.node(node).op.to_string(),
+        weight: weight.map_or(String::new(), |it| m.value(it).name.to_string()),
+        shape: weight.and_then(|it| Some(m.constant(it).ok()?.shape.clone())).unwrap_or_default(),
+        format: None,
+        scheme: None,
+        activation: None,
+        solver: None,
+        kept: None,
+    }
+}
+
+/// `int8 channel`, `uint4 block 32 asymmetric`.
+pub fn describe(scheme: &Scheme) -> String {
+    let mut text = match scheme.granularity {
+        Granularity::Channel => format!("int{} per channel", scheme.bits),
+        Granularity::Block(it) => format!("int{} block {it}", scheme.bits),
+    };
+    if scheme.zeros == Zeros::Asymmetric {
+        text.push_str(" asymmetric");
+    }
+    if scheme.range == super::scheme::Range::Reduced {
+        text.push_str(" reduced range");
+    }
+    text
+}

@@ -1,0 +1,120 @@
+//! Recipe × model → plan: every decision, with a reason for each node that stays in float.
+
+use super::{Merged, Recipe, RecipeError};
+use crate::{
+    ir::{Model, NoMatch, NodeId},
+    no_match,
+    quant::{
+        format::{self, Format},
+        ops::{self, Site},
+        plan::{self, Kept, Plan, SitePlan},
+        scheme::Scheme,
+    },
+    recipe::ActivationGranularity,
+    tensor::Zeros,
+};
+
+/// Decides for each node. `finite` says whether a weight may be quantized; it is asked last,
+/// because it may have to read the weight.
+pub fn resolve(
+    recipe: &Recipe,
+    m: &Model,
+    finite: &dyn Fn(&Model, &Site) -> Result<(), NoMatch>,
+) -> Result<Plan, RecipeError> {
+    let mut selector = recipe.selector()?;
+    let mut plan = Plan::default();
+    for node in m.nodes() {
+        let label = m.node(node).name.clone();
+        let site = match ops::site(m, node) {
+            Some(Ok(site)) => site,
+            other => {
+                selector.see(&label);
+                plan.kept.extend(other.and_then(Result::err).map(|it| kept(m, node, it)));
+                continue;
+            }
+        };
+        let elements = m.constant(site.weight).map_or(0, |it| it.numel());
+        let op = m.node(node).op.to_string();
+        let merged = match selector.entry_for(&op, &label, elements) {
+            Ok(it) => it,
+            Err(reason) => {
+                plan.kept.push(kept(m, node, no_match!("{reason}")));
+                continue;
+            }
+        };
+        match decide(m, site, &merged)? {
+            Ok(site) => match finite(m, &site.site) {
+                Ok(()) => plan.sites.push(site),
+                Err(reason) => plan.kept.push(kept(m, node, reason)),
+            },
+            Err(reason) => plan.kept.push(kept(m, node, reason)),
+        }
+    }
+    match selector.unmatched().into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(plan),
+    }
+}
+
+/// The outer error is the recipe's, the inner one a reason that lies in the model.
+fn decide(
+    m: &Model,
+    site: Site,
+    merged: &Merged,
+) -> Result<Result<SitePlan, NoMatch>, RecipeError> {
+    if merged.skip {
+        let reason = merged.reason.clone().unwrap_or_else(|| "the recipe skips it".to_owned());
+        return Ok(Err(NoMatch(reason.into())));
+    }
+    let Some(weight) = merged.weight else {
+        return Ok(Err(NoMatch("the recipe does not say how to store its weight".into())));
+    };
+    let wanted = Scheme {
+        bits: weight.dtype.bits(),
+        zeros: if weight.symmetric { Zeros::Symmetric } else { Zeros::Asymmetric },
+        granularity: weight.granularity,
+        range: weight.range,
+    };
+    let activation = merged.activation.map(|it| match it.granularity {
+        ActivationGranularity::Tensor => plan::Activation::Tensor,
+        ActivationGranularity::Row => plan::Activation::Row,
+    });
+    let (mut misfits, mut reasons) = (Vec::new(), Vec::new());
+    for name in &merged.format {
+        let format = named(name, merged)?;
+        if let Err(reason) = (format.place)(m, &site) {
+            reasons.push(format!("{name}: {reason}"));
+            continue;
+        }
+        match (format.scheme)(wanted, activation) {
+            Err(reason) => misfits.push(format!("{name}: {reason}")),
+            Ok(scheme) => {
+                let solver = weight.solver;
+                return Ok(Ok(SitePlan { site, scheme, solver, activation, format }));
+            }
+        }
+    }
+    if misfits.is_empty() && !reasons.is_empty() {
+        return Ok(Err(NoMatch(reasons.join("; ").into())));
+    }
+    let why = match misfits.is_empty() {
+        true => "no format is given".to_owned(),
+        false => misfits.join("; "),
+    };
+    Err(RecipeError::Conflict { at: merged.position.clone(), what: why })
+}
+
+fn named(name: &str, merged: &Merged) -> Result<&'static Format, RecipeError> {
+    format::format(name).ok_or_else(|| RecipeError::Word {
+        at: merged.position.clone(),
+        what: "format".into(),
+        word: name.to_owned(),
+        known: format::FORMATS.iter().map(|it| it.name).collect(),
+    })
+}
+
+fn kept(m: &Model, node: NodeId, reason: NoMatch) -> Kept {
+    let inputs = m.node(node).inputs.iter().flatten();
+    let elements = inputs.filter_map(|it| Some(m.constant(*it).ok()?.numel())).sum();
+    Kept { node, elements, reason }
+}

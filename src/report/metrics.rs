@@ -1,0 +1,245 @@
+//! How far a candidate's numbers are from the reference's; rows in, figures out.
+//!
+//! Sums are in `f64` and in the order of the elements, so figures do not depend on threads.
+
+use serde::{Deserialize, Serialize};
+
+/// Sums over one row of both outputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Errors {
+    pub elements: usize,
+    pub reference_square: f64,
+    pub candidate_square: f64,
+    pub product: f64,
+    pub error_square: f64,
+    pub error_sum: f64,
+    pub error_max: f64,
+}
+
+impl Errors {
+    pub fn of(reference: &[f32], candidate: &[f32]) -> Errors {
+        let mut sum = Errors { elements: reference.len(), ..Errors::default() };
+        for (r, c) in reference.iter().zip(candidate) {
+            let (r, c) = (f64::from(*r), f64::from(*c));
+            let error = (r - c).abs();
+            sum.reference_square += r * r;
+            sum.candidate_square += c * c;
+            sum.product += r * c;
+            sum.error_square += error * error;
+            sum.error_sum += error;
+            sum.error_max = sum.error_max.max(error);
+        }
+        sum
+    }
+
+    pub fn add(&mut self, other: &Errors) {
+        self.elements += other.elements;
+        self.reference_square += other.reference_square;
+        self.candidate_square += other.candidate_square;
+        self.product += other.product;
+        self.error_square += other.error_square;
+        self.error_sum += other.error_sum;
+        self.error_max = self.error_max.max(other.error_max);
+    }
+
+    /// Two zero vectors point the same way; a zero vector and another one do not.
+    pub fn cosine(&self) -> f64 {
+        match (self.reference_square == 0.0, self.candidate_square == 0.0) {
+            (true, true) => 1.0,
+            (true, false) | (false, true) => 0.0,
+            _ => self.product / (self.reference_square.sqrt() * self.candidate_square.sqrt()),
+        }
+    }
+
+    /// Infinite if there is no error.
+    pub fn sqnr_db(&self) -> f64 {
+        10.0 * (self.reference_square / self.error_square).log10()
+    }
+
+    pub fn mean_abs(&self) -> f64 {
+        self.error_sum / self.elements as f64
+    }
+}
+
+/// What one token's logits say about both models.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Token {
+    /// KL(reference ‖ candidate) of their distributions, in nats.
+    pub kl: f64,
+    pub same_top: bool,
+    /// Negative log-likelihood of the true next token under the reference and the candidate.
+    pub surprise: Option<(f64, f64)>,
+}
+
+impl Token {
+    /// Both rows must be finite.
+    pub fn of(reference: &[f32], candidate: &[f32], next: Option<usize>) -> Token {
+        let (of_reference, of_candidate) = (log_sum_exp(reference), log_sum_exp(candidate));
+        let mut kl = 0.0;
+        for (r, c) in reference.iter().zip(candidate) {
+            let (r, c) = (f64::from(*r) - of_reference, f64::from(*c) - of_candidate);
+            kl += r.exp() * (r - c);
+        }
+        let surprise = next.filter(|it| *it < reference.len()).map(|it| {
+            (of_reference - f64::from(reference[it]), of_candidate - f64::from(candidate[it]))
+        });
+        // Rounding can leave a hair below zero.
+        Token { kl: kl.max(0.0), same_top: argmax(reference) == argmax(candidate), surprise }
+    }
+}
+
+fn log_sum_exp(row: &[f32]) -> f64 {
+    let max = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    max + row.iter().map(|it| (f64::from(*it) - max).exp()).sum::<f64>().ln()
+}
+
+/// The first of the largest values.
+pub fn argmax(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (at, value) in row.iter().enumerate() {
+        if *value > row[best] {
+            best = at;
+        }
+    }
+    best
+}
+
+pub fn count_non_finite(row: &[f32]) -> usize {
+    row.iter().filter(|it| !it.is_finite()).count()
+}
+
+/// A summary of one value per sample or token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    pub mean: Option<f64>,
+    pub median: Option<f64>,
+    pub min: Option<f64>,
+    pub p1: Option<f64>,
+    pub p99: Option<f64>,
+    pub max: Option<f64>,
+}
+
+impl Summary {
+    /// `None` if there are no values.
+    pub fn of(values: &[f32]) -> Option<Summary> {
+        if values.is_empty() {
+            return None;
+        }
+        let sum: f64 = values.iter().map(|it| f64::from(*it)).sum();
+        let mut sorted = values.to_vec();
+        sorted.sort_unstable_by(f32::total_cmp);
+        let at = |share| finite(percentile(&sorted, share));
+        Some(Summary {
+            mean: finite(sum / values.len() as f64),
+            median: at(0.5),
+            min: at(0.0),
+            p1: at(0.01),
+            p99: at(0.99),
+            max: at(1.0),
+        })
+    }
+}
+
+/// Between two values the percentile is interpolated, as numpy does it.
+pub fn percentile(sorted: &[f32], share: f64) -> f64 {
+    let position = share * (sorted.len() - 1) as f64;
+    let (low, high) = (position.floor() as usize, position.ceil() as usize);
+    let (a, b) = (f64::from(sorted[low]), f64::from(sorted[high]));
+    a + (b - a) * (position - low as f64)
+}
+
+/// JSON has no NaN and no infinity.
+pub fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pair() -> impl Strategy<Value = (Vec<f32>, Vec<f32>)> {
+        (1usize..40).prop_flat_map(|len| {
+            let row = || proptest::collection::vec(-30f32..30.0, len);
+            (row(), row())
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn kl_is_positive_and_zero_for_equal_rows((r, c) in pair()) {
+            prop_assert!(Token::of(&r, &c, None).kl >= 0.0);
+            let same = Token::of(&r, &r, Some(0));
+            prop_assert_eq!((same.kl, same.same_top), (0.0, true));
+            let (a, b) = same.surprise.unwrap();
+            prop_assert!(a == b && a >= 0.0);
+        }
+
+        #[test]
+        fn kl_ignores_a_constant_added_to_logits((r, c) in pair(), shift in -8i8..8) {
+            // Whole numbers, so that the sum is exact.
+            let (r, c): (Vec<f32>, Vec<f32>) = (r.iter().map(|it| it.round()).collect(), c.iter().map(|it| it.round()).collect());
+            let moved: Vec<f32> = c.iter().map(|it| it + f32::from(shift)).collect();
+            let (a, b) = (Token::of(&r, &c, Some(0)), Token::of(&r, &moved, Some(0)));
+            prop_assert!((a.kl - b.kl).abs() < 1e-9);
+            prop_assert_eq!(a.same_top, b.same_top);
+            prop_assert!((a.surprise.unwrap().1 - b.surprise.unwrap().1).abs() < 1e-9);
+        }
+
+        #[test]
+        fn scaling_keeps_the_cosine_and_sets_the_sqnr((r, _) in pair(), power in 1i32..10) {
+            prop_assume!(r.iter().any(|it| it.abs() > 1e-3));
+            let factor = 1.0 - 0.5f32.powi(power);
+            let scaled: Vec<f32> = r.iter().map(|it| it * factor).collect();
+            let errors = Errors::of(&r, &scaled);
+            prop_assert!((errors.cosine() - 1.0).abs() < 1e-6);
+            // The error is r / 2^power.
+            prop_assert!((errors.sqnr_db() - 20.0 * 2f64.log10() * f64::from(power)).abs() < 1e-2);
+            prop_assert_eq!(Errors::of(&r, &r).sqnr_db(), f64::INFINITY);
+        }
+
+        #[test]
+        fn rows_add_up_to_the_whole((r, c) in pair(), cut in 0usize..40) {
+            let cut = cut.min(r.len());
+            let mut sum = Errors::of(&r[..cut], &c[..cut]);
+            sum.add(&Errors::of(&r[cut..], &c[cut..]));
+            let whole = Errors::of(&r, &c);
+            prop_assert_eq!((sum.elements, sum.error_max), (whole.elements, whole.error_max));
+            prop_assert!((sum.error_square - whole.error_square).abs() <= 1e-9 * whole.error_square);
+        }
+    }
+
+    #[test]
+    fn kl_of_two_coins() {
+        let coin = |p: f32| [p.ln(), (1.0 - p).ln()];
+        let token = Token::of(&coin(0.5), &coin(0.25), Some(1));
+        assert_relative_eq!(token.kl, 0.5 * 2f64.ln() + 0.5 * (2f64 / 3.0).ln(), epsilon = 1e-7);
+        let (reference, candidate) = token.surprise.unwrap();
+        assert_relative_eq!(reference, 2f64.ln(), epsilon = 1e-7);
+        assert_relative_eq!(candidate, -(0.75f64.ln()), epsilon = 1e-7);
+        assert_eq!(Token::of(&coin(0.5), &coin(0.5), Some(2)).surprise, None);
+    }
+
+    #[test]
+    fn ties_go_to_the_first() {
+        assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
+        assert_eq!(argmax(&[-0.0, 0.0]), 0);
+    }
+
+    #[test]
+    fn percentiles_are_interpolated() {
+        let summary = Summary::of(&[4.0, 1.0, 3.0, 2.0]).unwrap();
+        assert_eq!((summary.mean, summary.median), (Some(2.5), Some(2.5)));
+        assert_eq!((summary.min, summary.max), (Some(1.0), Some(4.0)));
+        assert_relative_eq!(summary.p99.unwrap(), 3.97, epsilon = 1e-9);
+        assert_eq!(Summary::of(&[]), None);
+    }
+
+    #[test]
+    fn zero_vectors_have_a_cosine() {
+        assert_eq!(Errors::of(&[0.0], &[0.0]).cosine(), 1.0);
+        assert_eq!(Errors::of(&[0.0], &[1.0]).cosine(), 0.0);
+    }
+}
