@@ -107,9 +107,12 @@ impl Model {
         outputs: Vec<ValueId>,
     ) -> NodeId {
         let id = NodeId(self.nodes.len() as u32);
+        let mut places = vec![0; inputs.len()];
         for (index, value) in inputs.iter().enumerate() {
             if let Some(value) = value {
-                self.value_mut(*value).uses.push(Use { user: User::Node(id), index });
+                let uses = &mut self.value_mut(*value).uses;
+                places[index] = uses.len() as u32;
+                uses.push(Use { user: User::Node(id), index });
             }
         }
         for &value in &outputs {
@@ -118,8 +121,8 @@ impl Model {
         for inner in attrs.graphs().collect::<Vec<_>>() {
             self.graph_mut(inner).parent = Some(id);
         }
-        let node =
-            Node { op, name, inputs, outputs, attrs, graph, kept: None, prev: None, next: None };
+        let (kept, prev, next) = (None, None, None);
+        let node = Node { op, name, inputs, outputs, attrs, graph, kept, places, prev, next };
         self.nodes.push(Some(node));
         self.link(id, graph, before);
         id
@@ -172,10 +175,44 @@ impl Model {
             inputs.resize(index + 1, None);
         }
         if let Some(old) = std::mem::replace(&mut inputs[index], value) {
-            self.value_mut(old).uses.retain(|old| *old != it);
+            let place = self.node(node).places.get(index).copied();
+            self.forget_use(old, it, place.unwrap_or(0));
         }
         if let Some(new) = value {
-            self.value_mut(new).uses.push(it);
+            self.add_use(new, it);
+        }
+    }
+
+    fn add_use(&mut self, value: ValueId, it: Use) {
+        let uses = &mut self.value_mut(value).uses;
+        uses.push(it);
+        let place = uses.len() - 1;
+        self.set_place(it, place);
+    }
+
+    /// Takes `it` out of a use list in constant time if it stands at `place`: a constant may have
+    /// as many uses as the model has nodes.
+    fn forget_use(&mut self, value: ValueId, it: Use, place: u32) {
+        let uses = &mut self.value_mut(value).uses;
+        let place = match uses.get(place as usize) {
+            Some(there) if *there == it => place as usize,
+            _ => match uses.iter().position(|there| *there == it) {
+                Some(place) => place,
+                None => return,
+            },
+        };
+        uses.swap_remove(place);
+        if let Some(&moved) = uses.get(place) {
+            self.set_place(moved, place);
+        }
+    }
+
+    fn set_place(&mut self, it: Use, place: usize) {
+        if let User::Node(node) = it.user
+            && let Some(node) = self.nodes[node.index()].as_mut()
+        {
+            node.places.resize(node.inputs.len(), 0);
+            node.places[it.index] = place as u32;
         }
     }
 
@@ -185,7 +222,11 @@ impl Model {
     pub(crate) fn replace_all_uses(&mut self, old: ValueId, new: ValueId) {
         for it in std::mem::take(&mut self.value_mut(old).uses) {
             match it.user {
-                User::Node(node) => self.node_mut(node).inputs[it.index] = Some(new),
+                User::Node(node) => {
+                    self.node_mut(node).inputs[it.index] = Some(new);
+                    self.add_use(new, it);
+                    continue;
+                }
                 User::Output(graph) => {
                     let new = self.output_for(graph, new);
                     self.graph_mut(graph).outputs[it.index] = new;
@@ -233,6 +274,22 @@ impl Model {
         (it.name, it.ty, it.kept) = (name, ty.or(it.ty.take()), kept.or(it.kept.take()));
     }
 
+    /// `new`, which took over the uses of `old`, is known by its name and type from now on, so
+    /// that reports before and after a rewrite speak of the same values.
+    pub(crate) fn inherit(&mut self, old: ValueId, new: ValueId) {
+        let (is_computed, is_output) =
+            (matches!(self.value(new).def, Def::Node(_)), self.is_output(new));
+        let old = self.value_mut(old);
+        let ty = old.ty.clone();
+        let name =
+            if is_computed && !is_output { std::mem::take(&mut old.name) } else { "".into() };
+        let new = self.value_mut(new);
+        new.ty = new.ty.take().or(ty);
+        if !name.is_empty() {
+            new.name = name;
+        }
+    }
+
     /// Removes `id` if nothing uses it, and then whatever only it kept alive.
     pub(crate) fn remove_dead(&mut self, id: NodeId) {
         let mut work = vec![id];
@@ -241,9 +298,9 @@ impl Model {
                 continue;
             }
             self.remove_subgraphs(id, &mut work);
+            self.forget_inputs(id, &mut work);
             self.unlink(id);
-            let node = self.nodes[id.index()].take().expect("checked above");
-            self.forget_inputs(id, &node, &mut work);
+            self.nodes[id.index()] = None;
         }
     }
 
@@ -251,9 +308,10 @@ impl Model {
         self.node(id).outputs.iter().all(|it| self.value(*it).uses.is_empty())
     }
 
-    fn forget_inputs(&mut self, id: NodeId, node: &Node, work: &mut Vec<NodeId>) {
-        for &value in node.inputs.iter().flatten() {
-            self.value_mut(value).uses.retain(|it| it.user != User::Node(id));
+    fn forget_inputs(&mut self, id: NodeId, work: &mut Vec<NodeId>) {
+        for index in 0..self.node(id).inputs.len() {
+            let Some(value) = self.node(id).inputs[index] else { continue };
+            self.set_input(id, index, None);
             if let Def::Node(producer) = self.value(value).def {
                 work.push(producer);
             }
@@ -263,15 +321,35 @@ impl Model {
     /// The body of a removed `If` no longer uses what it captured.
     fn remove_subgraphs(&mut self, id: NodeId, work: &mut Vec<NodeId>) {
         for graph in self.node(id).attrs.graphs().collect::<Vec<_>>() {
-            for &value in &std::mem::take(&mut self.graph_mut(graph).outputs) {
-                self.value_mut(value).uses.retain(|it| it.user != User::Output(graph));
-            }
-            for inner in self.nodes_of(graph).collect::<Vec<_>>() {
-                self.remove_subgraphs(inner, work);
-                self.unlink(inner);
-                let node = self.nodes[inner.index()].take().expect("nodes of a graph are live");
-                self.forget_inputs(inner, &node, work);
-            }
+            self.clear_graph(graph, work);
+        }
+    }
+
+    fn clear_graph(&mut self, graph: GraphId, work: &mut Vec<NodeId>) {
+        for &value in &std::mem::take(&mut self.graph_mut(graph).outputs) {
+            self.value_mut(value).uses.retain(|it| it.user != User::Output(graph));
+        }
+        for (_, value) in std::mem::take(&mut self.graph_mut(graph).annotations)
+            .into_iter()
+            .flat_map(|it| it.params)
+        {
+            self.value_mut(value).uses.retain(|it| it.user != User::Annotation(graph));
+        }
+        for inner in self.nodes_of(graph).collect::<Vec<_>>() {
+            self.remove_subgraphs(inner, work);
+            self.forget_inputs(inner, work);
+            self.unlink(inner);
+            self.nodes[inner.index()] = None;
+        }
+    }
+
+    /// Removes the functions that `keep` does not want, which nothing may call.
+    pub(crate) fn retain_functions(&mut self, keep: impl Fn(&super::Function) -> bool) {
+        let (kept, gone) = std::mem::take(&mut self.functions).into_iter().partition(keep);
+        self.functions = kept;
+        for function in Vec::<super::Function>::from(gone) {
+            // A body captures nothing, so nothing outside it can die with it.
+            self.clear_graph(function.body, &mut Vec::new());
         }
     }
 

@@ -126,6 +126,8 @@ pub struct Node {
     pub attrs: Attrs,
     pub graph: GraphId,
     pub kept: Option<Box<KeptNode>>,
+    /// Where each input stands in the use list of its value: a hint, checked before it is used.
+    places: Vec<u32>,
     prev: Option<NodeId>,
     next: Option<NodeId>,
 }

@@ -1,5 +1,7 @@
 //! Edits that happen together or not at all: what a rule returns.
 
+use std::collections::BTreeSet;
+
 use super::{Attrs, Def, Model, NodeId, Op, ValueId};
 use crate::tensor::Tensor;
 
@@ -133,28 +135,40 @@ impl Patch {
                 }
             });
         }
+        let mut touched = made.clone();
         for (node, index, new) in self.rewire {
             let old = model.node(node).inputs.get(index).copied().flatten();
-            model.set_input(node, index, resolve(&made, new));
+            let new = resolve(&made, new);
+            model.set_input(node, index, new);
+            touched.extend(old.into_iter().chain(new));
             drop_if_unused(model, old);
         }
+        let mut fresh: BTreeSet<ValueId> = made.iter().copied().collect();
         for (old, new) in self.replace {
             let new = resolve(&made, new).expect("a value is replaced by a value");
             model.replace_all_uses(old, new);
+            if fresh.remove(&new) {
+                model.inherit(old, new);
+            }
+            touched.push(new);
             drop_if_unused(model, Some(old));
         }
-        Made(made)
+        Made { values: made, touched }
     }
 }
 
 /// The values that a patch made.
-pub(crate) struct Made(Vec<ValueId>);
+pub(crate) struct Made {
+    values: Vec<ValueId>,
+    /// All values whose definition or uses changed.
+    pub touched: Vec<ValueId>,
+}
 
 impl Made {
     pub fn value(&self, it: Ref) -> ValueId {
         match it {
             Ref::Old(id) => id,
-            Ref::New(index) => self.0[index],
+            Ref::New(index) => self.values[index],
             Ref::None => unreachable!("a missing input has no value"),
         }
     }

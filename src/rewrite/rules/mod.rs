@@ -1,0 +1,124 @@
+//! Every rule; to add one, add a file and a line.
+
+mod constant_to_initializer;
+mod fold_batchnorm;
+mod gemm_to_matmul;
+mod identity_of_constant;
+mod remove_dropout;
+mod remove_identity;
+mod sum_before_layernorm;
+mod transpose_of_constant;
+
+use super::Rule;
+use crate::{
+    ir::{Def, Model, NoMatch, NodeId, Patch, Ref, User, ValueId},
+    no_match,
+    tensor::{DType, Tensor, from_f32, to_f32},
+};
+
+/// In alphabetical order.
+pub const RULES: &[&Rule] = &[
+    &constant_to_initializer::CONSTANT_TO_INITIALIZER,
+    &fold_batchnorm::FOLD_BATCHNORM,
+    &gemm_to_matmul::GEMM_TO_MATMUL,
+    &identity_of_constant::IDENTITY_OF_CONSTANT,
+    &remove_dropout::REMOVE_DROPOUT,
+    &remove_identity::REMOVE_IDENTITY,
+    &sum_before_layernorm::SUM_BEFORE_LAYERNORM,
+    &transpose_of_constant::TRANSPOSE_OF_CONSTANT,
+];
+
+/// What the nodes that replace `node` are called: recipes select by name.
+fn stem(m: &Model, node: NodeId) -> String {
+    let it = m.node(node);
+    if it.name.is_empty() { m.value(it.output()).name.to_string() } else { it.name.to_string() }
+}
+
+/// Whoever uses the output of `node` uses `value` instead.
+fn bypass(m: &Model, node: NodeId, value: ValueId) -> Result<Patch, NoMatch> {
+    let output = m.node(node).output();
+    let patch = Patch::before(node);
+    if !m.is_output(output) || can_be_output(m, output, value) {
+        return Ok(patch.replace(output, value.into()));
+    }
+    rewire_users(m, output, value.into(), patch)
+}
+
+/// Whoever uses the output of `node` uses a new constant instead.
+fn bypass_by_constant(m: &Model, node: NodeId, tensor: Tensor) -> Result<Patch, NoMatch> {
+    let output = m.node(node).output();
+    let mut patch = Patch::before(node);
+    let constant = patch.constant(&m.value(output).name, tensor);
+    if !m.is_output(output) {
+        return Ok(patch.replace(output, constant));
+    }
+    rewire_users(m, output, constant, patch)
+}
+
+/// Outputs of a graph keep the value they have; only the nodes use `new`.
+fn rewire_users(m: &Model, old: ValueId, new: Ref, mut patch: Patch) -> Result<Patch, NoMatch> {
+    let mut any = false;
+    for it in &m.value(old).uses {
+        if let User::Node(user) = it.user {
+            patch = patch.rewire(user, it.index, new);
+            any = true;
+        }
+    }
+    if any {
+        Ok(patch)
+    } else {
+        Err(no_match!("`{}` is an output of the graph", m.value(old).name))
+    }
+}
+
+/// Whether `value` can take the place and the name of `output` among the outputs of its graph.
+fn can_be_output(m: &Model, output: ValueId, value: ValueId) -> bool {
+    let Def::Node(producer) = m.value(value).def else { return false };
+    let graph = m.node(producer).graph;
+    let mut outputs = m.value(output).uses.iter().filter(|it| matches!(it.user, User::Output(_)));
+    let only = outputs.next().is_some_and(|it| it.user == User::Output(graph));
+    only && outputs.next().is_none() && !m.is_output(value)
+}
+
+/// Moving a node into the body of a loop would repeat it.
+fn same_graph(m: &Model, a: NodeId, b: NodeId) -> Result<(), NoMatch> {
+    if m.node(a).graph == m.node(b).graph {
+        return Ok(());
+    }
+    Err(no_match!("{} and {} are in different graphs", m.node(a).op, m.node(b).op))
+}
+
+/// Types whose values survive a detour through `f32`.
+fn scalable(tensor: &Tensor) -> Result<(), NoMatch> {
+    match tensor.dtype {
+        DType::F32 | DType::F16 | DType::BF16 => Ok(()),
+        it => Err(no_match!("weights of type {it} are not scaled")),
+    }
+}
+
+/// Element `i` times `factor(i)`. Lazy: rewriting a large model does not load its weights.
+fn scaled(tensor: &Tensor, factor: impl Fn(usize) -> f32 + Send + Sync + 'static) -> Tensor {
+    let base = tensor.clone();
+    Tensor::lazy(base.dtype, base.shape.clone(), move || {
+        let mut values = vec![0.0; base.numel()];
+        to_f32(base.dtype, &base.bytes()?, &mut values)?;
+        values.iter_mut().enumerate().for_each(|(i, it)| *it *= factor(i));
+        Ok(from_f32(base.dtype, &values)?.into())
+    })
+}
+
+/// The transposed view of a constant matrix.
+fn transposed(m: &Model, value: ValueId) -> Result<Tensor, NoMatch> {
+    let (tensor, name) = (m.constant(value)?, &m.value(value).name);
+    if tensor.shape.len() != 2 {
+        return Err(no_match!("`{name}` is no matrix ({tensor:?})"));
+    }
+    // The view moves whole bytes.
+    if tensor.dtype.bits() == 0
+        || !tensor.dtype.bits().is_multiple_of(8)
+        || tensor.quantized().is_some()
+    {
+        return Err(no_match!("`{name}` is packed ({tensor:?})"));
+    }
+    Ok(tensor.transposed())
+}
