@@ -155,9 +155,8 @@ mod tests {
     fn the_bytes_are_those_of_matmul_nbits_quantizer() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/golden/matmul_nbits.npz");
         let mut golden = Npz::open(&path).unwrap();
-        let mut array = |name: &str| -> Option<Tensor> {
-            Some(golden.array(name).unwrap()?.whole().unwrap())
-        };
+        let mut array =
+            |name: &str| -> Option<Tensor> { Some(golden.array(name).unwrap()?.whole().unwrap()) };
         for weight in ["normal", "ragged", "odd_blocks", "half", "odd"] {
             for (bits, block) in [(4, 32), (4, 128), (8, 32), (8, 128)] {
                 for zeros in [Zeros::Symmetric, Zeros::Asymmetric] {
