@@ -82,15 +82,16 @@ fn grid(values: &[f32], scheme: &Scheme, stored: DType) -> Grid {
     finish(grid, low, scheme, stored)
 }
 
-/// Rounds the scale to its stored type before anything is divided by it.
+/// Places zero, by the exact scale, and rounds the scale to its stored type before anything is
+/// divided by it.
 fn finish(mut grid: Grid, low: f32, scheme: &Scheme, stored: DType) -> Grid {
-    if stored == DType::F16 {
-        grid.scale = f16::from_f32(grid.scale).to_f32();
-    }
     if scheme.zeros == Zeros::Asymmetric && grid.scale != 0.0 {
         // Half away from zero, and clamped: a block that does not reach zero still holds it.
         let zero = (-low.min(0.0) / grid.scale).round();
         grid.zero = zero.clamp(grid.low, grid.high);
+    }
+    if stored == DType::F16 {
+        grid.scale = f16::from_f32(grid.scale).to_f32();
     }
     grid
 }
