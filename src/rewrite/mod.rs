@@ -90,6 +90,9 @@ pub const STANDARD: &[&str] = &[
     "infer-types",
     "fold-constants",
     "transpose-of-constant",
+    // What inference knows needs no nodes that compute it.
+    "expand-to-constant",
+    "reshape-to-constant",
     "gemm-to-matmul",
     "fold-batchnorm",
     // Before nodes: equal operands must be the same value for nodes to be equal.

@@ -1,11 +1,13 @@
 //! Every rule; to add one, add a file and a line.
 
 mod constant_to_initializer;
+mod expand_to_constant;
 mod fold_batchnorm;
 mod gemm_to_matmul;
 mod identity_of_constant;
 mod remove_dropout;
 mod remove_identity;
+mod reshape_to_constant;
 mod sum_before_layernorm;
 mod transpose_of_constant;
 
@@ -19,11 +21,13 @@ use crate::{
 /// In alphabetical order.
 pub const RULES: &[&Rule] = &[
     &constant_to_initializer::CONSTANT_TO_INITIALIZER,
+    &expand_to_constant::EXPAND_TO_CONSTANT,
     &fold_batchnorm::FOLD_BATCHNORM,
     &gemm_to_matmul::GEMM_TO_MATMUL,
     &identity_of_constant::IDENTITY_OF_CONSTANT,
     &remove_dropout::REMOVE_DROPOUT,
     &remove_identity::REMOVE_IDENTITY,
+    &reshape_to_constant::RESHAPE_TO_CONSTANT,
     &sum_before_layernorm::SUM_BEFORE_LAYERNORM,
     &transpose_of_constant::TRANSPOSE_OF_CONSTANT,
 ];
