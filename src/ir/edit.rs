@@ -345,9 +345,10 @@ impl Model {
 
     /// Removes the functions that `keep` does not want, which nothing may call.
     pub(crate) fn retain_functions(&mut self, keep: impl Fn(&super::Function) -> bool) {
-        let (kept, gone) = std::mem::take(&mut self.functions).into_iter().partition(keep);
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.functions).into_iter().partition(keep);
         self.functions = kept;
-        for function in Vec::<super::Function>::from(gone) {
+        for function in gone {
             // A body captures nothing, so nothing outside it can die with it.
             self.clear_graph(function.body, &mut Vec::new());
         }
