@@ -113,7 +113,8 @@ impl Planned {
     /// Brings the model to its final form. Weights are still to be computed.
     pub fn lower(&mut self, ctx: &Ctx) -> Result<(), Error> {
         insert::quantize(&mut self.model, &self.plan);
-        let mut formats: Vec<&'static Format> = self.plan.sites.iter().map(|it| it.format).collect();
+        let mut formats: Vec<&'static Format> =
+            self.plan.sites.iter().map(|it| it.format).collect();
         formats.sort_by_key(|it| it.name);
         formats.dedup_by_key(|it| it.name);
         format::lower(&mut self.model, &formats)?;
@@ -182,8 +183,7 @@ pub fn dry_run(job: &Job, output: &Path, save: &SaveOptions, ctx: &Ctx) -> Resul
     let mut planned = plan(job, ctx)?;
     planned.lower(ctx)?;
     mark(&mut planned.model, &job.recipe);
-    let (model, data) =
-        onnx::layout_sizes(&planned.model, output, save, Some(&planned.files))?;
+    let (model, data) = onnx::layout_sizes(&planned.model, output, save, Some(&planned.files))?;
     Ok(planned.outcome(job, None, model + data))
 }
 
@@ -214,7 +214,8 @@ pub struct Validate<'a> {
 /// Runs both models in ONNX Runtime on the same data.
 pub fn validate(job: &Validate, ctx: &Ctx) -> Result<Validation, Error> {
     // ONNX Runtime sees only what our own reader accepts.
-    let sizes = [job.reference, job.candidate].map(|it| Ok(onnx::open(it, &job.open)?.files.size()));
+    let sizes =
+        [job.reference, job.candidate].map(|it| Ok(onnx::open(it, &job.open)?.files.size()));
     let [reference_bytes, candidate_bytes] = sizes.map(|it: Result<u64, Error>| it);
     let size = Size::new(reference_bytes?, candidate_bytes?);
     let library = engine::ensure(&job.runtime)?;
@@ -352,4 +353,3 @@ impl Fault for Error {
         self.fault()?.hint()
     }
 }
-

@@ -7,12 +7,7 @@ use std::{
 };
 
 use super::DataError;
-use crate::{
-    engine::IoInfo,
-    onnx,
-    tensor::Tensor,
-    untrusted::Untrusted,
-};
+use crate::{engine::IoInfo, onnx, tensor::Tensor, untrusted::Untrusted};
 
 /// Folders of the sets in `folder`, by number; `folder` may be a set itself.
 pub fn sets(folder: &Path) -> Result<Vec<PathBuf>, DataError> {

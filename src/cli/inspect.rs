@@ -159,7 +159,8 @@ fn as_json(m: &Model, census: &Census) -> serde_json::Value {
             })
         })
         .collect();
-    let opsets: BTreeMap<&str, i64> = m.opsets.iter().map(|(it, version)| (&**it, *version)).collect();
+    let opsets: BTreeMap<&str, i64> =
+        m.opsets.iter().map(|(it, version)| (&**it, *version)).collect();
     json!({
         "schema": "onnxq.inspect/1",
         "census": census,

@@ -1,6 +1,9 @@
 //! `onnxq pass`: named passes and rules, one after the other.
 
-use std::{path::PathBuf, sync::{Mutex, PoisonError}};
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
 use super::{Failure, Ui, shared::InputArgs};
 use crate::{
@@ -54,7 +57,12 @@ impl Args {
             ..ui.ctx()
         };
         let steps = pipeline::rewrite(&mut loaded.model, names, &ctx)?;
-        let lines: String = trace.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|it| format!("# {}\n", escape(it))).collect();
+        let lines: String = trace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|it| format!("# {}\n", escape(it)))
+            .collect();
         let Some(output) = &self.output else {
             let text = crate::text::print(&loaded.model);
             ui.print(&(lines + &text))?;

@@ -3,10 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Failure, Ui};
-use crate::{
-    engine,
-    untrusted::escape,
-};
+use crate::{engine, untrusted::escape};
 
 /// Install ONNX Runtime, or say which one is used
 #[derive(Debug, clap::Args)]

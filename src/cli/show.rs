@@ -164,18 +164,23 @@ fn metrics_table(name: &str, it: &OutputMetrics) -> String {
     };
     row("KL (nats)", it.kl.as_ref().map(summary));
     row("top-1 agreement", it.top1.map(|it| format!("{:.2} %", it * 100.0)));
-    row("perplexity", it.perplexity.as_ref().and_then(|it| {
-        Some(format!("{} → {}", number(it.reference?), number(it.candidate?)))
-    }));
+    row(
+        "perplexity",
+        it.perplexity
+            .as_ref()
+            .and_then(|it| Some(format!("{} → {}", number(it.reference?), number(it.candidate?)))),
+    );
     row("cosine", it.cosine.as_ref().map(summary));
     row("pooled cosine", it.pooled_cosine.as_ref().map(summary));
     row("SQNR", it.sqnr_db.map(|it| format!("{it:.2} dB")));
     row("max |Δ|", it.max_abs.map(number));
     row("equal", it.equal.map(|it| format!("{:.2} %", it * 100.0)));
     let nonfinite = (it.nonfinite.reference, it.nonfinite.candidate);
-    row("NaN or Inf", (nonfinite != (0, 0)).then(|| {
-        format!("{} in the original, {} in the quantized", nonfinite.0, nonfinite.1)
-    }));
+    row(
+        "NaN or Inf",
+        (nonfinite != (0, 0))
+            .then(|| format!("{} in the original, {} in the quantized", nonfinite.0, nonfinite.1)),
+    );
     table.to_string()
 }
 
@@ -207,8 +212,9 @@ mod tests {
 
     #[test]
     fn numbers_have_four_digits() {
-        assert_eq!([0.0, 0.99612, 45.4321, 1234.5, 1.5e-7].map(number), [
-            "0", "0.9961", "45.43", "1234", "1.500e-7"
-        ]);
+        assert_eq!(
+            [0.0, 0.99612, 45.4321, 1234.5, 1.5e-7].map(number),
+            ["0", "0.9961", "45.43", "1234", "1.500e-7"]
+        );
     }
 }

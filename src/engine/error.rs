@@ -41,6 +41,8 @@ pub enum EngineError {
     InputType { name: String, expected: TensorType, actual: DType },
     #[error("input `{}` takes {}, not shape {actual:?}", Untrusted(.name), Untrusted(&.expected.to_string()))]
     InputShape { name: String, expected: TensorType, actual: Vec<usize> },
+    #[error("the reference evaluator failed")]
+    Eval(#[from] crate::eval::EvalError),
 }
 
 impl Fault for EngineError {
@@ -48,6 +50,7 @@ impl Fault for EngineError {
         match self {
             EngineError::NotFound(not_found) => not_found.code(),
             EngineError::Install(error) => error.code(),
+            EngineError::Eval(error) => error.code(),
             EngineError::Load { .. } | EngineError::OtherLibrary { .. } | EngineError::Disabled => {
                 "E801"
             }

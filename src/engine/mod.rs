@@ -2,6 +2,7 @@
 
 mod doctor;
 mod error;
+pub mod eval;
 #[cfg(feature = "install")]
 mod fetch;
 mod install;

@@ -1,3 +1,5 @@
+//! Laws and examples of type inference.
+
 use proptest::prelude::*;
 
 use super::{OPS, Report, run};

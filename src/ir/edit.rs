@@ -345,8 +345,8 @@ impl Model {
 
     /// Removes the functions that `keep` does not want, which nothing may call.
     pub(crate) fn retain_functions(&mut self, keep: impl Fn(&super::Function) -> bool) {
-        let (kept, gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.functions).into_iter().partition(keep);
+        let all = std::mem::take(&mut self.functions);
+        let (kept, gone): (Vec<super::Function>, Vec<_>) = all.into_iter().partition(keep);
         self.functions = kept;
         for function in gone {
             // A body captures nothing, so nothing outside it can die with it.

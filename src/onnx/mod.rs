@@ -5,6 +5,7 @@ mod external;
 mod files;
 mod graph_in;
 mod limits;
+#[allow(clippy::enum_variant_names)]
 #[rustfmt::skip]
 mod proto;
 mod read;

@@ -388,7 +388,10 @@ mod tests {
             error.replace(path.to_str().unwrap(), "x.yaml")
         };
         assert_eq!(check("target: avx22"), "x.yaml:3:9: unknown target `avx22`");
-        assert_eq!(check("gates: [{metric: kl}]"), "x.yaml:3:9: a gate needs `min` or `max`");
+        assert_eq!(
+            check("gates: [{metric: kl}]"),
+            "x.yaml:3:9: gate on `kl` needs one limit, `min` or `max`"
+        );
         let regex = check("quantize: [{names: [a, 're:(']}]");
         assert!(regex.starts_with("x.yaml:3:24: `re:(` is not a regular expression"), "{regex}");
         fs::write(&path, "onnxq: 2\nname: x\n").unwrap();

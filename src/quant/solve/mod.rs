@@ -57,8 +57,11 @@ mod laws {
 
     fn weight() -> impl Strategy<Value = Array2<f32>> {
         (1usize..5, 1usize..70).prop_flat_map(|(n, k)| {
-            prop::collection::vec(prop_oneof![8 => -2f32..2.0, 1 => Just(0.0), 1 => -1e3f32..1e3], n * k)
-                .prop_map(move |it| Array2::from_shape_vec((n, k), it).expect("n times k values"))
+            prop::collection::vec(
+                prop_oneof![8 => -2f32..2.0, 1 => Just(0.0), 1 => -1e3f32..1e3],
+                n * k,
+            )
+            .prop_map(move |it| Array2::from_shape_vec((n, k), it).expect("n times k values"))
         })
     }
 
@@ -71,8 +74,12 @@ mod laws {
             Granularity::Block(32),
         ]);
         let range = prop::sample::select(vec![Range::Full, Range::Narrow, Range::Reduced]);
-        (bits, zeros, granularity, range)
-            .prop_map(|(bits, zeros, granularity, range)| Scheme { bits, zeros, granularity, range })
+        (bits, zeros, granularity, range).prop_map(|(bits, zeros, granularity, range)| Scheme {
+            bits,
+            zeros,
+            granularity,
+            range,
+        })
     }
 
     proptest! {

@@ -82,15 +82,16 @@ fn grid(values: &[f32], scheme: &Scheme, stored: DType) -> Grid {
     finish(grid, low, scheme, stored)
 }
 
-/// Rounds the scale to its stored type before anything is divided by it.
+/// Places zero, by the exact scale, and rounds the scale to its stored type before anything is
+/// divided by it.
 fn finish(mut grid: Grid, low: f32, scheme: &Scheme, stored: DType) -> Grid {
-    if stored == DType::F16 {
-        grid.scale = f16::from_f32(grid.scale).to_f32();
-    }
     if scheme.zeros == Zeros::Asymmetric && grid.scale != 0.0 {
         // Half away from zero, and clamped: a block that does not reach zero still holds it.
         let zero = (-low.min(0.0) / grid.scale).round();
         grid.zero = zero.clamp(grid.low, grid.high);
+    }
+    if stored == DType::F16 {
+        grid.scale = f16::from_f32(grid.scale).to_f32();
     }
     grid
 }
@@ -155,9 +156,8 @@ mod tests {
     fn the_bytes_are_those_of_matmul_nbits_quantizer() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/golden/matmul_nbits.npz");
         let mut golden = Npz::open(&path).unwrap();
-        let mut array = |name: &str| -> Option<Tensor> {
-            Some(golden.array(name).unwrap()?.whole().unwrap())
-        };
+        let mut array =
+            |name: &str| -> Option<Tensor> { Some(golden.array(name).unwrap()?.whole().unwrap()) };
         for weight in ["normal", "ragged", "odd_blocks", "half", "odd"] {
             for (bits, block) in [(4, 32), (4, 128), (8, 32), (8, 128)] {
                 for zeros in [Zeros::Symmetric, Zeros::Asymmetric] {
