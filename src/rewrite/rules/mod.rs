@@ -5,6 +5,7 @@ mod expand_to_constant;
 mod fold_batchnorm;
 mod gemm_to_matmul;
 mod identity_of_constant;
+mod remove_cast;
 mod remove_dropout;
 mod remove_identity;
 mod reshape_to_constant;
@@ -25,6 +26,7 @@ pub const RULES: &[&Rule] = &[
     &fold_batchnorm::FOLD_BATCHNORM,
     &gemm_to_matmul::GEMM_TO_MATMUL,
     &identity_of_constant::IDENTITY_OF_CONSTANT,
+    &remove_cast::REMOVE_CAST,
     &remove_dropout::REMOVE_DROPOUT,
     &remove_identity::REMOVE_IDENTITY,
     &reshape_to_constant::RESHAPE_TO_CONSTANT,
@@ -49,10 +51,15 @@ fn bypass(m: &Model, node: NodeId, value: ValueId) -> Result<Patch, NoMatch> {
 }
 
 /// Whoever uses the output of `node` uses a new constant instead.
-fn bypass_by_constant(m: &Model, node: NodeId, tensor: Tensor) -> Result<Patch, NoMatch> {
+fn bypass_by_constant(
+    m: &Model,
+    node: NodeId,
+    name: &str,
+    tensor: Tensor,
+) -> Result<Patch, NoMatch> {
     let output = m.node(node).output();
     let mut patch = Patch::before(node);
-    let constant = patch.constant(&m.value(output).name, tensor);
+    let constant = patch.constant(name, tensor);
     if !m.is_output(output) {
         return Ok(patch.replace(output, constant));
     }
