@@ -10,7 +10,7 @@ use crate::{
     ir::{Model, ValueId},
     onnx,
     pipeline::Census,
-    report::bytes,
+    report::{bytes, grouped},
     untrusted::{Untrusted, escape},
 };
 
@@ -82,8 +82,8 @@ fn summary(m: &Model, census: &Census) -> String {
         m.ir_version,
         opsets.join(", "),
         escape(&format!("{} {}", m.producer_name, m.producer_version)),
-        census.nodes,
-        census.initializers,
+        grouped(census.nodes as u64),
+        grouped(census.initializers as u64),
     );
     out += &io(m);
     out.push('\n');
@@ -124,7 +124,7 @@ fn types(m: &Model) -> String {
     }
     let mut table = Table::new(["constants", "tensors", "bytes"]).right(&[1, 2]);
     for (name, (count, size)) in totals {
-        table.row([name, &count.to_string(), &size.to_string()]);
+        table.row([name, &count.to_string(), &grouped(size)]);
     }
     table.to_string()
 }
@@ -134,7 +134,7 @@ fn weights(m: &Model) -> String {
     for (value, tensor) in m.constants() {
         let name = Untrusted(&m.value(value).name).to_string();
         let ty = format!("{tensor:?}");
-        table.row([&name, &ty, &tensor.nbytes().to_string()]);
+        table.row([&name, &ty, &grouped(tensor.nbytes() as u64)]);
     }
     table.to_string()
 }

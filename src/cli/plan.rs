@@ -11,6 +11,7 @@ use crate::{
     codes::EXIT_NOTHING,
     onnx::SaveOptions,
     pipeline::{self, Job},
+    text,
 };
 
 /// Say what a recipe would do to each node, why, and how large the result would be
@@ -20,6 +21,9 @@ pub struct Args {
     pub model: PathBuf,
     #[command(flatten)]
     pub recipe: RecipeArgs,
+    /// Print the model as it would be written, in the ONNX text syntax
+    #[arg(long)]
+    pub text: bool,
     #[command(flatten)]
     pub input: InputArgs,
 }
@@ -33,11 +37,15 @@ impl Args {
             skip_nonfinite: false,
         };
         let output = self.model.with_extension("q.onnx");
-        let outcome = pipeline::dry_run(&job, &output, &SaveOptions::default(), &ui.ctx())?;
-        if ui.global.json {
-            ui.print_json(&outcome)?;
-        } else {
-            ui.print(&(show::plan(&outcome.nodes) + &show::outcome(&outcome, None)))?;
+        let mut planned = pipeline::plan(&job, &ui.ctx())?;
+        planned.lower(&ui.ctx())?;
+        // Before the recipe's name and our version are added, which are no part of the plan.
+        let text = self.text.then(|| text::print(&planned.model));
+        let outcome = planned.dry_run(&job, &output, &SaveOptions::default())?;
+        match text {
+            Some(text) => ui.print(&(show::comment(&show::plan(&outcome.nodes)) + &text))?,
+            None if ui.global.json => ui.print_json(&outcome)?,
+            None => ui.print(&(show::plan(&outcome.nodes) + &show::planned(&outcome)))?,
         }
         Ok(if outcome.quantized_nodes == 0 { EXIT_NOTHING } else { 0 })
     }

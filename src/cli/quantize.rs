@@ -57,6 +57,7 @@ impl Args {
             skip_nonfinite: self.nonfinite == Nonfinite::Skip,
         };
         let save = self.external_data.save(self.force);
+        ui.note(&format!("onnxq {} · recipe {}", env!("CARGO_PKG_VERSION"), job.recipe.name));
         if self.dry_run {
             let output = self.output.clone().unwrap_or_else(|| self.model.with_extension("q.onnx"));
             let outcome = pipeline::dry_run(&job, &output, &save, &ui.ctx())?;
@@ -66,7 +67,15 @@ impl Args {
         let data = self.validation_data()?;
         let outcome = pipeline::quantize(&job, output, &save, self.allow_noop, &ui.ctx())?;
         let (Some(data), Some(_)) = (data, &outcome.output) else {
-            return report(ui, &outcome, None, self.allow_noop);
+            let code = report(ui, &outcome, None, self.allow_noop)?;
+            if code == 0 {
+                ui.note(&format!(
+                    "next: onnxq validate {} {} --data …",
+                    self.model.display(),
+                    output.display()
+                ));
+            }
+            return Ok(code);
         };
         let validate = Validate {
             reference: &self.model,

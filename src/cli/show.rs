@@ -4,48 +4,62 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use super::Table;
 use crate::{
-    pipeline::{Census, Outcome, Validation},
+    pipeline::{Outcome, Validation},
     quant::plan::PlanRow,
-    report::{Latency, OutputMetrics, bytes},
-    untrusted::escape,
+    report::{GateResult, Latency, OutputMetrics, Perplexity, bytes, grouped, metrics::Summary},
+    untrusted::{Untrusted, escape},
 };
 
-/// The summary of `quantize` and `plan`.
+/// The summary of `quantize`.
 pub fn outcome(it: &Outcome, validation: Option<&Validation>) -> String {
-    let mut out = String::from("\n");
-    out += &ops(&it.before, &it.after);
-    out.push('\n');
-    out += &sizes(it, validation);
-    out.push('\n');
-    out += &kept(&it.nodes);
-    if let Some(validation) = validation {
-        out.push('\n');
-        out += &self::validation(validation);
+    if it.quantized_nodes == 0 {
+        return format!("\n{}\n{}", kept(&it.nodes), last_line(it, None));
     }
-    out.push('\n');
-    out += &last_line(it);
-    out
+    let mut out = format!("\n{}\n", ops(it));
+    match validation {
+        Some(validation) => out += &self::validation(validation),
+        None => out += &sizes(it.before.bytes, it.after.bytes, &[]),
+    }
+    out + "\n" + &kept(&it.nodes) + "\n" + &last_line(it, validation)
+}
+
+/// What follows the rows of `plan`, which say already what stays in float.
+pub fn planned(it: &Outcome) -> String {
+    format!("\n{}\n{}", sizes(it.before.bytes, it.after.bytes, &[]), last_line(it, None))
 }
 
 /// The figures of `validate`.
 pub fn validation(it: &Validation) -> String {
-    let mut out = String::new();
+    let size = it.comparison.size.as_ref().map_or((0, 0), |it| (it.reference, it.candidate));
+    let mut out = sizes(size.0, size.1, &it.comparison.latency);
     for (name, metrics) in &it.comparison.outputs {
+        out.push('\n');
         out += &metrics_table(name, metrics);
     }
-    if !it.comparison.latency.is_empty() {
+    if !it.gates.is_empty() {
         out.push('\n');
-        out += &latency(&it.comparison.latency);
-    }
-    for gate in &it.gates {
-        let word = if gate.pass { "ok  " } else { "FAIL" };
-        let measured = gate.measured.map_or("nothing measured".into(), number);
-        let _ = writeln!(out, "{word} gate {} (measured {measured})", escape(&gate.gate));
-        if let Some(reason) = &gate.reason {
-            let _ = writeln!(out, "     {}", escape(reason));
-        }
+        out += &gates(&it.gates);
     }
     out
+}
+
+fn gates(list: &[GateResult]) -> String {
+    let mut table = Table::new(["gate", "measured", ""]).right(&[1]);
+    for it in list {
+        let measured = it.measured.map_or("-".into(), number);
+        let verdict = match (&it.reason, it.pass) {
+            (_, true) => "ok".to_owned(),
+            (Some(reason), false) => format!("FAILED: {reason}"),
+            (None, false) => "FAILED".to_owned(),
+        };
+        table.row([&it.gate, &measured, &verdict]);
+    }
+    table.to_string()
+}
+
+/// Text as comments of the ONNX text syntax.
+pub fn comment(text: &str) -> String {
+    text.lines().map(|it| format!("# {it}\n")).collect()
 }
 
 /// One line per node, for `plan`.
@@ -71,28 +85,42 @@ fn activation(row: &PlanRow) -> &'static str {
     }
 }
 
-/// Operators whose number changed.
-fn ops(before: &Census, after: &Census) -> String {
+/// How often operators occur: those with weights and new ones; the others in one line.
+fn ops(it: &Outcome) -> String {
     let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    before.ops.iter().for_each(|(op, n)| counts.entry(op).or_default().0 = *n);
-    after.ops.iter().for_each(|(op, n)| counts.entry(op).or_default().1 = *n);
+    it.before.ops.iter().for_each(|(op, n)| counts.entry(op).or_default().0 = *n);
+    it.after.ops.iter().for_each(|(op, n)| counts.entry(op).or_default().1 = *n);
+    let has_weights = |op: &str| it.nodes.iter().any(|it| it.op == op);
     let mut table = Table::new(["operator", "before", "after"]).right(&[1, 2]);
-    for (op, (old, new)) in counts.iter().filter(|(_, (old, new))| old != new) {
-        table.row([op, &old.to_string(), &new.to_string()]);
+    let mut row = |name: &str, (before, after): (usize, usize)| {
+        table.row([name, &grouped(before as u64), &grouped(after as u64)]);
+    };
+    let mut others = (0, 0);
+    for (op, (before, after)) in counts {
+        if has_weights(op) || before == 0 {
+            row(op, (before, after));
+        } else {
+            others = (others.0 + before, others.1 + after);
+        }
     }
-    table.row(["all nodes", &before.nodes.to_string(), &after.nodes.to_string()]);
+    row("others", others);
+    row("all nodes", (it.before.nodes, it.after.nodes));
     table.to_string()
 }
 
-fn sizes(it: &Outcome, validation: Option<&Validation>) -> String {
+fn sizes(before: u64, after: u64, latency: &[Latency]) -> String {
     let mut table = Table::new(["", "original", "quantized", "ratio"]).right(&[1, 2, 3]);
-    let ratio = it.after.bytes as f64 / it.before.bytes.max(1) as f64;
-    table.row(["size", &bytes(it.before.bytes), &bytes(it.after.bytes), &format!("×{ratio:.2}")]);
-    for latency in validation.iter().flat_map(|it| &it.comparison.latency) {
+    // A model of text has no size to compare with.
+    let (original, ratio) = match before {
+        0 => ("-".to_owned(), "-".to_owned()),
+        _ => (bytes(before), format!("×{:.2}", after as f64 / before as f64)),
+    };
+    table.row(["size", &original, &bytes(after), &ratio]);
+    for it in latency {
         let ms = |it: Option<f64>| it.map_or("-".into(), |it| format!("{it:.2} ms"));
-        let ratio = latency.ratio.map_or("-".into(), |it| format!("×{it:.2}"));
-        let name = format!("run {}", latency.input);
-        table.row([&name, &ms(latency.reference_ms), &ms(latency.candidate_ms), &ratio]);
+        let ratio = it.ratio.map_or("-".into(), |it| format!("×{it:.2}"));
+        let name = format!("time of {}", it.input);
+        table.row([&name, &ms(it.reference_ms), &ms(it.candidate_ms), &ratio]);
     }
     table.to_string()
 }
@@ -112,32 +140,34 @@ fn kept(rows: &[PlanRow]) -> String {
     let mut out = format!("kept in float ({total} of {} nodes), and why:\n", rows.len());
     for ((reason, op), list) in reasons {
         let _ = writeln!(out, "  {:>4} × {}: {}", list.len(), escape(op), escape(reason));
-        let names: Vec<String> = list.iter().take(3).map(|it| escape_name(&it.node)).collect();
-        let more = if list.len() > 3 { ", …" } else { "" };
-        let _ = writeln!(out, "         {}{more}", names.join(", "));
+        let more = match list.len() - 1 {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        let _ = writeln!(out, "         {}{more}", Untrusted(&list[0].node));
     }
     out
 }
 
-fn escape_name(name: &str) -> String {
-    crate::untrusted::Untrusted(name).to_string()
-}
-
-fn last_line(it: &Outcome) -> String {
+fn last_line(it: &Outcome, validation: Option<&Validation>) -> String {
+    let path = it.output.as_ref().map(|it| escape(&it.display().to_string()));
     if it.quantized_nodes == 0 {
-        return "no-op: nothing was quantized, nothing was written (exit 6)\n".into();
+        return match path {
+            Some(path) => format!("ok  {path}  nothing was quantized\n"),
+            None => "no-op: nothing to quantize, and nothing was written\n".to_owned(),
+        };
     }
     let share = format!("{:.1} % of weight bytes", it.quantized_weights * 100.0);
-    match &it.output {
-        Some(path) => format!(
-            "ok  {}  {} nodes, {share} quantized\n",
-            escape(&path.display().to_string()),
-            it.quantized_nodes
-        ),
-        None => format!(
-            "dry run: would write {} bytes; {} nodes, {share} quantized\n",
-            it.after.bytes, it.quantized_nodes
-        ),
+    let s = if it.quantized_nodes == 1 { "" } else { "s" };
+    let what = format!("{} node{s}, {share} quantized", grouped(it.quantized_nodes as u64));
+    let failed = validation.map_or(0, |it| it.gates.iter().filter(|it| !it.pass).count());
+    match path {
+        Some(path) if failed > 0 => {
+            let s = if failed == 1 { "" } else { "s" };
+            format!("FAILED: {failed} gate{s}; {path} was written all the same\n")
+        }
+        Some(path) => format!("ok  {path}  {what}\n"),
+        None => format!("dry run: {} bytes would be written; {what}\n", grouped(it.after.bytes)),
     }
 }
 
@@ -149,32 +179,15 @@ fn metrics_table(name: &str, it: &OutputMetrics) -> String {
         }
     };
     row("samples", Some(it.samples.to_string()));
-    row("identical", it.exact.then(|| "yes".into()));
-    let summary = |it: &crate::report::metrics::Summary| {
-        let part = |name: &str, it: Option<f64>| it.map(|it| format!("{name} {}", number(it)));
-        let parts = [
-            part("mean", it.mean),
-            part("median", it.median),
-            part("p1", it.p1),
-            part("p99", it.p99),
-            part("min", it.min),
-            part("max", it.max),
-        ];
-        parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
-    };
-    row("KL (nats)", it.kl.as_ref().map(summary));
-    row("top-1 agreement", it.top1.map(|it| format!("{:.2} %", it * 100.0)));
-    row(
-        "perplexity",
-        it.perplexity
-            .as_ref()
-            .and_then(|it| Some(format!("{} → {}", number(it.reference?), number(it.candidate?)))),
-    );
-    row("cosine", it.cosine.as_ref().map(summary));
-    row("pooled cosine", it.pooled_cosine.as_ref().map(summary));
+    row("identical", it.exact.then(|| "yes, bit for bit".into()));
+    row("KL (nats)", it.kl.as_ref().map(highest));
+    row("top-1 agreement", it.top1.map(percent));
+    row("perplexity", it.perplexity.as_ref().and_then(perplexity));
+    row("cosine", it.cosine.as_ref().map(lowest));
+    row("pooled cosine", it.pooled_cosine.as_ref().map(lowest));
     row("SQNR", it.sqnr_db.map(|it| format!("{it:.2} dB")));
     row("max |Δ|", it.max_abs.map(number));
-    row("equal", it.equal.map(|it| format!("{:.2} %", it * 100.0)));
+    row("equal", it.equal.map(percent));
     let nonfinite = (it.nonfinite.reference, it.nonfinite.candidate);
     row(
         "NaN or Inf",
@@ -184,14 +197,29 @@ fn metrics_table(name: &str, it: &OutputMetrics) -> String {
     table.to_string()
 }
 
-fn latency(list: &[Latency]) -> String {
-    let mut table = Table::new(["run", "original", "quantized", "speedup"]).right(&[1, 2, 3]);
-    for it in list {
-        let ms = |it: Option<f64>| it.map_or("-".into(), |it| format!("{it:.2} ms"));
-        let speedup = it.speedup.map_or("-".into(), |it| format!("×{it:.2}"));
-        table.row([&it.input, &ms(it.reference_ms), &ms(it.candidate_ms), &speedup]);
-    }
-    table.to_string()
+/// Of a distance: the mean and the bad end.
+fn highest(it: &Summary) -> String {
+    parts(&[("mean", it.mean), ("median", it.median), ("p99", it.p99), ("max", it.max)])
+}
+
+/// Of a likeness: the mean and the bad end.
+fn lowest(it: &Summary) -> String {
+    parts(&[("mean", it.mean), ("median", it.median), ("p1", it.p1), ("min", it.min)])
+}
+
+fn parts(list: &[(&str, Option<f64>)]) -> String {
+    let part = |(name, value): &(&str, Option<f64>)| Some(format!("{name} {}", number((*value)?)));
+    list.iter().filter_map(part).collect::<Vec<_>>().join(" · ")
+}
+
+fn percent(it: f64) -> String {
+    format!("{:.2} %", it * 100.0)
+}
+
+fn perplexity(it: &Perplexity) -> Option<String> {
+    let (reference, candidate) = (it.reference?, it.candidate?);
+    let ratio = candidate / reference;
+    Some(format!("{} → {} (×{ratio:.4})", number(reference), number(candidate)))
 }
 
 /// Four significant digits.

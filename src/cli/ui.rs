@@ -170,7 +170,7 @@ impl Progress for Ui {
         if !self.global.quiet {
             let time = seconds(task.began.elapsed());
             let time = self.paint(Style::Dim, &format!("{time:>8}"));
-            self.line(&format!("  {:<10} {:<60} {time}", escape(&task.name), escape(summary)));
+            self.line(&format!("  {:<10} {:<66} {time}", escape(&task.name), escape(summary)));
         }
     }
 

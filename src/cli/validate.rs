@@ -11,7 +11,6 @@ use super::{
 use crate::{
     codes::EXIT_GATE,
     pipeline::{self, Validate},
-    report::bytes,
 };
 
 /// Compare a quantized model with its original on data; exit with 1 if a gate fails
@@ -49,11 +48,7 @@ impl Args {
         if ui.global.json {
             ui.print_json(&validation)?;
         } else {
-            let size = validation.comparison.size;
-            let sizes = size.map_or(String::new(), |it| {
-                format!("size {} → {}\n\n", bytes(it.reference), bytes(it.candidate))
-            });
-            ui.print(&(sizes + &show::validation(&validation)))?;
+            ui.print(&show::validation(&validation))?;
         }
         Ok(if validation.pass { 0 } else { EXIT_GATE })
     }

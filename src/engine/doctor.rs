@@ -113,18 +113,16 @@ fn verdict(probe: Option<Probe>, cpu: &Cpu) -> Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Verdict::Vnni => "int8 kernels: exact (VNNI, proved)",
-            Verdict::DotProduct => "int8 kernels: exact (dot product)",
-            Verdict::ExactSlow => "int8 kernels: exact, but slow (no AVX2)",
-            Verdict::ExactUnexplained => {
-                "int8 kernels: exact, though the CPU reports no int8 dot product"
-            }
-            Verdict::Saturates => "int8 kernels: saturate (no VNNI); 8-bit weights lose accuracy",
+            Verdict::Vnni => "exact (VNNI, proved)",
+            Verdict::DotProduct => "exact (dot product)",
+            Verdict::ExactSlow => "exact, but slow (no AVX2)",
+            Verdict::ExactUnexplained => "exact, though the CPU reports no int8 dot product",
+            Verdict::Saturates => "saturate (no VNNI); 8-bit weights lose accuracy",
             Verdict::SaturatesDespiteVnni => {
-                "int8 kernels: saturate although the CPU has VNNI; this library does not use it"
+                "saturate although the CPU has VNNI; this library does not use it"
             }
-            Verdict::Wrong => "int8 kernels: wrong sums; the library or the CPU is broken",
-            Verdict::Unknown => "int8 kernels: not probed",
+            Verdict::Wrong => "wrong sums; the library or the CPU is broken",
+            Verdict::Unknown => "not probed",
         })
     }
 }

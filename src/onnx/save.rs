@@ -102,7 +102,7 @@ pub fn save(
     }
     persist(temp, path)?;
     saved.insert(0, (path.to_owned(), parts.total));
-    ctx.progress.done("");
+    ctx.progress.done(&path.display().to_string());
     Ok(Saved { files: saved })
 }
 

@@ -188,9 +188,10 @@ fn normalize_rows(m: &mut Model, node: NodeId, x: ValueId, stem: &str) -> (Value
     } else {
         patch.node(&name("row_max"), "ReduceMax", [abs], keep.with("axes", vec![-1i64]))
     };
-    // A row of zeros is divided by something.
+    // A row of zeros is divided by something. Max broadcasts from opset 8 on.
     let tiny = patch.constant("tiny", Tensor::scalar(1e-9));
-    let rows = patch.node(&name("rows"), "Max", [max, tiny], Attrs::default());
+    let at_least = if m.opset("") >= 8 { "Max" } else { "Add" };
+    let rows = patch.node(&name("rows"), at_least, [max, tiny], Attrs::default());
     // One division per row instead of one per element.
     let inverse = patch.node(&name("inverse"), "Reciprocal", [rows], Attrs::default());
     let x = patch.node(&name("normalized"), "Mul", [x.into(), inverse], Attrs::default());

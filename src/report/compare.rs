@@ -135,7 +135,7 @@ pub fn compare(
         Some(batch) => latency::measure(reference, candidate, &batch, options)?,
         None => Vec::new(),
     };
-    ctx.progress.done(&format!("compared on {samples} samples"));
+    ctx.progress.done(&format!("{samples} samples"));
     let outputs = outputs.into_iter().map(|(name, it)| (name, it.finish())).collect();
     Ok(Comparison { samples, size: None, outputs, latency })
 }

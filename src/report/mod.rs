@@ -17,6 +17,19 @@ pub use self::{
     latency::Latency,
 };
 
+/// `1,142,372`: counts as people read them.
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// `25.1 MiB`: sizes as people read them.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -120,6 +133,11 @@ impl Report {
 mod tests {
     use super::*;
     use crate::recipe::gate::Gate;
+
+    #[test]
+    fn digits_come_in_groups() {
+        assert_eq!([0, 999, 1000, 1_142_372].map(grouped), ["0", "999", "1,000", "1,142,372"]);
+    }
 
     #[test]
     fn json_leads_back_to_the_report() {

@@ -1,12 +1,12 @@
 //! `com.microsoft.GatherBlockQuantized`: an embedding table of 2, 4 or 8 bits in blocks.
 
-use super::{Format, MICROSOFT, attrs, blocked_scheme, quantized};
+use super::{Format, MICROSOFT, attrs, blocked_scheme, part, quantized};
 use crate::{
     ir::{Model, NoMatch, NodeId, Patch, Ref},
     no_match,
     quant::ops::Weight,
     rewrite::Rule,
-    tensor::{Packing, Part, Tensor},
+    tensor::{Packing, Part},
 };
 
 pub const GATHER_BLOCK_QUANTIZED: Format = Format {
@@ -37,14 +37,16 @@ fn apply(m: &Model, gather: NodeId) -> Result<Patch, NoMatch> {
     let output = m.node(gather).output();
 
     let mut patch = Patch::before(gather);
-    let part = |part| Tensor::packed(source.clone(), part, Packing::Gather);
     let stem = m.value(w.codes).name.trim_end_matches("_codes").to_owned();
+    let mut constant = |suffix: &str, it: Part| {
+        part(m, &mut patch, &format!("{stem}_{suffix}"), source, it, Packing::Gather)
+    };
     let inputs: [Ref; 4] = [
-        patch.constant(&format!("{stem}_rows"), part(Part::Codes)),
+        constant("rows", Part::Codes),
         indices.into(),
-        patch.constant(&format!("{stem}_scales"), part(Part::Scales)),
+        constant("scales", Part::Scales),
         // The default zero differs between element types and versions, so it is always stated.
-        patch.constant(&format!("{stem}_zeros"), part(Part::Zeros)),
+        constant("zeros", Part::Zeros),
     ];
     let attrs = attrs(&[
         ("bits", i64::from(shape.bits)),

@@ -1,10 +1,10 @@
 //! `com.microsoft.MatMulNBits`: float activations, weights of 2, 4 or 8 bits in blocks.
 
-use super::{Format, MICROSOFT, attrs, blocked_scheme, is_matmul, quantized};
+use super::{Format, MICROSOFT, attrs, blocked_scheme, is_matmul, part, quantized};
 use crate::{
     ir::{Model, NoMatch, NodeId, Patch, Ref},
     rewrite::Rule,
-    tensor::{Packing, Part, Tensor, Zeros},
+    tensor::{Packing, Part, Zeros},
 };
 
 pub const MATMUL_NBITS: Format = Format {
@@ -36,15 +36,14 @@ fn apply(m: &Model, matmul: NodeId) -> Result<Patch, NoMatch> {
     let output = m.node(matmul).output();
     // ONNX Runtime folds an Add of a bias behind it by itself.
     let mut patch = Patch::before(matmul);
-    let part = |part| Tensor::packed(source.clone(), part, Packing::NBits);
     let stem = m.value(w.codes).name.trim_end_matches("_codes").to_owned();
-    let mut inputs: Vec<Ref> = vec![
-        x.into(),
-        patch.constant(&format!("{stem}_nbits"), part(Part::Codes)),
-        patch.constant(&format!("{stem}_scales"), part(Part::Scales)),
-    ];
+    let mut constant = |suffix: &str, it: Part| {
+        part(m, &mut patch, &format!("{stem}_{suffix}"), source, it, Packing::NBits)
+    };
+    let mut inputs: Vec<Ref> =
+        vec![x.into(), constant("nbits", Part::Codes), constant("scales", Part::Scales)];
     if shape.zeros == Zeros::Asymmetric {
-        inputs.push(patch.constant(&format!("{stem}_zeros"), part(Part::Zeros)));
+        inputs.push(constant("zeros", Part::Zeros));
     }
     let attrs = attrs(&[
         ("K", shape.k as i64),
