@@ -63,20 +63,43 @@ impl Patch {
         inputs: impl IntoIterator<Item = Ref>,
         attrs: Attrs,
     ) -> Ref {
-        let inputs = inputs.into_iter().collect();
-        let (name, op) = (name.to_owned(), Op::new(op));
-        self.push(New::Node { outputs: vec![name.clone()], name, op, inputs, attrs })
+        self.named(name, name, op, inputs, attrs)
     }
 
-    /// A new node with an output for each of `outputs`.
-    pub fn node_with_outputs<const N: usize>(
+    /// A new node without a name of its own: a step that nobody selects or asks for.
+    pub fn step(
+        &mut self,
+        output: &str,
+        op: &str,
+        inputs: impl IntoIterator<Item = Ref>,
+        attrs: Attrs,
+    ) -> Ref {
+        self.named("", output, op, inputs, attrs)
+    }
+
+    /// A new node called `name`, with one output called `output`.
+    pub fn named(
+        &mut self,
+        name: &str,
+        output: &str,
+        op: &str,
+        inputs: impl IntoIterator<Item = Ref>,
+        attrs: Attrs,
+    ) -> Ref {
+        let inputs = inputs.into_iter().collect();
+        let (name, op, outputs) = (name.to_owned(), Op::new(op), vec![output.to_owned()]);
+        self.push(New::Node { name, op, inputs, attrs, outputs })
+    }
+
+    /// A new node without a name, with an output for each of `outputs`.
+    pub fn step_with_outputs<const N: usize>(
         &mut self,
         outputs: [&str; N],
         op: &str,
         inputs: impl IntoIterator<Item = Ref>,
         attrs: Attrs,
     ) -> [Ref; N] {
-        let name = outputs[0].to_owned();
+        let name = String::new();
         let inputs = inputs.into_iter().collect();
         let list = outputs.iter().map(|it| (*it).to_owned()).collect();
         let node = self.new.len();

@@ -58,15 +58,17 @@ impl Shared {
         };
         let x = self.activation(m, node, kind, half);
         let y = m.node(node).output();
-        let stem = m.value(y).name.to_string();
+        let stem = short(&m.value(y).name);
         let mut patch = Patch::before(node);
-        let mut out = patch.node(&stem, "MatMul", [x.x.into(), weight.into()], Attrs::default());
+        let name = m.node(node).name.to_string();
+        let inputs = [x.x.into(), weight.into()];
+        let mut out = patch.named(&name, &stem, "MatMul", inputs, Attrs::default());
         if let Some(rows) = x.rows {
             out =
-                patch.node(&format!("{stem}_scaled"), "Mul", [out, rows.into()], Attrs::default());
+                patch.step(&format!("{stem}_scaled"), "Mul", [out, rows.into()], Attrs::default());
         }
         if half {
-            out = patch.node(&format!("{stem}_half"), "Cast", [out], to(DType::F16));
+            out = patch.step(&format!("{stem}_half"), "Cast", [out], to(DType::F16));
         }
         patch.replace(y, out).apply(m);
     }
@@ -84,7 +86,7 @@ impl Shared {
         };
         let name = format!("{}_dq", m.value(it.site.weight).name);
         let mut patch = Patch::before(it.site.node);
-        let dq = patch.node(&name, "DequantizeLinear", parts.map(Ref::from), attrs);
+        let dq = patch.step(&name, "DequantizeLinear", parts.map(Ref::from), attrs);
         patch.apply(m).value(dq)
     }
 
@@ -141,7 +143,7 @@ impl Shared {
         if let Some(it) = self.activations.get(&key) {
             return *it;
         }
-        let stem = m.value(x).name.to_string();
+        let stem = short(&m.value(x).name);
         let x = if half { to_f32(m, node, x, &stem) } else { x };
         let (x, rows) = match kind {
             Activation::Tensor => (x, None),
@@ -158,7 +160,7 @@ impl Shared {
 
 fn to_f32(m: &mut Model, node: NodeId, x: ValueId, stem: &str) -> ValueId {
     let mut patch = Patch::before(node);
-    let x = patch.node(&format!("{stem}_float"), "Cast", [x.into()], to(DType::F32));
+    let x = patch.step(&format!("{stem}_float"), "Cast", [x.into()], to(DType::F32));
     patch.apply(m).value(x)
 }
 
@@ -166,13 +168,13 @@ fn to_f32(m: &mut Model, node: NodeId, x: ValueId, stem: &str) -> ValueId {
 fn quantize_dynamic(m: &mut Model, node: NodeId, x: ValueId, stem: &str) -> ValueId {
     let mut patch = Patch::before(node);
     let outputs = [format!("{stem}_u8"), format!("{stem}_scale"), format!("{stem}_zero")];
-    let [q, s, z] = patch.node_with_outputs(
+    let [q, s, z] = patch.step_with_outputs(
         [&outputs[0], &outputs[1], &outputs[2]],
         "DynamicQuantizeLinear",
         [x.into()],
         Attrs::default(),
     );
-    let dq = patch.node(&format!("{stem}_dq"), "DequantizeLinear", [q, s, z], Attrs::default());
+    let dq = patch.step(&format!("{stem}_dq"), "DequantizeLinear", [q, s, z], Attrs::default());
     patch.apply(m).value(dq)
 }
 
@@ -180,23 +182,30 @@ fn quantize_dynamic(m: &mut Model, node: NodeId, x: ValueId, stem: &str) -> Valu
 fn normalize_rows(m: &mut Model, node: NodeId, x: ValueId, stem: &str) -> (ValueId, ValueId) {
     let name = |suffix: &str| format!("{stem}_{suffix}");
     let mut patch = Patch::before(node);
-    let abs = patch.node(&name("abs"), "Abs", [x.into()], Attrs::default());
+    let abs = patch.step(&name("abs"), "Abs", [x.into()], Attrs::default());
     let keep = Attrs::default().with("keepdims", 1i64);
     let max = if m.opset("") >= 18 {
         let axes = patch.constant("last_axis", Tensor::from_i64(&[1], [-1]));
-        patch.node(&name("row_max"), "ReduceMax", [abs, axes], keep)
+        patch.step(&name("row_max"), "ReduceMax", [abs, axes], keep)
     } else {
-        patch.node(&name("row_max"), "ReduceMax", [abs], keep.with("axes", vec![-1i64]))
+        patch.step(&name("row_max"), "ReduceMax", [abs], keep.with("axes", vec![-1i64]))
     };
     // A row of zeros is divided by something. Max broadcasts from opset 8 on.
     let tiny = patch.constant("tiny", Tensor::scalar(1e-9));
     let at_least = if m.opset("") >= 8 { "Max" } else { "Add" };
-    let rows = patch.node(&name("rows"), at_least, [max, tiny], Attrs::default());
+    let rows = patch.step(&name("rows"), at_least, [max, tiny], Attrs::default());
     // One division per row instead of one per element.
-    let inverse = patch.node(&name("inverse"), "Reciprocal", [rows], Attrs::default());
-    let x = patch.node(&name("normalized"), "Mul", [x.into(), inverse], Attrs::default());
+    let inverse = patch.step(&name("inverse"), "Reciprocal", [rows], Attrs::default());
+    let x = patch.step(&name("normalized"), "Mul", [x.into(), inverse], Attrs::default());
     let made = patch.apply(m);
     (made.value(x), made.value(rows))
+}
+
+/// The last two parts of a path: names of steps are many, and their bytes add up.
+pub(super) fn short(name: &str) -> String {
+    let mut parts = name.trim_end_matches("_output_0").rsplit('/');
+    let (last, before) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    if before.is_empty() { last.to_owned() } else { format!("{before}_{last}") }
 }
 
 fn to(dtype: DType) -> Attrs {

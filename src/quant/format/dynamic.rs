@@ -8,6 +8,7 @@ use super::{Format, dynamic_activation, dynamic_scheme, is_matmul, quantized};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref},
     no_match,
+    quant::insert::short,
     rewrite::Rule,
     tensor::{DType, Packing},
 };
@@ -39,16 +40,17 @@ fn apply(m: &Model, matmul: NodeId) -> Result<Patch, NoMatch> {
     let [xq, xs, xz] = dynamic_activation(m, m.operand(matmul, 0)?)?;
     let w = quantized(m, m.operand(matmul, 1)?, Packing::PerChannel)?;
     let output = m.node(matmul).output();
-    let stem = m.value(output).name.to_string();
+    let stem = short(&m.value(output).name);
     let name = |suffix: &str| format!("{stem}_{suffix}");
 
     let mut patch = Patch::before(matmul);
     let inputs = [xq.into(), w.codes.into(), xz.into()];
-    let sum = patch.node(&name("int32"), "MatMulInteger", inputs, Attrs::default());
+    let own = &m.node(matmul).name;
+    let sum = patch.named(own, &name("int32"), "MatMulInteger", inputs, Attrs::default());
     let to = Attrs::default().with("to", i64::from(DType::F32.number()));
-    let sum = patch.node(&name("sum"), "Cast", [sum], to);
+    let sum = patch.step(&name("sum"), "Cast", [sum], to);
     let scales: [Ref; 2] = [xs.into(), w.scales.into()];
-    let scale = patch.node(&name("scale"), "Mul", scales, Attrs::default());
-    let y = patch.node(&stem, "Mul", [sum, scale], Attrs::default());
+    let scale = patch.step(&name("scale"), "Mul", scales, Attrs::default());
+    let y = patch.step(&stem, "Mul", [sum, scale], Attrs::default());
     Ok(patch.replace(output, y))
 }

@@ -36,12 +36,12 @@ fn apply(m: &Model, matmul: NodeId) -> Result<Patch, NoMatch> {
     let (output, bias) = with_bias(m, matmul);
 
     let mut patch = Patch::before(matmul);
-    let stem = m.value(output).name.to_string();
     let mut inputs: Vec<Ref> = vec![x.into(), w.codes.into(), w.scales.into()];
     if let Some(bias) = bias {
         inputs.extend([Ref::None, bias.into()]);
     }
-    let y = patch.node(&stem, "com.microsoft.DynamicQuantizeMatMul", inputs, Attrs::default());
+    let op = "com.microsoft.DynamicQuantizeMatMul";
+    let y = patch.named(&m.node(matmul).name, "y", op, inputs, Attrs::default());
     Ok(patch.replace(output, y))
 }
 

@@ -54,6 +54,7 @@ fn apply(m: &Model, gather: NodeId) -> Result<Patch, NoMatch> {
         ("gather_axis", 0),
         ("quantize_axis", 1),
     ]);
-    let y = patch.node(&m.value(output).name, "com.microsoft.GatherBlockQuantized", inputs, attrs);
+    let op = "com.microsoft.GatherBlockQuantized";
+    let y = patch.named(&m.node(gather).name, "y", op, inputs, attrs);
     Ok(patch.replace(output, y))
 }

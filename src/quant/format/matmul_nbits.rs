@@ -52,6 +52,7 @@ fn apply(m: &Model, matmul: NodeId) -> Result<Patch, NoMatch> {
         ("bits", i64::from(shape.bits)),
         ("block_size", shape.block as i64),
     ]);
-    let y = patch.node(&m.value(output).name, "com.microsoft.MatMulNBits", inputs, attrs);
+    let name = &m.node(matmul).name;
+    let y = patch.named(name, "y", "com.microsoft.MatMulNBits", inputs, attrs);
     Ok(patch.replace(output, y))
 }
