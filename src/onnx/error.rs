@@ -34,6 +34,8 @@ pub enum LoadError {
     NoOpset,
     #[error("opset {version} of domain `{}` is newer than {known}", Untrusted(domain))]
     Opset { domain: String, version: i64, known: i64 },
+    #[error("more than {limit} operator sets are imported in one place")]
+    Opsets { limit: usize },
     #[error("IR version {version} is newer than {known}")]
     IrVersion { version: i64, known: i64 },
     #[error("external data of `{}`: {problem}", Untrusted(tensor))]
@@ -42,6 +44,8 @@ pub enum LoadError {
     Tensor { tensor: String, problem: TensorProblem },
     #[error("input `{}` has dimension {dim}", Untrusted(value))]
     NegativeDim { value: String, dim: i64 },
+    #[error("the dimensions of `{}` multiply to more than memory can address", Untrusted(value))]
+    TypeOverflow { value: String },
     #[error("two values of graph `{}` are called `{}`", Untrusted(graph), Untrusted(name))]
     DuplicateValue { graph: String, name: String },
     #[error("two initializers of graph `{}` are called `{}`", Untrusted(graph), Untrusted(name))]
@@ -126,7 +130,7 @@ impl Fault for LoadError {
             LoadError::NotProtobuf { .. } | LoadError::Decode(_) => "E101",
             LoadError::Empty => "E102",
             LoadError::Depth { .. } => "E103",
-            LoadError::Budget { .. } => "E104",
+            LoadError::Budget { .. } | LoadError::Opsets { .. } => "E104",
             LoadError::FunctionCycle { .. } => "E105",
             LoadError::FunctionExpansion { .. } => "E106",
             LoadError::UnknownField { .. } => "E107",
@@ -137,6 +141,7 @@ impl Fault for LoadError {
             LoadError::External { problem, .. } => problem.code(),
             LoadError::Tensor { problem, .. } => problem.code(),
             LoadError::NegativeDim { .. } => "E301",
+            LoadError::TypeOverflow { .. } => "E302",
             LoadError::DuplicateValue { .. } | LoadError::DuplicateFunction { .. } => "E401",
             LoadError::DuplicateInitializer { .. } => "E402",
             LoadError::Cycle { .. } => "E404",
@@ -220,10 +225,24 @@ pub enum SaveError {
     InputData { path: PathBuf },
     #[error("the model has {bytes} bytes; a single file holds at most 2 GiB")]
     TooLarge { bytes: u64 },
+    #[error("weight `{}` holds {what} at [{row}, {column}]", Untrusted(weight))]
+    NonFinite { weight: String, what: &'static str, row: usize, column: usize },
     #[error("cannot compute tensor `{}`", Untrusted(name))]
     Tensor { name: String, source: TensorError },
     #[error("{} needs {needed} bytes, its disk has {available} free", path.display())]
     NoSpace { path: PathBuf, needed: u64, available: u64 },
+}
+
+impl SaveError {
+    /// Of a tensor that cannot be computed; it is called as in the output.
+    pub(super) fn of_tensor(name: &str, source: TensorError) -> SaveError {
+        match source {
+            TensorError::NonFinite { name: weight, what, row, column } => {
+                SaveError::NonFinite { weight, what, row, column }
+            }
+            source => SaveError::Tensor { name: name.to_owned(), source },
+        }
+    }
 }
 
 impl Fault for SaveError {
@@ -233,7 +252,7 @@ impl Fault for SaveError {
             SaveError::Exists { .. } => "E903",
             SaveError::InputData { .. } => "E904",
             SaveError::TooLarge { .. } => "E407",
-            SaveError::Tensor { source: TensorError::NonFinite { .. }, .. } => "E501",
+            SaveError::NonFinite { .. } => "E501",
             SaveError::Tensor { .. } => "E902",
         }
     }
@@ -243,7 +262,7 @@ impl Fault for SaveError {
             SaveError::Exists { .. } => "pass --force to replace it".into(),
             SaveError::InputData { .. } => "choose another output name".into(),
             SaveError::TooLarge { .. } => "let it use external data: --external-data auto".into(),
-            SaveError::Tensor { source: TensorError::NonFinite { .. }, .. } => {
+            SaveError::NonFinite { .. } => {
                 "fix the checkpoint, or pass --nonfinite skip to leave the tensor in float".into()
             }
             _ => return None,

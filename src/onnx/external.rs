@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::SaveError;
 use crate::{
     ctx::Ctx,
-    ir::{Def, Model, ValueId},
+    ir::{Def, GraphId, Model, ValueId},
     tensor::{Packing, Part, QMatrix, QSource, Tensor, TensorError},
 };
 
@@ -75,17 +75,23 @@ impl Layout {
     }
 }
 
-/// Initializers with bytes, of the main graph or of all graphs outside of functions.
+/// Initializers with bytes and a use, of the main graph or of all graphs outside of functions.
 pub(super) fn weights(model: &Model, main_only: bool) -> Vec<(ValueId, &Tensor)> {
     let graphs = if main_only { vec![model.main] } else { model.graphs() };
     let graphs = graphs.into_iter().filter(|it| model.in_main(*it));
     graphs
-        .flat_map(|it| &model.graph(it).constants)
-        .filter_map(|&value| match &model.value(value).def {
+        .flat_map(|it| used_constants(model, it))
+        .filter_map(|value| match &model.value(value).def {
             Def::Const(tensor) if tensor.string_values().is_none() => Some((value, tensor)),
             _ => None,
         })
         .collect()
+}
+
+/// The constants of a graph that are written: those with a use.
+pub(super) fn used_constants(model: &Model, graph: GraphId) -> impl Iterator<Item = ValueId> {
+    let constants = model.graph(graph).constants.iter().copied();
+    constants.filter(|it| !model.value(*it).uses.is_empty())
 }
 
 /// A tensor and the offset in a file where its bytes go.
@@ -227,7 +233,7 @@ impl Fill {
     pub fn at(self, path: &std::path::Path) -> SaveError {
         match self {
             Fill::Io(source) => SaveError::Io { path: path.into(), source },
-            Fill::Tensor { name, source } => SaveError::Tensor { name, source },
+            Fill::Tensor { name, source } => SaveError::of_tensor(&name, source),
         }
     }
 }

@@ -180,6 +180,7 @@ fn stamp(meta: &fs::Metadata) -> Stamp {
 /// The same names are refused on every platform, so that a model is portable or refused.
 fn check_location(location: &str) -> Result<(), ExternalProblem> {
     const RESERVED: &[&str] = &["AUX", "CON", "NUL", "PRN"];
+    const NUMBERED: &[&str] = &["COM", "LPT"];
     let refuse = |why| Err(ExternalProblem::Location { location: location.to_owned(), why });
     if location.is_empty() {
         return refuse("is missing");
@@ -198,7 +199,9 @@ fn check_location(location: &str) -> Result<(), ExternalProblem> {
         if part == ".." {
             return refuse("leads out of the model's folder");
         }
-        if RESERVED.contains(&&*stem) {
+        let numbered = stem.len() == 4 && stem.ends_with(|it: char| it.is_ascii_digit());
+        if RESERVED.contains(&&*stem) || numbered && NUMBERED.iter().any(|it| stem.starts_with(it))
+        {
             return refuse("is a device name on Windows");
         }
     }
@@ -211,7 +214,9 @@ mod tests {
 
     #[test]
     fn locations_that_no_portable_model_has_are_refused() {
-        for bad in ["", "/etc/passwd", "../x", "a/../../x", "a\\..\\x", "C:x", "nul.bin", "a\0b"] {
+        for bad in
+            ["", "/etc/passwd", "../x", "a/../../x", "a\\..\\x", "C:x", "nul.bin", "d/com1", "a\0b"]
+        {
             assert!(check_location(bad).is_err(), "{bad:?}");
         }
         for good in ["w.bin", "sub/w.bin", "./w.bin", "model.onnx_data_1", "..data"] {

@@ -1,7 +1,7 @@
 //! `GraphProto` → `Graph`: names become ids, order and scopes are checked.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -10,11 +10,12 @@ use prost::Message;
 use super::{
     LoadError,
     proto::{self, GraphProto, NodeProto, ValueInfoProto, type_proto},
-    tensor_in::TensorReader,
+    tensor_in::{TensorReader, nbytes},
 };
 use crate::{
-    ir::{Annotation, Attr, Attrs, Def, GraphId, KeptNode, KeptValue, Model, NodeId, Op, ValueId},
+    ir::{Annotation, Attr, Attrs, Def, GraphId, KeptNode, Model, NodeId, Op, ValueId},
     tensor::{DType, Dim, TensorType},
+    untrusted::Untrusted,
 };
 
 pub(super) struct GraphReader<'a> {
@@ -118,6 +119,7 @@ impl<'a> GraphReader<'a> {
             let here = self.scopes.last().and_then(|scope| scope.get(it.name()).copied());
             if let Some(input) = here {
                 self.model.value_mut(input).def = Def::Input(id, Some(tensor));
+                self.keep_tensor_header(input, it);
                 continue;
             }
             let value = self.model.add_constant(id, it.name(), tensor);
@@ -144,8 +146,8 @@ impl<'a> GraphReader<'a> {
             metadata_props: proto.metadata_props.clone(),
             ..Default::default()
         };
-        let kept = KeptValue { tensor: Some(header.encode_to_vec().into()), info: None };
-        self.model.value_mut(value).kept = Some(Box::new(kept));
+        let kept = self.model.value_mut(value).kept.get_or_insert_default();
+        kept.tensor = Some(header.encode_to_vec().into());
     }
 
     fn nodes(&mut self, id: GraphId, list: &'a [NodeProto], graph: &str) -> Result<(), LoadError> {
@@ -170,7 +172,19 @@ impl<'a> GraphReader<'a> {
             needs.push(inputs.chain(captured).collect());
             ids.push(node);
         }
+        self.notice_names(list, graph);
         self.sort(id, &ids, &needs, graph)
+    }
+
+    /// Equal names of nodes mean nothing to us; the writer makes them unique.
+    fn notice_names(&mut self, list: &[NodeProto], graph: &str) {
+        let mut seen = HashSet::new();
+        let named = list.iter().map(|it| it.name()).filter(|it| !it.is_empty());
+        if let Some(name) = { named }.find(|it| !seen.insert(*it)) {
+            let (graph, name) = (Untrusted(graph), Untrusted(name));
+            let text = format!("W403: two nodes of graph `{graph}` are called `{name}`");
+            self.tensors.warnings.push(text);
+        }
     }
 
     fn node(
@@ -307,7 +321,7 @@ impl<'a> GraphReader<'a> {
         })?;
         let order: Vec<NodeId> = order.into_iter().map(|at| nodes[at]).collect();
         self.model.reorder(id, &order);
-        let name = crate::untrusted::escape(graph);
+        let name = Untrusted(graph);
         self.tensors.warnings.push(format!("W405: the nodes of graph `{name}` were not sorted"));
         Ok(())
     }
@@ -391,6 +405,11 @@ fn tensor_type(info: &ValueInfoProto) -> Result<(Option<TensorType>, bool), Load
             Some(Value::DimParam(it)) if !it.is_empty() => Dim::Symbol(it.as_str().into()),
             _ => Dim::Unknown,
         });
+    }
+    // Inference multiplies dimensions; what no tensor can have stops here.
+    let fixed = dims.iter().map(|it| if let Dim::Fixed(it) = it { *it } else { 1 });
+    if nbytes(dtype, &fixed.collect::<Vec<_>>()).is_none() {
+        return Err(LoadError::TypeOverflow { value: info.name().to_owned() });
     }
     Ok((Some(TensorType { dtype, shape: Some(dims) }), complete))
 }

@@ -16,6 +16,10 @@ pub struct Limits {
     /// And this many more for each byte of the file outside of tensor data.
     pub heap_per_byte: u64,
     pub rank: usize,
+    /// Imported operator sets, of the model and of each function.
+    pub opsets: usize,
+    /// Bytes that the dense form of a sparse tensor may have.
+    pub dense: usize,
     /// Nodes after inlining every model-local function.
     pub inlined_nodes: u64,
 }
@@ -25,8 +29,10 @@ impl Default for Limits {
         Limits {
             depth: 100,
             heap: 128 << 20,
-            heap_per_byte: 24,
+            heap_per_byte: 40,
             rank: 64,
+            opsets: 1000,
+            dense: 1 << 36,
             inlined_nodes: 10_000_000,
         }
     }

@@ -40,10 +40,13 @@ pub struct Loaded {
 /// anything is allocated for it.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
     if path.extension().is_some_and(|it| it == "onnxtxt") {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| LoadError::Io { path: path.into(), source })?;
-        let model = crate::text::parse(&text).map_err(LoadError::Text)?;
-        let files = Files::new(path, options.external)?;
+        let mut files = Files::new(path, options.external)?;
+        let text = files.map_model()?;
+        let text = std::str::from_utf8(&text).map_err(|err| LoadError::Io {
+            path: path.into(),
+            source: std::io::Error::other(err),
+        })?;
+        let model = crate::text::parse(text).map_err(LoadError::Text)?;
         return Ok(Loaded { model, warnings: Vec::new(), files });
     }
     read::open(path, options)

@@ -1,13 +1,16 @@
 //! An `.onnx` file → `Model`.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use prost::Message;
 
 use super::{
     Files, KNOWN_IR, KNOWN_OPSET, Limits, LoadError, Loaded, OpenOptions,
     graph_in::{GraphReader, normal_domain, pairs},
-    proto::{self, FunctionProto, GraphProto, ModelProto, NodeProto},
+    proto::{self, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto},
     scan::{self, Unknown},
     tensor_in::TensorReader,
 };
@@ -27,7 +30,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadErr
     check_versions(&proto, options)?;
     check_functions(&proto, &options.limits)?;
 
-    let tensors = TensorReader { files: Some(files), limits: options.limits, warnings: Vec::new() };
+    let tensors = TensorReader::new(Some(files), options.limits);
     let mut reader = GraphReader::new(tensors, proto.ir_version());
     header(&mut reader, &proto)?;
     reader.model.kept.unknown = unknown.into();
@@ -38,12 +41,14 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadErr
         self::function(&mut reader, function)?;
     }
     let GraphReader { model, tensors, .. } = reader;
-    let mut warnings = tensors.warnings;
-    warnings.dedup();
+    let mut warnings = tensors.overlaps();
+    warnings.splice(0..0, tensors.warnings);
     for it in &scan.unknown {
         let fate = if it.depth == 1 { "kept" } else { "dropped" };
         warnings.push(format!("W107: unknown field {} of {} is {fate}", it.number, it.message));
     }
+    let mut seen = HashSet::new();
+    warnings.retain(|it| seen.insert(it.clone()));
     let files = tensors.files.ok_or(LoadError::NoGraph)?;
     Ok(Loaded { model, warnings, files })
 }
@@ -70,6 +75,10 @@ fn check_versions(proto: &ModelProto, options: &OpenOptions) -> Result<(), LoadE
     }
     if proto.opset_import.is_empty() {
         return Err(LoadError::NoOpset);
+    }
+    let lists = proto.functions.iter().map(|it| &it.opset_import);
+    if lists.chain([&proto.opset_import]).any(|it| it.len() > options.limits.opsets) {
+        return Err(LoadError::Opsets { limit: options.limits.opsets });
     }
     let functions = proto.functions.iter().flat_map(|it| &it.opset_import);
     for it in proto.opset_import.iter().chain(functions) {
@@ -115,16 +124,33 @@ fn embed_training(
     mut info: proto::TrainingInfoProto,
 ) -> Result<proto::TrainingInfoProto, LoadError> {
     for graph in [&mut info.initialization, &mut info.algorithm].into_iter().flatten() {
-        for tensor in &mut graph.initializer {
-            let bytes = reader.tensors.tensor(tensor)?;
-            if tensor.data_location() == proto::tensor_proto::DataLocation::External {
-                tensor.raw_data = bytes.bytes().ok();
-                tensor.data_location = None;
-                tensor.external_data.clear();
-            }
-        }
+        embed(graph, &mut reader.tensors)?;
     }
     Ok(info)
+}
+
+fn embed(graph: &mut GraphProto, reader: &mut TensorReader) -> Result<(), LoadError> {
+    let attrs = graph.node.iter_mut().flat_map(|it| &mut it.attribute);
+    let (mut sparse, mut inner) = (Vec::new(), Vec::new());
+    let mut tensors: Vec<&mut TensorProto> = graph.initializer.iter_mut().collect();
+    sparse.extend(&mut graph.sparse_initializer);
+    for it in attrs {
+        tensors.extend(it.t.iter_mut().chain(&mut it.tensors));
+        sparse.extend(it.sparse_tensor.iter_mut().chain(&mut it.sparse_tensors));
+        inner.extend(it.g.iter_mut().chain(&mut it.graphs));
+    }
+    for it in sparse {
+        tensors.extend(it.values.iter_mut().chain(&mut it.indices));
+    }
+    for tensor in tensors {
+        let bytes = reader.tensor(tensor)?;
+        if tensor.data_location() == proto::tensor_proto::DataLocation::External {
+            tensor.raw_data = bytes.bytes().ok();
+            tensor.data_location = None;
+            tensor.external_data.clear();
+        }
+    }
+    inner.into_iter().try_for_each(|it| embed(it, reader))
 }
 
 fn function<'a>(reader: &mut GraphReader<'a>, proto: &'a FunctionProto) -> Result<(), LoadError> {
@@ -201,7 +227,7 @@ fn count(
     for node in nodes {
         total = total.saturating_add(1);
         for graph in subgraphs(node) {
-            total = total.saturating_add(count(&graph.node, bodies, sizes, depth, limits)?);
+            total = total.saturating_add(count(&graph.node, bodies, sizes, depth + 1, limits)?);
         }
         if bodies.is_empty() {
             continue;

@@ -284,7 +284,8 @@ fn check_destination(
         if input.is_some_and(|it| it.is_data(path)) {
             return Err(SaveError::InputData { path: path.into() });
         }
-        if !options.force && path.exists() {
+        // A link to nothing is something too.
+        if !options.force && path.symlink_metadata().is_ok() {
             return Err(SaveError::Exists { path: path.into() });
         }
     }

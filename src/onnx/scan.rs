@@ -76,13 +76,19 @@ impl Walk<'_> {
             }
             let body = self.body(wire, &mut at, range.end)?;
             match message.fields.iter().find(|it| it.number == number) {
-                Some(field) => self.field(field, wire, body, depth)?,
-                None => self.out.unknown.push(Unknown {
-                    message: message.name,
-                    number,
-                    range: start..at,
-                    depth,
-                }),
+                Some(field) => {
+                    self.charge(heap_of_entry(message.name, number))?;
+                    self.field(field, wire, body, depth)?;
+                }
+                None => {
+                    self.charge((2 * size_of::<Unknown>() + at - start) as u64)?;
+                    self.out.unknown.push(Unknown {
+                        message: message.name,
+                        number,
+                        range: start..at,
+                        depth,
+                    });
+                }
             }
         }
         Ok(())
@@ -112,7 +118,7 @@ impl Walk<'_> {
             Wire::String => self.charge(48 + 2 * body.len() as u64),
             Wire::Bytes => {
                 self.out.data += body.len() as u64;
-                self.charge(48)
+                self.charge(2 * size_of::<bytes::Bytes>() as u64)
             }
         }
     }
@@ -174,15 +180,36 @@ impl Walk<'_> {
 
 /// What an empty message of this kind costs, as a protobuf struct and as a part of the IR.
 fn heap_of(message: &str) -> u64 {
+    use proto::{tensor_shape_proto, type_proto};
     let size = match message {
-        "AttributeProto" => size_of::<proto::AttributeProto>(),
-        "GraphProto" => size_of::<proto::GraphProto>(),
+        "AttributeProto" => size_of::<proto::AttributeProto>() + size_of::<crate::ir::Attr>() + 64,
+        "FunctionProto" => {
+            size_of::<proto::FunctionProto>() + size_of::<crate::ir::Function>() + 256
+        }
+        "GraphProto" => size_of::<proto::GraphProto>() + size_of::<crate::ir::Graph>(),
+        "ModelProto" => size_of::<proto::ModelProto>(),
         "NodeProto" => size_of::<proto::NodeProto>() + size_of::<crate::ir::Node>(),
+        "SparseTensorProto" => {
+            size_of::<proto::SparseTensorProto>() + size_of::<crate::ir::Sparse>()
+        }
         "TensorProto" => size_of::<proto::TensorProto>() + size_of::<crate::ir::Value>(),
+        "TensorShapeProto.Dimension" => 2 * size_of::<tensor_shape_proto::Dimension>(),
+        "TrainingInfoProto" => 2 * size_of::<proto::TrainingInfoProto>(),
+        "TypeProto" => 2 * size_of::<proto::TypeProto>(),
+        "TypeProto.Tensor" => size_of::<type_proto::Tensor>(),
+        // The writer makes the message once more; the value it describes is charged elsewhere.
         "ValueInfoProto" => size_of::<proto::ValueInfoProto>() + size_of::<crate::ir::Value>(),
-        _ => 96,
+        _ => 128,
     };
     size as u64
+}
+
+/// What an entry of this field costs besides its own bytes: an output of a node is a value.
+fn heap_of_entry(message: &str, field: u32) -> u64 {
+    match (message, field) {
+        ("NodeProto", 2) => size_of::<crate::ir::Value>() as u64,
+        _ => 0,
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `TensorProto` → `Tensor`: every rule of the format, checked before memory is spent.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use prost::Message;
 use sha1::{Digest, Sha1};
@@ -10,6 +12,7 @@ use super::{
 use crate::{
     ir::Sparse,
     tensor::{DType, Tensor},
+    untrusted::Untrusted,
 };
 
 /// What reading a tensor needs besides the message.
@@ -17,17 +20,40 @@ pub(super) struct TensorReader {
     pub files: Option<Files>,
     pub limits: Limits,
     pub warnings: Vec<String>,
+    /// SHA-1 of data files, by location: each is computed once.
+    digests: BTreeMap<String, String>,
+    /// Ranges of data files that tensors refer to, by location.
+    ranges: BTreeMap<String, BTreeSet<(u64, u64)>>,
 }
 
 pub(super) fn from_pb(bytes: Bytes) -> Result<(String, Tensor), LoadError> {
     scan::scan(&bytes, "TensorProto", &Limits::default())?;
     let proto = TensorProto::decode(bytes).map_err(LoadError::Decode)?;
-    let mut reader = TensorReader { files: None, limits: Limits::default(), warnings: Vec::new() };
+    let mut reader = TensorReader::new(None, Limits::default());
     let tensor = reader.tensor(&proto)?;
     Ok((proto.name.unwrap_or_default(), tensor))
 }
 
 impl TensorReader {
+    pub fn new(files: Option<Files>, limits: Limits) -> TensorReader {
+        let (digests, ranges) = (BTreeMap::new(), BTreeMap::new());
+        TensorReader { files, limits, warnings: Vec::new(), digests, ranges }
+    }
+
+    /// A warning for each data file in which tensors overlap without being the same.
+    pub fn overlaps(&self) -> Vec<String> {
+        let overlap = |ranges: &BTreeSet<(u64, u64)>| {
+            let mut end = 0;
+            ranges.iter().any(|it| {
+                let before = end;
+                end = end.max(it.1);
+                it.0 < before
+            })
+        };
+        let files = self.ranges.iter().filter(|it| overlap(it.1)).map(|it| Untrusted(it.0));
+        files.map(|it| format!("W210: tensors overlap in `{it}`")).collect()
+    }
+
     pub fn tensor(&mut self, proto: &TensorProto) -> Result<Tensor, LoadError> {
         let name = || proto.name.clone().unwrap_or_default();
         let fail = |problem| LoadError::Tensor { tensor: name(), problem };
@@ -37,10 +63,7 @@ impl TensorReader {
         let number = proto.data_type.unwrap_or(0);
         let dtype = DType::from_number(number).ok_or_else(|| fail(TensorProblem::DType(number)))?;
         let shape = shape(&proto.dims, &self.limits).map_err(fail)?;
-        let count = shape.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim));
-        let nbytes = count
-            .and_then(|it| dtype.nbytes(it))
-            .filter(|it| isize::try_from(*it).is_ok())
+        let nbytes = nbytes(dtype, &shape)
             .ok_or_else(|| fail(TensorProblem::Overflow(proto.dims.clone())))?;
         if proto.data_location() == proto::tensor_proto::DataLocation::External {
             if let Some(field) = typed_field(proto).map(|it| it.0) {
@@ -51,7 +74,29 @@ impl TensorReader {
                 .map_err(|problem| LoadError::External { tensor: name(), problem })?;
             return Ok(Tensor::new(dtype, shape, bytes));
         }
-        embedded(proto, dtype, shape, nbytes).map_err(fail)
+        let tensor = embedded(proto, dtype, shape, nbytes).map_err(fail)?;
+        self.notice(&tensor, proto.name());
+        Ok(tensor)
+    }
+
+    /// What is odd, but means the same to everyone.
+    fn notice(&mut self, tensor: &Tensor, name: &str) {
+        let mut warn = |text: &str| {
+            self.warnings.push(format!("{text} in tensor `{}`", Untrusted(name)));
+        };
+        if let Some(list) = tensor.string_values() {
+            if list.iter().any(|it| std::str::from_utf8(it).is_err()) {
+                warn("W309: strings that are not UTF-8");
+            }
+            return;
+        }
+        let used = tensor.numel() * tensor.dtype.bits() % 8;
+        if used > 0
+            && let Ok(bytes) = tensor.bytes()
+            && bytes.last().is_some_and(|it| it >> used != 0)
+        {
+            warn("W307: padding bits that are not zero");
+        }
     }
 
     pub fn sparse(&mut self, proto: &proto::SparseTensorProto) -> Result<Sparse, LoadError> {
@@ -64,6 +109,9 @@ impl TensorReader {
         let shape = shape(&proto.dims, &self.limits).map_err(fail)?;
         let (values, indices) = (self.tensor(values)?, self.tensor(indices)?);
         check_sparse(&values, &indices, &shape, &proto.dims).map_err(fail)?;
+        if nbytes(values.dtype, &shape).is_none_or(|it| it > self.limits.dense) {
+            return Err(fail(TensorProblem::Sparse("the dense form is larger than any weight")));
+        }
         Ok(Sparse { values, indices, shape })
     }
 
@@ -94,10 +142,14 @@ impl TensorReader {
             return Err(ExternalProblem::Length { length, dtype, shape, expected: nbytes });
         }
         if let Some(expected) = place.checksum {
-            let actual: String = Sha1::digest(&file).iter().map(|it| format!("{it:02x}")).collect();
-            if !expected.eq_ignore_ascii_case(&actual) {
+            let digest = || Sha1::digest(&file).iter().map(|it| format!("{it:02x}")).collect();
+            let actual = self.digests.entry(location.clone()).or_insert_with(digest);
+            if !expected.eq_ignore_ascii_case(actual) {
                 return Err(ExternalProblem::Checksum { location });
             }
+        }
+        if length > 0 {
+            self.ranges.entry(location).or_default().insert((offset, offset + length));
         }
         // Checked against the file's size, so the range fits usize.
         Ok(file.slice(offset as usize..end as usize))
@@ -130,7 +182,7 @@ impl Place {
             "checksum" => self.checksum.replace(value.to_owned()).is_some(),
             "basepath" => false,
             _ => {
-                let key = crate::untrusted::escape(key);
+                let key = Untrusted(key);
                 warnings.push(format!("W208: unknown key `{key}` of external data is dropped"));
                 false
             }
@@ -151,8 +203,21 @@ fn shape(dims: &[i64], limits: &Limits) -> Result<Vec<usize>, TensorProblem> {
         .collect()
 }
 
+/// Bytes of a tensor; `None` beyond what memory can address, also if some dimension is 0.
+///
+/// So every product of some of its dimensions fits too.
+pub(super) fn nbytes(dtype: DType, shape: &[usize]) -> Option<usize> {
+    let most = shape.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim.max(&1)))?;
+    dtype.nbytes(most).filter(|it| isize::try_from(*it).is_ok())?;
+    dtype.nbytes(shape.iter().product())
+}
+
 /// The typed field that holds data, and how many entries it has.
 fn typed_field(proto: &TensorProto) -> Option<(&'static str, usize)> {
+    typed_fields(proto).next()
+}
+
+fn typed_fields(proto: &TensorProto) -> impl Iterator<Item = (&'static str, usize)> {
     [
         ("float_data", proto.float_data.len()),
         ("int32_data", proto.int32_data.len()),
@@ -162,7 +227,7 @@ fn typed_field(proto: &TensorProto) -> Option<(&'static str, usize)> {
         ("uint64_data", proto.uint64_data.len()),
     ]
     .into_iter()
-    .find(|it| it.1 > 0)
+    .filter(|it| it.1 > 0)
 }
 
 fn embedded(
@@ -173,6 +238,9 @@ fn embedded(
 ) -> Result<Tensor, TensorProblem> {
     let typed = typed_field(proto);
     if let (Some(_), Some((field, _))) = (&proto.raw_data, typed) {
+        return Err(TensorProblem::Twice(field));
+    }
+    if let Some((field, _)) = typed_fields(proto).nth(1) {
         return Err(TensorProblem::Twice(field));
     }
     if dtype == DType::String {

@@ -1,13 +1,13 @@
 //! `Model` → protobuf messages, all but the bytes of the main graph's initializers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
 
 use super::{
     SaveError,
-    external::{Layout, Place},
+    external::{Layout, Place, used_constants},
     proto::{
         self, AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
         SparseTensorProto, StringStringEntryProto, TensorProto, TypeProto, ValueInfoProto,
@@ -75,17 +75,19 @@ impl<'a> Writer<'a> {
             output: graph.outputs.iter().map(|it| self.info(*it)).collect(),
             ..Default::default()
         };
+        let outputs: BTreeSet<ValueId> = graph.outputs.iter().copied().collect();
         let stated = |it: &&ValueId| {
             let value = self.model.value(**it);
-            value.declared && !value.name.is_empty() && !graph.outputs.contains(it)
+            value.declared && !value.name.is_empty() && !outputs.contains(it)
         };
         for node in self.model.nodes_of(id) {
             out.node.push(self.node(node)?);
             let outputs = &self.model.node(node).outputs;
             out.value_info.extend(outputs.iter().filter(stated).map(|it| self.info(*it)));
         }
-        out.value_info.extend(graph.constants.iter().filter(stated).map(|it| self.info(*it)));
-        for &value in graph.constants.iter().filter(|it| !self.layout.is_streamed(**it)) {
+        let constants: Vec<ValueId> = used_constants(self.model, id).collect();
+        out.value_info.extend(constants.iter().filter(stated).map(|it| self.info(*it)));
+        for &value in constants.iter().filter(|it| !self.layout.is_streamed(**it)) {
             match &self.model.value(value).def {
                 Def::Const(tensor) => out.initializer.push(self.tensor_of(value, tensor)?),
                 Def::Sparse(sparse) => {
@@ -232,7 +234,7 @@ impl<'a> Writer<'a> {
         };
         let mut node = Vec::new();
         // A function has no initializers.
-        for &value in &body.constants {
+        for value in used_constants(self.model, it.body) {
             if let Def::Const(tensor) = &self.model.value(value).def {
                 node.push(constant_node(&self.names[value.index()], tensor)?);
             }
@@ -302,7 +304,7 @@ fn tensor_proto(name: &str, tensor: &Tensor) -> Result<TensorProto, SaveError> {
     match tensor.string_values() {
         Some(list) => out.string_data = list.to_vec(),
         None => {
-            let failed = |source| SaveError::Tensor { name: name.to_owned(), source };
+            let failed = |source| SaveError::of_tensor(name, source);
             out.raw_data = Some(tensor.bytes().map_err(failed)?);
         }
     }

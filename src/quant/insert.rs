@@ -193,7 +193,9 @@ fn normalize_rows(m: &mut Model, node: NodeId, x: ValueId, stem: &str) -> (Value
     let tiny = patch.constant("tiny", Tensor::scalar(1e-9));
     let at_least = if m.opset("") >= 8 { "Max" } else { "Add" };
     let rows = patch.node(&name("rows"), at_least, [max, tiny], Attrs::default());
-    let x = patch.node(&name("normalized"), "Div", [x.into(), rows], Attrs::default());
+    // One division per row instead of one per element.
+    let inverse = patch.node(&name("inverse"), "Reciprocal", [rows], Attrs::default());
+    let x = patch.node(&name("normalized"), "Mul", [x.into(), inverse], Attrs::default());
     let made = patch.apply(m);
     (made.value(x), made.value(rows))
 }

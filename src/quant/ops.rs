@@ -147,12 +147,88 @@ pub fn rows(site: &Site, tensor: &Tensor) -> Tensor {
     }
 }
 
+/// Operators that compute activation functions, or are the nonlinear part of one.
+const ACTIVATION_FUNCTIONS: &[&str] = &[
+    "Celu",
+    "Elu",
+    "Erf",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Mish",
+    "PRelu",
+    "Relu",
+    "Selu",
+    "Sigmoid",
+    "Softplus",
+    "Swish",
+    "Tanh",
+    "ThresholdedRelu",
+    "com.microsoft.BiasGelu",
+    "com.microsoft.FastGelu",
+    "com.microsoft.Gelu",
+    "com.microsoft.QuickGelu",
+];
+
+/// Operators through which a row keeps its outliers.
+const ELEMENTWISE: &[&str] =
+    &["Add", "Cast", "Div", "Dropout", "Identity", "Mul", "Pow", "Reshape", "Sub", "Transpose"];
+
+/// Whether input 0 of `node` is the result of an activation function, directly or through
+/// elementwise operators: the input of the second half of a feed-forward block.
+pub fn is_after_activation_function(m: &Model, node: NodeId) -> bool {
+    // Gelu in single operators is six deep; further back lies another layer.
+    const DEPTH: usize = 8;
+    let mut values: Vec<ValueId> = m.operand(node, 0).into_iter().collect();
+    for _ in 0..DEPTH {
+        let producers: Vec<NodeId> = values
+            .iter()
+            .filter_map(|it| match m.value(*it).def {
+                crate::ir::Def::Node(id) => Some(id),
+                _ => None,
+            })
+            .collect();
+        let is_one_of = |id: &NodeId, list: &[&str]| list.iter().any(|it| m.node(*id).op.is(it));
+        if producers.iter().any(|it| is_one_of(it, ACTIVATION_FUNCTIONS)) {
+            return true;
+        }
+        let elementwise = producers.iter().filter(|it| is_one_of(it, ELEMENTWISE));
+        values = elementwise.flat_map(|it| m.node(*it).inputs.iter().flatten().copied()).collect();
+        values.sort();
+        values.dedup();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn feed_forward_blocks_are_found_and_norms_are_not() {
+        let text = "main (float[n,4] x) => (float[n,4] y, float[n,4] z)
+            <float[4,4] up, float[4,4] gate, float[4,4] down, float[4] scale> {
+              n = Mul (x, scale)
+              u = MatMul (n, up)
+              g = MatMul (n, gate)
+              s = Sigmoid (g)
+              silu = Mul (g, s)
+              h = Mul (silu, u)
+              y = MatMul (h, down)
+              r = Add (x, y)
+              m = Mul (r, scale)
+              z = MatMul (m, up)
+            }";
+        let m = crate::text::parse(text).unwrap();
+        let matmuls = m.nodes().into_iter().filter(|it| m.node(*it).op.is("MatMul"));
+        let found: Vec<bool> = matmuls.map(|it| is_after_activation_function(&m, it)).collect();
+        assert_eq!(found, [false, false, true, false]);
+    }
+
+    #[test]
     fn the_table_is_sorted() {
         assert!(OPS.is_sorted_by(|a, b| a.op < b.op));
+        assert!(ACTIVATION_FUNCTIONS.is_sorted());
     }
 }

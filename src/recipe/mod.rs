@@ -18,7 +18,7 @@ pub use self::{
     load::{SHIPPED, apply_set, load, source},
     place::{Place, Position},
     schema::schema,
-    select::{Merged, Selector, Unmatched},
+    select::{Candidate, Merged, Selector, Unmatched},
     yaml::to_yaml,
 };
 use crate::quant::{
@@ -83,6 +83,11 @@ pub struct Entry {
     /// more than they save.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_elements: Option<usize>,
+    /// Only nodes whose activation is the result of an activation function (Gelu, SiLU, a gate),
+    /// directly or through elementwise operators, are matched: the second half of feed-forward
+    /// blocks, where outliers are common. `false` matches all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_activation_function: Option<bool>,
     /// How the weight is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<WeightSpec>,

@@ -1,6 +1,6 @@
 //! Recipe × model → plan: every decision, with a reason for each node that stays in float.
 
-use super::{Merged, Recipe, RecipeError};
+use super::{Candidate, Merged, Recipe, RecipeError};
 use crate::{
     ir::{Model, NoMatch, NodeId},
     no_match,
@@ -33,9 +33,14 @@ pub fn resolve(
                 continue;
             }
         };
-        let elements = m.constant(site.weight).map_or(0, |it| it.numel());
         let op = m.node(node).op.to_string();
-        let merged = match selector.entry_for(&op, &label, elements) {
+        let candidate = Candidate {
+            op: &op,
+            name: &label,
+            elements: m.constant(site.weight).map_or(0, |it| it.numel()),
+            after_activation_function: ops::is_after_activation_function(m, node),
+        };
+        let merged = match selector.entry_for(candidate) {
             Ok(it) => it,
             Err(reason) => {
                 plan.kept.push(kept(m, node, no_match!("{reason}")));

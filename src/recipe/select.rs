@@ -19,6 +19,17 @@ pub struct Selector<'a> {
     parts: BTreeSet<String>,
 }
 
+/// What entries look at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Candidate<'a> {
+    /// As printed.
+    pub op: &'a str,
+    pub name: &'a str,
+    /// Of the weight.
+    pub elements: usize,
+    pub after_activation_function: bool,
+}
+
 /// The settings of all entries that match a node.
 #[derive(Clone, Debug)]
 pub struct Merged {
@@ -67,26 +78,24 @@ impl Recipe {
     }
 
     /// The settings of one node. [`Selector`] is for many.
-    pub fn entry_for(&self, op: &str, name: &str, elements: usize) -> Option<Merged> {
-        self.selector().ok()?.entry_for(op, name, elements).ok()
+    pub fn entry_for(&self, node: Candidate) -> Option<Merged> {
+        self.selector().ok()?.entry_for(node).ok()
     }
 }
 
 impl Selector<'_> {
-    /// The settings of a node by its printed operator, its name and the size of its weight.
-    pub fn entry_for(
-        &mut self,
-        op: &str,
-        name: &str,
-        elements: usize,
-    ) -> Result<Merged, Unmatched> {
+    /// The settings of a node.
+    pub fn entry_for(&mut self, node: Candidate) -> Result<Merged, Unmatched> {
+        let Candidate { op, name, elements, after_activation_function } = node;
         self.remember(name);
         let mut matched = Vec::new();
         let mut miss = Unmatched::NoEntry;
         for (i, entry) in self.recipe.quantize.iter().enumerate() {
             // Patterns count even where the operator differs: the user has seen the name somewhere.
             let named = entry.names.is_none() || self.rules[i].count(name);
-            if !named || !has_op(entry, op) {
+            let after = entry.after_activation_function;
+            let placed = after.is_none_or(|it| it == after_activation_function);
+            if !named || !has_op(entry, op) || !placed {
                 continue;
             }
             match entry.min_elements {
@@ -246,6 +255,10 @@ mod tests {
         recipe
     }
 
+    fn node<'a>(op: &'a str, name: &'a str, elements: usize) -> Candidate<'a> {
+        Candidate { op, name, elements, after_activation_function: false }
+    }
+
     #[test]
     fn globs_match_whole_names() {
         let matches =
@@ -269,28 +282,28 @@ mod tests {
              \x20 - names: ['*/head']\n    weight: {dtype: uint4}\n    format: [matmul_nbits]\n\
              \x20 - names: [/keep/head]\n    skip: true\n    reason: it is tiny\n",
         );
-        let plain = recipe.entry_for("Gemm", "/fc", 10).unwrap();
+        let plain = recipe.entry_for(node("Gemm", "/fc", 10)).unwrap();
         assert_eq!((plain.entries.as_slice(), plain.format[0].as_str()), (&[0][..], "dynamic"));
-        let head = recipe.entry_for("MatMul", "/head", 10).unwrap();
+        let head = recipe.entry_for(node("MatMul", "/head", 10)).unwrap();
         assert_eq!(head.weight.unwrap().range, Range::Narrow);
         assert_eq!((head.weight.unwrap().dtype.bits(), head.format.len()), (4, 1));
         assert_eq!(head.position.to_string(), "x.yaml:7:5");
-        let kept = recipe.entry_for("MatMul", "/keep/head", 10).unwrap();
+        let kept = recipe.entry_for(node("MatMul", "/keep/head", 10)).unwrap();
         assert_eq!((kept.skip, kept.reason.as_deref()), (true, Some("it is tiny")));
-        assert!(recipe.entry_for("Gather", "/embed", 10).is_none());
+        assert!(recipe.entry_for(node("Gather", "/embed", 10)).is_none());
     }
 
     #[test]
     fn a_node_that_gets_no_settings_says_why() {
         let recipe = recipe("  - ops: [Gather]\n    min_elements: 4096\n");
         let mut selector = recipe.selector().unwrap();
-        let small = selector.entry_for("Gather", "", 4095).unwrap_err();
+        let small = selector.entry_for(node("Gather", "", 4095)).unwrap_err();
         assert_eq!(
             small.to_string(),
             "the weight has 4095 elements, fewer than the recipe's minimum of 4096"
         );
-        assert!(selector.entry_for("Gather", "", 4096).is_ok());
-        assert_eq!(selector.entry_for("MatMul", "", 1).unwrap_err(), Unmatched::NoEntry);
+        assert!(selector.entry_for(node("Gather", "", 4096)).is_ok());
+        assert_eq!(selector.entry_for(node("MatMul", "", 1)).unwrap_err(), Unmatched::NoEntry);
     }
 
     #[test]
@@ -300,7 +313,7 @@ mod tests {
              \x20 - names: ['*/absent/*']\n    optional: true\n  - ops: [Conv]\n",
         );
         let mut selector = recipe.selector().unwrap();
-        let _ = selector.entry_for("MatMul", "/model/lm_head/MatMul", 10);
+        let _ = selector.entry_for(node("MatMul", "/model/lm_head/MatMul", 10));
         selector.see("/model/fc");
         let errors = selector.unmatched();
         assert_eq!(errors.len(), 1);
@@ -311,12 +324,20 @@ mod tests {
     }
 
     #[test]
+    fn nodes_are_matched_by_what_comes_before() {
+        let recipe = recipe("  - after_activation_function: true\n    skip: true\n");
+        let after = Candidate { after_activation_function: true, ..node("MatMul", "", 1) };
+        assert!(recipe.entry_for(after).is_some());
+        assert!(recipe.entry_for(node("MatMul", "", 1)).is_none());
+    }
+
+    #[test]
     fn flags_of_the_command_line_win() {
         let mut recipe = recipe("  - ops: [MatMul]\n    weight: {dtype: int8}\n");
         recipe.exclude("/a/*");
         recipe.include("/a/b");
-        assert!(recipe.entry_for("MatMul", "/a/c", 1).unwrap().skip);
-        assert!(!recipe.entry_for("MatMul", "/a/b", 1).unwrap().skip);
+        assert!(recipe.entry_for(node("MatMul", "/a/c", 1)).unwrap().skip);
+        assert!(!recipe.entry_for(node("MatMul", "/a/b", 1)).unwrap().skip);
         let errors = recipe.selector().unwrap().unmatched();
         assert_eq!(errors[0].to_string(), "--exclude /a/*: pattern `/a/*` matches no node");
     }

@@ -1,6 +1,8 @@
 //! Rewriting a model: rules at single nodes and passes over the whole, run by their names.
 
 mod fixpoint;
+#[cfg(test)]
+mod laws;
 pub mod passes;
 pub mod rules;
 #[cfg(test)]
@@ -86,10 +88,14 @@ pub const STANDARD: &[&str] = &[
     "transpose-of-constant",
     "infer-types",
     "fold-constants",
+    "remove-cast",
     // A folded Reshape fixes shapes that fold in turn.
     "infer-types",
     "fold-constants",
     "transpose-of-constant",
+    // What inference knows needs no nodes that compute it.
+    "expand-to-constant",
+    "reshape-to-constant",
     "gemm-to-matmul",
     "fold-batchnorm",
     // Before nodes: equal operands must be the same value for nodes to be equal.

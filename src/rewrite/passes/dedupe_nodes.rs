@@ -83,6 +83,8 @@ fn key(m: &Model, node: NodeId) -> Option<Vec<u8>> {
         || super::is_random(&it.op)
         || m.function(&it.op).is_some()
         || it.outputs.is_empty()
+        // It costs nothing, and merging two outputs would only make another.
+        || it.op.is("Identity")
     {
         return None;
     }

@@ -19,7 +19,8 @@ pub const CONSTANT_TO_INITIALIZER: Rule = Rule {
 };
 
 fn apply(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
-    super::bypass_by_constant(m, node, tensor(m, node)?)
+    let name = &m.value(m.node(node).output()).name;
+    super::bypass_by_constant(m, node, name, tensor(m, node)?)
 }
 
 fn tensor(m: &Model, node: NodeId) -> Result<Tensor, NoMatch> {

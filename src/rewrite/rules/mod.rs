@@ -1,11 +1,14 @@
 //! Every rule; to add one, add a file and a line.
 
 mod constant_to_initializer;
+mod expand_to_constant;
 mod fold_batchnorm;
 mod gemm_to_matmul;
 mod identity_of_constant;
+mod remove_cast;
 mod remove_dropout;
 mod remove_identity;
+mod reshape_to_constant;
 mod sum_before_layernorm;
 mod transpose_of_constant;
 
@@ -19,11 +22,14 @@ use crate::{
 /// In alphabetical order.
 pub const RULES: &[&Rule] = &[
     &constant_to_initializer::CONSTANT_TO_INITIALIZER,
+    &expand_to_constant::EXPAND_TO_CONSTANT,
     &fold_batchnorm::FOLD_BATCHNORM,
     &gemm_to_matmul::GEMM_TO_MATMUL,
     &identity_of_constant::IDENTITY_OF_CONSTANT,
+    &remove_cast::REMOVE_CAST,
     &remove_dropout::REMOVE_DROPOUT,
     &remove_identity::REMOVE_IDENTITY,
+    &reshape_to_constant::RESHAPE_TO_CONSTANT,
     &sum_before_layernorm::SUM_BEFORE_LAYERNORM,
     &transpose_of_constant::TRANSPOSE_OF_CONSTANT,
 ];
@@ -45,10 +51,15 @@ fn bypass(m: &Model, node: NodeId, value: ValueId) -> Result<Patch, NoMatch> {
 }
 
 /// Whoever uses the output of `node` uses a new constant instead.
-fn bypass_by_constant(m: &Model, node: NodeId, tensor: Tensor) -> Result<Patch, NoMatch> {
+fn bypass_by_constant(
+    m: &Model,
+    node: NodeId,
+    name: &str,
+    tensor: Tensor,
+) -> Result<Patch, NoMatch> {
     let output = m.node(node).output();
     let mut patch = Patch::before(node);
-    let constant = patch.constant(&m.value(output).name, tensor);
+    let constant = patch.constant(name, tensor);
     if !m.is_output(output) {
         return Ok(patch.replace(output, constant));
     }

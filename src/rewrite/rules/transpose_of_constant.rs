@@ -21,7 +21,7 @@ fn apply(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
     let value = m.operand(node, 0)?;
     let tensor = super::transposed(m, value)?;
     match m.ints_attr(node, "perm") {
-        None | Some([1, 0]) => super::bypass_by_constant(m, node, tensor),
+        None | Some([1, 0]) => super::bypass_by_constant(m, node, &m.value(value).name, tensor),
         Some([0, 1]) => super::bypass(m, node, value),
         Some(perm) => Err(no_match!("`perm` is {perm:?}")),
     }
