@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     codes::{EXIT_GATE, EXIT_NOTHING},
-    pipeline::{self, Job, Outcome, Validate},
+    pipeline::{self, Job, Outcome, Validate, Validation},
+    recipe::Gate,
 };
 
 /// Quantize a model by a recipe
@@ -65,31 +66,44 @@ impl Args {
         }
         let output = self.output.as_deref().unwrap_or(Path::new(""));
         let data = self.validation_data()?;
+        if data.is_some() && is_same_file(&self.model, output) {
+            return Err(OriginalLost { path: output.into() }.into());
+        }
         let outcome = pipeline::quantize(&job, output, &save, self.allow_noop, &ui.ctx())?;
-        let (Some(data), Some(_)) = (data, &outcome.output) else {
-            let code = report(ui, &outcome, None, self.allow_noop)?;
-            if code == 0 {
-                ui.note(&format!(
-                    "next: onnxq validate {} {} --data …",
-                    self.model.display(),
-                    output.display()
-                ));
-            }
-            return Ok(code);
+        let validation = match data.filter(|_| outcome.output.is_some()) {
+            Some(data) => Some(self.validate(output, &data, &gates, ui)?),
+            None => None,
         };
+        let code = report(ui, &outcome, validation.as_ref(), self.allow_noop)?;
+        if code == 0 && validation.is_none() {
+            let (model, output) = (self.model.display(), output.display());
+            ui.note(&format!("next: onnxq validate {model} {output} --data …"));
+        }
+        Ok(code)
+    }
+
+    fn validate(
+        &self,
+        output: &Path,
+        data: &Path,
+        gates: &[Gate],
+        ui: &Ui,
+    ) -> Result<Validation, Failure> {
         let validate = Validate {
             reference: &self.model,
             candidate: output,
-            data: &data,
+            data,
             options: self.data.options(),
             open: self.input.options(),
-            gates: &gates,
+            gates,
             latency: true,
             threads: ui.global.session_threads(),
             runtime: ui.global.runtime(ui),
         };
-        let validation = pipeline::validate(&validate, &ui.ctx())?;
-        report(ui, &outcome, Some(&validation), self.allow_noop)
+        pipeline::validate(&validate, &ui.ctx()).map_err(|error| {
+            ui.note(&format!("{} was written; comparing it failed", output.display()));
+            error.into()
+        })
     }
 
     /// The data to compare on, if a comparison is wanted. Never made up: random inputs prove
@@ -117,10 +131,31 @@ impl crate::codes::Fault for NoData {
     }
 }
 
+/// Whether two paths lead to one file, which exists.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{} would replace the original, and nothing would be left to compare with", .path.display())]
+struct OriginalLost {
+    path: PathBuf,
+}
+
+impl crate::codes::Fault for OriginalLost {
+    fn code(&self) -> &'static str {
+        "E904"
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("choose another output name, or leave out --validate".into())
+    }
+}
+
 fn report(
     ui: &Ui,
     outcome: &Outcome,
-    validation: Option<&pipeline::Validation>,
+    validation: Option<&Validation>,
     allow_noop: bool,
 ) -> Result<u8, Failure> {
     if ui.global.json {

@@ -25,6 +25,9 @@ pub fn outcome(it: &Outcome, validation: Option<&Validation>) -> String {
 
 /// What follows the rows of `plan`, which say already what stays in float.
 pub fn planned(it: &Outcome) -> String {
+    if it.quantized_nodes == 0 {
+        return format!("\n{}", last_line(it, None));
+    }
     format!("\n{}\n{}", sizes(it.before.bytes, it.after.bytes, &[]), last_line(it, None))
 }
 
@@ -154,7 +157,7 @@ fn last_line(it: &Outcome, validation: Option<&Validation>) -> String {
     if it.quantized_nodes == 0 {
         return match path {
             Some(path) => format!("ok  {path}  nothing was quantized\n"),
-            None => "no-op: nothing to quantize, and nothing was written\n".to_owned(),
+            None => "no-op: there is nothing to quantize, so nothing is written\n".to_owned(),
         };
     }
     let share = format!("{:.1} % of weight bytes", it.quantized_weights * 100.0);

@@ -101,7 +101,8 @@ impl Shared {
         let scale = if it.activation.is_some() { DType::F32 } else { tensor.dtype };
         let name = m.value(it.site.weight).name.to_string();
         let (scheme, solver) = (it.scheme, it.solver);
-        let weight = FloatWeight { name, rows: rows(&it.site, tensor), scheme, solver, scale };
+        let rows = rows(&it.site, tensor);
+        let weight = FloatWeight { name, rows, transposed: by_column, scheme, solver, scale };
         let source: Arc<dyn QSource> = Arc::new(weight);
         self.sources.push((key, source.clone()));
         source

@@ -9,8 +9,10 @@ use crate::tensor::{DType, QMatrix, QShape, QSource, Tensor, TensorError, first_
 
 pub(super) struct FloatWeight {
     pub name: String,
-    /// `[n, k]`, usually a transposed view.
+    /// `[n, k]`.
     pub rows: Tensor,
+    /// Whether the rows are the columns of the weight in the model.
+    pub transposed: bool,
     pub scheme: Scheme,
     pub solver: SolverSpec,
     /// Element type of the stored scales.
@@ -26,7 +28,10 @@ impl QSource for FloatWeight {
         let k = self.rows.shape[1];
         let values = self.rows.rows_f32(rows.clone())?;
         if let Some((at, what)) = first_non_finite(&values) {
-            let (row, column) = (rows.start + at / k, at % k);
+            let (row, column) = match (rows.start + at / k, at % k) {
+                (row, column) if self.transposed => (column, row),
+                place => place,
+            };
             return Err(TensorError::NonFinite { name: self.name.clone(), what, row, column });
         }
         let view = ArrayView2::from_shape((rows.len(), k), &values).expect("rows of k values");
