@@ -16,7 +16,7 @@ impl Model {
         let mut uses: Vec<(ValueId, Use)> = Vec::new();
         let roots = std::iter::once(self.main).chain(self.functions.iter().map(|it| it.body));
         for root in roots {
-            self.verify_graph(root, &BTreeSet::new(), &mut uses)?;
+            self.verify_graph(root, &mut BTreeSet::new(), &mut uses)?;
         }
         uses.sort();
         let mut recorded: Vec<(ValueId, Use)> =
@@ -35,11 +35,11 @@ impl Model {
     fn verify_graph(
         &self,
         id: GraphId,
-        outer: &BTreeSet<ValueId>,
+        seen: &mut BTreeSet<ValueId>,
         uses: &mut Vec<(ValueId, Use)>,
     ) -> Result<(), Broken> {
         let graph = self.graph(id);
-        let mut seen = outer.clone();
+        let mut own = graph.inputs.clone();
         seen.extend(&graph.inputs);
         for node in self.nodes_of(id) {
             let it = self.node(node);
@@ -48,15 +48,16 @@ impl Model {
             }
             for (index, value) in it.inputs.iter().enumerate() {
                 let Some(value) = *value else { continue };
-                self.verify_use(value, &seen)?;
+                self.verify_use(value, seen)?;
                 uses.push((value, Use { user: User::Node(node), index }));
             }
             for inner in it.attrs.graphs() {
                 if self.graph(inner).parent != Some(node) {
                     return Err(Broken(format!("parent of a body of `{}`", self.node_label(node))));
                 }
-                self.verify_graph(inner, &seen, uses)?;
+                self.verify_graph(inner, seen, uses)?;
             }
+            own.extend(&it.outputs);
             for &output in &it.outputs {
                 let Def::Node(def) = self.value(output).def else {
                     return Err(Broken(format!("`{}` is not computed", self.value(output).name)));
@@ -70,7 +71,7 @@ impl Model {
             }
         }
         for (index, &value) in graph.outputs.iter().enumerate() {
-            self.verify_use(value, &seen)?;
+            self.verify_use(value, seen)?;
             uses.push((value, Use { user: User::Output(id), index }));
         }
         for (index, it) in graph.annotations.iter().enumerate() {
@@ -80,6 +81,10 @@ impl Model {
                     .map(|(_, value)| (*value, Use { user: User::Annotation(id), index })),
             );
         }
+        // Nobody outside sees them; a copy of the set for each body would be quadratic.
+        own.iter().for_each(|it| {
+            seen.remove(it);
+        });
         Ok(())
     }
 

@@ -111,7 +111,7 @@ pub enum TensorProblem {
     Overflow(Vec<i64>),
     #[error("{dtype}{shape:?} needs {expected} bytes, the file has {actual}")]
     Size { dtype: DType, shape: Vec<usize>, expected: usize, actual: usize },
-    #[error("the data is stored twice, as raw_data and as {0}")]
+    #[error("the data is stored twice, also as {0}")]
     Twice(&'static str),
     #[error("element type {0} does not exist")]
     DType(i32),

@@ -69,6 +69,9 @@ impl TensorReader {
             if let Some(field) = typed_field(proto).map(|it| it.0) {
                 return Err(fail(TensorProblem::Twice(field)));
             }
+            if proto.raw_data.as_ref().is_some_and(|it| !it.is_empty()) {
+                return Err(fail(TensorProblem::Twice("external data")));
+            }
             let bytes = self
                 .external(proto, dtype, &shape, nbytes)
                 .map_err(|problem| LoadError::External { tensor: name(), problem })?;
