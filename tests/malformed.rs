@@ -27,6 +27,8 @@ use self::{
 
 /// What one run may use, of time in a debug build and of address space in KiB.
 const MOST_TIME: Duration = Duration::from_secs(5);
+const MOST_TIME_OF_LARGE: Duration = Duration::from_secs(20);
+const LARGE: u64 = 2 << 20;
 const MOST_MEMORY: u32 = 600_000;
 
 #[test]
@@ -176,6 +178,11 @@ fn check(probe: &Probe, folder: &Path) {
         onnx::open(&new, &OpenOptions::default()).unwrap();
         return;
     }
+    if quantize == 6 && probe.size() > LARGE {
+        // Once is enough for what costs seconds.
+        assert_eq!(list(&out), [old], "{name}: something was left");
+        return;
+    }
     let second = quantize_to(&old, &["--force"]);
     assert_eq!(second.code, quantize, "{name}: again: {}", second.text);
     assert_eq!(list(&out), std::slice::from_ref(&old), "{name}: something was left");
@@ -210,7 +217,9 @@ fn run(args: &[&str]) -> Run {
     let text = String::from_utf8(shown).unwrap_or_else(|_| panic!("{args:?}: not UTF-8"));
     let code = output.status.code().unwrap_or_else(|| panic!("{args:?}: a signal: {text}"));
     assert!(!matches!(code, 70 | 101), "{args:?}: a panic: {text}");
-    assert!(time < MOST_TIME, "{args:?}: {time:?}");
+    let size = fs::metadata(args[1]).map_or(0, |it| it.len());
+    let most = if size > LARGE { MOST_TIME_OF_LARGE } else { MOST_TIME };
+    assert!(time < most, "{args:?}: {time:?}");
     if let Some(bad) = text.chars().find(|it| is_dangerous(*it)) {
         panic!("{args:?}: prints {bad:?}: {text:?}");
     }

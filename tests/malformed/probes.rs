@@ -50,6 +50,10 @@ impl Probe {
         Probe { flags, ..self }
     }
 
+    pub fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     pub fn build(&self) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("in");
