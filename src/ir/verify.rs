@@ -1,7 +1,5 @@
 //! The invariants of a model. A broken one is our bug, not the user's.
 
-use std::collections::BTreeSet;
-
 use super::{Def, GraphId, Model, Use, User, ValueId};
 
 /// A broken invariant: which, and where.
@@ -15,13 +13,17 @@ impl Model {
     pub fn verify(&self) -> Result<(), Broken> {
         let mut uses: Vec<(ValueId, Use)> = Vec::new();
         let roots = std::iter::once(self.main).chain(self.functions.iter().map(|it| it.body));
+        let mut seen = vec![false; self.value_count()];
         for root in roots {
-            self.verify_graph(root, &mut BTreeSet::new(), &mut uses)?;
+            self.verify_graph(root, &mut seen, &mut uses)?;
         }
         uses.sort();
         let mut recorded: Vec<(ValueId, Use)> =
             self.values().flat_map(|(id, it)| it.uses.iter().map(move |it| (id, *it))).collect();
         recorded.sort();
+        if uses == recorded {
+            return Ok(());
+        }
         if let Some((id, _)) = uses
             .iter()
             .find(|it| recorded.binary_search(it).is_err())
@@ -35,12 +37,12 @@ impl Model {
     fn verify_graph(
         &self,
         id: GraphId,
-        seen: &mut BTreeSet<ValueId>,
+        seen: &mut [bool],
         uses: &mut Vec<(ValueId, Use)>,
     ) -> Result<(), Broken> {
         let graph = self.graph(id);
         let mut own = graph.inputs.clone();
-        seen.extend(&graph.inputs);
+        graph.inputs.iter().for_each(|it| seen[it.index()] = true);
         for node in self.nodes_of(id) {
             let it = self.node(node);
             if it.graph != id {
@@ -62,7 +64,7 @@ impl Model {
                 let Def::Node(def) = self.value(output).def else {
                     return Err(Broken(format!("`{}` is not computed", self.value(output).name)));
                 };
-                if def != node || !seen.insert(output) {
+                if def != node || std::mem::replace(&mut seen[output.index()], true) {
                     return Err(Broken(format!(
                         "`{}` has two definitions",
                         self.value(output).name
@@ -82,16 +84,14 @@ impl Model {
             );
         }
         // Nobody outside sees them; a copy of the set for each body would be quadratic.
-        own.iter().for_each(|it| {
-            seen.remove(it);
-        });
+        own.iter().for_each(|it| seen[it.index()] = false);
         Ok(())
     }
 
-    fn verify_use(&self, value: ValueId, seen: &BTreeSet<ValueId>) -> Result<(), Broken> {
+    fn verify_use(&self, value: ValueId, seen: &[bool]) -> Result<(), Broken> {
         match self.value(value).def {
             Def::Const(_) | Def::Sparse(_) => Ok(()),
-            _ if seen.contains(&value) => Ok(()),
+            _ if seen[value.index()] => Ok(()),
             _ => Err(Broken(format!("`{}` is used before it is defined", self.value(value).name))),
         }
     }

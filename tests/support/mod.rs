@@ -1,6 +1,6 @@
 //! Models for tests, written by an independent protobuf library.
 
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use std::{fs, path::Path};
 
