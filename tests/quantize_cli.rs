@@ -232,7 +232,7 @@ fn nothing_to_do_is_exit_6_with_reasons() {
          1 × MatMul: both operands are activations
              MatMul → y
 
-    no-op: there is nothing to quantize, so nothing is written
+    no-op [N001]: there is nothing to quantize, so nothing is written
     ");
     assert_eq!(place.files(), ["m.onnxtxt"]);
     let it = run(&["quantize", &model, "-o", &output, "--allow-noop"]);

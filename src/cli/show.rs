@@ -136,6 +136,9 @@ fn kept(rows: &[PlanRow]) -> String {
             reasons.entry((reason, &row.op)).or_default().push(row);
         }
     }
+    if rows.is_empty() {
+        return "no node has weights\n".into();
+    }
     if reasons.is_empty() {
         return "every weight is quantized\n".into();
     }
@@ -157,7 +160,9 @@ fn last_line(it: &Outcome, validation: Option<&Validation>) -> String {
     if it.quantized_nodes == 0 {
         return match path {
             Some(path) => format!("ok  {path}  nothing was quantized\n"),
-            None => "no-op: there is nothing to quantize, so nothing is written\n".to_owned(),
+            None => {
+                "no-op [N001]: there is nothing to quantize, so nothing is written\n".to_owned()
+            }
         };
     }
     let share = format!("{:.1} % of weight bytes", it.quantized_weights * 100.0);

@@ -188,15 +188,9 @@ impl Parts {
         Ok(Parts { pieces, total })
     }
 
-    fn write(
-        &self,
-        model: &Model,
-        temp: &NamedTempFile,
-        path: &Path,
-        ctx: &Ctx,
-    ) -> Result<(), SaveError> {
+    fn write(&self, model: &Model, temp: &Temp, path: &Path, ctx: &Ctx) -> Result<(), SaveError> {
         let io = |source| SaveError::Io { path: path.into(), source };
-        let file = temp.as_file();
+        let file = temp.file();
         file.set_len(self.total).map_err(io)?;
         let (mut offset, mut extents) = (0u64, Vec::new());
         for (bytes, value) in &self.pieces {
@@ -216,11 +210,11 @@ impl Parts {
         &self,
         model: &Model,
         layout: &Layout,
-        temp: &NamedTempFile,
+        temp: &Temp,
         path: &Path,
         ctx: &Ctx,
     ) -> Result<(), SaveError> {
-        let file = temp.as_file();
+        let file = temp.file();
         let io = |source| SaveError::Io { path: path.into(), source };
         file.set_len(layout.external_bytes).map_err(io)?;
         let external = |place| match place {
@@ -309,26 +303,87 @@ fn check_space(path: &Path, needed: u64) -> Result<(), SaveError> {
     Ok(())
 }
 
-/// A sibling, so that the rename stays on one disk; removed when dropped.
-fn temporary(path: &Path) -> Result<NamedTempFile, SaveError> {
-    let io = |source| SaveError::Io { path: path.into(), source };
-    let mut builder = tempfile::Builder::new();
-    let prefix = format!(".{}-", path.file_name().unwrap_or_default().to_string_lossy());
-    let file = builder
-        .prefix(&prefix)
-        .suffix(".tmp")
-        .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder(path))
-        .map_err(io)?;
-    Ok(file)
+/// A file on the destination's disk that becomes it in one step, or vanishes.
+enum Temp {
+    /// Without a name, so that not even a killed process leaves it behind.
+    Unnamed(File),
+    Named(NamedTempFile),
 }
 
-fn persist(temp: NamedTempFile, path: &Path) -> Result<(), SaveError> {
+impl Temp {
+    fn file(&self) -> &File {
+        match self {
+            Temp::Unnamed(file) => file,
+            Temp::Named(file) => file.as_file(),
+        }
+    }
+}
+
+fn temporary(path: &Path) -> Result<Temp, SaveError> {
+    if let Some(file) = unnamed(folder(path)) {
+        return Ok(Temp::Unnamed(file));
+    }
+    let permissions = fs::Permissions::from_mode(0o666);
+    let prefix = prefix(path);
+    let named = sibling(&prefix).permissions(permissions).tempfile_in(folder(path));
+    named.map(Temp::Named).map_err(|source| SaveError::Io { path: path.into(), source })
+}
+
+/// `None` where the system or the disk cannot do it.
+fn unnamed(folder: &Path) -> Option<File> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{Mode, OFlags, open};
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        open(folder, flags, Mode::from_raw_mode(0o666)).ok().map(File::from)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
+/// Temporary names beside the destination, so that the rename stays on one disk.
+fn sibling(prefix: &str) -> tempfile::Builder<'_, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).suffix(".tmp");
+    builder
+}
+
+fn prefix(path: &Path) -> String {
+    format!(".{}-", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+fn persist(temp: Temp, path: &Path) -> Result<(), SaveError> {
     let io = |source| SaveError::Io { path: path.into(), source };
-    temp.as_file().sync_all().map_err(io)?;
-    temp.persist(path).map_err(|err| io(err.error))?;
+    temp.file().sync_all().map_err(io)?;
+    match temp {
+        Temp::Named(named) => drop(named.persist(path).map_err(|err| io(err.error))?),
+        Temp::Unnamed(file) => {
+            let name = |it: &Path| link(&file, it);
+            let prefix = prefix(path);
+            let linked = sibling(&prefix).make_in(folder(path), name).map_err(io)?;
+            linked.into_temp_path().persist(path).map_err(|err| io(err.error))?;
+        }
+    }
     // The rename itself must survive a power cut.
     File::open(folder(path)).and_then(|it| it.sync_all()).map_err(io)
+}
+
+/// Gives a file without a name one.
+#[cfg(target_os = "linux")]
+fn link(file: &File, name: &Path) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    use rustix::fs::{AtFlags, CWD, linkat};
+    let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, from, CWD, name, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn link(_: &File, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn remove_old(path: &Path) -> Result<(), SaveError> {
