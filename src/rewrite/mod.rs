@@ -96,6 +96,7 @@ pub const STANDARD: &[&str] = &[
     // What inference knows needs no nodes that compute it.
     "expand-to-constant",
     "reshape-to-constant",
+    "remove-slice",
     "gemm-to-matmul",
     "fold-batchnorm",
     // Before nodes: equal operands must be the same value for nodes to be equal.

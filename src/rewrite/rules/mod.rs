@@ -8,6 +8,7 @@ mod identity_of_constant;
 mod remove_cast;
 mod remove_dropout;
 mod remove_identity;
+mod remove_slice;
 mod reshape_to_constant;
 mod sum_before_layernorm;
 mod transpose_of_constant;
@@ -29,6 +30,7 @@ pub const RULES: &[&Rule] = &[
     &remove_cast::REMOVE_CAST,
     &remove_dropout::REMOVE_DROPOUT,
     &remove_identity::REMOVE_IDENTITY,
+    &remove_slice::REMOVE_SLICE,
     &reshape_to_constant::RESHAPE_TO_CONSTANT,
     &sum_before_layernorm::SUM_BEFORE_LAYERNORM,
     &transpose_of_constant::TRANSPOSE_OF_CONSTANT,
