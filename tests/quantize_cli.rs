@@ -126,7 +126,7 @@ fn quantize_validates_on_text_and_arrays() {
             "perplexity       ",
             "time of 1x128    ",
             "kl.mean<=0.1  0.0",
-            "size            4.0 MiB    1.1 MiB  ×0.2",
+            "size            4.0 MiB    1.0 MiB  ×0.26",
         ] {
             assert!(it.out.contains(line.trim_end()), "`{line}` is missing in\n{}", it.out);
         }
