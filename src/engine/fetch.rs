@@ -31,7 +31,7 @@ pub fn download(
     options: &RuntimeOptions<'_>,
 ) -> Result<PathBuf, InstallError> {
     let progress = options.progress;
-    progress.start(&format!("fetching ONNX Runtime {}", pins().version), pin.size);
+    progress.start("fetch", pin.size);
     let result = through_pip(pin, folder, options.index_url.as_deref()).or_else(|pip| {
         let url = options.index_url.clone().or_else(configured_index);
         let fetched = match url {
@@ -40,7 +40,7 @@ pub fn download(
         };
         fetched.map_err(|index| InstallError::Fetch { file: pin.file.clone(), pip, index })
     });
-    progress.done("");
+    progress.done(&format!("ONNX Runtime {} into the cache", pins().version));
     result
 }
 
