@@ -86,7 +86,8 @@ fn files_open_with_what_they_do_and_stay_small() {
 
 #[test]
 fn nothing_names_a_machine_or_a_registry() {
-    let hosts = ["pypi.", "pythonhosted", "npmjs"].map(|it| format!("{it}org"));
+    let hosts = [("py", "pi.org"), ("python", "hosted"), ("npm", "js.org"), ("crates", ".io")]
+        .map(|(start, end)| format!("{start}{end}"));
     let words: Vec<&str> = hosts.iter().map(|it| &**it).chain(["/home/", "/root/"]).collect();
     let docs = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", ".ci/run", "Cargo.toml"];
     let files = rust_files("src").into_iter().chain(docs.map(PathBuf::from));
