@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use super::{Attr, Def, Model, Node, NodeId, User, ValueId};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// Why a rule or a format does not apply here. Not an error: most rules do not apply in most places.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -129,6 +129,13 @@ impl Model {
 
     pub fn dtype(&self, value: ValueId) -> Option<DType> {
         Some(self.value(value).ty.as_ref()?.dtype)
+    }
+
+    /// The shape, if inference or the file says anything of it.
+    pub fn shape(&self, value: ValueId) -> Result<&Shape, NoMatch> {
+        let it = self.value(value);
+        let shape = it.ty.as_ref().and_then(|it| it.shape.as_ref());
+        shape.ok_or_else(|| no_match!("the shape of `{}` is not known", it.name))
     }
 
     pub fn rank(&self, value: ValueId) -> Option<usize> {

@@ -23,11 +23,7 @@ fn apply(m: &Model, expand: NodeId) -> Result<Patch, NoMatch> {
         return Err(no_match!("`{}` is constant already", m.value(target).name));
     }
     let y = m.node(expand).output();
-    let shape = |value| m.value(value).ty.as_ref().and_then(|it| it.shape.as_ref());
-    let (Some(input), Some(output)) = (shape(x), shape(y)) else {
-        return Err(no_match!("the shape of `{}` is not known", m.value(y).name));
-    };
-    let target = constant_target(input, output)
+    let target = constant_target(m.shape(x)?, m.shape(y)?)
         .ok_or_else(|| no_match!("`{}` grows by what is not known", m.value(y).name))?;
     let mut patch = Patch::before(expand);
     let name = format!("{}.shape", m.value(y).name);

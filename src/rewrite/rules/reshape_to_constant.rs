@@ -27,19 +27,13 @@ fn apply(m: &Model, reshape: NodeId) -> Result<Patch, NoMatch> {
         return Err(NoMatch("zero means an empty dimension here".into()));
     }
     let y = m.node(reshape).output();
-    let target = constant_target(known(m, x)?, known(m, y)?)
+    let target = constant_target(m.shape(x)?, m.shape(y)?)
         .ok_or_else(|| no_match!("more than one dimension of `{}` is open", m.value(y).name))?;
     let mut patch = Patch::before(reshape);
     let name = format!("{}.shape", m.value(y).name);
     let shape = patch.constant(&name, Tensor::from_i64(&[target.len()], target));
     let new = patch.node(&m.node(reshape).name, "Reshape", [x.into(), shape], Attrs::default());
     Ok(patch.replace(y, new))
-}
-
-fn known(m: &Model, value: crate::ir::ValueId) -> Result<&Shape, NoMatch> {
-    let it = m.value(value);
-    let shape = it.ty.as_ref().and_then(|it| it.shape.as_ref());
-    shape.ok_or_else(|| no_match!("the shape of `{}` is not known", it.name))
 }
 
 fn constant_target(input: &Shape, output: &Shape) -> Option<Vec<i64>> {
