@@ -193,9 +193,7 @@ pub fn quantize(
     allow_noop: bool,
     ctx: &Ctx,
 ) -> Result<Outcome, Error> {
-    if !save.force && output.symlink_metadata().is_ok() {
-        return Err(SaveError::Exists { path: output.into() }.into());
-    }
+    save.check_free(output)?;
     let mut planned = plan(job, ctx)?;
     if planned.plan.sites.is_empty() && !allow_noop {
         return Ok(planned.outcome(job, None, planned.before.bytes));

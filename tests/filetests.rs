@@ -6,6 +6,7 @@
 //! `# FAIL: …` in its place is a command that must fail. `BLESS=1` writes the output into the
 //! files instead of comparing.
 
+mod common;
 #[path = "filetests/numeric.rs"]
 mod numeric;
 

@@ -45,6 +45,17 @@ pub struct SaveOptions {
     pub force: bool,
 }
 
+impl SaveOptions {
+    /// Whether something at `path` stands in the way.
+    pub fn check_free(&self, path: &Path) -> Result<(), SaveError> {
+        // A link to nothing is something too.
+        if !self.force && path.symlink_metadata().is_ok() {
+            return Err(SaveError::Exists { path: path.into() });
+        }
+        Ok(())
+    }
+}
+
 /// The files that were written.
 #[derive(Clone, Debug)]
 pub struct Saved {
@@ -278,10 +289,7 @@ fn check_destination(
         if input.is_some_and(|it| it.is_data(path)) {
             return Err(SaveError::InputData { path: path.into() });
         }
-        // A link to nothing is something too.
-        if !options.force && path.symlink_metadata().is_ok() {
-            return Err(SaveError::Exists { path: path.into() });
-        }
+        options.check_free(path)?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::{
     weight::FloatWeight,
 };
 use crate::{
-    ir::{Attrs, GraphId, Model, NodeId, Patch, Ref, ValueId},
+    ir::{Attrs, GraphId, Model, NodeId, Patch, ValueId},
     tensor::{DType, Packing, Part, QSource, Tensor},
 };
 
@@ -31,8 +31,6 @@ type SourceKey = (ValueId, bool, Scheme, SolverSpec, bool);
 #[derive(Default)]
 struct Shared {
     sources: Vec<(SourceKey, Arc<dyn QSource>)>,
-    /// The parts of a weight as constants, by the codes' source and packing.
-    parts: BTreeMap<(usize, Packing), [ValueId; 3]>,
     activations: BTreeMap<(GraphId, ValueId, Activation), Quantized>,
 }
 
@@ -76,7 +74,6 @@ impl Shared {
     fn weight(&mut self, m: &mut Model, it: &SitePlan) -> ValueId {
         let source = self.source(m, it);
         let packing = it.format.packing;
-        let parts = self.parts(m, it, &source, packing);
         let attrs = match it.scheme.granularity {
             Granularity::Channel => Attrs::default().with("axis", 1i64),
             Granularity::Block(block) => {
@@ -84,9 +81,15 @@ impl Shared {
                 Attrs::default().with("axis", axis).with("block_size", block)
             }
         };
-        let name = format!("{}_dq", m.value(it.site.weight).name);
+        let name = m.value(it.site.weight).name.to_string();
         let mut patch = Patch::before(it.site.node);
-        let dq = patch.step(&name, "DequantizeLinear", parts.map(Ref::from), attrs);
+        let parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")].map(
+            |(part, suffix)| {
+                let tensor = Tensor::packed(source.clone(), part, packing);
+                patch.constant(&format!("{name}_{suffix}"), tensor)
+            },
+        );
+        let dq = patch.step(&format!("{name}_dq"), "DequantizeLinear", parts, attrs);
         patch.apply(m).value(dq)
     }
 
@@ -106,29 +109,6 @@ impl Shared {
         let source: Arc<dyn QSource> = Arc::new(weight);
         self.sources.push((key, source.clone()));
         source
-    }
-
-    fn parts(
-        &mut self,
-        m: &mut Model,
-        it: &SitePlan,
-        source: &Arc<dyn QSource>,
-        packing: Packing,
-    ) -> [ValueId; 3] {
-        let key = (Arc::as_ptr(source).cast::<()>().addr(), packing);
-        if let Some(parts) = self.parts.get(&key) {
-            return *parts;
-        }
-        let name = m.value(it.site.weight).name.to_string();
-        let root = m.root(m.node(it.site.node).graph);
-        let parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")].map(
-            |(part, suffix)| {
-                let tensor = Tensor::packed(source.clone(), part, packing);
-                m.add_constant(root, &format!("{name}_{suffix}"), tensor)
-            },
-        );
-        self.parts.insert(key, parts);
-        parts
     }
 
     fn activation(

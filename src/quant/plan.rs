@@ -87,14 +87,6 @@ impl Plan {
         rows.sort_by_key(|(node, _)| place.get(node).copied());
         rows.into_iter().map(|it| it.1).collect()
     }
-
-    /// Elements of the weights that become smaller.
-    pub fn quantized_elements(&self, m: &Model) -> usize {
-        let mut weights: Vec<_> = self.sites.iter().map(|it| it.site.weight).collect();
-        weights.sort();
-        weights.dedup();
-        weights.iter().filter_map(|it| Some(m.constant(*it).ok()?.numel())).sum()
-    }
 }
 
 impl SitePlan {

@@ -1,12 +1,12 @@
 //! `com.microsoft.GatherBlockQuantized`: an embedding table of 2, 4 or 8 bits in blocks.
 
-use super::{Format, MICROSOFT, attrs, blocked_scheme, part, quantized};
+use super::{Format, MICROSOFT, attrs, blocked_scheme, quantized};
 use crate::{
     ir::{Model, NoMatch, NodeId, Patch, Ref},
     no_match,
     quant::ops::Weight,
     rewrite::Rule,
-    tensor::{Packing, Part},
+    tensor::{Packing, Part, Tensor},
 };
 
 pub const GATHER_BLOCK_QUANTIZED: Format = Format {
@@ -38,8 +38,10 @@ fn apply(m: &Model, gather: NodeId) -> Result<Patch, NoMatch> {
 
     let mut patch = Patch::before(gather);
     let stem = m.value(w.codes).name.trim_end_matches("_codes").to_owned();
-    let mut constant = |suffix: &str, it: Part| {
-        part(m, &mut patch, &format!("{stem}_{suffix}"), source, it, Packing::Gather)
+    // Nodes that share the weight make equal parts, which `dedupe-constants` makes one.
+    let mut constant = |suffix: &str, part: Part| {
+        let tensor = Tensor::packed(source.clone(), part, Packing::Gather);
+        patch.constant(&format!("{stem}_{suffix}"), tensor)
     };
     let inputs: [Ref; 4] = [
         constant("rows", Part::Codes),

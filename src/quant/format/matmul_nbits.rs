@@ -1,10 +1,10 @@
 //! `com.microsoft.MatMulNBits`: float activations, weights of 2, 4 or 8 bits in blocks.
 
-use super::{Format, MICROSOFT, attrs, blocked_scheme, is_matmul, part, quantized};
+use super::{Format, MICROSOFT, attrs, blocked_scheme, is_matmul, quantized};
 use crate::{
     ir::{Model, NoMatch, NodeId, Patch, Ref},
     rewrite::Rule,
-    tensor::{Packing, Part, Zeros},
+    tensor::{Packing, Part, Tensor, Zeros},
 };
 
 pub const MATMUL_NBITS: Format = Format {
@@ -37,8 +37,10 @@ fn apply(m: &Model, matmul: NodeId) -> Result<Patch, NoMatch> {
     // ONNX Runtime folds an Add of a bias behind it by itself.
     let mut patch = Patch::before(matmul);
     let stem = m.value(w.codes).name.trim_end_matches("_codes").to_owned();
-    let mut constant = |suffix: &str, it: Part| {
-        part(m, &mut patch, &format!("{stem}_{suffix}"), source, it, Packing::NBits)
+    // Nodes that share the weight make equal parts, which `dedupe-constants` makes one.
+    let mut constant = |suffix: &str, part: Part| {
+        let tensor = Tensor::packed(source.clone(), part, Packing::NBits);
+        patch.constant(&format!("{stem}_{suffix}"), tensor)
     };
     let mut inputs: Vec<Ref> =
         vec![x.into(), constant("nbits", Part::Codes), constant("scales", Part::Scales)];

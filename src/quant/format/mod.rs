@@ -5,18 +5,16 @@ mod dynamic_fused;
 mod gather_block_quantized;
 mod matmul_nbits;
 
-use std::sync::Arc;
-
 use super::{
     ops::{Site, Weight},
     plan::Activation,
     scheme::{Granularity, Range, Scheme},
 };
 use crate::{
-    ir::{Attrs, Def, Model, NoMatch, NodeId, Patch, Ref, ValueId},
+    ir::{Attrs, Def, Model, NoMatch, NodeId, ValueId},
     no_match,
     rewrite::Rule,
-    tensor::{Packing, Part, QSource, Tensor, Zeros},
+    tensor::{Packing, Part, Zeros},
 };
 
 /// A way to store quantized nodes.
@@ -175,25 +173,6 @@ fn is_canonical(m: &Model, node: NodeId) -> bool {
                 .and_then(|it| m.constant(it))
                 .is_ok_and(|it| it.quantized().is_some())
     })
-}
-
-/// A part of a weight as a constant; nodes that share the weight share it.
-fn part(
-    m: &Model,
-    patch: &mut Patch,
-    name: &str,
-    source: &Arc<dyn QSource>,
-    part: Part,
-    packing: Packing,
-) -> Ref {
-    let is_same = |it: &Tensor| {
-        let found = it.quantized();
-        found.is_some_and(|it| Arc::ptr_eq(it.0, source) && (it.1, it.2) == (part, packing))
-    };
-    match m.constants().find(|it| is_same(it.1)) {
-        Some((value, _)) => value.into(),
-        None => patch.constant(name, Tensor::packed(source.clone(), part, packing)),
-    }
 }
 
 fn attrs(list: &[(&str, i64)]) -> Attrs {

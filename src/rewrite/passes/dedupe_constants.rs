@@ -3,7 +3,10 @@
 //! No tensor is hashed more than once, and none at all unless another has its type and shape and
 //! agrees with it in a few samples.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use sha2::{Digest, Sha256};
 
@@ -48,18 +51,27 @@ fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
 /// `(value, its earlier twin)`; the twin is visible wherever the value is.
 fn twins_of(m: &Model) -> Vec<(ValueId, ValueId)> {
     let mut groups: BTreeMap<Group, Vec<(GraphId, ValueId)>> = BTreeMap::new();
+    let mut parts = Vec::new();
     for graph in m.graphs().into_iter().filter(|it| m.in_main(*it)) {
         for &value in &m.graph(graph).constants {
-            if let Def::Const(tensor) = &m.value(value).def
-                && !m.value(value).uses.is_empty()
-                && tensor.place().is_some()
-            {
+            let Def::Const(tensor) = &m.value(value).def else { continue };
+            if m.value(value).uses.is_empty() {
+                continue;
+            }
+            if tensor.quantized().is_some() {
+                parts.push((graph, value));
+            } else if tensor.place().is_some() {
                 let group = (tensor.dtype, tensor.shape.clone(), tensor.is_transposed());
                 groups.entry(group).or_default().push((graph, value));
             }
         }
     }
     let mut twins = Vec::new();
+    // The same part of one quantized weight, whose bytes do not exist yet.
+    First { m, seen: HashMap::new(), twins: &mut twins }.unseen(parts, |it| {
+        let (source, part, packing) = it.quantized()?;
+        Some((Arc::as_ptr(source).cast::<()>().addr(), part, packing))
+    });
     for members in groups.into_values().filter(|it| it.len() > 1) {
         find_twins(m, members, &mut twins);
     }
