@@ -1,14 +1,10 @@
-//! What a run did and measured, as data: the JSON beside a model is this struct.
+//! How two models' outputs differ: metrics, their comparison on data, and gates, all serializable.
 
 mod accumulate;
 mod compare;
 mod gate;
 mod latency;
 pub mod metrics;
-
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
 
 pub use self::{
     accumulate::{NonFinite, OutputMetrics, Perplexity},
@@ -41,94 +37,6 @@ pub fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-pub const SCHEMA: &str = "onnxq.report/1";
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    pub schema: String,
-    pub verdict: Verdict,
-    pub models: Models,
-    pub recipe: Option<RecipeNote>,
-    pub gates: Vec<GateResult>,
-    pub data: Option<DataNote>,
-    pub comparison: Option<Comparison>,
-    /// Nodes that could have been quantized and were not.
-    pub kept: Vec<Kept>,
-    pub environment: BTreeMap<String, String>,
-    pub warnings: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    Pass,
-    Fail,
-    /// No gate was set.
-    #[default]
-    None,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Models {
-    pub reference: ModelNote,
-    pub candidate: Option<ModelNote>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ModelNote {
-    pub path: String,
-    pub sha256: String,
-    /// External data included.
-    pub bytes: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RecipeNote {
-    pub name: String,
-    pub sha256: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DataNote {
-    pub path: String,
-    pub sha256: String,
-    pub samples: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Kept {
-    pub node: String,
-    pub op: String,
-    pub reason: String,
-}
-
-impl Report {
-    pub fn new(models: Models) -> Report {
-        Report {
-            schema: SCHEMA.into(),
-            verdict: Verdict::None,
-            models,
-            recipe: None,
-            gates: Vec::new(),
-            data: None,
-            comparison: None,
-            kept: Vec::new(),
-            environment: BTreeMap::new(),
-            warnings: Vec::new(),
-        }
-    }
-
-    /// Adds the results and what follows from them.
-    pub fn set_gates(&mut self, gates: Vec<GateResult>) {
-        self.verdict = match &gates[..] {
-            [] => Verdict::None,
-            list if list.iter().all(|it| it.pass) => Verdict::Pass,
-            _ => Verdict::Fail,
-        };
-        self.gates = gates;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,15 +48,13 @@ mod tests {
     }
 
     #[test]
-    fn json_leads_back_to_the_report() {
-        let mut report = Report::new(Models::default());
-        report.comparison =
-            Some(Comparison { size: Some(Size::new(0, 0)), ..Comparison::default() });
+    fn json_leads_back_and_a_ratio_of_nothing_fails() {
+        let comparison = Comparison { size: Some(Size::new(0, 0)), ..Comparison::default() };
         let gate: Gate = "size_ratio<=1".parse().unwrap();
-        report.set_gates(vec![gate.check(report.comparison.as_ref().unwrap())]);
-        assert_eq!(report.verdict, Verdict::Fail);
-        let json = serde_json::to_string(&report).unwrap();
-        assert!(json.starts_with(r#"{"schema":"onnxq.report/1","verdict":"fail","#), "{json}");
-        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+        let result = gate.check(&comparison);
+        assert!(!result.pass);
+        let json = serde_json::to_string(&(&comparison, &result)).unwrap();
+        let back: (Comparison, GateResult) = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, (comparison, result));
     }
 }
