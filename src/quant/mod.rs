@@ -10,5 +10,6 @@ pub mod ops;
 pub mod plan;
 pub mod scheme;
 pub mod solve;
+pub mod stats;
 pub mod target;
 mod weight;

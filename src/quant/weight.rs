@@ -35,6 +35,6 @@ impl QSource for FloatWeight {
             return Err(TensorError::NonFinite { name: self.name.clone(), what, row, column });
         }
         let view = ArrayView2::from_shape((rows.len(), k), &values).expect("rows of k values");
-        Ok(self.solver.solver().solve(view, &self.scheme, self.shape()))
+        Ok(self.solver.solver().solve(view, &self.scheme, self.shape(), None))
     }
 }

@@ -1,44 +1,67 @@
 //! Solvers choose codes, scales and zeros for a weight. They know nothing of ONNX.
 
+mod gptq;
+mod grid;
+mod hqq;
+mod imatrix;
+mod mse;
 mod rtn;
+mod spec;
 
 use ndarray::ArrayView2;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-pub use self::rtn::Rtn;
-use super::scheme::Scheme;
+pub use self::{
+    gptq::{Feedback, Gptq},
+    hqq::Hqq,
+    imatrix::Imatrix,
+    mse::Mse,
+    rtn::Rtn,
+    spec::SolverSpec,
+};
+use super::{
+    scheme::Scheme,
+    stats::{InputStats, Needs},
+};
 use crate::tensor::{QMatrix, QShape};
 
-/// A solver and its settings, as a recipe names it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SolverSpec {
-    /// Round to nearest: no data needed, and the bytes that ONNX Runtime's own tool writes.
-    #[default]
-    Rtn,
-}
-
 pub trait Solver: Send + Sync {
-    /// `rows` are some rows of a weight, `[n, k]`; `extent` describes the whole weight.
+    /// What it must know of the weight's inputs.
+    fn needs(&self) -> Needs {
+        Needs::Nothing
+    }
+
+    /// The statistics in the form it works with; once for all weights that read the same input.
+    fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {
+        Ok(Prepared { importance: stats.mean_square.clone(), feedback: None })
+    }
+
+    /// `rows` are some rows of a weight, `[n, k]`; `extent` describes the whole weight. `input` is
+    /// what [`Solver::prepare`] made; without it (embedding tables have no inputs) every column
+    /// counts the same.
+    ///
     /// Rows must not influence each other: the driver decides how many of them a call gets,
     /// and calls in parallel.
-    fn solve(&self, rows: ArrayView2<f32>, scheme: &Scheme, extent: QShape) -> QMatrix;
+    fn solve(
+        &self,
+        rows: ArrayView2<f32>,
+        scheme: &Scheme,
+        extent: QShape,
+        input: Option<&Prepared>,
+    ) -> QMatrix;
 }
 
-impl SolverSpec {
-    pub fn solver(&self) -> &dyn Solver {
-        match self {
-            SolverSpec::Rtn => &Rtn,
-        }
-    }
-
-    pub fn name(&self) -> &'static str {
-        match self {
-            SolverSpec::Rtn => "rtn",
-        }
-    }
+/// Statistics of an input, prepared for a solver.
+pub struct Prepared {
+    /// How much an error in column `j` costs: `E[x_j²]`, `[k]`.
+    pub importance: Vec<f32>,
+    /// What GPTQ needs of the Hessian.
+    pub feedback: Option<Feedback>,
 }
+
+/// Why statistics are of no use.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("the statistics hold {0}")]
+pub struct BadStats(pub &'static str);
 
 #[cfg(test)]
 mod laws {
@@ -53,6 +76,7 @@ mod laws {
         tensor::{DType, Zeros},
     };
 
+    /// Every solver with its default settings. Without statistics all columns count the same.
     const SOLVERS: &[SolverSpec] = &[SolverSpec::Rtn];
 
     fn weight() -> impl Strategy<Value = Array2<f32>> {
@@ -87,9 +111,9 @@ mod laws {
         fn rows_do_not_influence_each_other(w in weight(), scheme in scheme()) {
             let extent = scheme.extent(w.nrows(), w.ncols(), DType::F32);
             for solver in SOLVERS {
-                let whole = solver.solver().solve(w.view(), &scheme, extent);
+                let whole = solver.solver().solve(w.view(), &scheme, extent, None);
                 let last = w.nrows() - 1;
-                let alone = solver.solver().solve(w.slice(s![last.., ..]), &scheme, extent);
+                let alone = solver.solver().solve(w.slice(s![last.., ..]), &scheme, extent, None);
                 prop_assert_eq!(whole.codes.row(last), alone.codes.row(0));
                 prop_assert_eq!(whole.scales.row(last), alone.scales.row(0));
                 prop_assert_eq!(whole.zeros.row(last), alone.zeros.row(0));
@@ -100,7 +124,7 @@ mod laws {
         fn an_error_is_at_most_a_step(w in weight(), scheme in scheme()) {
             let extent = scheme.extent(w.nrows(), w.ncols(), DType::F32);
             for solver in SOLVERS {
-                let q = solver.solver().solve(w.view(), &scheme, extent);
+                let q = solver.solver().solve(w.view(), &scheme, extent, None);
                 let back = q.dequantize();
                 for ((at, value), back) in w.indexed_iter().zip(&back) {
                     let step = q.scales[(at.0, at.1 / extent.block)].abs();
@@ -115,7 +139,7 @@ mod laws {
             let extent = scheme.extent(w.nrows(), w.ncols(), DType::F32);
             let middle = 1u8 << (scheme.bits - 1);
             for solver in SOLVERS {
-                let q = solver.solver().solve(w.view(), &scheme, extent);
+                let q = solver.solver().solve(w.view(), &scheme, extent, None);
                 let back = q.dequantize();
                 prop_assert!(w.iter().zip(&back).all(|(w, back)| *w != 0.0 || *back == 0.0));
                 prop_assert!(q.codes.iter().all(|it| f32::from(*it) <= scheme.max_code()));

@@ -1,0 +1,113 @@
+//! The grid of a block: its scale, its zero, and how values are rounded to it.
+
+use half::f16;
+
+use crate::{
+    quant::scheme::{Range, Scheme},
+    tensor::{DType, Zeros},
+};
+
+/// A block's scale and zero, and which codes it may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grid {
+    pub scale: f32,
+    pub zero: f32,
+    pub low: f32,
+    pub high: f32,
+    pub ties: Ties,
+}
+
+/// How a value halfway between two codes is rounded.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Ties {
+    /// Up, as `trunc(x + 0.49999997)` of a positive `x`: MatMulNBits' quantizer.
+    Up,
+    Even,
+}
+
+/// The grid of round-to-nearest: it spans the block's own range.
+pub(super) fn grid(values: &[f32], scheme: &Scheme, stored: DType) -> Grid {
+    let (low, high) = extremes(values);
+    let middle = (1u32 << (scheme.bits - 1)) as f32;
+    let grid = match (scheme.zeros, scheme.range) {
+        (Zeros::Symmetric, Range::Full) => {
+            let extreme = if high.abs() > low.abs() { high } else { low };
+            let (scale, ties) = (extreme / -middle, Ties::Up);
+            Grid { scale, zero: middle, low: 0.0, high: scheme.max_code(), ties }
+        }
+        (Zeros::Symmetric, range) => {
+            let reach = if range == Range::Narrow { middle - 1.0 } else { middle / 2.0 };
+            let scale = high.max(-low) / reach;
+            let (low, high) = (middle - reach, middle + reach);
+            Grid { scale, zero: middle, low, high, ties: Ties::Even }
+        }
+        (Zeros::Asymmetric, range) => {
+            let high_code = if range == Range::Reduced { middle } else { scheme.max_code() };
+            let (low, high) = (low.min(0.0), high.max(0.0));
+            // Halves first: the difference of two large floats may not be one.
+            let scale = (high / high_code) - (low / high_code);
+            let exact = (high - low) / high_code;
+            let scale = if exact.is_finite() { exact } else { scale };
+            Grid { scale, zero: 0.0, low: 0.0, high: high_code, ties: Ties::Up }
+        }
+    };
+    finish(grid, low, scheme, stored)
+}
+
+/// Places zero, by the exact scale, and rounds the scale to its stored type before anything is
+/// divided by it.
+fn finish(mut grid: Grid, low: f32, scheme: &Scheme, stored: DType) -> Grid {
+    if scheme.zeros == Zeros::Asymmetric && grid.scale != 0.0 {
+        // Half away from zero, and clamped: a block that does not reach zero still holds it.
+        let zero = (-low.min(0.0) / grid.scale).round();
+        grid.zero = zero.clamp(grid.low, grid.high);
+    }
+    if stored == DType::F16 {
+        grid.scale = f16::from_f32(grid.scale).to_f32();
+    }
+    grid
+}
+
+impl Grid {
+    pub fn round(&self, values: &[f32], codes: &mut [u8]) {
+        let inverse = if self.scale == 0.0 { 0.0 } else { self.scale.recip() };
+        if !inverse.is_finite() {
+            // So small that no float is its inverse: it is zero for all that follows.
+            codes.fill(self.zero as u8);
+            return;
+        }
+        let (zero, low, high) = (self.zero, self.low, self.high);
+        match self.ties {
+            Ties::Up => {
+                for (code, value) in codes.iter_mut().zip(values) {
+                    let at = (value * inverse + zero).clamp(low, high);
+                    *code = (at + 0.499_999_97) as u8;
+                }
+            }
+            Ties::Even => {
+                // Adding 1.5 · 2^23 leaves no bits below one: the sum is rounded, ties to even.
+                const ROUND: f32 = 12_582_912.0;
+                for (code, value) in codes.iter_mut().zip(values) {
+                    let at = (value * inverse + ROUND) - ROUND + zero;
+                    *code = at.clamp(low, high) as u8;
+                }
+            }
+        }
+    }
+}
+
+fn extremes(values: &[f32]) -> (f32, f32) {
+    // Eight lanes, so that the compiler keeps them in a register.
+    let (mut low, mut high) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
+    let chunks = values.chunks_exact(8);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..8 {
+            low[lane] = if chunk[lane] < low[lane] { chunk[lane] } else { low[lane] };
+            high[lane] = if chunk[lane] > high[lane] { chunk[lane] } else { high[lane] };
+        }
+    }
+    let all_low = low.iter().chain(rest).copied().fold(f32::INFINITY, f32::min);
+    let all_high = high.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    (all_low, all_high)
+}
