@@ -11,6 +11,7 @@ use crate::{
     codes::EXIT_NOTHING,
     onnx::SaveOptions,
     pipeline::{self, Job},
+    quant::sources::Sources,
     text,
 };
 
@@ -38,7 +39,7 @@ impl Args {
         };
         let output = self.model.with_extension("q.onnx");
         let mut planned = pipeline::plan(&job, &ui.ctx())?;
-        planned.lower(&ui.ctx())?;
+        planned.lower(Sources::default(), &ui.ctx())?;
         // Before the recipe's name and our version are added, which are no part of the plan.
         let text = self.text.then(|| text::print(&planned.model));
         let outcome = planned.dry_run(&job, &output, &SaveOptions::default())?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Failure, Ui,
-    shared::{DataArgs, ExternalData, InputArgs, Nonfinite, RecipeArgs},
+    shared::{CalibrationArgs, DataArgs, ExternalData, InputArgs, Nonfinite, RecipeArgs},
     show,
 };
 use crate::{
@@ -28,6 +28,8 @@ pub struct Args {
     pub validate: Option<Option<PathBuf>>,
     #[command(flatten)]
     pub data: DataArgs,
+    #[command(flatten)]
+    pub calibration: CalibrationArgs,
     /// Say what would be done, and write nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -69,7 +71,10 @@ impl Args {
         if data.is_some() && is_same_file(&self.model, output) {
             return Err(OriginalLost { path: output.into() }.into());
         }
-        let outcome = pipeline::quantize(&job, output, &save, self.allow_noop, &ui.ctx())?;
+        let tokenizer = self.data.tokenizer.clone();
+        let calibration = self.calibration.calibration(tokenizer, &job.recipe, ui);
+        let outcome =
+            pipeline::quantize(&job, output, &save, &calibration, self.allow_noop, &ui.ctx())?;
         let validation = match data.filter(|_| outcome.output.is_some()) {
             Some(data) => Some(self.validate(output, &data, &gates, ui)?),
             None => None,

@@ -4,12 +4,14 @@
 //! gets ([`solve`]), how activations are treated ([`plan::Activation`]) and how both are stored
 //! ([`format`]).
 
+pub mod error;
 pub mod format;
 pub mod insert;
 pub mod ops;
 pub mod plan;
 pub mod scheme;
 pub mod solve;
+pub mod sources;
 pub mod stats;
 pub mod target;
-mod weight;
+pub mod weight;

@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     format::Format,
-    ops::Site,
+    ops::{Site, Weight},
     scheme::{Granularity, Scheme},
     solve::SolverSpec,
+    stats::Needs,
+    weight::WeightError,
 };
 use crate::{
-    ir::{Model, NoMatch, NodeId},
+    ir::{Model, NoMatch, NodeId, ValueId},
     tensor::Zeros,
 };
 
@@ -57,6 +59,8 @@ pub enum Activation {
 /// The lines of the plan as users and scripts see them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlanRow {
+    #[serde(skip)]
+    pub id: NodeId,
     pub node: String,
     pub op: String,
     /// The weight's name and float shape.
@@ -70,6 +74,12 @@ pub struct PlanRow {
     pub activation: Option<Activation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver: Option<&'static str>,
+    /// How far the weight's output is off, once it is solved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<WeightError>,
+    /// What else the user should know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Why it stays in float.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
@@ -90,6 +100,17 @@ impl Plan {
 }
 
 impl SitePlan {
+    /// The value that the weight is multiplied with, and what the solver must know of it.
+    /// Tables are looked up, so they have none.
+    pub fn wants(&self, m: &Model) -> Option<(ValueId, Needs)> {
+        let needs = self.solver.solver().needs();
+        let is_product = self.site.kind == Weight::MatMul;
+        if needs == Needs::Nothing || !is_product {
+            return None;
+        }
+        Some((m.operand(self.site.node, 0).ok()?, needs))
+    }
+
     fn row(&self, m: &Model) -> PlanRow {
         PlanRow {
             format: Some(self.format.name),
@@ -115,6 +136,7 @@ fn bare_row(m: &Model, node: NodeId, weight: Option<crate::ir::ValueId>) -> Plan
             .max_by_key(|it| m.constant(*it).map_or(0, |it| it.numel()))
     });
     PlanRow {
+        id: node,
         node: m.node_label(node),
         op: m.node(node).op.to_string(),
         weight: weight.map_or(String::new(), |it| m.value(it).name.to_string()),
@@ -123,6 +145,8 @@ fn bare_row(m: &Model, node: NodeId, weight: Option<crate::ir::ValueId>) -> Plan
         scheme: None,
         activation: None,
         solver: None,
+        error: None,
+        note: None,
         kept: None,
     }
 }

@@ -186,6 +186,7 @@ fn extend(parent: Recipe, child: Recipe) -> Recipe {
         extends: None,
         target: child.target.or(parent.target),
         prepare: child.prepare.or(parent.prepare),
+        calibration: child.calibration.or(parent.calibration),
         quantize,
         gates: child.gates.or(parent.gates),
         place,

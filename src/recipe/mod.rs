@@ -55,6 +55,10 @@ pub struct Recipe {
     /// which is also the default; `[]` runs none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prepare: Option<Vec<String>>,
+    /// How inputs of weights are observed, for solvers that need to know them. The samples
+    /// themselves are given with `--calibration`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationSpec>,
     /// What to quantize, and how. Later entries win, field by field. A node that no entry matches
     /// stays as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -64,6 +68,22 @@ pub struct Recipe {
     pub gates: Option<Vec<Gate>>,
     #[serde(skip)]
     pub place: Place,
+}
+
+/// How inputs of weights are observed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CalibrationSpec {
+    /// Each layer sees what the quantized layers before it make of the samples, so that solvers
+    /// make up for their errors. Default: false, every layer sees the float model.
+    #[serde(skip_serializing_if = "is_false")]
+    pub sequential: bool,
+    /// How many samples to run. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<usize>,
+    /// Tokens per sample that text is cut into, if the model leaves it open. Default: 128.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<usize>,
 }
 
 /// One rule: the nodes it matches, and the settings it gives them.
@@ -88,6 +108,10 @@ pub struct Entry {
     /// blocks, where outliers are common. `false` matches all others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_activation_function: Option<bool>,
+    /// Only nodes whose result is an output of the model, directly or after a bias or a cast, are
+    /// matched: the head of a language model. `false` matches all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<bool>,
     /// How the weight is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<WeightSpec>,

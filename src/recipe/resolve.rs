@@ -39,6 +39,7 @@ pub fn resolve(
             name: &label,
             elements: m.constant(site.weight).map_or(0, |it| it.numel()),
             after_activation_function: ops::is_after_activation_function(m, node),
+            head: ops::is_head(m, node),
         };
         let merged = match selector.entry_for(candidate) {
             Ok(it) => it,

@@ -26,6 +26,8 @@ pub enum TensorError {
     NotInteger(DType),
     #[error("weight `{name}` holds {what} at [{row}, {column}]")]
     NonFinite { name: String, what: &'static str, row: usize, column: usize },
+    #[error("cannot read a weight back: {0}")]
+    Io(String),
     #[error("a string tensor has no fixed size")]
     Strings,
 }

@@ -10,7 +10,7 @@ use onnxq::{
     ctx::Ctx,
     ir::Model,
     pipeline::Job,
-    quant::{format, insert},
+    quant::{format, insert, sources::Sources},
     recipe::{Recipe, resolve::resolve},
     rewrite,
     tensor::{DType, Tensor, TensorType, from_f32},
@@ -33,7 +33,7 @@ pub fn quantized(model: &Model, recipe: &Recipe) -> Model {
     let mut m = model.clone();
     rewrite::run(&mut m, &recipe.prepare(rewrite::STANDARD), &Ctx::silent()).unwrap();
     let plan = resolve(recipe, &m, &|_, _| Ok(())).unwrap();
-    insert::quantize(&mut m, &plan);
+    insert::quantize(&mut m, &plan, &mut Sources::default());
     let formats: Vec<_> = plan.sites.iter().map(|it| it.format).collect();
     format::lower(&mut m, &formats).unwrap();
     rewrite::run(&mut m, &["dedupe-constants", "dedupe-nodes", "remove-dead"], &Ctx::silent())

@@ -22,7 +22,10 @@ use super::{
     scheme::Scheme,
     stats::{InputStats, Needs},
 };
-use crate::tensor::{QMatrix, QShape};
+use crate::{
+    codes::Fault,
+    tensor::{QMatrix, QShape},
+};
 
 pub trait Solver: Send + Sync {
     /// What it must know of the weight's inputs.
@@ -62,6 +65,12 @@ pub struct Prepared {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("the statistics hold {0}")]
 pub struct BadStats(pub &'static str);
+
+impl Fault for BadStats {
+    fn code(&self) -> &'static str {
+        "E614"
+    }
+}
 
 #[cfg(test)]
 mod laws {

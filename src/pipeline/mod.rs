@@ -1,5 +1,9 @@
 //! The jobs, step by step: plan, quantize, validate. Forward only; nothing calls upward.
 
+mod calibrate;
+mod error;
+mod validate;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -7,22 +11,25 @@ use std::{
 
 use serde::Serialize;
 
+pub use self::{
+    calibrate::{Calibration, NeedsData},
+    error::Error,
+    validate::{Validate, Validation, validate},
+};
 use crate::{
-    calibrate::{self, DataError, DataOptions},
-    codes::Fault,
     ctx::Ctx,
-    engine::{self, EngineError, RuntimeOptions, SessionOptions},
-    ir::{Broken, Model, NoMatch},
+    ir::{Model, NoMatch, NodeId},
     no_match,
-    onnx::{self, Files, LoadError, OpenOptions, SaveError, SaveOptions},
+    onnx::{self, Files, OpenOptions, SaveOptions},
     quant::{
-        format::{self, Format, NotLowered},
+        format::{self, Format},
         insert, ops,
         plan::{Plan, PlanRow},
+        sources::{Gauge, Sources},
     },
-    recipe::{Recipe, RecipeError, gate::Gate, resolve::resolve},
-    report::{CompareError, CompareOptions, Comparison, GateResult, Size, bytes, compare, grouped},
-    rewrite::{self, PassError},
+    recipe::{Recipe, resolve::resolve},
+    report::{bytes, grouped},
+    rewrite,
     tensor::first_non_finite,
 };
 
@@ -43,6 +50,8 @@ pub struct Planned {
     pub rows: Vec<PlanRow>,
     pub before: Census,
     pub warnings: Vec<String>,
+    /// The errors of the weights of these nodes, once they are solved.
+    gauges: Vec<(NodeId, Gauge)>,
 }
 
 /// What a model consists of.
@@ -72,21 +81,6 @@ pub struct Outcome {
     pub warnings: Vec<String>,
 }
 
-/// Two models compared.
-#[derive(Clone, Debug, Serialize)]
-pub struct Validation {
-    pub schema: &'static str,
-    pub onnxq: &'static str,
-    pub onnxruntime: String,
-    pub reference: PathBuf,
-    pub candidate: PathBuf,
-    pub data: PathBuf,
-    pub data_sha256: String,
-    pub comparison: Comparison,
-    pub gates: Vec<GateResult>,
-    pub pass: bool,
-}
-
 /// Reads a model, prepares it and decides for each node.
 pub fn plan(job: &Job, ctx: &Ctx) -> Result<Planned, Error> {
     let loaded = onnx::open(&job.model, &job.open)?;
@@ -106,14 +100,16 @@ pub fn plan(job: &Job, ctx: &Ctx) -> Result<Planned, Error> {
     };
     let plan = resolve(&job.recipe, &model, &finite)?;
     let rows = plan.rows(&model);
-    Ok(Planned { model, files, plan, rows, before, warnings: loaded.warnings })
+    let warnings = loaded.warnings;
+    Ok(Planned { model, files, plan, rows, before, warnings, gauges: Vec::new() })
 }
 
 impl Planned {
-    /// Brings the model to its final form. Weights are still to be computed.
-    pub fn lower(&mut self, ctx: &Ctx) -> Result<(), Error> {
+    /// Brings the model to its final form. Weights that `sources` lacks are still to be computed.
+    pub fn lower(&mut self, mut sources: Sources, ctx: &Ctx) -> Result<(), Error> {
         ctx.progress.start("quantize", 0);
-        insert::quantize(&mut self.model, &self.plan);
+        insert::quantize(&mut self.model, &self.plan, &mut sources);
+        self.gauges = sources.errors(&self.model, &self.plan.sites);
         let mut formats: Vec<&'static Format> =
             self.plan.sites.iter().map(|it| it.format).collect();
         formats.sort_by_key(|it| it.name);
@@ -164,6 +160,11 @@ impl Planned {
     }
 
     pub fn outcome(&self, job: &Job, output: Option<&Path>, size: u64) -> Outcome {
+        let mut nodes = self.rows.clone();
+        for row in &mut nodes {
+            let gauge = self.gauges.iter().find(|it| it.0 == row.id);
+            row.error = gauge.and_then(|it| it.1.error());
+        }
         Outcome {
             schema: "onnxq.quantize/1",
             onnxq: env!("CARGO_PKG_VERSION"),
@@ -174,7 +175,7 @@ impl Planned {
             after: Census::of(&self.model, size),
             quantized_nodes: self.plan.sites.len(),
             quantized_weights: self.quantized_weights(),
-            nodes: self.rows.clone(),
+            nodes,
             warnings: self.warnings.clone(),
         }
     }
@@ -190,6 +191,7 @@ pub fn quantize(
     job: &Job,
     output: &Path,
     save: &SaveOptions,
+    calibration: &Calibration,
     allow_noop: bool,
     ctx: &Ctx,
 ) -> Result<Outcome, Error> {
@@ -198,7 +200,8 @@ pub fn quantize(
     if planned.plan.sites.is_empty() && !allow_noop {
         return Ok(planned.outcome(job, None, planned.before.bytes));
     }
-    planned.lower(ctx)?;
+    let sources = calibrate::solve(&mut planned, &job.recipe, calibration, output, ctx)?;
+    planned.lower(sources, ctx)?;
     mark(&mut planned.model, &job.recipe);
     let saved = onnx::save(&planned.model, output, save, Some(&planned.files), ctx)?;
     read_back(output, &job.open)?;
@@ -208,7 +211,7 @@ pub fn quantize(
 /// What `quantize` would do, with the exact size of its output.
 pub fn dry_run(job: &Job, output: &Path, save: &SaveOptions, ctx: &Ctx) -> Result<Outcome, Error> {
     let mut planned = plan(job, ctx)?;
-    planned.lower(ctx)?;
+    planned.lower(Sources::default(), ctx)?;
     planned.dry_run(job, output, save)
 }
 
@@ -221,52 +224,6 @@ pub fn rewrite(
     let steps = rewrite::run(model, names, ctx)?;
     model.verify()?;
     Ok(steps)
-}
-
-/// How to compare two models.
-pub struct Validate<'a> {
-    pub reference: &'a Path,
-    pub candidate: &'a Path,
-    pub data: &'a Path,
-    pub options: DataOptions,
-    pub open: OpenOptions,
-    pub gates: &'a [Gate],
-    pub latency: bool,
-    pub threads: usize,
-    pub runtime: RuntimeOptions<'a>,
-}
-
-/// Runs both models in ONNX Runtime on the same data.
-pub fn validate(job: &Validate, ctx: &Ctx) -> Result<Validation, Error> {
-    // ONNX Runtime sees only what our own reader accepts.
-    let sizes =
-        [job.reference, job.candidate].map(|it| Ok(onnx::open(it, &job.open)?.files.size()));
-    let [reference_bytes, candidate_bytes] = sizes.map(|it: Result<u64, Error>| it);
-    let size = Size::new(reference_bytes?, candidate_bytes?);
-    let library = engine::ensure(&job.runtime)?;
-    let session = SessionOptions { threads: job.threads, ..SessionOptions::default() };
-    let mut reference = engine::open(job.reference, &session, &job.runtime)?;
-    let mut candidate = engine::open(job.candidate, &session, &job.runtime)?;
-    let mut batches = calibrate::open(job.data, reference.inputs(), &job.options)?;
-    let data_sha256 = batches.sha256().to_owned();
-    let samples = batches.samples();
-    let options = CompareOptions { latency: job.latency, samples, ..CompareOptions::default() };
-    let mut comparison =
-        compare(reference.as_mut(), candidate.as_mut(), &mut batches, &options, ctx)?;
-    comparison.size = Some(size);
-    let gates: Vec<GateResult> = job.gates.iter().map(|it| it.check(&comparison)).collect();
-    Ok(Validation {
-        schema: "onnxq.validate/1",
-        onnxq: env!("CARGO_PKG_VERSION"),
-        onnxruntime: library.version,
-        reference: job.reference.into(),
-        candidate: job.candidate.into(),
-        data: job.data.into(),
-        data_sha256,
-        pass: gates.iter().all(|it| it.pass),
-        comparison,
-        gates,
-    })
 }
 
 impl Census {
@@ -335,45 +292,4 @@ fn mark(model: &mut Model, recipe: &Recipe) {
 fn read_back(output: &Path, options: &OpenOptions) -> Result<(), Error> {
     let loaded = onnx::open(output, options)?;
     Ok(loaded.model.verify()?)
-}
-
-/// Why a job failed: the error of the step that did.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub enum Error {
-    Broken(#[from] Broken),
-    Compare(#[from] CompareError),
-    Data(#[from] DataError),
-    Engine(#[from] EngineError),
-    Load(#[from] LoadError),
-    NotLowered(#[from] NotLowered),
-    Pass(#[from] PassError),
-    Recipe(#[from] RecipeError),
-    Save(#[from] SaveError),
-}
-
-impl Error {
-    fn fault(&self) -> Option<&dyn Fault> {
-        Some(match self {
-            Error::Broken(_) => return None,
-            Error::Compare(it) => it,
-            Error::Data(it) => it,
-            Error::Engine(it) => it,
-            Error::Load(it) => it,
-            Error::NotLowered(it) => it,
-            Error::Pass(it) => it,
-            Error::Recipe(it) => it,
-            Error::Save(it) => it,
-        })
-    }
-}
-
-impl Fault for Error {
-    fn code(&self) -> &'static str {
-        self.fault().map_or("E999", |it| it.code())
-    }
-
-    fn hint(&self) -> Option<String> {
-        self.fault()?.hint()
-    }
 }

@@ -1,0 +1,133 @@
+//! One source for each weight and way of storing it, however many nodes use it.
+
+use std::sync::Arc;
+
+use super::{
+    ops::{Weight, rows},
+    plan::SitePlan,
+    scheme::Scheme,
+    solve::SolverSpec,
+    weight::{Errors, FloatWeight, Input, Measure, Store, StoreError, WeightError},
+};
+use crate::{
+    ir::{Model, NodeId, ValueId},
+    tensor::{DType, QSource},
+};
+
+/// The quantized weights of a plan.
+#[derive(Default)]
+pub struct Sources {
+    list: Vec<(Key, Entry)>,
+    store: Option<Store>,
+}
+
+/// The weight, whether its rows are the model's columns, how it is stored, and its scales' type.
+type Key = (ValueId, bool, Scheme, SolverSpec, DType);
+
+struct Entry {
+    source: Arc<dyn QSource>,
+    gauge: Gauge,
+}
+
+/// The errors of a weight's output, and what they are measured with.
+#[derive(Clone)]
+pub struct Gauge {
+    errors: Arc<Errors>,
+    measure: Measure,
+}
+
+impl Gauge {
+    /// `None` if nothing was solved, or by round-to-nearest itself.
+    pub fn error(&self) -> Option<WeightError> {
+        self.errors.total(self.measure)
+    }
+}
+
+impl Sources {
+    /// The source for a site: made on first use, to be solved when its bytes are needed.
+    pub fn get(&mut self, m: &Model, site: &SitePlan) -> Arc<dyn QSource> {
+        if let Some(entry) = self.find(m, site) {
+            return entry.source.clone();
+        }
+        self.add(m, site, None)
+    }
+
+    pub fn contains(&self, m: &Model, site: &SitePlan) -> bool {
+        self.find(m, site).is_some()
+    }
+
+    /// A source that knows its inputs, to be solved when its bytes are needed.
+    pub fn add(
+        &mut self,
+        m: &Model,
+        site: &SitePlan,
+        input: Option<Arc<Input>>,
+    ) -> Arc<dyn QSource> {
+        let weight = float_weight(m, site, input);
+        let gauge = gauge(&weight);
+        let source: Arc<dyn QSource> = Arc::new(weight);
+        self.list.push((key(m, site), Entry { source: source.clone(), gauge }));
+        source
+    }
+
+    /// Solves a weight now, while the statistics of its inputs are in memory.
+    pub fn solve(
+        &mut self,
+        m: &Model,
+        site: &SitePlan,
+        input: Arc<Input>,
+    ) -> Result<Arc<dyn QSource>, StoreError> {
+        let weight = float_weight(m, site, Some(input));
+        let store = match &mut self.store {
+            Some(store) => store,
+            none => none.insert(Store::new().map_err(StoreError::Io)?),
+        };
+        let source: Arc<dyn QSource> = Arc::new(store.solve(&weight)?);
+        self.list.push((key(m, site), Entry { source: source.clone(), gauge: gauge(&weight) }));
+        Ok(source)
+    }
+
+    /// Where the errors of each site's weight will be found once it is solved.
+    pub fn errors(&self, m: &Model, sites: &[SitePlan]) -> Vec<(NodeId, Gauge)> {
+        let gauge = |it: &SitePlan| Some((it.site.node, self.find(m, it)?.gauge.clone()));
+        sites.iter().filter_map(gauge).collect()
+    }
+
+    fn find(&self, m: &Model, site: &SitePlan) -> Option<&Entry> {
+        let key = key(m, site);
+        self.list.iter().find(|it| it.0 == key).map(|it| &it.1)
+    }
+}
+
+fn key(m: &Model, it: &SitePlan) -> Key {
+    (it.site.weight, it.site.kind == Weight::MatMul, it.scheme, it.solver, scale(m, it))
+}
+
+/// MatMulInteger's product is scaled in f32; other operators scale in the weight's type.
+fn scale(m: &Model, it: &SitePlan) -> DType {
+    let dtype = m.constant(it.site.weight).map_or(DType::F32, |it| it.dtype);
+    if it.activation.is_some() { DType::F32 } else { dtype }
+}
+
+fn float_weight(m: &Model, it: &SitePlan, input: Option<Arc<Input>>) -> FloatWeight {
+    let tensor = m.constant(it.site.weight).expect("planned weights are constant");
+    FloatWeight {
+        name: m.value(it.site.weight).name.to_string(),
+        rows: rows(&it.site, tensor),
+        transposed: it.site.kind == Weight::MatMul,
+        scheme: it.scheme,
+        solver: it.solver,
+        scale: scale(m, it),
+        input,
+        errors: Arc::default(),
+    }
+}
+
+fn gauge(weight: &FloatWeight) -> Gauge {
+    let measure = match &weight.input {
+        None => Measure::Weight,
+        Some(it) if it.stats.hessian.is_some() => Measure::Hessian,
+        Some(_) => Measure::Diagonal,
+    };
+    Gauge { errors: weight.errors.clone(), measure }
+}
