@@ -4,6 +4,7 @@
 //! gets ([`solve`]), how activations are treated ([`plan::Activation`]) and how both are stored
 //! ([`format`]).
 
+pub mod budget;
 pub mod error;
 pub mod format;
 pub mod insert;
