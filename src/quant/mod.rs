@@ -6,6 +6,7 @@
 
 pub mod format;
 pub mod insert;
+pub mod moments;
 pub mod ops;
 pub mod plan;
 pub mod scheme;
