@@ -26,6 +26,11 @@ pub(super) enum Place {
     External {
         offset: u64,
     },
+    /// In one of [`Layout::files`].
+    In {
+        file: usize,
+        offset: u64,
+    },
 }
 
 /// The place of each initializer that is not simply encoded with its graph.
@@ -34,6 +39,8 @@ pub(super) struct Layout {
     /// The data file's name, as tensors state it.
     pub file_name: String,
     pub external_bytes: u64,
+    /// Data files that nobody writes: weights may lie in many.
+    pub files: Vec<String>,
     places: BTreeMap<ValueId, Place>,
 }
 
@@ -60,6 +67,13 @@ impl Layout {
             }
         }
         layout
+    }
+
+    /// Weights that lie in files already; all others are encoded with their graph.
+    pub fn scattered(files: Vec<String>, places: BTreeMap<ValueId, (usize, u64)>) -> Layout {
+        let place = |(value, (file, offset))| (value, Place::In { file, offset });
+        let places = places.into_iter().map(place).collect();
+        Layout { files, places, ..Layout::default() }
     }
 
     pub fn place(&self, value: ValueId) -> Option<Place> {

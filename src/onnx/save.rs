@@ -129,8 +129,8 @@ pub fn layout_sizes(
     Ok((parts.total, layout.external_bytes))
 }
 
-pub(super) fn to_bytes(model: &Model) -> Result<Vec<u8>, SaveError> {
-    let mut proto = Writer::new(model, &Layout::default()).model()?;
+pub(super) fn to_bytes(model: &Model, layout: &Layout) -> Result<Vec<u8>, SaveError> {
+    let mut proto = Writer::new(model, layout).model()?;
     proto.graph.get_or_insert_default();
     let mut bytes = proto.encode_to_vec();
     bytes.extend_from_slice(&model.kept.unknown);
@@ -230,7 +230,7 @@ impl Parts {
         file.set_len(layout.external_bytes).map_err(io)?;
         let external = |place| match place {
             Place::External { offset } => Some(offset),
-            Place::Streamed => None,
+            Place::Streamed | Place::In { .. } => None,
         };
         let mut places = layout.of(external);
         places.sort_by_key(|it| it.1);

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod error;
 pub mod format;
 pub mod insert;
+pub mod moments;
 pub mod ops;
 pub mod plan;
 pub mod scheme;
