@@ -13,7 +13,7 @@ use crate::{
     },
     codes::Fault,
     ctx::Ctx,
-    engine::{IoInfo, RuntimeOptions},
+    engine::RuntimeOptions,
     ir::{Model, ValueId},
     quant::{
         ops::Weight,
@@ -98,7 +98,7 @@ pub(super) fn solve(
     let options =
         CollectOptions { memory: calibration.memory, threads: calibration.threads, sequential };
     let data = calibration.data.as_deref().unwrap_or(Path::new(""));
-    let batches = calibrate::open(data, &inputs(m), &calibration.options)?;
+    let batches = calibrate::open(data, &calibrate::model_inputs(m), &calibration.options)?;
     let mut collector =
         Collector::new(m, &planned.files, wants, batches, options, &calibration.runtime, None)?;
     let mut solving =
@@ -132,16 +132,6 @@ fn observable(planned: &mut Planned) -> Vec<Want> {
         }
     }
     wants.into_iter().map(|(value, needs)| Want { value, needs }).collect()
-}
-
-/// The model's inputs as data files are checked against.
-fn inputs(m: &Model) -> Vec<IoInfo> {
-    let graph = m.graph(m.main);
-    let info = |it: &ValueId| {
-        let value = m.value(*it);
-        Some(IoInfo { name: value.name.to_string(), ty: value.ty.clone()? })
-    };
-    graph.inputs.iter().filter_map(info).collect()
 }
 
 fn reads(m: &Model, site: &SitePlan, value: ValueId) -> bool {
