@@ -6,6 +6,7 @@ mod hqq;
 mod imatrix;
 mod mse;
 mod rtn;
+mod search;
 mod spec;
 
 use ndarray::ArrayView2;
