@@ -4,8 +4,10 @@
 //! gets ([`solve`]), how activations are treated ([`plan::Activation`]) and how both are stored
 //! ([`format`]).
 
+pub mod error;
 pub mod format;
 pub mod insert;
+pub mod moments;
 pub mod ops;
 pub mod plan;
 pub mod scheme;
