@@ -7,12 +7,7 @@ use crate::{quant::scheme::Scheme, tensor::DType};
 const STEPS: usize = 13;
 
 /// The grid of least squared error, each value's weighted by `weights`.
-pub(super) fn fit(
-    values: &[f32],
-    weights: Option<&[f32]>,
-    scheme: &Scheme,
-    stored: DType,
-) -> Grid {
+pub(super) fn fit(values: &[f32], weights: Option<&[f32]>, scheme: &Scheme, stored: DType) -> Grid {
     let widest = grid(values, scheme, stored);
     let mut codes = vec![0u8; values.len()];
     let mut best = (cost(&widest, values, weights, &mut codes), widest);

@@ -15,8 +15,8 @@ use crate::quant::{
 /// Columns that are rounded between two matrix products.
 pub(super) const PANEL: usize = 32;
 
-/// Ten times more damping is tried this often. By then the diagonal dominates any finite matrix.
-const ATTEMPTS: u32 = 24;
+/// Ten times more damping is tried this often. By then the diagonal dominates any matrix of f32.
+const ATTEMPTS: u32 = 90;
 
 /// `L` of `P (H + λ I) Pᵀ = Lᵀ L`, its rows divided by their diagonal, and the permutation `P`.
 pub struct Feedback {

@@ -1,5 +1,6 @@
 //! Laws of GPTQ.
 
+use faer::linalg::solvers::DenseSolveCore;
 use ndarray::{Array2, s};
 use proptest::prelude::*;
 
@@ -94,7 +95,7 @@ fn held_out_error_is_at_most_half_of_rtn() {
         for zeros in [Zeros::Symmetric, Zeros::Asymmetric] {
             let scheme = scheme(4, zeros, Granularity::Block(block), Range::Full);
             let extent = scheme.extent(n, k, DType::F32);
-            let sum = |q| losses(&w, q, &held_out).iter().sum::<f64>();
+            let sum = |q: &QMatrix| losses(&w, q, &held_out).iter().sum::<f64>();
             let rtn = sum(&Rtn.solve(w.view(), &scheme, extent, None));
             let own = sum(&gptq.solve(w.view(), &scheme, extent, Some(&prepared)));
             println!("{block} {zeros:?}: {:.3}", own / rtn);
@@ -117,13 +118,13 @@ proptest! {
         w.iter_mut().step_by(7).for_each(|it| *it *= 20.0);
         let gptq = Gptq { act_order, ..Gptq::default() };
         let prepared = gptq.prepare(&stats(&x)).unwrap();
-        let scheme = scheme;
         let extent = scheme.extent(n, k, if f16 { DType::F16 } else { DType::F32 });
         let q = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
         let rtn = Rtn.solve(w.view(), &scheme, extent, None);
         let signal = losses(&w, &QMatrix { scales: &q.scales * 0.0, ..q.clone() }, &x);
-        for ((own, rtn), signal) in losses(&w, &q, &x).iter().zip(losses(&w, &rtn, &x)).zip(signal) {
-            prop_assert!(*own <= rtn * 1.001 + signal * 1e-6, "{own} {rtn}");
+        let own = losses(&w, &q, &x).into_iter();
+        for ((own, rtn), signal) in own.zip(losses(&w, &rtn, &x)).zip(signal) {
+            prop_assert!(own <= rtn * 1.001 + signal * 1e-6, "{own} {rtn}");
         }
         prop_assert!(q.codes.iter().all(|it| f32::from(*it) <= scheme.max_code()));
         if scheme.zeros == Zeros::Symmetric && scheme.range == Range::Narrow {
@@ -209,8 +210,8 @@ fn codes_are_those_of_the_textbook() {
     };
     let h = faer::Mat::from_fn(k, k, damped);
     let inverse = h.partial_piv_lu().inverse();
-    let lower = inverse.llt(faer::Side::Lower).unwrap();
-    let upper = lower.L().transpose().to_owned();
+    let lower = inverse.llt(faer::Side::Lower).unwrap().L().to_owned();
+    let upper = lower.transpose();
     for row in 0..n {
         let mut values: Vec<f64> = order.iter().map(|it| f64::from(w[(row, *it)])).collect();
         let mut wrong = 0;
@@ -256,9 +257,7 @@ fn statistics_of_no_use_are_an_error_and_a_singular_matrix_is_not() {
         gptq.prepare(&stats).map(|_| ()).unwrap_err().0
     };
     assert_eq!(bad(&|it| it.hessian = None), "no Hessian");
-    let at = |at: usize, value: f32| {
-        bad(&move |it| it.hessian.as_mut().unwrap().lower[at] = value)
-    };
+    let at = |at: usize, value: f32| bad(&move |it| it.hessian.as_mut().unwrap().lower[at] = value);
     assert_eq!(at(5, f32::NAN), "values that are not finite");
     assert_eq!(at(0, -1.0), "negative mean squares");
     // No covariance of anything, but finite.

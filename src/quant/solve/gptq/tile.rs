@@ -164,11 +164,7 @@ impl<'a> Tile<'a> {
 
 impl Choice {
     fn new(k: usize) -> Choice {
-        Choice {
-            codes: vec![[0; LANES]; k],
-            delta: Array2::zeros((k, LANES)),
-            loss: [0.0; LANES],
-        }
+        Choice { codes: vec![[0; LANES]; k], delta: Array2::zeros((k, LANES)), loss: [0.0; LANES] }
     }
 
     /// Writes some lanes to their rows; `first` is the row of lane 0.
