@@ -1,11 +1,13 @@
 //! Solvers choose codes, scales and zeros for a weight. They know nothing of ONNX.
 
+mod blocks;
 mod gptq;
 mod grid;
 mod hqq;
 mod imatrix;
 mod mse;
 mod rtn;
+mod search;
 mod spec;
 
 use ndarray::ArrayView2;
