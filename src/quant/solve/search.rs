@@ -317,3 +317,41 @@ pub(super) fn total(lanes: [f32; LANES]) -> f64 {
     let [a, b, c, d, e, f, g, h] = lanes.map(f64::from);
     ((a + b) + (c + d)) + ((e + f) + (g + h))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::{scheme::Granularity, solve::laws::gaussian};
+
+    #[test]
+    fn every_instruction_set_finds_the_same_grid() {
+        let values = gaussian(3000);
+        let weights: Vec<f32> = values.iter().rev().map(|it| it.abs()).collect();
+        for bits in [2, 4, 8] {
+            for zeros in [Zeros::Symmetric, Zeros::Asymmetric] {
+                let granularity = Granularity::Channel;
+                let scheme = Scheme { bits, zeros, granularity, range: Range::Full };
+                for (values, weights) in values.chunks(37).zip(weights.chunks(37)) {
+                    let fast = fit(values, Some(weights), &scheme, DType::F32);
+                    let plain = best(values, weights, &scheme, DType::F32);
+                    assert_eq!(fast.scale.to_bits(), plain.scale.to_bits());
+                    assert_eq!(fast.zero, plain.zero);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_of_an_error_that_a_grid_can_avoid() {
+        // Codes -8..7 times 0.5, but one value that calls for a wider range.
+        let values: Vec<f32> = (-8..8).map(|it| it as f32 * 0.5).collect();
+        let (zeros, granularity) = (Zeros::Symmetric, Granularity::Channel);
+        let scheme = Scheme { bits: 4, zeros, granularity, range: Range::Full };
+        let mut far = values.clone();
+        far.push(5.5);
+        let mut weights = vec![1.0; 16];
+        weights.push(0.0);
+        let grid = fit(&far, Some(&weights), &scheme, DType::F32);
+        assert!(error(&values, &weights[..16], &grid) < 1e-9, "{grid:?}");
+    }
+}
