@@ -100,15 +100,20 @@ impl Hqq {
         let flips = scheme.zeros == Zeros::Symmetric && scheme.range == Range::Full;
         let signs: &[f32] = if flips { &[1.0, -1.0] } else { &[1.0] };
         let unit = plain.scale.abs();
-        let mut best = (self.sums(values, &plain, self.beta).loss(unit, &plain, self.p), plain);
+        let loss = |grid: &Grid| self.sums(values, grid, self.beta).loss(unit, grid, self.p);
+        let plain = (loss(&plain), plain);
+        let mut start = plain;
         for sign in signs {
             for factor in STARTS {
-                let scale = plain.scale * factor * sign;
-                let from = Grid { scale, ties: Ties::Even, ..plain };
-                best = self.descend(values, from, best, scheme.zeros, stored, unit);
+                let scale = stored_scale(plain.1.scale * factor * sign, stored);
+                let from = Grid { scale, ties: Ties::Even, ..plain.1 };
+                let trial = if from.inverse() == 0.0 { plain.0 } else { loss(&from) };
+                if trial < start.0 {
+                    start = (trial, from);
+                }
             }
         }
-        best.1
+        self.descend(values, start.1, start, scheme.zeros, stored, unit).1
     }
 
     /// Moves a grid as long as that helps; the better of it and `best`, with its loss.

@@ -67,7 +67,8 @@ fn stored() -> impl Strategy<Value = DType> {
 fn losses(w: &Array2<f32>, q: &QMatrix, weights: &[f32], p: f64) -> Array1<f64> {
     let back = q.dequantize();
     let row = |row: usize| -> f64 {
-        let errors = w.row(row).iter().zip(back.row(row)).map(|(w, back)| f64::from(w - back));
+        let (values, back) = (w.row(row), back.row(row));
+        let errors = values.iter().zip(back).map(|(w, back)| f64::from(w - back));
         errors.zip(weights).map(|(it, weight)| it.abs().powf(p) * f64::from(*weight)).sum()
     };
     (0..w.nrows()).map(row).collect()
