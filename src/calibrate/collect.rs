@@ -155,7 +155,7 @@ impl<'a> Collector<'a> {
     /// Bytes that a wave needs for one of its inputs.
     fn cost(&self, it: &Planned) -> u64 {
         let observed = self.tokens * self.threads() as u64 * it.k as u64;
-        Moments::bytes(it.k, it.want.needs) + observed
+        Moments::bytes(it.k, it.want.needs) as u64 + observed
     }
 
     /// How many inputs the wave that begins with `start` observes.

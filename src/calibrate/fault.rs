@@ -5,7 +5,7 @@ use crate::{
     codes::Fault,
     engine::EngineError,
     onnx::{LoadError, SaveError},
-    quant::moments::BadStats,
+    quant::solve::BadStats,
     tensor::TensorError,
     untrusted::Untrusted,
 };
