@@ -4,9 +4,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    ops::{Weight, rows},
+    format,
+    ops::{Site, Weight, rows},
     plan::{Activation, Plan, SitePlan},
-    scheme::{Granularity, Scheme},
+    scheme::{Granularity, Scales, Scheme},
     solve::SolverSpec,
     weight::FloatWeight,
 };
@@ -26,7 +27,25 @@ pub fn quantize(m: &mut Model, plan: &Plan) {
     }
 }
 
-type SourceKey = (ValueId, bool, Scheme, SolverSpec, bool);
+type SourceKey = (Rows, Scheme, Scales, SolverSpec, bool);
+
+/// What tells one weight from another: where its bytes lie if they exist, so that a table and a
+/// transposed view of it, the rows of a tied head, are the same.
+#[derive(PartialEq)]
+enum Rows {
+    At { place: (usize, usize), shape: Vec<usize>, transposed: bool },
+    Of(ValueId, Weight),
+}
+
+impl Rows {
+    fn new(site: &Site, rows: &Tensor) -> Rows {
+        let (shape, transposed) = (rows.shape.clone(), rows.is_transposed());
+        match rows.place() {
+            Some(place) => Rows::At { place, shape, transposed },
+            None => Rows::Of(site.weight, site.kind),
+        }
+    }
+}
 
 #[derive(Default)]
 struct Shared {
@@ -83,29 +102,36 @@ impl Shared {
         };
         let name = m.value(it.site.weight).name.to_string();
         let mut patch = Patch::before(it.site.node);
-        let parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")].map(
-            |(part, suffix)| {
+        let mut parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")]
+            .map(|(part, suffix)| {
                 let tensor = Tensor::packed(source.clone(), part, packing);
                 patch.constant(&format!("{name}_{suffix}"), tensor)
-            },
-        );
+            });
+        if it.scales == Scales::Float16 {
+            parts[1] = format::widened(&mut patch, &name, parts[1], DType::F32);
+        }
         let dq = patch.step(&format!("{name}_dq"), "DequantizeLinear", parts, attrs);
         patch.apply(m).value(dq)
     }
 
     fn source(&mut self, m: &Model, it: &SitePlan) -> Arc<dyn QSource> {
-        let by_column = it.site.kind == Weight::MatMul;
-        let key = (it.site.weight, by_column, it.scheme, it.solver, it.activation.is_some());
+        let tensor = m.constant(it.site.weight).expect("planned weights are constant");
+        let rows = rows(&it.site, tensor);
+        let which = Rows::new(&it.site, &rows);
+        let key = (which, it.scheme, it.scales, it.solver, it.activation.is_some());
         if let Some((_, source)) = self.sources.iter().find(|(old, _)| *old == key) {
             return source.clone();
         }
-        let tensor = m.constant(it.site.weight).expect("planned weights are constant");
         // MatMulInteger's product is scaled in f32; other operators scale in the weight's type.
-        let scale = if it.activation.is_some() { DType::F32 } else { tensor.dtype };
+        let scale = match (it.activation, it.scales) {
+            (Some(_), _) => DType::F32,
+            (None, Scales::Float16) => DType::F16,
+            (None, Scales::Float) => tensor.dtype,
+        };
         let name = m.value(it.site.weight).name.to_string();
         let (scheme, solver) = (it.scheme, it.solver);
-        let rows = rows(&it.site, tensor);
-        let weight = FloatWeight { name, rows, transposed: by_column, scheme, solver, scale };
+        let transposed = it.site.kind == Weight::MatMul;
+        let weight = FloatWeight { name, rows, transposed, scheme, solver, scale };
         let source: Arc<dyn QSource> = Arc::new(weight);
         self.sources.push((key, source.clone()));
         source

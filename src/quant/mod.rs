@@ -5,6 +5,7 @@
 //! ([`format`]).
 
 pub mod format;
+pub mod half_scales;
 pub mod insert;
 pub mod ops;
 pub mod plan;
