@@ -19,6 +19,7 @@ use crate::{
         format::{self, Format, NotLowered},
         insert, ops,
         plan::{Plan, PlanRow},
+        tied,
     },
     recipe::{Recipe, RecipeError, gate::Gate, resolve::resolve},
     report::{CompareError, CompareOptions, Comparison, GateResult, Size, bytes, compare, grouped},
@@ -106,7 +107,10 @@ pub fn plan(job: &Job, ctx: &Ctx) -> Result<Planned, Error> {
     };
     let plan = resolve(&job.recipe, &model, &finite)?;
     let rows = plan.rows(&model);
-    Ok(Planned { model, files, plan, rows, before, warnings: loaded.warnings })
+    let apart = tied::apart(&model, &plan);
+    apart.iter().for_each(|it| ctx.progress.warn(it));
+    let warnings = loaded.warnings.into_iter().chain(apart).collect();
+    Ok(Planned { model, files, plan, rows, before, warnings })
 }
 
 impl Planned {
@@ -151,6 +155,15 @@ impl Planned {
         if total == 0.0 { 0.0 } else { quantized / total }
     }
 
+    /// Initializers of one file cannot share bytes, so there a tied table becomes a view.
+    fn share_tied(&mut self, save: &SaveOptions) -> Result<(), Error> {
+        let external = onnx::is_external(&self.model, save, Some(&self.files));
+        if !external && tied::reshape(&mut self.model) > 0 {
+            rewrite::run(&mut self.model, &["remove-dead"], &Ctx::silent())?;
+        }
+        Ok(())
+    }
+
     /// What would be written, once the model is lowered.
     pub fn dry_run(
         &mut self,
@@ -158,6 +171,7 @@ impl Planned {
         output: &Path,
         save: &SaveOptions,
     ) -> Result<Outcome, Error> {
+        self.share_tied(save)?;
         mark(&mut self.model, &job.recipe);
         let (model, data) = onnx::layout_sizes(&self.model, output, save, Some(&self.files))?;
         Ok(self.outcome(job, None, model + data))
@@ -199,6 +213,7 @@ pub fn quantize(
         return Ok(planned.outcome(job, None, planned.before.bytes));
     }
     planned.lower(ctx)?;
+    planned.share_tied(save)?;
     mark(&mut planned.model, &job.recipe);
     let saved = onnx::save(&planned.model, output, save, Some(&planned.files), ctx)?;
     read_back(output, &job.open)?;

@@ -13,4 +13,5 @@ pub mod scheme;
 pub mod solve;
 pub mod stats;
 pub mod target;
+pub mod tied;
 mod weight;
