@@ -24,7 +24,7 @@ pub use self::{
     error::{ExternalProblem, LoadError, SaveError, TensorProblem},
     files::{ExternalPolicy, Files},
     limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},
-    save::{ExternalData, SaveOptions, Saved, layout_sizes, save},
+    save::{ExternalData, SaveOptions, Saved, is_external, layout_sizes, save},
 };
 use crate::{ir::Model, tensor::Tensor};
 

@@ -152,7 +152,11 @@ impl Solving<'_> {
             return Vec::new();
         }
         let m = self.m;
-        let free = self.sites.iter().filter(|it| it.wants(m).is_none());
+        // A table that is one with a head waits for the head's solver, which knows more.
+        let waits = |it: &SitePlan| {
+            self.sites.iter().any(|head| head.wants(m).is_some() && Sources::are_one(m, head, it))
+        };
+        let free = self.sites.iter().filter(|it| it.wants(m).is_none() && !waits(it));
         free.map(|site| replacement(m, site, self.sources.get(m, site))).collect()
     }
 

@@ -7,6 +7,7 @@
 pub mod budget;
 pub mod error;
 pub mod format;
+pub mod half_scales;
 pub mod insert;
 pub mod moments;
 pub mod ops;
@@ -16,4 +17,5 @@ pub mod solve;
 pub mod sources;
 pub mod stats;
 pub mod target;
+pub mod tied;
 pub mod weight;
