@@ -3,9 +3,14 @@
 #[path = "common/mod.rs"]
 mod common;
 
+use std::path::Path;
+
 use common::fixture;
 use onnxq::{
-    calibrate::{self, CollectOptions, Collector, DataOptions, Replacement, Want, can_observe},
+    calibrate::{
+        self, CollectOptions, Collector, DataOptions, Identity, Replacement, Stats, StatsFile,
+        Want, can_observe, describe, merge, model_sha256,
+    },
     codes::Fault,
     ctx::Ctx,
     engine::{self, RuntimeOptions, SessionOptions},
@@ -13,7 +18,7 @@ use onnxq::{
     onnx::{self, Files},
     quant::{
         moments::Moments,
-        stats::{InputStats, Needs},
+        stats::{Hessian, InputStats, Needs},
     },
     rewrite,
     tensor::Tensor,
@@ -91,7 +96,7 @@ fn statistics_are_the_same_however_the_work_is_divided() {
         assert!(expected.iter().all(|it| it.1.rows == 5 * 32));
         assert_eq!(collect(&it, options(3)).0, expected, "{name} by threads");
         let largest = expected.iter().map(|it| it.1.k()).max().unwrap();
-        let memory = 2 * Moments::bytes(largest, Needs::Hessian);
+        let memory = 2 * Moments::bytes(largest, Needs::Hessian) as u64;
         let (small, waves) = collect(&it, CollectOptions { memory, ..options(2) });
         assert!(waves > 1, "{name}");
         assert_eq!(small, expected, "{name} in {waves} waves");
@@ -208,4 +213,143 @@ fn constants_and_inner_values_cannot_be_observed() {
     assert!(can_observe(&m, value("b")).unwrap_err().to_string().contains("subgraph"));
     assert!(matches!(m.value(value("w")).def, Def::Const(_)));
     assert!(can_observe(&m, value("w")).is_err());
+}
+
+fn identity(it: &Setup, samples: u64) -> Identity {
+    let data = vec![batches(&it.model, 5).sha256().to_owned()];
+    Identity { model: model_sha256(&it.files), data, samples, prefix: String::new() }
+}
+
+fn stored<'a>(it: &'a Setup, path: &Path, options: CollectOptions) -> Collector<'a> {
+    let (wants, batches) = (wants(&it.model, Needs::Hessian), batches(&it.model, 5));
+    let store = StatsFile::begin(path, identity(it, 5), true).unwrap();
+    let runtime = RuntimeOptions::default();
+    Collector::new(&it.model, &it.files, wants, batches, options, &runtime, Some(store)).unwrap()
+}
+
+#[test]
+fn an_interrupted_run_goes_on_where_it_was() {
+    let it = setup("model.onnx");
+    let (expected, _) = collect(&it, options(2));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stats.safetensors");
+    let part = folder.path().join("stats.safetensors.part");
+    let sequential = CollectOptions { sequential: true, ..options(2) };
+    let mut first = stored(&it, &path, sequential.clone());
+    for _ in 0..3 {
+        first.next(&[], &Ctx::silent()).unwrap();
+    }
+    drop(first);
+    // Killed in the middle of a record.
+    let bytes = std::fs::read(&part).unwrap();
+    std::fs::write(&part, &bytes[..bytes.len() - 5]).unwrap();
+    let store = StatsFile::begin(&path, identity(&it, 5), true).unwrap();
+    let known = expected
+        .iter()
+        .filter(|(value, _)| store.has(&it.model.value(*value).name, Needs::Hessian));
+    assert_eq!(known.count(), 2);
+    drop(store);
+
+    let mut second = stored(&it, &path, sequential);
+    let mut found = Vec::new();
+    while let Some(stats) = second.next(&[], &Ctx::silent()).unwrap() {
+        found.extend(stats);
+    }
+    assert_eq!(found, expected);
+    assert!(!part.exists());
+    let stats = Stats::read(&path).unwrap();
+    assert_eq!(stats.identity, identity(&it, 5));
+    for (value, expected) in &expected {
+        let name = &it.model.value(*value).name;
+        assert_eq!(stats.get(name).unwrap().as_ref(), Some(expected), "{name}");
+    }
+    assert!(stats.get("nothing").unwrap().is_none());
+}
+
+#[test]
+fn a_complete_log_needs_no_run() {
+    let it = setup("model.onnx");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let list = wants(&it.model, Needs::Diagonal);
+    let mut store = StatsFile::begin(&path, identity(&it, 5), false).unwrap();
+    for want in &list {
+        let k = calibrate::width(&it.model, want.value).unwrap();
+        let (mean_square, max_abs) = (vec![0.5; k], vec![2.0; k]);
+        let stats = InputStats { rows: 7, mean_square, max_abs, hessian: None };
+        store.append(&it.model.value(want.value).name, &stats).unwrap();
+    }
+    let (data, runtime) = (batches(&it.model, 5), RuntimeOptions::default());
+    let all = options(1);
+    let mut collector =
+        Collector::new(&it.model, &it.files, list, data, all, &runtime, Some(store)).unwrap();
+    let stats = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
+    assert!(stats.iter().all(|it| it.1.rows == 7));
+    assert!(collector.next(&[], &Ctx::silent()).unwrap().is_none());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nobody wanted a file");
+}
+
+#[test]
+fn statistics_of_something_else_are_refused() {
+    let it = setup("model.onnx");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let own = identity(&it, 5);
+    drop(StatsFile::begin(&path, own.clone(), true).unwrap());
+    let others = [
+        Identity { model: "x".into(), ..own.clone() },
+        Identity { data: vec!["x".into()], ..own.clone() },
+        Identity { samples: 6, ..own.clone() },
+        Identity { prefix: "x".into(), ..own.clone() },
+    ];
+    let mut messages = Vec::new();
+    for other in others {
+        let error = StatsFile::begin(&path, other, true).err().unwrap();
+        assert_eq!(error.code(), "E611");
+        assert!(error.hint().is_some());
+        messages.push(error.to_string());
+    }
+    messages.dedup();
+    assert_eq!(messages.len(), 4, "{messages:?}");
+    for bytes in [&b""[..], b"garbage", &[255; 64]] {
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(Stats::read(&path).err().unwrap().code(), "E613");
+    }
+}
+
+#[test]
+fn merged_statistics_are_weighted_by_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, data: &str, model: &str, stats: InputStats| {
+        let path = folder.path().join(name);
+        let identity = Identity {
+            model: model.into(),
+            data: vec![data.into()],
+            samples: 2,
+            prefix: String::new(),
+        };
+        let mut store = StatsFile::begin(&path, identity, true).unwrap();
+        store.append("x", &stats).unwrap();
+        store.finish().unwrap();
+        path
+    };
+    let stats = |rows: u64, square: [f32; 2], max: [f32; 2], lower: [f32; 3]| InputStats {
+        rows,
+        mean_square: square.to_vec(),
+        max_abs: max.to_vec(),
+        hessian: Some(Hessian { k: 2, lower: lower.to_vec() }),
+    };
+    let a = file("a", "d2", "m", stats(1, [4.0, 0.0], [2.0, 0.0], [4.0, 0.0, 0.0]));
+    let b = file("b", "d1", "m", stats(3, [8.0, 0.0], [3.0, 0.0], [8.0, 4.0, 0.0]));
+    let output = folder.path().join("c");
+    merge(&[a.clone(), b], &output).unwrap();
+    let merged = Stats::read(&output).unwrap();
+    assert_eq!((merged.identity.data.join(" "), merged.identity.samples), ("d1 d2".into(), 4));
+    let expected = stats(4, [7.0, 0.0], [3.0, 0.0], [7.0, 3.0, 0.0]);
+    assert_eq!(merged.get("x").unwrap(), Some(expected));
+    let row = &describe(&merged).unwrap()[0];
+    assert_eq!((row.k, row.rows, row.dead, row.hessian), (2, 4, 1, true));
+    assert_eq!((row.top_share, row.max_abs, row.mean_square), (1.0, 3.0, [0.0, 7.0, 7.0]));
+    let other = file("o", "d1", "other", stats(1, [0.0; 2], [0.0; 2], [0.0; 3]));
+    assert_eq!(merge(&[a, other], &output).unwrap_err().code(), "E611");
 }

@@ -2,15 +2,10 @@
 
 use ndarray::ArrayView2;
 
-use super::stats::{Hessian, InputStats, Needs};
-
-/// Values that no statistics can be made of.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{what} in column {column}")]
-pub struct BadStats {
-    pub what: &'static str,
-    pub column: usize,
-}
+use super::{
+    solve::BadStats,
+    stats::{Hessian, InputStats, Needs},
+};
 
 #[derive(Clone)]
 pub struct Moments {
@@ -28,16 +23,16 @@ impl Moments {
         Moments { rows: 0, square: vec![0; k], max_abs: vec![0.0; k], hessian }
     }
 
-    pub fn bytes(k: usize, needs: Needs) -> u64 {
+    pub fn bytes(k: usize, needs: Needs) -> usize {
         let hessian = if needs == Needs::Hessian { Hessian::len_of(k) } else { 0 };
-        (20 * k + 16 * hessian) as u64
+        20 * k + 16 * hessian
     }
 
     pub fn add(&mut self, x: ArrayView2<f32>) -> Result<(), BadStats> {
         for row in x.rows() {
             for (j, &value) in row.iter().enumerate() {
                 if !value.is_finite() {
-                    return Err(BadStats { what: "NaN or Inf", column: j });
+                    return Err(BadStats("values that are not finite"));
                 }
                 self.square[j] += fixed(value, value);
                 self.max_abs[j] = self.max_abs[j].max(value.abs());
