@@ -73,6 +73,7 @@ pub struct Collector<'a> {
     tokens: u64,
     rows: u64,
     runtime: RuntimeOptions<'a>,
+    store: Option<StatsFile>,
 }
 
 struct Planned {
@@ -92,7 +93,7 @@ impl<'a> Collector<'a> {
         mut batches: Batches,
         options: CollectOptions,
         runtime: &RuntimeOptions<'a>,
-        _store: Option<StatsFile>,
+        store: Option<StatsFile>,
     ) -> Result<Collector<'a>, CalibrateError> {
         engine::ensure(runtime)?;
         let planned: BTreeSet<ValueId> = wants.iter().map(|it| it.value).collect();
@@ -112,6 +113,7 @@ impl<'a> Collector<'a> {
             tokens,
             rows: 0,
             runtime: runtime.clone(),
+            store,
         })
     }
 
@@ -124,21 +126,60 @@ impl<'a> Collector<'a> {
         ctx: &Ctx,
     ) -> Result<Option<Vec<(ValueId, InputStats)>>, CalibrateError> {
         replaced.iter().for_each(|it| self.replace(it));
-        let end = self.done + self.fitting(self.done)?;
-        if end == self.done {
+        let fitting = self.fitting(self.done)?;
+        if fitting == 0 {
             return Ok(None);
         }
         if self.done == 0 {
             let waves = self.waves()?;
             ctx.progress.start("calibrate", waves * self.batches.samples() as u64);
         }
-        let stats = self.wave(end, ctx)?;
+        // What an earlier run collected; the cut stays where it is, so the first wave that is
+        // missing begins there and computes what lies between once more.
+        let has = |it: &Planned| {
+            self.store.as_ref().is_some_and(|store| store.has(&it.name, it.want.needs))
+        };
+        let wave = &self.wants[self.done..self.done + fitting];
+        let known = wave.iter().take_while(|it| has(it)).count();
+        let end = self.done
+            + match known {
+                0 => wave.iter().take_while(|it| !has(it)).count(),
+                _ => known,
+            };
+        let stats = match known {
+            0 => self.wave(end, ctx)?,
+            _ => self.stored(end)?,
+        };
+        if known > 0 && known == fitting {
+            ctx.progress.step(self.batches.samples() as u64);
+        }
         self.done = end;
         self.rows = stats.iter().map(|it| it.1.rows).fold(self.rows, u64::max);
         if end == self.wants.len() {
+            if let Some(store) = self.store.take() {
+                store.finish()?;
+            }
             ctx.progress.done(&self.describe());
         }
         Ok(Some(stats))
+    }
+
+    /// What the store knows of the inputs up to `end`.
+    fn stored(&self, end: usize) -> Result<Vec<(ValueId, InputStats)>, CalibrateError> {
+        let mut list = Vec::new();
+        for it in &self.wants[self.done..end] {
+            let found = match &self.store {
+                Some(store) => store.get(&it.name, it.want.needs)?,
+                None => None,
+            };
+            let expected = it.k;
+            let stats = found.filter(|it| it.k() == expected).ok_or_else(|| {
+                let (value, actual) = (it.name.clone(), Vec::new());
+                CalibrateError::Width { value, actual, expected }
+            })?;
+            list.push((it.want.value, stats));
+        }
+        Ok(list)
     }
 
     /// `24 inputs, 64 samples, 8,192 rows`.
@@ -210,10 +251,16 @@ impl<'a> Collector<'a> {
         self.files.check_unchanged()?;
         let taps = wave.taps;
         self.cut = to;
-        let stats = taps
-            .into_iter()
-            .map(|it| it.moments.into_inner().unwrap_or_else(PoisonError::into_inner).finish());
-        Ok(observed.into_iter().zip(stats).collect())
+        let mut list = Vec::new();
+        for (value, tap) in observed.into_iter().zip(taps) {
+            let moments = tap.moments.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let stats = moments.finish();
+            if let Some(store) = &mut self.store {
+                store.append(&tap.name, &stats)?;
+            }
+            list.push((value, stats));
+        }
+        Ok(list)
     }
 
     /// One session per thread, or none where nothing is left to compute.

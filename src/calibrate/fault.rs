@@ -1,6 +1,6 @@
 //! What can go wrong while statistics of a model's inputs are collected.
 
-use super::{DataError, cut::CutError};
+use super::{DataError, StatsError, cut::CutError};
 use crate::{
     codes::Fault,
     engine::EngineError,
@@ -22,6 +22,8 @@ pub enum CalibrateError {
     Save(#[from] SaveError),
     #[error(transparent)]
     Cut(#[from] CutError),
+    #[error(transparent)]
+    Stats(#[from] StatsError),
     #[error("solver {solver} needs calibration data and there is none")]
     NoData { solver: &'static str },
     #[error("statistics of `{}` need {needed} bytes, the budget is {memory}", Untrusted(value))]
@@ -47,6 +49,7 @@ impl Fault for CalibrateError {
             CalibrateError::Load(it) => it.code(),
             CalibrateError::Save(it) => it.code(),
             CalibrateError::Cut(_) => "E901",
+            CalibrateError::Stats(it) => it.code(),
             CalibrateError::NoData { .. } => "E610",
             CalibrateError::Memory { .. } => "E612",
             CalibrateError::NonFinite { .. } => "E614",
@@ -62,6 +65,7 @@ impl Fault for CalibrateError {
             CalibrateError::Engine(it) => return it.hint(),
             CalibrateError::Load(it) => return it.hint(),
             CalibrateError::Save(it) => return it.hint(),
+            CalibrateError::Stats(it) => return it.hint(),
             CalibrateError::Cut(_) => {
                 "free some space in the temporary folder, or set TMPDIR to another one".into()
             }

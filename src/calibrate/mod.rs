@@ -9,8 +9,10 @@ mod fit;
 mod flow;
 pub mod npy;
 pub mod npz;
+mod part_log;
 mod roles;
 mod segment;
+mod stats_error;
 mod stats_file;
 mod test_data;
 mod text_data;
@@ -22,6 +24,7 @@ pub use self::{
     error::DataError,
     fault::CalibrateError,
     fit::converted,
-    flow::can_observe,
-    stats_file::StatsFile,
+    flow::{can_observe, width},
+    stats_error::StatsError,
+    stats_file::{Identity, Stats, StatsFile, StatsRow, describe, merge, model_sha256},
 };

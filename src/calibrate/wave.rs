@@ -8,12 +8,17 @@ use std::sync::{
 use ndarray::ArrayView2;
 
 use super::{
-    Batch, Batches, CalibrateError,
+    Batch, Batches, CalibrateError, DataError,
     cut::Cut,
     roles::{Role, role},
     segment::{Origin, Segment},
 };
-use crate::{ctx::Ctx, engine::Session, quant::moments::Moments, tensor::Tensor};
+use crate::{
+    ctx::Ctx,
+    engine::{EngineError, Session},
+    quant::moments::Moments,
+    tensor::Tensor,
+};
 
 /// A value that is observed.
 pub struct Tap {
@@ -37,7 +42,7 @@ struct Source<'a> {
 }
 
 /// Why a sample failed; the first of the data counts, whichever thread was faster.
-type Failed = (usize, CalibrateError);
+type Failed = Box<(usize, CalibrateError)>;
 
 impl Wave<'_> {
     /// Runs all batches; each session is a thread of its own.
@@ -48,36 +53,43 @@ impl Wave<'_> {
         ctx: &Ctx,
     ) -> Result<(), CalibrateError> {
         batches.rewind();
-        let samples = batches.batch() as u64;
         let source = Mutex::new(Source { batches, next: 0 });
         let stop = AtomicBool::new(false);
-        let work = |first: usize, mut session: Option<Box<dyn Session>>| -> Result<(), Failed> {
-            while !stop.load(Ordering::Relaxed) {
-                let Some((sample, batch)) = take(&source) else { break };
-                let run = || self.sample(sample, &batch?, session.as_deref_mut(), first);
-                run().map_err(|err| {
-                    stop.store(true, Ordering::Relaxed);
-                    (sample, err)
-                })?;
-                ctx.progress.step(samples);
-            }
-            Ok(())
-        };
-        let work = &work;
-        let count = sessions.len().max(1);
+        let (source, stop, count) = (&source, &stop, sessions.len().max(1));
         let results: Vec<Result<(), Failed>> = std::thread::scope(|scope| {
             let spawn = |(at, session)| {
+                // Threads begin at different taps, so that they rarely wait for each other.
                 let first = at * self.taps.len() / count;
-                scope.spawn(move || work(first, session))
+                scope.spawn(move || self.work(session, first, source, stop, ctx))
             };
             let workers: Vec<_> = sessions.into_iter().enumerate().map(spawn).collect();
-            let join = |it: std::thread::ScopedJoinHandle<'_, _>| {
-                it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            workers.into_iter().map(join).collect()
+            let panicked = |it| std::panic::resume_unwind(it);
+            workers.into_iter().map(|it| it.join().unwrap_or_else(panicked)).collect()
         });
         let failed = results.into_iter().filter_map(Result::err).min_by_key(|it| it.0);
         failed.map_or(Ok(()), |it| Err(it.1))
+    }
+
+    /// Samples one after the other, until none is left or one failed.
+    fn work(
+        &self,
+        mut session: Option<Box<dyn Session>>,
+        first: usize,
+        source: &Mutex<Source>,
+        stop: &AtomicBool,
+        ctx: &Ctx,
+    ) -> Result<(), Failed> {
+        while !stop.load(Ordering::Relaxed) {
+            let Some((sample, samples, batch)) = take(source) else { break };
+            let batch = batch.map_err(CalibrateError::Data);
+            let done = batch.and_then(|it| self.sample(sample, &it, session.as_deref_mut(), first));
+            done.map_err(|err| {
+                stop.store(true, Ordering::Relaxed);
+                Box::new((sample, err))
+            })?;
+            ctx.progress.step(samples);
+        }
+        Ok(())
     }
 
     fn sample(
@@ -87,6 +99,10 @@ impl Wave<'_> {
         session: Option<&mut (dyn Session + 'static)>,
         first: usize,
     ) -> Result<(), CalibrateError> {
+        if let Some(name) = self.segment.data.iter().find(|it| !batch.contains_key(*it)) {
+            let (name, given) = (name.clone(), batch.keys().cloned().collect());
+            return Err(EngineError::MissingInput { name, given }.into());
+        }
         let cut = self.from.load(sample)?;
         let data = |at: usize| &batch[&self.segment.data[at]];
         let outputs = match session {
@@ -109,7 +125,6 @@ impl Wave<'_> {
             Origin::Cut(at) => &cut[at],
             Origin::Run(at) => &outputs[at].1,
         };
-        // Threads begin at different taps, so that they rarely wait for each other.
         let count = self.taps.len();
         for at in (first..count).chain(0..first) {
             self.taps[at].add(wanted(at), mask(batch))?;
@@ -119,11 +134,12 @@ impl Wave<'_> {
     }
 }
 
-fn take(source: &Mutex<Source>) -> Option<(usize, Result<Batch, super::DataError>)> {
+/// A batch, its place in the data and its samples.
+fn take(source: &Mutex<Source>) -> Option<(usize, u64, Result<Batch, DataError>)> {
     let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
     let batch = source.batches.next()?;
     source.next += 1;
-    Some((source.next - 1, batch))
+    Some((source.next - 1, source.batches.batch() as u64, batch))
 }
 
 fn mask(batch: &Batch) -> Option<&Tensor> {

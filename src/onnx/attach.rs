@@ -122,15 +122,18 @@ fn write_scratch(
     Ok(temp)
 }
 
-/// A matrix whose rows are columns of a mapped one: made in pieces.
+/// A matrix whose rows are columns of another one: made in pieces.
 fn is_view(tensor: &Tensor) -> bool {
     let exact = matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16);
-    tensor.is_transposed() && tensor.place().is_some() && exact
+    tensor.is_transposed() && exact
 }
 
 fn write_view(file: &File, extent: &Extent) -> Result<(), Fill> {
-    let tensor = extent.tensor;
     let failed = |source| Fill::Tensor { name: extent.name.to_owned(), source };
+    // What is computed when it is read is read once, not for each piece.
+    let base = extent.tensor.transposed();
+    let bytes = base.bytes().map_err(failed)?;
+    let tensor = Tensor::new(base.dtype, base.shape, bytes).transposed();
     let (count, width) = (tensor.shape[0], tensor.nbytes() / tensor.shape[0].max(1));
     let step = (PIECE / width.max(1)).max(1);
     for start in (0..count).step_by(step) {

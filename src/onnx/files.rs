@@ -159,6 +159,12 @@ impl Files {
     }
 }
 
+/// The contents of any regular file, mapped.
+pub fn map_file(path: &Path) -> io::Result<Bytes> {
+    let mapped = map(path, OFlags::empty())?;
+    Ok(mapped.ok_or_else(|| io::Error::other("not a regular file"))?.bytes)
+}
+
 /// `None` if the path is no regular file.
 fn map(path: &Path, flags: OFlags) -> io::Result<Option<Mapped>> {
     // NONBLOCK: opening a pipe must not wait for a writer.

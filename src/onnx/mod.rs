@@ -22,7 +22,7 @@ use std::path::Path;
 pub use self::{
     attach::{Attached, attach},
     error::{ExternalProblem, LoadError, SaveError, TensorProblem},
-    files::{ExternalPolicy, Files},
+    files::{ExternalPolicy, Files, map_file},
     limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},
     save::{ExternalData, SaveOptions, Saved, is_external, layout_sizes, save},
 };
