@@ -6,10 +6,13 @@ use std::{
     sync::Arc,
 };
 
+use sha2::{Digest, Sha256};
+
 use super::{Error, Planned};
 use crate::{
     calibrate::{
-        self, CollectOptions, Collector, DataOptions, Replacement, StatsFile, Want, can_observe,
+        self, Batches, CollectOptions, Collector, DataOptions, Identity, Replacement, Stats,
+        StatsFile, Want, can_observe,
     },
     codes::Fault,
     ctx::Ctx,
@@ -42,6 +45,16 @@ pub struct Calibration<'a> {
 }
 
 impl Calibration<'_> {
+    /// The samples for a model; to be asked only if there are some.
+    pub(super) fn batches(&self, m: &Model) -> Result<Batches, Error> {
+        let data = self.data.as_deref().unwrap_or(Path::new(""));
+        Ok(calibrate::open(data, &calibrate::model_inputs(m), &self.options)?)
+    }
+
+    pub(super) fn collect(&self, sequential: bool) -> CollectOptions {
+        CollectOptions { memory: self.memory, threads: self.threads, sequential }
+    }
+
     /// No data and no statistics: enough for solvers that need none.
     pub fn none() -> Calibration<'static> {
         Calibration {
@@ -76,6 +89,23 @@ impl Fault for NeedsData {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` knows too little of input `{}`", path.display(), Untrusted(input))]
+pub struct MissingStats {
+    pub path: PathBuf,
+    pub input: String,
+}
+
+impl Fault for MissingStats {
+    fn code(&self) -> &'static str {
+        "E611"
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("collect them again with this recipe, or with `onnxq calibrate --hessian`".into())
+    }
+}
+
 /// Sources of all weights whose solver needs data. In sequential mode layers see what comes before
 /// them quantized.
 pub(super) fn solve(
@@ -86,31 +116,38 @@ pub(super) fn solve(
     ctx: &Ctx,
 ) -> Result<Sources, Error> {
     let wants = observable(planned);
-    let Some(first) = wants.first() else { return Ok(Sources::default()) };
-    let m = &planned.model;
-    if calibration.data.is_none() && calibration.stats.is_none() {
-        let site = planned.plan.sites.iter().find(|it| reads(m, it, first.value));
-        let site = site.expect("a want comes from a site");
-        let (solver, node) = (site.solver.name(), m.node_label(site.site.node));
-        return Err(NeedsData { solver, node }.into());
+    if wants.is_empty() {
+        return Ok(Sources::default());
     }
+    let m = &planned.model;
     let sequential = recipe.calibration.unwrap_or_default().sequential;
-    let options =
-        CollectOptions { memory: calibration.memory, threads: calibration.threads, sequential };
-    let data = calibration.data.as_deref().unwrap_or(Path::new(""));
-    let batches = calibrate::open(data, &calibrate::model_inputs(m), &calibration.options)?;
-    let mut collector =
-        Collector::new(m, &planned.files, wants, batches, options, &calibration.runtime, None)?;
     let mut solving =
         Solving { m, sites: &planned.plan.sites, sources: Sources::default(), sequential };
-    let mut replaced = solving.data_free();
-    while let Some(wave) = collector.next(&replaced, ctx)? {
-        replaced.clear();
-        for (value, stats) in wave {
-            replaced.extend(solving.input(value, stats)?);
-        }
+    let identity = Identity {
+        model: calibrate::model_sha256(&planned.files),
+        prefix: prefix(recipe, planned, sequential),
+        ..Identity::default()
+    };
+    match calibration.stats.as_deref().filter(|it| it.exists()) {
+        Some(file) => solving.from_file(file, identity, wants, calibration, ctx)?,
+        None => solving.from_data(planned, identity, wants, calibration, output, ctx)?,
     }
     Ok(solving.sources)
+}
+
+/// What statistics depend on besides the float model: a digest of the plan in sequential mode and
+/// of the transforms.
+fn prefix(recipe: &Recipe, planned: &Planned, sequential: bool) -> String {
+    let transforms = recipe.transforms.as_deref().unwrap_or_default();
+    if !sequential && transforms.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("{transforms:?}");
+    for it in planned.plan.sites.iter().filter(|_| sequential) {
+        let label = planned.model.node_label(it.site.node);
+        text += &format!("\n{label} {:?} {:?} {:?}", it.scheme, it.scales, it.solver);
+    }
+    Sha256::digest(text).iter().map(|it| format!("{it:02x}")).collect()
 }
 
 /// The values to observe. Where that is impossible, the user is told.
@@ -134,6 +171,13 @@ fn observable(planned: &mut Planned) -> Vec<Want> {
     wants.into_iter().map(|(value, needs)| Want { value, needs }).collect()
 }
 
+/// Where statistics lie while they are collected, if nobody wants to keep them.
+fn log_beside(output: &Path) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_owned();
+    name.push(".stats");
+    output.with_file_name(name)
+}
+
 fn reads(m: &Model, site: &SitePlan, value: ValueId) -> bool {
     site.wants(m).is_some_and(|it| it.0 == value)
 }
@@ -146,6 +190,82 @@ struct Solving<'a> {
 }
 
 impl Solving<'_> {
+    /// Statistics that were collected before.
+    fn from_file(
+        &mut self,
+        path: &Path,
+        mut identity: Identity,
+        wants: Vec<Want>,
+        calibration: &Calibration,
+        ctx: &Ctx,
+    ) -> Result<(), Error> {
+        let stats = Stats::read(path)?;
+        // Without data, that of the file is meant.
+        identity.data = stats.identity.data.clone();
+        identity.samples = stats.identity.samples;
+        if calibration.data.is_some() {
+            let batches = calibration.batches(self.m)?;
+            identity.data = vec![batches.sha256().to_owned()];
+            identity.samples = batches.samples() as u64;
+        }
+        stats.identity.check(&identity, path)?;
+        ctx.progress.start("solve", wants.len() as u64);
+        for want in &wants {
+            let name = self.m.value(want.value).name.to_string();
+            let found = stats.get(&name)?.filter(|it| {
+                let k = calibrate::width(self.m, want.value);
+                let whole = want.needs < Needs::Hessian || it.hessian.is_some();
+                whole && k.is_ok_and(|k| k == it.k())
+            });
+            let missing = || MissingStats { path: path.into(), input: name.clone() };
+            self.input(want.value, found.ok_or_else(missing)?)?;
+            ctx.progress.step(1);
+        }
+        ctx.progress.done(&format!("{} inputs of {}", wants.len(), path.display()));
+        Ok(())
+    }
+
+    /// Statistics of samples, kept in a file if asked for. A run that is killed leaves a log, with
+    /// which the next one goes on.
+    fn from_data(
+        &mut self,
+        planned: &Planned,
+        mut identity: Identity,
+        wants: Vec<Want>,
+        calibration: &Calibration,
+        output: &Path,
+        ctx: &Ctx,
+    ) -> Result<(), Error> {
+        let m = self.m;
+        let Some(first) = wants.first().filter(|_| calibration.data.is_none()) else {
+            let batches = calibration.batches(m)?;
+            identity.data = vec![batches.sha256().to_owned()];
+            identity.samples = batches.samples() as u64;
+            let keep = calibration.stats.is_some();
+            let path = calibration.stats.clone().unwrap_or_else(|| log_beside(output));
+            let store = Some(StatsFile::begin(&path, identity, keep)?);
+            let options = calibration.collect(self.sequential);
+            let (files, runtime) = (&planned.files, &calibration.runtime);
+            let mut collector = Collector::new(m, files, wants, batches, options, runtime, store)?;
+            let mut replaced = self.data_free();
+            while let Some(wave) = collector.next(&replaced, ctx)? {
+                replaced.clear();
+                for (value, stats) in wave {
+                    replaced.extend(self.input(value, stats)?);
+                }
+            }
+            return Ok(());
+        };
+        Err(self.needs_data(first.value).into())
+    }
+
+    fn needs_data(&self, value: ValueId) -> NeedsData {
+        let site = self.sites.iter().find(|it| reads(self.m, it, value));
+        let site = site.expect("a want comes from a site");
+        let (solver, node) = (site.solver.name(), self.m.node_label(site.site.node));
+        NeedsData { solver, node }
+    }
+
     /// Weights that need no data are quantized from the start, if later layers are to see it.
     fn data_free(&mut self) -> Vec<Replacement> {
         if !self.sequential {

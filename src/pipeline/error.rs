@@ -1,8 +1,8 @@
 //! Why a job failed.
 
-use super::NeedsData;
+use super::{MissingStats, NeedsData};
 use crate::{
-    calibrate::{CalibrateError, DataError},
+    calibrate::{CalibrateError, DataError, StatsError},
     codes::Fault,
     engine::EngineError,
     ir::Broken,
@@ -24,11 +24,13 @@ pub enum Error {
     Data(#[from] DataError),
     Engine(#[from] EngineError),
     Load(#[from] LoadError),
+    MissingStats(#[from] MissingStats),
     NeedsData(#[from] NeedsData),
     NotLowered(#[from] NotLowered),
     Pass(#[from] PassError),
     Recipe(#[from] RecipeError),
     Save(#[from] SaveError),
+    Stats(#[from] StatsError),
     Store(#[from] StoreError),
 }
 
@@ -42,11 +44,13 @@ impl Error {
             Error::Data(it) => it,
             Error::Engine(it) => it,
             Error::Load(it) => it,
+            Error::MissingStats(it) => it,
             Error::NeedsData(it) => it,
             Error::NotLowered(it) => it,
             Error::Pass(it) => it,
             Error::Recipe(it) => it,
             Error::Save(it) => it,
+            Error::Stats(it) => it,
             Error::Store(it) => it,
         })
     }

@@ -12,7 +12,7 @@ use std::{
 use serde::Serialize;
 
 pub use self::{
-    calibrate::{Calibration, NeedsData},
+    calibrate::{Calibration, MissingStats, NeedsData},
     error::Error,
     validate::{Validate, Validation, validate},
 };
