@@ -135,7 +135,7 @@ fn observable(planned: &mut Planned) -> Vec<Want> {
 }
 
 /// The model's inputs as data files are checked against.
-fn inputs(m: &Model) -> Vec<IoInfo> {
+pub(super) fn inputs(m: &Model) -> Vec<IoInfo> {
     let graph = m.graph(m.main);
     let info = |it: &ValueId| {
         let value = m.value(*it);

@@ -1,6 +1,6 @@
 //! Why a job failed.
 
-use super::NeedsData;
+use super::{NeedsData, TransformNeedsData};
 use crate::{
     calibrate::{CalibrateError, DataError},
     codes::Fault,
@@ -11,6 +11,7 @@ use crate::{
     recipe::RecipeError,
     report::CompareError,
     rewrite::PassError,
+    tensor::TensorError,
 };
 
 /// Why a job failed: the error of the step that did.
@@ -30,6 +31,7 @@ pub enum Error {
     Recipe(#[from] RecipeError),
     Save(#[from] SaveError),
     Store(#[from] StoreError),
+    Transform(#[from] TransformNeedsData),
 }
 
 impl Error {
@@ -48,7 +50,15 @@ impl Error {
             Error::Recipe(it) => it,
             Error::Save(it) => it,
             Error::Store(it) => it,
+            Error::Transform(it) => it,
         })
+    }
+}
+
+/// A weight that cannot be read fails the same way whatever it is read for.
+impl From<TensorError> for Error {
+    fn from(it: TensorError) -> Error {
+        StoreError::Tensor(it).into()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod error;
+mod transform;
 mod validate;
 
 use std::{
@@ -14,6 +15,7 @@ use serde::Serialize;
 pub use self::{
     calibrate::{Calibration, NeedsData},
     error::Error,
+    transform::TransformNeedsData,
     validate::{Validate, Validation, validate},
 };
 use crate::{
@@ -27,7 +29,7 @@ use crate::{
         plan::{Plan, PlanRow},
         sources::{Gauge, Sources},
     },
-    recipe::{Recipe, resolve::resolve},
+    recipe::{Recipe, RecipeError, resolve::resolve},
     report::{bytes, grouped},
     rewrite,
     tensor::first_non_finite,
@@ -94,14 +96,19 @@ pub fn plan(job: &Job, ctx: &Ctx) -> Result<Planned, Error> {
     let steps = rewrite::run(&mut model, &job.recipe.prepare(rewrite::STANDARD), ctx)?;
     ctx.progress.done(&describe_steps(before.nodes, model.nodes().len(), &steps));
 
+    let plan = decide(job, &model)?;
+    let rows = plan.rows(&model);
+    let warnings = loaded.warnings;
+    Ok(Planned { model, files, plan, rows, before, warnings, gauges: Vec::new() })
+}
+
+/// Decides for each node of a prepared model.
+fn decide(job: &Job, model: &Model) -> Result<Plan, RecipeError> {
     let finite = |m: &Model, site: &ops::Site| match job.skip_nonfinite {
         true => finite(m, site),
         false => Ok(()),
     };
-    let plan = resolve(&job.recipe, &model, &finite)?;
-    let rows = plan.rows(&model);
-    let warnings = loaded.warnings;
-    Ok(Planned { model, files, plan, rows, before, warnings, gauges: Vec::new() })
+    resolve(&job.recipe, model, &finite)
 }
 
 impl Planned {
@@ -200,6 +207,7 @@ pub fn quantize(
     if planned.plan.sites.is_empty() && !allow_noop {
         return Ok(planned.outcome(job, None, planned.before.bytes));
     }
+    transform::transform(&mut planned, job, calibration, ctx)?;
     let sources = calibrate::solve(&mut planned, &job.recipe, calibration, output, ctx)?;
     planned.lower(sources, ctx)?;
     mark(&mut planned.model, &job.recipe);

@@ -14,4 +14,5 @@ pub mod solve;
 pub mod sources;
 pub mod stats;
 pub mod target;
+pub mod transform;
 pub mod weight;

@@ -104,7 +104,7 @@ fn key(m: &Model, it: &SitePlan) -> Key {
 }
 
 /// MatMulInteger's product is scaled in f32; other operators scale in the weight's type.
-fn scale(m: &Model, it: &SitePlan) -> DType {
+pub fn scale(m: &Model, it: &SitePlan) -> DType {
     let dtype = m.constant(it.site.weight).map_or(DType::F32, |it| it.dtype);
     if it.activation.is_some() { DType::F32 } else { dtype }
 }
