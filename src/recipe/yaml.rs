@@ -171,7 +171,7 @@ fn translate(error: &Error, root: &Place) -> RecipeError {
         Error::SerdeUnknownVariant { variant, expected, .. } => {
             // These have a `Deserialize` of our own, so they are reported at what is around them.
             let own = [("gptq", "solver"), ("awq", "transform")];
-            let own = own.into_iter().find(|it| expected.iter().any(|word| word == it.0));
+            let own = own.into_iter().find(|it| expected.iter().any(|word| *word == it.0));
             let what = own.map(|it| it.1).or(key).unwrap_or("value").to_owned();
             if own.is_some() {
                 at = found.map_or(at, |it| it.1.at(&what));
