@@ -12,7 +12,9 @@ use onnxq::{
     engine::{self, RuntimeOptions, SessionOptions, Verdict},
     eval,
     ir::Model,
-    onnx, pipeline, recipe,
+    onnx,
+    pipeline::{self, Calibration},
+    recipe,
     tensor::Tensor,
     text,
 };

@@ -2,19 +2,26 @@
 
 mod batches;
 mod collect;
+mod cut;
 mod error;
+mod fault;
 mod fit;
+mod flow;
 pub mod npy;
 pub mod npz;
 mod roles;
+mod segment;
+mod stats_file;
 mod test_data;
 mod text_data;
+mod wave;
 
 pub use self::{
     batches::{Batch, Batches, DataOptions, open},
-    collect::{
-        CalibrateError, CollectOptions, Collector, Replacement, StatsFile, Want, can_observe,
-    },
+    collect::{CollectOptions, Collector, Replacement, Want, model_inputs},
     error::DataError,
+    fault::CalibrateError,
     fit::converted,
+    flow::can_observe,
+    stats_file::StatsFile,
 };

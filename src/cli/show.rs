@@ -71,7 +71,10 @@ pub fn plan(rows: &[PlanRow]) -> String {
     for row in rows {
         let shape = row.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×");
         let becomes = match (&row.format, &row.scheme) {
-            (Some(format), Some(scheme)) => format!("{format}, {scheme}{}", activation(row)),
+            (Some(format), Some(scheme)) => {
+                let note = row.note.as_ref().map_or(String::new(), |it| format!(" ({it})"));
+                format!("{format}, {scheme}{}{note}", activation(row))
+            }
             _ => format!("float: {}", row.kept.as_deref().unwrap_or("")),
         };
         table.row([&row.node, &row.op, &shape, &becomes]);

@@ -13,7 +13,7 @@ use crate::{
     },
     codes::Fault,
     ctx::Ctx,
-    engine::{IoInfo, RuntimeOptions},
+    engine::RuntimeOptions,
     ir::{Model, ValueId},
     quant::{
         ops::Weight,
@@ -98,7 +98,7 @@ pub(super) fn solve(
     let options =
         CollectOptions { memory: calibration.memory, threads: calibration.threads, sequential };
     let data = calibration.data.as_deref().unwrap_or(Path::new(""));
-    let batches = calibrate::open(data, &inputs(m), &calibration.options)?;
+    let batches = calibrate::open(data, &calibrate::model_inputs(m), &calibration.options)?;
     let mut collector =
         Collector::new(m, &planned.files, wants, batches, options, &calibration.runtime, None)?;
     let mut solving =
@@ -134,16 +134,6 @@ fn observable(planned: &mut Planned) -> Vec<Want> {
     wants.into_iter().map(|(value, needs)| Want { value, needs }).collect()
 }
 
-/// The model's inputs as data files are checked against.
-pub(super) fn inputs(m: &Model) -> Vec<IoInfo> {
-    let graph = m.graph(m.main);
-    let info = |it: &ValueId| {
-        let value = m.value(*it);
-        Some(IoInfo { name: value.name.to_string(), ty: value.ty.clone()? })
-    };
-    graph.inputs.iter().filter_map(info).collect()
-}
-
 fn reads(m: &Model, site: &SitePlan, value: ValueId) -> bool {
     site.wants(m).is_some_and(|it| it.0 == value)
 }
@@ -162,7 +152,11 @@ impl Solving<'_> {
             return Vec::new();
         }
         let m = self.m;
-        let free = self.sites.iter().filter(|it| it.wants(m).is_none());
+        // A table that is one with a head waits for the head's solver, which knows more.
+        let waits = |it: &SitePlan| {
+            self.sites.iter().any(|head| head.wants(m).is_some() && Sources::are_one(m, head, it))
+        };
+        let free = self.sites.iter().filter(|it| it.wants(m).is_none() && !waits(it));
         free.map(|site| replacement(m, site, self.sources.get(m, site))).collect()
     }
 

@@ -28,6 +28,7 @@ use crate::{
         insert, ops,
         plan::{Plan, PlanRow},
         sources::{Gauge, Sources},
+        tied,
     },
     recipe::{Recipe, RecipeError, resolve::resolve},
     report::{bytes, grouped},
@@ -98,7 +99,9 @@ pub fn plan(job: &Job, ctx: &Ctx) -> Result<Planned, Error> {
 
     let plan = decide(job, &model)?;
     let rows = plan.rows(&model);
-    let warnings = loaded.warnings;
+    let apart = tied::apart(&model, &plan);
+    apart.iter().for_each(|it| ctx.progress.warn(it));
+    let warnings = loaded.warnings.into_iter().chain(apart).collect();
     Ok(Planned { model, files, plan, rows, before, warnings, gauges: Vec::new() })
 }
 
@@ -154,6 +157,15 @@ impl Planned {
         if total == 0.0 { 0.0 } else { quantized / total }
     }
 
+    /// Initializers of one file cannot share bytes, so there a tied table becomes a view.
+    fn share_tied(&mut self, save: &SaveOptions) -> Result<(), Error> {
+        let external = onnx::is_external(&self.model, save, Some(&self.files));
+        if !external && tied::reshape(&mut self.model) > 0 {
+            rewrite::run(&mut self.model, &["remove-dead"], &Ctx::silent())?;
+        }
+        Ok(())
+    }
+
     /// What would be written, once the model is lowered.
     pub fn dry_run(
         &mut self,
@@ -161,6 +173,7 @@ impl Planned {
         output: &Path,
         save: &SaveOptions,
     ) -> Result<Outcome, Error> {
+        self.share_tied(save)?;
         mark(&mut self.model, &job.recipe);
         let (model, data) = onnx::layout_sizes(&self.model, output, save, Some(&self.files))?;
         Ok(self.outcome(job, None, model + data))
@@ -210,6 +223,7 @@ pub fn quantize(
     transform::transform(&mut planned, job, calibration, ctx)?;
     let sources = calibrate::solve(&mut planned, &job.recipe, calibration, output, ctx)?;
     planned.lower(sources, ctx)?;
+    planned.share_tied(save)?;
     mark(&mut planned.model, &job.recipe);
     let saved = onnx::save(&planned.model, output, save, Some(&planned.files), ctx)?;
     read_back(output, &job.open)?;

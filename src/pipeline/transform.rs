@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::{Calibration, Error, Job, Planned, calibrate::inputs, decide};
+use super::{Calibration, Error, Job, Planned, decide};
 use crate::{
     calibrate::{self, CollectOptions, Collector, Want, can_observe},
     codes::Fault,
@@ -130,7 +130,7 @@ impl Step<'_> {
         let wants = wants.into_iter().map(|value| Want { value, needs: Needs::Diagonal }).collect();
         let m = &planned.model;
         let data = calibration.data.as_deref().unwrap_or(Path::new(""));
-        let batches = calibrate::open(data, &inputs(m), &calibration.options)?;
+        let batches = calibrate::open(data, &calibrate::model_inputs(m), &calibration.options)?;
         let options = CollectOptions {
             memory: calibration.memory,
             threads: calibration.threads,

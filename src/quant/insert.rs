@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::{
+    format,
     ops::Weight,
     plan::{Activation, Plan, SitePlan},
-    scheme::Granularity,
+    scheme::{Granularity, Scales},
     sources::Sources,
 };
 use crate::{
@@ -80,12 +81,14 @@ impl Shared<'_> {
         };
         let name = m.value(it.site.weight).name.to_string();
         let mut patch = Patch::before(it.site.node);
-        let parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")].map(
-            |(part, suffix)| {
+        let mut parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")]
+            .map(|(part, suffix)| {
                 let tensor = Tensor::packed(source.clone(), part, packing);
                 patch.constant(&format!("{name}_{suffix}"), tensor)
-            },
-        );
+            });
+        if it.scales == Scales::Float16 {
+            parts[1] = format::widened(&mut patch, &name, parts[1], DType::F32);
+        }
         let dq = patch.step(&format!("{name}_dq"), "DequantizeLinear", parts, attrs);
         patch.apply(m).value(dq)
     }

@@ -4,9 +4,12 @@
 //! gets ([`solve`]), how activations are treated ([`plan::Activation`]) and how both are stored
 //! ([`format`]).
 
+pub mod budget;
 pub mod error;
 pub mod format;
+pub mod half_scales;
 pub mod insert;
+pub mod moments;
 pub mod ops;
 pub mod plan;
 pub mod scheme;
@@ -14,5 +17,6 @@ pub mod solve;
 pub mod sources;
 pub mod stats;
 pub mod target;
+pub mod tied;
 pub mod transform;
 pub mod weight;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     format::Format,
     ops::{Site, Weight},
-    scheme::{Granularity, Scheme},
+    scheme::{Granularity, Scales, Scheme},
     solve::SolverSpec,
     stats::Needs,
     weight::WeightError,
@@ -28,9 +28,12 @@ pub struct Plan {
 pub struct SitePlan {
     pub site: Site,
     pub scheme: Scheme,
+    pub scales: Scales,
     pub solver: SolverSpec,
     pub activation: Option<Activation>,
     pub format: &'static Format,
+    /// What the recipe asks for and this weight cannot have, and why.
+    pub note: Option<NoMatch>,
 }
 
 /// A node that stays as it is.
@@ -77,7 +80,7 @@ pub struct PlanRow {
     /// How far the weight's output is off, once it is solved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<WeightError>,
-    /// What else the user should know.
+    /// What the recipe asks for and this weight cannot have, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Why it stays in float.
@@ -114,9 +117,10 @@ impl SitePlan {
     fn row(&self, m: &Model) -> PlanRow {
         PlanRow {
             format: Some(self.format.name),
-            scheme: Some(describe(&self.scheme)),
+            scheme: Some(describe(&self.scheme, self.scales)),
             activation: self.activation,
             solver: Some(self.solver.name()),
+            note: self.note.as_ref().map(NoMatch::to_string),
             ..bare_row(m, self.site.node, Some(self.site.weight))
         }
     }
@@ -151,8 +155,8 @@ fn bare_row(m: &Model, node: NodeId, weight: Option<crate::ir::ValueId>) -> Plan
     }
 }
 
-/// `int8 channel`, `uint4 block 32 asymmetric`.
-pub fn describe(scheme: &Scheme) -> String {
+/// `int8 per channel`, `int4 block 32 asymmetric, float16 scales`.
+pub fn describe(scheme: &Scheme, scales: Scales) -> String {
     let mut text = match scheme.granularity {
         Granularity::Channel => format!("int{} per channel", scheme.bits),
         Granularity::Block(it) => format!("int{} block {it}", scheme.bits),
@@ -162,6 +166,9 @@ pub fn describe(scheme: &Scheme) -> String {
     }
     if scheme.range == super::scheme::Range::Reduced {
         text.push_str(" reduced range");
+    }
+    if scales == Scales::Float16 {
+        text.push_str(", float16 scales");
     }
     text
 }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::{
-    ops::{Weight, rows},
+    ops::{Site, Weight, rows},
     plan::SitePlan,
-    scheme::Scheme,
+    scheme::{Scales, Scheme},
     solve::SolverSpec,
     weight::{Errors, FloatWeight, Input, Measure, Store, StoreError, WeightError},
 };
 use crate::{
     ir::{Model, NodeId, ValueId},
-    tensor::{DType, QSource},
+    tensor::{DType, QSource, Tensor},
 };
 
 /// The quantized weights of a plan.
@@ -21,8 +21,26 @@ pub struct Sources {
     store: Option<Store>,
 }
 
-/// The weight, whether its rows are the model's columns, how it is stored, and its scales' type.
-type Key = (ValueId, bool, Scheme, SolverSpec, DType);
+/// Which weight, and all that makes its bytes.
+type Key = (Rows, Scheme, Scales, SolverSpec, DType);
+
+/// What tells one weight from another: where its bytes lie if they exist, so that a table and a
+/// transposed view of it, the rows of a tied head, are the same.
+#[derive(PartialEq)]
+enum Rows {
+    At { place: (usize, usize), shape: Vec<usize>, transposed: bool },
+    Of(ValueId, Weight),
+}
+
+impl Rows {
+    fn new(site: &Site, rows: &Tensor) -> Rows {
+        let (shape, transposed) = (rows.shape.clone(), rows.is_transposed());
+        match rows.place() {
+            Some(place) => Rows::At { place, shape, transposed },
+            None => Rows::Of(site.weight, site.kind),
+        }
+    }
+}
 
 struct Entry {
     source: Arc<dyn QSource>,
@@ -54,6 +72,11 @@ impl Sources {
 
     pub fn contains(&self, m: &Model, site: &SitePlan) -> bool {
         self.find(m, site).is_some()
+    }
+
+    /// Whether two sites share one quantized weight.
+    pub fn are_one(m: &Model, a: &SitePlan, b: &SitePlan) -> bool {
+        key(m, a) == key(m, b)
     }
 
     /// A source that knows its inputs, to be solved when its bytes are needed.
@@ -100,13 +123,20 @@ impl Sources {
 }
 
 fn key(m: &Model, it: &SitePlan) -> Key {
-    (it.site.weight, it.site.kind == Weight::MatMul, it.scheme, it.solver, scale(m, it))
+    let tensor = m.constant(it.site.weight).expect("planned weights are constant");
+    let which = Rows::new(&it.site, &rows(&it.site, tensor));
+    (which, it.scheme, it.scales, it.solver, scale(m, it))
 }
 
 /// MatMulInteger's product is scaled in f32; other operators scale in the weight's type.
 pub fn scale(m: &Model, it: &SitePlan) -> DType {
-    let dtype = m.constant(it.site.weight).map_or(DType::F32, |it| it.dtype);
-    if it.activation.is_some() { DType::F32 } else { dtype }
+    match (it.activation, it.scales) {
+        (Some(_), _) => DType::F32,
+        (None, Scales::Float16) => DType::F16,
+        (None, Scales::Float) => {
+            m.constant(it.site.weight).map_or(DType::F32, |tensor| tensor.dtype)
+        }
+    }
 }
 
 fn float_weight(m: &Model, it: &SitePlan, input: Option<Arc<Input>>) -> FloatWeight {

@@ -22,7 +22,7 @@ pub use self::{
     yaml::to_yaml,
 };
 use crate::quant::{
-    scheme::{Granularity, Range},
+    scheme::{Granularity, Range, Scales},
     solve::SolverSpec,
     target::{self, Target},
     transform::TransformSpec,
@@ -162,6 +162,10 @@ pub struct WeightSpec {
     /// Which of the integers are used. Default: full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<Range>,
+    /// How scales are stored: `float`, the type of the weight itself, or `float16`, which saves a
+    /// tenth of a 4-bit weight in blocks of 32. Default: float.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scales: Option<Scales>,
     /// The algorithm that chooses the integers, alone (`rtn`) or with its settings. Default: rtn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver: Option<SolverSpec>,
@@ -235,6 +239,7 @@ pub struct Weight {
     pub symmetric: bool,
     pub granularity: Granularity,
     pub range: Range,
+    pub scales: Scales,
     pub solver: SolverSpec,
 }
 
@@ -294,6 +299,7 @@ impl WeightSpec {
             symmetric: later.symmetric.or(self.symmetric),
             granularity: later.granularity.or(self.granularity),
             range: later.range.or(self.range),
+            scales: later.scales.or(self.scales),
             solver: later.solver.or(self.solver),
         }
     }
@@ -305,6 +311,7 @@ impl WeightSpec {
             symmetric: self.symmetric.unwrap_or(true),
             granularity: self.granularity.unwrap_or(Granularity::Channel),
             range: self.range.unwrap_or_default(),
+            scales: self.scales.unwrap_or_default(),
             solver: self.solver.unwrap_or_default(),
         }
     }

@@ -252,7 +252,7 @@ mod tests {
             (
                 "quantize:\n  - weight: {bits: 4}",
                 "E701 x.yaml:4:14: unknown key `bits` \
-                 (known here: dtype, symmetric, granularity, range, solver)",
+                 (known here: dtype, symmetric, granularity, range, scales, solver)",
             ),
             (
                 &format!("{weight}{{solver: rtnn}}"),

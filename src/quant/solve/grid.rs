@@ -7,6 +7,9 @@ use crate::{
     tensor::{DType, Zeros},
 };
 
+/// Adding 1.5 · 2^23 leaves no bits below one: the sum is rounded, ties to even.
+pub(super) const ROUND: f32 = 12_582_912.0;
+
 /// A block's scale and zero, and which codes it may use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {
@@ -26,6 +29,7 @@ pub(super) enum Ties {
 }
 
 /// The grid of round-to-nearest: it spans the block's own range.
+#[inline(always)]
 pub(super) fn grid(values: &[f32], scheme: &Scheme, stored: DType) -> Grid {
     let (low, high) = extremes(values);
     let middle = (1u32 << (scheme.bits - 1)) as f32;
@@ -56,46 +60,63 @@ pub(super) fn grid(values: &[f32], scheme: &Scheme, stored: DType) -> Grid {
 
 /// Places zero, by the exact scale, and rounds the scale to its stored type before anything is
 /// divided by it.
+#[inline(always)]
 fn finish(mut grid: Grid, low: f32, scheme: &Scheme, stored: DType) -> Grid {
     if scheme.zeros == Zeros::Asymmetric && grid.scale != 0.0 {
         // Half away from zero, and clamped: a block that does not reach zero still holds it.
         let zero = (-low.min(0.0) / grid.scale).round();
         grid.zero = zero.clamp(grid.low, grid.high);
     }
-    if stored == DType::F16 {
-        grid.scale = f16::from_f32(grid.scale).to_f32();
-    }
+    grid.scale = stored_scale(grid.scale, stored);
     grid
 }
 
+/// A scale as it comes back from where it is stored.
+#[inline(always)]
+pub(super) fn stored_scale(scale: f32, stored: DType) -> f32 {
+    if stored == DType::F16 { f16::from_f32(scale).to_f32() } else { scale }
+}
+
 impl Grid {
+    #[inline(always)]
     pub fn round(&self, values: &[f32], codes: &mut [u8]) {
-        let inverse = if self.scale == 0.0 { 0.0 } else { self.scale.recip() };
-        if !inverse.is_finite() {
-            // So small that no float is its inverse: it is zero for all that follows.
-            codes.fill(self.zero as u8);
-            return;
+        let inverse = self.inverse();
+        for (code, value) in codes.iter_mut().zip(values) {
+            *code = self.code_by(*value, inverse) as u8;
         }
-        let (zero, low, high) = (self.zero, self.low, self.high);
+    }
+
+    /// What a code stands for.
+    #[inline(always)]
+    pub fn value(&self, code: f32) -> f32 {
+        (code - self.zero) * self.scale
+    }
+
+    /// One over the scale. A scale so small that no float is its inverse is zero for all that
+    /// follows, and so is the inverse of zero: every value gets the code of zero.
+    #[inline(always)]
+    pub fn inverse(&self) -> f32 {
+        let inverse = self.scale.recip();
+        if inverse.is_finite() { inverse } else { 0.0 }
+    }
+
+    /// The code of a value, as a number; `inverse` is the grid's own, so that loops divide once.
+    #[inline(always)]
+    pub fn code_by(&self, value: f32, inverse: f32) -> f32 {
         match self.ties {
             Ties::Up => {
-                for (code, value) in codes.iter_mut().zip(values) {
-                    let at = (value * inverse + zero).clamp(low, high);
-                    *code = (at + 0.499_999_97) as u8;
-                }
+                let at = (value * inverse + self.zero).clamp(self.low, self.high);
+                (at + 0.499_999_97) as u8 as f32
             }
             Ties::Even => {
-                // Adding 1.5 · 2^23 leaves no bits below one: the sum is rounded, ties to even.
-                const ROUND: f32 = 12_582_912.0;
-                for (code, value) in codes.iter_mut().zip(values) {
-                    let at = (value * inverse + ROUND) - ROUND + zero;
-                    *code = at.clamp(low, high) as u8;
-                }
+                let at = (value * inverse + ROUND) - ROUND + self.zero;
+                at.clamp(self.low, self.high)
             }
         }
     }
 }
 
+#[inline(always)]
 fn extremes(values: &[f32]) -> (f32, f32) {
     // Eight lanes, so that the compiler keeps them in a register.
     let (mut low, mut high) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);

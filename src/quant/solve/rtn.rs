@@ -3,9 +3,9 @@
 //! With `range: full` the bytes equal those of ONNX Runtime's `MatMulNBitsQuantizer`
 //! (1.31, default algorithm), bit for bit: golden data in `fixtures/golden`.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::ArrayView2;
 
-use super::{Prepared, Solver, grid::grid};
+use super::{Prepared, Solver, blocks::quantize, grid::grid};
 use crate::{
     quant::scheme::Scheme,
     tensor::{QMatrix, QShape},
@@ -21,24 +21,7 @@ impl Solver for Rtn {
         extent: QShape,
         _: Option<&Prepared>,
     ) -> QMatrix {
-        let (n, groups) = (rows.nrows(), extent.blocks());
-        let shape = QShape { n, ..extent };
-        let mut codes = Array2::zeros((n, extent.k));
-        let mut scales = Array2::zeros((n, groups));
-        let mut zeros = Array2::zeros((n, groups));
-        let lines = codes.axis_iter_mut(Axis(0)).zip(rows.axis_iter(Axis(0)));
-        for (row, (mut codes, values)) in lines.enumerate() {
-            let values = values.to_slice().expect("rows are contiguous");
-            let codes = codes.as_slice_mut().expect("rows are contiguous");
-            let blocks = values.chunks(extent.block).zip(codes.chunks_mut(extent.block));
-            for (group, (values, codes)) in blocks.enumerate() {
-                let grid = grid(values, scheme, extent.scale);
-                grid.round(values, codes);
-                scales[(row, group)] = grid.scale;
-                zeros[(row, group)] = grid.zero as u8;
-            }
-        }
-        QMatrix { shape, codes, scales, zeros }
+        quantize(rows, extent, |values, _| grid(values, scheme, extent.scale))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     quant::{
         format::format,
         ops,
-        scheme::{Granularity, Range, Scheme},
+        scheme::{Granularity, Range, Scales, Scheme},
         solve::SolverSpec,
     },
     rewrite,
@@ -24,6 +24,7 @@ fn model(text: &str) -> (Model, Vec<SitePlan>) {
         scheme: Scheme { bits: 4, zeros: Zeros::Symmetric, granularity, range: Range::Full },
         solver: SolverSpec::Rtn,
         activation: None,
+        scales: Scales::Float,
         format: format("matmul_nbits").unwrap(),
     };
     let sites = sites.map(plan).collect();
