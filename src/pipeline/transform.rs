@@ -10,11 +10,12 @@ use crate::{
     calibrate::{self, CollectOptions, Collector, Want, can_observe},
     codes::Fault,
     ctx::Ctx,
-    ir::{Model, NodeId, ValueId},
+    ir::{Model, NoMatch, NodeId, ValueId},
+    no_match,
     quant::{
         ops::rows,
         plan::SitePlan,
-        sources,
+        sources::{self, Sources},
         stats::{InputStats, Needs},
         transform::{
             Reader, TransformSpec,
@@ -74,7 +75,8 @@ pub(super) fn transform(
     planned.rows = planned.plan.rows(&planned.model);
     for row in &mut planned.rows {
         if let Some(notes) = notes.remove(&row.id) {
-            row.note = Some(notes.join("; "));
+            let notes = row.note.take().into_iter().chain(notes);
+            row.note = Some(notes.collect::<Vec<_>>().join("; "));
         }
     }
     Ok(())
@@ -97,14 +99,13 @@ impl Step<'_> {
         }
         let (mut kept, mut unseen) = (Vec::new(), Vec::new());
         for group in groups {
-            match can_observe(m, group.input) {
+            match alone(m, sites, &group).and_then(|()| observable(m, &group)) {
                 Ok(()) => kept.push(group),
                 Err(reason) => unseen.push((group, reason)),
             }
         }
         for (group, reason) in unseen {
-            let reason = format!("nothing is known of its input: {reason}");
-            group.sites.iter().for_each(|it| self.note(*it, &reason));
+            group.sites.iter().for_each(|it| self.note(*it, &reason.to_string()));
         }
         kept
     }
@@ -175,6 +176,24 @@ impl Step<'_> {
         }
         Ok(())
     }
+}
+
+fn observable(m: &Model, group: &Group) -> Result<(), NoMatch> {
+    can_observe(m, group.input)
+        .map_err(|reason| no_match!("nothing is known of its input: {reason}"))
+}
+
+/// A quantized weight that nodes outside the group share would be stored twice.
+fn alone(m: &Model, sites: &[SitePlan], group: &Group) -> Result<(), NoMatch> {
+    let (own, others): (Vec<&SitePlan>, Vec<_>) =
+        sites.iter().partition(|it| group.sites.contains(&it.site.node));
+    for site in own {
+        if let Some(other) = others.iter().find(|it| Sources::are_one(m, site, it)) {
+            let name = m.node_label(other.site.node);
+            return Err(no_match!("it shares its quantized weight with {name}"));
+        }
+    }
+    Ok(())
 }
 
 /// The weight of a site as it is now: transforms before may have changed it.

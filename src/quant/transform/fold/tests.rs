@@ -25,6 +25,7 @@ fn model(text: &str) -> (Model, Vec<SitePlan>) {
         solver: SolverSpec::Rtn,
         activation: None,
         scales: Scales::Float,
+        note: None,
         format: format("matmul_nbits").unwrap(),
     };
     let sites = sites.map(plan).collect();
