@@ -1,6 +1,6 @@
 //! Why a job failed.
 
-use super::{MissingStats, NeedsData};
+use super::{MissingStats, NeedsData, TransformNeedsData};
 use crate::{
     calibrate::{CalibrateError, DataError, StatsError},
     codes::Fault,
@@ -11,6 +11,7 @@ use crate::{
     recipe::RecipeError,
     report::CompareError,
     rewrite::PassError,
+    tensor::TensorError,
 };
 
 /// Why a job failed: the error of the step that did.
@@ -32,6 +33,7 @@ pub enum Error {
     Save(#[from] SaveError),
     Stats(#[from] StatsError),
     Store(#[from] StoreError),
+    Transform(#[from] TransformNeedsData),
 }
 
 impl Error {
@@ -52,7 +54,15 @@ impl Error {
             Error::Save(it) => it,
             Error::Stats(it) => it,
             Error::Store(it) => it,
+            Error::Transform(it) => it,
         })
+    }
+}
+
+/// A weight that cannot be read fails the same way whatever it is read for.
+impl From<TensorError> for Error {
+    fn from(it: TensorError) -> Error {
+        StoreError::Tensor(it).into()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod error;
+mod transform;
 mod validate;
 
 use std::{
@@ -14,6 +15,7 @@ use serde::Serialize;
 pub use self::{
     calibrate::{Calibration, MissingStats, NeedsData},
     error::Error,
+    transform::TransformNeedsData,
     validate::{Validate, Validation, validate},
 };
 use crate::{
@@ -28,7 +30,7 @@ use crate::{
         sources::{Gauge, Sources},
         tied,
     },
-    recipe::{Recipe, resolve::resolve},
+    recipe::{Recipe, RecipeError, resolve::resolve},
     report::{bytes, grouped},
     rewrite,
     tensor::first_non_finite,
@@ -95,16 +97,21 @@ pub fn plan(job: &Job, ctx: &Ctx) -> Result<Planned, Error> {
     let steps = rewrite::run(&mut model, &job.recipe.prepare(rewrite::STANDARD), ctx)?;
     ctx.progress.done(&describe_steps(before.nodes, model.nodes().len(), &steps));
 
-    let finite = |m: &Model, site: &ops::Site| match job.skip_nonfinite {
-        true => finite(m, site),
-        false => Ok(()),
-    };
-    let plan = resolve(&job.recipe, &model, &finite)?;
+    let plan = decide(job, &model)?;
     let rows = plan.rows(&model);
     let apart = tied::apart(&model, &plan);
     apart.iter().for_each(|it| ctx.progress.warn(it));
     let warnings = loaded.warnings.into_iter().chain(apart).collect();
     Ok(Planned { model, files, plan, rows, before, warnings, gauges: Vec::new() })
+}
+
+/// Decides for each node of a prepared model.
+fn decide(job: &Job, model: &Model) -> Result<Plan, RecipeError> {
+    let finite = |m: &Model, site: &ops::Site| match job.skip_nonfinite {
+        true => finite(m, site),
+        false => Ok(()),
+    };
+    resolve(&job.recipe, model, &finite)
 }
 
 impl Planned {
@@ -213,6 +220,7 @@ pub fn quantize(
     if planned.plan.sites.is_empty() && !allow_noop {
         return Ok(planned.outcome(job, None, planned.before.bytes));
     }
+    transform::transform(&mut planned, job, calibration, ctx)?;
     let sources = calibrate::solve(&mut planned, &job.recipe, calibration, output, ctx)?;
     planned.lower(sources, ctx)?;
     planned.share_tied(save)?;

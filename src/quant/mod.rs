@@ -2,7 +2,7 @@
 //!
 //! Four axes meet in [`scheme`] and [`plan`] only: where a weight is ([`ops`]), which numbers it
 //! gets ([`solve`]), how activations are treated ([`plan::Activation`]) and how both are stored
-//! ([`format`]).
+//! ([`format`]). Before, [`transform`] may move difficulty between activations and weights.
 
 pub mod budget;
 pub mod error;
@@ -18,4 +18,5 @@ pub mod sources;
 pub mod stats;
 pub mod target;
 pub mod tied;
+pub mod transform;
 pub mod weight;

@@ -129,7 +129,7 @@ fn key(m: &Model, it: &SitePlan) -> Key {
 }
 
 /// MatMulInteger's product is scaled in f32; other operators scale in the weight's type.
-fn scale(m: &Model, it: &SitePlan) -> DType {
+pub fn scale(m: &Model, it: &SitePlan) -> DType {
     match (it.activation, it.scales) {
         (Some(_), _) => DType::F32,
         (None, Scales::Float16) => DType::F16,

@@ -187,6 +187,7 @@ fn extend(parent: Recipe, child: Recipe) -> Recipe {
         target: child.target.or(parent.target),
         prepare: child.prepare.or(parent.prepare),
         calibration: child.calibration.or(parent.calibration),
+        transforms: child.transforms.or(parent.transforms),
         quantize,
         gates: child.gates.or(parent.gates),
         place,
@@ -205,6 +206,11 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     for entry in &recipe.quantize {
         check_block(entry)?;
         select::compile(entry)?;
+    }
+    for (i, transform) in recipe.transforms.iter().flatten().enumerate() {
+        if let Err(what) = transform.check() {
+            return Err(RecipeError::value(recipe.place.at(&format!("transforms.{i}")), what));
+        }
     }
     for (i, gate) in recipe.gates.iter().flatten().enumerate() {
         if let Err(error) = gate.validate() {
@@ -230,6 +236,9 @@ fn check_block(entry: &Entry) -> Result<(), RecipeError> {
 fn insert(tree: &mut Value, path: &str, value: Value) -> Result<(), String> {
     let mut at = tree;
     for step in path.split('.') {
+        if step == "0" && at.is_null() {
+            *at = Value::Array(Vec::new());
+        }
         at = match at {
             Value::Array(items) => {
                 let count = items.len();
@@ -261,6 +270,7 @@ mod tests {
     use crate::{
         codes::Fault,
         quant::scheme::Range,
+        quant::transform::{Awq, SmoothQuant, TransformSpec},
         recipe::{ActivationGranularity, to_yaml},
     };
 
@@ -346,6 +356,34 @@ mod tests {
         let longer = set(&format!("quantize.{count}={{ops: [Add], skip: true}}"));
         assert_eq!(longer.quantize[count].skip, Some(true));
         assert_eq!(longer.quantize[0].place.at("ops"), recipe.quantize[0].place.at("ops"));
+    }
+
+    #[test]
+    fn transforms_are_words_or_words_with_settings() {
+        let recipe = load("int4").unwrap();
+        let set = |text: &str| apply_set(&recipe, text);
+        let word = set("transforms.0=awq").unwrap();
+        assert_eq!(word.transforms.as_deref(), Some(&[TransformSpec::Awq(Awq::default())][..]));
+        let settings = set("transforms=[{smooth_quant: {alpha: 0.75}}]").unwrap();
+        let expected = TransformSpec::SmoothQuant(SmoothQuant { alpha: 0.75, mul: false });
+        assert_eq!(settings.transforms.as_deref(), Some(&[expected][..]));
+        let printed = to_yaml(&settings);
+        let (again, _) = yaml::parse::<Recipe>(&printed, "x").unwrap();
+        assert_eq!(again.transforms, settings.transforms);
+        for (text, what) in [
+            ("transforms.0=awk", "unknown transform `awk`"),
+            ("transforms=[{awq: {steps: 0}}]", "`steps` of awq is 0, not from 1 to 1000"),
+            (
+                "transforms=[{smooth_quant: {alpha: 2}}]",
+                "`alpha` of smooth_quant is 2, not from 0 to 1",
+            ),
+        ] {
+            let error = set(text).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+        let parent = set("transforms.0=awq").unwrap();
+        assert_eq!(extend(parent.clone(), recipe.clone()).transforms, parent.transforms);
+        assert_eq!(extend(parent, settings.clone()).transforms, settings.transforms);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::quant::{
     scheme::{Granularity, Range, Scales},
     solve::SolverSpec,
     target::{self, Target},
+    transform::TransformSpec,
 };
 
 /// The version of the format that this program reads.
@@ -59,6 +60,11 @@ pub struct Recipe {
     /// themselves are given with `--calibration`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationSpec>,
+    /// Changes of the float model that make it easier to quantize and leave what it computes the
+    /// same, in order: `awq` or `smooth_quant`, alone or with their settings. Both need
+    /// `--calibration`. Replaces the parent's list; `[]` means none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transforms: Option<Vec<TransformSpec>>,
     /// What to quantize, and how. Later entries win, field by field. A node that no entry matches
     /// stays as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

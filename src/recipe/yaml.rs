@@ -169,7 +169,13 @@ fn translate(error: &Error, root: &Place) -> RecipeError {
             return RecipeError::Key { at, key: field.clone(), known: expected.clone() };
         }
         Error::SerdeUnknownVariant { variant, expected, .. } => {
-            let what = key.unwrap_or("value").to_owned();
+            // These have a `Deserialize` of our own, so they are reported at what is around them.
+            let own = [("gptq", "solver"), ("awq", "transform")];
+            let own = own.into_iter().find(|it| expected.iter().any(|word| *word == it.0));
+            let what = own.map(|it| it.1).or(key).unwrap_or("value").to_owned();
+            if own.is_some() {
+                at = first_after(root, &what, &at).unwrap_or(at);
+            }
             return RecipeError::Word { at, what, word: variant.clone(), known: expected.clone() };
         }
         Error::DuplicateMappingKey { key, .. } => {
@@ -186,6 +192,15 @@ fn translate(error: &Error, root: &Place) -> RecipeError {
     }
     let subject = key.map_or("value".to_owned(), |it| format!("`{}`", Untrusted(it)));
     RecipeError::Value { at, what: describe(error, &subject) }
+}
+
+/// Where the first value of `key` stands that comes after `at`.
+fn first_after(place: &Place, key: &str, at: &Position) -> Option<Position> {
+    let order = |it: &Position| (it.line, it.column);
+    let own = place.inner.get(key).map(|it| it.position.clone());
+    let inner = place.inner.values().filter_map(|it| first_after(it, key, at));
+    let all = own.into_iter().chain(inner);
+    all.filter(|it| order(it) >= order(at)).min_by_key(order)
 }
 
 fn describe(error: &Error, subject: &str) -> String {

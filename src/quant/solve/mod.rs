@@ -12,6 +12,7 @@ mod spec;
 
 use ndarray::ArrayView2;
 
+pub(in crate::quant) use self::spec::SpecVisitor;
 pub use self::{
     gptq::{Feedback, Gptq},
     hqq::Hqq,

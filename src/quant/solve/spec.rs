@@ -1,6 +1,6 @@
 //! How a recipe spells a solver: a word, or a word with its settings.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
@@ -94,28 +94,45 @@ impl From<Settings> for SolverSpec {
 
 impl<'de> Deserialize<'de> for SolverSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SolverSpec, D::Error> {
-        deserializer.deserialize_any(SpecVisitor)
+        let what = "a solver, alone or with its settings";
+        deserializer.deserialize_any(SpecVisitor::<Word, Settings, SolverSpec>::new(what))
     }
 }
 
-struct SpecVisitor;
+/// Reads a word, or a word with its settings.
+pub(in crate::quant) struct SpecVisitor<Word, Settings, Spec> {
+    what: &'static str,
+    reads: PhantomData<(Word, Settings, Spec)>,
+}
 
-impl<'de> Visitor<'de> for SpecVisitor {
-    type Value = SolverSpec;
+impl<Word, Settings, Spec> SpecVisitor<Word, Settings, Spec> {
+    /// `what` is expected, an error says.
+    pub fn new(what: &'static str) -> Self {
+        SpecVisitor { what, reads: PhantomData }
+    }
+}
+
+impl<'de, Word, Settings, Spec> Visitor<'de> for SpecVisitor<Word, Settings, Spec>
+where
+    Word: Deserialize<'de>,
+    Settings: Deserialize<'de>,
+    Spec: From<Word> + From<Settings>,
+{
+    type Value = Spec;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a solver, alone or with its settings")
+        f.write_str(self.what)
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<SolverSpec, E> {
-        Word::deserialize(StrDeserializer::<E>::new(text)).map(SolverSpec::from)
+    fn visit_str<E: Error>(self, text: &str) -> Result<Spec, E> {
+        Word::deserialize(StrDeserializer::<E>::new(text)).map(Spec::from)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SolverSpec, A::Error> {
-        Settings::deserialize(MapAccessDeserializer::new(map)).map(SolverSpec::from)
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Spec, A::Error> {
+        Settings::deserialize(MapAccessDeserializer::new(map)).map(Spec::from)
     }
 
-    fn visit_unit<E: Error>(self) -> Result<SolverSpec, E> {
+    fn visit_unit<E: Error>(self) -> Result<Spec, E> {
         Err(E::invalid_type(Unexpected::Unit, &self))
     }
 }
