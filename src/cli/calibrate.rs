@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{
     Failure, Table, Ui,
     quantize::NoData,
-    shared::{InputArgs, RecipeArgs, at_least_one},
+    shared::{InputArgs, RecipeArgs, at_least_one, size},
 };
 use crate::{
     calibrate::{
@@ -158,42 +158,4 @@ fn table(rows: &[StatsRow]) -> String {
         ]);
     }
     table.to_string()
-}
-
-/// `2GiB`, `500MiB`, `1GB` or bytes.
-pub fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 7] = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("kB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("B", 1),
-    ];
-    let text = text.trim();
-    let unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
-    let (number, unit) = unit.unwrap_or((text, 1));
-    let number: f64 = number.trim().parse().map_err(|_| "must be like 2GiB".to_owned())?;
-    let bytes = number * unit as f64;
-    if bytes >= 1.0 && bytes < u64::MAX as f64 {
-        return Ok(bytes as u64);
-    }
-    Err("must be at least one byte".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        let cases = [("2GiB", 2 << 30), ("1.5 MiB", 3 << 19), ("1kB", 1000), ("7", 7), ("7B", 7)];
-        for (text, expected) in cases {
-            assert_eq!(size(text), Ok(expected), "{text}");
-        }
-        for text in ["", "GiB", "-1", "0", "1e400", "x"] {
-            assert!(size(text).is_err(), "{text}");
-        }
-    }
 }

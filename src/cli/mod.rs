@@ -14,6 +14,7 @@ pub mod recipe;
 pub mod runtime;
 pub mod shared;
 pub mod show;
+pub mod solved;
 pub mod table;
 pub mod ui;
 pub mod validate;

@@ -130,6 +130,7 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 
 /// `2GiB`, `500MB`, `1048576`: bytes.
 pub fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
     const UNITS: [(&str, u64); 7] = [
         ("GiB", 1 << 30),
         ("MiB", 1 << 20),
@@ -254,5 +255,21 @@ impl Global {
 impl Ui {
     pub fn ctx(&self) -> Ctx<'_> {
         Ctx { progress: self, trace: None, max_rewrites: usize::MAX }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        let cases = [("2GiB", 2 << 30), ("1.5 MiB", 3 << 19), ("1kB", 1000), ("7", 7), ("7B", 7)];
+        for (text, expected) in cases {
+            assert_eq!(size(text), Ok(expected), "{text}");
+        }
+        for text in ["", "GiB", "-1", "0", "1e400", "x"] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 }

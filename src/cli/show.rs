@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::Table;
+use super::{Table, solved};
 use crate::{
     pipeline::{Outcome, Validation},
     quant::plan::PlanRow,
@@ -20,7 +20,11 @@ pub fn outcome(it: &Outcome, validation: Option<&Validation>) -> String {
         Some(validation) => out += &self::validation(validation),
         None => out += &sizes(it.before.bytes, it.after.bytes, &[]),
     }
-    out + "\n" + &kept(&it.nodes) + "\n" + &last_line(it, validation)
+    let solved = solved::table(&it.nodes);
+    if !solved.is_empty() {
+        out += &format!("\n{solved}");
+    }
+    out + "\n" + &notes(&it.nodes) + &kept(&it.nodes) + "\n" + &last_line(it, validation)
 }
 
 /// What follows the rows of `plan`, which say already what stays in float.
@@ -131,6 +135,20 @@ fn sizes(before: u64, after: u64, latency: &[Latency]) -> String {
     table.to_string()
 }
 
+/// What quantized nodes lack of what the recipe asks for, grouped by reason.
+fn notes(rows: &[PlanRow]) -> String {
+    let mut notes: BTreeMap<(&str, &str), Vec<&PlanRow>> = BTreeMap::new();
+    for row in rows {
+        if let Some(note) = &row.note {
+            notes.entry((note, &row.op)).or_default().push(row);
+        }
+    }
+    if notes.is_empty() {
+        return String::new();
+    }
+    format!("{}\n", grouped_by_reason("quantized, but:\n".into(), notes))
+}
+
 /// The nodes that stay in float, grouped by reason.
 fn kept(rows: &[PlanRow]) -> String {
     let mut reasons: BTreeMap<(&str, &str), Vec<&PlanRow>> = BTreeMap::new();
@@ -146,7 +164,12 @@ fn kept(rows: &[PlanRow]) -> String {
         return "every weight is quantized\n".into();
     }
     let total: usize = reasons.values().map(Vec::len).sum();
-    let mut out = format!("kept in float ({total} of {} nodes), and why:\n", rows.len());
+    let title = format!("kept in float ({total} of {} nodes), and why:\n", rows.len());
+    grouped_by_reason(title, reasons)
+}
+
+fn grouped_by_reason(title: String, reasons: BTreeMap<(&str, &str), Vec<&PlanRow>>) -> String {
+    let mut out = title;
     for ((reason, op), list) in reasons {
         let _ = writeln!(out, "  {:>4} × {}: {}", list.len(), escape(op), escape(reason));
         let more = match list.len() - 1 {

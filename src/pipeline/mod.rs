@@ -227,7 +227,29 @@ pub fn quantize(
     mark(&mut planned.model, &job.recipe);
     let saved = onnx::save(&planned.model, output, save, Some(&planned.files), ctx)?;
     read_back(output, &job.open)?;
-    Ok(planned.outcome(job, Some(output), saved.bytes()))
+    let mut outcome = planned.outcome(job, Some(output), saved.bytes());
+    if let Some(warning) = two_bits(&outcome.nodes) {
+        ctx.progress.warn(&warning);
+        outcome.warnings.push(warning);
+    }
+    Ok(outcome)
+}
+
+/// What two bits cost, if some weights got no more.
+fn two_bits(rows: &[PlanRow]) -> Option<String> {
+    let is_coarse = |it: &&PlanRow| it.scheme.as_ref().is_some_and(|it| it.starts_with("int2"));
+    let errors = rows.iter().filter(is_coarse).filter_map(|it| Some(it.error?.solved));
+    let mut errors: Vec<f64> = errors.collect();
+    errors.sort_by(f64::total_cmp);
+    let (median, worst) = (errors.get(errors.len() / 2)?, errors.last()?);
+    let percent = |it: &f64| 100.0 * it.sqrt();
+    Some(format!(
+        "2 bits lose quality: the outputs of {} weights are off by {:.0} % (rms, median; worst \
+         {:.0} %)",
+        errors.len(),
+        percent(median),
+        percent(worst)
+    ))
 }
 
 /// What `quantize` would do, with the exact size of its output.

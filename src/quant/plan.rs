@@ -132,6 +132,13 @@ impl Kept {
     }
 }
 
+impl PlanRow {
+    /// What is known of a node before anything is decided.
+    pub fn of(m: &Model, node: NodeId) -> PlanRow {
+        bare_row(m, node, None)
+    }
+}
+
 fn bare_row(m: &Model, node: NodeId, weight: Option<crate::ir::ValueId>) -> PlanRow {
     let weight = weight.or_else(|| {
         let inputs = m.node(node).inputs.iter().flatten().copied();

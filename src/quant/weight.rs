@@ -64,7 +64,8 @@ impl QSource for FloatWeight {
         let view = ArrayView2::from_shape((rows.len(), k), &values).expect("rows of k values");
         let prepared = self.input.as_ref().map(|it| &it.prepared);
         let q = self.solver.solver().solve(view, &self.scheme, self.shape(), prepared);
-        if self.solver != SolverSpec::Rtn {
+        // Two bits lose so much that the user must see it.
+        if self.solver != SolverSpec::Rtn || self.scheme.bits < 4 {
             self.measure(rows.start, view, &q);
         }
         Ok(q)
