@@ -171,7 +171,7 @@ fn translate(error: &Error, root: &Place) -> RecipeError {
         Error::SerdeUnknownVariant { variant, expected, .. } => {
             // These have a `Deserialize` of our own, so they are reported at what is around them.
             let own = [("gptq", "solver"), ("awq", "transform")];
-            let own = own.into_iter().find(|it| expected.iter().any(|word| *word == it.0));
+            let own = own.into_iter().find(|it| expected.contains(&it.0));
             let what = own.map(|it| it.1).or(key).unwrap_or("value").to_owned();
             if own.is_some() {
                 at = first_after(root, &what, &at).unwrap_or(at);
@@ -291,7 +291,7 @@ mod tests {
             ("quantize: [5]", "E703 x.yaml:3:12: `quantize` is not a mapping"),
             (
                 "quantize: [{weight: {solver: {rtn: 5}}}]",
-                "E703 x.yaml:3:36: `rtn`: unexpected value for unit enum variant",
+                "E703 x.yaml:3:31: unknown solver `rtn` (known here: mse, hqq, imatrix, gptq)",
             ),
             (
                 "quantize: [{min_elements: -1}]",
