@@ -21,7 +21,10 @@ macro_rules! shipped {
             &[$(($name, include_str!(concat!("../../recipes/", $name, ".yaml"))),)*];
     };
 }
-shipped! { "arm64" "avx2" "avx512_vnni" "avx512_vnni_row" "int4" "int8_weights" }
+shipped! {
+    "arm64" "avx2" "avx512_vnni" "avx512_vnni_row"
+    "int4" "int4_quality" "int4_size" "int8_weights"
+}
 
 /// No recipe is this long.
 pub const MAX_BYTES: u64 = 1 << 20;
