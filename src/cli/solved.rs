@@ -77,7 +77,11 @@ mod tests {
             ..PlanRow::of(&m, m.nodes()[0])
         };
         let text = table(&[row("a", 0.01), row("b", 0.02), row("c", 0.0004)]);
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        solver  weights  error of   median  to rtn's  worst  at
+        gptq          3  output    10.00 %     ×0.25  ×0.50  b
+        median: rms error in percent of the rms value; to rtn's: ratio of squares
+        ");
         assert_eq!(table(&[PlanRow::of(&m, m.nodes()[0])]), "");
     }
 }
