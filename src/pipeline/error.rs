@@ -1,6 +1,6 @@
 //! Why a job failed.
 
-use super::NeedsData;
+use super::{NeedsData, Unmet};
 use crate::{
     calibrate::{CalibrateError, DataError},
     codes::Fault,
@@ -30,6 +30,7 @@ pub enum Error {
     Recipe(#[from] RecipeError),
     Save(#[from] SaveError),
     Store(#[from] StoreError),
+    Unmet(#[from] Unmet),
 }
 
 impl Error {
@@ -48,6 +49,7 @@ impl Error {
             Error::Recipe(it) => it,
             Error::Save(it) => it,
             Error::Store(it) => it,
+            Error::Unmet(it) => it,
         })
     }
 }
