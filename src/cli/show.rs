@@ -58,7 +58,8 @@ fn mixed(it: &Mixed) -> String {
     };
     let samples = if it.samples == 1 { "1 sample" } else { &format!("{} samples", it.samples) };
     let loss = number(it.loss);
-    let mut table = Table::new(["bytes", "bits per weight", "predicted loss", ""]).right(&[0, 1, 2]);
+    let mut table =
+        Table::new(["bytes", "bits per weight", "predicted loss", ""]).right(&[0, 1, 2]);
     for point in &it.table {
         let chosen = if point.chosen { "chosen" } else { "" };
         let bpw = format!("{:.3}", point.bpw);

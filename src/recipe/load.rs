@@ -230,10 +230,7 @@ fn check_mixed(recipe: &Recipe) -> Result<(), RecipeError> {
     Ok(())
 }
 
-fn check_block(
-    weight: Option<WeightSpec>,
-    at: impl Fn() -> Position,
-) -> Result<(), RecipeError> {
+fn check_block(weight: Option<WeightSpec>, at: impl Fn() -> Position) -> Result<(), RecipeError> {
     let Some(Granularity::Block(block)) = weight.and_then(|it| it.granularity) else {
         return Ok(());
     };

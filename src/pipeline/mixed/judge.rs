@@ -60,8 +60,7 @@ impl<'a> Judge<'a> {
         let batches: Vec<Batch> = batches.collect::<Result<_, _>>()?;
         let runtime = calibration.runtime.clone();
         let (expected, measure) = (None, Measure::NoiseToSignal);
-        let mut judge =
-            Judge { m, files, runtime, batches, samples, inputs, expected, measure };
+        let mut judge = Judge { m, files, runtime, batches, samples, inputs, expected, measure };
         judge.expected = judge.expect(calibration.memory / 4)?;
         let same = judge.compare(&[], &judge.batches[..1])?;
         if same.outputs.values().any(|it| it.kl.is_some()) {
@@ -165,7 +164,7 @@ pub(super) fn probe(
     units: &[Unit],
     ctx: &Ctx,
 ) -> Result<Vec<(usize, f64)>, Error> {
-    ctx.progress.start("sensitivity", units.len() as u64);
+    ctx.progress.start("measure", units.len() as u64);
     let measured = units.par_iter().map(|unit| {
         let probe = unit.probe();
         let way = &unit.ways[probe];

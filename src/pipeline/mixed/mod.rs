@@ -108,7 +108,9 @@ impl Fault for Unmet {
 
     fn hint(&self) -> Option<String> {
         let text = match self {
-            Unmet::NoData => "pass --calibration with text like the model's own (and --tokenizer), .npy or .npz",
+            Unmet::NoData => {
+                "pass --calibration with text like the model's own (and --tokenizer), .npy or .npz"
+            }
             Unmet::NoChoice => {
                 "use a recipe of weight-only formats, as int4, or add candidates under `mixed`"
             }
@@ -195,8 +197,7 @@ impl<'a> Mixer<'a> {
             units.iter().zip(probes).map(|(unit, probe)| unit.choices(*probe)).collect();
         let mixes = budget::mixes(&choices);
         let overhead = 0;
-        let mut it =
-            Mixer { planned, job, target, judge, units, probes, choices, mixes, overhead };
+        let mut it = Mixer { planned, job, target, judge, units, probes, choices, mixes, overhead };
         let smallest = &it.mixes[0];
         it.overhead = it.size(smallest)?.saturating_sub(smallest.bytes);
         Ok(it)
@@ -256,7 +257,11 @@ impl<'a> Mixer<'a> {
             return Ok(met);
         }
         let loss = self.loss(best)?;
-        if loss <= asked { Ok((best.clone(), loss)) } else { Err(Unmet::Kl { asked, best: loss }.into()) }
+        if loss <= asked {
+            Ok((best.clone(), loss))
+        } else {
+            Err(Unmet::Kl { asked, best: loss }.into())
+        }
     }
 
     fn elements(&self) -> u64 {

@@ -153,8 +153,7 @@ fn stored(m: &Model, plans: &[SitePlan], external: bool) -> u64 {
             let (dtype, dims) = packing.layout(shape, part);
             let bytes = (dims.iter().product::<usize>() * dtype.bits()).div_ceil(8);
             let shared = part != Part::Codes || external || bytes >= tied::WORTH;
-            let key =
-                (source, part, if shared { packing.canonical(shape, part) } else { packing });
+            let key = (source, part, if shared { packing.canonical(shape, part) } else { packing });
             if !parts.contains(&key) {
                 parts.push(key);
                 total += bytes as u64;
