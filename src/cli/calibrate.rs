@@ -70,6 +70,7 @@ impl Args {
             recipe: self.recipe.load()?,
             open: self.input.options(),
             skip_nonfinite: true,
+            goal: None,
         };
         let planned = pipeline::plan(&job, &ui.ctx())?;
         let wants = self.wants(&planned, ui);

@@ -36,6 +36,7 @@ impl Args {
             recipe: self.recipe.load()?,
             open: self.input.options(),
             skip_nonfinite: false,
+            goal: None,
         };
         let output = self.model.with_extension("q.onnx");
         let mut planned = pipeline::plan(&job, &ui.ctx())?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use super::{Table, solved};
 use crate::{
-    pipeline::{Outcome, Validation},
+    pipeline::{Goal, Mixed, Outcome, Validation},
     quant::plan::PlanRow,
     report::{GateResult, Latency, OutputMetrics, Perplexity, bytes, grouped, metrics::Summary},
     untrusted::{Untrusted, escape},
@@ -19,6 +19,9 @@ pub fn outcome(it: &Outcome, validation: Option<&Validation>) -> String {
     match validation {
         Some(validation) => out += &self::validation(validation),
         None => out += &sizes(it.before.bytes, it.after.bytes, &[]),
+    }
+    if let Some(mixed) = &it.mixed {
+        out += &self::mixed(mixed);
     }
     let solved = solved::table(&it.nodes);
     if !solved.is_empty() {
@@ -48,6 +51,25 @@ pub fn validation(it: &Validation) -> String {
         out += &gates(&it.gates);
     }
     out
+}
+
+/// The mixes that were possible, and which one was chosen.
+fn mixed(it: &Mixed) -> String {
+    let goal = match it.goal {
+        Goal::MaxSize(size) => format!("at most {} bytes", grouped(size)),
+        Goal::MaxKl(nats) => format!("a KL of at most {nats}"),
+        Goal::TargetBpw(bits) => format!("at most {bits} bits per weight"),
+    };
+    let samples = if it.samples == 1 { "1 sample" } else { &format!("{} samples", it.samples) };
+    let loss = number(it.loss);
+    let mut table =
+        Table::new(["bytes", "bits per weight", "predicted loss", ""]).right(&[0, 1, 2]);
+    for point in &it.table {
+        let chosen = if point.chosen { "chosen" } else { "" };
+        let bpw = format!("{:.3}", point.bpw);
+        table.row([&grouped(point.bytes), &bpw, &number(point.loss), chosen]);
+    }
+    format!("\nmix for {goal}; loss measured on {samples}: {loss}\n{table}")
 }
 
 fn gates(list: &[GateResult]) -> String {

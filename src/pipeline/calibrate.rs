@@ -309,14 +309,14 @@ impl Solving<'_> {
             return Ok(self.sources.get(self.m, site));
         }
         if site.solver.solver().needs() == Needs::Hessian {
-            return Ok(self.sources.solve(self.m, site, input)?);
+            return Ok(self.sources.solve(self.m, site, Some(input))?);
         }
         Ok(self.sources.add(self.m, site, Some(input)))
     }
 }
 
 /// The float form of a quantized weight, as the layers after it will see it.
-fn replacement(m: &Model, site: &SitePlan, source: Arc<dyn QSource>) -> Replacement {
+pub(super) fn replacement(m: &Model, site: &SitePlan, source: Arc<dyn QSource>) -> Replacement {
     let dtype = m.constant(site.site.weight).map_or(DType::F32, |it| it.dtype);
     let rows = dequantized(source, dtype);
     let (index, tensor) = match site.site.kind {

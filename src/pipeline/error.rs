@@ -1,6 +1,6 @@
 //! Why a job failed.
 
-use super::{MissingStats, NeedsData, TransformNeedsData};
+use super::{MissingStats, NeedsData, TransformNeedsData, Unmet};
 use crate::{
     calibrate::{CalibrateError, DataError, StatsError},
     codes::Fault,
@@ -34,6 +34,7 @@ pub enum Error {
     Stats(#[from] StatsError),
     Store(#[from] StoreError),
     Transform(#[from] TransformNeedsData),
+    Unmet(#[from] Unmet),
 }
 
 impl Error {
@@ -55,6 +56,7 @@ impl Error {
             Error::Stats(it) => it,
             Error::Store(it) => it,
             Error::Transform(it) => it,
+            Error::Unmet(it) => it,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod error;
+mod mixed;
 mod transform;
 mod validate;
 
@@ -15,6 +16,7 @@ use serde::Serialize;
 pub use self::{
     calibrate::{Calibration, MissingStats, NeedsData},
     error::Error,
+    mixed::{Goal, Mixed, Point, Sensitivity, Unmet},
     transform::TransformNeedsData,
     validate::{Validate, Validation, validate},
 };
@@ -26,7 +28,7 @@ use crate::{
     quant::{
         format::{self, Format},
         insert, ops,
-        plan::{Plan, PlanRow},
+        plan::{Plan, PlanRow, SitePlan},
         sources::{Gauge, Sources},
         tied,
     },
@@ -43,6 +45,8 @@ pub struct Job {
     pub open: OpenOptions,
     /// Leave weights with NaN or Inf in float instead of failing.
     pub skip_nonfinite: bool,
+    /// Choose bits and blocks by measurement. Needs calibration data.
+    pub goal: Option<Goal>,
 }
 
 /// A prepared model and the decisions for it.
@@ -81,6 +85,9 @@ pub struct Outcome {
     /// Fraction of the bytes of float weights of two and more dimensions that became smaller.
     pub quantized_weights: f64,
     pub nodes: Vec<PlanRow>,
+    /// How bits were chosen, if by measurement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mixed: Option<Mixed>,
     pub warnings: Vec<String>,
 }
 
@@ -99,7 +106,8 @@ pub fn plan(job: &Job, ctx: &Ctx) -> Result<Planned, Error> {
 
     let plan = decide(job, &model)?;
     let rows = plan.rows(&model);
-    let apart = tied::apart(&model, &plan);
+    // A goal is still to change the plan.
+    let apart = if job.goal.is_none() { tied::apart(&model, &plan) } else { Vec::new() };
     apart.iter().for_each(|it| ctx.progress.warn(it));
     let warnings = loaded.warnings.into_iter().chain(apart).collect();
     Ok(Planned { model, files, plan, rows, before, warnings, gauges: Vec::new() })
@@ -120,12 +128,7 @@ impl Planned {
         ctx.progress.start("quantize", 0);
         insert::quantize(&mut self.model, &self.plan, &mut sources);
         self.gauges = sources.errors(&self.model, &self.plan.sites);
-        let mut formats: Vec<&'static Format> =
-            self.plan.sites.iter().map(|it| it.format).collect();
-        formats.sort_by_key(|it| it.name);
-        formats.dedup_by_key(|it| it.name);
-        format::lower(&mut self.model, &formats)?;
-        rewrite::run(&mut self.model, CLEAN_UP, ctx)?;
+        finish(&mut self.model, &self.plan.sites, ctx)?;
         self.model.verify()?;
         ctx.progress.done(&self.describe());
         Ok(())
@@ -157,13 +160,22 @@ impl Planned {
         if total == 0.0 { 0.0 } else { quantized / total }
     }
 
-    /// Initializers of one file cannot share bytes, so there a tied table becomes a view.
-    fn share_tied(&mut self, save: &SaveOptions) -> Result<(), Error> {
-        let external = onnx::is_external(&self.model, save, Some(&self.files));
-        if !external && tied::reshape(&mut self.model) > 0 {
-            rewrite::run(&mut self.model, &["remove-dead"], &Ctx::silent())?;
-        }
-        Ok(())
+    /// Bytes that would be written if these were the plan's sites.
+    fn size_with(
+        &self,
+        sites: Vec<SitePlan>,
+        job: &Job,
+        output: &Path,
+        save: &SaveOptions,
+    ) -> Result<u64, Error> {
+        let mut model = self.model.clone();
+        let plan = Plan { sites, kept: Vec::new() };
+        insert::quantize(&mut model, &plan, &mut Sources::default());
+        finish(&mut model, &plan.sites, &Ctx::silent())?;
+        share_tied(&mut model, &self.files, save)?;
+        mark(&mut model, &job.recipe);
+        let (model, data) = onnx::layout_sizes(&model, output, save, Some(&self.files))?;
+        Ok(model + data)
     }
 
     /// What would be written, once the model is lowered.
@@ -173,7 +185,7 @@ impl Planned {
         output: &Path,
         save: &SaveOptions,
     ) -> Result<Outcome, Error> {
-        self.share_tied(save)?;
+        share_tied(&mut self.model, &self.files, save)?;
         mark(&mut self.model, &job.recipe);
         let (model, data) = onnx::layout_sizes(&self.model, output, save, Some(&self.files))?;
         Ok(self.outcome(job, None, model + data))
@@ -196,6 +208,7 @@ impl Planned {
             quantized_nodes: self.plan.sites.len(),
             quantized_weights: self.quantized_weights(),
             nodes,
+            mixed: None,
             warnings: self.warnings.clone(),
         }
     }
@@ -221,13 +234,19 @@ pub fn quantize(
         return Ok(planned.outcome(job, None, planned.before.bytes));
     }
     transform::transform(&mut planned, job, calibration, ctx)?;
+    let target = mixed::Target { output, save };
+    let mixed = match job.goal {
+        Some(goal) => Some(mixed::choose(&mut planned, job, goal, target, calibration, ctx)?),
+        None => None,
+    };
     let sources = calibrate::solve(&mut planned, &job.recipe, calibration, output, ctx)?;
     planned.lower(sources, ctx)?;
-    planned.share_tied(save)?;
+    share_tied(&mut planned.model, &planned.files, save)?;
     mark(&mut planned.model, &job.recipe);
     let saved = onnx::save(&planned.model, output, save, Some(&planned.files), ctx)?;
     read_back(output, &job.open)?;
-    let mut outcome = planned.outcome(job, Some(output), saved.bytes());
+    let outcome = planned.outcome(job, Some(output), saved.bytes());
+    let mut outcome = Outcome { mixed, ..outcome };
     if let Some(warning) = two_bits(&outcome.nodes) {
         ctx.progress.warn(&warning);
         outcome.warnings.push(warning);
@@ -268,6 +287,25 @@ pub fn rewrite(
     let steps = rewrite::run(model, names, ctx)?;
     model.verify()?;
     Ok(steps)
+}
+
+/// From the canonical form to that of the file.
+fn finish(model: &mut Model, sites: &[SitePlan], ctx: &Ctx) -> Result<(), Error> {
+    let mut formats: Vec<&'static Format> = sites.iter().map(|it| it.format).collect();
+    formats.sort_by_key(|it| it.name);
+    formats.dedup_by_key(|it| it.name);
+    format::lower(model, &formats)?;
+    rewrite::run(model, CLEAN_UP, ctx)?;
+    Ok(())
+}
+
+/// Initializers of one file cannot share bytes, so there a tied table becomes a view.
+fn share_tied(model: &mut Model, files: &Files, save: &SaveOptions) -> Result<(), Error> {
+    let external = onnx::is_external(model, save, Some(files));
+    if !external && tied::reshape(model) > 0 {
+        rewrite::run(model, &["remove-dead"], &Ctx::silent())?;
+    }
+    Ok(())
 }
 
 impl Census {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ir::{Model, NodeId, ValueId},
-    tensor::{DType, QSource, Tensor},
+    tensor::{DType, QShape, QSource, Tensor},
 };
 
 /// The quantized weights of a plan.
@@ -79,6 +79,16 @@ impl Sources {
         key(m, a) == key(m, b)
     }
 
+    /// Whether two sites use one weight, however they store it.
+    pub fn share_weight(m: &Model, a: &SitePlan, b: &SitePlan) -> bool {
+        key(m, a).0 == key(m, b).0
+    }
+
+    /// The extent of a site's weight once it is quantized.
+    pub fn shape(m: &Model, site: &SitePlan) -> QShape {
+        float_weight(m, site, None).shape()
+    }
+
     /// A source that knows its inputs, to be solved when its bytes are needed.
     pub fn add(
         &mut self,
@@ -98,9 +108,9 @@ impl Sources {
         &mut self,
         m: &Model,
         site: &SitePlan,
-        input: Arc<Input>,
+        input: Option<Arc<Input>>,
     ) -> Result<Arc<dyn QSource>, StoreError> {
-        let weight = float_weight(m, site, Some(input));
+        let weight = float_weight(m, site, input);
         let store = match &mut self.store {
             Some(store) => store,
             none => none.insert(Store::new().map_err(StoreError::Io)?),

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Bytes that a Reshape must save: below, a node more is not worth it.
-const WORTH: usize = 1 << 20;
+pub const WORTH: usize = 1 << 20;
 
 /// Where initializers cannot share bytes (in the model file itself), tables become a `Reshape` of
 /// the head's codes, which ONNX Runtime computes when it loads the model.

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Entry, Place, Position, Recipe, RecipeError, VERSION, select, yaml};
+use super::{Entry, Place, Position, Recipe, RecipeError, VERSION, WeightSpec, select, yaml};
 use crate::quant::{
     scheme::Granularity,
     target::{TARGETS, target},
@@ -191,6 +191,7 @@ fn extend(parent: Recipe, child: Recipe) -> Recipe {
         prepare: child.prepare.or(parent.prepare),
         calibration: child.calibration.or(parent.calibration),
         transforms: child.transforms.or(parent.transforms),
+        mixed: child.mixed.or(parent.mixed),
         quantize,
         gates: child.gates.or(parent.gates),
         place,
@@ -207,7 +208,7 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         return Err(RecipeError::Word { at, what: "target".to_owned(), word: name.clone(), known });
     }
     for entry in &recipe.quantize {
-        check_block(entry)?;
+        check_block(entry.weight, || entry.place.at("weight.granularity.block"))?;
         select::compile(entry)?;
     }
     for (i, transform) in recipe.transforms.iter().flatten().enumerate() {
@@ -215,6 +216,7 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
             return Err(RecipeError::value(recipe.place.at(&format!("transforms.{i}")), what));
         }
     }
+    check_mixed(recipe)?;
     for (i, gate) in recipe.gates.iter().flatten().enumerate() {
         if let Err(error) = gate.validate() {
             let at = recipe.place.at(&format!("gates.{i}"));
@@ -224,15 +226,28 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     Ok(())
 }
 
-fn check_block(entry: &Entry) -> Result<(), RecipeError> {
-    let Some(Granularity::Block(block)) = entry.weight.and_then(|it| it.granularity) else {
+fn check_mixed(recipe: &Recipe) -> Result<(), RecipeError> {
+    let Some(mixed) = &recipe.mixed else { return Ok(()) };
+    if mixed.candidates.is_empty() {
+        let what = "there is nothing to choose from".to_owned();
+        return Err(RecipeError::value(recipe.place.at("mixed.candidates"), what));
+    }
+    for (i, it) in mixed.candidates.iter().enumerate() {
+        let key = format!("mixed.candidates.{i}.granularity.block");
+        check_block(Some(*it), || recipe.place.at(&key))?;
+    }
+    Ok(())
+}
+
+fn check_block(weight: Option<WeightSpec>, at: impl Fn() -> Position) -> Result<(), RecipeError> {
+    let Some(Granularity::Block(block)) = weight.and_then(|it| it.granularity) else {
         return Ok(());
     };
     if block.is_power_of_two() && (16..=256).contains(&block) {
         return Ok(());
     }
     let what = format!("block {block} is not a power of two from 16 to 256");
-    Err(RecipeError::value(entry.place.at("weight.granularity.block"), what))
+    Err(RecipeError::value(at(), what))
 }
 
 /// Puts a value at a path; says what is wrong with the path otherwise.

@@ -65,6 +65,10 @@ pub struct Recipe {
     /// `--calibration`. Replaces the parent's list; `[]` means none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transforms: Option<Vec<TransformSpec>>,
+    /// What `quantize` chooses from for each weight under `--max-size`, `--max-kl` or
+    /// `--target-bpw`. Only weights whose activations stay in float take part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mixed: Option<MixedSpec>,
     /// What to quantize, and how. Later entries win, field by field. A node that no entry matches
     /// stays as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -90,6 +94,16 @@ pub struct CalibrationSpec {
     /// Tokens per sample that text is cut into, if the model leaves it open. Default: 128.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<usize>,
+}
+
+/// What to choose from for each weight.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MixedSpec {
+    /// Ways to store a weight, each laid over what `quantize` says of it: what a candidate leaves
+    /// out stays. What a weight's format cannot store is left out. Default: uint4 in blocks of
+    /// 128, uint4 in blocks of 32, uint8 in blocks of 128.
+    pub candidates: Vec<WeightSpec>,
 }
 
 /// One rule: the nodes it matches, and the settings it gives them.

@@ -118,7 +118,12 @@ fn decide(
 }
 
 /// The scales as this weight can have them, and why they are not as wanted.
-fn scales(m: &Model, site: &Site, scheme: &Scheme, wanted: Scales) -> (Scales, Option<NoMatch>) {
+pub fn scales(
+    m: &Model,
+    site: &Site,
+    scheme: &Scheme,
+    wanted: Scales,
+) -> (Scales, Option<NoMatch>) {
     let is_half = m.constant(site.weight).is_ok_and(|it| it.dtype == DType::F16);
     // Scales of a half weight are float16 without being asked.
     if wanted == Scales::Float || is_half {

@@ -25,7 +25,8 @@ pub fn fixture(name: &str) -> PathBuf {
 
 pub fn job(model: &Path, recipe: &str) -> Job {
     let recipe = onnxq::recipe::load(recipe).unwrap();
-    Job { model: model.into(), recipe, open: Default::default(), skip_nonfinite: false }
+    let (open, skip_nonfinite) = (Default::default(), false);
+    Job { model: model.into(), recipe, open, skip_nonfinite, goal: None }
 }
 
 /// The model as a recipe makes it.
