@@ -40,6 +40,7 @@ impl Args {
         };
         let output = self.model.with_extension("q.onnx");
         let mut planned = pipeline::plan(&job, &ui.ctx())?;
+        planned.outline(&job)?;
         planned.lower(Sources::default(), &ui.ctx())?;
         // Before the recipe's name and our version are added, which are no part of the plan.
         let text = self.text.then(|| text::print(&planned.model));

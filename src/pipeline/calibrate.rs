@@ -163,8 +163,12 @@ fn observable(planned: &mut Planned) -> Vec<Want> {
             }
             Err(reason) => {
                 let row = planned.rows.iter_mut().find(|it| it.id == site.site.node);
-                row.expect("every site has a row").note =
-                    Some(format!("nothing is known of its input: {reason}"));
+                let row = row.expect("every site has a row");
+                let note = format!("nothing is known of its input: {reason}");
+                row.note = Some(match row.note.take() {
+                    Some(old) => format!("{old}; {note}"),
+                    None => note,
+                });
             }
         }
     }

@@ -123,6 +123,11 @@ fn decide(job: &Job, model: &Model) -> Result<Plan, RecipeError> {
 }
 
 impl Planned {
+    /// Shapes the graph as the recipe's transforms will, for a prediction without data.
+    pub fn outline(&mut self, job: &Job) -> Result<(), Error> {
+        transform::outline(self, job)
+    }
+
     /// Brings the model to its final form. Weights that `sources` lacks are still to be computed.
     pub fn lower(&mut self, mut sources: Sources, ctx: &Ctx) -> Result<(), Error> {
         ctx.progress.start("quantize", 0);
@@ -274,6 +279,7 @@ fn two_bits(rows: &[PlanRow]) -> Option<String> {
 /// What `quantize` would do, with the exact size of its output.
 pub fn dry_run(job: &Job, output: &Path, save: &SaveOptions, ctx: &Ctx) -> Result<Outcome, Error> {
     let mut planned = plan(job, ctx)?;
+    planned.outline(job)?;
     planned.lower(Sources::default(), ctx)?;
     planned.dry_run(job, output, save)
 }

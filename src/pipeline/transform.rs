@@ -82,6 +82,26 @@ pub(super) fn transform(
     Ok(())
 }
 
+/// What the transforms make of the graph, without data: all scales are one. For a prediction.
+pub(super) fn outline(planned: &mut Planned, job: &Job) -> Result<(), Error> {
+    let specs = job.recipe.transforms.as_deref().unwrap_or_default();
+    if specs.is_empty() {
+        return Ok(());
+    }
+    for spec in specs {
+        let (mut notes, mut known) = (BTreeMap::new(), BTreeMap::new());
+        let mut step = Step { spec, notes: &mut notes, known: &mut known };
+        for group in step.groups(&planned.model, &planned.plan.sites) {
+            let width = calibrate::width(&planned.model, group.input).unwrap_or(0);
+            // What cannot be folded stays as it is, as it will with data.
+            let _ = fold::apply(&mut planned.model, &group, &vec![1.0; width]);
+        }
+    }
+    planned.plan = decide(job, &planned.model)?;
+    planned.rows = planned.plan.rows(&planned.model);
+    Ok(())
+}
+
 /// One transform of the list.
 struct Step<'a> {
     spec: &'a TransformSpec,
@@ -162,7 +182,8 @@ impl Step<'_> {
         let sites = sites.filter(|it| group.sites.contains(&it.site.node));
         let readers: Vec<Reader> = sites.filter_map(|it| reader(m, it)).collect();
         let scales = self.spec.scales(&readers, stats, group.ties)?;
-        if scales.iter().all(|it| *it == 1.0) {
+        // Elsewhere a scale of one costs nothing, and the file is as large as predicted.
+        if group.fold.kind == Kind::Mul && scales.iter().all(|it| *it == 1.0) {
             let reason = "no scale makes it better";
             group.sites.iter().for_each(|it| self.note(*it, reason));
             return Ok(());
