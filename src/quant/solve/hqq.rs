@@ -15,7 +15,7 @@ use super::{
     Prepared, Solver,
     blocks::quantize,
     grid::{Grid, ROUND, grid, stored_scale},
-    sums::{LANES, padded, total},
+    sums::{LANES, total},
 };
 use crate::{
     quant::scheme::{Range, Scheme},

@@ -332,4 +332,23 @@ mod tests {
         let grid = fit(&far, Some(&weights), &scheme, DType::F32);
         assert!(error(&values, &weights[..16], &grid) < 1e-9, "{grid:?}");
     }
+
+    #[test]
+    fn knowing_which_values_count_pays() {
+        let numbers = gaussian(1 << 15);
+        let (values, logarithms) = numbers.split_at(1 << 14);
+        let weights: Vec<f32> = logarithms.iter().map(|it| it.exp()).collect();
+        // Measured: 0.76 and 0.77 of round-to-nearest's weighted squared error.
+        for (zeros, most) in [(Zeros::Symmetric, 0.78), (Zeros::Asymmetric, 0.79)] {
+            let granularity = Granularity::Block(32);
+            let scheme = Scheme { bits: 4, zeros, granularity, range: Range::Full };
+            let (mut found, mut plain) = (0.0, 0.0);
+            for (values, weights) in values.chunks(32).zip(weights.chunks(32)) {
+                let fitted = fit(values, Some(weights), &scheme, DType::F32);
+                found += error(values, weights, &fitted);
+                plain += error(values, weights, &grid(values, &scheme, DType::F32));
+            }
+            assert!(found < plain * most, "{zeros:?}: {}", found / plain);
+        }
+    }
 }
