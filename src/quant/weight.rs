@@ -24,6 +24,9 @@ use crate::{
     tensor::{DType, QMatrix, QShape, QSource, Tensor, TensorError, first_non_finite},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Statistics of a weight's input, and what a solver made of them.
 pub struct Input {
     pub stats: InputStats,

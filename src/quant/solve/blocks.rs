@@ -1,12 +1,26 @@
 //! Walks the blocks of a weight's rows.
 
 use ndarray::{Array2, ArrayView2, Axis};
+use pulp::Arch;
 
 use super::grid::Grid;
 use crate::tensor::{QMatrix, QShape};
 
 /// Rows `[n, k]` rounded to a grid per block. `choose` gets a block's values and its first column.
 pub(super) fn quantize(
+    rows: ArrayView2<f32>,
+    extent: QShape,
+    choose: impl Fn(&[f32], usize) -> Grid,
+) -> QMatrix {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || each_block(rows, extent, choose),
+    )
+}
+
+/// The body of [`quantize`], compiled once for each instruction set.
+#[inline(always)]
+fn each_block(
     rows: ArrayView2<f32>,
     extent: QShape,
     choose: impl Fn(&[f32], usize) -> Grid,

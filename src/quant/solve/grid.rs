@@ -10,6 +10,16 @@ use crate::{
 /// Adding 1.5 · 2^23 leaves no bits below one: the sum is rounded, ties to even.
 pub(super) const ROUND: f32 = 12_582_912.0;
 
+/// Adding 2^23 to a number from 0 to 2^22 leaves no bits below one either.
+const WHOLE: f32 = 8_388_608.0;
+
+/// The integer part of a number from 0 to 2^22. A conversion to an integer would check the range.
+#[inline(always)]
+fn whole(at: f32) -> f32 {
+    let rounded = (at + WHOLE) - WHOLE;
+    if rounded > at { rounded - 1.0 } else { rounded }
+}
+
 /// A block's scale and zero, and which codes it may use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {
@@ -17,7 +27,8 @@ pub(super) struct Grid {
     pub zero: f32,
     pub low: f32,
     pub high: f32,
-    pub ties: Ties,
+    /// Only [`grid`] makes grids from nothing, so all that belong to one scheme agree.
+    ties: Ties,
 }
 
 /// How a value halfway between two codes is rounded.
@@ -78,11 +89,38 @@ pub(super) fn stored_scale(scale: f32, stored: DType) -> f32 {
 }
 
 impl Grid {
+    /// The same codes, with another meaning.
+    #[inline(always)]
+    pub fn with(self, scale: f32, zero: f32) -> Grid {
+        Grid { scale, zero, ..self }
+    }
+
+    #[inline(always)]
+    pub fn ties(&self) -> Ties {
+        self.ties
+    }
+
     #[inline(always)]
     pub fn round(&self, values: &[f32], codes: &mut [u8]) {
         let inverse = self.inverse();
+        // Chosen once: the compiler makes no vectors of a loop that asks again for each value.
+        match self.ties {
+            Ties::Up => {
+                let up = Grid { ties: Ties::Up, ..*self };
+                up.round_all(values, codes, inverse);
+            }
+            Ties::Even => {
+                let even = Grid { ties: Ties::Even, ..*self };
+                even.round_all(values, codes, inverse);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn round_all(&self, values: &[f32], codes: &mut [u8], inverse: f32) {
         for (code, value) in codes.iter_mut().zip(values) {
-            *code = self.code_by(*value, inverse) as u8;
+            // The sum's lowest bits are the code.
+            *code = (self.code_by(*value, inverse) + WHOLE).to_bits() as u8;
         }
     }
 
@@ -104,15 +142,16 @@ impl Grid {
     #[inline(always)]
     pub fn code_by(&self, value: f32, inverse: f32) -> f32 {
         match self.ties {
-            Ties::Up => {
-                let at = (value * inverse + self.zero).clamp(self.low, self.high);
-                (at + 0.499_999_97) as u8 as f32
-            }
-            Ties::Even => {
-                let at = (value * inverse + ROUND) - ROUND + self.zero;
-                at.clamp(self.low, self.high)
-            }
+            Ties::Up => whole(self.within(value * inverse + self.zero) + 0.499_999_97),
+            Ties::Even => self.within((value * inverse + ROUND) - ROUND + self.zero),
         }
+    }
+
+    /// Comparisons that are one instruction each, unlike those of `clamp`.
+    #[inline(always)]
+    fn within(&self, at: f32) -> f32 {
+        let at = if at < self.low { self.low } else { at };
+        if at > self.high { self.high } else { at }
     }
 }
 

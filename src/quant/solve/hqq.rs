@@ -3,8 +3,8 @@
 //! Badri and Shaji, "Half-Quadratic Quantization of Large Machine Learning Models", 2023. It
 //! minimises `Σ |w - ŵ|^p`, `p < 1`, by turns: outliers `e` are split off the error by a
 //! shrinking function, then a grid is fitted to `w - e` by least squares. Unlike the original,
-//! zeros are integers (so that 0 stays 0), the scale is fitted too, and each block stops on its
-//! own.
+//! zeros are integers (so that 0 stays 0), the scale is fitted too, each block stops on its own,
+//! and no grid is taken whose squared error is much above round-to-nearest's.
 
 use ndarray::ArrayView2;
 use pulp::Arch;
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Prepared, Solver,
     blocks::quantize,
-    grid::{Grid, ROUND, Ties, grid, stored_scale},
-    search::{LANES, padded, total},
+    grid::{Grid, ROUND, grid, stored_scale},
+    sums::{LANES, total},
 };
 use crate::{
     quant::scheme::{Range, Scheme},
@@ -71,6 +71,8 @@ struct Sums {
     n: f64,
     /// `Σ |v / scale - q|^p`.
     loss: f64,
+    /// `Σ (v / scale - q)²`.
+    square: f64,
     t: f64,
     q: f64,
     tq: f64,
@@ -97,94 +99,170 @@ impl Hqq {
         if plain.inverse() == 0.0 || !plain.scale.is_finite() {
             return plain;
         }
+        let sums = self.sums(values, &plain, self.beta);
+        let unit = plain.scale.abs();
+        let limit = sums.square * MOST_SQUARE;
+        let mut best = Best { grid: plain, loss: sums.loss, unit, limit };
         let flips = scheme.zeros == Zeros::Symmetric && scheme.range == Range::Full;
         let signs: &[f32] = if flips { &[1.0, -1.0] } else { &[1.0] };
-        let unit = plain.scale.abs();
-        let loss = |grid: &Grid| self.sums(values, grid, self.beta).loss(unit, grid, self.p);
-        let plain = (loss(&plain), plain);
-        let mut start = plain;
+        let mut start = (f64::INFINITY, plain);
         for sign in signs {
             for factor in STARTS {
-                let scale = stored_scale(plain.1.scale * factor * sign, stored);
-                let from = Grid { scale, ties: Ties::Even, ..plain.1 };
-                let trial = if from.inverse() == 0.0 { plain.0 } else { loss(&from) };
-                if trial < start.0 {
-                    start = (trial, from);
+                let scale = stored_scale(plain.scale * factor * sign, stored);
+                let from = plain.with(scale, plain.zero);
+                if let Some((_, loss)) = self.trial(values, from, self.beta, &mut best)
+                    && loss < start.0
+                {
+                    start = (loss, from);
                 }
             }
         }
-        self.descend(values, start.1, start, scheme.zeros, stored, unit).1
+        self.descend(values, start, scheme.zeros, stored, &mut best);
+        best.grid
     }
 
-    /// Moves a grid as long as that helps; the better of it and `best`, with its loss.
+    /// Moves a grid as long as that helps.
     #[inline(always)]
     fn descend(
         &self,
         values: &[f32],
-        mut grid: Grid,
-        mut best: (f64, Grid),
+        (_, mut grid): (f64, Grid),
         zeros: Zeros,
         stored: DType,
-        unit: f32,
-    ) -> (f64, Grid) {
+        best: &mut Best,
+    ) {
         let (mut beta, mut own) = (self.beta, f64::INFINITY);
         for _ in 0..=self.iterations {
-            grid.scale = stored_scale(grid.scale, stored);
-            if grid.inverse() == 0.0 || !grid.scale.is_finite() {
-                break;
-            }
-            let sums = self.sums(values, &grid, beta);
-            let loss = sums.loss(unit, &grid, self.p);
-            if loss >= own {
+            let Some((sums, loss)) = self.trial(values, grid, beta, best) else { break };
+            if loss >= own * ENOUGH {
                 break;
             }
             own = loss;
-            if loss < best.0 {
-                best = (loss, grid);
-            }
-            grid = sums.fitted(grid, zeros);
+            let fitted = sums.fitted(grid, zeros);
+            grid = fitted.with(stored_scale(fitted.scale, stored), fitted.zero);
             beta *= self.kappa;
         }
-        best
     }
 
-    /// What the next grid is made of.
+    /// What the next grid is made of, and the loss of this one; `None` if no scale is like its.
+    #[inline(always)]
+    fn trial(&self, values: &[f32], grid: Grid, beta: f32, best: &mut Best) -> Option<(Sums, f64)> {
+        if grid.inverse() == 0.0 || !grid.scale.is_finite() {
+            return None;
+        }
+        let sums = self.sums(values, &grid, beta);
+        let factor = f64::from(grid.scale.abs()) / f64::from(best.unit);
+        let loss = sums.loss * factor.powf(f64::from(self.p));
+        if loss < best.loss && sums.square * factor * factor <= best.limit {
+            (best.grid, best.loss) = (grid, loss);
+        }
+        Some((sums, loss))
+    }
+
+    /// What one look at the values yields.
     #[inline(always)]
     fn sums(&self, values: &[f32], grid: &Grid, beta: f32) -> Sums {
-        let inverse = grid.inverse();
-        let mut lanes = [[0.0; LANES]; 5];
-        let (whole, rest) = values.as_chunks::<LANES>();
-        // The zeros that pad it have code zero and no error: they add nothing to any sum.
-        let last = padded(rest);
-        for values in whole.iter().chain([&last]) {
-            for lane in 0..LANES {
-                let at = values[lane] * inverse;
-                let q = grid.code_by(values[lane], inverse) - grid.zero;
-                let error = at - q;
-                let size = error.abs().max(TINY);
-                let power = power(size, self.p);
-                // |e|^(p - 1) / beta of it is taken for the grid's; the rest is an outlier's.
-                let outlier = (size - power / (size * beta)).max(0.0).copysign(error);
-                let t = at - outlier;
-                lanes[0][lane] += power;
-                lanes[1][lane] += t;
-                lanes[2][lane] += q;
-                lanes[3][lane] += t * q;
-                lanes[4][lane] += q * q;
+        let mut lanes = [[0.0; LANES]; 6];
+        let mut run = Run::default();
+        for values in values.chunks(RUN) {
+            run.fill(values, grid, self.p, beta.recip());
+            for (sum, part) in lanes.iter_mut().zip(run.sums(values.len())) {
+                for lane in 0..LANES {
+                    sum[lane] += part[lane];
+                }
             }
         }
-        let [loss, t, q, tq, qq] = lanes.map(total);
-        Sums { n: values.len() as f64, loss, t, q, tq, qq }
+        let [loss, square, t, q, tq, qq] = lanes.map(total);
+        Sums { n: values.len() as f64, loss, square, t, q, tq, qq }
+    }
+}
+
+/// How much of round-to-nearest's squared error a grid may cost: few large errors are worth many
+/// small ones, but not at any price.
+const MOST_SQUARE: f64 = 1.05;
+/// An iteration that takes less than this off the loss is the last.
+const ENOUGH: f64 = 0.9995;
+/// Values that are worked on at once.
+const RUN: usize = 128;
+
+/// The best grid so far.
+struct Best {
+    grid: Grid,
+    /// `Σ |v - ŵ|^p` in units of `unit`, round-to-nearest's scale.
+    loss: f64,
+    unit: f32,
+    /// The most that `Σ (v - ŵ)²` may be, in the same units.
+    limit: f64,
+}
+
+/// Values in steps, what of them is left to codes, the codes counted from zero, and powers of
+/// errors. One loop fills them value by value, others add them up: compilers make vectors of that.
+struct Run {
+    at: [f32; RUN],
+    t: [f32; RUN],
+    q: [f32; RUN],
+    loss: [f32; RUN],
+}
+
+impl Default for Run {
+    #[inline(always)]
+    fn default() -> Run {
+        let none = [0.0; RUN];
+        Run { at: none, t: none, q: none, loss: none }
+    }
+}
+
+impl Run {
+    #[inline(always)]
+    fn fill(&mut self, values: &[f32], grid: &Grid, p: f32, inverse_beta: f32) {
+        let inverse = grid.inverse();
+        let (low, high) = (grid.low - grid.zero, grid.high - grid.zero);
+        // The zeros that pad it have code zero and no error: they add nothing to any sum.
+        let count = values.len().next_multiple_of(LANES).min(RUN);
+        self.at[..values.len()].copy_from_slice(values);
+        self.at[values.len()..count].fill(0.0);
+        let (at, t) = (&mut self.at[..count], &mut self.t[..count]);
+        let (q, loss) = (&mut self.q[..count], &mut self.loss[..count]);
+        for it in 0..count {
+            at[it] *= inverse;
+            let code = (at[it] + ROUND) - ROUND;
+            let code = if code < low { low } else { code };
+            q[it] = if code > high { high } else { code };
+            let error = at[it] - q[it];
+            let size = error.abs();
+            let size = if size < TINY { TINY } else { size };
+            let slope = power(size, p - 1.0);
+            loss[it] = slope * size;
+            // |e|^(p - 1) / beta of it is taken for the grid's; the rest is an outlier's.
+            let outlier = size - slope * inverse_beta;
+            let outlier = if outlier < 0.0 { 0.0 } else { outlier };
+            t[it] = at[it] - outlier.copysign(error);
+        }
+    }
+
+    /// In the order of [`Sums`].
+    #[inline(always)]
+    fn sums(&self, count: usize) -> [[f32; LANES]; 6] {
+        let count = count.div_ceil(LANES);
+        let (at, t) = (self.at.as_chunks::<LANES>().0, self.t.as_chunks::<LANES>().0);
+        let (q, loss) = (self.q.as_chunks::<LANES>().0, self.loss.as_chunks::<LANES>().0);
+        let mut sums = [[0.0; LANES]; 6];
+        for it in 0..count {
+            for lane in 0..LANES {
+                let (at, t, q) = (at[it][lane], t[it][lane], q[it][lane]);
+                sums[0][lane] += loss[it][lane];
+                sums[1][lane] += (at - q) * (at - q);
+                sums[2][lane] += t;
+                sums[3][lane] += q;
+                sums[4][lane] += t * q;
+                sums[5][lane] += q * q;
+            }
+        }
+        sums
     }
 }
 
 impl Sums {
-    /// `Σ |v - ŵ|^p` in units of `unit`.
-    #[inline(always)]
-    fn loss(&self, unit: f32, grid: &Grid, p: f32) -> f64 {
-        self.loss * (f64::from(grid.scale.abs()) / f64::from(unit)).powf(f64::from(p))
-    }
-
     /// The grid of least squares for these codes: the zero of an affine fit, made an integer,
     /// then the scale that suits it.
     #[inline(always)]
@@ -203,7 +281,7 @@ impl Sums {
         let square = self.qq + shift * (2.0 * self.q + shift * self.n);
         let factor = if square > 0.0 && across > 0.0 { across / square } else { 1.0 };
         let scale = (f64::from(grid.scale) * factor) as f32;
-        Grid { scale, zero: grid.zero - shift as f32, ..grid }
+        grid.with(scale, grid.zero - shift as f32)
     }
 }
 
@@ -231,4 +309,40 @@ fn power(x: f32, p: f32) -> f32 {
     let series = 1.0 / 24.0 + f * (1.0 / 120.0 + f * (1.0 / 720.0));
     let exp = 1.0 + f * (1.0 + f * (0.5 + f * (1.0 / 6.0 + f * series)));
     exp * f32::from_bits(((whole + 127) << 23) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::{scheme::Granularity, solve::laws::gaussian};
+
+    #[test]
+    fn powers_are_accurate() {
+        for p in [-0.9, -0.3, 0.1, 0.7, 1.0] {
+            for it in -60..60 {
+                let x = 1.37f32.powi(it);
+                let exact = f64::from(x).powf(f64::from(p));
+                assert!((f64::from(power(x, p)) / exact - 1.0).abs() < 1e-5, "{x}^{p}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_finds_the_same_grid() {
+        let values = gaussian(3000);
+        for zeros in [Zeros::Symmetric, Zeros::Asymmetric] {
+            for length in [37, 150] {
+                let granularity = Granularity::Block(length);
+                let scheme = Scheme { bits: 4, zeros, granularity, range: Range::Full };
+                let extent = scheme.extent(1, values.len(), DType::F32);
+                let view = ArrayView2::from_shape((1, values.len()), &values).expect("one row");
+                let fast = Hqq::default().solve(view, &scheme, extent, None);
+                for (block, values) in values.chunks(length).enumerate() {
+                    let plain = Hqq::default().fit(values, &scheme, DType::F32);
+                    assert_eq!(fast.scales[(0, block)].to_bits(), plain.scale.to_bits());
+                    assert_eq!(fast.zeros[(0, block)], plain.zero as u8);
+                }
+            }
+        }
+    }
 }

@@ -74,19 +74,19 @@ fn losses(w: &Array2<f32>, q: &QMatrix, weights: &[f32], p: f64) -> Array1<f64> 
     (0..w.nrows()).map(row).collect()
 }
 
-/// No row's loss is more than round-to-nearest's.
+/// No row's loss, `p` being its norm, is more than `most` times round-to-nearest's.
 fn never_worse(
     solver: SolverSpec,
     (w, scheme, stored): (&Array2<f32>, &Scheme, DType),
     input: Option<&Prepared>,
     weights: &[f32],
-    p: f64,
+    (p, most): (f64, f64),
 ) {
     let extent = scheme.extent(w.nrows(), w.ncols(), stored);
     let plain = losses(w, &Rtn.solve(w.view(), scheme, extent, None), weights, p);
     let found = losses(w, &solver.solver().solve(w.view(), scheme, extent, input), weights, p);
     for (found, plain) in found.iter().zip(&plain) {
-        assert!(*found <= plain * (1.0 + 1e-4), "{}: {found} > {plain}", solver.name());
+        assert!(*found <= plain * most * (1.0 + 1e-4), "{}: {found} > {plain}", solver.name());
     }
 }
 
@@ -126,9 +126,12 @@ proptest! {
     ) {
         let ones = vec![1.0; w.ncols()];
         let case = (&w, &scheme, stored);
-        never_worse(SolverSpec::Mse(Mse::default()), case, None, &ones, 2.0);
-        never_worse(SolverSpec::Imatrix(Imatrix::default()), case, None, &ones, 2.0);
-        never_worse(SolverSpec::Hqq(Hqq::default()), case, None, &ones, 0.7);
+        never_worse(SolverSpec::Mse(Mse::default()), case, None, &ones, (2.0, 1.0));
+        never_worse(SolverSpec::Imatrix(Imatrix::default()), case, None, &ones, (2.0, 1.0));
+        never_worse(SolverSpec::Hqq(Hqq::default()), case, None, &ones, (0.7, 1.0));
+        // What few large errors may cost; a lower norm takes more of them.
+        let far = SolverSpec::Hqq(Hqq { p: 0.3, ..Hqq::default() });
+        never_worse(far, case, None, &ones, (2.0, 1.05));
     }
 
     #[test]
@@ -142,7 +145,7 @@ proptest! {
         let weights = Imatrix::default().weights(&importance, w.ncols());
         let input = Prepared { importance, feedback: None };
         let solver = SolverSpec::Imatrix(Imatrix::default());
-        never_worse(solver, (&w, &scheme, stored), Some(&input), &weights, 2.0);
+        never_worse(solver, (&w, &scheme, stored), Some(&input), &weights, (2.0, 1.0));
     }
 
     #[test]
@@ -223,17 +226,18 @@ fn gain(solver: SolverSpec, zeros: Zeros, block: usize, p: f64) -> f64 {
 
 #[test]
 fn clipping_pays_on_gaussian_values() {
+    // Measured: 0.895, 0.889, 0.886 and 0.876 of round-to-nearest's squared error.
     for (zeros, block, most) in [
-        (Zeros::Asymmetric, 32, 0.95),
-        (Zeros::Asymmetric, 128, 0.95),
-        (Zeros::Symmetric, 32, 0.95),
-        (Zeros::Symmetric, 128, 0.95),
+        (Zeros::Asymmetric, 32, 0.91),
+        (Zeros::Asymmetric, 128, 0.90),
+        (Zeros::Symmetric, 32, 0.90),
+        (Zeros::Symmetric, 128, 0.89),
     ] {
         let mse = gain(SolverSpec::Mse(Mse::default()), zeros, block, 2.0);
         let hqq = gain(SolverSpec::Hqq(Hqq::default()), zeros, block, 0.7);
         println!("{zeros:?} {block}: mse {mse:.4}, hqq {hqq:.4}");
         assert!(mse < most, "{zeros:?} {block}: {mse}");
-        assert!(hqq < 0.99, "{zeros:?} {block}: {hqq}");
+        assert!(hqq < 0.97, "{zeros:?} {block}: {hqq}");
     }
 }
 

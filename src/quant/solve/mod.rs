@@ -9,6 +9,7 @@ mod mse;
 mod rtn;
 mod search;
 mod spec;
+mod sums;
 
 use ndarray::ArrayView2;
 

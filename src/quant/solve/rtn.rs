@@ -21,7 +21,12 @@ impl Solver for Rtn {
         extent: QShape,
         _: Option<&Prepared>,
     ) -> QMatrix {
-        quantize(rows, extent, |values, _| grid(values, scheme, extent.scale))
+        quantize(
+            rows,
+            extent,
+            #[inline(always)]
+            |values, _| grid(values, scheme, extent.scale),
+        )
     }
 }
 

@@ -186,12 +186,12 @@ impl Choice {
 fn lane_grids(grids: &Array2<Grid>, first: usize, count: usize) -> Vec<LaneGrid> {
     let none = [0.0; LANES];
     let of_block = |block: usize| {
-        let ties = grids[(first, block)].ties;
+        let ties = grids[(first, block)].ties();
         let mut it =
             LaneGrid { scale: none, inverse: none, zero: none, low: none, high: none, ties };
         for lane in 0..count {
             let grid = grids[(first + lane, block)];
-            debug_assert_eq!(grid.ties, ties, "ties follow from the scheme");
+            debug_assert_eq!(grid.ties(), ties, "ties follow from the scheme");
             // So small that no float is its inverse: it is zero for all that follows.
             let inverse = if grid.scale == 0.0 { 0.0 } else { grid.scale.recip() };
             it.inverse[lane] = if inverse.is_finite() { inverse } else { 0.0 };
