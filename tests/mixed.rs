@@ -128,11 +128,8 @@ fn goals_need_data_and_exclude_each_other() {
     let output = command.args(["--max-size", "1MB"]).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.starts_with("error[E610]: choosing bits by measurement needs"), "{error}");
-    // Weights of a dynamic recipe have no other way to be stored.
-    let mut command = Command::cargo_bin("onnxq").unwrap();
-    let data = fixture("calibration_input_ids.npy");
-    command.args(["quantize", model.to_str().unwrap(), "-qr", "avx2", "-o", &path]);
-    command.args(["--calibration", data.to_str().unwrap(), "--max-size", "1MB"]);
-    let error = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    let one = ["--set", "mixed={candidates: [{dtype: uint4}]}", "--max-size", "1MB"];
+    let (_, error, code) = run(&path, &one);
+    assert_eq!(code, 2);
     assert!(error.starts_with("error[E615]: no weight of the plan has two"), "{error}");
 }
