@@ -449,6 +449,14 @@ mod tests {
             check("gates: [{metric: kl}]"),
             "x.yaml:3:9: gate on `kl` needs one limit, `min` or `max`"
         );
+        assert_eq!(
+            check("mixed: {candidates: []}"),
+            "x.yaml:3:21: there is nothing to choose from"
+        );
+        assert_eq!(
+            check("mixed: {candidates: [{dtype: uint4}, {granularity: {block: 33}}]}"),
+            "x.yaml:3:60: block 33 is not a power of two from 16 to 256"
+        );
         let regex = check("quantize: [{names: [a, 're:(']}]");
         assert!(regex.starts_with("x.yaml:3:24: `re:(` is not a regular expression"), "{regex}");
         fs::write(&path, "onnxq: 2\nname: x\n").unwrap();
