@@ -206,7 +206,7 @@ fn decode(bytes: &[u8], path: &Path) -> Result<(Head, InputStats), StatsError> {
     let (max_abs, lower) = rest.split_at(head.k);
     let hessian = head.hessian.then(|| Hessian { k: head.k, lower: lower.to_vec() });
     let (mean_square, max_abs) = (mean_square.to_vec(), max_abs.to_vec());
-    let stats = InputStats { rows: head.rows, mean_square, max_abs, hessian };
+    let stats = InputStats { rows: head.rows, mean_square, max_abs, hessian, drift: None };
     Ok((head, stats))
 }
 
@@ -334,7 +334,7 @@ impl Stats {
         if max_abs.len() != k || !sized {
             return Err(missing());
         }
-        Ok(Some(InputStats { rows, mean_square, max_abs, hessian }))
+        Ok(Some(InputStats { rows, mean_square, max_abs, hessian, drift: None }))
     }
 }
 
@@ -391,7 +391,7 @@ fn combine(list: &[InputStats]) -> Option<InputStats> {
         k,
         lower: (0..Hessian::len_of(k)).map(|at| mean(&|it| lower(it, at))).collect(),
     });
-    Some(InputStats { rows, mean_square, max_abs, hessian })
+    Some(InputStats { rows, mean_square, max_abs, hessian, drift: None })
 }
 
 /// A line of `onnxq calibrate --show`.

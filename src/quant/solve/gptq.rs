@@ -9,6 +9,7 @@
 //! worse on the calibration data than plain rounding.
 
 mod feedback;
+mod polish;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -20,7 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error};
 pub use self::feedback::Feedback;
 use self::tile::Tile;
 use super::{
-    BadStats, Prepared, Solver,
+    BadStats, Prepared, Solver, Target,
     grid::{Grid, grid},
     search,
 };
@@ -80,7 +81,8 @@ impl Solver for Gptq {
 
     fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {
         let feedback = Feedback::new(stats, self.act_order, self.damping)?;
-        Ok(Prepared { importance: stats.mean_square.clone(), feedback: Some(feedback) })
+        let (importance, target) = (stats.mean_square.clone(), Target::new(stats));
+        Ok(Prepared { importance, feedback: Some(feedback), target })
     }
 
     fn solve(

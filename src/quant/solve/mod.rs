@@ -9,6 +9,7 @@ mod mse;
 mod rtn;
 mod search;
 mod spec;
+mod target;
 
 use ndarray::ArrayView2;
 
@@ -19,6 +20,7 @@ pub use self::{
     mse::Mse,
     rtn::Rtn,
     spec::SolverSpec,
+    target::Target,
 };
 use super::{
     scheme::Scheme,
@@ -37,7 +39,7 @@ pub trait Solver: Send + Sync {
 
     /// The statistics in the form it works with; once for all weights that read the same input.
     fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {
-        Ok(Prepared { importance: stats.mean_square.clone(), feedback: None })
+        Ok(Prepared { importance: stats.mean_square.clone(), feedback: None, target: None })
     }
 
     /// `rows` are some rows of a weight, `[n, k]`; `extent` describes the whole weight. `input` is
@@ -61,6 +63,8 @@ pub struct Prepared {
     pub importance: Vec<f32>,
     /// What GPTQ needs of the Hessian.
     pub feedback: Option<Feedback>,
+    /// What the weights are to be replaced by before they are solved.
+    pub target: Option<Target>,
 }
 
 /// Why statistics are of no use.

@@ -61,6 +61,7 @@ fn stats(x: &Array2<f32>) -> InputStats {
         mean_square: h.diag().to_vec(),
         max_abs: (0..k).map(|j| x.column(j).iter().fold(0f32, |a, b| a.max(b.abs()))).collect(),
         hessian: Some(Hessian { k, lower }),
+        drift: None,
     }
 }
 
@@ -176,7 +177,7 @@ fn correlated_inputs_change_codes_but_not_the_grid() {
     let w = noise.array(8, 64);
     let gptq = Gptq::default();
     let prepared = gptq.prepare(&stats(&x)).unwrap();
-    let alone = Prepared { importance: prepared.importance.clone(), feedback: None };
+    let alone = Prepared { importance: prepared.importance.clone(), feedback: None, target: None };
     let scheme = scheme(4, Zeros::Symmetric, Granularity::Block(32), Range::Full);
     let extent = scheme.extent(8, 64, DType::F32);
     let with = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
