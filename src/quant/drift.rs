@@ -85,3 +85,68 @@ fn largest(x: ArrayView2<f32>) -> f64 {
     }
     squares.into_iter().fold(0.0, |a, b| if b <= a { a } else { b })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Samples of very different size: `(x, x̃)`, each `[rows, 5]`.
+    fn samples() -> impl Strategy<Value = Vec<[Array2<f32>; 2]>> {
+        let sample = (1usize..5, -20i32..20).prop_flat_map(|(rows, size)| {
+            let values = prop::collection::vec(-1f32..1.0, 2 * rows * 5);
+            values.prop_map(move |it| {
+                let array = |part: &[f32]| {
+                    let values = part.iter().map(|it| it * 2f32.powi(size)).collect();
+                    Array2::from_shape_vec((rows, 5), values).unwrap()
+                };
+                let (a, b) = it.split_at(rows * 5);
+                [array(a), array(b)]
+            })
+        });
+        prop::collection::vec(sample, 1..8)
+    }
+
+    fn sum<'a>(all: impl Iterator<Item = &'a [Array2<f32>; 2]>) -> Option<Array2<f32>> {
+        let mut drift = Drift::new(5);
+        all.for_each(|[float, own]| drift.add(float.view(), own.view()).unwrap());
+        drift.finish()
+    }
+
+    proptest! {
+        #[test]
+        fn order_changes_nothing(samples in samples()) {
+            prop_assert_eq!(sum(samples.iter()), sum(samples.iter().rev()));
+        }
+
+        #[test]
+        fn it_is_the_mean_of_the_products(samples in samples()) {
+            let found = sum(samples.iter()).unwrap();
+            let mut expected = Array2::<f64>::zeros((5, 5));
+            let mut rows = 0;
+            for [float, own] in &samples {
+                expected += &(float - own).mapv(f64::from).t().dot(&own.mapv(f64::from));
+                rows += own.nrows();
+            }
+            let scale = expected.iter().fold(0f64, |a, b| a.max(b.abs()));
+            for (a, b) in found.iter().zip(&expected) {
+                let error = (f64::from(*a) * rows as f64 - b).abs();
+                // Sums may cancel: what counts is the size of the terms.
+                let terms: f64 = samples.iter().map(|it| f64::from(it[0].iter().chain(&it[1])
+                    .fold(0f32, |a, b| a.max(b.abs()))).powi(2)).sum();
+                prop_assert!(error <= 1e-5 * (scale + terms), "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_did_not_move_leaves_nothing_and_bad_values_are_an_error() {
+        let x = Array2::from_elem((2, 5), 3.0);
+        assert_eq!(sum([[x.clone(), x.clone()]].iter()), None);
+        let bad = Array2::from_elem((2, 5), f32::NAN);
+        assert!(Drift::new(5).add(bad.view(), x.view()).is_err());
+        assert!(Drift::new(5).add(x.view(), bad.view()).is_err());
+        assert!(Drift::new(4).add(x.view(), x.view()).is_err());
+    }
+}

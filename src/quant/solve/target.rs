@@ -64,3 +64,65 @@ impl Target {
         moved
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::quant::{drift::Drift, moments::Moments, stats::Needs};
+
+    fn stats(float: &Array2<f32>, own: &Array2<f32>) -> InputStats {
+        let mut moments = Moments::new(own.ncols(), Needs::Hessian);
+        let mut drift = Drift::new(own.ncols());
+        moments.add(own.view()).unwrap();
+        drift.add(float.view(), own.view()).unwrap();
+        InputStats { drift: drift.finish(), ..moments.finish() }
+    }
+
+    fn values(rows: usize, k: usize) -> impl Strategy<Value = Array2<f32>> {
+        let values = prop::collection::vec(-1f32..1.0, rows * k);
+        values.prop_map(move |it| Array2::from_shape_vec((rows, k), it).unwrap())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// With `W` itself the penalty is nothing, so the optimum can only be better.
+        #[test]
+        fn the_target_is_nearer_to_the_float_output(
+            float in values(20, 7), noise in values(20, 7), size in 0.01f32..2.0, w in values(3, 7),
+        ) {
+            let own = &float * 0.8 + &noise * size;
+            let target = Target::new(&stats(&float, &own)).unwrap().of(w.view());
+            let expected = float.dot(&w.t());
+            let error = |w: &Array2<f32>| (&expected - &own.dot(&w.t())).mapv(|it| it * it).sum();
+            prop_assert!(error(&target) <= error(&w) * 1.0001, "{} {}", error(&target), error(&w));
+            let rows = Target::new(&stats(&float, &own)).unwrap().of(w.slice(ndarray::s![1..2, ..]));
+            for (a, b) in rows.iter().zip(target.row(1)) {
+                prop_assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn inputs_that_shrank_get_larger_weights() {
+        let float = Array2::from_shape_fn((64, 4), |(i, j)| if i % 4 == j { 1.0 } else { 0.0 });
+        let target = Target::new(&stats(&float, &(&float * 0.5))).unwrap();
+        let w = Array2::from_shape_fn((2, 4), |(i, j)| (i * 4 + j) as f32);
+        // 1 / 0.5, held back by the damping: 1 + 1 / 1.1.
+        let expected = &w * (1.0 + 1.0 / 1.1);
+        for (a, b) in target.of(w.view()).iter().zip(&expected) {
+            assert!((a - b).abs() < 1e-4, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn nothing_moved_means_no_target() {
+        let float = Array2::from_elem((3, 2), 1.5);
+        assert!(Target::new(&stats(&float, &float)).is_none());
+        let none = Array2::zeros((3, 2));
+        assert!(Target::new(&stats(&none, &none)).is_none());
+        assert!(Target::new(&stats(&float, &none)).is_none());
+    }
+}

@@ -49,11 +49,11 @@ pub(super) struct Tile<'a> {
     terms: Array2<f32>,
     best: Choice,
     other: Choice,
-    polish: Polish<'a>,
+    polish: Option<Polish<'a>>,
 }
 
 impl<'a> Tile<'a> {
-    pub fn new(feedback: &'a Feedback, extent: QShape) -> Tile<'a> {
+    pub fn new(feedback: &'a Feedback, extent: QShape, polish: bool) -> Tile<'a> {
         let k = extent.k;
         debug_assert_eq!(feedback.order.len(), k, "the statistics of another input");
         Tile {
@@ -63,7 +63,7 @@ impl<'a> Tile<'a> {
             terms: Array2::zeros((PANEL, LANES)),
             best: Choice::new(k),
             other: Choice::new(k),
-            polish: Polish::new(feedback, extent),
+            polish: polish.then(|| Polish::new(feedback, extent)),
         }
     }
 
@@ -134,6 +134,7 @@ impl<'a> Tile<'a> {
     /// Improves on what GPTQ found; grids get other scales.
     fn polish(&mut self, grids: &mut [LaneGrid]) {
         let Tile { feedback, weights, best, polish, .. } = self;
+        let Some(polish) = polish else { return };
         let delta = lanes_mut(best.delta.as_slice_mut().expect("whole rows"));
         let own = lanes_mut(polish.delta.as_slice_mut().expect("whole rows"));
         for (at, column) in feedback.order.iter().enumerate() {
