@@ -166,6 +166,33 @@ fn later_layers_see_replaced_weights() {
     assert!(found[1..].iter().zip(&expected[1..]).all(|(a, b)| a.0 == b.0 && a.1 != b.1));
 }
 
+/// Layers that read what others, now doubled, put out, get other inputs than in the float model.
+#[test]
+fn drift_is_that_from_the_float_model() {
+    let it = setup("model.onnx");
+    let sequential = CollectOptions { sequential: true, ..options(2) };
+    let mut found = Vec::new();
+    for threads in [1, 2] {
+        let mut collector = collector(&it, CollectOptions { threads, ..sequential.clone() });
+        let first = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
+        assert!(first[0].1.drift.is_none());
+        let reads = |node: &NodeId| it.model.node(*node).inputs[0] == Some(first[0].0);
+        let replaced = sites(&it.model).into_iter().filter(reads).map(|node| {
+            let weight = it.model.constant(it.model.node(node).inputs[1].unwrap()).unwrap();
+            let doubled = weight.to_f32().unwrap().into_iter().map(|it| it * 2.0);
+            let tensor = Tensor::from_f32(&weight.shape, doubled);
+            Replacement { node, index: 1, tensor }
+        });
+        let replaced: Vec<Replacement> = replaced.collect();
+        let second = collector.next(&replaced, &Ctx::silent()).unwrap().unwrap();
+        let drift = second[0].1.drift.clone().unwrap();
+        assert_eq!(drift.dim(), (second[0].1.k(), second[0].1.k()));
+        assert!(drift.iter().any(|it| *it != 0.0));
+        found.push(drift);
+    }
+    assert_eq!(found[0], found[1]);
+}
+
 #[test]
 fn padding_does_not_count() {
     let it = setup("model.onnx");

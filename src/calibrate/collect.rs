@@ -11,14 +11,15 @@ use super::{
     flow::{Flow, can_observe, width},
     roles,
     segment::{Origin, Segment, segment},
-    wave::{Tap, Wave},
+    wave::{Part, Sessions, Tap, Wave},
 };
 use crate::{
     ctx::{Ctx, grouped},
-    engine::{self, IoInfo, RuntimeOptions, Session, SessionOptions},
+    engine::{self, IoInfo, RuntimeOptions, SessionOptions},
     ir::{Def, Model, NodeId, ValueId},
     onnx::{self, Attached, Files},
     quant::{
+        drift::Drift,
         moments::Moments,
         stats::{InputStats, Needs},
     },
@@ -67,6 +68,8 @@ pub struct Collector<'a> {
     done: usize,
     /// What the waves so far computed and later ones need.
     cut: Cut,
+    /// The model as it was, and its values at the cut; `None` until a layer is replaced.
+    float: Option<(Model, Cut)>,
     batches: Batches,
     options: CollectOptions,
     /// Bytes that a worker needs for one observed number per token.
@@ -108,6 +111,7 @@ impl<'a> Collector<'a> {
             wants,
             done: 0,
             cut: Cut::start(),
+            float: None,
             batches,
             options,
             tokens,
@@ -125,7 +129,7 @@ impl<'a> Collector<'a> {
         replaced: &[Replacement],
         ctx: &Ctx,
     ) -> Result<Option<Vec<(ValueId, InputStats)>>, CalibrateError> {
-        replaced.iter().for_each(|it| self.replace(it));
+        self.replace(replaced);
         let fitting = self.fitting(self.done)?;
         if fitting == 0 {
             return Ok(None);
@@ -188,15 +192,29 @@ impl<'a> Collector<'a> {
         format!("{inputs} inputs, {samples} samples, {} rows", grouped(self.rows))
     }
 
-    fn replace(&mut self, it: &Replacement) {
-        let constant = self.model.add_constant(self.model.main, "replaced", it.tensor.clone());
-        self.model.set_input(it.node, it.index, Some(constant));
+    /// The float model runs alongside from the first replacement on, if that is before the first
+    /// wave: then all of its values are at hand in every later one.
+    fn replace(&mut self, replaced: &[Replacement]) {
+        if self.options.sequential && self.done == 0 && self.float.is_none() {
+            self.float = Some((self.model.clone(), Cut::start()));
+        }
+        for it in replaced {
+            let constant = self.model.add_constant(self.model.main, "replaced", it.tensor.clone());
+            self.model.set_input(it.node, it.index, Some(constant));
+        }
     }
 
     /// Bytes that a wave needs for one of its inputs.
     fn cost(&self, it: &Planned) -> u64 {
         let observed = self.tokens * self.threads() as u64 * it.k as u64;
         Moments::bytes(it.k, it.want.needs) as u64 + observed
+    }
+
+    /// Whether it is observed how far an input has moved, which memory may not allow.
+    fn drifts(&self, it: &Planned) -> bool {
+        let observed = self.tokens * self.threads() as u64 * it.k as u64;
+        let needed = self.cost(it) + Drift::bytes(it.k) as u64 + observed;
+        self.float.is_some() && it.want.needs == Needs::Hessian && needed <= self.options.memory
     }
 
     /// How many inputs the wave that begins with `start` observes.
@@ -242,19 +260,31 @@ impl<'a> Collector<'a> {
         };
         let observed: Vec<ValueId> = wants.iter().map(|it| it.want.value).collect();
         let wanted = [&observed[..], &live[..]].concat();
-        let segment = segment(&self.model, &self.cut.values, &wanted);
-        let to = Cut::new(live).map_err(super::cut::CutError::Io)?;
-        let sessions = self.sessions(&segment)?;
-        let taps = wants.iter().map(Planned::tap).collect();
-        let wave = Wave { segment: &segment, from: &self.cut, to: &to, taps };
+        let taps = wants.iter().map(|it| it.tap(self.drifts(it))).collect();
+        let cut = |live: &[ValueId]| Cut::new(live.to_vec()).map_err(super::cut::CutError::Io);
+        let own = segment(&self.model, &self.cut.values, &wanted);
+        let (to, float_to) = (cut(&live)?, cut(&live)?);
+        let twin = self.float.as_ref().map(|it| segment(&it.0, &it.1.values, &wanted));
+        let mut sessions = self.sessions(Some(&own))?;
+        let twins = self.sessions(twin.as_ref())?;
+        sessions.iter_mut().zip(twins).for_each(|(own, [twin, _])| own[1] = twin);
+        let part = Part { segment: &own, from: &self.cut, to: &to };
+        let float = self.float.as_ref().zip(twin.as_ref());
+        let float = float.map(|(it, segment)| Part { segment, from: &it.1, to: &float_to });
+        let wave = Wave { part, float, taps };
         wave.run(sessions, &mut self.batches, ctx)?;
         self.files.check_unchanged()?;
         let taps = wave.taps;
         self.cut = to;
+        if let Some(float) = &mut self.float {
+            float.1 = float_to;
+        }
         let mut list = Vec::new();
         for (value, tap) in observed.into_iter().zip(taps) {
             let moments = tap.moments.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let stats = moments.finish();
+            let mut stats = moments.finish();
+            let drift = tap.drift.map(|it| it.into_inner().unwrap_or_else(PoisonError::into_inner));
+            stats.drift = drift.and_then(Drift::finish);
             if let Some(store) = &mut self.store {
                 store.append(&tap.name, &stats)?;
             }
@@ -264,11 +294,12 @@ impl<'a> Collector<'a> {
     }
 
     /// One session per thread, or none where nothing is left to compute.
-    fn sessions(&self, segment: &Segment) -> Result<Vec<Option<Box<dyn Session>>>, CalibrateError> {
+    fn sessions(&self, segment: Option<&Segment>) -> Result<Vec<Sessions>, CalibrateError> {
         let threads = self.threads();
-        if !segment.wanted.iter().any(|it| matches!(it, Origin::Run(_))) {
-            return Ok((0..threads).map(|_| None).collect());
-        }
+        let runs = |it: &&Segment| it.wanted.iter().any(|it| matches!(it, Origin::Run(_)));
+        let Some(segment) = segment.filter(runs) else {
+            return Ok((0..threads).map(|_| [None, None]).collect());
+        };
         let attached = onnx::attach(&segment.model, self.files)?;
         // As it is written: fusions depend on which values are outputs, and so would the numbers.
         let options =
@@ -276,16 +307,17 @@ impl<'a> Collector<'a> {
         let folder = Some(Attached::folder());
         let open = |_| {
             let session = engine::open_bytes(&attached.graph, folder, &options, &self.runtime)?;
-            Ok(Some(session))
+            Ok([Some(session), None])
         };
         (0..threads).map(open).collect()
     }
 }
 
 impl Planned {
-    fn tap(&self) -> Tap {
+    fn tap(&self, drifts: bool) -> Tap {
         let moments = Mutex::new(Moments::new(self.k, self.want.needs));
-        Tap { name: self.name.clone(), k: self.k, moments }
+        let drift = drifts.then(|| Mutex::new(Drift::new(self.k)));
+        Tap { name: self.name.clone(), k: self.k, moments, drift }
     }
 }
 

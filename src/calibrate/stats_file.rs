@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use ndarray::Array2;
 use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -53,6 +54,7 @@ struct Head {
     rows: u64,
     k: usize,
     hessian: bool,
+    drift: bool,
 }
 
 /// The description of a whole file.
@@ -150,13 +152,14 @@ impl StatsFile {
     }
 
     pub fn append(&mut self, name: &str, stats: &InputStats) -> Result<(), StatsError> {
-        let (k, hessian) = (stats.k(), stats.hessian.is_some());
-        let head = Head { name: name.to_owned(), rows: stats.rows, k, hessian };
+        let (k, hessian, drift) = (stats.k(), stats.hessian.is_some(), stats.drift.is_some());
+        let head = Head { name: name.to_owned(), rows: stats.rows, k, hessian, drift };
         let json = serde_json::to_vec(&head).expect("plain data");
         let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
         bytes.extend(json);
         let hessian = stats.hessian.iter().flat_map(|it| &it.lower);
-        let all = stats.mean_square.iter().chain(&stats.max_abs).chain(hessian);
+        let drift = stats.drift.iter().flatten();
+        let all = stats.mean_square.iter().chain(&stats.max_abs).chain(hessian).chain(drift);
         bytes.extend(all.flat_map(|it| it.to_le_bytes()));
         let record = self.log.append(&bytes).map_err(|it| self.io(it))?;
         self.known.insert(name.to_owned(), (head, record));
@@ -194,7 +197,8 @@ fn head(bytes: &[u8], path: &Path) -> Result<(Head, usize), StatsError> {
     // A hostile `k` must not overflow.
     let fits = head.k <= count && {
         let hessian = if head.hessian { Hessian::len_of(head.k) } else { 0 };
-        (2 * head.k + hessian) * size_of::<f32>() == bytes.len() - end
+        let drift = if head.drift { head.k * head.k } else { 0 };
+        (2 * head.k + hessian + drift) * size_of::<f32>() == bytes.len() - end
     };
     fits.then_some((head, end)).ok_or_else(short)
 }
@@ -203,11 +207,18 @@ fn decode(bytes: &[u8], path: &Path) -> Result<(Head, InputStats), StatsError> {
     let (head, start) = head(bytes, path)?;
     let floats = floats(&bytes[start..]);
     let (mean_square, rest) = floats.split_at(head.k);
-    let (max_abs, lower) = rest.split_at(head.k);
+    let (max_abs, rest) = rest.split_at(head.k);
+    let lower = if head.hessian { Hessian::len_of(head.k) } else { 0 };
+    let (lower, drift) = rest.split_at(lower);
     let hessian = head.hessian.then(|| Hessian { k: head.k, lower: lower.to_vec() });
+    let drift = head.drift.then(|| square(head.k, drift.to_vec()));
     let (mean_square, max_abs) = (mean_square.to_vec(), max_abs.to_vec());
-    let stats = InputStats { rows: head.rows, mean_square, max_abs, hessian };
+    let stats = InputStats { rows: head.rows, mean_square, max_abs, hessian, drift };
     Ok((head, stats))
+}
+
+fn square(k: usize, values: Vec<f32>) -> Array2<f32> {
+    Array2::from_shape_vec((k, k), values).expect("the length was checked")
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
@@ -262,12 +273,16 @@ fn views(head: &Head, bytes: Bytes, path: &Path) -> Result<Vec<(String, Floats)>
     if head.hessian {
         push(HESSIAN, Hessian::len_of(head.k));
     }
+    if head.drift {
+        push(DRIFT, head.k * head.k);
+    }
     Ok(list)
 }
 
 const MEAN_SQUARE: &str = "mean_square";
 const MAX_ABS: &str = "max_abs";
 const HESSIAN: &str = "hessian";
+const DRIFT: &str = "drift";
 
 fn write(path: &Path, metadata: &Metadata, list: Vec<(String, Floats)>) -> Result<(), StatsError> {
     // One entry, because the order of several would change from run to run.
@@ -331,10 +346,13 @@ impl Stats {
         let k = mean_square.len();
         let hessian = vector(HESSIAN)?.map(|lower| Hessian { k, lower });
         let sized = hessian.as_ref().is_none_or(|it| it.lower.len() == Hessian::len_of(k));
-        if max_abs.len() != k || !sized {
+        let drift = vector(DRIFT)?;
+        let squared = drift.as_ref().is_none_or(|it| it.len() == k * k);
+        if max_abs.len() != k || !sized || !squared {
             return Err(missing());
         }
-        Ok(Some(InputStats { rows, mean_square, max_abs, hessian }))
+        let drift = drift.map(|it| square(k, it));
+        Ok(Some(InputStats { rows, mean_square, max_abs, hessian, drift }))
     }
 }
 
@@ -367,6 +385,8 @@ pub fn merge(paths: &[PathBuf], output: &Path) -> Result<(), StatsError> {
         push(MEAN_SQUARE, &merged.mean_square);
         push(MAX_ABS, &merged.max_abs);
         merged.hessian.iter().for_each(|it| push(HESSIAN, &it.lower));
+        let drift = merged.drift.as_ref().and_then(|it| it.as_slice());
+        drift.into_iter().for_each(|it| push(DRIFT, it));
     }
     write(output, &Metadata { version: VERSION.to_owned(), identity, rows }, list)
 }
@@ -391,7 +411,11 @@ fn combine(list: &[InputStats]) -> Option<InputStats> {
         k,
         lower: (0..Hessian::len_of(k)).map(|at| mean(&|it| lower(it, at))).collect(),
     });
-    Some(InputStats { rows, mean_square, max_abs, hessian })
+    let moved =
+        |it: &InputStats, at: usize| it.drift.as_ref().map_or(0.0, |it| it[(at / k, at % k)]);
+    let all = list.iter().all(|it| it.drift.is_some());
+    let drift = all.then(|| square(k, (0..k * k).map(|at| mean(&|it| moved(it, at))).collect()));
+    Some(InputStats { rows, mean_square, max_abs, hessian, drift })
 }
 
 /// A line of `onnxq calibrate --show`.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     ctx::Ctx,
     engine::{EngineError, Session},
-    quant::moments::Moments,
+    quant::{drift::Drift, moments::Moments},
     tensor::Tensor,
 };
 
@@ -25,15 +25,27 @@ pub struct Tap {
     pub name: String,
     pub k: usize,
     pub moments: Mutex<Moments>,
+    /// Only if the float model runs alongside.
+    pub drift: Option<Mutex<Drift>>,
 }
 
-/// The segment's wanted values are those of `taps`, then those of `to`.
+/// The wanted values of each part are those of `taps`, then those of its `to`.
 pub struct Wave<'a> {
+    pub part: Part<'a>,
+    /// The same part of the float model, where layers before are quantized.
+    pub float: Option<Part<'a>>,
+    pub taps: Vec<Tap>,
+}
+
+/// A segment, where it begins, and where it ends.
+pub struct Part<'a> {
     pub segment: &'a Segment,
     pub from: &'a Cut,
     pub to: &'a Cut,
-    pub taps: Vec<Tap>,
 }
+
+/// What runs a wave's part and its float twin; `None` where there is nothing to run.
+pub type Sessions = [Option<Box<dyn Session>>; 2];
 
 /// The data, handed out one batch at a time.
 struct Source<'a> {
@@ -48,7 +60,7 @@ impl Wave<'_> {
     /// Runs all batches; each session is a thread of its own.
     pub fn run(
         &self,
-        sessions: Vec<Option<Box<dyn Session>>>,
+        sessions: Vec<Sessions>,
         batches: &mut Batches,
         ctx: &Ctx,
     ) -> Result<(), CalibrateError> {
@@ -73,7 +85,7 @@ impl Wave<'_> {
     /// Samples one after the other, until none is left or one failed.
     fn work(
         &self,
-        mut session: Option<Box<dyn Session>>,
+        mut sessions: Sessions,
         first: usize,
         source: &Mutex<Source>,
         stop: &AtomicBool,
@@ -82,7 +94,7 @@ impl Wave<'_> {
         while !stop.load(Ordering::Relaxed) {
             let Some((sample, samples, batch)) = take(source) else { break };
             let batch = batch.map_err(CalibrateError::Data);
-            let done = batch.and_then(|it| self.sample(sample, &it, session.as_deref_mut(), first));
+            let done = batch.and_then(|it| self.sample(sample, &it, &mut sessions, first));
             done.map_err(|err| {
                 stop.store(true, Ordering::Relaxed);
                 Box::new((sample, err))
@@ -96,9 +108,32 @@ impl Wave<'_> {
         &self,
         sample: usize,
         batch: &Batch,
-        session: Option<&mut (dyn Session + 'static)>,
+        [own, float]: &mut Sessions,
         first: usize,
     ) -> Result<(), CalibrateError> {
+        let count = self.taps.len();
+        let own = self.part.run(sample, batch, own.as_deref_mut(), count)?;
+        let float = match &self.float {
+            Some(part) => Some(part.run(sample, batch, float.as_deref_mut(), count)?),
+            None => None,
+        };
+        for at in (first..count).chain(0..first) {
+            let float = float.as_ref().map(|it| &it[at]);
+            self.taps[at].add(&own[at], float, mask(batch))?;
+        }
+        Ok(())
+    }
+}
+
+impl Part<'_> {
+    /// Runs a sample, keeps what later waves need, and returns the first `count` wanted values.
+    fn run(
+        &self,
+        sample: usize,
+        batch: &Batch,
+        session: Option<&mut (dyn Session + 'static)>,
+        count: usize,
+    ) -> Result<Vec<Tensor>, CalibrateError> {
         if let Some(name) = self.segment.data.iter().find(|it| !batch.contains_key(*it)) {
             let (name, given) = (name.clone(), batch.keys().cloned().collect());
             return Err(EngineError::MissingInput { name, given }.into());
@@ -125,12 +160,9 @@ impl Wave<'_> {
             Origin::Cut(at) => &cut[at],
             Origin::Run(at) => &outputs[at].1,
         };
-        let count = self.taps.len();
-        for at in (first..count).chain(0..first) {
-            self.taps[at].add(wanted(at), mask(batch))?;
-        }
         let live: Vec<&Tensor> = (count..self.segment.wanted.len()).map(wanted).collect();
-        Ok(self.to.store(sample, &live)?)
+        self.to.store(sample, &live)?;
+        Ok((0..count).map(|at| wanted(at).clone()).collect())
     }
 }
 
@@ -148,26 +180,43 @@ fn mask(batch: &Batch) -> Option<&Tensor> {
 }
 
 impl Tap {
-    fn add(&self, tensor: &Tensor, mask: Option<&Tensor>) -> Result<(), CalibrateError> {
+    fn add(
+        &self,
+        own: &Tensor,
+        float: Option<&Tensor>,
+        mask: Option<&Tensor>,
+    ) -> Result<(), CalibrateError> {
+        let k = self.k;
+        let bad = |source| CalibrateError::NonFinite { value: self.name.clone(), source };
+        let own = self.rows(own, mask)?;
+        if let (Some(drift), Some(float)) = (&self.drift, float) {
+            let float = self.rows(float, mask)?;
+            let mut drift = drift.lock().unwrap_or_else(PoisonError::into_inner);
+            drift.add(view(&float, k), view(&own, k)).map_err(bad)?;
+        }
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        moments.add(view(&own, k)).map_err(bad)
+    }
+
+    /// The values of all tokens that are none of padding.
+    fn rows(&self, tensor: &Tensor, mask: Option<&Tensor>) -> Result<Vec<f32>, CalibrateError> {
         let unreadable = |source| CalibrateError::Tensor { value: self.name.clone(), source };
         let (k, shape) = (self.k, &tensor.shape);
         if shape.len() < 2 || shape.last() != Some(&k) {
             let (value, actual) = (self.name.clone(), shape.clone());
             return Err(CalibrateError::Width { value, actual, expected: k });
         }
-        let mut values = tensor.to_f32().map_err(unreadable)?;
+        let values = tensor.to_f32().map_err(unreadable)?;
         // Padding is no data: what the model computes there reaches no output.
         let mask = mask.filter(|it| it.shape.len() == 2 && shape.len() > 2);
-        if let Some(mask) = mask.filter(|it| it.shape == shape[..2]) {
-            let mask = mask.to_i64().or_else(|_| as_flags(mask)).map_err(unreadable)?;
-            values = unmasked(values, &mask);
-        }
-        let rows = values.len() / k.max(1);
-        let view = ArrayView2::from_shape((rows, k), &values).expect("whole rows");
-        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
-        let bad = |source| CalibrateError::NonFinite { value: self.name.clone(), source };
-        moments.add(view).map_err(bad)
+        let Some(mask) = mask.filter(|it| it.shape == shape[..2]) else { return Ok(values) };
+        let mask = mask.to_i64().or_else(|_| as_flags(mask)).map_err(unreadable)?;
+        Ok(unmasked(values, &mask))
     }
+}
+
+fn view(values: &[f32], k: usize) -> ArrayView2<'_, f32> {
+    ArrayView2::from_shape((values.len() / k.max(1), k), values).expect("whole rows")
 }
 
 /// A mask of floats, as some exporters make it.

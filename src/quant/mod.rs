@@ -5,6 +5,7 @@
 //! ([`format`]). Before, [`transform`] may move difficulty between activations and weights.
 
 pub mod budget;
+pub mod drift;
 pub mod error;
 pub mod format;
 pub mod half_scales;

@@ -108,7 +108,7 @@ impl Moments {
         let hessian =
             (self.needs == Needs::Hessian).then(|| Hessian { k: self.k, lower: mean(sums.lower) });
         let mean_square = mean(sums.squares);
-        InputStats { rows: self.rows, mean_square, max_abs: self.max_abs, hessian }
+        InputStats { rows: self.rows, mean_square, max_abs: self.max_abs, hessian, drift: None }
     }
 }
 
@@ -175,17 +175,17 @@ fn columns(x: ArrayView2<f32>) -> (Vec<f64>, Vec<f32>) {
 }
 
 /// `floor(log2(value))` of a positive normal number.
-fn exponent(value: f64) -> i32 {
+pub(super) fn exponent(value: f64) -> i32 {
     ((value.to_bits() >> 52) & 0x7ff) as i32 - 1023
 }
 
 /// What the entries of samples in `bin`, which are below `2^(BIN (bin + 1))`, are multiples of.
-fn quantum(bin: i32) -> f64 {
+pub(super) fn quantum(bin: i32) -> f64 {
     2f64.powi(BIN * (bin + 1) - DIGITS)
 }
 
 /// Adding and subtracting this rounds to a multiple of `quantum`, ties to even.
-fn rounder(quantum: f64) -> f64 {
+pub(super) fn rounder(quantum: f64) -> f64 {
     1.5 * 2f64.powi(52) * quantum
 }
 

@@ -1,5 +1,7 @@
 //! What calibration knows of the values that a weight is multiplied with: `x` of `y = x · w`.
 
+use ndarray::Array2;
+
 /// Moments of one input over all observed rows (tokens). `k` is the length of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InputStats {
@@ -11,6 +13,9 @@ pub struct InputStats {
     pub max_abs: Vec<f32>,
     /// `E[x xᵀ]`, if a solver needs it.
     pub hessian: Option<Hessian>,
+    /// `E[(x − x̃) x̃ᵀ]`, `[k, k]`, if layers before are quantized: `x` is what the float model has
+    /// here, all else is of `x̃`, what is left of it.
+    pub drift: Option<Array2<f32>>,
 }
 
 /// A symmetric `[k, k]` matrix: its lower triangle, row by row.

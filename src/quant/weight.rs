@@ -66,21 +66,23 @@ impl QSource for FloatWeight {
         }
         let view = ArrayView2::from_shape((rows.len(), k), &values).expect("rows of k values");
         let prepared = self.input.as_ref().map(|it| &it.prepared);
-        let q = self.solver.solver().solve(view, &self.scheme, self.shape(), prepared);
+        let target = prepared.and_then(|it| it.target.as_ref()).map(|it| it.of(view));
+        let aim = target.as_ref().map_or(view, |it| it.view());
+        let q = self.solver.solver().solve(aim, &self.scheme, self.shape(), prepared);
         // Two bits lose so much that the user must see it.
         if self.solver != SolverSpec::Rtn || self.scheme.bits < 4 {
-            self.measure(rows.start, view, &q);
+            let rtn = Rtn.solve(view, &self.scheme, self.shape(), None);
+            self.measure(rows.start, aim, [&rtn, &q]);
         }
         Ok(q)
     }
 }
 
 impl FloatWeight {
-    fn measure(&self, start: usize, rows: ArrayView2<f32>, q: &QMatrix) {
-        let rtn = Rtn.solve(rows, &self.scheme, self.shape(), None);
+    /// The errors of round-to-nearest and of the solver, to what was aimed for.
+    fn measure(&self, start: usize, aim: ArrayView2<f32>, solved: [&QMatrix; 2]) {
         let stats = self.input.as_ref().map(|it| &it.stats);
-        let errors = [output_error(rows, &rtn, stats), output_error(rows, q, stats)];
-        self.errors.record(start, errors);
+        self.errors.record(start, solved.map(|it| output_error(aim, it, stats)));
     }
 }
 

@@ -6,9 +6,10 @@
 //! the columns up to `j`, so column `j` is rounded at the place where that term would vanish.
 //! That is the same as the row-wise feedback through the Cholesky factor of the inverse, without
 //! an inverse, and the sum of the terms is the output error, which pays for the guard: no row is
-//! worse on the calibration data than plain rounding.
+//! worse on the calibration data than plain rounding. What GPTQ finds is then polished.
 
 mod feedback;
+mod polish;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -20,7 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error};
 pub use self::feedback::Feedback;
 use self::tile::Tile;
 use super::{
-    BadStats, Prepared, Solver,
+    BadStats, Prepared, Solver, Target,
     grid::{Grid, grid},
     search,
 };
@@ -40,13 +41,16 @@ pub struct Gptq {
     pub grid: GridChoice,
     /// Round the columns with the largest inputs first.
     pub act_order: bool,
+    /// Afterwards find better scales and codes, given all others.
+    pub polish: bool,
     /// What is added to the Hessian's diagonal, as a part of its mean: 0 to 1.
     #[serde(deserialize_with = "fraction")]
     #[schemars(range(min = 0, max = 1))]
     pub damping: f32,
 }
 
-/// Where the grid of a block comes from; it is fixed before any feedback.
+/// Where the grid of a block comes from; it is fixed before any feedback. Only polishing changes
+/// its scale.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GridChoice {
@@ -61,7 +65,7 @@ pub enum GridChoice {
 
 impl Default for Gptq {
     fn default() -> Gptq {
-        Gptq { grid: GridChoice::Imatrix, act_order: true, damping: 0.01 }
+        Gptq { grid: GridChoice::Imatrix, act_order: true, polish: true, damping: 0.01 }
     }
 }
 
@@ -80,7 +84,8 @@ impl Solver for Gptq {
 
     fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {
         let feedback = Feedback::new(stats, self.act_order, self.damping)?;
-        Ok(Prepared { importance: stats.mean_square.clone(), feedback: Some(feedback) })
+        let (importance, target) = (stats.mean_square.clone(), Target::new(stats));
+        Ok(Prepared { importance, feedback: Some(feedback), target })
     }
 
     fn solve(
@@ -104,7 +109,7 @@ impl Solver for Gptq {
                     GridChoice::Rtn => None,
                     _ => Some(blocks(rows, extent, |_, it| grid(it, scheme, extent.scale))),
                 };
-                let mut tile = Tile::new(feedback, extent);
+                let mut tile = Tile::new(feedback, extent, self.polish);
                 for first in (0..n).step_by(tile::LANES) {
                     tile.solve(first, rows, &grids, plain.as_ref(), &mut q);
                 }

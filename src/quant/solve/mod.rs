@@ -10,6 +10,7 @@ mod rtn;
 mod search;
 mod spec;
 mod sums;
+mod target;
 
 use ndarray::ArrayView2;
 
@@ -21,6 +22,7 @@ pub use self::{
     mse::Mse,
     rtn::Rtn,
     spec::SolverSpec,
+    target::Target,
 };
 use super::{
     scheme::Scheme,
@@ -39,7 +41,7 @@ pub trait Solver: Send + Sync {
 
     /// The statistics in the form it works with; once for all weights that read the same input.
     fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {
-        Ok(Prepared { importance: stats.mean_square.clone(), feedback: None })
+        Ok(Prepared { importance: stats.mean_square.clone(), feedback: None, target: None })
     }
 
     /// `rows` are some rows of a weight, `[n, k]`; `extent` describes the whole weight. `input` is
@@ -63,6 +65,8 @@ pub struct Prepared {
     pub importance: Vec<f32>,
     /// What GPTQ needs of the Hessian.
     pub feedback: Option<Feedback>,
+    /// What the weights are to be replaced by before they are solved.
+    pub target: Option<Target>,
 }
 
 /// Why statistics are of no use.

@@ -150,6 +150,7 @@ mod tests {
             mean_square: magnitudes.iter().map(|it| it * it).collect(),
             max_abs: magnitudes.iter().map(|it| it * 3.0).collect(),
             hessian: None,
+            drift: None,
         }
     }
 

@@ -86,6 +86,7 @@ pub fn rescale(stats: &InputStats, scales: &[f32]) -> InputStats {
         mean_square: by(&stats.mean_square, 2),
         max_abs: by(&stats.max_abs, 1),
         hessian,
+        drift: None,
     }
 }
 
@@ -116,6 +117,7 @@ mod tests {
                 mean_square: (0..3).map(|j| mean(j, j)).collect(),
                 max_abs: (0..3).map(|j| x[0][j].abs().max(x[1][j].abs())).collect(),
                 hessian: Some(Hessian { k: 3, lower: pairs.map(|(i, j)| mean(i, j)).collect() }),
+                drift: None,
             }
         };
         let scaled = x.map(|row| [0, 1, 2].map(|j| row[j] / scales[j]));

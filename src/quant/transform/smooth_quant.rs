@@ -83,7 +83,7 @@ mod tests {
 
     fn stats(max_abs: &[f32]) -> InputStats {
         let mean_square = max_abs.iter().map(|it| it * it / 3.0).collect();
-        InputStats { rows: 1, mean_square, max_abs: max_abs.to_vec(), hessian: None }
+        InputStats { rows: 1, mean_square, max_abs: max_abs.to_vec(), hessian: None, drift: None }
     }
 
     #[test]

@@ -33,6 +33,7 @@ fn stats(seed: u64, k: usize) -> InputStats {
         mean_square: h.diag().to_vec(),
         max_abs: vec![1.0; k],
         hessian: Some(Hessian { k, lower }),
+        drift: None,
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Feedback {
     pub(super) weight: Vec<f32>,
     /// What the damping added to the diagonal, `[k]`.
     pub(super) damping: Vec<f32>,
+    /// `H + λ I`, columns in the order of the model: `[k, k]`.
+    pub(super) hessian: Array2<f32>,
 }
 
 impl Feedback {
@@ -49,8 +51,9 @@ impl Feedback {
             let damping: Vec<f64> = order.iter().map(|it| added(diagonal[*it])).collect();
             if let Some(factor) = factor(hessian, &diagonal, &order, &damping) {
                 let (panels, weight) = panels(&factor);
-                let damping = damping.iter().map(|it| *it as f32).collect();
-                return Ok(Feedback { order, panels, weight, damping });
+                let damping: Vec<f32> = damping.iter().map(|it| *it as f32).collect();
+                let hessian = full(hessian, &order, &damping);
+                return Ok(Feedback { order, panels, weight, damping, hessian });
             }
             part = part.max(1e-6) * 10.0;
         }
@@ -78,6 +81,23 @@ fn order(diagonal: &[f64], act_order: bool) -> Vec<usize> {
         order.sort_by(|a, b| diagonal[*b].total_cmp(&diagonal[*a]).then(a.cmp(b)));
     }
     order
+}
+
+/// All of the damped Hessian.
+fn full(hessian: &Hessian, order: &[usize], damping: &[f32]) -> Array2<f32> {
+    let k = order.len();
+    let mut full = Array2::zeros((k, k));
+    let mut rest = &hessian.lower[..];
+    for row in 0..k {
+        let (own, later) = rest.split_at(row + 1);
+        rest = later;
+        for (column, value) in own.iter().enumerate() {
+            full[(row, column)] = *value;
+            full[(column, row)] = *value;
+        }
+    }
+    order.iter().zip(damping).for_each(|(at, damping)| full[(*at, *at)] += damping);
+    full
 }
 
 /// The Cholesky factor of the damped Hessian with its columns in reverse order, if it has one.

@@ -61,6 +61,7 @@ fn stats(x: &Array2<f32>) -> InputStats {
         mean_square: h.diag().to_vec(),
         max_abs: (0..k).map(|j| x.column(j).iter().fold(0f32, |a, b| a.max(b.abs()))).collect(),
         hessian: Some(Hessian { k, lower }),
+        drift: None,
     }
 }
 
@@ -68,6 +69,11 @@ fn stats(x: &Array2<f32>) -> InputStats {
 fn losses(w: &Array2<f32>, q: &QMatrix, x: &Array2<f32>) -> Vec<f64> {
     let error = (w - &q.dequantize()).mapv(f64::from).dot(&x.t().mapv(f64::from));
     error.outer_iter().map(|it| it.iter().map(|it| it * it).sum()).collect()
+}
+
+/// GPTQ as published.
+fn textbook() -> Gptq {
+    Gptq { grid: GridChoice::Rtn, polish: false, ..Gptq::default() }
 }
 
 fn scheme(bits: u32, zeros: Zeros, granularity: Granularity, range: Range) -> Scheme {
@@ -110,13 +116,14 @@ proptest! {
     #[test]
     fn no_row_is_worse_than_rounding(
         seed in any::<u64>(), n in 1usize..5, k in 1usize..100, rows in 1usize..80,
-        scheme in schemes(), act_order in any::<bool>(), f16 in any::<bool>(),
+        scheme in schemes(), settings in any::<[bool; 3]>(),
     ) {
+        let [act_order, polish, f16] = settings;
         let mut noise = Noise(seed);
         let (x, _) = inputs(k, rows, &mut noise);
         let mut w = noise.array(n, k);
         w.iter_mut().step_by(7).for_each(|it| *it *= 20.0);
-        let gptq = Gptq { act_order, ..Gptq::default() };
+        let gptq = Gptq { act_order, polish, ..Gptq::default() };
         let prepared = gptq.prepare(&stats(&x)).unwrap();
         let extent = scheme.extent(n, k, if f16 { DType::F16 } else { DType::F32 });
         let q = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
@@ -130,6 +137,29 @@ proptest! {
         if scheme.zeros == Zeros::Symmetric && scheme.range == Range::Narrow {
             prop_assert!(q.codes.iter().all(|it| *it > 0));
         }
+    }
+
+    #[test]
+    fn polish_does_no_harm_and_helps(seed in any::<u64>(), k in 33usize..100, f16 in any::<bool>()) {
+        let mut noise = Noise(seed);
+        let (x, _) = inputs(k, 2 * k, &mut noise);
+        let w = noise.array(8, k);
+        let scheme = scheme(4, Zeros::Asymmetric, Granularity::Block(32), Range::Full);
+        let extent = scheme.extent(8, k, if f16 { DType::F16 } else { DType::F32 });
+        let [with, without] = [true, false].map(|polish| {
+            let gptq = Gptq { polish, ..Gptq::default() };
+            let prepared = gptq.prepare(&stats(&x)).unwrap();
+            let q = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
+            let damping = prepared.feedback.as_ref().unwrap().damping[0] * x.nrows() as f32;
+            let delta = &w - &q.dequantize();
+            let own = losses(&w, &q, &x).into_iter().zip(delta.outer_iter());
+            own.map(|(loss, row)| loss + f64::from(damping * row.dot(&row))).collect::<Vec<_>>()
+        });
+        for (with, without) in with.iter().zip(&without) {
+            prop_assert!(*with <= without * 1.001, "{with} {without}");
+        }
+        let [with, without] = [with, without].map(|it| it.iter().sum::<f64>());
+        prop_assert!(with < 0.99 * without, "{with} {without}");
     }
 
     #[test]
@@ -160,7 +190,7 @@ proptest! {
         let mut stats = stats(&Array2::ones((1, k)));
         let h = stats.hessian.as_mut().unwrap();
         (0..k).for_each(|i| (0..i).for_each(|j| h.lower[i * (i + 1) / 2 + j] = 0.0));
-        let gptq = Gptq { grid: GridChoice::Rtn, ..Gptq::default() };
+        let gptq = textbook();
         let prepared = gptq.prepare(&stats).unwrap();
         let extent = scheme.extent(3, k, DType::F32);
         let q = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
@@ -174,9 +204,9 @@ fn correlated_inputs_change_codes_but_not_the_grid() {
     let mut noise = Noise(3);
     let (x, _) = inputs(64, 256, &mut noise);
     let w = noise.array(8, 64);
-    let gptq = Gptq::default();
+    let gptq = Gptq { polish: false, ..Gptq::default() };
     let prepared = gptq.prepare(&stats(&x)).unwrap();
-    let alone = Prepared { importance: prepared.importance.clone(), feedback: None };
+    let alone = Prepared { importance: prepared.importance.clone(), feedback: None, target: None };
     let scheme = scheme(4, Zeros::Symmetric, Granularity::Block(32), Range::Full);
     let extent = scheme.extent(8, 64, DType::F32);
     let with = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
@@ -195,7 +225,7 @@ fn codes_are_those_of_the_textbook() {
     let mut noise = Noise(4);
     let (x, _) = inputs(k, 256, &mut noise);
     let w = noise.array(n, k);
-    let gptq = Gptq { grid: GridChoice::Rtn, ..Gptq::default() };
+    let gptq = textbook();
     let stats = stats(&x);
     let prepared = gptq.prepare(&stats).unwrap();
     let scheme = scheme(4, Zeros::Asymmetric, Granularity::Block(16), Range::Full);
@@ -236,7 +266,7 @@ fn dead_columns_get_the_rounding_of_the_grid() {
     let w = noise.array(4, 32);
     let scheme = scheme(4, Zeros::Symmetric, Granularity::Block(16), Range::Full);
     let extent = scheme.extent(4, 32, DType::F32);
-    let gptq = Gptq { grid: GridChoice::Rtn, ..Gptq::default() };
+    let gptq = textbook();
     let prepared = gptq.prepare(&stats(&x)).unwrap();
     let q = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
     let rtn = Rtn.solve(w.view(), &scheme, extent, None);

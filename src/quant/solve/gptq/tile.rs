@@ -2,7 +2,10 @@
 
 use ndarray::{Array2, ArrayView2, linalg::general_mat_mul, s};
 
-use super::feedback::{Feedback, PANEL};
+use super::{
+    feedback::{Feedback, PANEL},
+    polish::Polish,
+};
 use crate::{
     quant::solve::grid::{Grid, Ties},
     tensor::{QMatrix, QShape},
@@ -13,7 +16,7 @@ use crate::{
 pub(super) const LANES: usize = 64;
 
 /// One number per row.
-type Lanes<T = f32> = [T; LANES];
+pub(super) type Lanes<T = f32> = [T; LANES];
 
 /// What one way of choosing codes yields for the rows of a tile.
 struct Choice {
@@ -27,10 +30,10 @@ struct Choice {
 
 /// The grids of the rows of a tile for one block.
 #[derive(Clone)]
-struct LaneGrid {
-    scale: Lanes,
-    inverse: Lanes,
-    zero: Lanes,
+pub(super) struct LaneGrid {
+    pub scale: Lanes,
+    pub inverse: Lanes,
+    pub zero: Lanes,
     low: Lanes,
     high: Lanes,
     ties: Ties,
@@ -46,10 +49,11 @@ pub(super) struct Tile<'a> {
     terms: Array2<f32>,
     best: Choice,
     other: Choice,
+    polish: Option<Polish<'a>>,
 }
 
 impl<'a> Tile<'a> {
-    pub fn new(feedback: &'a Feedback, extent: QShape) -> Tile<'a> {
+    pub fn new(feedback: &'a Feedback, extent: QShape, polish: bool) -> Tile<'a> {
         let k = extent.k;
         debug_assert_eq!(feedback.order.len(), k, "the statistics of another input");
         Tile {
@@ -59,6 +63,7 @@ impl<'a> Tile<'a> {
             terms: Array2::zeros((PANEL, LANES)),
             best: Choice::new(k),
             other: Choice::new(k),
+            polish: polish.then(|| Polish::new(feedback, extent)),
         }
     }
 
@@ -79,12 +84,15 @@ impl<'a> Tile<'a> {
                 false => 0.0,
             });
         }
-        self.descend(&lane_grids(grids, first, count));
+        let mut own = lane_grids(grids, first, count);
+        self.descend(&own);
+        self.polish(&mut own);
         let all: Vec<usize> = (0..count).collect();
-        self.best.write(&all, first, grids, q);
+        self.best.write(&all, first, &own, q);
         for grids in [Some(grids), rtn].into_iter().flatten() {
-            let better = self.better(&lane_grids(grids, first, count), count);
-            self.other.write(&better, first, grids, q);
+            let grids = lane_grids(grids, first, count);
+            let better = self.better(&grids, count);
+            self.other.write(&better, first, &grids, q);
             better.iter().for_each(|it| self.best.loss[*it] = self.other.loss[*it]);
         }
     }
@@ -123,12 +131,35 @@ impl<'a> Tile<'a> {
         }
     }
 
+    /// Improves on what GPTQ found; grids get other scales.
+    fn polish(&mut self, grids: &mut [LaneGrid]) {
+        let Tile { feedback, weights, best, polish, .. } = self;
+        let Some(polish) = polish else { return };
+        let delta = lanes_mut(best.delta.as_slice_mut().expect("whole rows"));
+        let own = lanes_mut(polish.delta.as_slice_mut().expect("whole rows"));
+        for (at, column) in feedback.order.iter().enumerate() {
+            (polish.weights[*column], own[*column]) = (weights[at], delta[at]);
+        }
+        polish.descend(&mut best.codes, grids);
+        let own = lanes(polish.delta.as_slice().expect("whole rows"));
+        best.loss = [0.0; LANES];
+        for (at, column) in feedback.order.iter().enumerate() {
+            delta[at] = own[*column];
+            for it in 0..LANES {
+                best.loss[it] -= f64::from(feedback.damping[at] * delta[at][it] * delta[at][it]);
+            }
+        }
+        for at in 0..feedback.panels.len() {
+            best.add_terms(feedback, at, &mut self.terms);
+        }
+    }
+
     /// The rows that plain rounding to `grids` serves better; `other` holds their codes.
     ///
     /// The terms of `‖L Δ‖²` are squares, so a part of them is a bound, and mostly a small part
     /// of them exceeds all of GPTQ's loss.
     fn better(&mut self, grids: &[LaneGrid], count: usize) -> Vec<usize> {
-        let Tile { feedback, extent, weights, terms, best, other } = self;
+        let Tile { feedback, extent, weights, terms, best, other, .. } = self;
         other.loss = [0.0; LANES];
         let delta = lanes_mut(other.delta.as_slice_mut().expect("whole rows"));
         for (at, column) in feedback.order.iter().enumerate() {
@@ -144,19 +175,11 @@ impl<'a> Tile<'a> {
         let open = |other: &Lanes<f64>| -> Vec<usize> {
             (0..count).filter(|it| best.loss[*it].is_nan() || other[*it] < best.loss[*it]).collect()
         };
-        let mut start = 0;
-        for panel in &feedback.panels {
-            let end = start + panel.nrows();
-            let mut terms = terms.slice_mut(s![..panel.nrows(), ..]);
-            general_mat_mul(1.0, panel, &other.delta.slice(s![..end, ..]), 0.0, &mut terms);
-            for (term, weight) in terms.outer_iter().zip(&feedback.weight[start..end]) {
-                let sums = other.loss.iter_mut().zip(term);
-                sums.for_each(|(sum, term)| *sum += f64::from(weight * term * term));
-            }
+        for at in 0..feedback.panels.len() {
+            other.add_terms(feedback, at, terms);
             if open(&other.loss).is_empty() {
                 return Vec::new();
             }
-            start = end;
         }
         open(&other.loss)
     }
@@ -167,16 +190,28 @@ impl Choice {
         Choice { codes: vec![[0; LANES]; k], delta: Array2::zeros((k, LANES)), loss: [0.0; LANES] }
     }
 
+    /// Adds the squares of a panel of `L Δ` to the loss.
+    fn add_terms(&mut self, feedback: &Feedback, at: usize, terms: &mut Array2<f32>) {
+        let panel = &feedback.panels[at];
+        let (start, end) = (at * PANEL, at * PANEL + panel.nrows());
+        let mut terms = terms.slice_mut(s![..panel.nrows(), ..]);
+        general_mat_mul(1.0, panel, &self.delta.slice(s![..end, ..]), 0.0, &mut terms);
+        for (term, weight) in terms.outer_iter().zip(&feedback.weight[start..end]) {
+            let sums = self.loss.iter_mut().zip(term);
+            sums.for_each(|(sum, term)| *sum += f64::from(weight * term * term));
+        }
+    }
+
     /// Writes some lanes to their rows; `first` is the row of lane 0.
-    fn write(&self, lanes: &[usize], first: usize, grids: &Array2<Grid>, q: &mut QMatrix) {
+    fn write(&self, lanes: &[usize], first: usize, grids: &[LaneGrid], q: &mut QMatrix) {
         for lane in lanes {
             let row = first + lane;
             for (code, codes) in q.codes.row_mut(row).iter_mut().zip(&self.codes) {
                 *code = codes[*lane];
             }
-            for (group, grid) in grids.row(row).iter().enumerate() {
-                q.scales[(row, group)] = grid.scale;
-                q.zeros[(row, group)] = grid.zero as u8;
+            for (group, grid) in grids.iter().enumerate() {
+                q.scales[(row, group)] = grid.scale[*lane];
+                q.zeros[(row, group)] = grid.zero[*lane] as u8;
             }
         }
     }
@@ -205,7 +240,8 @@ fn lane_grids(grids: &Array2<Grid>, first: usize, count: usize) -> Vec<LaneGrid>
 
 impl LaneGrid {
     /// As [`Grid::round`], and what the codes stand for.
-    fn round(&self, values: &Lanes, codes: &mut Lanes<u8>) -> Lanes {
+    #[inline(always)]
+    pub fn round(&self, values: &Lanes, codes: &mut Lanes<u8>) -> Lanes {
         // See `Grid::round`.
         const ROUND: f32 = 12_582_912.0;
         let mut back = [0.0; LANES];
@@ -224,6 +260,10 @@ impl LaneGrid {
     }
 }
 
-fn lanes_mut(values: &mut [f32]) -> &mut [Lanes] {
+pub(super) fn lanes(values: &[f32]) -> &[Lanes] {
+    values.as_chunks().0
+}
+
+pub(super) fn lanes_mut(values: &mut [f32]) -> &mut [Lanes] {
     values.as_chunks_mut().0
 }
