@@ -83,7 +83,7 @@ fn largest(x: ArrayView2<f32>) -> f64 {
     for row in x.outer_iter() {
         row.iter().zip(&mut squares).for_each(|(x, sum)| *sum += f64::from(*x) * f64::from(*x));
     }
-    squares.into_iter().fold(0.0, |a, b| if b <= a { a } else { b })
+    squares.into_iter().fold(0.0, |a, b| if b <= a || a.is_nan() { a } else { b })
 }
 
 #[cfg(test)]

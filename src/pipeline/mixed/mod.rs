@@ -334,7 +334,7 @@ impl<'a> Mixer<'a> {
         let others = (0..rows).map(|row| &self.mixes[at(row)]).filter(|it| it.bytes != mix.bytes);
         let mut list: Vec<Point> = others.map(|it| self.point(it)).collect();
         list.push(chosen);
-        list.sort_by(|a, b| a.bytes.cmp(&b.bytes));
+        list.sort_by_key(|it| it.bytes);
         list
     }
 }
