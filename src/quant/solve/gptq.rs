@@ -22,7 +22,7 @@ pub use self::feedback::Feedback;
 use self::tile::Tile;
 use super::{
     BadStats, Prepared, Solver, Target,
-    grid::{Grid, Ties, grid},
+    grid::{Grid, grid},
     search,
 };
 use crate::{
@@ -138,10 +138,7 @@ impl Gptq {
             let weights = importance.map(|it| &it[start..start + values.len()]);
             match self.grid {
                 GridChoice::Rtn => grid(values, scheme, extent.scale),
-                // Some of these are plain grids; rows of one tile must round alike.
-                _ => {
-                    Grid { ties: Ties::Even, ..search::fit(values, weights, scheme, extent.scale) }
-                }
+                _ => search::fit(values, weights, scheme, extent.scale),
             }
         })
     }
