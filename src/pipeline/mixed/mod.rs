@@ -90,7 +90,11 @@ pub enum Unmet {
     NoChoice,
     #[error("no output of the model is logits, so there is no KL divergence to limit")]
     NoLogits,
-    #[error("no mix is as small as {}: the smallest is {} ({smallest} bytes)", bytes(*asked), bytes(*smallest))]
+    #[error(
+        "no mix is as small as {}: the smallest is {} ({smallest} bytes)",
+        bytes(*asked),
+        bytes(*smallest)
+    )]
     Size { asked: u64, smallest: u64 },
     #[error("no mix has {asked} bits per weight: the smallest has {smallest:.3}")]
     Bpw { asked: f64, smallest: f64 },
