@@ -303,7 +303,7 @@ fn a_complete_log_needs_no_run() {
     for want in &list {
         let k = calibrate::width(&it.model, want.value).unwrap();
         let (mean_square, max_abs) = (vec![0.5; k], vec![2.0; k]);
-        let stats = InputStats { rows: 7, mean_square, max_abs, hessian: None };
+        let stats = InputStats { rows: 7, mean_square, max_abs, hessian: None, drift: None };
         store.append(&it.model.value(want.value).name, &stats).unwrap();
     }
     let (data, runtime) = (batches(&it.model, 5), RuntimeOptions::default());
@@ -365,6 +365,7 @@ fn merged_statistics_are_weighted_by_rows() {
         mean_square: square.to_vec(),
         max_abs: max.to_vec(),
         hessian: Some(Hessian { k: 2, lower: lower.to_vec() }),
+        drift: None,
     };
     let a = file("a", "d2", "m", stats(1, [4.0, 0.0], [2.0, 0.0], [4.0, 0.0, 0.0]));
     let b = file("b", "d1", "m", stats(3, [8.0, 0.0], [3.0, 0.0], [8.0, 4.0, 0.0]));
