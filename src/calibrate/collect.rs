@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     ctx::{Ctx, grouped},
-    engine::{self, IoInfo, RuntimeOptions, Session, SessionOptions},
+    engine::{self, IoInfo, RuntimeOptions, SessionOptions},
     ir::{Def, Model, NodeId, ValueId},
     onnx::{self, Attached, Files},
     quant::{
