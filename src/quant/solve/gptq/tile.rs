@@ -145,9 +145,8 @@ impl<'a> Tile<'a> {
         best.loss = [0.0; LANES];
         for (at, column) in feedback.order.iter().enumerate() {
             delta[at] = own[*column];
-            for it in 0..LANES {
-                best.loss[it] -= f64::from(feedback.damping[at] * delta[at][it] * delta[at][it]);
-            }
+            let sums = best.loss.iter_mut().zip(&delta[at]);
+            sums.for_each(|(sum, it)| *sum -= f64::from(feedback.damping[at] * it * it));
         }
         for at in 0..feedback.panels.len() {
             best.add_terms(feedback, at, &mut self.terms);
