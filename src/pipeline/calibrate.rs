@@ -129,8 +129,8 @@ pub(super) fn solve(
         ..Identity::default()
     };
     match calibration.stats.as_deref().filter(|it| it.exists()) {
-        Some(file) => solving.from_file(file, identity, wants, calibration, ctx)?,
-        None => solving.from_data(planned, identity, wants, calibration, output, ctx)?,
+        Some(file) => solving.take_file(file, identity, wants, calibration, ctx)?,
+        None => solving.take_data(planned, identity, wants, calibration, output, ctx)?,
     }
     Ok(solving.sources)
 }
@@ -195,7 +195,7 @@ struct Solving<'a> {
 
 impl Solving<'_> {
     /// Statistics that were collected before.
-    fn from_file(
+    fn take_file(
         &mut self,
         path: &Path,
         mut identity: Identity,
@@ -231,7 +231,7 @@ impl Solving<'_> {
 
     /// Statistics of samples, kept in a file if asked for. A run that is killed leaves a log, with
     /// which the next one goes on.
-    fn from_data(
+    fn take_data(
         &mut self,
         planned: &Planned,
         mut identity: Identity,

@@ -70,7 +70,7 @@ mod tests {
 
     /// `None`: float16 does. The weight is `[16, 2]`; each column is a block.
     fn misfit(first: f32, second: f32) -> Option<String> {
-        let column = |it: usize| if it % 2 == 0 { first } else { second };
+        let column = |it: usize| if it.is_multiple_of(2) { first } else { second };
         let values: Vec<String> = (0..32).map(|it| format!("{:e}", column(it))).collect();
         let text = format!(
             "<opset_import: [\"\" : 17]> main (float[1,16] x) => (float[1,2] y)
