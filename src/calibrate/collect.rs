@@ -136,6 +136,7 @@ impl<'a> Collector<'a> {
         }
         if self.done == 0 {
             let waves = self.waves()?;
+            self.warn_of_memory(ctx);
             ctx.progress.start("calibrate", waves * self.batches.samples() as u64);
         }
         // What an earlier run collected; the cut stays where it is, so the first wave that is
@@ -211,10 +212,25 @@ impl<'a> Collector<'a> {
     }
 
     /// Whether it is observed how far an input has moved, which memory may not allow.
+    ///
+    /// It changes results, so it depends on nothing but the input and the budget.
     fn drifts(&self, it: &Planned) -> bool {
-        let observed = self.tokens * self.threads() as u64 * it.k as u64;
-        let needed = self.cost(it) + Drift::bytes(it.k) as u64 + observed;
-        self.float.is_some() && it.want.needs == Needs::Hessian && needed <= self.options.memory
+        let needed = Moments::bytes(it.k, it.want.needs) + Drift::bytes(it.k);
+        let fits = needed as u64 <= self.options.memory;
+        self.float.is_some() && it.want.needs == Needs::Hessian && fits
+    }
+
+    /// Tells of inputs whose weights cannot aim at the float model.
+    fn warn_of_memory(&self, ctx: &Ctx) {
+        let hessians = self.wants.iter().filter(|it| it.want.needs == Needs::Hessian);
+        let count = hessians.filter(|it| !self.drifts(it)).count();
+        if self.float.is_some() && count > 0 {
+            let memory = self.options.memory >> 20;
+            ctx.progress.warn(&format!(
+                "{count} inputs are too wide for --memory {memory}MiB: their weights aim at the \
+                 quantized layers before them, not at the float model"
+            ));
+        }
     }
 
     /// How many inputs the wave that begins with `start` observes.

@@ -84,8 +84,9 @@ pub struct Recipe {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CalibrationSpec {
-    /// Each layer sees what the quantized layers before it make of the samples, so that solvers
-    /// make up for their errors. Default: false, every layer sees the float model.
+    /// Each layer sees what the quantized layers before it make of the samples, and its weights aim
+    /// at what the float model has there, so that later layers make up for earlier ones. Takes
+    /// about twice the time. Default: false, every layer sees the float model.
     #[serde(skip_serializing_if = "is_false")]
     pub sequential: bool,
     /// How many samples to run. Default: all.
