@@ -52,7 +52,7 @@ fn every_weight_says_how_far_its_output_is_off() {
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows: Vec<&Value> = json["quantize"]["nodes"].as_array().unwrap().iter().collect();
     let solved: Vec<&&Value> = rows.iter().filter(|it| it["solver"] == "gptq").collect();
-    assert_eq!(solved.len(), 28);
+    assert_eq!(solved.len(), 29);
     for row in solved {
         let error = &row["error"];
         assert_eq!(error["measure"], "hessian", "{row}");
@@ -66,6 +66,27 @@ fn every_weight_says_how_far_its_output_is_off() {
     assert_eq!(json["quantize"]["after"]["bytes"], written);
     // Statistics that nobody asked for are gone.
     assert_eq!(names(folder.path()), ["q.onnx"]);
+}
+
+#[test]
+fn a_dry_run_knows_what_transforms_add() {
+    let folder = tempfile::tempdir().unwrap();
+    for transform in ["transforms.0=awq", "transforms.0.awq.mul=true"] {
+        let more = ["--set", transform, "-r", "int4", "--json"];
+        let json = |output: Output| -> Value { serde_json::from_slice(&output.stdout).unwrap() };
+        let made = json(finish(transformed(&folder, &more)));
+        let written = fs::metadata(folder.path().join("q.onnx")).unwrap().len();
+        assert_eq!(made["quantize"]["after"]["bytes"], written, "{transform}");
+        let dry = json(finish(transformed(&folder, &[&more[..], &["--dry-run"]].concat())));
+        assert_eq!(dry["quantize"]["after"]["bytes"], written, "{transform}");
+    }
+}
+
+fn transformed(folder: &TempDir, more: &[&str]) -> Command {
+    let mut command = onnxq(folder, &["quantize", "-f", "-o", "q.onnx"]);
+    command.args(["--set", "calibration.samples=2"]).args(more);
+    command.arg("--calibration").arg(fixture("calibration_input_ids.npy"));
+    command
 }
 
 #[test]
@@ -96,7 +117,7 @@ fn threads_and_a_file_of_statistics_change_no_byte() {
     assert!(bytes("a.onnx") == bytes("c.onnx"), "the file of statistics changes the result");
     // It belongs to this model, and to no plan with other layers before.
     let mut other = onnxq(&folder, &["quantize", "-r", "int4_quality", "-o", "d.onnx"]);
-    other.args(["--stats", "s.safetensors", "--set", "calibration.sequential=true"]);
+    other.args(["--stats", "s.safetensors", "--set", "calibration.sequential=false"]);
     let output = other.output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stderr).contains("E611"));
@@ -104,16 +125,15 @@ fn threads_and_a_file_of_statistics_change_no_byte() {
 
 #[test]
 fn a_killed_run_goes_on_and_writes_the_same_bytes() {
-    const SEQUENTIAL: [&str; 2] = ["--set", "calibration.sequential=true"];
     let folder = tempfile::tempdir().unwrap();
-    finish(quantize(&folder, "whole.onnx", &SEQUENTIAL));
-    let mut command = quantize(&folder, "q.onnx", &SEQUENTIAL);
+    finish(quantize(&folder, "whole.onnx", &[]));
+    let mut command = quantize(&folder, "q.onnx", &[]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let log = folder.path().join("q.onnx.stats.part");
     kill_once_it_holds(&mut child, &log, 200_000);
     let left = fs::metadata(&log).expect("the log of a killed run stays").len();
     assert!(left >= 200_000);
-    finish(quantize(&folder, "q.onnx", &SEQUENTIAL));
+    finish(quantize(&folder, "q.onnx", &[]));
     let bytes = |name: &str| fs::read(folder.path().join(name)).unwrap();
     assert!(bytes("q.onnx") == bytes("whole.onnx"), "resuming changes the result");
     assert_eq!(names(folder.path()), ["q.onnx", "whole.onnx"]);
