@@ -36,3 +36,16 @@ impl Ctx<'_> {
         Ctx { progress: &Silent, trace: None, max_rewrites: usize::MAX }
     }
 }
+
+/// `1,142,372`: counts as people read them.
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

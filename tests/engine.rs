@@ -12,7 +12,9 @@ use onnxq::{
     engine::{self, RuntimeOptions, SessionOptions, Verdict},
     eval,
     ir::Model,
-    onnx, pipeline, recipe,
+    onnx,
+    pipeline::{self, Calibration},
+    recipe,
     tensor::Tensor,
     text,
 };
@@ -217,8 +219,15 @@ fn fixture_by_recipes(name: &str) {
     for (recipe, limit) in limits {
         let job = job(&fixture(name), recipe);
         let path = folder.path().join(format!("{recipe}.onnx"));
-        let outcome =
-            pipeline::quantize(&job, &path, &Default::default(), false, &Ctx::silent()).unwrap();
+        let outcome = pipeline::quantize(
+            &job,
+            &path,
+            &Default::default(),
+            &Calibration::none(),
+            false,
+            &Ctx::silent(),
+        )
+        .unwrap();
         assert!(outcome.quantized_weights >= 0.99, "{recipe}: {}", outcome.quantized_weights);
         let validation = pipeline::validate(
             &pipeline::Validate {

@@ -493,3 +493,32 @@ fn a_folder_without_permission_is_an_error() {
     assert!(it.error.starts_with("error[E901]: cannot write "), "{}", it.error);
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
 }
+
+#[test]
+fn calibrate_writes_merges_and_shows() {
+    let place = Place::new();
+    let (model, ids) = (fixture("model.onnx"), fixture("eval_ids.npy"));
+    let (model, ids) = (model.to_str().unwrap(), ids.to_str().unwrap());
+    let (a, b) = (place.path("a.safetensors"), place.path("b.safetensors"));
+    let made = run(&["calibrate", model, "--data", ids, "--samples", "2", "--json", "-o", &a]);
+    assert_eq!(made.code, 0, "{}", made.error);
+    let rows: Value = serde_json::from_str(&made.out).unwrap();
+    let first = &rows[0];
+    assert!(rows.as_array().unwrap().len() >= 4 && first["rows"].as_u64().unwrap() > 0);
+    assert_eq!(first["hessian"], false);
+    let merged = run(&["calibrate", "--merge", &a, &a, "-o", &b]);
+    assert_eq!(merged.code, 0, "{}", merged.error);
+    let shown = run(&["calibrate", "--show", &b, "--json"]);
+    let twice: Value = serde_json::from_str(&shown.out).unwrap();
+    assert_eq!(twice[0]["rows"].as_u64(), first["rows"].as_u64().map(|it| 2 * it));
+    assert_eq!(twice[0]["max_abs"], first["max_abs"]);
+    assert!(run(&["calibrate", "--show", &b]).out.starts_with("input"));
+    assert_eq!(place.files(), ["a.safetensors", "b.safetensors"]);
+
+    let garbage = place.write("garbage", "nothing of the kind");
+    assert_eq!(run(&["calibrate", "--show", &garbage]).code, 3);
+    assert_eq!(run(&["calibrate", model, "-o", &a]).code, 3, "no data");
+    let small = ["calibrate", model, "--data", ids, "-o", &b, "--memory", "1kB"];
+    let small = run(&small);
+    assert!(small.code == 2 && small.error.contains("E612"), "{}", small.error);
+}

@@ -45,6 +45,8 @@ pub struct Batches {
     samples: usize,
     dropped: usize,
     batch: usize,
+    /// The model states the batch size.
+    is_fixed: bool,
     sha256: String,
     at: usize,
 }
@@ -97,6 +99,7 @@ pub fn open(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Bat
         samples,
         dropped: wanted - samples,
         batch,
+        is_fixed: per_run.is_some(),
         sha256: digest(&files)?,
         at: 0,
     })
@@ -116,6 +119,13 @@ impl Batches {
     /// Samples per batch; the last one may have fewer.
     pub fn batch(&self) -> usize {
         self.batch
+    }
+
+    /// One sample per batch, unless the model states another number.
+    pub fn one_by_one(&mut self) {
+        if !self.is_fixed {
+            self.batch = 1;
+        }
     }
 
     /// A digest of every file that the data came from, the tokenizer included.

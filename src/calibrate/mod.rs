@@ -1,16 +1,30 @@
 //! Data for calibrating and comparing: files of strangers become checked batches of model inputs.
 
 mod batches;
+mod collect;
+mod cut;
 mod error;
+mod fault;
 mod fit;
+mod flow;
 pub mod npy;
 pub mod npz;
+mod part_log;
 mod roles;
+mod segment;
+mod stats_error;
+mod stats_file;
 mod test_data;
 mod text_data;
+mod wave;
 
 pub use self::{
     batches::{Batch, Batches, DataOptions, open},
+    collect::{CollectOptions, Collector, Replacement, Want, model_inputs},
     error::DataError,
+    fault::CalibrateError,
     fit::converted,
+    flow::{can_observe, width},
+    stats_error::StatsError,
+    stats_file::{Identity, Stats, StatsFile, StatsRow, describe, merge, model_sha256},
 };

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, one exit code per kind of failure.
 
+pub mod calibrate;
 pub mod check;
 pub mod completions;
 pub mod doctor;
@@ -13,6 +14,7 @@ pub mod recipe;
 pub mod runtime;
 pub mod shared;
 pub mod show;
+pub mod solved;
 pub mod table;
 pub mod ui;
 pub mod validate;
@@ -46,6 +48,7 @@ Exit codes: 0 done · 1 a gate failed · 2 usage or recipe · 3 input rejected
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Calibrate(calibrate::Args),
     Check(check::Args),
     Completions(completions::Args),
     Doctor(doctor::Args),
@@ -185,6 +188,7 @@ fn start_threads(global: &Global) {
 impl Command {
     fn run(self, ui: &Ui) -> Result<u8, Failure> {
         match self {
+            Command::Calibrate(args) => args.run(ui),
             Command::Check(args) => args.run(ui),
             Command::Completions(args) => args.run(ui),
             Command::Doctor(args) => args.run(ui),

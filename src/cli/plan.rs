@@ -11,6 +11,7 @@ use crate::{
     codes::EXIT_NOTHING,
     onnx::SaveOptions,
     pipeline::{self, Job},
+    quant::sources::Sources,
     text,
 };
 
@@ -35,10 +36,12 @@ impl Args {
             recipe: self.recipe.load()?,
             open: self.input.options(),
             skip_nonfinite: false,
+            goal: None,
         };
         let output = self.model.with_extension("q.onnx");
         let mut planned = pipeline::plan(&job, &ui.ctx())?;
-        planned.lower(&ui.ctx())?;
+        planned.outline(&job)?;
+        planned.lower(Sources::default(), &ui.ctx())?;
         // Before the recipe's name and our version are added, which are no part of the plan.
         let text = self.text.then(|| text::print(&planned.model));
         let outcome = planned.dry_run(&job, &output, &SaveOptions::default())?;

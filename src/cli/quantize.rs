@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Failure, Ui,
-    shared::{DataArgs, ExternalData, InputArgs, Nonfinite, RecipeArgs},
+    shared::{CalibrationArgs, DataArgs, ExternalData, InputArgs, Nonfinite, RecipeArgs, size},
     show,
 };
 use crate::{
     codes::{EXIT_GATE, EXIT_NOTHING},
-    pipeline::{self, Job, Outcome, Validate, Validation},
+    pipeline::{self, Goal, Job, Outcome, Validate, Validation},
     recipe::Gate,
 };
 
@@ -28,6 +28,10 @@ pub struct Args {
     pub validate: Option<Option<PathBuf>>,
     #[command(flatten)]
     pub data: DataArgs,
+    #[command(flatten)]
+    pub calibration: CalibrationArgs,
+    #[command(flatten)]
+    pub goal: GoalArgs,
     /// Say what would be done, and write nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -47,6 +51,35 @@ pub struct Args {
     pub input: InputArgs,
 }
 
+/// Choose bits and block of each weight by what they cost, measured on --calibration
+#[derive(Debug, clap::Args)]
+#[group(id = "goal", multiple = false, conflicts_with = "dry_run")]
+pub struct GoalArgs {
+    /// The best mix of bits whose files take at most so much together
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// The smallest mix of bits whose mean KL divergence is at most so much on --calibration
+    #[arg(long, value_name = "NATS", value_parser = positive)]
+    pub max_kl: Option<f64>,
+    /// The best mix of at most so many bits per weight, scales and zeros included
+    #[arg(long, value_name = "BITS", value_parser = positive)]
+    pub target_bpw: Option<f64>,
+}
+
+impl GoalArgs {
+    fn goal(&self) -> Option<Goal> {
+        let size = self.max_size.map(Goal::MaxSize);
+        size.or(self.max_kl.map(Goal::MaxKl)).or(self.target_bpw.map(Goal::TargetBpw))
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(it) if it > 0.0 && it.is_finite() => Ok(it),
+        _ => Err("must be a number above 0".to_owned()),
+    }
+}
+
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let recipe = self.recipe.load()?;
@@ -56,6 +89,7 @@ impl Args {
             recipe,
             open: self.input.options(),
             skip_nonfinite: self.nonfinite == Nonfinite::Skip,
+            goal: self.goal.goal(),
         };
         let save = self.external_data.save(self.force);
         ui.note(&format!("onnxq {} · recipe {}", env!("CARGO_PKG_VERSION"), job.recipe.name));
@@ -69,7 +103,10 @@ impl Args {
         if data.is_some() && is_same_file(&self.model, output) {
             return Err(OriginalLost { path: output.into() }.into());
         }
-        let outcome = pipeline::quantize(&job, output, &save, self.allow_noop, &ui.ctx())?;
+        let tokenizer = self.data.tokenizer.clone();
+        let calibration = self.calibration.calibration(tokenizer, &job.recipe, ui);
+        let outcome =
+            pipeline::quantize(&job, output, &save, &calibration, self.allow_noop, &ui.ctx())?;
         let validation = match data.filter(|_| outcome.output.is_some()) {
             Some(data) => Some(self.validate(output, &data, &gates, ui)?),
             None => None,

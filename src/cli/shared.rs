@@ -8,6 +8,7 @@ use crate::{
     ctx::Ctx,
     engine::RuntimeOptions,
     onnx::{self, OpenOptions, SaveOptions},
+    pipeline::Calibration,
     recipe::{self, Gate, Recipe, gate::GateError},
 };
 
@@ -43,6 +44,21 @@ pub struct DataArgs {
     /// Fail with exit code 1 unless this holds: kl.mean<=0.05, logits:top1>=0.97
     #[arg(long, value_name = "EXPR")]
     pub gate: Vec<String>,
+}
+
+/// Samples that solvers learn from, and what that may take.
+#[derive(Debug, clap::Args)]
+pub struct CalibrationArgs {
+    /// Samples like those the model will see, for solvers that need them: as --data, but never
+    /// what the result is judged on
+    #[arg(long, value_name = "PATH")]
+    pub calibration: Option<PathBuf>,
+    /// Keep what is learnt of the samples in this file; if it exists, nothing needs to be run
+    #[arg(long, value_name = "FILE")]
+    pub stats: Option<PathBuf>,
+    /// Most memory that calibration may take
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    pub memory: u64,
 }
 
 /// How far to trust the input.
@@ -104,12 +120,62 @@ impl InputArgs {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".to_owned()),
         Ok(count) => Ok(count),
         Err(error) => Err(format!("{error}")),
     }
+}
+
+/// `2GiB`, `500MB`, `1048576`: bytes.
+pub fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    const UNITS: [(&str, u64); 7] = [
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+        ("GB", 1_000_000_000),
+        ("MB", 1_000_000),
+        ("kB", 1_000),
+        ("B", 1),
+    ];
+    let found = UNITS.iter().find_map(|(unit, factor)| {
+        let (head, tail) = text.split_at_checked(text.len().checked_sub(unit.len())?)?;
+        tail.eq_ignore_ascii_case(unit).then_some((head, *factor))
+    });
+    let (number, factor) = found.unwrap_or((text, 1));
+    let number: f64 = number.trim().parse().map_err(|_| format!("`{text}` is not a size"))?;
+    let bytes = number * factor as f64;
+    if !(1.0..1e18).contains(&bytes) {
+        return Err(format!("`{text}` is out of range"));
+    }
+    Ok(bytes as u64)
+}
+
+impl CalibrationArgs {
+    pub fn calibration<'a>(
+        &self,
+        tokenizer: Option<PathBuf>,
+        recipe: &Recipe,
+        ui: &'a Ui,
+    ) -> Calibration<'a> {
+        let spec = recipe.calibration.unwrap_or_default();
+        let default = DataOptions::default();
+        let sequence = spec.sequence.unwrap_or(default.sequence);
+        Calibration {
+            data: self.calibration.clone(),
+            options: DataOptions { tokenizer, samples: spec.samples, sequence, batch: 1 },
+            stats: self.stats.clone(),
+            memory: self.memory,
+            threads: ui.global.threads.map_or_else(available_threads, usize::from),
+            runtime: ui.global.runtime(ui),
+        }
+    }
+}
+
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl RecipeArgs {
@@ -189,5 +255,21 @@ impl Global {
 impl Ui {
     pub fn ctx(&self) -> Ctx<'_> {
         Ctx { progress: self, trace: None, max_rewrites: usize::MAX }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        let cases = [("2GiB", 2 << 30), ("1.5 MiB", 3 << 19), ("1kB", 1000), ("7", 7), ("7B", 7)];
+        for (text, expected) in cases {
+            assert_eq!(size(text), Ok(expected), "{text}");
+        }
+        for text in ["", "GiB", "-1", "0", "1e400", "x"] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::Table;
+use super::{Table, solved};
 use crate::{
-    pipeline::{Outcome, Validation},
+    pipeline::{Goal, Mixed, Outcome, Validation},
     quant::plan::PlanRow,
     report::{GateResult, Latency, OutputMetrics, Perplexity, bytes, grouped, metrics::Summary},
     untrusted::{Untrusted, escape},
@@ -20,7 +20,14 @@ pub fn outcome(it: &Outcome, validation: Option<&Validation>) -> String {
         Some(validation) => out += &self::validation(validation),
         None => out += &sizes(it.before.bytes, it.after.bytes, &[]),
     }
-    out + "\n" + &kept(&it.nodes) + "\n" + &last_line(it, validation)
+    if let Some(mixed) = &it.mixed {
+        out += &self::mixed(mixed);
+    }
+    let solved = solved::table(&it.nodes);
+    if !solved.is_empty() {
+        out += &format!("\n{solved}");
+    }
+    out + "\n" + &notes(&it.nodes) + &kept(&it.nodes) + "\n" + &last_line(it, validation)
 }
 
 /// What follows the rows of `plan`, which say already what stays in float.
@@ -44,6 +51,25 @@ pub fn validation(it: &Validation) -> String {
         out += &gates(&it.gates);
     }
     out
+}
+
+/// The mixes that were possible, and which one was chosen.
+fn mixed(it: &Mixed) -> String {
+    let goal = match it.goal {
+        Goal::MaxSize(size) => format!("at most {} bytes", grouped(size)),
+        Goal::MaxKl(nats) => format!("a KL of at most {nats}"),
+        Goal::TargetBpw(bits) => format!("at most {bits} bits per weight"),
+    };
+    let samples = if it.samples == 1 { "1 sample" } else { &format!("{} samples", it.samples) };
+    let loss = number(it.loss);
+    let mut table =
+        Table::new(["bytes", "bits per weight", "predicted loss", ""]).right(&[0, 1, 2]);
+    for point in &it.table {
+        let chosen = if point.chosen { "chosen" } else { "" };
+        let bpw = format!("{:.3}", point.bpw);
+        table.row([&grouped(point.bytes), &bpw, &number(point.loss), chosen]);
+    }
+    format!("\nmix for {goal}; loss measured on {samples}: {loss}\n{table}")
 }
 
 fn gates(list: &[GateResult]) -> String {
@@ -71,7 +97,10 @@ pub fn plan(rows: &[PlanRow]) -> String {
     for row in rows {
         let shape = row.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×");
         let becomes = match (&row.format, &row.scheme) {
-            (Some(format), Some(scheme)) => format!("{format}, {scheme}{}", activation(row)),
+            (Some(format), Some(scheme)) => {
+                let note = row.note.as_ref().map_or(String::new(), |it| format!(" ({it})"));
+                format!("{format}, {scheme}{}{note}", activation(row))
+            }
             _ => format!("float: {}", row.kept.as_deref().unwrap_or("")),
         };
         table.row([&row.node, &row.op, &shape, &becomes]);
@@ -128,6 +157,20 @@ fn sizes(before: u64, after: u64, latency: &[Latency]) -> String {
     table.to_string()
 }
 
+/// What quantized nodes lack of what the recipe asks for, grouped by reason.
+fn notes(rows: &[PlanRow]) -> String {
+    let mut notes: BTreeMap<(&str, &str), Vec<&PlanRow>> = BTreeMap::new();
+    for row in rows {
+        if let Some(note) = &row.note {
+            notes.entry((note, &row.op)).or_default().push(row);
+        }
+    }
+    if notes.is_empty() {
+        return String::new();
+    }
+    format!("{}\n", grouped_by_reason("quantized, but:\n".into(), notes))
+}
+
 /// The nodes that stay in float, grouped by reason.
 fn kept(rows: &[PlanRow]) -> String {
     let mut reasons: BTreeMap<(&str, &str), Vec<&PlanRow>> = BTreeMap::new();
@@ -143,7 +186,12 @@ fn kept(rows: &[PlanRow]) -> String {
         return "every weight is quantized\n".into();
     }
     let total: usize = reasons.values().map(Vec::len).sum();
-    let mut out = format!("kept in float ({total} of {} nodes), and why:\n", rows.len());
+    let title = format!("kept in float ({total} of {} nodes), and why:\n", rows.len());
+    grouped_by_reason(title, reasons)
+}
+
+fn grouped_by_reason(title: String, reasons: BTreeMap<(&str, &str), Vec<&PlanRow>>) -> String {
+    let mut out = title;
     for ((reason, op), list) in reasons {
         let _ = writeln!(out, "  {:>4} × {}: {}", list.len(), escape(op), escape(reason));
         let more = match list.len() - 1 {

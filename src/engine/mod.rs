@@ -55,11 +55,14 @@ pub struct SessionOptions {
     ///
     /// Its large weights go to a file beside it, named after it with `.data` appended.
     pub optimized_model: Option<PathBuf>,
+    /// Weights stay in the files they lie in, and memory is given back after each run: slower,
+    /// but a model larger than memory runs.
+    pub lean: bool,
 }
 
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
-        SessionOptions { threads: 1, optimize: true, optimized_model: None }
+        SessionOptions { threads: 1, optimize: true, optimized_model: None, lean: false }
     }
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use ort::{
     environment::Environment,
+    ep,
     logging::LogLevel,
     memory::{Allocator, MemoryInfo},
     session::{
@@ -159,6 +160,13 @@ fn configure(builder: SessionBuilder, options: &SessionOptions) -> ort::Result<S
     let mut builder = builder.with_auto_device(AutoDevicePolicy::PreferCPU)?;
     if options.threads > 0 {
         builder = builder.with_intra_threads(options.threads)?;
+    }
+    if options.lean {
+        // Packing copies each weight; arenas and patterns keep what one run needed.
+        builder = builder
+            .with_prepacking(false)?
+            .with_memory_pattern(false)?
+            .with_execution_providers([ep::CPU::default().with_arena_allocator(false).build()])?;
     }
     if !options.optimize {
         builder = builder.with_optimization_level(GraphOptimizationLevel::Disable)?;

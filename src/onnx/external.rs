@@ -1,6 +1,12 @@
 //! Where each initializer's bytes go, decided from sizes alone; then filled one weight at a time.
 
-use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
 
 use ndarray::{Axis, concatenate};
 use rayon::prelude::*;
@@ -26,6 +32,11 @@ pub(super) enum Place {
     External {
         offset: u64,
     },
+    /// In one of [`Layout::files`].
+    In {
+        file: usize,
+        offset: u64,
+    },
 }
 
 /// The place of each initializer that is not simply encoded with its graph.
@@ -34,6 +45,8 @@ pub(super) struct Layout {
     /// The data file's name, as tensors state it.
     pub file_name: String,
     pub external_bytes: u64,
+    /// Data files that nobody writes: weights may lie in many.
+    pub files: Vec<String>,
     places: BTreeMap<ValueId, Place>,
 }
 
@@ -52,14 +65,29 @@ impl Layout {
     /// Large weights, also of subgraphs, in one data file.
     pub fn external(model: &Model, file_name: String) -> Layout {
         let mut layout = Layout { file_name, ..Layout::inline(model) };
+        let mut offsets: HashMap<Content, u64> = HashMap::new();
         for (value, tensor) in weights(model, false) {
             if tensor.nbytes() >= EXTERNAL_FROM {
-                let offset = layout.external_bytes.next_multiple_of(ALIGNMENT);
-                layout.external_bytes = offset + tensor.nbytes() as u64;
+                let mut next = || {
+                    let offset = layout.external_bytes.next_multiple_of(ALIGNMENT);
+                    layout.external_bytes = offset + tensor.nbytes() as u64;
+                    offset
+                };
+                let offset = match Content::of(tensor) {
+                    Some(content) => *offsets.entry(content).or_insert_with(next),
+                    None => next(),
+                };
                 layout.places.insert(value, Place::External { offset });
             }
         }
         layout
+    }
+
+    /// Weights that lie in files already; all others are encoded with their graph.
+    pub fn scattered(files: Vec<String>, places: BTreeMap<ValueId, (usize, u64)>) -> Layout {
+        let place = |(value, (file, offset))| (value, Place::In { file, offset });
+        let places = places.into_iter().map(place).collect();
+        Layout { files, places, ..Layout::default() }
     }
 
     pub fn place(&self, value: ValueId) -> Option<Place> {
@@ -72,6 +100,26 @@ impl Layout {
 
     pub fn of(&self, wanted: impl Fn(Place) -> Option<u64>) -> Vec<(ValueId, u64)> {
         self.places.iter().filter_map(|(value, it)| Some((*value, wanted(*it)?))).collect()
+    }
+}
+
+/// What tells that tensors have the same bytes, without reading them. They share a place in the
+/// data file, whatever their shapes: a tied table and head are one copy on disk.
+#[derive(PartialEq, Eq, Hash)]
+enum Content {
+    At(usize, usize),
+    Quantized(usize, Part, Packing),
+}
+
+impl Content {
+    fn of(tensor: &Tensor) -> Option<Content> {
+        if let Some((source, part, packing)) = tensor.quantized() {
+            let address = Arc::as_ptr(source).cast::<()>().addr();
+            let packing = packing.canonical(source.shape(), part);
+            return Some(Content::Quantized(address, part, packing));
+        }
+        let (at, len) = tensor.place().filter(|_| !tensor.is_transposed())?;
+        Some(Content::At(at, len))
     }
 }
 

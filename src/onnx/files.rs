@@ -131,6 +131,15 @@ impl Files {
         self.open.iter().map(|(name, it)| (&**name, &it.bytes))
     }
 
+    /// The file and the offset in it where bytes at an address come from, if they do.
+    pub(super) fn locate(&self, (address, len): (usize, usize)) -> Option<(&Path, u64)> {
+        self.open.values().find_map(|it| {
+            let offset = address.checked_sub(it.bytes.as_ptr().addr())?;
+            let inside = offset.checked_add(len)? <= it.bytes.len();
+            inside.then_some((&*it.path, offset as u64))
+        })
+    }
+
     /// Whether `path` is one of the data files, whatever it is called.
     pub fn is_data(&self, path: &Path) -> bool {
         let Ok(meta) = fs::metadata(path) else { return false };
@@ -148,6 +157,12 @@ impl Files {
         }
         Ok(())
     }
+}
+
+/// The contents of any regular file, mapped.
+pub fn map_file(path: &Path) -> io::Result<Bytes> {
+    let mapped = map(path, OFlags::empty())?;
+    Ok(mapped.ok_or_else(|| io::Error::other("not a regular file"))?.bytes)
 }
 
 /// `None` if the path is no regular file.

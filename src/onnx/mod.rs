@@ -1,5 +1,6 @@
 //! Reading and writing ONNX files. The only place that knows protobuf.
 
+mod attach;
 mod error;
 mod external;
 mod files;
@@ -19,10 +20,11 @@ mod write;
 use std::path::Path;
 
 pub use self::{
+    attach::{Attached, attach},
     error::{ExternalProblem, LoadError, SaveError, TensorProblem},
-    files::{ExternalPolicy, Files},
+    files::{ExternalPolicy, Files, map_file},
     limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},
-    save::{ExternalData, SaveOptions, Saved, layout_sizes, save},
+    save::{ExternalData, SaveOptions, Saved, is_external, layout_sizes, save},
 };
 use crate::{ir::Model, tensor::Tensor};
 
@@ -59,5 +61,5 @@ pub fn tensor_from_pb(bytes: bytes::Bytes) -> Result<(String, Tensor), LoadError
 
 /// A small model as the bytes of an `.onnx` file, weights inside.
 pub fn to_bytes(model: &Model) -> Result<Vec<u8>, SaveError> {
-    save::to_bytes(model)
+    save::to_bytes(model, &external::Layout::default())
 }

@@ -129,24 +129,28 @@ pub fn layout_sizes(
     Ok((parts.total, layout.external_bytes))
 }
 
-pub(super) fn to_bytes(model: &Model) -> Result<Vec<u8>, SaveError> {
-    let mut proto = Writer::new(model, &Layout::default()).model()?;
+pub(super) fn to_bytes(model: &Model, layout: &Layout) -> Result<Vec<u8>, SaveError> {
+    let mut proto = Writer::new(model, layout).model()?;
     proto.graph.get_or_insert_default();
     let mut bytes = proto.encode_to_vec();
     bytes.extend_from_slice(&model.kept.unknown);
     Ok(bytes)
 }
 
-fn layout(model: &Model, data: &Path, options: &SaveOptions, input: Option<&Files>) -> Layout {
-    let external = match options.external {
+/// Whether `save` puts large weights into a data file.
+pub fn is_external(model: &Model, options: &SaveOptions, input: Option<&Files>) -> bool {
+    match options.external {
         ExternalData::Always => true,
         ExternalData::Never => false,
         ExternalData::Auto => {
             let bytes: u64 = weights(model, false).iter().map(|it| it.1.nbytes() as u64).sum();
             bytes > EXTERNAL_FROM || input.is_some_and(Files::has_external)
         }
-    };
-    if !external {
+    }
+}
+
+fn layout(model: &Model, data: &Path, options: &SaveOptions, input: Option<&Files>) -> Layout {
+    if !is_external(model, options, input) {
         return Layout::inline(model);
     }
     let name = data.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -230,10 +234,12 @@ impl Parts {
         file.set_len(layout.external_bytes).map_err(io)?;
         let external = |place| match place {
             Place::External { offset } => Some(offset),
-            Place::Streamed => None,
+            Place::Streamed | Place::In { .. } => None,
         };
         let mut places = layout.of(external);
         places.sort_by_key(|it| it.1);
+        // Tensors of the same bytes share a place, which is filled once.
+        places.dedup_by_key(|it| it.1);
         let extents: Vec<Extent> =
             places.into_iter().map(|(value, offset)| extent(model, value, offset)).collect();
         fill(file, &extents, ctx).map_err(|err| err.at(path))

@@ -124,16 +124,10 @@ impl<'a> Writer<'a> {
         let name = &self.names[value.index()];
         let mut out = match self.layout.place(value) {
             Some(Place::External { offset }) => {
-                let nbytes = tensor.nbytes() as u64;
-                TensorProto {
-                    data_location: Some(proto::tensor_proto::DataLocation::External as i32),
-                    external_data: vec![
-                        entry("location", &self.layout.file_name),
-                        entry("offset", &offset.to_string()),
-                        entry("length", &nbytes.to_string()),
-                    ],
-                    ..bare(name, tensor)
-                }
+                external(name, tensor, &self.layout.file_name, offset)
+            }
+            Some(Place::In { file, offset }) => {
+                external(name, tensor, &self.layout.files[file], offset)
             }
             Some(Place::Streamed) => bare(name, tensor),
             None => tensor_proto(name, tensor)?,
@@ -287,6 +281,19 @@ fn constant_node(name: &str, tensor: &Tensor) -> Result<NodeProto, SaveError> {
         }],
         ..Default::default()
     })
+}
+
+/// A tensor whose data is a part of a file.
+fn external(name: &str, tensor: &Tensor, location: &str, offset: u64) -> TensorProto {
+    TensorProto {
+        data_location: Some(proto::tensor_proto::DataLocation::External as i32),
+        external_data: vec![
+            entry("location", location),
+            entry("offset", &offset.to_string()),
+            entry("length", &tensor.nbytes().to_string()),
+        ],
+        ..bare(name, tensor)
+    }
 }
 
 /// Everything of a tensor but its data.

@@ -1,36 +1,34 @@
 //! The canonical form: `DequantizeLinear` before each planned weight, and
 //! `DynamicQuantizeLinear → DequantizeLinear` before each planned activation.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use super::{
-    ops::{Weight, rows},
+    format,
+    ops::Weight,
     plan::{Activation, Plan, SitePlan},
-    scheme::{Granularity, Scheme},
-    solve::SolverSpec,
-    weight::FloatWeight,
+    scheme::{Granularity, Scales},
+    sources::Sources,
 };
 use crate::{
     ir::{Attrs, GraphId, Model, NodeId, Patch, ValueId},
-    tensor::{DType, Packing, Part, QSource, Tensor},
+    tensor::{DType, Packing, Part, Tensor},
 };
 
-/// Puts the planned weights and activations into the model. Nothing is computed yet.
+/// Puts the planned weights and activations into the model. Weights that `sources` lacks are
+/// added to it; nothing is computed yet.
 ///
 /// A weight that several sites use with the same scheme gets one source; an activation that
 /// several sites use is quantized once.
-pub fn quantize(m: &mut Model, plan: &Plan) {
-    let mut shared = Shared::default();
+pub fn quantize(m: &mut Model, plan: &Plan, sources: &mut Sources) {
+    let mut shared = Shared { sources, activations: BTreeMap::new() };
     for it in &plan.sites {
         shared.site(m, it);
     }
 }
 
-type SourceKey = (ValueId, bool, Scheme, SolverSpec, bool);
-
-#[derive(Default)]
-struct Shared {
-    sources: Vec<(SourceKey, Arc<dyn QSource>)>,
+struct Shared<'a> {
+    sources: &'a mut Sources,
     activations: BTreeMap<(GraphId, ValueId, Activation), Quantized>,
 }
 
@@ -41,7 +39,7 @@ struct Quantized {
     rows: Option<ValueId>,
 }
 
-impl Shared {
+impl Shared<'_> {
     fn site(&mut self, m: &mut Model, it: &SitePlan) {
         let node = it.site.node;
         let weight = self.weight(m, it);
@@ -72,7 +70,7 @@ impl Shared {
     }
 
     fn weight(&mut self, m: &mut Model, it: &SitePlan) -> ValueId {
-        let source = self.source(m, it);
+        let source = self.sources.get(m, it);
         let packing = it.format.packing;
         let attrs = match it.scheme.granularity {
             Granularity::Channel => Attrs::default().with("axis", 1i64),
@@ -83,32 +81,16 @@ impl Shared {
         };
         let name = m.value(it.site.weight).name.to_string();
         let mut patch = Patch::before(it.site.node);
-        let parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")].map(
-            |(part, suffix)| {
+        let mut parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")]
+            .map(|(part, suffix)| {
                 let tensor = Tensor::packed(source.clone(), part, packing);
                 patch.constant(&format!("{name}_{suffix}"), tensor)
-            },
-        );
+            });
+        if it.scales == Scales::Float16 {
+            parts[1] = format::widened(&mut patch, &name, parts[1], DType::F32);
+        }
         let dq = patch.step(&format!("{name}_dq"), "DequantizeLinear", parts, attrs);
         patch.apply(m).value(dq)
-    }
-
-    fn source(&mut self, m: &Model, it: &SitePlan) -> Arc<dyn QSource> {
-        let by_column = it.site.kind == Weight::MatMul;
-        let key = (it.site.weight, by_column, it.scheme, it.solver, it.activation.is_some());
-        if let Some((_, source)) = self.sources.iter().find(|(old, _)| *old == key) {
-            return source.clone();
-        }
-        let tensor = m.constant(it.site.weight).expect("planned weights are constant");
-        // MatMulInteger's product is scaled in f32; other operators scale in the weight's type.
-        let scale = if it.activation.is_some() { DType::F32 } else { tensor.dtype };
-        let name = m.value(it.site.weight).name.to_string();
-        let (scheme, solver) = (it.scheme, it.solver);
-        let rows = rows(&it.site, tensor);
-        let weight = FloatWeight { name, rows, transposed: by_column, scheme, solver, scale };
-        let source: Arc<dyn QSource> = Arc::new(weight);
-        self.sources.push((key, source.clone()));
-        source
     }
 
     fn activation(

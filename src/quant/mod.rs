@@ -2,13 +2,22 @@
 //!
 //! Four axes meet in [`scheme`] and [`plan`] only: where a weight is ([`ops`]), which numbers it
 //! gets ([`solve`]), how activations are treated ([`plan::Activation`]) and how both are stored
-//! ([`format`]).
+//! ([`format`]). Before, [`transform`] may move difficulty between activations and weights.
 
+pub mod budget;
+pub mod drift;
+pub mod error;
 pub mod format;
+pub mod half_scales;
 pub mod insert;
+pub mod moments;
 pub mod ops;
 pub mod plan;
 pub mod scheme;
 pub mod solve;
+pub mod sources;
+pub mod stats;
 pub mod target;
-mod weight;
+pub mod tied;
+pub mod transform;
+pub mod weight;

@@ -1,7 +1,7 @@
 //! What quantization knows of operators: where the weight is, and which axis it sums over.
 
 use crate::{
-    ir::{Model, NoMatch, NodeId, ValueId},
+    ir::{Model, NoMatch, NodeId, User, ValueId},
     no_match,
     tensor::{DType, Tensor},
 };
@@ -201,6 +201,32 @@ pub fn is_after_activation_function(m: &Model, node: NodeId) -> bool {
     false
 }
 
+/// Operators between a head and the model's output.
+const AFTER_HEAD: &[&str] = &["Add", "Cast", "Div", "Identity", "Mul", "Reshape", "Tanh"];
+
+/// Whether the result of `node` is an output of the model, directly or through elementwise
+/// operators (a bias, a cast, a cap on logits): the head of a language model or a classifier.
+pub fn is_head(m: &Model, node: NodeId) -> bool {
+    // A cap is three operators deep, a bias and a cast two more.
+    const DEPTH: usize = 6;
+    let mut values = m.node(node).outputs.clone();
+    for _ in 0..DEPTH {
+        if values.iter().any(|it| m.is_output(*it)) {
+            return true;
+        }
+        let users = values.iter().flat_map(|it| &m.value(*it).uses);
+        let users = users.filter_map(|it| match it.user {
+            User::Node(id) => Some(id),
+            _ => None,
+        });
+        let next = users.filter(|id| AFTER_HEAD.iter().any(|it| m.node(*id).op.is(it)));
+        values = next.flat_map(|it| m.node(it).outputs.clone()).collect();
+        values.sort();
+        values.dedup();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,8 +253,24 @@ mod tests {
     }
 
     #[test]
+    fn heads_are_what_outputs_come_from() {
+        let text = "main (float[n,4] x) => (float[n,4] y)
+            <float[4,4] w, float[4] bias> {
+              h = MatMul (x, w)
+              s = Sigmoid (h)
+              l = MatMul (s, w)
+              y = Add (l, bias)
+            }";
+        let m = crate::text::parse(text).unwrap();
+        let matmuls = m.nodes().into_iter().filter(|it| m.node(*it).op.is("MatMul"));
+        let found: Vec<bool> = matmuls.map(|it| is_head(&m, it)).collect();
+        assert_eq!(found, [false, true]);
+    }
+
+    #[test]
     fn the_table_is_sorted() {
         assert!(OPS.is_sorted_by(|a, b| a.op < b.op));
         assert!(ACTIVATION_FUNCTIONS.is_sorted());
+        assert!(AFTER_HEAD.is_sorted());
     }
 }

@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     format::Format,
-    ops::Site,
-    scheme::{Granularity, Scheme},
+    ops::{Site, Weight},
+    scheme::{Granularity, Scales, Scheme},
     solve::SolverSpec,
+    stats::Needs,
+    weight::WeightError,
 };
 use crate::{
-    ir::{Model, NoMatch, NodeId},
+    ir::{Model, NoMatch, NodeId, ValueId},
     tensor::Zeros,
 };
 
@@ -26,9 +28,12 @@ pub struct Plan {
 pub struct SitePlan {
     pub site: Site,
     pub scheme: Scheme,
+    pub scales: Scales,
     pub solver: SolverSpec,
     pub activation: Option<Activation>,
     pub format: &'static Format,
+    /// What the recipe asks for and this weight cannot have, and why.
+    pub note: Option<NoMatch>,
 }
 
 /// A node that stays as it is.
@@ -57,6 +62,8 @@ pub enum Activation {
 /// The lines of the plan as users and scripts see them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlanRow {
+    #[serde(skip)]
+    pub id: NodeId,
     pub node: String,
     pub op: String,
     /// The weight's name and float shape.
@@ -70,6 +77,12 @@ pub struct PlanRow {
     pub activation: Option<Activation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver: Option<&'static str>,
+    /// How far the weight's output is off, once it is solved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<WeightError>,
+    /// What the recipe asks for and this weight cannot have, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Why it stays in float.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
@@ -90,12 +103,24 @@ impl Plan {
 }
 
 impl SitePlan {
+    /// The value that the weight is multiplied with, and what the solver must know of it.
+    /// Tables are looked up, so they have none.
+    pub fn wants(&self, m: &Model) -> Option<(ValueId, Needs)> {
+        let needs = self.solver.solver().needs();
+        let is_product = self.site.kind == Weight::MatMul;
+        if needs == Needs::Nothing || !is_product {
+            return None;
+        }
+        Some((m.operand(self.site.node, 0).ok()?, needs))
+    }
+
     fn row(&self, m: &Model) -> PlanRow {
         PlanRow {
             format: Some(self.format.name),
-            scheme: Some(describe(&self.scheme)),
+            scheme: Some(describe(&self.scheme, self.scales)),
             activation: self.activation,
             solver: Some(self.solver.name()),
+            note: self.note.as_ref().map(NoMatch::to_string),
             ..bare_row(m, self.site.node, Some(self.site.weight))
         }
     }
@@ -107,6 +132,13 @@ impl Kept {
     }
 }
 
+impl PlanRow {
+    /// What is known of a node before anything is decided.
+    pub fn of(m: &Model, node: NodeId) -> PlanRow {
+        bare_row(m, node, None)
+    }
+}
+
 fn bare_row(m: &Model, node: NodeId, weight: Option<crate::ir::ValueId>) -> PlanRow {
     let weight = weight.or_else(|| {
         let inputs = m.node(node).inputs.iter().flatten().copied();
@@ -115,6 +147,7 @@ fn bare_row(m: &Model, node: NodeId, weight: Option<crate::ir::ValueId>) -> Plan
             .max_by_key(|it| m.constant(*it).map_or(0, |it| it.numel()))
     });
     PlanRow {
+        id: node,
         node: m.node_label(node),
         op: m.node(node).op.to_string(),
         weight: weight.map_or(String::new(), |it| m.value(it).name.to_string()),
@@ -123,12 +156,14 @@ fn bare_row(m: &Model, node: NodeId, weight: Option<crate::ir::ValueId>) -> Plan
         scheme: None,
         activation: None,
         solver: None,
+        error: None,
+        note: None,
         kept: None,
     }
 }
 
-/// `int8 channel`, `uint4 block 32 asymmetric`.
-pub fn describe(scheme: &Scheme) -> String {
+/// `int8 per channel`, `int4 block 32 asymmetric, float16 scales`.
+pub fn describe(scheme: &Scheme, scales: Scales) -> String {
     let mut text = match scheme.granularity {
         Granularity::Channel => format!("int{} per channel", scheme.bits),
         Granularity::Block(it) => format!("int{} block {it}", scheme.bits),
@@ -138,6 +173,9 @@ pub fn describe(scheme: &Scheme) -> String {
     }
     if scheme.range == super::scheme::Range::Reduced {
         text.push_str(" reduced range");
+    }
+    if scales == Scales::Float16 {
+        text.push_str(", float16 scales");
     }
     text
 }

@@ -38,6 +38,20 @@ pub enum Range {
     Reduced,
 }
 
+/// The element type of stored scales.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Scales {
+    /// The type of the weight itself.
+    #[default]
+    Float,
+    /// Half the bytes; a Cast, which ONNX Runtime folds when it loads the model, makes them
+    /// float again. A weight with scales that float16 cannot hold keeps float.
+    Float16,
+}
+
 impl Scheme {
     /// The extent of a weight of `n` rows of `k` under this scheme.
     pub fn extent(&self, n: usize, k: usize, scale: DType) -> QShape {

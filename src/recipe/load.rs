@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Entry, Place, Position, Recipe, RecipeError, VERSION, select, yaml};
+use super::{Entry, Place, Position, Recipe, RecipeError, VERSION, WeightSpec, select, yaml};
 use crate::quant::{
     scheme::Granularity,
     target::{TARGETS, target},
@@ -21,7 +21,10 @@ macro_rules! shipped {
             &[$(($name, include_str!(concat!("../../recipes/", $name, ".yaml"))),)*];
     };
 }
-shipped! { "arm64" "avx2" "avx512_vnni" "avx512_vnni_row" "int4" "int8_weights" }
+shipped! {
+    "arm64" "avx2" "avx512_vnni" "avx512_vnni_row"
+    "int4" "int4_quality" "int4_size" "int8_weights"
+}
 
 /// No recipe is this long.
 pub const MAX_BYTES: u64 = 1 << 20;
@@ -186,6 +189,9 @@ fn extend(parent: Recipe, child: Recipe) -> Recipe {
         extends: None,
         target: child.target.or(parent.target),
         prepare: child.prepare.or(parent.prepare),
+        calibration: child.calibration.or(parent.calibration),
+        transforms: child.transforms.or(parent.transforms),
+        mixed: child.mixed.or(parent.mixed),
         quantize,
         gates: child.gates.or(parent.gates),
         place,
@@ -202,9 +208,15 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         return Err(RecipeError::Word { at, what: "target".to_owned(), word: name.clone(), known });
     }
     for entry in &recipe.quantize {
-        check_block(entry)?;
+        check_block(entry.weight, || entry.place.at("weight.granularity.block"))?;
         select::compile(entry)?;
     }
+    for (i, transform) in recipe.transforms.iter().flatten().enumerate() {
+        if let Err(what) = transform.check() {
+            return Err(RecipeError::value(recipe.place.at(&format!("transforms.{i}")), what));
+        }
+    }
+    check_mixed(recipe)?;
     for (i, gate) in recipe.gates.iter().flatten().enumerate() {
         if let Err(error) = gate.validate() {
             let at = recipe.place.at(&format!("gates.{i}"));
@@ -214,21 +226,37 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     Ok(())
 }
 
-fn check_block(entry: &Entry) -> Result<(), RecipeError> {
-    let Some(Granularity::Block(block)) = entry.weight.and_then(|it| it.granularity) else {
+fn check_mixed(recipe: &Recipe) -> Result<(), RecipeError> {
+    let Some(mixed) = &recipe.mixed else { return Ok(()) };
+    if mixed.candidates.is_empty() {
+        let what = "there is nothing to choose from".to_owned();
+        return Err(RecipeError::value(recipe.place.at("mixed.candidates"), what));
+    }
+    for (i, it) in mixed.candidates.iter().enumerate() {
+        let key = format!("mixed.candidates.{i}.granularity.block");
+        check_block(Some(*it), || recipe.place.at(&key))?;
+    }
+    Ok(())
+}
+
+fn check_block(weight: Option<WeightSpec>, at: impl Fn() -> Position) -> Result<(), RecipeError> {
+    let Some(Granularity::Block(block)) = weight.and_then(|it| it.granularity) else {
         return Ok(());
     };
     if block.is_power_of_two() && (16..=256).contains(&block) {
         return Ok(());
     }
     let what = format!("block {block} is not a power of two from 16 to 256");
-    Err(RecipeError::value(entry.place.at("weight.granularity.block"), what))
+    Err(RecipeError::value(at(), what))
 }
 
 /// Puts a value at a path; says what is wrong with the path otherwise.
 fn insert(tree: &mut Value, path: &str, value: Value) -> Result<(), String> {
     let mut at = tree;
     for step in path.split('.') {
+        if step == "0" && at.is_null() {
+            *at = Value::Array(Vec::new());
+        }
         at = match at {
             Value::Array(items) => {
                 let count = items.len();
@@ -260,6 +288,7 @@ mod tests {
     use crate::{
         codes::Fault,
         quant::scheme::Range,
+        quant::transform::{Awq, SmoothQuant, TransformSpec},
         recipe::{ActivationGranularity, to_yaml},
     };
 
@@ -348,6 +377,34 @@ mod tests {
     }
 
     #[test]
+    fn transforms_are_words_or_words_with_settings() {
+        let recipe = load("int4").unwrap();
+        let set = |text: &str| apply_set(&recipe, text);
+        let word = set("transforms.0=awq").unwrap();
+        assert_eq!(word.transforms.as_deref(), Some(&[TransformSpec::Awq(Awq::default())][..]));
+        let settings = set("transforms=[{smooth_quant: {alpha: 0.75}}]").unwrap();
+        let expected = TransformSpec::SmoothQuant(SmoothQuant { alpha: 0.75, mul: false });
+        assert_eq!(settings.transforms.as_deref(), Some(&[expected][..]));
+        let printed = to_yaml(&settings);
+        let (again, _) = yaml::parse::<Recipe>(&printed, "x").unwrap();
+        assert_eq!(again.transforms, settings.transforms);
+        for (text, what) in [
+            ("transforms.0=awk", "unknown transform `awk`"),
+            ("transforms=[{awq: {steps: 0}}]", "`steps` of awq is 0, not from 1 to 1000"),
+            (
+                "transforms=[{smooth_quant: {alpha: 2}}]",
+                "`alpha` of smooth_quant is 2, not from 0 to 1",
+            ),
+        ] {
+            let error = set(text).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+        let parent = set("transforms.0=awq").unwrap();
+        assert_eq!(extend(parent.clone(), recipe.clone()).transforms, parent.transforms);
+        assert_eq!(extend(parent, settings.clone()).transforms, settings.transforms);
+    }
+
+    #[test]
     fn errors_of_set_name_the_argument() {
         let recipe = load("avx512_vnni").unwrap();
         let check = |text: &str| {
@@ -391,6 +448,14 @@ mod tests {
         assert_eq!(
             check("gates: [{metric: kl}]"),
             "x.yaml:3:9: gate on `kl` needs one limit, `min` or `max`"
+        );
+        assert_eq!(
+            check("mixed: {candidates: []}"),
+            "x.yaml:3:21: there is nothing to choose from"
+        );
+        assert_eq!(
+            check("mixed: {candidates: [{dtype: uint4}, {granularity: {block: 33}}]}"),
+            "x.yaml:3:60: block 33 is not a power of two from 16 to 256"
         );
         let regex = check("quantize: [{names: [a, 're:(']}]");
         assert!(regex.starts_with("x.yaml:3:24: `re:(` is not a regular expression"), "{regex}");

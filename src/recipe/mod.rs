@@ -22,9 +22,10 @@ pub use self::{
     yaml::to_yaml,
 };
 use crate::quant::{
-    scheme::{Granularity, Range},
+    scheme::{Granularity, Range, Scales},
     solve::SolverSpec,
     target::{self, Target},
+    transform::TransformSpec,
 };
 
 /// The version of the format that this program reads.
@@ -55,6 +56,19 @@ pub struct Recipe {
     /// which is also the default; `[]` runs none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prepare: Option<Vec<String>>,
+    /// How inputs of weights are observed, for solvers that need to know them. The samples
+    /// themselves are given with `--calibration`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationSpec>,
+    /// Changes of the float model that make it easier to quantize and leave what it computes the
+    /// same, in order: `awq` or `smooth_quant`, alone or with their settings. Both need
+    /// `--calibration`. Replaces the parent's list; `[]` means none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transforms: Option<Vec<TransformSpec>>,
+    /// What `quantize` chooses from for each weight under `--max-size`, `--max-kl` or
+    /// `--target-bpw`. Only weights whose activations stay in float take part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mixed: Option<MixedSpec>,
     /// What to quantize, and how. Later entries win, field by field. A node that no entry matches
     /// stays as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -64,6 +78,33 @@ pub struct Recipe {
     pub gates: Option<Vec<Gate>>,
     #[serde(skip)]
     pub place: Place,
+}
+
+/// How inputs of weights are observed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CalibrationSpec {
+    /// Each layer sees what the quantized layers before it make of the samples, and its weights aim
+    /// at what the float model has there, so that later layers make up for earlier ones. Takes
+    /// about twice the time. Default: false, every layer sees the float model.
+    #[serde(skip_serializing_if = "is_false")]
+    pub sequential: bool,
+    /// How many samples to run. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<usize>,
+    /// Tokens per sample that text is cut into, if the model leaves it open. Default: 128.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<usize>,
+}
+
+/// What to choose from for each weight.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MixedSpec {
+    /// Ways to store a weight, each laid over what `quantize` says of it: what a candidate leaves
+    /// out stays. What a weight's format cannot store is left out. Default: uint4 in blocks of
+    /// 128, uint4 in blocks of 32, uint8 in blocks of 128.
+    pub candidates: Vec<WeightSpec>,
 }
 
 /// One rule: the nodes it matches, and the settings it gives them.
@@ -88,6 +129,10 @@ pub struct Entry {
     /// blocks, where outliers are common. `false` matches all others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_activation_function: Option<bool>,
+    /// Only nodes whose result is an output of the model, directly or after a bias or a cast, are
+    /// matched: the head of a language model. `false` matches all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<bool>,
     /// How the weight is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<WeightSpec>,
@@ -132,6 +177,10 @@ pub struct WeightSpec {
     /// Which of the integers are used. Default: full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<Range>,
+    /// How scales are stored: `float`, the type of the weight itself, or `float16`, which saves a
+    /// tenth of a 4-bit weight in blocks of 32. Default: float.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scales: Option<Scales>,
     /// The algorithm that chooses the integers, alone (`rtn`) or with its settings. Default: rtn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver: Option<SolverSpec>,
@@ -205,6 +254,7 @@ pub struct Weight {
     pub symmetric: bool,
     pub granularity: Granularity,
     pub range: Range,
+    pub scales: Scales,
     pub solver: SolverSpec,
 }
 
@@ -264,6 +314,7 @@ impl WeightSpec {
             symmetric: later.symmetric.or(self.symmetric),
             granularity: later.granularity.or(self.granularity),
             range: later.range.or(self.range),
+            scales: later.scales.or(self.scales),
             solver: later.solver.or(self.solver),
         }
     }
@@ -275,6 +326,7 @@ impl WeightSpec {
             symmetric: self.symmetric.unwrap_or(true),
             granularity: self.granularity.unwrap_or(Granularity::Channel),
             range: self.range.unwrap_or_default(),
+            scales: self.scales.unwrap_or_default(),
             solver: self.solver.unwrap_or_default(),
         }
     }

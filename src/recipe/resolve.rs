@@ -6,12 +6,13 @@ use crate::{
     no_match,
     quant::{
         format::{self, Format},
+        half_scales,
         ops::{self, Site},
         plan::{self, Kept, Plan, SitePlan},
-        scheme::Scheme,
+        scheme::{Scales, Scheme},
     },
     recipe::ActivationGranularity,
-    tensor::Zeros,
+    tensor::{DType, Zeros},
 };
 
 /// Decides for each node. `finite` says whether a weight may be quantized; it is asked last,
@@ -39,6 +40,7 @@ pub fn resolve(
             name: &label,
             elements: m.constant(site.weight).map_or(0, |it| it.numel()),
             after_activation_function: ops::is_after_activation_function(m, node),
+            head: ops::is_head(m, node),
         };
         let merged = match selector.entry_for(candidate) {
             Ok(it) => it,
@@ -91,11 +93,17 @@ fn decide(
             reasons.push(format!("{name}: {reason}"));
             continue;
         }
+        if weight.scales == Scales::Float16 && !format.half_scales {
+            misfits.push(format!("{name}: its scales are float, not float16"));
+            continue;
+        }
         match (format.scheme)(wanted, activation) {
             Err(reason) => misfits.push(format!("{name}: {reason}")),
             Ok(scheme) => {
                 let solver = weight.solver;
-                return Ok(Ok(SitePlan { site, scheme, solver, activation, format }));
+                let (scales, note) = scales(m, &site, &scheme, weight.scales);
+                let plan = SitePlan { site, scheme, scales, solver, activation, format, note };
+                return Ok(Ok(plan));
             }
         }
     }
@@ -107,6 +115,24 @@ fn decide(
         false => misfits.join("; "),
     };
     Err(RecipeError::Conflict { at: merged.position.clone(), what: why })
+}
+
+/// The scales as this weight can have them, and why they are not as wanted.
+pub fn scales(
+    m: &Model,
+    site: &Site,
+    scheme: &Scheme,
+    wanted: Scales,
+) -> (Scales, Option<NoMatch>) {
+    let is_half = m.constant(site.weight).is_ok_and(|it| it.dtype == DType::F16);
+    // Scales of a half weight are float16 without being asked.
+    if wanted == Scales::Float || is_half {
+        return (Scales::Float, None);
+    }
+    match half_scales::fit(m, site, scheme) {
+        Ok(()) => (Scales::Float16, None),
+        Err(reason) => (Scales::Float, Some(reason)),
+    }
 }
 
 fn named(name: &str, merged: &Merged) -> Result<&'static Format, RecipeError> {

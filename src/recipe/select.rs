@@ -28,6 +28,8 @@ pub struct Candidate<'a> {
     /// Of the weight.
     pub elements: usize,
     pub after_activation_function: bool,
+    /// Whether its result is an output of the model.
+    pub head: bool,
 }
 
 /// The settings of all entries that match a node.
@@ -86,7 +88,7 @@ impl Recipe {
 impl Selector<'_> {
     /// The settings of a node.
     pub fn entry_for(&mut self, node: Candidate) -> Result<Merged, Unmatched> {
-        let Candidate { op, name, elements, after_activation_function } = node;
+        let Candidate { op, name, elements, after_activation_function, head } = node;
         self.remember(name);
         let mut matched = Vec::new();
         let mut miss = Unmatched::NoEntry;
@@ -94,7 +96,8 @@ impl Selector<'_> {
             // Patterns count even where the operator differs: the user has seen the name somewhere.
             let named = entry.names.is_none() || self.rules[i].count(name);
             let after = entry.after_activation_function;
-            let placed = after.is_none_or(|it| it == after_activation_function);
+            let placed = after.is_none_or(|it| it == after_activation_function)
+                && entry.head.is_none_or(|it| it == head);
             if !named || !has_op(entry, op) || !placed {
                 continue;
             }
@@ -256,7 +259,7 @@ mod tests {
     }
 
     fn node<'a>(op: &'a str, name: &'a str, elements: usize) -> Candidate<'a> {
-        Candidate { op, name, elements, after_activation_function: false }
+        Candidate { op, name, elements, after_activation_function: false, head: false }
     }
 
     #[test]
@@ -328,6 +331,14 @@ mod tests {
         let recipe = recipe("  - after_activation_function: true\n    skip: true\n");
         let after = Candidate { after_activation_function: true, ..node("MatMul", "", 1) };
         assert!(recipe.entry_for(after).is_some());
+        assert!(recipe.entry_for(node("MatMul", "", 1)).is_none());
+    }
+
+    #[test]
+    fn heads_are_matched_by_what_comes_after() {
+        let recipe = recipe("  - head: true\n    skip: true\n");
+        let head = Candidate { head: true, ..node("MatMul", "", 1) };
+        assert!(recipe.entry_for(head).is_some());
         assert!(recipe.entry_for(node("MatMul", "", 1)).is_none());
     }
 

@@ -169,7 +169,13 @@ fn translate(error: &Error, root: &Place) -> RecipeError {
             return RecipeError::Key { at, key: field.clone(), known: expected.clone() };
         }
         Error::SerdeUnknownVariant { variant, expected, .. } => {
-            let what = key.unwrap_or("value").to_owned();
+            // These have a `Deserialize` of our own, so they are reported at what is around them.
+            let own = [("gptq", "solver"), ("awq", "transform")];
+            let own = own.into_iter().find(|it| expected.contains(&it.0));
+            let what = own.map(|it| it.1).or(key).unwrap_or("value").to_owned();
+            if own.is_some() {
+                at = first_after(root, &what, &at).unwrap_or(at);
+            }
             return RecipeError::Word { at, what, word: variant.clone(), known: expected.clone() };
         }
         Error::DuplicateMappingKey { key, .. } => {
@@ -186,6 +192,15 @@ fn translate(error: &Error, root: &Place) -> RecipeError {
     }
     let subject = key.map_or("value".to_owned(), |it| format!("`{}`", Untrusted(it)));
     RecipeError::Value { at, what: describe(error, &subject) }
+}
+
+/// Where the first value of `key` stands that comes after `at`.
+fn first_after(place: &Place, key: &str, at: &Position) -> Option<Position> {
+    let order = |it: &Position| (it.line, it.column);
+    let own = place.inner.get(key).map(|it| it.position.clone());
+    let inner = place.inner.values().filter_map(|it| first_after(it, key, at));
+    let all = own.into_iter().chain(inner);
+    all.filter(|it| order(it) >= order(at)).min_by_key(order)
 }
 
 fn describe(error: &Error, subject: &str) -> String {
@@ -246,7 +261,7 @@ mod tests {
             (
                 "quantize:\n  - weight: {bits: 4}",
                 "E701 x.yaml:4:14: unknown key `bits` \
-                 (known here: dtype, symmetric, granularity, range, solver)",
+                 (known here: dtype, symmetric, granularity, range, scales, solver)",
             ),
             (
                 &format!("{weight}{{solver: rtnn}}"),
@@ -276,7 +291,7 @@ mod tests {
             ("quantize: [5]", "E703 x.yaml:3:12: `quantize` is not a mapping"),
             (
                 "quantize: [{weight: {solver: {rtn: 5}}}]",
-                "E703 x.yaml:3:36: `rtn`: unexpected value for unit enum variant",
+                "E703 x.yaml:3:31: unknown solver `rtn` (known here: mse, hqq, imatrix, gptq)",
             ),
             (
                 "quantize: [{min_elements: -1}]",

@@ -13,18 +13,7 @@ pub use self::{
     latency::Latency,
 };
 
-/// `1,142,372`: counts as people read them.
-pub fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
+pub use crate::ctx::grouped;
 
 /// `25.1 MiB`: sizes as people read them.
 pub fn bytes(count: u64) -> String {

@@ -84,6 +84,8 @@ pub const STANDARD: &[&str] = &[
     "identity-of-constant",
     "remove-identity",
     "remove-dropout",
+    // Twins whose views differ would no longer be seen to be the same.
+    "dedupe-constants",
     // Before folding, which would copy what a view gets for nothing.
     "transpose-of-constant",
     "infer-types",

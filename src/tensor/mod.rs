@@ -26,6 +26,8 @@ pub enum TensorError {
     NotInteger(DType),
     #[error("weight `{name}` holds {what} at [{row}, {column}]")]
     NonFinite { name: String, what: &'static str, row: usize, column: usize },
+    #[error("cannot read a weight back: {0}")]
+    Io(String),
     #[error("a string tensor has no fixed size")]
     Strings,
 }
@@ -50,6 +52,8 @@ enum Data {
     Lazy(Arc<Run>),
     /// A `[k, n]` view of an `[n, k]` tensor, so that a transposed weight is not copied.
     Transposed(Arc<Tensor>),
+    /// A matrix whose rows (axis 0) or columns (axis 1) are multiplied as they are read.
+    Scaled { base: Arc<Tensor>, axis: usize, factors: Arc<[f32]> },
     /// One part of a quantized weight; parts that share a source are computed together.
     Packed { source: Arc<dyn QSource>, part: Part, packing: Packing },
 }
@@ -95,11 +99,28 @@ impl Tensor {
         assert_eq!(self.shape.len(), 2, "only matrices are transposed");
         match &self.data {
             Data::Transposed(base) => (**base).clone(),
+            Data::Scaled { base, axis, factors } => {
+                base.transposed().scaled(1 - axis, factors.clone())
+            }
             _ => Tensor {
                 dtype: self.dtype,
                 shape: vec![self.shape[1], self.shape[0]],
                 data: Data::Transposed(Arc::new(self.clone())),
             },
+        }
+    }
+
+    /// The float matrix with row `i` (axis 0) or column `i` (axis 1) times `factors[i]`: a view,
+    /// whose elements are computed when read, and rounded to its own type.
+    pub fn scaled(&self, axis: usize, factors: impl Into<Arc<[f32]>>) -> Tensor {
+        let factors = factors.into();
+        assert_eq!(self.shape.len(), 2, "only matrices are scaled");
+        assert_eq!(self.shape[axis], factors.len(), "one factor per row or column");
+        let base = Arc::new(self.clone());
+        Tensor {
+            dtype: self.dtype,
+            shape: self.shape.clone(),
+            data: Data::Scaled { base, axis, factors },
         }
     }
 
@@ -112,7 +133,7 @@ impl Tensor {
             Data::Bytes(_) | Data::Strings(_) | Data::Lazy(_) => {
                 Tensor { dtype: self.dtype, shape, data: self.data.clone() }
             }
-            Data::Transposed(_) | Data::Packed { .. } => {
+            Data::Transposed(_) | Data::Scaled { .. } | Data::Packed { .. } => {
                 let base = self.clone();
                 Tensor::lazy(self.dtype, shape, move || base.bytes())
             }
@@ -138,6 +159,7 @@ impl Tensor {
             Data::Strings(_) => return Err(TensorError::Strings),
             Data::Lazy(run) => run()?,
             Data::Transposed(base) => transpose(base)?,
+            Data::Scaled { .. } => from_f32(self.dtype, &self.rows_f32(0..self.shape[0])?)?.into(),
             Data::Packed { source, part, packing } => {
                 let rows = 0..source.shape().n;
                 packing.pack(&source.solve(rows)?, *part)
@@ -177,6 +199,11 @@ impl Tensor {
     /// Rows of a float matrix as `f32`, row-major, without copying the rest of it.
     pub fn rows_f32(&self, rows: Range<usize>) -> Result<Vec<f32>, TensorError> {
         let [_, columns] = self.shape[..] else { panic!("rows of a matrix, not of {self:?}") };
+        if let Data::Scaled { base, axis, factors } = &self.data {
+            let mut out = base.rows_f32(rows.clone())?;
+            scale(&mut out, columns, *axis, &factors[if *axis == 0 { rows } else { 0..columns }]);
+            return self.rounded(out);
+        }
         let mut out = vec![0.0; rows.len() * columns];
         if let Data::Transposed(base) = &self.data {
             cast::columns_to_f32(self.dtype, &base.bytes()?, base.shape[1], rows, &mut out)?;
@@ -187,6 +214,15 @@ impl Tensor {
         let range = rows.start * columns * width..rows.end * columns * width;
         cast::to_f32(self.dtype, &bytes[range], &mut out)?;
         Ok(out)
+    }
+
+    /// What is left of `values` once they are stored.
+    fn rounded(&self, mut values: Vec<f32>) -> Result<Vec<f32>, TensorError> {
+        if self.dtype != DType::F32 {
+            let bytes = from_f32(self.dtype, &values)?;
+            cast::to_f32(self.dtype, &bytes, &mut values)?;
+        }
+        Ok(values)
     }
 
     /// The quantized weight behind this tensor, if it is a part of one.
@@ -217,6 +253,17 @@ impl fmt::Debug for Tensor {
     }
 }
 
+/// Multiplies rows (axis 0) or columns (axis 1) of a row-major matrix.
+fn scale(values: &mut [f32], columns: usize, axis: usize, factors: &[f32]) {
+    let rows = values.chunks_exact_mut(columns.max(1));
+    for (i, row) in rows.enumerate() {
+        match axis {
+            0 => row.iter_mut().for_each(|it| *it *= factors[i]),
+            _ => row.iter_mut().zip(factors).for_each(|(it, factor)| *it *= factor),
+        }
+    }
+}
+
 fn transpose(base: &Tensor) -> Result<Bytes, TensorError> {
     let (rows, columns, width) = (base.shape[0], base.shape[1], base.dtype.bits() / 8);
     let bytes = base.bytes()?;
@@ -242,6 +289,32 @@ mod tests {
         assert_eq!(view.to_f32().unwrap(), [1., 4., 2., 5., 3., 6.]);
         assert_eq!(view.rows_f32(1..3).unwrap(), [2., 5., 3., 6.]);
         assert_eq!(view.transposed().to_f32().unwrap(), base.to_f32().unwrap());
+    }
+
+    #[test]
+    fn a_scaled_view_multiplies_what_is_read() {
+        let base = Tensor::from_f32(&[2, 3], [1., 2., 3., 4., 5., 6.]);
+        let columns = base.scaled(1, [1.0, 10.0, 100.0]);
+        assert_eq!(columns.to_f32().unwrap(), [1., 20., 300., 4., 50., 600.]);
+        assert_eq!(columns.rows_f32(1..2).unwrap(), [4., 50., 600.]);
+        let both = columns.scaled(0, [1.0, -1.0]);
+        assert_eq!(both.rows_f32(1..2).unwrap(), [-4., -50., -600.]);
+        let turned = both.transposed();
+        assert_eq!(turned.shape, [3, 2]);
+        assert_eq!(turned.rows_f32(2..3).unwrap(), [300., -600.]);
+        assert_eq!(turned.to_f32().unwrap(), [1., -4., 20., -50., 300., -600.]);
+        assert_eq!(turned.transposed().to_f32().unwrap(), both.to_f32().unwrap());
+        assert_eq!(both.reshaped(vec![6]).to_f32().unwrap(), both.to_f32().unwrap());
+        assert_eq!((both.place(), both.nbytes()), (None, 24));
+    }
+
+    #[test]
+    fn a_scaled_view_is_rounded_to_its_type() {
+        let bytes = from_f32(DType::F16, &[1.0, 3.0]).unwrap();
+        let view = Tensor::new(DType::F16, vec![1, 2], bytes).scaled(0, [1.0 / 3.0]);
+        let stored = view.to_f32().unwrap();
+        assert_ne!(stored[0], 1.0 / 3.0);
+        assert_eq!(view.rows_f32(0..1).unwrap(), stored);
     }
 
     #[test]

@@ -108,6 +108,15 @@ impl Packing {
         }
     }
 
+    /// The packing that stands for all those with the same bytes for this part.
+    pub fn canonical(self, q: QShape, part: Part) -> Packing {
+        match self {
+            // Rows of whole blocks need no padding.
+            Packing::Gather if part != Part::Codes || q.k.is_multiple_of(q.block) => Packing::NBits,
+            _ => self,
+        }
+    }
+
     /// Whether the bytes of some rows are a slice of the bytes of all rows.
     pub fn is_by_row(self) -> bool {
         matches!(self, Packing::Gather | Packing::NBits)

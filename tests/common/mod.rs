@@ -10,7 +10,7 @@ use onnxq::{
     ctx::Ctx,
     ir::Model,
     pipeline::Job,
-    quant::{format, insert},
+    quant::{format, insert, sources::Sources},
     recipe::{Recipe, resolve::resolve},
     rewrite,
     tensor::{DType, Tensor, TensorType, from_f32},
@@ -25,7 +25,8 @@ pub fn fixture(name: &str) -> PathBuf {
 
 pub fn job(model: &Path, recipe: &str) -> Job {
     let recipe = onnxq::recipe::load(recipe).unwrap();
-    Job { model: model.into(), recipe, open: Default::default(), skip_nonfinite: false }
+    let (open, skip_nonfinite) = (Default::default(), false);
+    Job { model: model.into(), recipe, open, skip_nonfinite, goal: None }
 }
 
 /// The model as a recipe makes it.
@@ -33,7 +34,7 @@ pub fn quantized(model: &Model, recipe: &Recipe) -> Model {
     let mut m = model.clone();
     rewrite::run(&mut m, &recipe.prepare(rewrite::STANDARD), &Ctx::silent()).unwrap();
     let plan = resolve(recipe, &m, &|_, _| Ok(())).unwrap();
-    insert::quantize(&mut m, &plan);
+    insert::quantize(&mut m, &plan, &mut Sources::default());
     let formats: Vec<_> = plan.sites.iter().map(|it| it.format).collect();
     format::lower(&mut m, &formats).unwrap();
     rewrite::run(&mut m, &["dedupe-constants", "dedupe-nodes", "remove-dead"], &Ctx::silent())

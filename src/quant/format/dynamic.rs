@@ -25,6 +25,7 @@ pub const DYNAMIC: Format = Format {
         }
     },
     scheme: dynamic_scheme,
+    half_scales: false,
     rules: &[&LOWER_DYNAMIC],
     opset: None,
 };

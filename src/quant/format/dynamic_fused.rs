@@ -17,6 +17,7 @@ pub const DYNAMIC_FUSED: Format = Format {
     packing: Packing::PerChannel,
     place: is_matmul,
     scheme: dynamic_scheme,
+    half_scales: false,
     rules: &[&LOWER_DYNAMIC_FUSED],
     opset: Some((MICROSOFT, 1)),
 };

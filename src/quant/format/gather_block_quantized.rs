@@ -1,12 +1,12 @@
 //! `com.microsoft.GatherBlockQuantized`: an embedding table of 2, 4 or 8 bits in blocks.
 
-use super::{Format, MICROSOFT, attrs, blocked_scheme, quantized};
+use super::{Blocks, Format, MICROSOFT, attrs, blocked_scheme, quantized};
 use crate::{
     ir::{Model, NoMatch, NodeId, Patch, Ref},
     no_match,
     quant::ops::Weight,
     rewrite::Rule,
-    tensor::{Packing, Part, Tensor},
+    tensor::Packing,
 };
 
 pub const GATHER_BLOCK_QUANTIZED: Format = Format {
@@ -18,6 +18,7 @@ pub const GATHER_BLOCK_QUANTIZED: Format = Format {
         _ => Err(no_match!("it is a form of Gather")),
     },
     scheme: blocked_scheme,
+    half_scales: true,
     rules: &[&LOWER_GATHER],
     opset: Some((MICROSOFT, 1)),
 };
@@ -32,23 +33,17 @@ pub const LOWER_GATHER: Rule = Rule {
 fn apply(m: &Model, gather: NodeId) -> Result<Patch, NoMatch> {
     let (table, indices) = (m.operand(gather, 0)?, m.operand(gather, 1)?);
     let w = quantized(m, table, Packing::BlockedRows)?;
-    let (source, ..) = m.constant(w.codes)?.quantized().expect("checked by quantized()");
-    let shape = source.shape();
+    let blocks = Blocks::of(m, &w)?;
+    let shape = blocks.source.shape();
     let output = m.node(gather).output();
 
     let mut patch = Patch::before(gather);
-    let stem = m.value(w.codes).name.trim_end_matches("_codes").to_owned();
-    // Nodes that share the weight make equal parts, which `dedupe-constants` makes one.
-    let mut constant = |suffix: &str, part: Part| {
-        let tensor = Tensor::packed(source.clone(), part, Packing::Gather);
-        patch.constant(&format!("{stem}_{suffix}"), tensor)
-    };
     let inputs: [Ref; 4] = [
-        constant("rows", Part::Codes),
+        blocks.codes(&mut patch, "rows", Packing::Gather),
         indices.into(),
-        constant("scales", Part::Scales),
+        blocks.scales(&mut patch),
         // The default zero differs between element types and versions, so it is always stated.
-        constant("zeros", Part::Zeros),
+        blocks.zeros(&mut patch),
     ];
     let attrs = attrs(&[
         ("bits", i64::from(shape.bits)),

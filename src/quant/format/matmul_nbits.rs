@@ -1,10 +1,10 @@
 //! `com.microsoft.MatMulNBits`: float activations, weights of 2, 4 or 8 bits in blocks.
 
-use super::{Format, MICROSOFT, attrs, blocked_scheme, is_matmul, quantized};
+use super::{Blocks, Format, MICROSOFT, attrs, blocked_scheme, is_matmul, quantized};
 use crate::{
     ir::{Model, NoMatch, NodeId, Patch, Ref},
     rewrite::Rule,
-    tensor::{Packing, Part, Tensor, Zeros},
+    tensor::{Packing, Zeros},
 };
 
 pub const MATMUL_NBITS: Format = Format {
@@ -13,6 +13,7 @@ pub const MATMUL_NBITS: Format = Format {
     packing: Packing::Blocked,
     place: is_matmul,
     scheme: blocked_scheme,
+    half_scales: true,
     rules: &[&LOWER_MATMUL_NBITS],
     opset: Some((MICROSOFT, 1)),
 };
@@ -31,21 +32,15 @@ const ACCURACY_LEVEL: i64 = 4;
 fn apply(m: &Model, matmul: NodeId) -> Result<Patch, NoMatch> {
     let x = m.operand(matmul, 0)?;
     let w = quantized(m, m.operand(matmul, 1)?, Packing::Blocked)?;
-    let (source, ..) = m.constant(w.codes)?.quantized().expect("checked by quantized()");
-    let shape = source.shape();
+    let blocks = Blocks::of(m, &w)?;
+    let shape = blocks.source.shape();
     let output = m.node(matmul).output();
     // ONNX Runtime folds an Add of a bias behind it by itself.
     let mut patch = Patch::before(matmul);
-    let stem = m.value(w.codes).name.trim_end_matches("_codes").to_owned();
-    // Nodes that share the weight make equal parts, which `dedupe-constants` makes one.
-    let mut constant = |suffix: &str, part: Part| {
-        let tensor = Tensor::packed(source.clone(), part, Packing::NBits);
-        patch.constant(&format!("{stem}_{suffix}"), tensor)
-    };
-    let mut inputs: Vec<Ref> =
-        vec![x.into(), constant("nbits", Part::Codes), constant("scales", Part::Scales)];
+    let codes = blocks.codes(&mut patch, "nbits", Packing::NBits);
+    let mut inputs: Vec<Ref> = vec![x.into(), codes, blocks.scales(&mut patch)];
     if shape.zeros == Zeros::Asymmetric {
-        inputs.push(constant("zeros", Part::Zeros));
+        inputs.push(blocks.zeros(&mut patch));
     }
     let attrs = attrs(&[
         ("K", shape.k as i64),

@@ -5,16 +5,18 @@ mod dynamic_fused;
 mod gather_block_quantized;
 mod matmul_nbits;
 
+use std::sync::Arc;
+
 use super::{
     ops::{Site, Weight},
     plan::Activation,
     scheme::{Granularity, Range, Scheme},
 };
 use crate::{
-    ir::{Attrs, Def, Model, NoMatch, NodeId, ValueId},
+    ir::{Attrs, Def, Model, NoMatch, NodeId, Patch, Ref, ValueId},
     no_match,
     rewrite::Rule,
-    tensor::{Packing, Part, Zeros},
+    tensor::{DType, Packing, Part, QSource, Tensor, Zeros},
 };
 
 /// A way to store quantized nodes.
@@ -28,6 +30,8 @@ pub struct Format {
     pub place: fn(&Model, &Site) -> Result<(), NoMatch>,
     /// The scheme as this format stores it, or why it never can, whatever the model.
     pub scheme: fn(Scheme, Option<Activation>) -> Result<Scheme, NoMatch>,
+    /// Whether the scales of a float weight may be stored as float16.
+    pub half_scales: bool,
     /// Rules that turn the canonical form into this format.
     pub rules: &'static [&'static Rule],
     /// The operator set that the lowered form needs, and its version.
@@ -95,6 +99,53 @@ fn blocked_scheme(scheme: Scheme, activation: Option<Activation>) -> Result<Sche
 struct Quantized {
     codes: ValueId,
     scales: ValueId,
+}
+
+/// The parts of a weight in blocks, as the operators of ONNX Runtime take them.
+///
+/// Nodes that share the weight make equal parts, which `dedupe-constants` makes one.
+struct Blocks<'a> {
+    source: &'a Arc<dyn QSource>,
+    stem: &'a str,
+    /// The element type of scales that are stored as another.
+    cast: Option<DType>,
+}
+
+impl<'a> Blocks<'a> {
+    fn of(m: &'a Model, w: &Quantized) -> Result<Blocks<'a>, NoMatch> {
+        let (source, ..) = m.constant(w.codes)?.quantized().expect("checked by quantized()");
+        let stem = m.value(w.codes).name.trim_end_matches("_codes");
+        let cast = m.producer(w.scales, "Cast").ok().map(|_| DType::F32);
+        Ok(Blocks { source, stem, cast })
+    }
+
+    fn codes(&self, patch: &mut Patch, suffix: &str, packing: Packing) -> Ref {
+        self.part(patch, suffix, Part::Codes, packing)
+    }
+
+    fn scales(&self, patch: &mut Patch) -> Ref {
+        let scales = self.part(patch, "scales", Part::Scales, Packing::NBits);
+        match self.cast {
+            Some(dtype) => widened(patch, self.stem, scales, dtype),
+            None => scales,
+        }
+    }
+
+    fn zeros(&self, patch: &mut Patch) -> Ref {
+        self.part(patch, "zeros", Part::Zeros, Packing::NBits)
+    }
+
+    fn part(&self, patch: &mut Patch, suffix: &str, part: Part, packing: Packing) -> Ref {
+        let tensor = Tensor::packed(self.source.clone(), part, packing);
+        patch.constant(&format!("{}_{suffix}", self.stem), tensor)
+    }
+}
+
+/// Scales of half the size, as the kernel wants them. ONNX Runtime computes this when it loads
+/// the model, so the kernel still finds a constant.
+pub(super) fn widened(patch: &mut Patch, stem: &str, scales: Ref, dtype: DType) -> Ref {
+    let to = Attrs::default().with("to", i64::from(dtype.number()));
+    patch.step(&format!("{stem}_scales_float"), "Cast", [scales], to)
 }
 
 fn quantized(m: &Model, weight: ValueId, packing: Packing) -> Result<Quantized, NoMatch> {

@@ -1,5 +1,11 @@
 //! The jobs, step by step: plan, quantize, validate. Forward only; nothing calls upward.
 
+mod calibrate;
+mod error;
+mod mixed;
+mod transform;
+mod validate;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -7,22 +13,28 @@ use std::{
 
 use serde::Serialize;
 
+pub use self::{
+    calibrate::{Calibration, MissingStats, NeedsData},
+    error::Error,
+    mixed::{Goal, Mixed, Point, Sensitivity, Unmet},
+    transform::TransformNeedsData,
+    validate::{Validate, Validation, validate},
+};
 use crate::{
-    calibrate::{self, DataError, DataOptions},
-    codes::Fault,
     ctx::Ctx,
-    engine::{self, EngineError, RuntimeOptions, SessionOptions},
-    ir::{Broken, Model, NoMatch},
+    ir::{Model, NoMatch, NodeId},
     no_match,
-    onnx::{self, Files, LoadError, OpenOptions, SaveError, SaveOptions},
+    onnx::{self, Files, OpenOptions, SaveOptions},
     quant::{
-        format::{self, Format, NotLowered},
+        format::{self, Format},
         insert, ops,
-        plan::{Plan, PlanRow},
+        plan::{Plan, PlanRow, SitePlan},
+        sources::{Gauge, Sources},
+        tied,
     },
-    recipe::{Recipe, RecipeError, gate::Gate, resolve::resolve},
-    report::{CompareError, CompareOptions, Comparison, GateResult, Size, bytes, compare, grouped},
-    rewrite::{self, PassError},
+    recipe::{Recipe, RecipeError, resolve::resolve},
+    report::{bytes, grouped},
+    rewrite,
     tensor::first_non_finite,
 };
 
@@ -33,6 +45,8 @@ pub struct Job {
     pub open: OpenOptions,
     /// Leave weights with NaN or Inf in float instead of failing.
     pub skip_nonfinite: bool,
+    /// Choose bits and blocks by measurement. Needs calibration data.
+    pub goal: Option<Goal>,
 }
 
 /// A prepared model and the decisions for it.
@@ -43,6 +57,8 @@ pub struct Planned {
     pub rows: Vec<PlanRow>,
     pub before: Census,
     pub warnings: Vec<String>,
+    /// The errors of the weights of these nodes, once they are solved.
+    gauges: Vec<(NodeId, Gauge)>,
 }
 
 /// What a model consists of.
@@ -69,22 +85,10 @@ pub struct Outcome {
     /// Fraction of the bytes of float weights of two and more dimensions that became smaller.
     pub quantized_weights: f64,
     pub nodes: Vec<PlanRow>,
+    /// How bits were chosen, if by measurement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mixed: Option<Mixed>,
     pub warnings: Vec<String>,
-}
-
-/// Two models compared.
-#[derive(Clone, Debug, Serialize)]
-pub struct Validation {
-    pub schema: &'static str,
-    pub onnxq: &'static str,
-    pub onnxruntime: String,
-    pub reference: PathBuf,
-    pub candidate: PathBuf,
-    pub data: PathBuf,
-    pub data_sha256: String,
-    pub comparison: Comparison,
-    pub gates: Vec<GateResult>,
-    pub pass: bool,
 }
 
 /// Reads a model, prepares it and decides for each node.
@@ -100,26 +104,36 @@ pub fn plan(job: &Job, ctx: &Ctx) -> Result<Planned, Error> {
     let steps = rewrite::run(&mut model, &job.recipe.prepare(rewrite::STANDARD), ctx)?;
     ctx.progress.done(&describe_steps(before.nodes, model.nodes().len(), &steps));
 
+    let plan = decide(job, &model)?;
+    let rows = plan.rows(&model);
+    // A goal is still to change the plan.
+    let apart = if job.goal.is_none() { tied::apart(&model, &plan) } else { Vec::new() };
+    apart.iter().for_each(|it| ctx.progress.warn(it));
+    let warnings = loaded.warnings.into_iter().chain(apart).collect();
+    Ok(Planned { model, files, plan, rows, before, warnings, gauges: Vec::new() })
+}
+
+/// Decides for each node of a prepared model.
+fn decide(job: &Job, model: &Model) -> Result<Plan, RecipeError> {
     let finite = |m: &Model, site: &ops::Site| match job.skip_nonfinite {
         true => finite(m, site),
         false => Ok(()),
     };
-    let plan = resolve(&job.recipe, &model, &finite)?;
-    let rows = plan.rows(&model);
-    Ok(Planned { model, files, plan, rows, before, warnings: loaded.warnings })
+    resolve(&job.recipe, model, &finite)
 }
 
 impl Planned {
-    /// Brings the model to its final form. Weights are still to be computed.
-    pub fn lower(&mut self, ctx: &Ctx) -> Result<(), Error> {
+    /// Shapes the graph as the recipe's transforms will, for a prediction without data.
+    pub fn outline(&mut self, job: &Job) -> Result<(), Error> {
+        transform::outline(self, job)
+    }
+
+    /// Brings the model to its final form. Weights that `sources` lacks are still to be computed.
+    pub fn lower(&mut self, mut sources: Sources, ctx: &Ctx) -> Result<(), Error> {
         ctx.progress.start("quantize", 0);
-        insert::quantize(&mut self.model, &self.plan);
-        let mut formats: Vec<&'static Format> =
-            self.plan.sites.iter().map(|it| it.format).collect();
-        formats.sort_by_key(|it| it.name);
-        formats.dedup_by_key(|it| it.name);
-        format::lower(&mut self.model, &formats)?;
-        rewrite::run(&mut self.model, CLEAN_UP, ctx)?;
+        insert::quantize(&mut self.model, &self.plan, &mut sources);
+        self.gauges = sources.errors(&self.model, &self.plan.sites);
+        finish(&mut self.model, &self.plan.sites, ctx)?;
         self.model.verify()?;
         ctx.progress.done(&self.describe());
         Ok(())
@@ -151,6 +165,24 @@ impl Planned {
         if total == 0.0 { 0.0 } else { quantized / total }
     }
 
+    /// Bytes that would be written if these were the plan's sites.
+    fn size_with(
+        &self,
+        sites: Vec<SitePlan>,
+        job: &Job,
+        output: &Path,
+        save: &SaveOptions,
+    ) -> Result<u64, Error> {
+        let mut model = self.model.clone();
+        let plan = Plan { sites, kept: Vec::new() };
+        insert::quantize(&mut model, &plan, &mut Sources::default());
+        finish(&mut model, &plan.sites, &Ctx::silent())?;
+        share_tied(&mut model, &self.files, save)?;
+        mark(&mut model, &job.recipe);
+        let (model, data) = onnx::layout_sizes(&model, output, save, Some(&self.files))?;
+        Ok(model + data)
+    }
+
     /// What would be written, once the model is lowered.
     pub fn dry_run(
         &mut self,
@@ -158,12 +190,18 @@ impl Planned {
         output: &Path,
         save: &SaveOptions,
     ) -> Result<Outcome, Error> {
+        share_tied(&mut self.model, &self.files, save)?;
         mark(&mut self.model, &job.recipe);
         let (model, data) = onnx::layout_sizes(&self.model, output, save, Some(&self.files))?;
         Ok(self.outcome(job, None, model + data))
     }
 
     pub fn outcome(&self, job: &Job, output: Option<&Path>, size: u64) -> Outcome {
+        let mut nodes = self.rows.clone();
+        for row in &mut nodes {
+            let gauge = self.gauges.iter().find(|it| it.0 == row.id);
+            row.error = gauge.and_then(|it| it.1.error());
+        }
         Outcome {
             schema: "onnxq.quantize/1",
             onnxq: env!("CARGO_PKG_VERSION"),
@@ -174,7 +212,8 @@ impl Planned {
             after: Census::of(&self.model, size),
             quantized_nodes: self.plan.sites.len(),
             quantized_weights: self.quantized_weights(),
-            nodes: self.rows.clone(),
+            nodes,
+            mixed: None,
             warnings: self.warnings.clone(),
         }
     }
@@ -190,6 +229,7 @@ pub fn quantize(
     job: &Job,
     output: &Path,
     save: &SaveOptions,
+    calibration: &Calibration,
     allow_noop: bool,
     ctx: &Ctx,
 ) -> Result<Outcome, Error> {
@@ -198,17 +238,49 @@ pub fn quantize(
     if planned.plan.sites.is_empty() && !allow_noop {
         return Ok(planned.outcome(job, None, planned.before.bytes));
     }
-    planned.lower(ctx)?;
+    transform::transform(&mut planned, job, calibration, ctx)?;
+    let target = mixed::Target { output, save };
+    let mixed = match job.goal {
+        Some(goal) => Some(mixed::choose(&mut planned, job, goal, target, calibration, ctx)?),
+        None => None,
+    };
+    let sources = calibrate::solve(&mut planned, &job.recipe, calibration, output, ctx)?;
+    planned.lower(sources, ctx)?;
+    share_tied(&mut planned.model, &planned.files, save)?;
     mark(&mut planned.model, &job.recipe);
     let saved = onnx::save(&planned.model, output, save, Some(&planned.files), ctx)?;
     read_back(output, &job.open)?;
-    Ok(planned.outcome(job, Some(output), saved.bytes()))
+    let outcome = planned.outcome(job, Some(output), saved.bytes());
+    let mut outcome = Outcome { mixed, ..outcome };
+    if let Some(warning) = two_bits(&outcome.nodes) {
+        ctx.progress.warn(&warning);
+        outcome.warnings.push(warning);
+    }
+    Ok(outcome)
+}
+
+/// What two bits cost, if some weights got no more.
+fn two_bits(rows: &[PlanRow]) -> Option<String> {
+    let is_coarse = |it: &&PlanRow| it.scheme.as_ref().is_some_and(|it| it.starts_with("int2"));
+    let errors = rows.iter().filter(is_coarse).filter_map(|it| Some(it.error?.solved));
+    let mut errors: Vec<f64> = errors.collect();
+    errors.sort_by(f64::total_cmp);
+    let (median, worst) = (errors.get(errors.len() / 2)?, errors.last()?);
+    let percent = |it: &f64| 100.0 * it.sqrt();
+    Some(format!(
+        "2 bits lose quality: the outputs of {} weights are off by {:.0} % (rms, median; worst \
+         {:.0} %)",
+        errors.len(),
+        percent(median),
+        percent(worst)
+    ))
 }
 
 /// What `quantize` would do, with the exact size of its output.
 pub fn dry_run(job: &Job, output: &Path, save: &SaveOptions, ctx: &Ctx) -> Result<Outcome, Error> {
     let mut planned = plan(job, ctx)?;
-    planned.lower(ctx)?;
+    planned.outline(job)?;
+    planned.lower(Sources::default(), ctx)?;
     planned.dry_run(job, output, save)
 }
 
@@ -223,50 +295,23 @@ pub fn rewrite(
     Ok(steps)
 }
 
-/// How to compare two models.
-pub struct Validate<'a> {
-    pub reference: &'a Path,
-    pub candidate: &'a Path,
-    pub data: &'a Path,
-    pub options: DataOptions,
-    pub open: OpenOptions,
-    pub gates: &'a [Gate],
-    pub latency: bool,
-    pub threads: usize,
-    pub runtime: RuntimeOptions<'a>,
+/// From the canonical form to that of the file.
+fn finish(model: &mut Model, sites: &[SitePlan], ctx: &Ctx) -> Result<(), Error> {
+    let mut formats: Vec<&'static Format> = sites.iter().map(|it| it.format).collect();
+    formats.sort_by_key(|it| it.name);
+    formats.dedup_by_key(|it| it.name);
+    format::lower(model, &formats)?;
+    rewrite::run(model, CLEAN_UP, ctx)?;
+    Ok(())
 }
 
-/// Runs both models in ONNX Runtime on the same data.
-pub fn validate(job: &Validate, ctx: &Ctx) -> Result<Validation, Error> {
-    // ONNX Runtime sees only what our own reader accepts.
-    let sizes =
-        [job.reference, job.candidate].map(|it| Ok(onnx::open(it, &job.open)?.files.size()));
-    let [reference_bytes, candidate_bytes] = sizes.map(|it: Result<u64, Error>| it);
-    let size = Size::new(reference_bytes?, candidate_bytes?);
-    let library = engine::ensure(&job.runtime)?;
-    let session = SessionOptions { threads: job.threads, ..SessionOptions::default() };
-    let mut reference = engine::open(job.reference, &session, &job.runtime)?;
-    let mut candidate = engine::open(job.candidate, &session, &job.runtime)?;
-    let mut batches = calibrate::open(job.data, reference.inputs(), &job.options)?;
-    let data_sha256 = batches.sha256().to_owned();
-    let samples = batches.samples();
-    let options = CompareOptions { latency: job.latency, samples, ..CompareOptions::default() };
-    let mut comparison =
-        compare(reference.as_mut(), candidate.as_mut(), &mut batches, &options, ctx)?;
-    comparison.size = Some(size);
-    let gates: Vec<GateResult> = job.gates.iter().map(|it| it.check(&comparison)).collect();
-    Ok(Validation {
-        schema: "onnxq.validate/1",
-        onnxq: env!("CARGO_PKG_VERSION"),
-        onnxruntime: library.version,
-        reference: job.reference.into(),
-        candidate: job.candidate.into(),
-        data: job.data.into(),
-        data_sha256,
-        pass: gates.iter().all(|it| it.pass),
-        comparison,
-        gates,
-    })
+/// Initializers of one file cannot share bytes, so there a tied table becomes a view.
+fn share_tied(model: &mut Model, files: &Files, save: &SaveOptions) -> Result<(), Error> {
+    let external = onnx::is_external(model, save, Some(files));
+    if !external && tied::reshape(model) > 0 {
+        rewrite::run(model, &["remove-dead"], &Ctx::silent())?;
+    }
+    Ok(())
 }
 
 impl Census {
@@ -335,45 +380,4 @@ fn mark(model: &mut Model, recipe: &Recipe) {
 fn read_back(output: &Path, options: &OpenOptions) -> Result<(), Error> {
     let loaded = onnx::open(output, options)?;
     Ok(loaded.model.verify()?)
-}
-
-/// Why a job failed: the error of the step that did.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub enum Error {
-    Broken(#[from] Broken),
-    Compare(#[from] CompareError),
-    Data(#[from] DataError),
-    Engine(#[from] EngineError),
-    Load(#[from] LoadError),
-    NotLowered(#[from] NotLowered),
-    Pass(#[from] PassError),
-    Recipe(#[from] RecipeError),
-    Save(#[from] SaveError),
-}
-
-impl Error {
-    fn fault(&self) -> Option<&dyn Fault> {
-        Some(match self {
-            Error::Broken(_) => return None,
-            Error::Compare(it) => it,
-            Error::Data(it) => it,
-            Error::Engine(it) => it,
-            Error::Load(it) => it,
-            Error::NotLowered(it) => it,
-            Error::Pass(it) => it,
-            Error::Recipe(it) => it,
-            Error::Save(it) => it,
-        })
-    }
-}
-
-impl Fault for Error {
-    fn code(&self) -> &'static str {
-        self.fault().map_or("E999", |it| it.code())
-    }
-
-    fn hint(&self) -> Option<String> {
-        self.fault()?.hint()
-    }
 }

@@ -1,0 +1,140 @@
+//! A log of records that survives a killed process: what was written whole is read back.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+use sha2::{Digest, Sha256};
+
+const MAGIC: &[u8] = b"onnxq statistics log 1\n";
+/// The length of a record and a checksum of it come before it.
+const HEAD: usize = 8 + SUM;
+const SUM: usize = 16;
+
+/// An open log. Records are found by their offset.
+pub struct Log {
+    file: File,
+    end: u64,
+}
+
+/// Where a record lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    offset: u64,
+    len: u64,
+}
+
+impl Record {
+    /// The record in the bytes of the whole file.
+    pub fn bytes(&self, file: &bytes::Bytes) -> bytes::Bytes {
+        file.slice(self.offset as usize..(self.offset + self.len) as usize)
+    }
+}
+
+impl Log {
+    /// Opens the log and finds its records; a torn tail is cut off. `None`: it is no log.
+    pub fn open(path: &Path) -> io::Result<Option<(Log, Vec<Record>)>> {
+        let options = OpenOptions::new().read(true).write(true).to_owned();
+        let file = options.open(path)?;
+        let size = file.metadata()?.len();
+        let mut magic = [0; MAGIC.len()];
+        if size < MAGIC.len() as u64 {
+            return Ok(None);
+        }
+        file.read_exact_at(&mut magic, 0)?;
+        if magic != MAGIC {
+            return Ok(None);
+        }
+        let mut log = Log { file, end: MAGIC.len() as u64 };
+        let mut records = Vec::new();
+        while let Some(record) = log.check(size)? {
+            log.end = record.offset + record.len;
+            records.push(record);
+        }
+        log.file.set_len(log.end)?;
+        Ok(Some((log, records)))
+    }
+
+    /// An empty log in place of whatever is there.
+    pub fn create(path: &Path) -> io::Result<Log> {
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).to_owned();
+        let file = options.open(path)?;
+        file.write_all_at(MAGIC, 0)?;
+        Ok(Log { file, end: MAGIC.len() as u64 })
+    }
+
+    /// The record at the end of what is known, if it is whole.
+    fn check(&self, size: u64) -> io::Result<Option<Record>> {
+        let mut head = [0; HEAD];
+        if self.end + HEAD as u64 > size {
+            return Ok(None);
+        }
+        self.file.read_exact_at(&mut head, self.end)?;
+        let (len, sum) = head.split_at(8);
+        let len = u64::from_le_bytes(len.try_into().expect("8 bytes"));
+        let offset = self.end + HEAD as u64;
+        if offset.checked_add(len).is_none_or(|it| it > size) {
+            return Ok(None);
+        }
+        let record = Record { offset, len };
+        Ok((checksum(&self.read(record)?)[..] == *sum).then_some(record))
+    }
+
+    pub fn read(&self, record: Record) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; record.len as usize];
+        self.file.read_exact_at(&mut bytes, record.offset)?;
+        Ok(bytes)
+    }
+
+    /// Adds a record; it counts only once it is on the disk.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<Record> {
+        let len = bytes.len() as u64;
+        let head = [&len.to_le_bytes()[..], &checksum(bytes)].concat();
+        let offset = self.end + HEAD as u64;
+        self.file.write_all_at(&head, self.end)?;
+        self.file.write_all_at(bytes, offset)?;
+        self.file.sync_data()?;
+        self.end = offset + len;
+        Ok(Record { offset, len })
+    }
+}
+
+fn checksum(bytes: &[u8]) -> [u8; SUM] {
+    let mut sum = [0; SUM];
+    sum.copy_from_slice(&Sha256::digest(bytes)[..SUM]);
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_tail_is_dropped_and_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = Log::create(&path).unwrap();
+        log.append(b"first").unwrap();
+        log.append(b"second").unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 1..(HEAD + 6) {
+            std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+            let (mut log, records) = Log::open(&path).unwrap().unwrap();
+            assert_eq!(records.len(), 1, "{cut} bytes less");
+            log.append(b"third").unwrap();
+            let (log, records) = Log::open(&path).unwrap().unwrap();
+            let read: Vec<_> = records.iter().map(|it| log.read(*it).unwrap()).collect();
+            assert_eq!(read, [b"first".to_vec(), b"third".to_vec()]);
+        }
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, flipped).unwrap();
+        assert_eq!(Log::open(&path).unwrap().unwrap().1.len(), 1);
+        std::fs::write(&path, "anything else").unwrap();
+        assert!(Log::open(&path).unwrap().is_none());
+    }
+}

@@ -1,0 +1,235 @@
+//! One pass over the data through one segment of the model.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use ndarray::ArrayView2;
+
+use super::{
+    Batch, Batches, CalibrateError, DataError,
+    cut::Cut,
+    roles::{Role, role},
+    segment::{Origin, Segment},
+};
+use crate::{
+    ctx::Ctx,
+    engine::{EngineError, Session},
+    quant::{drift::Drift, moments::Moments},
+    tensor::Tensor,
+};
+
+/// A value that is observed.
+pub struct Tap {
+    pub name: String,
+    pub k: usize,
+    pub moments: Mutex<Moments>,
+    /// Only if the float model runs alongside.
+    pub drift: Option<Mutex<Drift>>,
+}
+
+/// The wanted values of each part are those of `taps`, then those of its `to`.
+pub struct Wave<'a> {
+    pub part: Part<'a>,
+    /// The same part of the float model, where layers before are quantized.
+    pub float: Option<Part<'a>>,
+    pub taps: Vec<Tap>,
+}
+
+/// A segment, where it begins, and where it ends.
+pub struct Part<'a> {
+    pub segment: &'a Segment,
+    pub from: &'a Cut,
+    pub to: &'a Cut,
+}
+
+/// What runs a wave's part and its float twin; `None` where there is nothing to run.
+pub type Sessions = [Option<Box<dyn Session>>; 2];
+
+/// The data, handed out one batch at a time.
+struct Source<'a> {
+    batches: &'a mut Batches,
+    next: usize,
+}
+
+/// Why a sample failed; the first of the data counts, whichever thread was faster.
+type Failed = Box<(usize, CalibrateError)>;
+
+impl Wave<'_> {
+    /// Runs all batches; each session is a thread of its own.
+    pub fn run(
+        &self,
+        sessions: Vec<Sessions>,
+        batches: &mut Batches,
+        ctx: &Ctx,
+    ) -> Result<(), CalibrateError> {
+        batches.rewind();
+        let source = Mutex::new(Source { batches, next: 0 });
+        let stop = AtomicBool::new(false);
+        let (source, stop, count) = (&source, &stop, sessions.len().max(1));
+        let results: Vec<Result<(), Failed>> = std::thread::scope(|scope| {
+            let spawn = |(at, session)| {
+                // Threads begin at different taps, so that they rarely wait for each other.
+                let first = at * self.taps.len() / count;
+                scope.spawn(move || self.work(session, first, source, stop, ctx))
+            };
+            let workers: Vec<_> = sessions.into_iter().enumerate().map(spawn).collect();
+            let panicked = |it| std::panic::resume_unwind(it);
+            workers.into_iter().map(|it| it.join().unwrap_or_else(panicked)).collect()
+        });
+        let failed = results.into_iter().filter_map(Result::err).min_by_key(|it| it.0);
+        failed.map_or(Ok(()), |it| Err(it.1))
+    }
+
+    /// Samples one after the other, until none is left or one failed.
+    fn work(
+        &self,
+        mut sessions: Sessions,
+        first: usize,
+        source: &Mutex<Source>,
+        stop: &AtomicBool,
+        ctx: &Ctx,
+    ) -> Result<(), Failed> {
+        while !stop.load(Ordering::Relaxed) {
+            let Some((sample, samples, batch)) = take(source) else { break };
+            let batch = batch.map_err(CalibrateError::Data);
+            let done = batch.and_then(|it| self.sample(sample, &it, &mut sessions, first));
+            done.map_err(|err| {
+                stop.store(true, Ordering::Relaxed);
+                Box::new((sample, err))
+            })?;
+            ctx.progress.step(samples);
+        }
+        Ok(())
+    }
+
+    fn sample(
+        &self,
+        sample: usize,
+        batch: &Batch,
+        [own, float]: &mut Sessions,
+        first: usize,
+    ) -> Result<(), CalibrateError> {
+        let count = self.taps.len();
+        let own = self.part.run(sample, batch, own.as_deref_mut(), count)?;
+        let float = match &self.float {
+            Some(part) => Some(part.run(sample, batch, float.as_deref_mut(), count)?),
+            None => None,
+        };
+        for at in (first..count).chain(0..first) {
+            let float = float.as_ref().map(|it| &it[at]);
+            self.taps[at].add(&own[at], float, mask(batch))?;
+        }
+        Ok(())
+    }
+}
+
+impl Part<'_> {
+    /// Runs a sample, keeps what later waves need, and returns the first `count` wanted values.
+    fn run(
+        &self,
+        sample: usize,
+        batch: &Batch,
+        session: Option<&mut (dyn Session + 'static)>,
+        count: usize,
+    ) -> Result<Vec<Tensor>, CalibrateError> {
+        if let Some(name) = self.segment.data.iter().find(|it| !batch.contains_key(*it)) {
+            let (name, given) = (name.clone(), batch.keys().cloned().collect());
+            return Err(EngineError::MissingInput { name, given }.into());
+        }
+        let cut = self.from.load(sample)?;
+        let data = |at: usize| &batch[&self.segment.data[at]];
+        let outputs = match session {
+            Some(session) => {
+                let names: Vec<String> =
+                    session.inputs().iter().map(|it| it.name.clone()).collect();
+                let tensor = |it: &Origin| match *it {
+                    Origin::Data(at) => data(at),
+                    Origin::Cut(at) | Origin::Run(at) => &cut[at],
+                };
+                let tensors = self.segment.inputs.iter().map(tensor);
+                let given: Vec<(&str, &Tensor)> =
+                    names.iter().map(|it| &**it).zip(tensors).collect();
+                session.run(&given)?
+            }
+            None => Vec::new(),
+        };
+        let wanted = |at: usize| match self.segment.wanted[at] {
+            Origin::Data(at) => data(at),
+            Origin::Cut(at) => &cut[at],
+            Origin::Run(at) => &outputs[at].1,
+        };
+        let live: Vec<&Tensor> = (count..self.segment.wanted.len()).map(wanted).collect();
+        self.to.store(sample, &live)?;
+        Ok((0..count).map(|at| wanted(at).clone()).collect())
+    }
+}
+
+/// A batch, its place in the data and its samples.
+fn take(source: &Mutex<Source>) -> Option<(usize, u64, Result<Batch, DataError>)> {
+    let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+    let batch = source.batches.next()?;
+    source.next += 1;
+    Some((source.next - 1, source.batches.batch() as u64, batch))
+}
+
+fn mask(batch: &Batch) -> Option<&Tensor> {
+    let mask = batch.iter().find(|(name, _)| role(name) == Some(Role::AttentionMask));
+    mask.map(|it| it.1)
+}
+
+impl Tap {
+    fn add(
+        &self,
+        own: &Tensor,
+        float: Option<&Tensor>,
+        mask: Option<&Tensor>,
+    ) -> Result<(), CalibrateError> {
+        let k = self.k;
+        let bad = |source| CalibrateError::NonFinite { value: self.name.clone(), source };
+        let own = self.rows(own, mask)?;
+        if let (Some(drift), Some(float)) = (&self.drift, float) {
+            let float = self.rows(float, mask)?;
+            let mut drift = drift.lock().unwrap_or_else(PoisonError::into_inner);
+            drift.add(view(&float, k), view(&own, k)).map_err(bad)?;
+        }
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        moments.add(view(&own, k)).map_err(bad)
+    }
+
+    /// The values of all tokens that are none of padding.
+    fn rows(&self, tensor: &Tensor, mask: Option<&Tensor>) -> Result<Vec<f32>, CalibrateError> {
+        let unreadable = |source| CalibrateError::Tensor { value: self.name.clone(), source };
+        let (k, shape) = (self.k, &tensor.shape);
+        if shape.len() < 2 || shape.last() != Some(&k) {
+            let (value, actual) = (self.name.clone(), shape.clone());
+            return Err(CalibrateError::Width { value, actual, expected: k });
+        }
+        let values = tensor.to_f32().map_err(unreadable)?;
+        // Padding is no data: what the model computes there reaches no output.
+        let mask = mask.filter(|it| it.shape.len() == 2 && shape.len() > 2);
+        let Some(mask) = mask.filter(|it| it.shape == shape[..2]) else { return Ok(values) };
+        let mask = mask.to_i64().or_else(|_| as_flags(mask)).map_err(unreadable)?;
+        Ok(unmasked(values, &mask))
+    }
+}
+
+fn view(values: &[f32], k: usize) -> ArrayView2<'_, f32> {
+    ArrayView2::from_shape((values.len() / k.max(1), k), values).expect("whole rows")
+}
+
+/// A mask of floats, as some exporters make it.
+fn as_flags(mask: &Tensor) -> Result<Vec<i64>, crate::tensor::TensorError> {
+    Ok(mask.to_f32()?.into_iter().map(|it| i64::from(it != 0.0)).collect())
+}
+
+/// The values of each token whose flag is not 0.
+fn unmasked(values: Vec<f32>, mask: &[i64]) -> Vec<f32> {
+    if mask.iter().all(|it| *it != 0) {
+        return values;
+    }
+    let each = (values.len() / mask.len().max(1)).max(1);
+    let tokens = values.chunks_exact(each).zip(mask).filter(|it| *it.1 != 0);
+    tokens.flat_map(|it| it.0.iter().copied()).collect()
+}

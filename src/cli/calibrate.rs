@@ -1,0 +1,162 @@
+//! `onnxq calibrate`: what a model's layers see of data, in a file that solvers read.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    Failure, Table, Ui,
+    quantize::NoData,
+    shared::{InputArgs, RecipeArgs, at_least_one, size},
+};
+use crate::{
+    calibrate::{
+        self, CollectOptions, Collector, DataOptions, Identity, Stats, StatsFile, StatsRow, Want,
+        can_observe,
+    },
+    codes::EXIT_NOTHING,
+    ctx::{Progress, grouped},
+    pipeline::{self, Job, Planned},
+    quant::{ops::Weight, stats::Needs},
+};
+
+/// Run a model on data and keep what its layers see, for solvers
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The float model: .onnx or .onnxtxt
+    #[arg(required_unless_present_any = ["show", "merge"])]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Samples: text, .npy, .npz or a folder of them
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// The tokenizer.json for text
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// How many samples to use [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub samples: Option<usize>,
+    /// How much memory statistics may take: 2GiB, 500MiB
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    pub memory: u64,
+    /// Keep the whole second moments, whatever the recipe's solvers need
+    #[arg(long)]
+    pub hessian: bool,
+    /// Where to write the statistics
+    #[arg(short, long, value_name = "FILE", required_unless_present = "show")]
+    pub output: Option<PathBuf>,
+    /// Print what a file of statistics holds
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "merge"])]
+    pub show: Option<PathBuf>,
+    /// Merge files of statistics of one model into one
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "model")]
+    pub merge: Vec<PathBuf>,
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+impl Args {
+    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+        if let Some(path) = &self.show {
+            return show(path, ui);
+        }
+        let (Some(output), model) = (&self.output, &self.model) else { return Ok(0) };
+        let Some(model) = model else {
+            calibrate::merge(&self.merge, output)?;
+            return show(output, ui);
+        };
+        let Some(data) = &self.data else { return Err(NoData.into()) };
+        let job = Job {
+            model: model.clone(),
+            recipe: self.recipe.load()?,
+            open: self.input.options(),
+            skip_nonfinite: true,
+            goal: None,
+        };
+        let planned = pipeline::plan(&job, &ui.ctx())?;
+        let wants = self.wants(&planned, ui);
+        if wants.is_empty() {
+            return Ok(EXIT_NOTHING);
+        }
+        self.collect(&planned, wants, data, output, ui)?;
+        show(output, ui)
+    }
+
+    /// The inputs of the layers that the recipe quantizes.
+    fn wants(&self, planned: &Planned, ui: &Ui) -> Vec<Want> {
+        let m = &planned.model;
+        let least = if self.hessian { Needs::Hessian } else { Needs::Diagonal };
+        let mut wants = Vec::new();
+        for it in planned.plan.sites.iter().filter(|it| it.site.kind == Weight::MatMul) {
+            let Ok(value) = m.operand(it.site.node, 0) else { continue };
+            match can_observe(m, value) {
+                Ok(()) => wants.push(Want { value, needs: least.max(it.solver.solver().needs()) }),
+                Err(reason) => ui.warn(&reason.to_string()),
+            }
+        }
+        wants
+    }
+
+    fn collect(
+        &self,
+        planned: &Planned,
+        wants: Vec<Want>,
+        data: &Path,
+        output: &Path,
+        ui: &Ui,
+    ) -> Result<(), Failure> {
+        let inputs = calibrate::model_inputs(&planned.model);
+        let options = DataOptions {
+            tokenizer: self.tokenizer.clone(),
+            samples: self.samples,
+            ..DataOptions::default()
+        };
+        let batches = calibrate::open(data, &inputs, &options)?;
+        let identity = Identity {
+            model: calibrate::model_sha256(&planned.files),
+            data: vec![batches.sha256().to_owned()],
+            samples: batches.samples() as u64,
+            prefix: String::new(),
+        };
+        let store = StatsFile::begin(output, identity, true)?;
+        let threads = ui.global.threads.map_or(0, usize::from);
+        let options = CollectOptions { memory: self.memory, threads, sequential: false };
+        let runtime = ui.global.runtime(ui);
+        let (model, files) = (&planned.model, &planned.files);
+        let mut collector =
+            Collector::new(model, files, wants, batches, options, &runtime, Some(store))?;
+        while collector.next(&[], &ui.ctx())?.is_some() {}
+        Ok(())
+    }
+}
+
+fn show(path: &Path, ui: &Ui) -> Result<u8, Failure> {
+    let rows = calibrate::describe(&Stats::read(path)?)?;
+    if ui.global.json {
+        ui.print_json(&rows)?;
+    } else {
+        ui.print(&table(&rows))?;
+    }
+    Ok(0)
+}
+
+fn table(rows: &[StatsRow]) -> String {
+    let header =
+        ["input", "width", "rows", "top 1 %", "max", "least", "median", "most", "dead", ""];
+    let mut table = Table::new(header).right(&[1, 2, 3, 4, 5, 6, 7, 8]);
+    for it in rows {
+        let [least, median, most] = it.mean_square.map(|it| format!("{it:.3e}"));
+        table.row([
+            &it.name,
+            &grouped(it.k as u64),
+            &grouped(it.rows),
+            &format!("{:.1} %", 100.0 * it.top_share),
+            &format!("{:.3}", it.max_abs),
+            &least,
+            &median,
+            &most,
+            &it.dead.to_string(),
+            if it.hessian { "hessian" } else { "" },
+        ]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,79 @@
+//! Why a job failed.
+
+use super::{MissingStats, NeedsData, TransformNeedsData, Unmet};
+use crate::{
+    calibrate::{CalibrateError, DataError, StatsError},
+    codes::Fault,
+    engine::EngineError,
+    ir::Broken,
+    onnx::{LoadError, SaveError},
+    quant::{format::NotLowered, solve::BadStats, weight::StoreError},
+    recipe::RecipeError,
+    report::CompareError,
+    rewrite::PassError,
+    tensor::TensorError,
+};
+
+/// Why a job failed: the error of the step that did.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum Error {
+    BadStats(#[from] BadStats),
+    Broken(#[from] Broken),
+    Calibrate(#[from] CalibrateError),
+    Compare(#[from] CompareError),
+    Data(#[from] DataError),
+    Engine(#[from] EngineError),
+    Load(#[from] LoadError),
+    MissingStats(#[from] MissingStats),
+    NeedsData(#[from] NeedsData),
+    NotLowered(#[from] NotLowered),
+    Pass(#[from] PassError),
+    Recipe(#[from] RecipeError),
+    Save(#[from] SaveError),
+    Stats(#[from] StatsError),
+    Store(#[from] StoreError),
+    Transform(#[from] TransformNeedsData),
+    Unmet(#[from] Unmet),
+}
+
+impl Error {
+    fn fault(&self) -> Option<&dyn Fault> {
+        Some(match self {
+            Error::Broken(_) => return None,
+            Error::BadStats(it) => it,
+            Error::Calibrate(it) => it,
+            Error::Compare(it) => it,
+            Error::Data(it) => it,
+            Error::Engine(it) => it,
+            Error::Load(it) => it,
+            Error::MissingStats(it) => it,
+            Error::NeedsData(it) => it,
+            Error::NotLowered(it) => it,
+            Error::Pass(it) => it,
+            Error::Recipe(it) => it,
+            Error::Save(it) => it,
+            Error::Stats(it) => it,
+            Error::Store(it) => it,
+            Error::Transform(it) => it,
+            Error::Unmet(it) => it,
+        })
+    }
+}
+
+/// A weight that cannot be read fails the same way whatever it is read for.
+impl From<TensorError> for Error {
+    fn from(it: TensorError) -> Error {
+        StoreError::Tensor(it).into()
+    }
+}
+
+impl Fault for Error {
+    fn code(&self) -> &'static str {
+        self.fault().map_or("E999", |it| it.code())
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.fault()?.hint()
+    }
+}

@@ -1,0 +1,46 @@
+//! Sums over a block's values. They are made in a fixed number of lanes and added up in a fixed
+//! order, so that every instruction set yields the same bits.
+
+use super::grid::Grid;
+
+/// Values that are summed side by side.
+pub(super) const LANES: usize = 8;
+
+/// `Σ w (v - ŵ)²` of the values that a grid's codes decode to.
+#[inline(always)]
+pub(super) fn error(values: &[f32], weights: &[f32], grid: &Grid) -> f64 {
+    let mut sums = [0.0; LANES];
+    let (values, value_rest) = values.as_chunks::<LANES>();
+    let (weights, weight_rest) = weights.as_chunks::<LANES>();
+    let rest = (padded(value_rest), padded(weight_rest));
+    let inverse = grid.inverse();
+    let whole = values.iter().zip(weights);
+    for (values, weights) in whole.chain([(&rest.0, &rest.1)]) {
+        for lane in 0..LANES {
+            let back = grid.value(grid.code_by(values[lane], inverse));
+            let rest = f64::from(values[lane] - back);
+            sums[lane] += f64::from(weights[lane]) * rest * rest;
+        }
+    }
+    across(sums)
+}
+
+/// The last lanes of a block, and zeros after them.
+#[inline(always)]
+pub(super) fn padded(rest: &[f32]) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    lanes[..rest.len()].copy_from_slice(rest);
+    lanes
+}
+
+/// The sum of all lanes.
+#[inline(always)]
+pub(super) fn total(lanes: [f32; LANES]) -> f64 {
+    across(lanes.map(f64::from))
+}
+
+#[inline(always)]
+fn across(lanes: [f64; LANES]) -> f64 {
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + b) + (c + d)) + ((e + f) + (g + h))
+}
