@@ -123,12 +123,16 @@ pub(super) fn solve(
     let sequential = recipe.calibration.unwrap_or_default().sequential;
     let mut solving =
         Solving { m, sites: &planned.plan.sites, sources: Sources::default(), sequential };
+    let kept = calibration.stats.as_deref().filter(|it| it.exists());
+    if kept.is_none() && calibration.data.is_none() {
+        return Err(solving.needs_data(wants[0].value).into());
+    }
     let identity = Identity {
         model: calibrate::model_sha256(&planned.files),
         prefix: prefix(recipe, planned, sequential),
         ..Identity::default()
     };
-    match calibration.stats.as_deref().filter(|it| it.exists()) {
+    match kept {
         Some(file) => solving.take_file(file, identity, wants, calibration, ctx)?,
         None => solving.take_data(planned, identity, wants, calibration, output, ctx)?,
     }
@@ -241,26 +245,23 @@ impl Solving<'_> {
         ctx: &Ctx,
     ) -> Result<(), Error> {
         let m = self.m;
-        let Some(first) = wants.first().filter(|_| calibration.data.is_none()) else {
-            let batches = calibration.batches(m)?;
-            identity.data = vec![batches.sha256().to_owned()];
-            identity.samples = batches.samples() as u64;
-            let keep = calibration.stats.is_some();
-            let path = calibration.stats.clone().unwrap_or_else(|| log_beside(output));
-            let store = Some(StatsFile::begin(&path, identity, keep)?);
-            let options = calibration.collect(self.sequential);
-            let (files, runtime) = (&planned.files, &calibration.runtime);
-            let mut collector = Collector::new(m, files, wants, batches, options, runtime, store)?;
-            let mut replaced = self.data_free();
-            while let Some(wave) = collector.next(&replaced, ctx)? {
-                replaced.clear();
-                for (value, stats) in wave {
-                    replaced.extend(self.input(value, stats)?);
-                }
+        let batches = calibration.batches(m)?;
+        identity.data = vec![batches.sha256().to_owned()];
+        identity.samples = batches.samples() as u64;
+        let keep = calibration.stats.is_some();
+        let path = calibration.stats.clone().unwrap_or_else(|| log_beside(output));
+        let store = Some(StatsFile::begin(&path, identity, keep)?);
+        let options = calibration.collect(self.sequential);
+        let (files, runtime) = (&planned.files, &calibration.runtime);
+        let mut collector = Collector::new(m, files, wants, batches, options, runtime, store)?;
+        let mut replaced = self.data_free();
+        while let Some(wave) = collector.next(&replaced, ctx)? {
+            replaced.clear();
+            for (value, stats) in wave {
+                replaced.extend(self.input(value, stats)?);
             }
-            return Ok(());
-        };
-        Err(self.needs_data(first.value).into())
+        }
+        Ok(())
     }
 
     fn needs_data(&self, value: ValueId) -> NeedsData {
