@@ -56,7 +56,7 @@ pub struct CalibrationArgs {
     /// Keep what is learnt of the samples in this file; if it exists, nothing needs to be run
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
-    /// Most memory that calibration may take
+    /// Memory for the sums that calibration keeps: more waves if they do not fit at once
     #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
     pub memory: u64,
 }

@@ -31,14 +31,14 @@ use crate::{
     untrusted::Untrusted,
 };
 
-/// Where statistics come from, and what collecting them may take.
+/// Where statistics come from, and the budget for collecting them.
 pub struct Calibration<'a> {
     /// Samples to run the model on.
     pub data: Option<PathBuf>,
     pub options: DataOptions,
     /// A file that keeps statistics: read if it is there, written if not.
     pub stats: Option<PathBuf>,
-    /// Most memory to take, in bytes.
+    /// Bytes for the sums that are kept at a time.
     pub memory: u64,
     pub threads: usize,
     pub runtime: RuntimeOptions<'a>,

@@ -1,13 +1,10 @@
 //! Transforms of the float model, before its weights are solved.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Calibration, Error, Job, Planned, decide};
 use crate::{
-    calibrate::{self, CollectOptions, Collector, Want, can_observe},
+    calibrate::{self, Collector, Want, can_observe},
     codes::Fault,
     ctx::Ctx,
     ir::{Model, NoMatch, NodeId, ValueId},
@@ -150,13 +147,8 @@ impl Step<'_> {
         }
         let wants = wants.into_iter().map(|value| Want { value, needs: Needs::Diagonal }).collect();
         let m = &planned.model;
-        let data = calibration.data.as_deref().unwrap_or(Path::new(""));
-        let batches = calibrate::open(data, &calibrate::model_inputs(m), &calibration.options)?;
-        let options = CollectOptions {
-            memory: calibration.memory,
-            threads: calibration.threads,
-            sequential: false,
-        };
+        let batches = calibration.batches(m)?;
+        let options = calibration.collect(false);
         let runtime = &calibration.runtime;
         let mut collector =
             Collector::new(m, &planned.files, wants, batches, options, runtime, None)?;

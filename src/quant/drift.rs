@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use ndarray::{Array2, ArrayView2, linalg::general_mat_mul, s};
 
 use super::{
-    moments::{exponent, quantum, rounder},
+    moments::{BIN, exponent, quantum, rounder},
     solve::BadStats,
 };
 
 /// Rows of the products that are computed at a time.
 const PANEL: usize = 256;
-/// As for moments: binary digits of magnitude that share an accumulator.
-const BIN: i32 = 8;
 
 /// Sums of `(x − x̃) x̃ᵀ`: `x` as the float model has it, `x̃` as the layers quantized so far make
 /// it. As with [`super::moments::Moments`], no order of samples changes a bit.

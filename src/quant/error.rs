@@ -21,15 +21,27 @@ pub struct OutputError {
 /// The output error of some rows of a weight, `[n, k]`. Without a Hessian inputs count as
 /// uncorrelated, without statistics as of the same size, too.
 pub fn output_error(rows: ArrayView2<f32>, q: &QMatrix, stats: Option<&InputStats>) -> OutputError {
-    let delta = &rows - &q.dequantize();
+    let [error] = output_errors(rows, [q], stats);
+    error
+}
+
+/// As [`output_error`] of several solutions; what they share is computed once.
+pub fn output_errors<const N: usize>(
+    rows: ArrayView2<f32>,
+    solutions: [&QMatrix; N],
+    stats: Option<&InputStats>,
+) -> [OutputError; N] {
+    let signal = mean_square(rows, stats);
+    solutions.map(|q| {
+        let delta = &rows - &q.dequantize();
+        OutputError { error: mean_square(delta.view(), stats), signal }
+    })
+}
+
+fn mean_square(rows: ArrayView2<f32>, stats: Option<&InputStats>) -> f64 {
     match stats {
-        Some(InputStats { hessian: Some(hessian), .. }) => {
-            OutputError { error: full(delta.view(), hessian), signal: full(rows, hessian) }
-        }
-        _ => {
-            let squares = stats.map(|it| &*it.mean_square);
-            OutputError { error: diagonal(delta.view(), squares), signal: diagonal(rows, squares) }
-        }
+        Some(InputStats { hessian: Some(hessian), .. }) => full(rows, hessian),
+        _ => diagonal(rows, stats.map(|it| &*it.mean_square)),
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 const PANEL: usize = 256;
 
 /// Binary digits of magnitude that share an accumulator.
-const BIN: i32 = 8;
+pub(super) const BIN: i32 = 8;
 
 /// Binary digits from the largest magnitude of an accumulator down to its quantum. Up to
 /// `2^(53 - DIGITS) = 2^15` samples are summed exactly.

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{
-    error::{OutputError, output_error},
+    error::{OutputError, output_errors},
     scheme::Scheme,
     solve::{Prepared, Rtn, Solver, SolverSpec},
     stats::InputStats,
@@ -82,7 +82,7 @@ impl FloatWeight {
     /// The errors of round-to-nearest and of the solver, to what was aimed for.
     fn measure(&self, start: usize, aim: ArrayView2<f32>, solved: [&QMatrix; 2]) {
         let stats = self.input.as_ref().map(|it| &it.stats);
-        self.errors.record(start, solved.map(|it| output_error(aim, it, stats)));
+        self.errors.record(start, output_errors(aim, solved, stats));
     }
 }
 

@@ -150,7 +150,7 @@ pub(super) fn choose(
     if units.iter().all(|it| it.ways.len() < 2) {
         return Err(Unmet::NoChoice.into());
     }
-    unit::solve(planned, &mut units, data, calibration, ctx)?;
+    unit::solve(planned, &mut units, calibration, ctx)?;
     let judge = Judge::new(planned, data, calibration)?;
     if matches!(goal, Goal::MaxKl(_)) && judge.measure() != Measure::Kl {
         return Err(Unmet::NoLogits.into());

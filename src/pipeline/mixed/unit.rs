@@ -1,13 +1,13 @@
 //! Weights that choose a way to be stored: what each way takes and how far it is off.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::{Calibration, Error, Planned};
 use crate::{
-    calibrate::{self, CollectOptions, Collector, Want, can_observe},
+    calibrate::{Collector, Want, can_observe},
     ctx::Ctx,
     ir::{Model, ValueId},
     quant::{
@@ -168,7 +168,6 @@ fn stored(m: &Model, plans: &[SitePlan], external: bool) -> u64 {
 pub(super) fn solve(
     planned: &Planned,
     units: &mut [Unit],
-    data: &Path,
     calibration: &Calibration,
     ctx: &Ctx,
 ) -> Result<(), Error> {
@@ -176,9 +175,8 @@ pub(super) fn solve(
     let wants = wants(m, units);
     let mut solving = Solving { m, sources: Sources::default() };
     if !wants.is_empty() {
-        let batches = calibrate::open(data, &calibrate::model_inputs(m), &calibration.options)?;
-        let (memory, threads) = (calibration.memory, calibration.threads);
-        let options = CollectOptions { memory, threads, sequential: false };
+        let batches = calibration.batches(m)?;
+        let options = calibration.collect(false);
         let runtime = &calibration.runtime;
         let values: Vec<ValueId> = wants.iter().map(|it| it.value).collect();
         let mut collector =
