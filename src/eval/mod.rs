@@ -1,5 +1,6 @@
 //! The reference evaluator: what a model means, computed plainly, for constant folding and tests.
 
+mod attention;
 mod binary;
 mod call;
 mod cast;

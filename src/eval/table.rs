@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 
 use super::{
-    EvalError, binary, call::Call, cast, control, conv, einsum, gather, generate, math, matmul,
-    nbits, norm, pad, pool, quant, reduce, resize, scatter, shape, sort, unary,
+    EvalError, attention, binary, call::Call, cast, control, conv, einsum, gather, generate, math,
+    matmul, nbits, norm, pad, pool, quant, reduce, resize, scatter, shape, sort, unary,
 };
 use crate::{ir::Op, tensor::Tensor};
 
@@ -24,6 +24,7 @@ pub const OPS: &[(&str, Evaluate)] = &[
     ("Asinh", |it| unary::real(it, f64::asinh)),
     ("Atan", |it| unary::real(it, f64::atan)),
     ("Atanh", |it| unary::real(it, f64::atanh)),
+    ("Attention", attention::attention),
     ("AveragePool", pool::average_pool),
     ("BatchNormalization", norm::batch_norm),
     ("BitShift", binary::shift),
@@ -118,6 +119,7 @@ pub const OPS: &[(&str, Evaluate)] = &[
     ("Relu", |it| unary::number(it, |x| if x < 0.0 { 0.0 } else { x }, |x| x.max(0))),
     ("Reshape", shape::reshape),
     ("Resize", resize::resize),
+    ("RotaryEmbedding", attention::rotary),
     ("Round", |it| unary::real(it, f64::round_ties_even)),
     ("Scatter", scatter::scatter_elements),
     ("ScatterElements", scatter::scatter_elements),
@@ -159,10 +161,13 @@ pub const OPS: &[(&str, Evaluate)] = &[
     ("com.microsoft.FusedMatMul", matmul::fused_mat_mul),
     ("com.microsoft.GatherBlockQuantized", nbits::gather_block_quantized),
     ("com.microsoft.Gelu", |it| unary::real(it, math::gelu)),
+    ("com.microsoft.GroupQueryAttention", attention::group_query_attention),
     ("com.microsoft.MatMulIntegerToFloat", quant::mat_mul_integer_to_float),
     ("com.microsoft.MatMulNBits", nbits::mat_mul_nbits),
+    ("com.microsoft.MultiHeadAttention", attention::multi_head_attention),
     ("com.microsoft.QuantizeLinear", quant::quantize_linear),
     ("com.microsoft.QuickGelu", unary::quick_gelu),
+    ("com.microsoft.RotaryEmbedding", attention::rotary_of_microsoft),
     ("com.microsoft.SimplifiedLayerNormalization", norm::rms_norm),
     ("com.microsoft.SkipLayerNormalization", norm::skip_layer_norm),
     ("com.microsoft.SkipSimplifiedLayerNormalization", norm::skip_rms_norm),

@@ -99,7 +99,19 @@ impl Patch {
         inputs: impl IntoIterator<Item = Ref>,
         attrs: Attrs,
     ) -> [Ref; N] {
-        let name = String::new();
+        self.named_outputs("", outputs, op, inputs, attrs)
+    }
+
+    /// A new node called `name`, with an output for each of `outputs`.
+    pub fn named_outputs<const N: usize>(
+        &mut self,
+        name: &str,
+        outputs: [&str; N],
+        op: &str,
+        inputs: impl IntoIterator<Item = Ref>,
+        attrs: Attrs,
+    ) -> [Ref; N] {
+        let name = name.to_owned();
         let inputs = inputs.into_iter().collect();
         let list = outputs.iter().map(|it| (*it).to_owned()).collect();
         let node = self.new.len();

@@ -3,7 +3,14 @@
 mod constant_to_initializer;
 mod expand_to_constant;
 mod fold_batchnorm;
+mod fuse_attention;
+mod fuse_gelu;
+mod fuse_layernorm;
+mod fuse_rmsnorm;
+mod fuse_rotary;
+mod fuse_silu;
 mod gemm_to_matmul;
+mod heads;
 mod identity_of_constant;
 mod remove_cast;
 mod remove_dropout;
@@ -25,6 +32,12 @@ pub const RULES: &[&Rule] = &[
     &constant_to_initializer::CONSTANT_TO_INITIALIZER,
     &expand_to_constant::EXPAND_TO_CONSTANT,
     &fold_batchnorm::FOLD_BATCHNORM,
+    &fuse_attention::FUSE_ATTENTION,
+    &fuse_gelu::FUSE_GELU,
+    &fuse_layernorm::FUSE_LAYERNORM,
+    &fuse_rmsnorm::FUSE_RMSNORM,
+    &fuse_rotary::FUSE_ROTARY,
+    &fuse_silu::FUSE_SILU,
     &gemm_to_matmul::GEMM_TO_MATMUL,
     &identity_of_constant::IDENTITY_OF_CONSTANT,
     &remove_cast::REMOVE_CAST,
@@ -91,6 +104,52 @@ fn can_be_output(m: &Model, output: ValueId, value: ValueId) -> bool {
     let mut outputs = m.value(output).uses.iter().filter(|it| matches!(it.user, User::Output(_)));
     let only = outputs.next().is_some_and(|it| it.user == User::Output(graph));
     only && outputs.next().is_none() && !m.is_output(value)
+}
+
+/// What `find` makes of `a`, with `b`; or the other way round. Most operands commute.
+fn one_of<T>(
+    m: &Model,
+    a: ValueId,
+    b: ValueId,
+    find: impl Fn(ValueId) -> Result<T, NoMatch>,
+) -> Result<(T, ValueId), NoMatch> {
+    // The reason worth telling is that of the operand that is computed.
+    let constant = m.constant(a).is_ok();
+    match (find(a), find(b)) {
+        (Ok(it), _) => Ok((it, b)),
+        (_, Ok(it)) => Ok((it, a)),
+        (Err(_), Err(reason)) if constant => Err(reason),
+        (Err(reason), Err(_)) => Err(reason),
+    }
+}
+
+/// The value of a constant with one element.
+fn scalar(m: &Model, value: ValueId) -> Result<f32, NoMatch> {
+    let tensor = m.constant(value)?;
+    let name = &m.value(value).name;
+    if tensor.numel() != 1 || tensor.shape.len() > 1 {
+        return Err(no_match!("`{name}` is no scalar ({tensor:?})"));
+    }
+    let one = tensor.to_f32().map_err(|err| no_match!("`{name}`: {err}"))?;
+    one.first().copied().ok_or_else(|| no_match!("`{name}` is empty"))
+}
+
+/// A reduction must be over the last axis and keep it.
+fn last_axis(m: &Model, reduce: NodeId) -> Result<(), NoMatch> {
+    let axes = match m.ints_attr(reduce, "axes") {
+        Some(it) => it.to_vec(),
+        None => m.small_i64(m.operand(reduce, 1)?)?,
+    };
+    let x = m.operand(reduce, 0)?;
+    let last = m.rank(x).map_or(i64::MAX, |it| it as i64 - 1);
+    match axes[..] {
+        [axis] if axis == -1 || axis == last => {}
+        _ => return Err(no_match!("{} is over axes {axes:?}", m.node(reduce).op)),
+    }
+    match m.int_attr(reduce, "keepdims", 1) {
+        0 => Err(no_match!("{} drops the axis", m.node(reduce).op)),
+        _ => Ok(()),
+    }
 }
 
 /// Moving a node into the body of a loop would repeat it.
