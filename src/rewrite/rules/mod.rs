@@ -12,6 +12,8 @@ mod fuse_silu;
 mod gemm_to_matmul;
 mod heads;
 mod identity_of_constant;
+mod merge_reshape;
+mod merge_transpose;
 mod remove_cast;
 mod remove_dropout;
 mod remove_identity;
@@ -40,6 +42,8 @@ pub const RULES: &[&Rule] = &[
     &fuse_silu::FUSE_SILU,
     &gemm_to_matmul::GEMM_TO_MATMUL,
     &identity_of_constant::IDENTITY_OF_CONSTANT,
+    &merge_reshape::MERGE_RESHAPE,
+    &merge_transpose::MERGE_TRANSPOSE,
     &remove_cast::REMOVE_CAST,
     &remove_dropout::REMOVE_DROPOUT,
     &remove_identity::REMOVE_IDENTITY,

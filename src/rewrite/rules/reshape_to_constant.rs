@@ -23,9 +23,6 @@ fn apply(m: &Model, reshape: NodeId) -> Result<Patch, NoMatch> {
     if m.constant(target).is_ok() {
         return Err(no_match!("`{}` is constant already", m.value(target).name));
     }
-    if m.int_attr(reshape, "allowzero", 0) != 0 {
-        return Err(NoMatch("zero means an empty dimension here".into()));
-    }
     let y = m.node(reshape).output();
     let target = constant_target(m.shape(x)?, m.shape(y)?)
         .ok_or_else(|| no_match!("more than one dimension of `{}` is open", m.value(y).name))?;
@@ -36,7 +33,8 @@ fn apply(m: &Model, reshape: NodeId) -> Result<Patch, NoMatch> {
     Ok(patch.replace(y, new))
 }
 
-fn constant_target(input: &Shape, output: &Shape) -> Option<Vec<i64>> {
+/// What keeps, states or leaves open each dimension; at most one is open.
+pub(super) fn constant_target(input: &Shape, output: &Shape) -> Option<Vec<i64>> {
     let mut open = 0;
     let mut target = Vec::with_capacity(output.len());
     for (axis, dim) in output.iter().enumerate() {
