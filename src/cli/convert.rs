@@ -46,6 +46,9 @@ pub struct What {
     /// The size of a named dimension of the inputs: batch=1
     #[arg(long, value_name = "NAME=SIZE", value_parser = dim)]
     pub fix_dim: Vec<(String, usize)>,
+    /// The standard operator set to raise the model to
+    #[arg(long, value_name = "N")]
+    pub opset: Option<i64>,
     /// Take out doc strings, metadata, and types of inner values that can be inferred
     #[arg(long)]
     pub strip: bool,
@@ -86,6 +89,7 @@ impl Args {
             model: self.model,
             open: self.input.options(),
             shapes: Shapes { inputs: what.fix_shape, dims: what.fix_dim },
+            opset: what.opset,
             strip: what.strip,
             allow_noop: self.allow_noop,
         };

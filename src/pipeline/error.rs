@@ -10,7 +10,7 @@ use crate::{
     quant::{format::NotLowered, solve::BadStats, weight::StoreError},
     recipe::RecipeError,
     report::CompareError,
-    rewrite::PassError,
+    rewrite::{PassError, opset::OpsetError},
     tensor::TensorError,
 };
 
@@ -28,6 +28,7 @@ pub enum Error {
     MissingStats(#[from] MissingStats),
     NeedsData(#[from] NeedsData),
     NotLowered(#[from] NotLowered),
+    Opset(#[from] OpsetError),
     Pass(#[from] PassError),
     Recipe(#[from] RecipeError),
     Save(#[from] SaveError),
@@ -51,6 +52,7 @@ impl Error {
             Error::MissingStats(it) => it,
             Error::NeedsData(it) => it,
             Error::NotLowered(it) => it,
+            Error::Opset(it) => it,
             Error::Pass(it) => it,
             Error::Recipe(it) => it,
             Error::Save(it) => it,

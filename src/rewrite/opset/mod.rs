@@ -63,7 +63,7 @@ pub fn convert(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Converted, O
     for version in first + 1..=target {
         run.step(version);
     }
-    run.check_new();
+    run.check_functions();
     run.finish()?;
     let changed = run.changed;
     work.set_opset("", target);
@@ -175,6 +175,9 @@ impl<'a, 'c> Run<'a, 'c> {
 
     fn convert(&mut self, node: NodeId, version: i64) -> Result<(), NoMatch> {
         let op = self.m.node(node).op.clone();
+        if version <= OLDEST {
+            return Err(no_match!("its function has an opset below {OLDEST}"));
+        }
         let Some(versions) = history(&op.name) else {
             return if RUNTIME.contains(&&*op.name) {
                 Ok(())
@@ -219,12 +222,12 @@ impl<'a, 'c> Run<'a, 'c> {
         self.refused.insert(node);
     }
 
-    /// Nodes that a function of a newer version brought cannot be lowered.
-    fn check_new(&mut self) {
+    /// Nodes of functions that cannot be lowered to the target.
+    fn check_functions(&mut self) {
+        let target = self.target;
         for node in nodes_in_main(self.m) {
             let version = self.version(node);
-            if version > self.target && is_standard(&self.m.node(node).op) {
-                let target = self.target;
+            if version > target && is_standard(&self.m.node(node).op) {
                 self.refuse(node, no_match!("its function has opset {version}, above {target}"));
             }
         }
