@@ -153,7 +153,7 @@ def check(index):
             return name, opset, "refused", done.stderr.strip()
         if done.returncode != 0:
             return name, opset, "failed", f"exit {done.returncode}: {done.stderr.strip()[:300]}"
-        reason = imports(after) or passes(after, case)
+        reason = (opset and imports(after)) or passes(after, case)
         return name, opset, "failed" if reason else "passed", reason
 
 
@@ -175,6 +175,7 @@ def survive(index):
 
 def group(text):
     """Reasons without the names of nodes."""
+    text = text[text.find("error[") :] if "error[" in text else text
     return re.sub(r"`[^`]*` \(", "(", " ".join(text.split()))
 
 

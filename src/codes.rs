@@ -73,7 +73,7 @@ codes! {
     E406 EXIT_REJECTED "A node or an output refers to a value that nothing defines."
     E407 EXIT_UNSUPPORTED "The model uses a part of ONNX that this version reads but cannot rewrite."
     E408 EXIT_REJECTED "The model text has a syntax error."
-    E410 EXIT_UNSUPPORTED "The model cannot be converted to that operator set. The message names each node and why; choose a lower --opset, or change those nodes. Operator sets are raised only, from 7 on."
+    E410 EXIT_UNSUPPORTED "The model cannot be converted to that operator set. The message names each node and why; choose a lower --opset, or change those nodes. Operator sets are only raised, never lowered."
     E501 EXIT_REJECTED "A weight to be quantized holds NaN or Inf: one such value would turn the whole output into NaN. Fix the checkpoint, or pass --nonfinite skip to leave that tensor in float."
     E502 EXIT_UNSUPPORTED "A site was planned for quantization but its format could not be written. This names the reason; exclude the node or choose another format."
     E601 EXIT_REJECTED "A data file is not in the format its name promises."

@@ -16,6 +16,9 @@ pub fn run(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Step, Error> {
 }
 
 fn lines(it: &Converted) -> Vec<String> {
+    if it.to == 0 {
+        return vec!["the model has no standard operators".to_owned()];
+    }
     let mut lines = vec![format!("from {} to {}", it.from, it.to)];
     if it.inlined > 0 {
         lines.push(format!("{} calls of functions became nodes", it.inlined));

@@ -1,6 +1,6 @@
 //! Operators whose meaning changed: the same values in other words.
 
-use super::edit::{Edit, Inputs, has_more_outputs, ints, known_dtype, stem, text};
+use super::edit::{Edit, Inputs, has_more_outputs, ints, known_dtype, number, stem, text};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref},
     no_match,
@@ -213,6 +213,23 @@ fn rest_is_one(m: &Model, node: NodeId, axis: i64) -> bool {
     let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
     let Ok(axis) = usize::try_from(axis) else { return false };
     axis < shape.len() && shape[axis + 1..].iter().all(|it| it.fixed() == Some(1))
+}
+
+/// `x * Sigmoid(alpha * x)`.
+pub fn swish_25(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+    let (x, alpha) = (m.operand(node, 0)?, m.float_attr(node, "alpha", 1.0));
+    let (name, mut patch) = (stem(m, node), Patch::before(node));
+    let mut inner: Ref = x.into();
+    if alpha != 1.0 {
+        let what = format!("{name}.alpha");
+        let alpha = patch.constant(&what, number(known_dtype(m, x)?, alpha)?);
+        inner = patch.step(&what, "Mul", [inner, alpha], Attrs::default());
+    }
+    let gate = patch.step(&format!("{name}.gate"), "Sigmoid", [inner], Attrs::default());
+    let output = m.node(node).output();
+    let (node_name, y) = (&m.node(node).name, &m.value(output).name);
+    let y = patch.named(node_name, y, "Mul", [x.into(), gate], Attrs::default());
+    Ok(Edit::replace(patch.replace(output, y)))
 }
 
 /// Deprecated: `Resize` scales from the corner too, and rounds down, if it is told so.

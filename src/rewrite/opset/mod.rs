@@ -4,6 +4,7 @@
 //! and the rules for all others. A change that neither table knows refuses the node by name, and
 //! so does a rule that cannot say the same in the new version; then nothing is converted.
 
+mod before_7;
 mod edit;
 mod error;
 mod history;
@@ -17,9 +18,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::{
-    edit::{Change, Edit},
+    edit::{Change, Edit, Rule},
     history::HISTORY,
-    table::{RULES, RUNTIME, SAME},
+    table::{FOR_RUNTIME, RULES, RUNTIME, SAME},
 };
 pub use self::{
     error::{OpsetError, Refusal},
@@ -33,8 +34,9 @@ use crate::{
     rewrite::{nodes_in_main, passes::inline_all_versions, trace},
 };
 
-/// The oldest operator set that can be raised: before it, operators broadcast by attribute.
-pub const OLDEST: i64 = 7;
+/// The oldest operator set all of whose operators have rules. An operator of an older one is
+/// converted if this one did not change it or has a rule.
+pub const OLDEST: i64 = 6;
 
 /// What was converted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,6 +55,10 @@ pub struct Converted {
 /// Names of graph inputs and outputs stay, and of nodes. On an error the model is as it was.
 pub fn convert(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Converted, OpsetError> {
     let from = model.opset("");
+    if from == 0 && model.functions.is_empty() {
+        // No standard operators, nothing to raise.
+        return Ok(Converted { from, to: from, changed: BTreeMap::new(), inlined: 0 });
+    }
     check_versions(model, from, target)?;
     let mut work = model.clone();
     let mut run = Run::new(&mut work, from, target, ctx);
@@ -74,8 +80,6 @@ pub fn convert(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Converted, O
 
 fn check_versions(model: &Model, from: i64, target: i64) -> Result<(), OpsetError> {
     match () {
-        () if from == 0 => Err(OpsetError::NoOpset),
-        () if from < OLDEST => Err(OpsetError::TooOld { from }),
         () if target < from => Err(OpsetError::Down { from, target }),
         () if target > NEWEST => Err(OpsetError::TooNew { target }),
         () if !model.kept.training_info.is_empty() && target > from => Err(OpsetError::Training),
@@ -108,7 +112,7 @@ struct Run<'a, 'c> {
     /// The version that each node means, by [`NodeId::index`]: functions bring their own.
     versions: Vec<i64>,
     changed: BTreeMap<String, usize>,
-    refusals: Vec<Refusal>,
+    refusals: Vec<(String, String, NoMatch)>,
     refused: BTreeSet<NodeId>,
 }
 
@@ -129,7 +133,7 @@ impl<'a, 'c> Run<'a, 'c> {
         for function in std::mem::take(&mut self.m.functions) {
             let name = function.op.to_string();
             let reason = no_match!("its calls and its body do not fit, so it was not inlined");
-            self.refusals.push(Refusal { node: name.clone(), op: name, reason });
+            self.refusals.push((name.clone(), name, reason));
             self.m.functions.push(function);
         }
         for node in nodes_in_main(self.m) {
@@ -175,9 +179,6 @@ impl<'a, 'c> Run<'a, 'c> {
 
     fn convert(&mut self, node: NodeId, version: i64) -> Result<(), NoMatch> {
         let op = self.m.node(node).op.clone();
-        if version <= OLDEST {
-            return Err(no_match!("its function has an opset below {OLDEST}"));
-        }
         let Some(versions) = history(&op.name) else {
             return if RUNTIME.contains(&&*op.name) {
                 Ok(())
@@ -189,7 +190,8 @@ impl<'a, 'c> Run<'a, 'c> {
             let (first, has) = (versions[0], self.version(node));
             return Err(no_match!("opset {has} has no such operator, it came with {first}"));
         }
-        if !versions.contains(&version) || versions[0] == version || is_same(&op.name, version) {
+        let is_changed = versions[1..].contains(&version) && !is_same(&op.name, version);
+        if !is_changed && rule(FOR_RUNTIME, &op, version).is_none() {
             return Ok(());
         }
         let label = self.m.node_label(node);
@@ -203,10 +205,12 @@ impl<'a, 'c> Run<'a, 'c> {
 
     /// Whether the node had to change.
     fn change(&mut self, node: NodeId, op: &Op, version: i64) -> Result<bool, NoMatch> {
-        let rule = RULES.iter().find(|it| *it.op == *op.name && it.version == version);
-        let rule =
-            rule.ok_or_else(|| no_match!("no rule knows what changed in opset {version}"))?;
-        match rule.change {
+        let found = rule(RULES, op, version).or_else(|| rule(FOR_RUNTIME, op, version));
+        let found = found.ok_or_else(|| match version {
+            ..=OLDEST => no_match!("it changed in opset {version}, before {}", OLDEST + 1),
+            _ => no_match!("no rule knows what changed in opset {version}"),
+        })?;
+        match found.change {
             Change::Edit(edit) => {
                 let edit = edit(self.m, node, self.target)?;
                 Ok(apply(self.m, node, edit))
@@ -218,7 +222,7 @@ impl<'a, 'c> Run<'a, 'c> {
     fn refuse(&mut self, node: NodeId, reason: NoMatch) {
         let op = self.m.node(node).op.to_string();
         trace(self.ctx, "opset", &self.m.node_label(node), &reason.0);
-        self.refusals.push(Refusal { node: self.m.node_label(node), op, reason });
+        self.refusals.push((self.m.node_label(node), op, reason));
         self.refused.insert(node);
     }
 
@@ -234,11 +238,10 @@ impl<'a, 'c> Run<'a, 'c> {
     }
 
     fn finish(&mut self) -> Result<(), OpsetError> {
-        if self.refusals.is_empty() {
-            return Ok(());
+        match Refusal::chain(std::mem::take(&mut self.refusals)) {
+            None => Ok(()),
+            Some((count, first)) => Err(OpsetError::Refused { to: self.target, count, first }),
         }
-        let (to, refusals) = (self.target, std::mem::take(&mut self.refusals));
-        Err(OpsetError::Refused { to, refusals })
     }
 }
 
@@ -254,6 +257,10 @@ fn apply(m: &mut Model, node: NodeId, edit: Edit) -> bool {
     }
     edit.patch.apply(m);
     true
+}
+
+fn rule(list: &'static [Rule], op: &Op, version: i64) -> Option<&'static Rule> {
+    list.iter().find(|it| *it.op == *op.name && it.version == version)
 }
 
 fn is_standard(op: &Op) -> bool {

@@ -1,6 +1,7 @@
 //! What each change of a schema asks of a node: nothing, a rule, or a refusal.
 
 use super::{
+    before_7,
     edit::{Change, Rule},
     inputs, meaning, scan,
 };
@@ -20,7 +21,7 @@ pub const SAME: &[(&str, &[i64])] = &[
     ("Atan", &[22]),
     ("Atanh", &[22]),
     ("Attention", &[24, 25]),
-    ("AveragePool", &[10, 11, 19, 22]),
+    ("AveragePool", &[7, 10, 11, 19, 22]),
     ("BatchNormalization", &[15]),
     ("Bernoulli", &[22]),
     ("BitShift", &[28]),
@@ -164,18 +165,34 @@ pub const SAME: &[(&str, &[i64])] = &[
 
 /// All other changes, in the order of operator and version.
 pub const RULES: &[Rule] = &[
+    rule("Add", 7, Change::Edit(before_7::binary_7)),
+    rule("And", 7, Change::Edit(before_7::binary_7)),
+    rule("BatchNormalization", 7, Change::Edit(before_7::test_mode_7)),
     rule("BatchNormalization", 9, Change::Edit(meaning::batch_norm_9)),
     rule("BatchNormalization", 14, Change::Edit(meaning::batch_norm_14)),
     rule("Clip", 11, Change::Edit(inputs::clip_11)),
     rule("DFT", 20, Change::Edit(inputs::dft_20)),
+    rule("Div", 7, Change::Edit(before_7::binary_7)),
+    rule("Dropout", 7, Change::Edit(before_7::test_mode_7)),
     rule("Dropout", 10, Change::Edit(inputs::dropout_10)),
     rule("Dropout", 12, Change::Edit(inputs::dropout_12)),
+    rule("Equal", 7, Change::Edit(before_7::binary_7)),
     rule("Erf", 13, Change::Edit(meaning::float_only)),
+    rule("GRU", 7, Change::Edit(before_7::recurrent_7)),
+    rule("Gemm", 7, Change::Edit(before_7::gemm_7)),
+    rule("Greater", 7, Change::Edit(before_7::binary_7)),
     rule("GridSample", 20, Change::Edit(meaning::grid_sample_20)),
     rule("GroupNormalization", 21, Change::Edit(meaning::group_norm_21)),
     rule("Hardmax", 13, Change::Edit(meaning::softmax_13)),
+    rule("LSTM", 7, Change::Edit(before_7::recurrent_7)),
+    rule("Less", 7, Change::Edit(before_7::binary_7)),
     rule("LogSoftmax", 13, Change::Edit(meaning::softmax_13)),
+    rule("Mul", 7, Change::Edit(before_7::binary_7)),
+    rule("Or", 7, Change::Edit(before_7::binary_7)),
+    rule("PRelu", 7, Change::Edit(before_7::p_relu_7)),
     rule("Pad", 11, Change::Edit(inputs::pad_11)),
+    rule("Pow", 7, Change::Edit(before_7::binary_7)),
+    rule("RNN", 7, Change::Edit(before_7::recurrent_7)),
     rule("ReduceL1", 18, Change::Edit(inputs::axes_or_all)),
     rule("ReduceL2", 18, Change::Edit(inputs::axes_or_all)),
     rule("ReduceLogSum", 18, Change::Edit(inputs::axes_or_all)),
@@ -198,10 +215,19 @@ pub const RULES: &[Rule] = &[
     rule("Split", 13, Change::Edit(inputs::split_13)),
     rule("Split", 18, Change::Edit(inputs::split_18)),
     rule("Squeeze", 13, Change::Edit(inputs::axes_or_all)),
+    rule("Sub", 7, Change::Edit(before_7::binary_7)),
     rule("TopK", 10, Change::Edit(inputs::top_k_10)),
     rule("Unsqueeze", 13, Change::Edit(inputs::axes_required)),
+    rule("Upsample", 7, Change::Edit(before_7::upsample_7)),
     rule("Upsample", 9, Change::Edit(inputs::upsample_9)),
     rule("Upsample", 10, Change::Edit(meaning::upsample_10)),
+    rule("Xor", 7, Change::Edit(before_7::binary_7)),
+];
+
+/// What did not change, but ONNX Runtime cannot run at the newer version.
+pub const FOR_RUNTIME: &[Rule] = &[
+    // It has no kernel and knows the function of opset 24 in models of opset 24 only.
+    rule("Swish", 25, Change::Edit(meaning::swish_25)),
 ];
 
 /// Operators that ONNX Runtime adds to the standard domain at every version: nothing to convert.
