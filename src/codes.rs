@@ -73,6 +73,7 @@ codes! {
     E406 EXIT_REJECTED "A node or an output refers to a value that nothing defines."
     E407 EXIT_UNSUPPORTED "The model uses a part of ONNX that this version reads but cannot rewrite."
     E408 EXIT_REJECTED "The model text has a syntax error."
+    E410 EXIT_UNSUPPORTED "The model cannot be converted to that operator set. The message names each node and why; choose a lower --opset, or change those nodes. Operator sets are only raised, never lowered."
     E501 EXIT_REJECTED "A weight to be quantized holds NaN or Inf: one such value would turn the whole output into NaN. Fix the checkpoint, or pass --nonfinite skip to leave that tensor in float."
     E502 EXIT_UNSUPPORTED "A site was planned for quantization but its format could not be written. This names the reason; exclude the node or choose another format."
     E601 EXIT_REJECTED "A data file is not in the format its name promises."
@@ -96,6 +97,7 @@ codes! {
     E704 EXIT_USAGE "The recipe combines settings that no format can store."
     E705 EXIT_USAGE "There is no recipe of that name, or the file cannot be read."
     E706 EXIT_USAGE "A gate is not of the form metric.statistic<=limit."
+    E710 EXIT_USAGE "--fix-shape or --fix-dim does not fit the model: no such input or dimension, another rank, or sizes that contradict each other."
     E801 EXIT_ENVIRONMENT "ONNX Runtime was not found or could not be loaded."
     E802 EXIT_ENVIRONMENT "The installed ONNX Runtime is too old for this model."
     E803 EXIT_ENVIRONMENT "ONNX Runtime refused the model or failed to run it."
@@ -105,6 +107,7 @@ codes! {
     E903 EXIT_USAGE "The output exists already; pass --force to replace it."
     E904 EXIT_USAGE "The output would overwrite a file that it is made from, in a way that cannot be done safely."
     N001 EXIT_NOTHING "Nothing was quantized; the table of reasons says why. --allow-noop makes this exit 0."
+    N002 EXIT_NOTHING "The conversion would change nothing, so nothing was written. --allow-noop writes the model all the same and exits 0."
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! `# RUN: pass fold-batchnorm % --trace` is the command, `%` the file; the model follows, and
 //! after the line `# ----` what the command prints: standard output, then standard error.
 //! What passes leave must compute the same: `# TOLERANCE: 1e-4` allows more than rounding.
+//! `convert --opset N` is checked in the same way, unless `# NO-EVAL: …` says what our evaluator
+//! does not know; tests/opset.rs runs those models in ONNX Runtime.
 //! `# FAIL: …` in its place is a command that must fail. `BLESS=1` writes the output into the
 //! files instead of comparing.
 
@@ -56,6 +58,10 @@ fn check(file: &Path) -> Result<(), Failed> {
         let tolerance = numeric::tolerance(input).unwrap_or(DEFAULT_TOLERANCE);
         numeric::numeric_check(input, &names, tolerance)?;
     }
+    if let Some(target) = command.opset() {
+        let tolerance = numeric::tolerance(input).unwrap_or(DEFAULT_TOLERANCE);
+        numeric::opset_check(input, target, tolerance)?;
+    }
     if env::var_os("BLESS").is_some_and(|it| it == "1") {
         let input = input.trim_end();
         fs::write(file, format!("{input}\n{SEPARATOR}{actual}"))?;
@@ -85,6 +91,12 @@ impl Directive {
         let mut words = self.arguments.split_whitespace();
         let is_pass = words.next() == Some("pass") && !self.must_fail;
         is_pass.then(|| words.take_while(|it| *it != "%").collect())
+    }
+
+    /// The operator set of a `convert --opset N` command, whose numbers are checked too.
+    fn opset(&self) -> Option<i64> {
+        let target = self.arguments.strip_prefix("convert --opset ")?;
+        target.split_whitespace().next()?.parse().ok().filter(|_| !self.must_fail)
     }
 
     /// What the command prints. It runs in a folder of its own, so no path gets into the output.

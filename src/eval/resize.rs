@@ -53,7 +53,8 @@ pub fn resize(call: &Call) -> Outputs {
     resample(call, &to, &scales, coordinates, &method)
 }
 
-/// Before version 11 coordinates were scaled from the corner and rounded down.
+/// Before version 11 coordinates were scaled from the corner and rounded down, or up where the
+/// image shrinks.
 pub fn upsample(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let scales = call.input(1)?.to_f32()?;
@@ -61,6 +62,7 @@ pub fn upsample(call: &Call) -> Outputs {
     let sizes = input.shape.iter().zip(&scales).map(|(size, scale)| scaled(call, *size, *scale));
     let to = sizes.collect::<Result<Vec<_>, _>>()?;
     let method = match call.text("mode", "nearest")? {
+        "nearest" if scales.iter().all(|it| *it <= 1.0) => Method::Nearest(f32::ceil),
         "nearest" => Method::Nearest(f32::floor),
         "linear" | "bilinear" => Method::Linear,
         other => return Err(call.unsupported(&format!("with mode {other}"))),

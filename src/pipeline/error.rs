@@ -1,6 +1,6 @@
 //! Why a job failed.
 
-use super::{MissingStats, NeedsData, TransformNeedsData, Unmet};
+use super::{MissingStats, NeedsData, TransformNeedsData, Unmet, convert::ShapeError};
 use crate::{
     calibrate::{CalibrateError, DataError, StatsError},
     codes::Fault,
@@ -10,7 +10,7 @@ use crate::{
     quant::{format::NotLowered, solve::BadStats, weight::StoreError},
     recipe::RecipeError,
     report::CompareError,
-    rewrite::PassError,
+    rewrite::{PassError, opset::OpsetError},
     tensor::TensorError,
 };
 
@@ -28,9 +28,11 @@ pub enum Error {
     MissingStats(#[from] MissingStats),
     NeedsData(#[from] NeedsData),
     NotLowered(#[from] NotLowered),
+    Opset(#[from] OpsetError),
     Pass(#[from] PassError),
     Recipe(#[from] RecipeError),
     Save(#[from] SaveError),
+    Shape(#[from] ShapeError),
     Stats(#[from] StatsError),
     Store(#[from] StoreError),
     Transform(#[from] TransformNeedsData),
@@ -50,9 +52,11 @@ impl Error {
             Error::MissingStats(it) => it,
             Error::NeedsData(it) => it,
             Error::NotLowered(it) => it,
+            Error::Opset(it) => it,
             Error::Pass(it) => it,
             Error::Recipe(it) => it,
             Error::Save(it) => it,
+            Error::Shape(it) => it,
             Error::Stats(it) => it,
             Error::Store(it) => it,
             Error::Transform(it) => it,

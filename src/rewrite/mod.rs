@@ -3,6 +3,7 @@
 mod fixpoint;
 #[cfg(test)]
 mod laws;
+pub mod opset;
 pub mod passes;
 pub mod rules;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::common::inputs;
 use libtest_mimic::Failed;
-use onnxq::{ctx::Ctx, eval, rewrite, tensor::Tensor, text};
+use onnxq::{ctx::Ctx, eval, ir::Model, rewrite, tensor::Tensor, text};
 
 /// What a symbolic or unknown dimension stands for.
 const SIZE: usize = 2;
@@ -19,9 +19,24 @@ pub fn numeric_check(input_text: &str, names: &[&str], tolerance: f32) -> Result
     let before = text::parse(input_text)?;
     let mut after = before.clone();
     rewrite::run(&mut after, names, &Ctx::silent())?;
-    let inputs = inputs(&before, SIZE);
-    let expected = eval::run(&before, &inputs).map_err(|it| it.to_string())?;
-    let actual = eval::run(&after, &inputs).map_err(|it| it.to_string())?;
+    equal(&before, &after, tolerance)
+}
+
+/// Neither must another operator set, as far as the evaluator knows the operators.
+pub fn opset_check(input_text: &str, target: i64, tolerance: f32) -> Result<(), Failed> {
+    if input_text.lines().any(|it| it.starts_with("# NO-EVAL:")) {
+        return Ok(());
+    }
+    let before = text::parse(input_text)?;
+    let mut after = before.clone();
+    rewrite::opset::convert(&mut after, target, &Ctx::silent())?;
+    equal(&before, &after, tolerance)
+}
+
+fn equal(before: &Model, after: &Model, tolerance: f32) -> Result<(), Failed> {
+    let inputs = inputs(before, SIZE);
+    let expected = eval::run(before, &inputs).map_err(|it| it.to_string())?;
+    let actual = eval::run(after, &inputs).map_err(|it| it.to_string())?;
     let names = |it: &BTreeMap<String, Tensor>| it.keys().cloned().collect::<Vec<_>>();
     if names(&expected) != names(&actual) {
         return Err(format!("outputs {:?} became {:?}", names(&expected), names(&actual)).into());

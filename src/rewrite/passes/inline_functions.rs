@@ -28,6 +28,25 @@ pub const INLINE_FUNCTIONS: Pass = Pass {
 const MOST_NODES: usize = 1_000_000;
 
 fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
+    inline_calls(model, ctx, false, &mut |_, _| {})
+}
+
+/// Inlines whatever the version of the standard operators that a body uses. `made` gets the
+/// nodes of each body and that version, 0 if it uses none: they mean what they meant there.
+pub fn inline_all_versions(
+    model: &mut Model,
+    ctx: &Ctx,
+    made: &mut dyn FnMut(&[NodeId], i64),
+) -> Result<usize, PassError> {
+    inline_calls(model, ctx, true, made)
+}
+
+fn inline_calls(
+    model: &mut Model,
+    ctx: &Ctx,
+    any_version: bool,
+    on_made: &mut dyn FnMut(&[NodeId], i64),
+) -> Result<usize, PassError> {
     if model.functions.is_empty() {
         return Ok(0);
     }
@@ -42,7 +61,7 @@ fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
         }
         let Some(function) = calls.callee(model.node(node)) else { continue };
         let function = model.functions[function].clone();
-        if let Err(reason) = can_inline(model, node, &function) {
+        if let Err(reason) = can_inline(model, node, &function, any_version) {
             trace(ctx, INLINE_FUNCTIONS.name, &model.node_label(node), &reason.0);
             continue;
         }
@@ -51,6 +70,7 @@ fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
         }
         let new = inline(model, node, &function, MOST_NODES - made)?;
         made += new.len();
+        on_made(&new, standard_version(model, &function));
         work.extend(new.into_iter().rev());
         inlined += 1;
     }
@@ -58,7 +78,21 @@ fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
     Ok(inlined)
 }
 
-fn can_inline(m: &Model, call: NodeId, function: &Function) -> Result<(), NoMatch> {
+fn standard_version(m: &Model, function: &Function) -> i64 {
+    let used = calls::opsets(m, function);
+    used.iter().find(|(domain, _)| is_standard(domain)).map_or(0, |it| it.1)
+}
+
+fn is_standard(domain: &str) -> bool {
+    matches!(domain, "" | "ai.onnx")
+}
+
+fn can_inline(
+    m: &Model,
+    call: NodeId,
+    function: &Function,
+    any_version: bool,
+) -> Result<(), NoMatch> {
     let (it, body) = (m.node(call), m.graph(function.body));
     let count = |what, has: usize, takes: usize| {
         if has <= takes { Ok(()) } else { Err(no_match!("{has} {what}, the function has {takes}")) }
@@ -74,7 +108,8 @@ fn can_inline(m: &Model, call: NodeId, function: &Function) -> Result<(), NoMatc
     }
     for (domain, version) in calls::opsets(m, function) {
         let ours = m.opset(&domain);
-        if ours != version && ours != 0 {
+        let matters = !(any_version && is_standard(&domain));
+        if matters && ours != version && ours != 0 {
             let of = if domain.is_empty() { "" } else { " of " };
             return Err(no_match!("opset {version}{of}{domain} in a model of opset {ours}"));
         }

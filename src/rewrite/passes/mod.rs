@@ -7,6 +7,7 @@ mod infer_types;
 mod inline_functions;
 mod remove_dead;
 
+pub(super) use self::inline_functions::inline_all_versions;
 use super::Pass;
 use crate::ir::Op;
 

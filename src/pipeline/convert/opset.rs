@@ -1,0 +1,28 @@
+//! Raises the standard operator set, and says which operators had to change.
+
+use super::Step;
+use crate::{
+    ctx::Ctx,
+    ir::Model,
+    pipeline::Error,
+    rewrite::opset::{self, Converted},
+};
+
+pub fn run(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Step, Error> {
+    let it = opset::convert(model, target, ctx)?;
+    let nodes: usize = it.changed.values().sum();
+    let changed = nodes + it.inlined + usize::from(it.from != it.to);
+    Ok(Step { changed, lines: lines(&it), ..Step::new("opset") })
+}
+
+fn lines(it: &Converted) -> Vec<String> {
+    if it.to == 0 {
+        return vec!["the model has no standard operators".to_owned()];
+    }
+    let mut lines = vec![format!("from {} to {}", it.from, it.to)];
+    if it.inlined > 0 {
+        lines.push(format!("{} calls of functions became nodes", it.inlined));
+    }
+    lines.extend(it.changed.iter().map(|(op, count)| format!("{op}: {count} rewritten")));
+    lines
+}
