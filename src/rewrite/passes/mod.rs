@@ -5,6 +5,7 @@ mod dedupe_nodes;
 mod fold_constants;
 mod infer_types;
 mod inline_functions;
+mod raise_opset;
 mod remove_dead;
 
 pub(super) use self::inline_functions::inline_all_versions;
@@ -18,6 +19,7 @@ pub const PASSES: &[&Pass] = &[
     &fold_constants::FOLD_CONSTANTS,
     &infer_types::INFER_TYPES,
     &inline_functions::INLINE_FUNCTIONS,
+    &raise_opset::RAISE_OPSET,
     &remove_dead::REMOVE_DEAD,
 ];
 

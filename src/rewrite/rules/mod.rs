@@ -22,6 +22,7 @@ mod reshape_to_constant;
 mod sum_before_layernorm;
 mod transpose_of_constant;
 
+pub use self::fuse_attention::Site;
 use super::Rule;
 use crate::{
     ir::{Def, Model, NoMatch, NodeId, Patch, Ref, User, ValueId},
