@@ -118,6 +118,7 @@ pub const STANDARD: &[&str] = &[
     "infer-types",
     "fuse-attention",
     "infer-types",
+    "simplify-mask",
     "merge-reshape",
     "merge-transpose",
     "dedupe-constants",

@@ -54,7 +54,7 @@ pub fn relative_error(expected: &Tensor, actual: &Tensor) -> f64 {
 }
 
 /// A tensor for each input: floats in -1..1, integers in 0..3, any booleans; `size` stands for
-/// what is not fixed.
+/// what is not fixed. An attention mask is ones, with padding at the end of the first row.
 pub fn inputs(model: &Model, size: usize) -> BTreeMap<String, Tensor> {
     let mut random = Random(1);
     let mut map = BTreeMap::new();
@@ -64,9 +64,18 @@ pub fn inputs(model: &Model, size: usize) -> BTreeMap<String, Tensor> {
             panic!("the input `{}` has no shape", value.name);
         };
         let shape = shape.iter().map(|it| it.fixed().unwrap_or(size)).collect();
-        map.insert(value.name.to_string(), random.tensor(*dtype, shape));
+        let tensor = match &*value.name {
+            "attention_mask" => padding(shape),
+            _ => random.tensor(*dtype, shape),
+        };
+        map.insert(value.name.to_string(), tensor);
     }
     map
+}
+
+fn padding(shape: Vec<usize>) -> Tensor {
+    let (count, row) = (shape.iter().product::<usize>(), shape[1]);
+    Tensor::from_i64(&shape, (0..count).map(|it| i64::from(it + 1 != row)))
 }
 
 /// A fixed sequence (splitmix64): the same inputs at each run, on each machine.

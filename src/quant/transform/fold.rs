@@ -3,7 +3,8 @@
 //! ```text
 //! norm       x = norm(…)·γ + β                       γ/s, β/s
 //! linear     x = MatMul(a, v)·gate, Relu(…), … + b   columns of v / s, b/s
-//! attention  x = heads(MatMul(p, repeat(split(v))))  as linear, one scale per value channel
+//! attention  x = Attention(q, k, v), or in single    as linear, one scale per value channel
+//!            operators heads(MatMul(p, repeat(split(v))))
 //! mul        anything else                           x · (1/s), a new node
 //! ```
 
@@ -104,8 +105,13 @@ fn group(m: &Model, input: ValueId, sites: &[NodeId], mul: bool) -> Result<Group
     if let Err(reason) = only_sites(m, input, sites) {
         return inserted(reason);
     }
-    if m.producer(input, "Reshape").is_ok() {
-        return match attention(m, input, channels) {
+    let fused = m.producer(input, "Attention").ok();
+    if fused.is_some() || m.producer(input, "Reshape").is_ok() {
+        let found = match fused {
+            Some(node) => fused_attention(m, node, channels),
+            None => attention(m, input, channels),
+        };
+        return match found {
             Ok((spots, ties)) => Ok(made(Kind::Attention, spots, ties)),
             Err(reason) => inserted(reason),
         };
@@ -238,6 +244,23 @@ fn scalable(m: &Model, value: ValueId, tensor: &Tensor) -> Result<(), NoMatch> {
         DType::F32 | DType::F16 | DType::BF16 => Ok(()),
         it => Err(no_match!("`{}` is of type {it}", m.value(value).name)),
     }
+}
+
+/// `Attention` of values `[batch, length, heads · size]` that no cache keeps.
+fn fused_attention(m: &Model, node: NodeId, k: usize) -> Result<(Vec<Spot>, Ties), NoMatch> {
+    let label = m.node_label(node);
+    let kept = |it: &&ValueId| !m.value(**it).uses.is_empty();
+    if m.operand(node, 5).is_ok() || m.node(node).outputs[1..].iter().any(|it| kept(&it)) {
+        return Err(no_match!("{label} keeps its values in a cache"));
+    }
+    let count = |name| usize::try_from(m.int_attr(node, name, 0)).unwrap_or(0);
+    let (heads, shared) = (count("q_num_heads"), count("kv_num_heads"));
+    if heads == 0 || shared == 0 || heads % shared != 0 || k % heads != 0 {
+        return Err(no_match!("{label} does not say its heads"));
+    }
+    let ties = Ties { heads, shared, size: k / heads };
+    let value = only(m, node, 2)?;
+    Ok((absorb(m, value, ties.sources(), DEPTH)?, ties))
 }
 
 /// `Reshape(Transpose(MatMul(p, v)))`, where `v` is split into heads, each maybe repeated.

@@ -7,6 +7,7 @@ mod infer_types;
 mod inline_functions;
 mod raise_opset;
 mod remove_dead;
+mod simplify_mask;
 
 pub(super) use self::inline_functions::inline_all_versions;
 use super::Pass;
@@ -21,6 +22,7 @@ pub const PASSES: &[&Pass] = &[
     &inline_functions::INLINE_FUNCTIONS,
     &raise_opset::RAISE_OPSET,
     &remove_dead::REMOVE_DEAD,
+    &simplify_mask::SIMPLIFY_MASK,
 ];
 
 /// Whether the operator gives a different result each time.

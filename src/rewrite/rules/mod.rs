@@ -22,7 +22,10 @@ mod reshape_to_constant;
 mod sum_before_layernorm;
 mod transpose_of_constant;
 
-pub use self::fuse_attention::Site;
+pub use self::{
+    fuse_attention::Site,
+    heads::{size_of, sized},
+};
 use super::Rule;
 use crate::{
     ir::{Def, Model, NoMatch, NodeId, Patch, Ref, User, ValueId},

@@ -171,6 +171,23 @@ fn values_of_attention() {
 }
 
 #[test]
+fn values_of_one_attention_node() {
+    let text = |more: &str, outputs: &str| {
+        graph(
+            "float[4,8] qw, float[4,4] kw, float[4,4] vw, float[8,5] w, float[1,2,1,2] past",
+            &format!(
+                "q = MatMul (x, qw) k = MatMul (x, kw) v = MatMul (x, vw)
+                 {outputs} = Attention <q_num_heads = 4, kv_num_heads = 2> (q, k, v{more})
+                 y = MatMul (o, w)"
+            ),
+        )
+    };
+    assert_eq!(folds(&text("", "o"), true), "mul x3 attention x1");
+    let cached = text(", , past, past", "o, pk, pv");
+    assert_eq!(folds(&cached, true), "mul x3 mul x1");
+}
+
+#[test]
 fn anything_else_is_multiplied_on_request() {
     let text = graph(
         "float[4] g, float[4,4] w, float[4,5] v",
