@@ -1,6 +1,6 @@
 //! Operators whose meaning changed: the same values in other words.
 
-use super::edit::{Edit, Inputs, has_more_outputs, ints, known_dtype, number, stem, text};
+use super::edit::{Edit, Inputs, has_more_outputs, ints, known_dtype, stem, text};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref},
     no_match,
@@ -127,7 +127,7 @@ pub fn resize_11(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let scales = m.operand(node, 1)?;
     let mut attrs = m.node(node).attrs.clone();
     // An Upsample has said it already.
-    if attrs.get("nearest_mode").is_none() {
+    if attrs.get("coordinate_transformation_mode").is_none() {
         if text(m, node, "mode", "nearest") == "nearest" {
             let scales = m.small_f32(scales)?;
             attrs.set("nearest_mode", nearest_mode(&scales)?.into());
@@ -215,23 +215,6 @@ fn rest_is_one(m: &Model, node: NodeId, axis: i64) -> bool {
     axis < shape.len() && shape[axis + 1..].iter().all(|it| it.fixed() == Some(1))
 }
 
-/// `x * Sigmoid(alpha * x)`.
-pub fn swish_25(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
-    let (x, alpha) = (m.operand(node, 0)?, m.float_attr(node, "alpha", 1.0));
-    let (name, mut patch) = (stem(m, node), Patch::before(node));
-    let mut inner: Ref = x.into();
-    if alpha != 1.0 {
-        let what = format!("{name}.alpha");
-        let alpha = patch.constant(&what, number(known_dtype(m, x)?, alpha)?);
-        inner = patch.step(&what, "Mul", [inner, alpha], Attrs::default());
-    }
-    let gate = patch.step(&format!("{name}.gate"), "Sigmoid", [inner], Attrs::default());
-    let output = m.node(node).output();
-    let (node_name, y) = (&m.node(node).name, &m.value(output).name);
-    let y = patch.named(node_name, y, "Mul", [x.into(), gate], Attrs::default());
-    Ok(Edit::replace(patch.replace(output, y)))
-}
-
 /// Deprecated: `Resize` scales from the corner too, and rounds down, if it is told so.
 pub fn upsample_10(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
     let mut attrs = m.node(node).attrs.clone();
@@ -241,7 +224,9 @@ pub fn upsample_10(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch
     // Resize 10 cannot say how it rounds, but grows as Upsample does.
     if target > 10 {
         attrs.set("coordinate_transformation_mode", "asymmetric".into());
-        attrs.set("nearest_mode", "floor".into());
+        if text(m, node, "mode", "nearest") == "nearest" {
+            attrs.set("nearest_mode", "floor".into());
+        }
     }
     let attrs = Some(attrs);
     Ok(Edit { op: Some("Resize"), attrs, changes: true, ..Edit::keep(node) })

@@ -10,6 +10,7 @@ mod error;
 mod history;
 mod inputs;
 mod meaning;
+mod runtime;
 mod scan;
 mod table;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use self::{
 pub use self::{
     error::{OpsetError, Refusal},
     history::NEWEST,
+    runtime::NEWEST_THAT_RUNS,
 };
 use crate::{
     ctx::Ctx,
@@ -112,15 +114,27 @@ struct Run<'a, 'c> {
     /// The version that each node means, by [`NodeId::index`]: functions bring their own.
     versions: Vec<i64>,
     changed: BTreeMap<String, usize>,
+    counted: BTreeSet<NodeId>,
+    /// How many nodes there were before any rule made one.
+    originals: usize,
     refusals: Vec<(String, String, NoMatch)>,
     refused: BTreeSet<NodeId>,
 }
 
 impl<'a, 'c> Run<'a, 'c> {
     fn new(m: &'a mut Model, from: i64, target: i64, ctx: &'a Ctx<'c>) -> Run<'a, 'c> {
-        let (versions, changed) = (Vec::new(), BTreeMap::new());
-        let (refusals, refused) = (Vec::new(), BTreeSet::new());
-        Run { m, from, target, ctx, versions, changed, refusals, refused }
+        Run {
+            m,
+            from,
+            target,
+            ctx,
+            versions: Vec::new(),
+            changed: BTreeMap::new(),
+            counted: BTreeSet::new(),
+            originals: 0,
+            refusals: Vec::new(),
+            refused: BTreeSet::new(),
+        }
     }
 
     /// Brings all nodes into the main graph and notes the version of each.
@@ -140,6 +154,7 @@ impl<'a, 'c> Run<'a, 'c> {
             let version = versions.get(&node).copied().unwrap_or(self.from);
             self.set_version(node, version);
         }
+        self.originals = self.versions.len();
         Ok(inlined)
     }
 
@@ -198,9 +213,16 @@ impl<'a, 'c> Run<'a, 'c> {
         if self.change(node, &op, version)? {
             let line = format!("{op} {version}: converted");
             trace(self.ctx, "opset", &label, &line);
-            *self.changed.entry(op.to_string()).or_default() += 1;
+            self.count(node, &op);
         }
         Ok(())
+    }
+
+    /// A node counts once, under its first name, and what rules made does not.
+    fn count(&mut self, node: NodeId, op: &Op) {
+        if node.index() < self.originals && self.counted.insert(node) {
+            *self.changed.entry(op.to_string()).or_default() += 1;
+        }
     }
 
     /// Whether the node had to change.
