@@ -1,10 +1,11 @@
 //! The conversion job: a fixed order of steps, each of which says what it did.
 //!
 //! ```text
-//! open → fix-shape → strip → save (--external-data) → read back
+//! open → fix-shape → form (--to) → strip → save (--external-data) → read back
 //! ```
 
 mod fix_shape;
+mod form;
 mod strip;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::{
     ctx::Ctx,
     ir::Model,
     onnx::{self, ExternalData, Files, OpenOptions, SaveOptions},
+    quant::lower::Target,
 };
 
 /// What to convert, and to what.
@@ -25,6 +27,7 @@ pub struct Convert {
     pub model: PathBuf,
     pub open: OpenOptions,
     pub shapes: Shapes,
+    pub to: Option<Target>,
     pub strip: bool,
     /// Write the model even if no step changes it.
     pub allow_noop: bool,
@@ -89,7 +92,7 @@ pub fn run(job: &Convert, ctx: &Ctx) -> Result<Done, Error> {
     ctx.progress.start("read", 0);
     ctx.progress.done(&describe_input(&model, &before, &files));
     warnings.iter().for_each(|it| ctx.progress.warn(it));
-    let steps = steps(job, &mut model)?;
+    let steps = steps(job, &mut model, ctx)?;
     model.verify()?;
     Ok(Done { model, files, before, steps, warnings })
 }
@@ -138,11 +141,14 @@ impl Done {
 }
 
 /// The steps that are asked for, in the one order in which they run.
-fn steps(job: &Convert, model: &mut Model) -> Result<Vec<Step>, Error> {
+fn steps(job: &Convert, model: &mut Model, ctx: &Ctx) -> Result<Vec<Step>, Error> {
     let mut done = Vec::new();
     // First: all others see the shapes.
     if !job.shapes.is_empty() {
         done.push(fix_shape::run(model, &job.shapes)?);
+    }
+    if let Some(target) = job.to {
+        done.push(form::run(model, target, ctx)?);
     }
     // Last: types that inference finds are of the final graph.
     if job.strip {
