@@ -4,8 +4,8 @@ usage: convert_matrix.py ONNXQ IDS.npy FILE.onnx…
 
 For each pair: what was converted, what stayed and why, and how far the outputs are from those of
 the file itself: largest and mean difference, and the relative L2 error, once as ONNX Runtime runs
-both models and once without its fusions and with 4- and 8-bit kernels in float ("exact"). What is
-left there is the form's own rounding.
+both models and once without its fusions and with accuracy_level 0, which computes MatMulNBits in
+float ("exact"). What is left there is the form's own rounding.
 """
 import json
 import os
@@ -14,6 +14,7 @@ import sys
 import tempfile
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
 FORMS = ["float", "qdq", "qoperator", "matmul_nbits", "portable"]
@@ -26,7 +27,12 @@ def session(path, exact):
     options.intra_op_num_threads = 1
     if exact:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.add_session_config_entry("mlas.qnbit.force_fp32", "1")
+        model = onnx.load(path)
+        for node in model.graph.node:
+            for it in node.attribute:
+                if it.name == "accuracy_level":
+                    it.i = 0
+        path = model.SerializeToString()
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

@@ -15,6 +15,7 @@ use super::raise::{self, Input, Kind, Site, Weights};
 use crate::{
     ctx::Ctx,
     ir::{Model, NoMatch, NodeId, Patch},
+    no_match,
     rewrite::{self, PassError},
 };
 
@@ -72,7 +73,8 @@ impl Target {
             Target::Portable => site.standard,
             Target::Qdq => site.form.contains("DequantizeLinear"),
             Target::Qoperator => {
-                matches!(site.form, "Gather → DequantizeLinear" | "MatMulInteger" | "QLinearMatMul")
+                let own = ["Gather → DequantizeLinear", "MatMulInteger", "QGemm", "QLinearMatMul"];
+                own.contains(&site.form)
             }
         }
     }
@@ -134,7 +136,22 @@ pub fn convert(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Report, PassE
         rewrite::run(m, &["dedupe-constants", "dedupe-nodes", "remove-dead"], ctx)?;
     }
     report.left.retain(|it| m.is_live(it.0));
+    if target == Target::Portable {
+        name_foreign(m, &mut report);
+    }
     Ok(report)
+}
+
+/// Operators beyond the standard that no rule here touches: the model is not portable for them.
+fn name_foreign(m: &Model, report: &mut Report) {
+    for node in main_nodes(m) {
+        let op = &m.node(node).op;
+        let standard = op.domain.is_empty() || op.domain.starts_with("ai.onnx");
+        if !standard && !report.left.iter().any(|it| it.0 == node) {
+            let reason = no_match!("{op} is not written in standard operators");
+            report.left.push((node, reason));
+        }
+    }
 }
 
 /// Nodes outside of functions.

@@ -6,7 +6,7 @@
 //!   ↔   QuantizeLinear(Add(DequantizeLinear(a …), DequantizeLinear(b …)), y_scale, y_zero)
 //! ```
 
-use super::{Report, Target, emit::only, main_nodes};
+use super::{super::format::MICROSOFT, Report, Target, emit::only, main_nodes};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId},
     no_match,
@@ -77,7 +77,7 @@ pub(super) fn convert(m: &mut Model, target: Target, report: &mut Report) {
             }
             Some((_, Err(reason), _)) if is_quantized(m, node) => report.left.push((node, reason)),
             None if is_unknown(m, node, target) => {
-                let reason = no_match!("{} is not known to have this form", m.node(node).op);
+                let reason = no_match!("no such form of {} is known here", m.node(node).op);
                 report.left.push((node, reason));
             }
             _ => {}
@@ -85,23 +85,27 @@ pub(super) fn convert(m: &mut Model, target: Target, report: &mut Report) {
     }
 }
 
-/// Between codes and codes: worth a word if it stays.
+/// From codes to codes: worth a word if it stays.
 fn is_quantized(m: &Model, node: NodeId) -> bool {
-    let takes = m.node(node).inputs.iter().flatten().any(|it| dequantize(m, *it).is_ok());
+    let mut inputs = m.node(node).inputs.iter().flatten().filter(|it| m.constant(**it).is_err());
+    let is_codes = |it: &ValueId| dequantize(m, *it).is_ok();
+    let takes = inputs.clone().next().is_some() && inputs.all(is_codes);
     let output = m.node(node).output();
     let yields = m.only_use(output).is_ok_and(|it| quantize(m, m.node(it).output()).is_ok());
-    (takes && yields) || m.node(node).op.to_string().contains("QLinear")
+    takes && yields || TABLE.iter().any(|it| m.node(node).op.is(it.op))
 }
 
+/// Operators of codes that the table lacks, and operators between pairs that have no form there.
 fn is_unknown(m: &Model, node: NodeId, target: Target) -> bool {
     let op = &m.node(node).op;
-    let of_codes = op.is("com.microsoft.QLinearWhere")
-        || op.is("com.microsoft.QLinearReduceMean")
-        || op.is("com.microsoft.NhwcMaxPool");
+    let of_codes = &*op.domain == MICROSOFT
+        && (op.name.starts_with("QLinear") || &*op.name == "NhwcMaxPool")
+        && !TABLE.iter().any(|it| op.is(it.op));
     match target {
         Target::Qoperator => {
-            let pair = ["DequantizeLinear", "QuantizeLinear"].iter().any(|it| op.is(it));
-            !pair && !of_codes && is_quantized(m, node)
+            let own = TABLE.iter().any(|it| op.is(it.op)) || of_codes;
+            let pair = op.is("DequantizeLinear") || op.is("QuantizeLinear");
+            !own && !pair && is_quantized(m, node)
         }
         _ => of_codes,
     }
