@@ -57,8 +57,9 @@ fn pair(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
     }
     let q = quantize(m, codes)?;
     let x = m.operand(q, 0)?;
-    let same = only(m, m.operand(q, 1)?)? == only(m, m.operand(node, 1)?)?;
-    if !same || m.dtype(x).is_some_and(|it| Some(it) != m.dtype(output)) {
+    let (one, other) = (m.operand(q, 1)?, m.operand(node, 1)?);
+    let same_type = m.dtype(x).is_none_or(|it| Some(it) == m.dtype(other));
+    if only(m, one)? != only(m, other)? || !same_type {
         return Err(NoMatch("it is quantized again with another scale".into()));
     }
     let mut patch = patch;

@@ -1,9 +1,12 @@
 //! The operands of quantized nodes: constants behind casts and reshapes, weights behind
 //! `DequantizeLinear`, activations behind pairs.
 
-use super::{Input, Weight, Weights, stored::{Grid, Stored, Zero}};
+use super::{
+    Input, Weight, Weights,
+    stored::{Grid, Stored, Zero},
+};
 use crate::{
-    ir::{Def, Model, NoMatch, NodeId, ValueId},
+    ir::{Model, NoMatch, NodeId, ValueId},
     no_match,
     tensor::{DType, QShape, Tensor, Zeros},
 };
@@ -189,15 +192,17 @@ pub fn activation(m: &Model, value: ValueId) -> Input {
 
 /// An activation by its codes; `x` is what they were before, if the model has it.
 pub fn codes_of(m: &Model, codes: ValueId, scale: ValueId, zero: Option<ValueId>) -> Input {
-    let x = match m.value(codes).def {
-        Def::Node(node) => {
-            let op = &m.node(node).op;
-            let dynamic = op.is("DynamicQuantizeLinear");
-            let fixed = op.is("QuantizeLinear") || op.is("com.microsoft.QuantizeLinear");
-            let x = (dynamic || fixed).then(|| m.operand(node, 0).ok()).flatten();
-            (x, dynamic)
-        }
-        _ => (None, false),
-    };
-    Input::Codes { codes, scale, zero, x: x.0, dynamic: x.1 }
+    let dynamic = m.producer(codes, "DynamicQuantizeLinear");
+    let node = dynamic.clone().or_else(|_| quantize(m, codes)).ok();
+    let x = node.filter(|it| {
+        let own = m.node(*it).outputs.get(1).copied().or_else(|| optional(m, *it, 1));
+        own.is_some_and(|own| own == scale || same_number(m, own, scale))
+    });
+    let x = x.and_then(|it| optional(m, it, 0));
+    Input::Codes { codes, scale, zero, x, dynamic: dynamic.is_ok() }
+}
+
+fn same_number(m: &Model, a: ValueId, b: ValueId) -> bool {
+    let number = |it| m.small_f32(it).ok().filter(|it| it.len() == 1);
+    number(a).is_some_and(|a| number(b) == Some(a))
 }

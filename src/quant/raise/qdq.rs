@@ -73,7 +73,8 @@ pub fn gather(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
         return None;
     }
     let last = m.only_use(m.node(node).output()).ok()?;
-    if !m.node(last).op.is("DequantizeLinear") || m.node(last).inputs[0] != Some(m.node(node).output())
+    if !m.node(last).op.is("DequantizeLinear")
+        || m.node(last).inputs[0] != Some(m.node(node).output())
     {
         return None;
     }
@@ -92,7 +93,7 @@ fn rows(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMatch>
     let weight = dequantized(m, m.operand(node, 0)?, true, weights)?;
     let kind = Kind::Rows { indices: m.operand(node, 1)? };
     let output = m.node(node).output();
-    let form = "DequantizeLinear → Gather";
+    let form = "DequantizeLinear + Gather";
     Ok(Site { form, standard: true, last: node, output, requantized: None, kind, weight })
 }
 
@@ -111,6 +112,6 @@ fn rows_of_codes(
     let weight = Channels { codes, scales, zeros, turned: true, block: None }.weight(m, weights)?;
     let kind = Kind::Rows { indices: m.operand(node, 1)? };
     let output = m.node(last).output();
-    let form = "Gather → DequantizeLinear";
+    let form = "Gather + DequantizeLinear";
     Ok(Site { form, standard: true, last, output, requantized: None, kind, weight })
 }
