@@ -66,6 +66,13 @@ fn every_form_computes_nearly_the_same() {
             let limit = if target.name() == asked { tolerance } else { 0.06 };
             assert!(error <= limit, "{name} as {}: {error}", target.name());
             (cases, changes) = (cases + 1, changes + changed);
+            for next in TARGETS {
+                let (again, _) = converted(&m, next);
+                let Ok(actual) = known(&again) else { continue };
+                let error = worst(&expected, &actual);
+                let (one, other) = (target.name(), next.name());
+                assert!(error <= 0.06, "{name} as {one}, then as {other}: {error}");
+            }
         }
     }
     assert!(cases > 80 && changes > 60, "{cases} cases, {changes} changes");

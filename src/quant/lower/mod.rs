@@ -1,5 +1,6 @@
 //! Quantized sites in another form: one file per form, and what each cannot hold.
 
+mod conv_integer;
 mod emit;
 mod float;
 mod integer;
@@ -122,6 +123,7 @@ pub fn convert(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Report, PassE
             None => {}
         }
     }
+    conv_integer::convert(m, target, &mut report);
     qlinear::convert(m, target, &mut report);
     if target.frees_activations() {
         let pairs = float::remove_pairs(m);

@@ -114,7 +114,6 @@ struct Form {
 
 /// In alphabetical order.
 const FORMS: &[Form] = &[
-    Form { op: "ConvInteger", recognise: |_, _, _| Some(Err(NoMatch(CONV.into()))) },
     Form { op: "Gather", recognise: qdq::gather },
     Form { op: "Gemm", recognise: qdq::gemm },
     Form { op: "MatMul", recognise: qdq::matmul },
@@ -138,7 +137,6 @@ const FORMS: &[Form] = &[
 ];
 
 const BNB4: &str = "its codes stand for points of a table, not for multiples of a scale";
-const CONV: &str = "convolutions of integers are not converted";
 const FUSED: &str = "its weights are inside a fused operator";
 const LSTM: &str = "no other form stores the weights of recurrent operators";
 
