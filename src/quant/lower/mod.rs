@@ -126,6 +126,7 @@ pub fn convert(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Report, PassE
     conv_integer::convert(m, target, &mut report);
     qlinear::convert(m, target, &mut report);
     if target.frees_activations() {
+        float::dequantize_before_moves(m);
         let pairs = float::remove_pairs(m);
         report
             .converted
