@@ -12,7 +12,7 @@ use crate::{
 /// ```text
 /// BN <spatial = 0> (x, s, …)  →  Reshape(BN(Flatten(x), Reshape(s, [-1]), …), Shape(x))
 /// ```
-pub fn batch_norm_9(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub fn batch_norm_9(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
     let mut attrs = m.node(node).attrs.clone();
     if m.int_attr(node, "spatial", 1) != 0 {
         let had = attrs.remove("spatial").is_some();
@@ -38,7 +38,7 @@ pub fn batch_norm_9(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
         inputs,
         attrs,
     );
-    Ok(Edit::replace(shaped_like(m, node, patch, x, y)))
+    Ok(Edit::replace(shaped_like(m, node, patch, y, target)))
 }
 
 pub fn batch_norm_14(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
@@ -53,12 +53,19 @@ fn not_in_training(m: &Model, node: NodeId) -> Result<(), NoMatch> {
     Ok(())
 }
 
-/// `y` in the shape of `x` takes the place of the output.
-fn shaped_like(m: &Model, node: NodeId, mut patch: Patch, x: Ref, y: Ref) -> Patch {
-    let name = stem(m, node);
-    let shape = patch.step(&format!("{name}.shape"), "Shape", [x], Attrs::default());
-    let output = m.node(node).output();
-    let y = patch.step(&m.value(output).name, "Reshape", [y, shape], Attrs::default());
+/// `y` in the shape of the first input takes the place of the output.
+fn shaped_like(m: &Model, node: NodeId, mut patch: Patch, y: Ref, target: i64) -> Patch {
+    let (name, it) = (stem(m, node), m.node(node));
+    let x = it.inputs[0].expect("the caller looked at it");
+    let shape = patch.step(&format!("{name}.shape"), "Shape", [x.into()], Attrs::default());
+    let has_elements = m.shape(x).is_ok_and(|it| it.iter().all(|it| it.fixed().unwrap_or(0) > 0));
+    // Zero means "as in the input" unless Reshape is told otherwise, which opset 14 allows.
+    let attrs = match !has_elements && target >= 14 {
+        true => Attrs::default().with("allowzero", 1i64),
+        false => Attrs::default(),
+    };
+    let output = it.output();
+    let y = patch.step(&m.value(output).name, "Reshape", [y, shape], attrs);
     patch.replace(output, y)
 }
 
@@ -191,7 +198,7 @@ pub fn scatter_11(_: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
 /// ```text
 /// Softmax <axis> (x)  →  Reshape(Softmax <-1> (Flatten <axis> (x)), Shape(x))
 /// ```
-pub fn softmax_13(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub fn softmax_13(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
     let it = m.node(node);
     let (x, axis) = (m.operand(node, 0)?, m.int_attr(node, "axis", 1));
     let is_last = m.rank(x).is_some_and(|rank| axis + 1 == rank as i64) || axis == -1;
@@ -204,7 +211,7 @@ pub fn softmax_13(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let flat = patch.step(&format!("{name}.flat"), "Flatten", [x.into()], flat);
     let attrs = it.attrs.clone().with("axis", -1i64);
     let y = patch.named(&it.name, &format!("{name}.line"), &it.op.name, [flat], attrs);
-    Ok(Edit::replace(shaped_like(m, node, patch, x.into(), y)))
+    Ok(Edit::replace(shaped_like(m, node, patch, y, target)))
 }
 
 /// Whether nothing after the axis has more than one element.

@@ -41,7 +41,7 @@ use crate::{
 pub const OLDEST: i64 = 6;
 
 /// What was converted.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Converted {
     pub from: i64,
     pub to: i64,
@@ -49,6 +49,8 @@ pub struct Converted {
     pub changed: BTreeMap<String, usize>,
     /// Calls of model-local functions that became nodes.
     pub inlined: usize,
+    /// Operators that ONNX Runtime runs by parts from the new version on, with their nodes.
+    pub expanded: BTreeMap<String, usize>,
 }
 
 /// Converts the standard operators of a model, subgraphs included, to version `target`.
@@ -59,7 +61,7 @@ pub fn convert(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Converted, O
     let from = model.opset("");
     if from == 0 && model.functions.is_empty() {
         // No standard operators, nothing to raise.
-        return Ok(Converted { from, to: from, changed: BTreeMap::new(), inlined: 0 });
+        return Ok(Converted::default());
     }
     check_versions(model, from, target)?;
     let mut work = model.clone();
@@ -77,7 +79,8 @@ pub fn convert(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Converted, O
     work.set_opset("", target);
     work.ir_version = work.ir_version.max(ir_version(target));
     *model = work;
-    Ok(Converted { from, to: target, changed, inlined })
+    let expanded = runtime::expanded(model, from, target);
+    Ok(Converted { from, to: target, changed, inlined, expanded })
 }
 
 fn check_versions(model: &Model, from: i64, target: i64) -> Result<(), OpsetError> {

@@ -1,5 +1,7 @@
 //! Operators that ONNX Runtime 1.31 lacks from some version on, in words that it knows.
 
+use std::collections::BTreeMap;
+
 use super::edit::{Edit, ints, known_dtype, number, stem};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref},
@@ -15,6 +17,21 @@ pub fn no_kernel(_: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> 
         return Ok(Edit::keep(node));
     }
     Err(no_match!("ONNX Runtime cannot run it at opset 22 and later"))
+}
+
+/// Operators with a kernel before a version, which since then are functions of small nodes.
+const EXPANDED: &[(&str, i64)] = &[("Attention", 25)];
+
+/// How many nodes of each become slower on the way from `from` to `target`.
+pub fn expanded(m: &Model, from: i64, target: i64) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for node in m.nodes() {
+        let op = &m.node(node).op;
+        if EXPANDED.iter().any(|(name, since)| op.is(name) && from < *since && target >= *since) {
+            *found.entry(op.to_string()).or_default() += 1;
+        }
+    }
+    found
 }
 
 /// A norm of all spatial elements.
