@@ -49,10 +49,12 @@ const MOVES: &[&str] = &[
 pub fn dequantize_before_moves(m: &mut Model) {
     let mut work = main_nodes(m);
     while let Some(node) = work.pop() {
-        if m.is_live(node)
-            && let Ok((patch, dq)) = before_move(m, node)
-            && let Def::Node(next) = m.value(patch.apply(m).value(dq)).def
-        {
+        if !m.is_live(node) {
+            continue;
+        }
+        let Ok((patch, dq)) = before_move(m, node) else { continue };
+        let dq = patch.apply(m).value(dq);
+        if let Def::Node(next) = m.value(dq).def {
             work.push(next);
         }
     }

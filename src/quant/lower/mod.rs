@@ -173,7 +173,9 @@ fn name_rest(m: &Model, target: Target, report: &mut Report) {
                 NoMatch("its codes are used by other operators".into())
             }
             Target::Float if op.is("DequantizeLinear") => {
-                NoMatch("its codes come from other operators".into())
+                let constant = m.operand(node, 0).is_ok_and(|it| m.constant(it).is_ok());
+                let whence = if constant { "lie in blocks" } else { "come from other operators" };
+                no_match!("its codes {whence}")
             }
             _ => continue,
         };
