@@ -11,6 +11,7 @@ use crate::{
     codes::EXIT_NOTHING,
     onnx::{self, SaveOptions},
     pipeline::convert::{self, Convert, Converted, Left, Shapes, Step},
+    quant::lower::Target,
     report::{bytes, grouped},
     text,
     untrusted::{Untrusted, escape},
@@ -49,12 +50,42 @@ pub struct What {
     /// The standard operator set to raise the model to
     #[arg(long, value_name = "N")]
     pub opset: Option<i64>,
+    /// The form of quantized nodes, whoever quantized them
+    #[arg(long, value_name = "FORM")]
+    pub to: Option<Form>,
     /// Take out doc strings, metadata, and types of inner values that can be inferred
     #[arg(long)]
     pub strip: bool,
     /// Where weights go: inline (the model file), one-file, or shard:SIZE (files of at most SIZE)
     #[arg(long, value_name = "WHERE", value_parser = storage)]
     pub external_data: Option<onnx::ExternalData>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Form {
+    /// No quantization: weights in float again, activations as they were
+    Float,
+    /// Weights in blocks, float activations: MatMulNBits and GatherBlockQuantized
+    MatmulNbits,
+    /// Standard operators only, so that other runtimes can run it
+    Portable,
+    /// QuantizeLinear and DequantizeLinear around float operators
+    Qdq,
+    /// Operators of integers: QLinearMatMul, MatMulInteger and their like
+    Qoperator,
+}
+
+impl Form {
+    fn target(self) -> Target {
+        match self {
+            Form::Float => Target::Float,
+            Form::MatmulNbits => Target::MatmulNbits,
+            Form::Portable => Target::Portable,
+            Form::Qdq => Target::Qdq,
+            Form::Qoperator => Target::Qoperator,
+        }
+    }
 }
 
 /// `input_ids=1x128`.
@@ -90,6 +121,7 @@ impl Args {
             open: self.input.options(),
             shapes: Shapes { inputs: what.fix_shape, dims: what.fix_dim },
             opset: what.opset,
+            to: what.to.map(Form::target),
             strip: what.strip,
             allow_noop: self.allow_noop,
         };

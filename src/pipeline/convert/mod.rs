@@ -1,10 +1,11 @@
 //! The conversion job: a fixed order of steps, each of which says what it did.
 //!
 //! ```text
-//! open → fix-shape → opset → strip → save (--external-data) → read back
+//! open → fix-shape → opset → form (--to) → strip → save (--external-data) → read back
 //! ```
 
 mod fix_shape;
+mod form;
 mod opset;
 mod strip;
 
@@ -18,6 +19,7 @@ use crate::{
     ctx::Ctx,
     ir::Model,
     onnx::{self, ExternalData, Files, OpenOptions, SaveOptions},
+    quant::lower::Target,
 };
 
 /// What to convert, and to what.
@@ -28,6 +30,7 @@ pub struct Convert {
     pub shapes: Shapes,
     /// The standard operator set to convert to.
     pub opset: Option<i64>,
+    pub to: Option<Target>,
     pub strip: bool,
     /// Write the model even if no step changes it.
     pub allow_noop: bool,
@@ -149,6 +152,9 @@ fn steps(job: &Convert, model: &mut Model, ctx: &Ctx) -> Result<Vec<Step>, Error
     }
     if let Some(target) = job.opset {
         done.push(opset::run(model, target, ctx)?);
+    }
+    if let Some(target) = job.to {
+        done.push(form::run(model, target, ctx)?);
     }
     // Last: types that inference finds are of the final graph.
     if job.strip {

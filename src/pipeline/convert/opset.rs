@@ -24,5 +24,9 @@ fn lines(it: &Converted) -> Vec<String> {
         lines.push(format!("{} calls of functions became nodes", it.inlined));
     }
     lines.extend(it.changed.iter().map(|(op, count)| format!("{op}: {count} rewritten")));
+    lines.extend(it.expanded.iter().map(|(op, count)| {
+        let known = "ONNX Runtime 1.31 has no kernel at this opset and runs it by parts, slower";
+        format!("{op}: {count} nodes; {known}")
+    }));
     lines
 }

@@ -1,6 +1,6 @@
 //! Operators whose meaning changed: the same values in other words.
 
-use super::edit::{Edit, Inputs, has_more_outputs, ints, known_dtype, number, stem, text};
+use super::edit::{Edit, Inputs, has_more_outputs, ints, known_dtype, stem, text};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref},
     no_match,
@@ -12,7 +12,7 @@ use crate::{
 /// ```text
 /// BN <spatial = 0> (x, s, …)  →  Reshape(BN(Flatten(x), Reshape(s, [-1]), …), Shape(x))
 /// ```
-pub fn batch_norm_9(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub fn batch_norm_9(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
     let mut attrs = m.node(node).attrs.clone();
     if m.int_attr(node, "spatial", 1) != 0 {
         let had = attrs.remove("spatial").is_some();
@@ -38,7 +38,7 @@ pub fn batch_norm_9(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
         inputs,
         attrs,
     );
-    Ok(Edit::replace(shaped_like(m, node, patch, x, y)))
+    Ok(Edit::replace(shaped_like(m, node, patch, y, target)))
 }
 
 pub fn batch_norm_14(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
@@ -53,12 +53,19 @@ fn not_in_training(m: &Model, node: NodeId) -> Result<(), NoMatch> {
     Ok(())
 }
 
-/// `y` in the shape of `x` takes the place of the output.
-fn shaped_like(m: &Model, node: NodeId, mut patch: Patch, x: Ref, y: Ref) -> Patch {
-    let name = stem(m, node);
-    let shape = patch.step(&format!("{name}.shape"), "Shape", [x], Attrs::default());
-    let output = m.node(node).output();
-    let y = patch.step(&m.value(output).name, "Reshape", [y, shape], Attrs::default());
+/// `y` in the shape of the first input takes the place of the output.
+fn shaped_like(m: &Model, node: NodeId, mut patch: Patch, y: Ref, target: i64) -> Patch {
+    let (name, it) = (stem(m, node), m.node(node));
+    let x = it.inputs[0].expect("the caller looked at it");
+    let shape = patch.step(&format!("{name}.shape"), "Shape", [x.into()], Attrs::default());
+    let has_elements = m.shape(x).is_ok_and(|it| it.iter().all(|it| it.fixed().unwrap_or(0) > 0));
+    // Zero means "as in the input" unless Reshape is told otherwise, which opset 14 allows.
+    let attrs = match !has_elements && target >= 14 {
+        true => Attrs::default().with("allowzero", 1i64),
+        false => Attrs::default(),
+    };
+    let output = it.output();
+    let y = patch.step(&m.value(output).name, "Reshape", [y, shape], attrs);
     patch.replace(output, y)
 }
 
@@ -127,7 +134,7 @@ pub fn resize_11(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let scales = m.operand(node, 1)?;
     let mut attrs = m.node(node).attrs.clone();
     // An Upsample has said it already.
-    if attrs.get("nearest_mode").is_none() {
+    if attrs.get("coordinate_transformation_mode").is_none() {
         if text(m, node, "mode", "nearest") == "nearest" {
             let scales = m.small_f32(scales)?;
             attrs.set("nearest_mode", nearest_mode(&scales)?.into());
@@ -191,7 +198,7 @@ pub fn scatter_11(_: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
 /// ```text
 /// Softmax <axis> (x)  →  Reshape(Softmax <-1> (Flatten <axis> (x)), Shape(x))
 /// ```
-pub fn softmax_13(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub fn softmax_13(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
     let it = m.node(node);
     let (x, axis) = (m.operand(node, 0)?, m.int_attr(node, "axis", 1));
     let is_last = m.rank(x).is_some_and(|rank| axis + 1 == rank as i64) || axis == -1;
@@ -204,7 +211,7 @@ pub fn softmax_13(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let flat = patch.step(&format!("{name}.flat"), "Flatten", [x.into()], flat);
     let attrs = it.attrs.clone().with("axis", -1i64);
     let y = patch.named(&it.name, &format!("{name}.line"), &it.op.name, [flat], attrs);
-    Ok(Edit::replace(shaped_like(m, node, patch, x.into(), y)))
+    Ok(Edit::replace(shaped_like(m, node, patch, y, target)))
 }
 
 /// Whether nothing after the axis has more than one element.
@@ -213,23 +220,6 @@ fn rest_is_one(m: &Model, node: NodeId, axis: i64) -> bool {
     let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
     let Ok(axis) = usize::try_from(axis) else { return false };
     axis < shape.len() && shape[axis + 1..].iter().all(|it| it.fixed() == Some(1))
-}
-
-/// `x * Sigmoid(alpha * x)`.
-pub fn swish_25(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
-    let (x, alpha) = (m.operand(node, 0)?, m.float_attr(node, "alpha", 1.0));
-    let (name, mut patch) = (stem(m, node), Patch::before(node));
-    let mut inner: Ref = x.into();
-    if alpha != 1.0 {
-        let what = format!("{name}.alpha");
-        let alpha = patch.constant(&what, number(known_dtype(m, x)?, alpha)?);
-        inner = patch.step(&what, "Mul", [inner, alpha], Attrs::default());
-    }
-    let gate = patch.step(&format!("{name}.gate"), "Sigmoid", [inner], Attrs::default());
-    let output = m.node(node).output();
-    let (node_name, y) = (&m.node(node).name, &m.value(output).name);
-    let y = patch.named(node_name, y, "Mul", [x.into(), gate], Attrs::default());
-    Ok(Edit::replace(patch.replace(output, y)))
 }
 
 /// Deprecated: `Resize` scales from the corner too, and rounds down, if it is told so.
@@ -241,7 +231,9 @@ pub fn upsample_10(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch
     // Resize 10 cannot say how it rounds, but grows as Upsample does.
     if target > 10 {
         attrs.set("coordinate_transformation_mode", "asymmetric".into());
-        attrs.set("nearest_mode", "floor".into());
+        if text(m, node, "mode", "nearest") == "nearest" {
+            attrs.set("nearest_mode", "floor".into());
+        }
     }
     let attrs = Some(attrs);
     Ok(Edit { op: Some("Resize"), attrs, changes: true, ..Edit::keep(node) })

@@ -10,6 +10,7 @@ mod error;
 mod history;
 mod inputs;
 mod meaning;
+mod runtime;
 mod scan;
 mod table;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use self::{
 pub use self::{
     error::{OpsetError, Refusal},
     history::NEWEST,
+    runtime::NEWEST_THAT_RUNS,
 };
 use crate::{
     ctx::Ctx,
@@ -39,7 +41,7 @@ use crate::{
 pub const OLDEST: i64 = 6;
 
 /// What was converted.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Converted {
     pub from: i64,
     pub to: i64,
@@ -47,6 +49,8 @@ pub struct Converted {
     pub changed: BTreeMap<String, usize>,
     /// Calls of model-local functions that became nodes.
     pub inlined: usize,
+    /// Operators that ONNX Runtime runs by parts from the new version on, with their nodes.
+    pub expanded: BTreeMap<String, usize>,
 }
 
 /// Converts the standard operators of a model, subgraphs included, to version `target`.
@@ -57,7 +61,7 @@ pub fn convert(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Converted, O
     let from = model.opset("");
     if from == 0 && model.functions.is_empty() {
         // No standard operators, nothing to raise.
-        return Ok(Converted { from, to: from, changed: BTreeMap::new(), inlined: 0 });
+        return Ok(Converted::default());
     }
     check_versions(model, from, target)?;
     let mut work = model.clone();
@@ -75,7 +79,8 @@ pub fn convert(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Converted, O
     work.set_opset("", target);
     work.ir_version = work.ir_version.max(ir_version(target));
     *model = work;
-    Ok(Converted { from, to: target, changed, inlined })
+    let expanded = runtime::expanded(model, from, target);
+    Ok(Converted { from, to: target, changed, inlined, expanded })
 }
 
 fn check_versions(model: &Model, from: i64, target: i64) -> Result<(), OpsetError> {
@@ -112,15 +117,27 @@ struct Run<'a, 'c> {
     /// The version that each node means, by [`NodeId::index`]: functions bring their own.
     versions: Vec<i64>,
     changed: BTreeMap<String, usize>,
+    counted: BTreeSet<NodeId>,
+    /// How many nodes there were before any rule made one.
+    originals: usize,
     refusals: Vec<(String, String, NoMatch)>,
     refused: BTreeSet<NodeId>,
 }
 
 impl<'a, 'c> Run<'a, 'c> {
     fn new(m: &'a mut Model, from: i64, target: i64, ctx: &'a Ctx<'c>) -> Run<'a, 'c> {
-        let (versions, changed) = (Vec::new(), BTreeMap::new());
-        let (refusals, refused) = (Vec::new(), BTreeSet::new());
-        Run { m, from, target, ctx, versions, changed, refusals, refused }
+        Run {
+            m,
+            from,
+            target,
+            ctx,
+            versions: Vec::new(),
+            changed: BTreeMap::new(),
+            counted: BTreeSet::new(),
+            originals: 0,
+            refusals: Vec::new(),
+            refused: BTreeSet::new(),
+        }
     }
 
     /// Brings all nodes into the main graph and notes the version of each.
@@ -140,6 +157,7 @@ impl<'a, 'c> Run<'a, 'c> {
             let version = versions.get(&node).copied().unwrap_or(self.from);
             self.set_version(node, version);
         }
+        self.originals = self.versions.len();
         Ok(inlined)
     }
 
@@ -198,9 +216,16 @@ impl<'a, 'c> Run<'a, 'c> {
         if self.change(node, &op, version)? {
             let line = format!("{op} {version}: converted");
             trace(self.ctx, "opset", &label, &line);
-            *self.changed.entry(op.to_string()).or_default() += 1;
+            self.count(node, &op);
         }
         Ok(())
+    }
+
+    /// A node counts once, under its first name, and what rules made does not.
+    fn count(&mut self, node: NodeId, op: &Op) {
+        if node.index() < self.originals && self.counted.insert(node) {
+            *self.changed.entry(op.to_string()).or_default() += 1;
+        }
     }
 
     /// Whether the node had to change.

@@ -58,8 +58,14 @@ fn batch_body(
             Some(m.add_input(around, &name, ty))
         })
         .collect();
-    let outputs: Vec<ValueId> =
-        (0..outputs).map(|_| m.add_value("", None, Def::Input(around, None))).collect();
+    let results = m.graph(body).outputs.clone();
+    let outputs: Vec<ValueId> = (0..outputs)
+        .map(|at| {
+            let ty = results.get(at).and_then(|it| m.value(*it).ty.clone());
+            let ty = if at < states { ty } else { ty.map(without_shape) };
+            m.add_value("", ty, Def::Input(around, None))
+        })
+        .collect();
     let mut inner = attrs.clone();
     if let Some(directions) = inner.remove("directions") {
         inner.set("scan_input_directions", directions);

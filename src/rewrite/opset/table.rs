@@ -3,7 +3,7 @@
 use super::{
     before_7,
     edit::{Change, Rule},
-    inputs, meaning, scan,
+    inputs, meaning, runtime, scan,
 };
 
 /// Changes that leave the meaning of every valid node alone: more element types, a new attribute
@@ -224,10 +224,19 @@ pub const RULES: &[Rule] = &[
     rule("Xor", 7, Change::Edit(before_7::binary_7)),
 ];
 
-/// What did not change, but ONNX Runtime cannot run at the newer version.
+/// What means the same, but has no kernel in ONNX Runtime 1.31 from that version on (its
+/// `get_all_opkernel_def()` and the schemas without a function body).
 pub const FOR_RUNTIME: &[Rule] = &[
-    // It has no kernel and knows the function of opset 24 in models of opset 24 only.
-    rule("Swish", 25, Change::Edit(meaning::swish_25)),
+    rule("GlobalLpPool", 22, Change::Edit(runtime::global_lp_pool_22)),
+    rule("MaxRoiPool", 22, Change::Edit(runtime::no_kernel)),
+    rule("Multinomial", 22, Change::Edit(runtime::no_kernel)),
+    rule("RandomNormal", 22, Change::Edit(runtime::no_kernel)),
+    rule("RandomNormalLike", 22, Change::Edit(runtime::no_kernel)),
+    rule("RandomUniform", 22, Change::Edit(runtime::no_kernel)),
+    rule("RandomUniformLike", 22, Change::Edit(runtime::no_kernel)),
+    rule("RoiAlign", 22, Change::Edit(runtime::no_kernel)),
+    // A function that it expands in models of opset 24 only.
+    rule("Swish", 25, Change::Edit(runtime::swish_25)),
 ];
 
 /// Operators that ONNX Runtime adds to the standard domain at every version: nothing to convert.
