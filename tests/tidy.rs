@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["eval", "infer", "onnx", "text"],
     &["rewrite"],
     &["quant"],
+    &["lint"],
     &["recipe"],
     &["calibrate", "engine"],
     &["report"],
