@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod explain;
 pub mod failure;
 pub mod inspect;
+pub mod lint;
 pub mod pass;
 pub mod plan;
 pub mod quantize;

@@ -69,7 +69,8 @@ impl Site {
             Some(Site { user: node, declared: describe(dtype), weight })
         };
         let blocks = |what: &str| {
-            let (bits, block) = (l.m.int_attr(node, "bits", 4), l.m.int_attr(node, "block_size", 128));
+            let (bits, block) =
+                (l.m.int_attr(node, "bits", 4), l.m.int_attr(node, "block_size", 128));
             format!("{what}int{bits} in blocks of {block}")
         };
         let op = &l.m.node(node).op;
@@ -107,7 +108,14 @@ impl Site {
     fn chain(&self, l: &Look) -> Vec<String> {
         const LONGEST: usize = 8;
         const FUSED: &[&str] = &[
-            "Add", "Cast", "Clip", "Mul", "QuantizeLinear", "Relu", "Reshape", "Transpose",
+            "Add",
+            "Cast",
+            "Clip",
+            "Mul",
+            "QuantizeLinear",
+            "Relu",
+            "Reshape",
+            "Transpose",
             "DequantizeLinear",
         ];
         let mut names = Vec::new();
@@ -198,7 +206,10 @@ impl<'a> Index<'a> {
         if let Some(at) = at {
             let dtype = l.dtype(node, at).unwrap_or(DType::I8);
             let slow = dtype == DType::U8 && l.constant(node, at).is_some();
-            return (format!("{op}, {dtype} weights"), slow.then(|| "uint8 weights are slow".into()));
+            return (
+                format!("{op}, {dtype} weights"),
+                slow.then(|| "uint8 weights are slow".into()),
+            );
         }
         match &*op {
             "MatMulNBits" => {
@@ -213,7 +224,12 @@ impl<'a> Index<'a> {
         }
     }
 
-    fn float(&self, node: NodeId, op: &str, seen: &mut BTreeSet<NodeId>) -> (String, Option<String>) {
+    fn float(
+        &self,
+        node: NodeId,
+        op: &str,
+        seen: &mut BTreeSet<NodeId>,
+    ) -> (String, Option<String>) {
         let inputs = 0..self.l.m.node(node).inputs.len();
         let dequantized = inputs.filter_map(|it| self.l.producer(node, it)).find(|it| {
             self.l.dequantized(*it).is_some() || self.l.one_of(*it, &["Transpose"]).is_some()
@@ -244,5 +260,6 @@ fn large_dequantized(l: &Look, node: NodeId) -> Option<String> {
     l.one_of(node, DEQUANTIZE)?;
     let value = l.input(node, 0)?;
     let codes = l.m.constant(value).ok()?;
-    (codes.numel() > LARGE).then(|| format!("`{}`", crate::untrusted::Untrusted(&l.m.value(value).name)))
+    (codes.numel() > LARGE)
+        .then(|| format!("`{}`", crate::untrusted::Untrusted(&l.m.value(value).name)))
 }

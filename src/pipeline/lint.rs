@@ -6,24 +6,31 @@ use serde::Serialize;
 
 use super::Error;
 use crate::{
+    ctx::Ctx,
     engine::{self, EngineError, RuntimeOptions, SessionOptions},
+    ir::Model,
     lint::{
         self, Finding, Mend, Severity,
         executed::{Executed, executed},
     },
     onnx::{self, Attached, Files, OpenOptions},
-    ir::Model,
 };
 
 /// What a model's quantized weights run as.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Execution {
-    Checked { onnxruntime: String, nodes: Vec<Executed> },
+    Checked {
+        onnxruntime: String,
+        nodes: Vec<Executed>,
+    },
     /// Why nobody was asked.
     NotChecked(String),
     /// What ONNX Runtime said.
-    Refused { onnxruntime: String, message: String },
+    Refused {
+        onnxruntime: String,
+        message: String,
+    },
 }
 
 impl Execution {
@@ -43,8 +50,12 @@ impl Execution {
     pub fn summary(&self) -> String {
         let nodes = match self {
             Execution::Checked { nodes, .. } => nodes,
-            Execution::NotChecked(reason) => return format!("what executes: not checked ({reason})"),
-            Execution::Refused { message, .. } => return format!("ONNX Runtime refuses it: {message}"),
+            Execution::NotChecked(reason) => {
+                return format!("what executes: not checked ({reason})");
+            }
+            Execution::Refused { message, .. } => {
+                return format!("ONNX Runtime refuses it: {message}");
+            }
         };
         let mut kernels: BTreeMap<&str, usize> = BTreeMap::new();
         nodes.iter().for_each(|it| *kernels.entry(&it.executed).or_default() += 1);
@@ -97,6 +108,13 @@ pub fn lint(model: &Model, files: &Files, runtime: &RuntimeOptions) -> LintRepor
     }
 }
 
+/// Applies the mends that lint knows; see [`lint::fix`].
+pub fn fix(model: &mut Model, close: bool, ctx: &Ctx) -> Result<Vec<(String, usize)>, Error> {
+    let done = lint::fix(model, close, ctx)?;
+    model.verify()?;
+    Ok(done)
+}
+
 /// Asks ONNX Runtime, if there is one, for the graph that it would execute. Nothing is installed
 /// for that, and its files are gone when this returns.
 pub fn execution(model: &Model, files: &Files, runtime: &RuntimeOptions) -> Execution {
@@ -117,9 +135,8 @@ pub fn execution(model: &Model, files: &Files, runtime: &RuntimeOptions) -> Exec
 }
 
 fn optimized(model: &Model, files: &Files, runtime: &RuntimeOptions) -> Result<Model, Error> {
-    let folder = tempfile::tempdir().map_err(|source| {
-        onnx::SaveError::Io { path: std::env::temp_dir(), source }
-    })?;
+    let folder = tempfile::tempdir()
+        .map_err(|source| onnx::SaveError::Io { path: std::env::temp_dir(), source })?;
     let path = folder.path().join("optimized.onnx");
     let attached = onnx::attach(model, files)?;
     let options = SessionOptions {
@@ -174,9 +191,17 @@ mod tests {
 
     #[test]
     fn a_missing_kernel_is_named() {
-        let it = refusal("1.31.1", "Could not find an implementation for ConvInteger(10) node with name 'c1'");
+        let it = refusal(
+            "1.31.1",
+            "Could not find an implementation for ConvInteger(10) node with name 'c1'",
+        );
         assert_eq!((&*it.op, &*it.node), ("ConvInteger", "c1"));
-        assert_eq!(it.what, "ONNX Runtime 1.31.1 has no CPU kernel for ConvInteger(10) of these types");
-        assert!(refusal("1.31.1", "something else").what.ends_with("refuses the model: something else"));
+        assert_eq!(
+            it.what,
+            "ONNX Runtime 1.31.1 has no CPU kernel for ConvInteger(10) of these types"
+        );
+        assert!(
+            refusal("1.31.1", "something else").what.ends_with("refuses the model: something else")
+        );
     }
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 pub use self::{
     calibrate::{Calibration, MissingStats, NeedsData},
     error::Error,
-    lint::{Execution, LintReport, execution, lint},
+    lint::{Execution, LintReport, execution, fix, lint},
     mixed::{Goal, Mixed, Point, Sensitivity, Unmet},
     transform::TransformNeedsData,
     validate::{Validate, Validation, validate},
@@ -261,7 +261,7 @@ pub fn quantize(
     let own = own_findings(&theirs, &written.model, ctx)?;
     ctx.progress.start("check", 0);
     let execution = lint::execution(&written.model, &written.files, &calibration.runtime);
-    ctx.progress.done(&execution.summary());
+    ctx.progress.done("");
     let outcome = planned.outcome(job, Some(output), saved.bytes());
     let mut outcome = Outcome { mixed, execution: Some(execution), ..outcome };
     outcome.warnings.extend(own);

@@ -4,7 +4,8 @@ use super::{Found, Look, Severity, factor};
 use crate::{ir::NodeId, rewrite};
 
 pub fn slow_fusion(l: &Look, node: NodeId) -> Option<Found> {
-    let model = |low, high| factor(low, high, "a whole encoder of 6 layers, fused before quantizing");
+    let model =
+        |low, high| factor(low, high, "a whole encoder of 6 layers, fused before quantizing");
     let (factor, mend, fix) = match l.one_of(node, SLOW)? {
         "com.microsoft.SkipLayerNormalization" => (
             factor(5.3, 6.8, "128 rows of 384 to 2048"),
@@ -21,11 +22,9 @@ pub fn slow_fusion(l: &Look, node: NodeId) -> Option<Found> {
             "Gelu is faster, and another function: export the model with it if it was meant",
             None,
         ),
-        _ => (
-            model(1.05, 1.32),
-            "quantize the model as it was exported; fuse nothing before",
-            None,
-        ),
+        _ => {
+            (model(1.05, 1.32), "quantize the model as it was exported; fuse nothing before", None)
+        }
     };
     let severity = match l.is(node, "com.microsoft.FastGelu") {
         true => Severity::Advice,
@@ -48,7 +47,9 @@ pub fn residual(l: &Look, node: NodeId) -> Option<Found> {
     if !l.is(node, "Add") {
         return None;
     }
-    let Some(rewrite::Step::Rule(rule)) = rewrite::find("sum-before-layernorm") else { return None };
+    let Some(rewrite::Step::Rule(rule)) = rewrite::find("sum-before-layernorm") else {
+        return None;
+    };
     (rule.apply)(&l.m, node).ok()?;
     Some(Found {
         severity: Severity::Slow,

@@ -1,6 +1,9 @@
 //! Products of integers whose operands have the wrong sign or width.
 
-use super::{super::look::{DEQUANTIZE, Grain, QUANTIZE}, Factor, Found, Look, Severity, factor};
+use super::{
+    super::look::{DEQUANTIZE, Grain, QUANTIZE},
+    Factor, Found, Look, Severity, factor,
+};
 use crate::{ir::NodeId, tensor::DType};
 
 const MATMUL: Option<Factor> =
@@ -26,7 +29,9 @@ pub fn u8_weights(l: &Look, node: NodeId) -> Option<Found> {
         }
     };
     let weight = l.constant(node, index)?;
-    if weight.dtype != DType::U8 || weight.shape.len() < 2 || super::conv::is_slow_depthwise(l, node)
+    if weight.dtype != DType::U8
+        || weight.shape.len() < 2
+        || super::conv::is_slow_depthwise(l, node)
     {
         return None;
     }

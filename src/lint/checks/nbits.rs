@@ -33,7 +33,11 @@ pub fn float_zero_points(l: &Look, node: NodeId) -> Option<Found> {
     (l.is(node, OP) && dtype.is_float()).then(|| Found {
         severity: Severity::Slow,
         what: format!("zero points are {dtype}"),
-        factor: factor(85.0, 120.0, "4 bits with float zero points against none, 2048×8192, one row"),
+        factor: factor(
+            85.0,
+            120.0,
+            "4 bits with float zero points against none, 2048×8192, one row",
+        ),
         mend: "store zero points as packed integers; those that are no integers need the weight to \
                be quantized again (`convert --to float`, then `quantize`)",
         fix: Some(("integer-zero-points", node)),
@@ -45,7 +49,8 @@ pub fn block(l: &Look, node: NodeId) -> Option<Found> {
         return None;
     }
     let block = l.m.int_attr(node, "block_size", 0);
-    let found = |severity, what, factor, mend| Some(Found { severity, what, factor, mend, fix: None });
+    let found =
+        |severity, what, factor, mend| Some(Found { severity, what, factor, mend, fix: None });
     match block {
         16 | 32 => found(
             Severity::Advice,

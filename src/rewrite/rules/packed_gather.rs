@@ -33,7 +33,9 @@ fn apply(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
         if it < 0 { it + rank } else { it }
     };
     if rank < 2 || axis("gather_axis", 0) != 0 || axis("quantize_axis", 1) != rank - 1 {
-        return Err(no_match!("packed codes are gathered along the first axis, in blocks of the last"));
+        return Err(no_match!(
+            "packed codes are gathered along the first axis, in blocks of the last"
+        ));
     }
     if !codes.shape[rank as usize - 1].is_multiple_of(8 / bits as usize) {
         return Err(no_match!("rows of `{name}` ({codes:?}) are not whole bytes"));

@@ -75,7 +75,11 @@ fn signed(m: &Model, node: NodeId, weight: usize, zero: usize) -> Result<Patch, 
         // A missing zero point is 0, which becomes -128.
         Err(_) => (
             format!("{}_zero", m.value(w).name),
-            Tensor::new(DType::I8, default_shape(m, node, zero), vec![0x80u8; count(m, node, zero)]),
+            Tensor::new(
+                DType::I8,
+                default_shape(m, node, zero),
+                vec![0x80u8; count(m, node, zero)],
+            ),
         ),
     };
     let codes = patch.constant(&m.value(w).name, flipped(codes, DType::I8));
@@ -109,6 +113,8 @@ fn is_static(m: &Model, dq: NodeId) -> Result<(), NoMatch> {
 }
 
 fn is_activation(m: &Model, x: ValueId) -> bool {
-    let dq = m.producer(x, "DequantizeLinear").or_else(|_| m.producer(x, "com.microsoft.DequantizeLinear"));
+    let dq = m
+        .producer(x, "DequantizeLinear")
+        .or_else(|_| m.producer(x, "com.microsoft.DequantizeLinear"));
     dq.and_then(|it| m.operand(it, 0)).is_ok_and(|it| m.constant(it).is_err())
 }
