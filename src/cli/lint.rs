@@ -78,7 +78,7 @@ fn fixes(fixed: &[(String, usize)]) -> String {
 
 /// Findings of a kind together, the worst first.
 fn human(findings: &[Finding], all: bool) -> String {
-    type Key<'a> = (Severity, &'static str, &'a str, &'a str, String);
+    type Key<'a> = (Severity, &'static str, &'a str, &'a str, &'static str);
     let mut kinds: BTreeMap<Key, Vec<&Finding>> = BTreeMap::new();
     for it in findings {
         let key = (it.severity, it.code, &*it.op, &*it.what, mendable(&it.fix));
@@ -93,7 +93,10 @@ fn human(findings: &[Finding], all: bool) -> String {
         if let Some(it) = &first.factor {
             let _ = writeln!(out, "        {}", slower(it));
         }
-        let _ = writeln!(out, "        mend: {}{}", first.mend, escape(&fix));
+        let _ = writeln!(out, "        mend: {}{fix}", first.mend);
+        if let Mend::Misses(reason) = &first.fix {
+            let _ = writeln!(out, "        no exact mend: {}", escape(reason));
+        }
         for line in nodes(&list, all) {
             let _ = writeln!(out, "        at {line}");
         }
@@ -118,12 +121,11 @@ fn slower(it: &Factor) -> String {
     format!("{range} times slower ({})", it.measured)
 }
 
-fn mendable(fix: &Mend) -> String {
+fn mendable(fix: &Mend) -> &'static str {
     match fix {
-        Mend::Exact(_) => " [--fix]".into(),
-        Mend::Close(_) => " [--fix --inexact]".into(),
-        Mend::Misses(reason) => format!(" [no exact mend: {reason}]"),
-        Mend::ByHand => String::new(),
+        Mend::Exact(_) => " [--fix]",
+        Mend::Close(_) => " [--fix --inexact]",
+        Mend::Misses(_) | Mend::ByHand => "",
     }
 }
 
@@ -153,7 +155,7 @@ pub fn execution(it: &Execution, all: bool) -> String {
         kinds.entry(key).or_default().push(it);
     }
     for ((declared, executed, differs), list) in kinds {
-        let differs = differs.map_or(String::new(), |it| format!("DIFFERS: {it}"));
+        let differs = differs.map_or(String::new(), |it| format!("! {it}"));
         let shown = if all { list.len() } else { 1 };
         for it in &list[..shown] {
             let more = match list.len() - shown {

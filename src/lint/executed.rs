@@ -21,7 +21,7 @@ pub struct Executed {
     pub declared: String,
     /// The kernel, as `MatMulNBits, 4 bits, block 128, accuracy level 4`.
     pub executed: String,
-    /// Why this is not what was declared, or not fast.
+    /// Why this is not what was declared, or slow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub differs: Option<String>,
 }
@@ -206,6 +206,10 @@ impl<'a> Index<'a> {
         if let Some(at) = at {
             let dtype = l.dtype(node, at).unwrap_or(DType::I8);
             let slow = dtype == DType::U8 && l.constant(node, at).is_some();
+            if op == "ConvInteger" {
+                let why = "ConvInteger is slower than the float convolution";
+                return (format!("{op}, {dtype} weights"), Some(why.into()));
+            }
             return (
                 format!("{op}, {dtype} weights"),
                 slow.then(|| "uint8 weights are slow".into()),
@@ -217,9 +221,19 @@ impl<'a> Index<'a> {
                 let (bits, block) = (attr("bits", 4), attr("block_size", 0));
                 let level = attr("accuracy_level", 0);
                 let text = format!("{op}, {bits} bits, block {block}, accuracy level {level}");
-                (text, (level != 4).then(|| "the accuracy level is not 4".into()))
+                let float_zero = l.dtype(node, 3).is_some_and(DType::is_float);
+                let slow = match (level, float_zero) {
+                    (_, true) => Some("zero points are float".into()),
+                    (4, _) => None,
+                    _ => Some("the accuracy level is not 4".into()),
+                };
+                (text, slow)
             }
-            "GatherBlockQuantized" => (op, None),
+            "GatherBlockQuantized" => {
+                let dtype = l.dtype(node, 0).unwrap_or(DType::U8);
+                let slow = dtype.bits() < 8;
+                (format!("{op} of {dtype}"), slow.then(|| "codes are not packed in bytes".into()))
+            }
             _ => self.float(node, &op, seen),
         }
     }

@@ -62,7 +62,7 @@ impl Execution {
         let parts: Vec<String> = kernels.iter().map(|(it, n)| format!("{n} × {it}")).collect();
         let verdict = match self.differing().len() {
             0 => "as declared".to_owned(),
-            n => format!("{n} DIFFER from what was declared"),
+            n => format!("{n} slowly or otherwise than declared"),
         };
         format!("executes {verdict}: {}", parts.join(" · "))
     }

@@ -11,6 +11,7 @@ mod scales;
 mod versions;
 
 use super::{Check, Factor, Found, Look, Severity, factor};
+use crate::ir::NodeId;
 
 macro_rules! checks {
     ($($code:literal $name:literal $run:path, $help:literal;)*) => {
@@ -49,4 +50,10 @@ checks! {
     "L162" "half-dynamic" versions::half_dynamic, "DynamicQuantizeLinear of float16, which the operator does not take.";
     "L170" "float-weight" hints::float_weight, "A large float weight in a model that is otherwise quantized.";
     "L171" "loose-rmsnorm" hints::loose_rmsnorm, "RMSNorm written as several nodes.";
+    "L180" "no-kernel" asked_elsewhere, "ONNX Runtime does not load the model: it has no CPU kernel for a node, or refuses the graph.";
+}
+
+/// Only the runtime knows; whoever runs the checks asks it.
+fn asked_elsewhere(_: &Look, _: NodeId) -> Option<Found> {
+    None
 }
