@@ -97,6 +97,7 @@ codes! {
     E704 EXIT_USAGE "The recipe combines settings that no format can store."
     E705 EXIT_USAGE "There is no recipe of that name, or the file cannot be read."
     E706 EXIT_USAGE "A gate is not of the form metric.statistic<=limit."
+    E710 EXIT_USAGE "--fix-shape or --fix-dim does not fit the model: no such input or dimension, another rank, or sizes that contradict each other."
     E801 EXIT_ENVIRONMENT "ONNX Runtime was not found or could not be loaded."
     E802 EXIT_ENVIRONMENT "The installed ONNX Runtime is too old for this model."
     E803 EXIT_ENVIRONMENT "ONNX Runtime refused the model or failed to run it."
@@ -106,6 +107,7 @@ codes! {
     E903 EXIT_USAGE "The output exists already; pass --force to replace it."
     E904 EXIT_USAGE "The output would overwrite a file that it is made from, in a way that cannot be done safely."
     N001 EXIT_NOTHING "Nothing was quantized; the table of reasons says why. --allow-noop makes this exit 0."
+    N002 EXIT_NOTHING "The conversion would change nothing, so nothing was written. --allow-noop writes the model all the same and exits 0."
 }
 
 #[cfg(test)]

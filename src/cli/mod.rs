@@ -3,6 +3,7 @@
 pub mod calibrate;
 pub mod check;
 pub mod completions;
+pub mod convert;
 pub mod doctor;
 pub mod explain;
 pub mod failure;
@@ -52,6 +53,7 @@ pub enum Command {
     Calibrate(calibrate::Args),
     Check(check::Args),
     Completions(completions::Args),
+    Convert(convert::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
     Inspect(inspect::Args),
@@ -192,6 +194,7 @@ impl Command {
             Command::Calibrate(args) => args.run(ui),
             Command::Check(args) => args.run(ui),
             Command::Completions(args) => args.run(ui),
+            Command::Convert(args) => args.run(ui),
             Command::Doctor(args) => args.run(ui),
             Command::Explain(args) => args.run(ui),
             Command::Inspect(args) => args.run(ui),

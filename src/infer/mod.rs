@@ -1,6 +1,7 @@
 //! Element types and shapes of every value, with symbolic dimensions: one table row per operator.
 
 mod attention;
+pub mod bind;
 mod call;
 mod control;
 mod conv;

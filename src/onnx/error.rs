@@ -261,7 +261,9 @@ impl Fault for SaveError {
         Some(match self {
             SaveError::Exists { .. } => "pass --force to replace it".into(),
             SaveError::InputData { .. } => "choose another output name".into(),
-            SaveError::TooLarge { .. } => "let it use external data: --external-data auto".into(),
+            SaveError::TooLarge { .. } => {
+                "leave out --external-data, so that large weights get a file of their own".into()
+            }
             SaveError::NonFinite { .. } => {
                 "fix the checkpoint, or pass --nonfinite skip to leave the tensor in float".into()
             }

@@ -29,25 +29,24 @@ const STREAM_FROM: usize = 1 << 10;
 pub(super) enum Place {
     /// In the model file, its bytes written after the graph is encoded.
     Streamed,
-    External {
-        offset: u64,
-    },
     /// In one of [`Layout::files`].
-    In {
-        file: usize,
-        offset: u64,
-    },
+    In { file: usize, offset: u64 },
 }
 
 /// The place of each initializer that is not simply encoded with its graph.
 #[derive(Default)]
 pub(super) struct Layout {
-    /// The data file's name, as tensors state it.
-    pub file_name: String,
-    pub external_bytes: u64,
-    /// Data files that nobody writes: weights may lie in many.
-    pub files: Vec<String>,
+    /// The data files.
+    pub files: Vec<DataFile>,
     places: BTreeMap<ValueId, Place>,
+}
+
+/// A file of weights beside the model.
+pub(super) struct DataFile {
+    /// As tensors state it.
+    pub name: String,
+    /// What is to be written; 0 if the file exists already.
+    pub bytes: u64,
 }
 
 impl Layout {
@@ -62,32 +61,50 @@ impl Layout {
         layout
     }
 
-    /// Large weights, also of subgraphs, in one data file.
-    pub fn external(model: &Model, file_name: String) -> Layout {
-        let mut layout = Layout { file_name, ..Layout::inline(model) };
-        let mut offsets: HashMap<Content, u64> = HashMap::new();
+    /// Large weights, also of subgraphs, in data files of at most `limit` bytes each; a weight
+    /// beyond that has a file to itself.
+    pub fn external(model: &Model, name: impl Fn(usize) -> String, limit: u64) -> Layout {
+        let mut layout = Layout::inline(model);
+        let mut seen: HashMap<Content, Place> = HashMap::new();
         for (value, tensor) in weights(model, false) {
-            if tensor.nbytes() >= EXTERNAL_FROM {
-                let mut next = || {
-                    let offset = layout.external_bytes.next_multiple_of(ALIGNMENT);
-                    layout.external_bytes = offset + tensor.nbytes() as u64;
-                    offset
-                };
-                let offset = match Content::of(tensor) {
-                    Some(content) => *offsets.entry(content).or_insert_with(next),
-                    None => next(),
-                };
-                layout.places.insert(value, Place::External { offset });
+            if tensor.nbytes() < EXTERNAL_FROM {
+                continue;
             }
+            let size = tensor.nbytes() as u64;
+            let mut next = || layout.append(size, limit, &name);
+            let place = match Content::of(tensor) {
+                Some(content) => *seen.entry(content).or_insert_with(next),
+                None => next(),
+            };
+            layout.places.insert(value, place);
         }
         layout
+    }
+
+    /// A place for `size` bytes behind what there is.
+    fn append(&mut self, size: u64, limit: u64, name: &impl Fn(usize) -> String) -> Place {
+        let start = |it: &DataFile| it.bytes.next_multiple_of(ALIGNMENT);
+        let fits = |it: &DataFile| start(it).saturating_add(size) <= limit;
+        if !self.files.last().is_some_and(fits) {
+            self.files.push(DataFile { name: name(self.files.len()), bytes: 0 });
+        }
+        let file = self.files.len() - 1;
+        let offset = start(&self.files[file]);
+        self.files[file].bytes = offset + size;
+        Place::In { file, offset }
     }
 
     /// Weights that lie in files already; all others are encoded with their graph.
     pub fn scattered(files: Vec<String>, places: BTreeMap<ValueId, (usize, u64)>) -> Layout {
         let place = |(value, (file, offset))| (value, Place::In { file, offset });
         let places = places.into_iter().map(place).collect();
-        Layout { files, places, ..Layout::default() }
+        let files = files.into_iter().map(|name| DataFile { name, bytes: 0 }).collect();
+        Layout { files, places }
+    }
+
+    /// Bytes of all data files together.
+    pub fn external_bytes(&self) -> u64 {
+        self.files.iter().map(|it| it.bytes).sum()
     }
 
     pub fn place(&self, value: ValueId) -> Option<Place> {
@@ -98,8 +115,13 @@ impl Layout {
         self.place(value) == Some(Place::Streamed)
     }
 
-    pub fn of(&self, wanted: impl Fn(Place) -> Option<u64>) -> Vec<(ValueId, u64)> {
-        self.places.iter().filter_map(|(value, it)| Some((*value, wanted(*it)?))).collect()
+    /// What lies in a data file, and at which offset.
+    pub fn of_file(&self, wanted: usize) -> Vec<(ValueId, u64)> {
+        let here = |(value, it): (&ValueId, &Place)| match *it {
+            Place::In { file, offset } if file == wanted => Some((*value, offset)),
+            _ => None,
+        };
+        self.places.iter().filter_map(here).collect()
     }
 }
 

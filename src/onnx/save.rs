@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 
 use super::{
     Files, SaveError,
-    external::{Extent, Layout, Place, fill, weights},
+    external::{Extent, Layout, fill, weights},
     proto::ModelProto,
     write::Writer,
 };
@@ -37,6 +37,8 @@ pub enum ExternalData {
     Auto,
     Always,
     Never,
+    /// Always, in files of at most so many bytes.
+    Shards(u64),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,7 +61,7 @@ impl SaveOptions {
 /// The files that were written.
 #[derive(Clone, Debug)]
 pub struct Saved {
-    /// Path and size; the model first, then its data file if it has one.
+    /// Path and size; the model first, then its data files if it has any.
     pub files: Vec<(PathBuf, u64)>,
 }
 
@@ -69,7 +71,8 @@ impl Saved {
     }
 }
 
-/// Writes `model` to `path`, and large weights beside it to `path` + `.data` if need be.
+/// Writes `model` to `path`, and large weights beside it if need be: to `path` + `.data`, and to
+/// `.data_1`, `.data_2` and so on if there are limits to what a file may hold.
 ///
 /// Nothing exists at the destination until everything was written; weights that were only
 /// planned are computed here, one at a time. `input` are the files the model was read from:
@@ -81,23 +84,21 @@ pub fn save(
     input: Option<&Files>,
     ctx: &Ctx,
 ) -> Result<Saved, SaveError> {
-    let data = data_path(path);
-    let layout = layout(model, &data, options, input);
+    let layout = layout(model, path, options, input);
+    let data: Vec<PathBuf> = layout.files.iter().map(|it| path.with_file_name(&it.name)).collect();
     let parts = Parts::new(model, &layout)?;
-    check_destination(path, &data, &layout, options, input)?;
-    let needed = parts.total + layout.external_bytes;
+    check_destination(path, &data, options, input)?;
+    let needed = parts.total + layout.external_bytes();
     check_space(path, needed)?;
     ctx.progress.start("write", needed);
-    let mut saved = Vec::new();
-    let external = match layout.external_bytes {
-        0 => None,
-        size => {
-            let temp = temporary(&data)?;
-            parts.fill_external(model, &layout, &temp, &data, ctx)?;
-            saved.push((data.clone(), size));
-            Some(temp)
-        }
-    };
+    let mut saved = vec![(path.to_owned(), parts.total)];
+    let mut external = Vec::new();
+    for (index, path) in data.into_iter().enumerate() {
+        let temp = temporary(&path)?;
+        fill_external(model, &layout, index, &temp, &path, ctx)?;
+        saved.push((path.clone(), layout.files[index].bytes));
+        external.push((temp, path));
+    }
     let temp = temporary(path)?;
     parts.write(model, &temp, path, ctx)?;
     if let Some(files) = input {
@@ -107,26 +108,27 @@ pub fn save(
         })?;
     }
     // The old graph must never meet the new data: without a graph there is nothing to load.
-    if let Some(external) = external {
+    if !external.is_empty() {
         remove_old(path)?;
-        persist(external, &data)?;
+    }
+    for (temp, path) in external {
+        persist(temp, &path)?;
     }
     persist(temp, path)?;
-    saved.insert(0, (path.to_owned(), parts.total));
     ctx.progress.done(&path.display().to_string());
     Ok(Saved { files: saved })
 }
 
-/// Sizes that `save` would write, of the model file and of the data file, without computing.
+/// Sizes that `save` would write, of the model file and of its data, without computing.
 pub fn layout_sizes(
     model: &Model,
     path: &Path,
     options: &SaveOptions,
     input: Option<&Files>,
 ) -> Result<(u64, u64), SaveError> {
-    let layout = layout(model, &data_path(path), options, input);
+    let layout = layout(model, path, options, input);
     let parts = Parts::new(model, &layout)?;
-    Ok((parts.total, layout.external_bytes))
+    Ok((parts.total, layout.external_bytes()))
 }
 
 pub(super) fn to_bytes(model: &Model, layout: &Layout) -> Result<Vec<u8>, SaveError> {
@@ -140,7 +142,7 @@ pub(super) fn to_bytes(model: &Model, layout: &Layout) -> Result<Vec<u8>, SaveEr
 /// Whether `save` puts large weights into a data file.
 pub fn is_external(model: &Model, options: &SaveOptions, input: Option<&Files>) -> bool {
     match options.external {
-        ExternalData::Always => true,
+        ExternalData::Always | ExternalData::Shards(_) => true,
         ExternalData::Never => false,
         ExternalData::Auto => {
             let bytes: u64 = weights(model, false).iter().map(|it| it.1.nbytes() as u64).sum();
@@ -149,18 +151,20 @@ pub fn is_external(model: &Model, options: &SaveOptions, input: Option<&Files>) 
     }
 }
 
-fn layout(model: &Model, data: &Path, options: &SaveOptions, input: Option<&Files>) -> Layout {
+fn layout(model: &Model, path: &Path, options: &SaveOptions, input: Option<&Files>) -> Layout {
     if !is_external(model, options, input) {
         return Layout::inline(model);
     }
-    let name = data.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Layout::external(model, name)
-}
-
-fn data_path(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".data");
-    path.with_file_name(name)
+    let stem = path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".data";
+    let name = |index: usize| match index {
+        0 => stem.clone(),
+        _ => format!("{stem}_{index}"),
+    };
+    let limit = match options.external {
+        ExternalData::Shards(limit) => limit,
+        _ => u64::MAX,
+    };
+    Layout::external(model, name, limit)
 }
 
 /// The model file, cut where the bytes of streamed initializers go.
@@ -220,30 +224,26 @@ impl Parts {
         }
         fill(file, &extents, ctx).map_err(|err| err.at(path))
     }
+}
 
-    fn fill_external(
-        &self,
-        model: &Model,
-        layout: &Layout,
-        temp: &Temp,
-        path: &Path,
-        ctx: &Ctx,
-    ) -> Result<(), SaveError> {
-        let file = temp.file();
-        let io = |source| SaveError::Io { path: path.into(), source };
-        file.set_len(layout.external_bytes).map_err(io)?;
-        let external = |place| match place {
-            Place::External { offset } => Some(offset),
-            Place::Streamed | Place::In { .. } => None,
-        };
-        let mut places = layout.of(external);
-        places.sort_by_key(|it| it.1);
-        // Tensors of the same bytes share a place, which is filled once.
-        places.dedup_by_key(|it| it.1);
-        let extents: Vec<Extent> =
-            places.into_iter().map(|(value, offset)| extent(model, value, offset)).collect();
-        fill(file, &extents, ctx).map_err(|err| err.at(path))
-    }
+fn fill_external(
+    model: &Model,
+    layout: &Layout,
+    index: usize,
+    temp: &Temp,
+    path: &Path,
+    ctx: &Ctx,
+) -> Result<(), SaveError> {
+    let file = temp.file();
+    let io = |source| SaveError::Io { path: path.into(), source };
+    file.set_len(layout.files[index].bytes).map_err(io)?;
+    let mut places = layout.of_file(index);
+    places.sort_by_key(|it| it.1);
+    // Tensors of the same bytes share a place, which is filled once.
+    places.dedup_by_key(|it| it.1);
+    let extents: Vec<Extent> =
+        places.into_iter().map(|(value, offset)| extent(model, value, offset)).collect();
+    fill(file, &extents, ctx).map_err(|err| err.at(path))
 }
 
 const GRAPH: u32 = 7;
@@ -282,16 +282,11 @@ fn extent(model: &Model, value: ValueId, offset: u64) -> Extent<'_> {
 
 fn check_destination(
     path: &Path,
-    data: &Path,
-    layout: &Layout,
+    data: &[PathBuf],
     options: &SaveOptions,
     input: Option<&Files>,
 ) -> Result<(), SaveError> {
-    let mut written = vec![path];
-    if layout.external_bytes > 0 {
-        written.push(data);
-    }
-    for path in written {
+    for path in std::iter::once(path).chain(data.iter().map(PathBuf::as_path)) {
         if input.is_some_and(|it| it.is_data(path)) {
             return Err(SaveError::InputData { path: path.into() });
         }

@@ -123,11 +123,8 @@ impl<'a> Writer<'a> {
     pub fn tensor_of(&self, value: ValueId, tensor: &Tensor) -> Result<TensorProto, SaveError> {
         let name = &self.names[value.index()];
         let mut out = match self.layout.place(value) {
-            Some(Place::External { offset }) => {
-                external(name, tensor, &self.layout.file_name, offset)
-            }
             Some(Place::In { file, offset }) => {
-                external(name, tensor, &self.layout.files[file], offset)
+                external(name, tensor, &self.layout.files[file].name, offset)
             }
             Some(Place::Streamed) => bare(name, tensor),
             None => tensor_proto(name, tensor)?,

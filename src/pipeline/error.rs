@@ -1,6 +1,6 @@
 //! Why a job failed.
 
-use super::{MissingStats, NeedsData, TransformNeedsData, Unmet};
+use super::{MissingStats, NeedsData, TransformNeedsData, Unmet, convert::ShapeError};
 use crate::{
     calibrate::{CalibrateError, DataError, StatsError},
     codes::Fault,
@@ -33,6 +33,7 @@ pub enum Error {
     Pass(#[from] PassError),
     Recipe(#[from] RecipeError),
     Save(#[from] SaveError),
+    Shape(#[from] ShapeError),
     Stats(#[from] StatsError),
     Store(#[from] StoreError),
     Transform(#[from] TransformNeedsData),
@@ -56,6 +57,7 @@ impl Error {
             Error::Pass(it) => it,
             Error::Recipe(it) => it,
             Error::Save(it) => it,
+            Error::Shape(it) => it,
             Error::Stats(it) => it,
             Error::Store(it) => it,
             Error::Transform(it) => it,

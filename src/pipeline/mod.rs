@@ -1,6 +1,7 @@
 //! The jobs, step by step: plan, quantize, validate. Forward only; nothing calls upward.
 
 mod calibrate;
+pub mod convert;
 mod error;
 mod lint;
 mod mixed;

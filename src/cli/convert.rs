@@ -1,0 +1,210 @@
+//! `onnxq convert`: another form of the same model.
+
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
+
+use super::{
+    Failure, Table, Ui,
+    shared::{InputArgs, size},
+    show::comment,
+};
+use crate::{
+    codes::EXIT_NOTHING,
+    onnx::{self, SaveOptions},
+    pipeline::convert::{self, Convert, Converted, Left, Shapes, Step},
+    quant::lower::Target,
+    report::{bytes, grouped},
+    text,
+    untrusted::{Untrusted, escape},
+};
+
+/// Convert a model to another form
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model, float or quantized by any tool: .onnx or .onnxtxt
+    pub model: PathBuf,
+    /// Where to write the result [default: its text to stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub what: What,
+    /// Write the model and exit with 0 even if the conversion changes nothing
+    #[arg(long)]
+    pub allow_noop: bool,
+    /// Replace the output if it exists
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+/// What to convert; steps run in the order of this list.
+#[derive(Debug, clap::Args)]
+#[group(id = "what", required = true, multiple = true)]
+pub struct What {
+    /// The shape of an input: input_ids=1x128; `?` leaves a dimension open
+    #[arg(long, value_name = "INPUT=DIMS", value_parser = shape)]
+    pub fix_shape: Vec<(String, Vec<Option<usize>>)>,
+    /// The size of a named dimension of the inputs: batch=1
+    #[arg(long, value_name = "NAME=SIZE", value_parser = dim)]
+    pub fix_dim: Vec<(String, usize)>,
+    /// The form of quantized nodes, whoever quantized them
+    #[arg(long, value_name = "FORM")]
+    pub to: Option<Form>,
+    /// Take out doc strings, metadata, and types of inner values that can be inferred
+    #[arg(long)]
+    pub strip: bool,
+    /// Where weights go: inline (the model file), one-file, or shard:SIZE (files of at most SIZE)
+    #[arg(long, value_name = "WHERE", value_parser = storage)]
+    pub external_data: Option<onnx::ExternalData>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Form {
+    /// No quantization: weights in float again, activations as they were
+    Float,
+    /// Weights in blocks, float activations: MatMulNBits and GatherBlockQuantized
+    MatmulNbits,
+    /// Standard operators only, so that other runtimes can run it
+    Portable,
+    /// QuantizeLinear and DequantizeLinear around float operators
+    Qdq,
+    /// Operators of integers: QLinearMatMul, MatMulInteger and their like
+    Qoperator,
+}
+
+impl Form {
+    fn target(self) -> Target {
+        match self {
+            Form::Float => Target::Float,
+            Form::MatmulNbits => Target::MatmulNbits,
+            Form::Portable => Target::Portable,
+            Form::Qdq => Target::Qdq,
+            Form::Qoperator => Target::Qoperator,
+        }
+    }
+}
+
+/// `input_ids=1x128`.
+fn shape(text: &str) -> Result<(String, Vec<Option<usize>>), String> {
+    let (name, dims) = text.rsplit_once('=').ok_or("expected INPUT=DIMS, as input_ids=1x128")?;
+    let dims = dims.split(['x', ',']).filter(|it| !it.is_empty()).map(|it| match it {
+        "?" => Ok(None),
+        it => it.parse().map(Some).map_err(|_| format!("`{it}` is no size")),
+    });
+    Ok((name.to_owned(), dims.collect::<Result<_, _>>()?))
+}
+
+/// `batch=1`.
+fn dim(text: &str) -> Result<(String, usize), String> {
+    let (name, size) = text.rsplit_once('=').ok_or("expected NAME=SIZE, as batch=1")?;
+    Ok((name.to_owned(), size.parse().map_err(|_| format!("`{size}` is no size"))?))
+}
+
+fn storage(text: &str) -> Result<onnx::ExternalData, String> {
+    match text.split_once(':') {
+        None if text == "inline" => Ok(onnx::ExternalData::Never),
+        None if text == "one-file" => Ok(onnx::ExternalData::Always),
+        Some(("shard", it)) => Ok(onnx::ExternalData::Shards(size(it)?)),
+        _ => Err("expected inline, one-file or shard:SIZE, as shard:2GB".to_owned()),
+    }
+}
+
+impl Args {
+    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+        let what = self.what;
+        let job = Convert {
+            model: self.model,
+            open: self.input.options(),
+            shapes: Shapes { inputs: what.fix_shape, dims: what.fix_dim },
+            to: what.to.map(Form::target),
+            strip: what.strip,
+            allow_noop: self.allow_noop,
+        };
+        let external = what.external_data.unwrap_or_default();
+        let save = SaveOptions { external, force: self.force };
+        let Some(output) = &self.output else {
+            let done = convert::run(&job, &ui.ctx())?;
+            ui.print(&(comment(&steps(&done.steps)) + &text::print(&done.model)))?;
+            return Ok(0);
+        };
+        let converted = convert::convert(&job, output, &save, &ui.ctx())?;
+        if ui.global.json {
+            ui.print_json(&converted)?;
+        } else {
+            ui.print(&show(&converted))?;
+        }
+        Ok(if converted.output.is_some() { 0 } else { EXIT_NOTHING })
+    }
+}
+
+fn steps(list: &[Step]) -> String {
+    let mut out = String::new();
+    for step in list {
+        let _ = writeln!(out, "{}: {}", step.step, grouped(step.changed as u64));
+        for line in &step.lines {
+            let _ = writeln!(out, "  {}", escape(line));
+        }
+        out += &left(step);
+    }
+    out
+}
+
+fn show(it: &Converted) -> String {
+    let out = format!("\n{}", steps(&it.steps));
+    let Some(output) = &it.output else {
+        return out + "\nno-op [N002]: the conversion changes nothing, so nothing is written\n";
+    };
+    let mut table = Table::new(["", "before", "after"]).right(&[1, 2]);
+    table.row(["size", &bytes(it.before.bytes), &bytes(it.after.bytes)]);
+    let nodes = [it.before.nodes, it.after.nodes].map(|it| grouped(it as u64));
+    table.row(["nodes", &nodes[0], &nodes[1]]);
+    let files = match it.files.len() {
+        0 | 1 => String::new(),
+        count => format!("  {count} files"),
+    };
+    let path = escape(&output.display().to_string());
+    format!("{out}\n{table}\nok  {path}{files}\n")
+}
+
+/// The nodes that a step leaves alone, grouped by reason.
+fn left(step: &Step) -> String {
+    let mut reasons: BTreeMap<(&str, &str), Vec<&Left>> = BTreeMap::new();
+    for it in &step.left {
+        reasons.entry((&it.reason, &it.op)).or_default().push(it);
+    }
+    if reasons.is_empty() {
+        return String::new();
+    }
+    let mut out = format!("  left as they were ({} nodes), and why:\n", step.left.len());
+    for ((reason, op), list) in reasons {
+        let _ = writeln!(out, "  {:>4} × {}: {}", list.len(), escape(op), escape(reason));
+        let more = match list.len() - 1 {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        let _ = writeln!(out, "         {}{more}", Untrusted(&list[0].node));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_names_and_numbers() {
+        assert_eq!(shape("a=b=1x?"), Ok(("a=b".into(), vec![Some(1), None])));
+        assert_eq!(shape("scalar="), Ok(("scalar".into(), vec![])));
+        assert!(shape("a").is_err() && shape("a=1xy").is_err() && shape("a=-1").is_err());
+        assert_eq!(dim("batch=1"), Ok(("batch".into(), 1)));
+        assert!(dim("batch").is_err() && dim("batch=").is_err());
+    }
+
+    #[test]
+    fn weights_go_where_the_flag_says() {
+        assert_eq!(storage("inline"), Ok(onnx::ExternalData::Never));
+        assert_eq!(storage("shard:2GB"), Ok(onnx::ExternalData::Shards(2_000_000_000)));
+        assert!(storage("shard").is_err() && storage("shard:0").is_err() && storage("x").is_err());
+    }
+}
