@@ -104,9 +104,10 @@ fn recipes_convert_to_every_form_in_onnx_runtime() {
         };
         pipeline::quantize(&job, &own, &save, &calibration, false, &Ctx::silent()).unwrap();
         let model = onnxq::onnx::open(&own, &OpenOptions::default()).unwrap().model;
-        let wanted = |it: &str| model.graph(model.main).inputs.iter().any(|id| *model.value(*id).name == *it);
-        let inputs: BTreeMap<_, _> =
-            token_ids().into_iter().filter(|it| wanted(&it.0)).collect();
+        let wanted = |it: &str| {
+            model.graph(model.main).inputs.iter().any(|id| *model.value(*id).name == *it)
+        };
+        let inputs: BTreeMap<_, _> = token_ids().into_iter().filter(|it| wanted(&it.0)).collect();
         let expected = run(&own, &inputs);
         for target in TARGETS {
             let path = folder.path().join(format!("{recipe}_{}.onnx", target.name()));

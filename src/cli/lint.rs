@@ -14,10 +14,10 @@ use crate::{
 /// What to do about findings.
 #[derive(Debug, clap::Args)]
 pub struct FixArgs {
-    /// Apply the mends that change no result (but for rounding and the order of sums)
+    /// Apply the mends that leave what the model means as it is
     #[arg(long, requires = "lint")]
     pub fix: bool,
-    /// With --fix: also mends that change results by less than 1 % (accuracy_level of MatMulNBits)
+    /// With --fix: also set accuracy_level 4, which changes each product by less than 1 %
     #[arg(long, requires = "fix")]
     pub inexact: bool,
     /// Where --fix writes the mended model [default: its text to stdout]

@@ -11,7 +11,7 @@ use crate::{
     quant::{format::NotLowered, solve::BadStats, weight::StoreError},
     recipe::RecipeError,
     report::CompareError,
-    rewrite::PassError,
+    rewrite::{PassError, half::HalfError},
     tensor::TensorError,
 };
 
@@ -25,6 +25,7 @@ pub enum Error {
     Compare(#[from] CompareError),
     Data(#[from] DataError),
     Engine(#[from] EngineError),
+    Half(#[from] HalfError),
     Load(#[from] LoadError),
     MissingStats(#[from] MissingStats),
     NeedsData(#[from] NeedsData),
@@ -49,6 +50,7 @@ impl Error {
             Error::Compare(it) => it,
             Error::Data(it) => it,
             Error::Engine(it) => it,
+            Error::Half(it) => it,
             Error::Load(it) => it,
             Error::MissingStats(it) => it,
             Error::NeedsData(it) => it,

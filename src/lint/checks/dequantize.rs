@@ -1,6 +1,6 @@
 //! Large weights behind a `DequantizeLinear` that ONNX Runtime does not fuse.
 //!
-//! It fuses `MatMul(x, DQ(w))` where `w` has a scale per column or blocks along axis 0, and
+//! It fuses `MatMul(x, DQ(w))`, and `Gemm` without transB, where `w` has a scale per column or blocks along axis 0, and
 //! products whose activation is dequantized too. All else is dequantized in each run.
 
 use super::{
@@ -47,6 +47,14 @@ fn why(l: &Look, user: NodeId, index: usize, grain: Grain, rank: usize) -> Optio
             Grain::Blocks { axis: 0, .. } if rank == 2 => None,
             _ => Some(Miss::Axis),
         };
+    }
+    let fits = match grain {
+        Grain::Channel { axis } => axis == 1,
+        Grain::Blocks { axis, .. } => axis == 0,
+        Grain::Tensor => false,
+    };
+    if l.is(user, "Gemm") && index == 1 && l.m.int_attr(user, "transB", 0) == 0 && fits {
+        return None;
     }
     let is_static = || index == 1 && l.is_quantized_activation(user, 0);
     match l.one_of(user, &["Gemm", "Conv", "ConvTranspose", "Gather", "Transpose"]) {

@@ -1,11 +1,12 @@
 //! The conversion job: a fixed order of steps, each of which says what it did.
 //!
 //! ```text
-//! open → fix-shape → form (--to) → strip → save (--external-data) → read back
+//! open → fix-shape → form (--to) → narrow floats → strip → save (--external-data) → read back
 //! ```
 
 mod fix_shape;
 mod form;
+mod half;
 mod strip;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::{
     ir::Model,
     onnx::{self, ExternalData, Files, OpenOptions, SaveOptions},
     quant::lower::Target,
+    tensor::DType,
 };
 
 /// What to convert, and to what.
@@ -28,6 +30,10 @@ pub struct Convert {
     pub open: OpenOptions,
     pub shapes: Shapes,
     pub to: Option<Target>,
+    /// A narrow float type, after all else.
+    pub half: Option<DType>,
+    /// Inputs and outputs keep float32 all the same.
+    pub keep_io: bool,
     pub strip: bool,
     /// Write the model even if no step changes it.
     pub allow_noop: bool,
@@ -149,6 +155,9 @@ fn steps(job: &Convert, model: &mut Model, ctx: &Ctx) -> Result<Vec<Step>, Error
     }
     if let Some(target) = job.to {
         done.push(form::run(model, target, ctx)?);
+    }
+    if let Some(dtype) = job.half {
+        done.push(half::run(model, dtype, job.keep_io, ctx)?);
     }
     // Last: types that inference finds are of the final graph.
     if job.strip {

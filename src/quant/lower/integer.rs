@@ -23,7 +23,10 @@ pub fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoM
 /// A product of integers; see [`sums`] for what it needs.
 pub fn product(m: &Model, site: &Site, x: &Input, bias: Option<Bias>) -> Result<Patch, NoMatch> {
     if site.weight.dtype != DType::F32 {
-        return Err(no_match!("products of integers are scaled in float, not {}", site.weight.dtype));
+        return Err(no_match!(
+            "products of integers are scaled in float, not {}",
+            site.weight.dtype
+        ));
     }
     site.weight.source.integer_zeros()?;
     if let (Input::Codes { dynamic: false, .. }, None) = (x, bias)
@@ -63,8 +66,7 @@ fn requantizing(m: &Model, site: &Site, x: &Input, end: End) -> Result<Patch, No
     let w = to.part(&source, Part::Codes, Packing::PerChannel, "codes");
     let w_scales = to.scales(&source, Packing::PerChannel);
     let w_zeros = to.part(&source, Part::Zeros, Packing::PerChannel, "zeros");
-    let inputs =
-        [codes, scale, zero, w, w_scales, w_zeros, end.scale.into(), end.zero.into()];
+    let inputs = [codes, scale, zero, w, w_scales, w_zeros, end.scale.into(), end.zero.into()];
     let y = to.main("QLinearMatMul", &inputs, Attrs::default());
     Ok(to.finish(y))
 }
@@ -92,7 +94,10 @@ fn sums(m: &Model, site: &Site, x: &Input, bias: Option<Bias>) -> Result<Patch, 
     if let Input::Codes { codes, .. } = *x
         && m.dtype(codes).is_some_and(|it| it.bits() != 8)
     {
-        return Err(no_match!("no kernel multiplies codes of {}", m.dtype(codes).unwrap_or(DType::U16)));
+        return Err(no_match!(
+            "no kernel multiplies codes of {}",
+            m.dtype(codes).unwrap_or(DType::U16)
+        ));
     }
     let source = site.weight.source.clone();
     let w = emit.part(&source, Part::Codes, Packing::PerChannel, "codes");

@@ -121,7 +121,9 @@ pub fn convert(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Report, PassE
     qlinear::convert(m, target, &mut report);
     if target.frees_activations() {
         let pairs = float::remove_pairs(m);
-        report.converted.extend((pairs > 0).then(|| ("pairs of activations → float".into(), pairs)));
+        report
+            .converted
+            .extend((pairs > 0).then(|| ("pairs of activations → float".into(), pairs)));
     }
     if target == Target::Float {
         let constants = float::dequantize_constants(m);

@@ -45,12 +45,7 @@ const TABLE: &[QLinear] = &[
     row("com.microsoft.QLinearSoftmax", "Softmax", Operands::At(&[0]), 3),
 ];
 
-const fn row(
-    op: &'static str,
-    float: &'static str,
-    operands: Operands,
-    result: usize,
-) -> QLinear {
+const fn row(op: &'static str, float: &'static str, operands: Operands, result: usize) -> QLinear {
     QLinear { op, float, operands, result }
 }
 
@@ -61,9 +56,10 @@ pub(super) fn convert(m: &mut Model, target: Target, report: &mut Report) {
             continue;
         }
         let found = match target {
-            Target::Qoperator => TABLE.iter().find(|it| m.node(node).op.is(it.float)).map(|it| {
-                (it, lower(m, node, it), format!("DequantizeLinear → {}", it.op))
-            }),
+            Target::Qoperator => TABLE
+                .iter()
+                .find(|it| m.node(node).op.is(it.float))
+                .map(|it| (it, lower(m, node, it), format!("DequantizeLinear → {}", it.op))),
             _ => TABLE
                 .iter()
                 .filter(|it| target != Target::Portable || it.op.contains('.'))

@@ -45,7 +45,15 @@ fn scaled(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMatc
     let weight = weight.weight(m, weights)?;
     let output = m.node(last).output();
     let kind = Kind::Product { x, bias: None };
-    Ok(Site { form: "MatMulInteger", standard: true, last, output, requantized: None, kind, weight })
+    Ok(Site {
+        form: "MatMulInteger",
+        standard: true,
+        last,
+        output,
+        requantized: None,
+        kind,
+        weight,
+    })
 }
 
 fn is(m: &Model, node: NodeId, op: &str) -> Result<(), NoMatch> {

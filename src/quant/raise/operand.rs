@@ -1,7 +1,10 @@
 //! The operands of quantized nodes: constants behind casts and reshapes, weights behind
 //! `DequantizeLinear`, activations behind pairs.
 
-use super::{Input, Weight, Weights, stored::{Grid, Stored, Zero}};
+use super::{
+    Input, Weight, Weights,
+    stored::{Grid, Stored, Zero},
+};
 use crate::{
     ir::{Def, Model, NoMatch, NodeId, ValueId},
     no_match,

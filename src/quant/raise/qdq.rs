@@ -73,7 +73,8 @@ pub fn gather(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
         return None;
     }
     let last = m.only_use(m.node(node).output()).ok()?;
-    if !m.node(last).op.is("DequantizeLinear") || m.node(last).inputs[0] != Some(m.node(node).output())
+    if !m.node(last).op.is("DequantizeLinear")
+        || m.node(last).inputs[0] != Some(m.node(node).output())
     {
         return None;
     }

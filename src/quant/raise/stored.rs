@@ -178,8 +178,11 @@ impl Stored {
         let shape = if turned { vec![k, n] } else { vec![n, k] };
         Tensor::lazy(dtype, shape, move || {
             let rows = it.float_rows(0..n)?;
-            let values: Vec<f32> =
-                if turned { rows.t().iter().copied().collect() } else { rows.into_iter().collect() };
+            let values: Vec<f32> = if turned {
+                rows.t().iter().copied().collect()
+            } else {
+                rows.into_iter().collect()
+            };
             Ok(from_f32(dtype, &values)?.into())
         })
     }
@@ -229,14 +232,8 @@ mod tests {
         let codes = Tensor::new(DType::I8, vec![4, 2], bytes);
         let zeros = Tensor::new(DType::I8, vec![2], vec![0u8, 1]);
         let scales = Tensor::from_f32(&[2], [0.5, 2.0]);
-        let shape = QShape {
-            n: 2,
-            k: 4,
-            block: 4,
-            bits: 8,
-            zeros: Zeros::Symmetric,
-            scale: DType::F32,
-        };
+        let shape =
+            QShape { n: 2, k: 4, block: 4, bits: 8, zeros: Zeros::Symmetric, scale: DType::F32 };
         Stored::new(
             shape,
             Grid::new(codes, 8, [1, 2], [2, 4]).unwrap(),

@@ -104,6 +104,9 @@ pub fn to_half(
         }
         let is_half = !reasons.contains_key(&node) && is_concerned(model, node);
         report.converted += usize::from(is_half);
+        if !is_concerned(model, node) {
+            continue;
+        }
         convert(model, node, is_half, &mut caster, &mut narrowed);
     }
     caster.outputs(model);
@@ -115,8 +118,19 @@ pub fn to_half(
 /// Whether the node has to do with float32 at all.
 fn is_concerned(m: &Model, node: NodeId) -> bool {
     let it = m.node(node);
+    // These take any type and say nothing of it.
+    if it.op.is("Shape") || it.op.is("Size") {
+        return false;
+    }
     let ends = it.inputs.iter().flatten().chain(&it.outputs);
     ends.into_iter().any(|it| m.dtype(*it) == Some(DType::F32))
+}
+
+/// Outputs that have the type of the operands.
+fn narrow_outputs(m: &Model, node: NodeId) -> Vec<ValueId> {
+    let it = m.node(node);
+    let count = if it.op.is("LayerNormalization") { 1 } else { it.outputs.len() };
+    it.outputs.iter().take(count).copied().filter(|it| m.dtype(*it) == Some(DType::F32)).collect()
 }
 
 /// Gives inputs and outputs of one node their types. Nodes come in execution order, so the types
@@ -145,10 +159,8 @@ fn convert(
         return;
     }
     attributes(m, node, casts.dtype);
-    for output in m.node(node).outputs.clone() {
-        if m.dtype(output) == Some(DType::F32) {
-            casts.narrow(m, output);
-        }
+    for output in narrow_outputs(m, node) {
+        casts.narrow(m, output);
     }
 }
 

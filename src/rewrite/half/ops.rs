@@ -82,6 +82,8 @@ pub const OPS: &[Row] = &[
     row("IsNaN", 9, 13),
     row("LRN", 1, 13),
     row("LSTM", 1, 22),
+    // Its other two outputs stay float32.
+    row("LayerNormalization", 17, 17),
     row("LeakyRelu", 1, 16),
     row("Less", 1, 13),
     row("LessOrEqual", 12, 16),

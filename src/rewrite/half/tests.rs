@@ -93,3 +93,39 @@ fn bodies_keep_what_they_promise() {
     let y = eval::run(&m, &[("x".to_owned(), x), ("c".to_owned(), c)].into()).unwrap();
     assert_eq!((y["y"].dtype, y["y"].to_f32().unwrap()), (DType::F32, vec![4., 16.]));
 }
+
+#[test]
+fn infinity_stays_what_it_is() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (bool[2] c, float[2] x) => (float[2] y) <float low = {-inf}> { y = Where (c, x, low) }"#;
+    let (m, report) = half(text, true);
+    assert_eq!(report.clamped, []);
+    let x = Tensor::from_f32(&[2], [1., 2.]);
+    let c = Tensor::new(DType::Bool, vec![2], vec![1u8, 0]);
+    let y = eval::run(&m, &[("x".to_owned(), x), ("c".to_owned(), c)].into()).unwrap();
+    assert_eq!(y["y"].to_f32().unwrap(), [1., f32::NEG_INFINITY]);
+}
+
+#[test]
+fn shapes_need_no_casts() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[2,4] x) => (int64[2] y, float[2,4] z) <float[4] g> {
+            y = Shape (x)
+            z = LayerNormalization (x, g)
+        }"#;
+    let (m, report) = half(text, false);
+    assert_eq!((report.casts, report.kept.len(), ops(&m).len()), (0, 0, 2));
+}
+
+#[test]
+fn bfloat16_has_the_range_of_float32_and_fewer_operators() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[1,2,2,2] x) => (float[1,2,2,2] y, float[1,2,2,2] z) <float[2,2,1,1] w, float big = {1e20}> {
+            y = Conv (x, w)
+            z = Mul (x, big)
+        }"#;
+    let mut m = text::parse(text).unwrap();
+    let report = to_half(&mut m, DType::BF16, true, &Ctx::silent()).unwrap();
+    assert_eq!((report.converted, report.kept.len()), (1, 1));
+    assert_eq!(report.kept[0].reason, "it takes bfloat16 from opset 22 on, the model has 17");
+}

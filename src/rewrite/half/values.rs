@@ -96,8 +96,8 @@ impl Narrowed {
     }
 }
 
-/// A constant in another float type, converted when it is read. Numbers beyond the range become
-/// its ends: an infinite one would make NaN where it is multiplied by zero.
+/// A constant in another float type, converted when it is read. Finite numbers beyond the range
+/// become its ends: an infinite one would make NaN where it is multiplied by zero.
 pub fn narrow(tensor: &Tensor, dtype: DType) -> Tensor {
     let base = tensor.clone();
     Tensor::lazy(dtype, base.shape.clone(), move || {
@@ -113,7 +113,7 @@ pub fn narrow(tensor: &Tensor, dtype: DType) -> Tensor {
 }
 
 fn clamped(value: f32, limit: f32) -> f32 {
-    if value.is_nan() { value } else { value.clamp(-limit, limit) }
+    if value.is_finite() { value.clamp(-limit, limit) } else { value }
 }
 
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
@@ -141,14 +141,17 @@ fn range(tensor: &Tensor, dtype: DType) -> Result<Range, crate::tensor::TensorEr
     let mut range = Range { count: tensor.numel(), ..Range::default() };
     for it in floats(&tensor.bytes()?) {
         let size = it.abs();
-        if size > limit {
+        // Infinity itself is a number of every type, and was meant.
+        if size.is_finite() && size > limit {
             let known = range.least_beyond.unwrap_or(f32::INFINITY);
             range.least_beyond = Some(known.min(size));
             if size > range.beyond.abs() {
                 range.beyond = it;
             }
         }
-        range.largest = range.largest.max(size);
+        if size.is_finite() {
+            range.largest = range.largest.max(size);
+        }
         range.vanishes |= size > 0.0 && size <= least;
     }
     Ok(range)

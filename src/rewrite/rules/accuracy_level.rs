@@ -1,7 +1,7 @@
 //! `MatMulNBits` gets `accuracy_level = 4`.
 //!
 //! The kernel then quantizes activations to int8 for each row and block: 1.5 to 30 times faster
-//! than without, and off by 0.5 to 0.8 %. So it is no part of what all models go through.
+//! than without, and each product is off by 0.5 to 0.8 %. So it is no part of what all models go through.
 
 use crate::{
     ir::{Model, NoMatch, NodeId, Patch, Ref},
@@ -11,7 +11,7 @@ use crate::{
 
 pub const ACCURACY_LEVEL: Rule = Rule {
     name: "accuracy-level",
-    help: "let MatMulNBits compute in int8, which is faster and changes results by less than 1 %",
+    help: "let MatMulNBits compute in int8, which is faster and off by less than 1 %",
     root: "com.microsoft.MatMulNBits",
     apply,
 };
