@@ -73,7 +73,7 @@ fn the_runtime_executes_what_is_declared() {
 fn a_weight_that_is_dequantized_in_each_run_is_seen() {
     engine::ensure(&RuntimeOptions::default()).unwrap();
     let text = r#"<ir_version: 8, opset_import: ["" : 17]>
-        main (float[2,128] x) => (float[2,64] y) <int8[128,64] w, float s = {0.1}> {
+        main (float[2,128] x) => (float[2,64] y) <int8[128,64] w, float[1] s = {0.1}> {
             d = DequantizeLinear (w, s)
             y = MatMul (x, d)
         }"#;

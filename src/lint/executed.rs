@@ -97,7 +97,7 @@ impl Site {
         let dtype = w.codes.dtype;
         let declared = match w.grain {
             _ if index == 1 && l.is_quantized_activation(user, 0) => format!("static {dtype}"),
-            Grain::Tensor => format!("{dtype} weights, one scale"),
+            Grain::Scalar | Grain::Tensor => format!("{dtype} weights, one scale"),
             Grain::Channel { .. } => format!("{dtype} weights per channel"),
             Grain::Blocks { block, .. } => format!("{dtype} weights in blocks of {block}"),
         };
@@ -121,7 +121,7 @@ impl Site {
         let mut names = Vec::new();
         let mut node = self.user;
         for _ in 0..LONGEST {
-            let output = l.m.node(node).output();
+            let Some(&output) = l.m.node(node).outputs.first() else { break };
             names.push(l.m.value(output).name.to_string());
             let [only] = l.m.value(output).uses[..] else { break };
             match only.user {

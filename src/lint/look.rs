@@ -29,9 +29,17 @@ pub struct Dequantized<'a> {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Grain {
+    /// One scale of shape `[]`, which ONNX Runtime fuses.
+    Scalar,
+    /// One scale of shape `[1]`, which it does not.
     Tensor,
-    Channel { axis: usize },
-    Blocks { axis: usize, block: i64 },
+    Channel {
+        axis: usize,
+    },
+    Blocks {
+        axis: usize,
+        block: i64,
+    },
 }
 
 /// Operators that compute with quantized weights.
@@ -137,6 +145,7 @@ impl Look {
         let axis = usize::try_from(axis).ok()?;
         let scale = self.m.value(self.input(node, 1)?).ty.as_ref()?.fixed_shape()?;
         Some(match self.m.int_attr(node, "block_size", 0) {
+            0 if scale.is_empty() => Grain::Scalar,
             0 if scale.iter().product::<usize>() == 1 => Grain::Tensor,
             0 => Grain::Channel { axis },
             block => Grain::Blocks { axis, block },

@@ -1,6 +1,6 @@
 //! What may be meant so, and often is not.
 
-use super::{Found, Look, Severity};
+use super::{Found, Look, Severity, factor};
 use crate::{ir::NodeId, tensor::DType};
 
 /// Smaller weights cost little.
@@ -45,4 +45,29 @@ pub fn loose_rmsnorm(l: &Look, node: NodeId) -> Option<Found> {
         mend: "quantize the float model with `onnxq quantize`, which fuses before it quantizes",
         fix: None,
     })
+}
+
+/// `MatMul → … → Softmax → MatMul` in a decoder with a cache.
+pub fn loose_attention(l: &Look, node: NodeId) -> Option<Found> {
+    const STEPS: usize = 4;
+    let has_past = l.m.graph(l.m.main).inputs.iter().any(|it| l.m.value(*it).name.contains("past"));
+    if !l.is_quantized || !has_past || !l.is(node, "Softmax") {
+        return None;
+    }
+    l.users(node).iter().find(|(user, index)| l.is(*user, "MatMul") && *index == 0)?;
+    let mut at = node;
+    for _ in 0..STEPS {
+        at = l.producer(at, 0)?;
+        if l.is(at, "MatMul") {
+            return Some(Found {
+                severity: Severity::Advice,
+                what: "attention with a cache written as several nodes".into(),
+                factor: factor(1.25, 1.59, "one token, against GroupQueryAttention"),
+                mend: "build GroupQueryAttention in the float model, then quantize it",
+                fix: None,
+            });
+        }
+        l.one_of(at, &["Add", "Cast", "Div", "Mul", "Where"])?;
+    }
+    None
 }

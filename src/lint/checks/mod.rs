@@ -29,12 +29,13 @@ checks! {
     "L105" "nbits-block" nbits::block, "MatMulNBits with a block size that fails, or that is slower than 128.";
     "L106" "group-index" nbits::group_index, "MatMulNBits with g_idx, which is deprecated and has no fast kernel.";
     "L107" "computed-nbits" nbits::computed, "MatMulNBits whose weight, scales or zero points are no constants: they are not prepacked.";
-    "L110" "per-tensor-weight" dequantize::per_tensor, "DequantizeLinear with one scale before MatMul: not fused, the weight is dequantized in each run.";
+    "L110" "per-tensor-weight" dequantize::per_tensor, "DequantizeLinear with one scale of shape [1] before MatMul: not fused, the weight is dequantized in each run.";
     "L111" "transposed-weight" dequantize::transposed, "DequantizeLinear and Transpose before MatMul: not fused, the weight is dequantized in each run.";
     "L112" "wrong-axis" dequantize::wrong_axis, "DequantizeLinear before MatMul with scales along another axis than the fusion wants.";
     "L113" "gemm-weight" dequantize::gemm, "DequantizeLinear before Gemm: not fused, the weight is dequantized in each run.";
     "L114" "dequantized-table" dequantize::gather, "DequantizeLinear before Gather: the whole table is dequantized in each run.";
     "L115" "unfused-weight" dequantize::other, "DequantizeLinear of a large constant that no fusion takes.";
+    "L116" "fused-at-load" dequantize::fused_at_load, "DequantizeLinear before MatMul, which ONNX Runtime converts each time it loads the model.";
     "L120" "typed-gather" gather::typed, "GatherBlockQuantized of int4 or uint4 elements: far slower than packed bytes.";
     "L121" "implicit-zero" gather::implicit_zero, "GatherBlockQuantized without zero points: their default depends on the element type.";
     "L130" "relu-range" conv::relu_range, "Conv and Relu with a symmetric range behind them: the fusion to QLinearConv is lost.";
@@ -50,6 +51,7 @@ checks! {
     "L162" "half-dynamic" versions::half_dynamic, "DynamicQuantizeLinear of float16, which the operator does not take.";
     "L170" "float-weight" hints::float_weight, "A large float weight in a model that is otherwise quantized.";
     "L171" "loose-rmsnorm" hints::loose_rmsnorm, "RMSNorm written as several nodes.";
+    "L172" "loose-attention" hints::loose_attention, "Attention of a decoder with a cache, written as several nodes.";
     "L180" "no-kernel" asked_elsewhere, "ONNX Runtime does not load the model: it has no CPU kernel for a node, or refuses the graph.";
 }
 

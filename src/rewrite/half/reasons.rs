@@ -1,9 +1,10 @@
 //! Why nodes stay in float32.
 //!
 //! By default these do: operators whose results grow or shrink fast (powers, exponentials,
-//! logarithms, sums of many, sines of positions and what leads to them), means of squares, Casts
-//! from integers to float that lead to a kept node, quantized operators, control flow, and whatever has no such type in
-//! its operator set. A node between two kept ones is kept too: two Casts would cost more than it.
+//! logarithms, sums of many, sines of positions and what leads to them), means of squares up to
+//! their root, quantized operators, control flow, nodes whose constants are out of range, and
+//! whatever has no such type in its operator set. A node between kept ones is kept too: two Casts
+//! would cost more than it.
 
 use std::collections::BTreeMap;
 
@@ -56,6 +57,7 @@ pub fn reasons(m: &Model, narrowed: &mut Narrowed) -> Result<Reasons, HalfError>
     }
     angles(m, &mut reasons);
     between(m, &mut reasons);
+    roots(m, &mut reasons);
     Ok(reasons)
 }
 
@@ -175,6 +177,17 @@ fn between(m: &Model, reasons: &mut Reasons) {
             });
         if all_before && all_after {
             reasons.insert(node, "it is between nodes that stay in float32".into());
+        }
+    }
+}
+
+/// A mean of squares is too large to be cast before its root is taken.
+fn roots(m: &Model, reasons: &mut Reasons) {
+    for node in m.nodes() {
+        let Ok(x) = m.operand(node, 0) else { continue };
+        let Def::Node(producer) = m.value(x).def else { continue };
+        if is_root(m, node) && is_concerned(m, node) && reasons.contains_key(&producer) {
+            reasons.entry(node).or_insert_with(|| "its operand may be out of range".into());
         }
     }
 }

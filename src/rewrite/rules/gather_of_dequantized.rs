@@ -86,6 +86,10 @@ impl Table<'_> {
             return Err(no_match!("codes of {} with a scale per row", self.codes.dtype));
         }
         let rows = self.codes.shape[0];
+        let zeros = self.zero().map(|it| self.m.constant(it)).transpose()?;
+        if self.scales.numel() != rows || zeros.is_some_and(|it| it.numel() != rows) {
+            return Err(no_match!("scales or zero points are not one for each row"));
+        }
         let to_float = || Attrs::default().with("to", i64::from(DType::F32.number()));
         let mut patch = Patch::before(self.gather);
         let codes = self.gathered(&mut patch, self.data, "rows");

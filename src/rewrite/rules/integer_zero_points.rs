@@ -28,7 +28,7 @@ fn apply(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
         return Err(no_match!("weights of {bits} bits"));
     }
     let (n, groups) = extent(m, node)?;
-    if tensor.numel() != n * groups {
+    if n.checked_mul(groups) != Some(tensor.numel()) {
         return Err(no_match!("`{name}` ({tensor:?}) has not {n}×{groups} elements"));
     }
     let values = tensor.to_f32().map_err(|err| no_match!("`{name}`: {err}"))?;

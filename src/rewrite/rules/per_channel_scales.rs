@@ -1,7 +1,7 @@
 //! A weight with one scale gets the same scale for each column.
 //!
-//! ONNX Runtime fuses `MatMul(x, DequantizeLinear(w))` to `MatMulNBits` only for scales per
-//! column or block; with one for all it dequantizes the weight in each run.
+//! ONNX Runtime fuses `MatMul(x, DequantizeLinear(w))` to `MatMulNBits` for scales per column or
+//! block and for a scalar; with one scale of shape `[1]` it dequantizes the weight in each run.
 
 use super::recode::{bits, repeated};
 use crate::{
@@ -30,6 +30,9 @@ fn apply(m: &Model, dq: NodeId) -> Result<Patch, NoMatch> {
     let one = m.constant(scale)?;
     if one.numel() != 1 || m.int_attr(dq, "block_size", 0) != 0 {
         return Err(no_match!("`{}` is more than one scale", m.value(scale).name));
+    }
+    if one.shape.is_empty() {
+        return Err(no_match!("`{}` is a scalar, which is fused", m.value(scale).name));
     }
     let output = m.node(dq).output();
     if !m.value(output).uses.iter().any(|it| is_weight_only(m, it.user, it.index)) {

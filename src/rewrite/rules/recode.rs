@@ -48,7 +48,7 @@ pub fn unpacked(tensor: &Tensor) -> Result<Vec<u8>, TensorError> {
     Ok(codes)
 }
 
-/// Unsigned codes in bytes, each row of the last axis padded to whole bytes with `fill` codes.
+/// Unsigned codes in bytes, each row of the last axis padded to whole bytes.
 pub fn packed_rows(tensor: &Tensor) -> Tensor {
     let base = tensor.clone();
     let bits = base.dtype.bits() as u32;
@@ -70,7 +70,7 @@ pub fn packed_rows(tensor: &Tensor) -> Tensor {
 /// A matrix of codes or scales with its axes swapped.
 pub fn swapped(tensor: &Tensor) -> Tensor {
     let bits = tensor.dtype.bits() as u32;
-    if bits >= 8 && tensor.quantized().is_none() {
+    if bits >= 8 {
         return tensor.transposed();
     }
     let base = Arc::new(tensor.clone());
@@ -82,8 +82,11 @@ pub fn swapped(tensor: &Tensor) -> Tensor {
     })
 }
 
-/// One element, `count` times.
+/// One element at each place of `shape`.
 pub fn repeated(tensor: &Tensor, shape: Vec<usize>) -> Result<Tensor, NoMatch> {
+    if tensor.numel() != 1 {
+        return Err(no_match!("{tensor:?} is more than one number"));
+    }
     let bytes = tensor.bytes().map_err(|err| no_match!("{err}"))?;
     let count = shape.iter().product::<usize>();
     if tensor.dtype.bits() >= 8 {

@@ -73,14 +73,11 @@ fn signed(m: &Model, node: NodeId, weight: usize, zero: usize) -> Result<Patch, 
     let (zero_name, zeros) = match m.operand(node, zero) {
         Ok(it) => (m.value(it).name.to_string(), flipped(m.constant(it)?, DType::I8)),
         // A missing zero point is 0, which becomes -128.
-        Err(_) => (
-            format!("{}_zero", m.value(w).name),
-            Tensor::new(
-                DType::I8,
-                default_shape(m, node, zero),
-                vec![0x80u8; count(m, node, zero)],
-            ),
-        ),
+        Err(_) => {
+            let shape = zero_shape(m, node, zero)?;
+            let bytes = vec![0x80u8; shape.iter().product()];
+            (format!("{}_zero", m.value(w).name), Tensor::new(DType::I8, shape, bytes))
+        }
     };
     let codes = patch.constant(&m.value(w).name, flipped(codes, DType::I8));
     let zeros = patch.constant(&zero_name, zeros);
@@ -88,14 +85,11 @@ fn signed(m: &Model, node: NodeId, weight: usize, zero: usize) -> Result<Patch, 
 }
 
 /// A zero point that is left out is one number, except behind a scale per channel.
-fn default_shape(m: &Model, node: NodeId, zero: usize) -> Vec<usize> {
-    let scale = m.operand(node, zero - 1).and_then(|it| m.constant(it));
-    let is_dequantize = m.node(node).op.is("DequantizeLinear");
-    scale.ok().filter(|_| is_dequantize).map(|it| it.shape.clone()).unwrap_or_default()
-}
-
-fn count(m: &Model, node: NodeId, zero: usize) -> usize {
-    default_shape(m, node, zero).iter().product()
+fn zero_shape(m: &Model, node: NodeId, zero: usize) -> Result<Vec<usize>, NoMatch> {
+    if !m.node(node).op.is("DequantizeLinear") {
+        return Ok(Vec::new());
+    }
+    Ok(m.constant(m.operand(node, zero - 1)?)?.shape.clone())
 }
 
 /// In a product of two dequantized operands, which becomes an integer kernel.
