@@ -46,6 +46,16 @@ impl Execution {
 }
 
 impl Execution {
+    /// In a few words.
+    pub fn verdict(&self) -> &'static str {
+        match self {
+            Execution::Checked { .. } if self.differing().is_empty() => "executes as declared",
+            Execution::Checked { .. } => "executes slowly or otherwise than declared",
+            Execution::NotChecked(_) => "what executes is not checked",
+            Execution::Refused { .. } => "ONNX Runtime refuses it",
+        }
+    }
+
     /// One line: kernels and how many weights each runs.
     pub fn summary(&self) -> String {
         let nodes = match self {

@@ -262,7 +262,7 @@ pub fn quantize(
     let own = own_findings(&theirs, &written.model, ctx)?;
     ctx.progress.start("check", 0);
     let execution = lint::execution(&written.model, &written.files, &calibration.runtime);
-    ctx.progress.done("");
+    ctx.progress.done(execution.verdict());
     let outcome = planned.outcome(job, Some(output), saved.bytes());
     let mut outcome = Outcome { mixed, execution: Some(execution), ..outcome };
     outcome.warnings.extend(own);
