@@ -288,6 +288,32 @@ fn external_tensors_are_aligned_and_do_not_touch() {
 }
 
 #[test]
+fn shards_hold_at_most_what_they_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
+    let tensors: Vec<TensorProto> = (0..5)
+        .map(|at| floats(&format!("W{at}"), &[64 + at, 301], &noise((64 + at as usize) * 301)))
+        .collect();
+    let names: Vec<&str> = tensors.iter().map(|it| &*it.name).collect();
+    let user = of_domain("com.acme", node("Use", &names, &["Y"]));
+    write(&input, &base(vec![user], tensors.clone()));
+    // Two of these fit, with what aligns the second.
+    save(&open(&input), &output, ExternalData::Shards(220_000)).unwrap();
+    let sizes = ["out.onnx.data", "out.onnx.data_1", "out.onnx.data_2"]
+        .map(|it| fs::metadata(folder.path().join(it)).unwrap().len());
+    assert!(sizes.iter().all(|it| (70_000..=220_000).contains(it)), "{sizes:?}");
+    let loaded = open(&output);
+    assert_eq!(loaded.files.paths().count(), 4);
+    let merged = folder.path().join("merged.onnx");
+    save(&loaded, &merged, ExternalData::Never).unwrap();
+    assert_eq!(read(&merged).graph.initializer, tensors);
+    // A weight that is larger than a shard has one to itself.
+    let single = folder.path().join("single.onnx");
+    save(&loaded, &single, ExternalData::Shards(1)).unwrap();
+    assert_eq!(open(&single).files.paths().count(), 6);
+}
+
+#[test]
 fn unknown_fields_within_are_refused_or_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));

@@ -16,6 +16,7 @@ use crate::{
     ir::{Model, ValueId},
     onnx::{self, Loaded},
     pipeline::{self, Census, Execution},
+    quant::raise,
     report::{bytes, grouped},
     untrusted::{Untrusted, escape},
 };
@@ -122,6 +123,7 @@ fn summary(m: &Model, census: &Census) -> String {
     out.push('\n');
     out += &types(m);
     out.push('\n');
+    out += &forms(m);
     out += &ops(census);
     out
 }
@@ -146,6 +148,19 @@ fn ops(census: &Census) -> String {
         table.row([op, &count.to_string()]);
     }
     table.to_string()
+}
+
+/// How quantized nodes are stored, if there are any.
+fn forms(m: &Model) -> String {
+    let forms = raise::forms(m);
+    if forms.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["quantized", "nodes"]).right(&[1]);
+    for (form, count) in forms {
+        table.row([&escape(&form), &count.to_string()]);
+    }
+    format!("{table}\n")
 }
 
 /// Bytes of constants by element type.
@@ -202,6 +217,7 @@ fn as_json(m: &Model, census: &Census) -> serde_json::Value {
         "producer": {"name": m.producer_name, "version": m.producer_version},
         "inputs": ends(&graph.inputs),
         "outputs": ends(&graph.outputs),
+        "quantized": raise::forms(m),
         "weights": weights,
     })
 }

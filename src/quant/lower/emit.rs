@@ -57,10 +57,13 @@ impl<'a> Emit<'a> {
         crate::quant::format::widened(&mut self.patch, &self.site.weight.stem, scales, dtype)
     }
 
-    /// The activation in float; without its quantization, if the model still has it so.
+    /// The activation in float. Pairs of fixed scales stay: they may stand for a `Relu`, which
+    /// whoever removes them knows.
     pub fn float_x(&mut self, x: &Input) -> Ref {
         match *x {
-            Input::Float(x) | Input::Fused(x) | Input::Codes { x: Some(x), .. } => x.into(),
+            Input::Float(x) | Input::Fused(x) | Input::Codes { x: Some(x), dynamic: true, .. } => {
+                x.into()
+            }
             Input::Codes { .. } => self.dequantized_x(x),
         }
     }

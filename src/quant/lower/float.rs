@@ -6,7 +6,7 @@ use super::{
     main_nodes,
 };
 use crate::{
-    ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, User},
+    ir::{Attrs, Def, Model, NoMatch, NodeId, Patch, Ref, User},
     no_match,
     quant::raise::{Kind, Site, Weights, constant, dequantize, optional, quantize, stem},
     tensor::{DType, Tensor, TensorError, from_f32},
@@ -29,6 +29,61 @@ pub fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoM
             Ok(to.finish(y))
         }
     }
+}
+
+/// Operators that move codes and leave them as they are.
+const MOVES: &[&str] = &[
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+];
+
+/// `DequantizeLinear(Transpose(codes))` becomes `Transpose(DequantizeLinear(codes))`, so that
+/// pairs meet.
+pub fn dequantize_before_moves(m: &mut Model) {
+    let mut work = main_nodes(m);
+    while let Some(node) = work.pop() {
+        if !m.is_live(node) {
+            continue;
+        }
+        let Ok((patch, dq)) = before_move(m, node) else { continue };
+        let dq = patch.apply(m).value(dq);
+        if let Def::Node(next) = m.value(dq).def {
+            work.push(next);
+        }
+    }
+}
+
+fn before_move(m: &Model, node: NodeId) -> Result<(Patch, Ref), NoMatch> {
+    let output = m.node(node).output();
+    dequantize(m, output)?;
+    let (moved, scale) = (m.operand(node, 0)?, m.operand(node, 1)?);
+    only(m, scale)?;
+    let Def::Node(mover) = m.value(moved).def else {
+        return Err(NoMatch("its codes are not computed".into()));
+    };
+    let it = m.node(mover);
+    let codes = m.operand(mover, 0)?;
+    let known = MOVES.iter().any(|op| it.op.is(op)) && m.constant(codes).is_err();
+    if !known || it.graph != m.node(node).graph {
+        return Err(no_match!("its codes come from {}", it.op));
+    }
+    let mut patch = Patch::before(node);
+    let mut inputs: Vec<Ref> = vec![codes.into(), scale.into()];
+    inputs.extend(optional(m, node, 2).map(Ref::from));
+    let name = m.value(codes).name.to_string();
+    let dq = patch.step(&name, "DequantizeLinear", inputs, Attrs::default());
+    let rest = it.inputs[1..].iter().map(|it| it.map_or(Ref::None, Ref::from));
+    let inputs = std::iter::once(dq).chain(rest).collect::<Vec<Ref>>();
+    let (op, name) = (it.op.to_string(), m.value(output).name.to_string());
+    let y = patch.named(&it.name, &name, &op, inputs, it.attrs.clone());
+    Ok((patch.replace(output, y), dq))
 }
 
 /// `DequantizeLinear(QuantizeLinear(x))` becomes `x`, and `Relu(x)` where the codes hold no
@@ -57,8 +112,9 @@ fn pair(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
     }
     let q = quantize(m, codes)?;
     let x = m.operand(q, 0)?;
-    let same = only(m, m.operand(q, 1)?)? == only(m, m.operand(node, 1)?)?;
-    if !same || m.dtype(x).is_some_and(|it| Some(it) != m.dtype(output)) {
+    let (one, other) = (m.operand(q, 1)?, m.operand(node, 1)?);
+    let same_type = m.dtype(x).is_none_or(|it| Some(it) == m.dtype(other));
+    if only(m, one)? != only(m, other)? || !same_type {
         return Err(NoMatch("it is quantized again with another scale".into()));
     }
     let mut patch = patch;

@@ -1,5 +1,6 @@
 //! Quantized sites in another form: one file per form, and what each cannot hold.
 
+mod conv_integer;
 mod emit;
 mod float;
 mod integer;
@@ -11,12 +12,16 @@ mod rows;
 
 use std::collections::BTreeMap;
 
-use super::raise::{self, Input, Kind, Site, Weights};
+use super::{
+    format::MICROSOFT,
+    raise::{self, Input, Kind, Site, Weights},
+};
 use crate::{
     ctx::Ctx,
     ir::{Model, NoMatch, NodeId, Patch},
     no_match,
     rewrite::{self, PassError},
+    tensor::{DType, Tensor},
 };
 
 /// A form that a quantized model can be brought to.
@@ -73,7 +78,7 @@ impl Target {
             Target::Portable => site.standard,
             Target::Qdq => site.form.contains("DequantizeLinear"),
             Target::Qoperator => {
-                let own = ["Gather → DequantizeLinear", "MatMulInteger", "QGemm", "QLinearMatMul"];
+                let own = ["Gather + DequantizeLinear", "MatMulInteger", "QGemm", "QLinearMatMul"];
                 own.contains(&site.form)
             }
         }
@@ -118,8 +123,10 @@ pub fn convert(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Report, PassE
             None => {}
         }
     }
+    conv_integer::convert(m, target, &mut report);
     qlinear::convert(m, target, &mut report);
     if target.frees_activations() {
+        float::dequantize_before_moves(m);
         let pairs = float::remove_pairs(m);
         report
             .converted
@@ -130,27 +137,49 @@ pub fn convert(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Report, PassE
         let what = "DequantizeLinear of constants → float".to_owned();
         report.converted.extend((constants > 0).then_some((what, constants)));
     }
-    if m.nodes().iter().any(|it| &*m.node(*it).op.domain == super::format::MICROSOFT) {
-        let version = m.opset(super::format::MICROSOFT).max(1);
-        m.set_opset(super::format::MICROSOFT, version);
-    }
     if report.changed() > 0 {
         rewrite::run(m, &["dedupe-constants", "dedupe-nodes", "remove-dead"], ctx)?;
     }
+    state_versions(m);
     report.left.retain(|it| m.is_live(it.0));
-    if target == Target::Portable {
-        name_foreign(m, &mut report);
-    }
+    name_rest(m, target, &mut report);
     Ok(report)
 }
 
-/// Operators beyond the standard that no rule here touches: the model is not portable for them.
-fn name_foreign(m: &Model, report: &mut Report) {
+/// The operator sets and the IR version that the nodes and constants need.
+fn state_versions(m: &mut Model) {
+    let uses = |it: &NodeId| &*m.node(*it).op.domain == MICROSOFT;
+    match m.nodes().iter().any(uses) {
+        true => m.set_opset(MICROSOFT, m.opset(MICROSOFT).max(1)),
+        false => m.opsets.retain(|it| &*it.0 != MICROSOFT),
+    }
+    let is_packed = |it: &Tensor| it.dtype.bits() < 8 && it.dtype != DType::String;
+    if m.constants().any(|it| is_packed(it.1)) {
+        m.ir_version = m.ir_version.max(FOUR_BITS);
+    }
+}
+
+/// The IR version that came with int4.
+const FOUR_BITS: i64 = 10;
+
+/// What no rule looks at and the target promises not to have.
+fn name_rest(m: &Model, target: Target, report: &mut Report) {
     for node in main_nodes(m) {
         let op = &m.node(node).op;
         let standard = op.domain.is_empty() || op.domain.starts_with("ai.onnx");
-        if !standard && !report.left.iter().any(|it| it.0 == node) {
-            let reason = no_match!("{op} is not written in standard operators");
+        let reason = match target {
+            Target::Portable if !standard => no_match!("{op} is not written in standard operators"),
+            Target::Float if op.name.ends_with("QuantizeLinear") => {
+                NoMatch("its codes are used by other operators".into())
+            }
+            Target::Float if op.is("DequantizeLinear") => {
+                let constant = m.operand(node, 0).is_ok_and(|it| m.constant(it).is_ok());
+                let whence = if constant { "lie in blocks" } else { "come from other operators" };
+                no_match!("its codes {whence}")
+            }
+            _ => continue,
+        };
+        if !report.left.iter().any(|it| it.0 == node) {
             report.left.push((node, reason));
         }
     }

@@ -26,7 +26,7 @@ fn check(m: &Model, site: &Site) -> Result<(), NoMatch> {
     let weight = &site.weight;
     weight.source.integer_zeros()?;
     let shape = weight.source.shape();
-    match (by_channel(weight), shape.bits) {
+    match (stored_by_channel(m, site), shape.bits) {
         (true, _) => needs(m, 13, "DequantizeLinear with a scale per channel")?,
         (false, 2) => needs(m, 25, "DequantizeLinear of 2-bit codes")?,
         (false, _) => needs(m, 21, "DequantizeLinear of blocks")?,
@@ -38,11 +38,19 @@ fn check(m: &Model, site: &Site) -> Result<(), NoMatch> {
     }
 }
 
+/// Codes of less than 8 bits are stored so in blocks only, which opset 21 has; a block may hold
+/// all of a channel.
+fn stored_by_channel(m: &Model, site: &Site) -> bool {
+    let shape = site.weight.source.shape();
+    let in_block = shape.bits == 4 && shape.block.is_power_of_two() && m.opset("") >= 21;
+    by_channel(&site.weight) && !in_block
+}
+
 /// `DequantizeLinear` of the weight, `[k, n]`. A scale per tensor becomes one per channel, which
 /// ONNX Runtime has kernels for.
 fn weight(to: &mut Emit) -> Ref {
     let source = to.site.weight.source.clone();
-    let (packing, attrs) = match by_channel(&to.site.weight) {
+    let (packing, attrs) = match stored_by_channel(to.m, to.site) {
         true => (Packing::PerChannel, Attrs::default().with("axis", 1i64)),
         false => {
             let block = source.shape().block;

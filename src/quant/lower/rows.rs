@@ -51,11 +51,12 @@ impl Rows<'_> {
         let groups = shape.blocks();
         let codes = self.to.part(self.source, Part::Codes, Packing::Gather, "rows");
         let mut codes = self.gather(codes, "codes");
+        let blocks = [groups, shape.block];
+        let tail = if groups > 1 { &blocks[..] } else { &[shape.k] };
         if shape.bits < 8 {
-            codes = self.unpack(codes);
-        }
-        if groups > 1 {
-            codes = self.reshape(codes, &[groups, shape.block], "blocks");
+            codes = self.unpack(codes, tail);
+        } else if groups > 1 {
+            codes = self.reshape(codes, tail, "blocks");
         }
         let codes = self.to.step("float", "Cast", &[codes], to(dtype));
         let zeros = self.zeros(dtype)?;
@@ -108,8 +109,8 @@ impl Rows<'_> {
         self.to.step(suffix, "Reshape", &[x, shape], Attrs::default())
     }
 
-    /// Codes of some bits in bytes become codes in bytes of their own.
-    fn unpack(&mut self, bytes: Ref) -> Ref {
+    /// Codes of some bits in bytes become codes in bytes of their own, each row of shape `tail`.
+    fn unpack(&mut self, bytes: Ref, tail: &[usize]) -> Ref {
         let shape = self.source.shape();
         let (bits, per_byte) = (shape.bits as u8, 8 / shape.bits as usize);
         let width = shape.k.div_ceil(per_byte);
@@ -122,10 +123,11 @@ impl Rows<'_> {
         }
         let axis = Attrs::default().with("axis", self.rank as i64 + 1);
         let all = self.to.step("parts", "Concat", &parts, axis);
-        let all = self.reshape(all, &[width * per_byte], "unpacked");
         if width * per_byte == shape.k {
-            return all;
+            return self.reshape(all, tail, "unpacked");
         }
+        // Rows that end within a byte are one block.
+        let all = self.reshape(all, &[width * per_byte], "unpacked");
         let bounds = [0i64, shape.k as i64, self.rank as i64]
             .map(|it| self.to.patch.constant("bound", Tensor::from_i64(&[1], [it])));
         self.to.step("cut", "Slice", &[all, bounds[0], bounds[1], bounds[2]], Attrs::default())

@@ -17,7 +17,7 @@ pub use self::operand::{activation, constant, dequantize, optional, quantize, st
 use self::stored::{Key, Stored};
 use crate::{
     ir::{Model, NoMatch, NodeId, ValueId},
-    tensor::DType,
+    tensor::{DType, QSource, Tensor, Zeros},
 };
 
 /// A quantized product or look-up.
@@ -83,7 +83,7 @@ pub struct Weight {
 #[derive(Default)]
 pub struct Weights {
     found: BTreeMap<Key, Arc<Stored>>,
-    floats: BTreeMap<(usize, DType, bool), crate::tensor::Tensor>,
+    floats: BTreeMap<(usize, DType, bool), Tensor>,
 }
 
 impl Weights {
@@ -100,7 +100,7 @@ impl Weights {
     }
 
     /// The float weight, computed when it is written.
-    pub fn float(&mut self, it: &Weight, turned: bool) -> crate::tensor::Tensor {
+    pub fn float(&mut self, it: &Weight, turned: bool) -> Tensor {
         let key = (Arc::as_ptr(&it.source).addr(), it.dtype, turned);
         self.floats.entry(key).or_insert_with(|| it.source.float(it.dtype, turned)).clone()
     }
@@ -114,7 +114,6 @@ struct Form {
 
 /// In alphabetical order.
 const FORMS: &[Form] = &[
-    Form { op: "ConvInteger", recognise: |_, _, _| Some(Err(NoMatch(CONV.into()))) },
     Form { op: "Gather", recognise: qdq::gather },
     Form { op: "Gemm", recognise: qdq::gemm },
     Form { op: "MatMul", recognise: qdq::matmul },
@@ -138,7 +137,6 @@ const FORMS: &[Form] = &[
 ];
 
 const BNB4: &str = "its codes stand for points of a table, not for multiples of a scale";
-const CONV: &str = "convolutions of integers are not converted";
 const FUSED: &str = "its weights are inside a fused operator";
 const LSTM: &str = "no other form stores the weights of recurrent operators";
 
@@ -147,6 +145,43 @@ pub fn site(m: &Model, node: NodeId, weights: &mut Weights) -> Option<Result<Sit
     let op = &m.node(node).op;
     let form = FORMS.iter().find(|it| op.is(it.op))?;
     (form.recognise)(m, node, weights)
+}
+
+/// How often each form occurs, and why quantized nodes have none that is known.
+pub fn forms(m: &Model) -> BTreeMap<String, usize> {
+    let (mut forms, mut weights) = (BTreeMap::new(), Weights::default());
+    for node in m.nodes().into_iter().filter(|it| m.in_main(m.node(*it).graph)) {
+        let name = match site(m, node, &mut weights) {
+            Some(Ok(it)) => it.describe(),
+            Some(Err(reason)) => format!("{}: {reason}", m.node(node).op),
+            None => continue,
+        };
+        *forms.entry(name).or_default() += 1;
+    }
+    forms
+}
+
+impl Site {
+    /// `MatMulNBits, 4 bits in blocks of 32, asymmetric, float activations`.
+    fn describe(&self) -> String {
+        let shape = self.weight.source.shape();
+        let scales = match shape.blocks() {
+            1 => "a scale per channel".to_owned(),
+            _ => format!("blocks of {}", shape.block),
+        };
+        let zeros = match (shape.zeros, self.weight.source.integer_zeros()) {
+            (_, Err(_)) => "float zero points",
+            (Zeros::Symmetric, _) => "symmetric",
+            (Zeros::Asymmetric, _) => "asymmetric",
+        };
+        let x = match &self.kind {
+            Kind::Rows { .. } => "",
+            Kind::Product { x: Input::Float(_), .. } => ", float activations",
+            Kind::Product { x: Input::Codes { dynamic: false, .. }, .. } => ", static activations",
+            Kind::Product { .. } => ", dynamic activations",
+        };
+        format!("{}: {} bits, {scales}, {zeros}{x}", self.form, shape.bits)
+    }
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ fn rows(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMatch>
     let weight = dequantized(m, m.operand(node, 0)?, true, weights)?;
     let kind = Kind::Rows { indices: m.operand(node, 1)? };
     let output = m.node(node).output();
-    let form = "DequantizeLinear → Gather";
+    let form = "DequantizeLinear + Gather";
     Ok(Site { form, standard: true, last: node, output, requantized: None, kind, weight })
 }
 
@@ -112,6 +112,6 @@ fn rows_of_codes(
     let weight = Channels { codes, scales, zeros, turned: true, block: None }.weight(m, weights)?;
     let kind = Kind::Rows { indices: m.operand(node, 1)? };
     let output = m.node(last).output();
-    let form = "Gather → DequantizeLinear";
+    let form = "Gather + DequantizeLinear";
     Ok(Site { form, standard: true, last, output, requantized: None, kind, weight })
 }

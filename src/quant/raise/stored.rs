@@ -2,6 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
+use bytes::Bytes;
 use ndarray::Array2;
 
 use crate::{
@@ -9,6 +10,9 @@ use crate::{
     no_match,
     tensor::{DType, QMatrix, QShape, QSource, Tensor, TensorError, Zeros, from_f32, to_f32},
 };
+
+/// Elements that are dequantized at once.
+const PIECE: usize = 1 << 20;
 
 /// Elements of a tensor by row and column, wherever they lie.
 #[derive(Clone, Debug)]
@@ -176,15 +180,28 @@ impl Stored {
         let it = self.clone();
         let QShape { n, k, .. } = self.shape;
         let shape = if turned { vec![k, n] } else { vec![n, k] };
-        Tensor::lazy(dtype, shape, move || {
-            let rows = it.float_rows(0..n)?;
-            let values: Vec<f32> = if turned {
-                rows.t().iter().copied().collect()
-            } else {
-                rows.into_iter().collect()
-            };
-            Ok(from_f32(dtype, &values)?.into())
-        })
+        Tensor::lazy(dtype, shape, move || it.float_bytes(dtype, turned).map(Bytes::from))
+    }
+
+    /// Some rows at a time, so that memory holds the result and little else.
+    fn float_bytes(&self, dtype: DType, turned: bool) -> Result<Vec<u8>, TensorError> {
+        let (QShape { n, k, .. }, width) = (self.shape, dtype.bits() / 8);
+        let mut out = vec![0u8; n * k * width];
+        let step = PIECE / k.max(1) + 1;
+        for start in (0..n).step_by(step) {
+            let rows = self.float_rows(start..(start + step).min(n))?;
+            let bytes = from_f32(dtype, rows.as_slice().expect("rows are in order"))?;
+            if !turned {
+                out[start * k * width..][..bytes.len()].copy_from_slice(&bytes);
+                continue;
+            }
+            for (i, row) in bytes.chunks_exact(k * width).enumerate() {
+                for (j, value) in row.chunks_exact(width).enumerate() {
+                    out[(j * n + start + i) * width..][..width].copy_from_slice(value);
+                }
+            }
+        }
+        Ok(out)
     }
 
     /// Equal keys mean equal weights.
