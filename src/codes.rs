@@ -76,6 +76,7 @@ codes! {
     E410 EXIT_UNSUPPORTED "The model cannot be converted to that operator set. The message names each node and why; choose a lower --opset, or change those nodes. Operator sets are only raised, never lowered."
     E501 EXIT_REJECTED "A weight to be quantized holds NaN or Inf: one such value would turn the whole output into NaN. Fix the checkpoint, or pass --nonfinite skip to leave that tensor in float."
     E502 EXIT_UNSUPPORTED "A site was planned for quantization but its format could not be written. This names the reason; exclude the node or choose another format."
+    E503 EXIT_BUG "The model that was written has a form that is slow or broken in ONNX Runtime, and onnxq made it itself. That is a bug; the file is there. `onnxq inspect --lint` shows the nodes."
     E601 EXIT_REJECTED "A data file is not in the format its name promises."
     E602 EXIT_REJECTED "A data file declares more data than it holds, or expands far beyond its size."
     E603 EXIT_REJECTED "A data array has the wrong shape for its input."

@@ -1,6 +1,7 @@
 //! Rewriting a model: rules at single nodes and passes over the whole, run by their names.
 
 mod fixpoint;
+pub mod half;
 #[cfg(test)]
 mod laws;
 pub mod opset;

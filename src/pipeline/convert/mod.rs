@@ -1,11 +1,13 @@
 //! The conversion job: a fixed order of steps, each of which says what it did.
 //!
 //! ```text
-//! open → fix-shape → opset → form (--to) → strip → save (--external-data) → read back
+//! open → fix-shape → opset → form (--to) → narrow floats → strip
+//!      → save (--external-data) → read back
 //! ```
 
 mod fix_shape;
 mod form;
+mod half;
 mod opset;
 mod strip;
 
@@ -20,6 +22,7 @@ use crate::{
     ir::Model,
     onnx::{self, ExternalData, Files, OpenOptions, SaveOptions},
     quant::lower::Target,
+    tensor::DType,
 };
 
 /// What to convert, and to what.
@@ -31,6 +34,10 @@ pub struct Convert {
     /// The standard operator set to convert to.
     pub opset: Option<i64>,
     pub to: Option<Target>,
+    /// A narrow float type, after all else.
+    pub half: Option<DType>,
+    /// Inputs and outputs keep float32 all the same.
+    pub keep_io: bool,
     pub strip: bool,
     /// Write the model even if no step changes it.
     pub allow_noop: bool,
@@ -155,6 +162,9 @@ fn steps(job: &Convert, model: &mut Model, ctx: &Ctx) -> Result<Vec<Step>, Error
     }
     if let Some(target) = job.to {
         done.push(form::run(model, target, ctx)?);
+    }
+    if let Some(dtype) = job.half {
+        done.push(half::run(model, dtype, job.keep_io, ctx)?);
     }
     // Last: types that inference finds are of the final graph.
     if job.strip {
