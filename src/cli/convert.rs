@@ -51,6 +51,9 @@ pub struct What {
     /// The standard operator set to raise the model to
     #[arg(long, value_name = "N")]
     pub opset: Option<i64>,
+    /// Prepare the model as `quantize` does: folded constants, one node for each norm, attention, …
+    #[arg(long)]
+    pub fuse: bool,
     /// The form of quantized nodes, whoever quantized them, or a narrow float type
     #[arg(long, value_name = "FORM")]
     pub to: Option<Form>,
@@ -138,6 +141,7 @@ impl Args {
             open: self.input.options(),
             shapes: Shapes { inputs: what.fix_shape, dims: what.fix_dim },
             opset: what.opset,
+            fuse: what.fuse,
             to: what.to.and_then(Form::target),
             half: what.to.and_then(Form::half),
             keep_io: what.keep_io,

@@ -36,7 +36,7 @@ use crate::{
         sources::{Gauge, Sources},
         tied,
     },
-    recipe::{Recipe, RecipeError, resolve::resolve},
+    recipe::{self, Recipe, RecipeError, resolve::resolve},
     report::{bytes, grouped},
     rewrite,
     tensor::first_non_finite,
@@ -304,7 +304,15 @@ pub fn rewrite(
     names: &[String],
     ctx: &Ctx,
 ) -> Result<Vec<(String, usize)>, Error> {
-    let steps = rewrite::run(model, names, ctx)?;
+    let mut steps = Vec::new();
+    for name in names {
+        match name.as_str() {
+            // As in a recipe's `prepare`.
+            recipe::STANDARD => steps.extend(rewrite::STANDARD.iter().map(|it| (*it).to_owned())),
+            _ => steps.push(name.clone()),
+        }
+    }
+    let steps = rewrite::run(model, &steps, ctx)?;
     model.verify()?;
     Ok(steps)
 }

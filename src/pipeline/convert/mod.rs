@@ -1,12 +1,13 @@
 //! The conversion job: a fixed order of steps, each of which says what it did.
 //!
 //! ```text
-//! open → fix-shape → opset → form (--to) → narrow floats → strip
+//! open → fix-shape → opset → fuse → form (--to) → narrow floats → strip
 //!      → save (--external-data) → read back
 //! ```
 
 mod fix_shape;
 mod form;
+mod fuse;
 mod half;
 mod opset;
 mod strip;
@@ -33,6 +34,8 @@ pub struct Convert {
     pub shapes: Shapes,
     /// The standard operator set to convert to.
     pub opset: Option<i64>,
+    /// Prepare the model as `quantize` does.
+    pub fuse: bool,
     pub to: Option<Target>,
     /// A narrow float type, after all else.
     pub half: Option<DType>,
@@ -159,6 +162,9 @@ fn steps(job: &Convert, model: &mut Model, ctx: &Ctx) -> Result<Vec<Step>, Error
     }
     if let Some(target) = job.opset {
         done.push(opset::run(model, target, ctx)?);
+    }
+    if job.fuse {
+        done.push(fuse::run(model, ctx)?);
     }
     if let Some(target) = job.to {
         done.push(form::run(model, target, ctx)?);
