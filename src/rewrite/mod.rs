@@ -101,8 +101,8 @@ pub const STANDARD: &[&str] = &[
     "expand-to-constant",
     "reshape-to-constant",
     "remove-slice",
-    "gemm-to-matmul",
     "fold-batchnorm",
+    "gemm-to-matmul",
     "merge-reshape",
     "merge-transpose",
     // Before nodes: equal operands must be the same value for nodes to be equal.

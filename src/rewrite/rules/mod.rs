@@ -159,6 +159,15 @@ fn one_of<T>(
     }
 }
 
+/// The type of `value` must be one that ONNX Runtime has a kernel for.
+fn of_type(m: &Model, value: ValueId, types: &[DType]) -> Result<(), NoMatch> {
+    match m.dtype(value) {
+        Some(it) if types.contains(&it) => Ok(()),
+        Some(it) => Err(no_match!("ONNX Runtime has no kernel for {it}")),
+        None => Err(no_match!("the type of `{}` is not known", m.value(value).name)),
+    }
+}
+
 /// The value of a constant with one element.
 fn scalar(m: &Model, value: ValueId) -> Result<f32, NoMatch> {
     let tensor = m.constant(value)?;
