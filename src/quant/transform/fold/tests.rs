@@ -174,7 +174,7 @@ fn values_of_attention() {
 fn values_of_one_attention_node() {
     let text = |more: &str, outputs: &str| {
         graph(
-            "float[4,8] qw, float[4,4] kw, float[4,4] vw, float[8,5] w, float[1,2,1,2] past",
+            "float[4,8] qw, float[4,4] kw, float[4,4] vw, float[8,5] w, float[2,2,1,2] past",
             &format!(
                 "q = MatMul (x, qw) k = MatMul (x, kw) v = MatMul (x, vw)
                  {outputs} = Attention <q_num_heads = 4, kv_num_heads = 2> (q, k, v{more})
