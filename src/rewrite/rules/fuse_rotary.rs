@@ -150,6 +150,19 @@ impl Angles {
         same && self.scale == other.scale
     }
 
+    /// For how many tokens there are angles.
+    fn length(&self, m: &Model, x: ValueId) -> Result<Dim, NoMatch> {
+        let dim = match self.source {
+            Source::Computed(it) => m.shape(it)?.iter().rev().nth(1),
+            Source::Table(_, at) => match &m.shape(at)?[..] {
+                [_, length] => Some(length),
+                _ => None,
+            },
+        };
+        let name = &m.value(x).name;
+        dim.cloned().ok_or_else(|| no_match!("the angles of `{name}` are not for tokens"))
+    }
+
     /// The function of the angles `[batch, length, size / 2]`, or its table `[positions, size / 2]`.
     fn values(&self, m: &Model, patch: &mut Patch, op: &str) -> Result<Ref, NoMatch> {
         let name = op.to_lowercase();
@@ -185,19 +198,36 @@ fn halves_are_equal(m: &Model, table: ValueId) -> Result<bool, NoMatch> {
 /// The value that is turned.
 struct Turned {
     x: ValueId,
-    /// What it was before it was transposed, if it was.
+    /// What it was before it was transposed or split, if it was.
     heads: Option<Split>,
+    /// `[batch, length, heads, size]`, not `[batch, heads, length, size]`.
+    rows_first: bool,
     /// Batch and length.
     rows: [Dim; 2],
 }
 
 impl Turned {
-    fn of(m: &Model, x: ValueId) -> Result<Turned, NoMatch> {
-        let heads = Split::of_transposed(m, x).ok();
-        match &m.shape(x)?[..] {
-            [batch, _, length, _] => Ok(Turned { x, heads, rows: [batch.clone(), length.clone()] }),
-            _ => Err(no_match!("`{}` is not [batch, heads, length, size]", m.value(x).name)),
+    /// `angles` are for as many tokens as the value has along one of its axes.
+    fn of(m: &Model, x: ValueId, angles: &Dim) -> Result<Turned, NoMatch> {
+        let [batch, a, b, _] = &m.shape(x)?[..] else {
+            return Err(no_match!("`{}` is not split into heads", m.value(x).name));
+        };
+        let rows = [batch.clone(), angles.clone()];
+        match (a.surely_equals(angles), b.surely_equals(angles)) {
+            (false, true) => {
+                let heads = Split::of_transposed(m, x).ok();
+                Ok(Turned { x, heads, rows_first: false, rows })
+            }
+            (true, false) => {
+                Ok(Turned { x, heads: Some(Split::of(m, x)?), rows_first: true, rows })
+            }
+            _ => Err(no_match!("the tokens of `{}` are not those of the angles", m.value(x).name)),
         }
+    }
+
+    /// Where batch and length are sizes of `x`.
+    fn axes(&self) -> [usize; 2] {
+        [0, if self.rows_first { 1 } else { 2 }]
     }
 
     fn input(&self, m: &Model, patch: &mut Patch) -> Ref {
@@ -210,6 +240,9 @@ impl Turned {
         let Some(heads) = self.heads else { return patch.replace(output, y) };
         let name = stem(m, add);
         let y = split(&mut patch, &format!("{name}_heads"), y, heads.heads, heads.size);
+        if self.rows_first {
+            return patch.replace(output, y);
+        }
         let perm = Attrs::default().with("perm", vec![0i64, 2, 1, 3]);
         let y = patch.step(&format!("{name}_transposed"), "Transpose", [y], perm);
         patch.replace(output, y)
@@ -224,13 +257,19 @@ fn emit(
     sines: &Angles,
 ) -> Result<Patch, NoMatch> {
     of_type(m, x, &[DType::F32, DType::F16])?;
-    let turned = Turned::of(m, x)?;
+    let turned = Turned::of(m, x, &cosines.length(m, x)?)?;
     let mut patch = Patch::before(add);
     let (cos, sin) = (cosines.values(m, &mut patch, "Cos")?, sines.values(m, &mut patch, "Sin")?);
     let per_token = match cosines.source {
-        Source::Computed(it) => m.shape(it)?.first() == Some(&turned.rows[0]),
-        Source::Table(..) => true,
+        Source::Computed(it) => match &m.shape(it)?[..] {
+            [batch, _, _] => batch.surely_equals(&turned.rows[0]),
+            _ => false,
+        },
+        Source::Table(_, at) => m.shape(at)?[0].surely_equals(&turned.rows[0]),
     };
+    if matches!(cosines.source, Source::Table(..)) && !per_token {
+        return Err(no_match!("the positions are not for each sequence of the batch"));
+    }
     let standard = m.opset("") >= 23 && per_token;
     let positions = match cosines.source {
         Source::Table(_, at) => Some((at.into(), cos, sin)),
@@ -253,7 +292,7 @@ fn emit(
     Ok(turned.finish(m, add, patch, y))
 }
 
-/// Angles `[batch or 1, length, size / 2]` as a table, and the row of each token.
+/// Angles `[batch or 1, length, size / 2]`, or without a batch, as a table, and the row of each token.
 fn rows(
     m: &Model,
     patch: &mut Patch,
@@ -261,14 +300,14 @@ fn rows(
     angles: ValueId,
     (cos, sin): (Ref, Ref),
 ) -> Result<(Ref, Ref, Ref), NoMatch> {
-    let [batch, _, half] = &m.shape(angles)?[..] else {
-        return Err(no_match!("the angles are not [batch, length, size / 2]"));
+    let [before @ .., _, half] = &m.shape(angles)?[..] else {
+        return Err(no_match!("the angles are not [length, size / 2]"));
     };
     let Some(half) = half.fixed() else {
         return Err(no_match!("the number of angles is not known"));
     };
-    let one = batch.fixed() == Some(1);
-    if !one && !batch.surely_equals(&turned.rows[0]) {
+    let one = before.iter().all(|it| it.fixed() == Some(1));
+    if !one && !matches!(before, [it] if it.surely_equals(&turned.rows[0])) {
         return Err(no_match!("the batch of the angles is not known"));
     }
     if !one && m.opset("") < 15 {
@@ -281,8 +320,8 @@ fn rows(
         // The first row is that of the first token, whatever the sequence.
         return Ok((patch.constant("first_row", Tensor::from_i64(&[1], [0])), cos, sin));
     }
-    let places = [(0, 0), (1, 2)];
-    let [batch, length] = places.map(|(i, axis)| sized(m, &turned.rows[i], (turned.x, axis)));
+    let axes = turned.axes();
+    let [batch, length] = [0, 1].map(|i| sized(m, &turned.rows[i], (turned.x, axes[i])));
     let [batch, length] = [size_of(patch, batch), size_of(patch, length)];
     let attrs = Attrs::default();
     let shape = patch.step("rows", "Concat", [batch, length], attrs.clone().with("axis", 0i64));
