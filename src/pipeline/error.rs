@@ -10,7 +10,7 @@ use crate::{
     quant::{format::NotLowered, solve::BadStats, weight::StoreError},
     recipe::RecipeError,
     report::CompareError,
-    rewrite::{PassError, opset::OpsetError},
+    rewrite::{PassError, cache::CacheError, opset::OpsetError},
     tensor::TensorError,
 };
 
@@ -20,6 +20,7 @@ use crate::{
 pub enum Error {
     BadStats(#[from] BadStats),
     Broken(#[from] Broken),
+    Cache(#[from] CacheError),
     Calibrate(#[from] CalibrateError),
     Compare(#[from] CompareError),
     Data(#[from] DataError),
@@ -44,6 +45,7 @@ impl Error {
         Some(match self {
             Error::Broken(_) => return None,
             Error::BadStats(it) => it,
+            Error::Cache(it) => it,
             Error::Calibrate(it) => it,
             Error::Compare(it) => it,
             Error::Data(it) => it,

@@ -1,11 +1,13 @@
 //! The conversion job: a fixed order of steps, each of which says what it did.
 //!
 //! ```text
-//! open → fix-shape → opset → form (--to) → strip → save (--external-data) → read back
+//! open → fix-shape → opset → add-kv-cache → kv-cache → form (--to) → strip → save (--external-data) → read back
 //! ```
 
+mod cache;
 mod fix_shape;
 mod form;
+mod halves;
 mod opset;
 mod strip;
 
@@ -13,13 +15,17 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use self::fix_shape::{ShapeError, Shapes};
+pub use self::{
+    cache::Int8Cache,
+    fix_shape::{ShapeError, Shapes},
+};
 use super::{Census, Error, describe_input, read_back};
 use crate::{
     ctx::Ctx,
     ir::Model,
     onnx::{self, ExternalData, Files, OpenOptions, SaveOptions},
     quant::lower::Target,
+    report::Comparison,
 };
 
 /// What to convert, and to what.
@@ -30,6 +36,10 @@ pub struct Convert {
     pub shapes: Shapes,
     /// The standard operator set to convert to.
     pub opset: Option<i64>,
+    /// Give a decoder a cache of keys and values.
+    pub add_kv_cache: bool,
+    /// Store that cache in eight bits.
+    pub kv_cache: Option<Int8Cache>,
     pub to: Option<Target>,
     pub strip: bool,
     /// Write the model even if no step changes it.
@@ -46,6 +56,9 @@ pub struct Step {
     pub lines: Vec<String>,
     /// What it should have changed and could not.
     pub left: Vec<Left>,
+    /// How far the outputs moved, if it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
 }
 
 /// A node that a step leaves as it is.
@@ -95,7 +108,7 @@ pub fn run(job: &Convert, ctx: &Ctx) -> Result<Done, Error> {
     ctx.progress.start("read", 0);
     ctx.progress.done(&describe_input(&model, &before, &files));
     warnings.iter().for_each(|it| ctx.progress.warn(it));
-    let steps = steps(job, &mut model, ctx)?;
+    let steps = steps(job, &mut model, &files, ctx)?;
     model.verify()?;
     Ok(Done { model, files, before, steps, warnings })
 }
@@ -144,7 +157,12 @@ impl Done {
 }
 
 /// The steps that are asked for, in the one order in which they run.
-fn steps(job: &Convert, model: &mut Model, ctx: &Ctx) -> Result<Vec<Step>, Error> {
+fn steps(
+    job: &Convert,
+    model: &mut Model,
+    files: &Files,
+    ctx: &Ctx,
+) -> Result<Vec<Step>, Error> {
     let mut done = Vec::new();
     // First: all others see the shapes.
     if !job.shapes.is_empty() {
@@ -152,6 +170,12 @@ fn steps(job: &Convert, model: &mut Model, ctx: &Ctx) -> Result<Vec<Step>, Error
     }
     if let Some(target) = job.opset {
         done.push(opset::run(model, target, ctx)?);
+    }
+    if job.add_kv_cache {
+        done.push(cache::add(model, ctx)?);
+    }
+    if let Some(it) = &job.kv_cache {
+        done.push(cache::to_int8(model, files, it, ctx)?);
     }
     if let Some(target) = job.to {
         done.push(form::run(model, target, ctx)?);
