@@ -39,7 +39,7 @@ pub fn add(m: &mut Model, ctx: &Ctx) -> Result<Step, Error> {
     }
     step.lines.push(format!("{} layers take and return keys and values", it.layers));
     if it.positions > 0 {
-        step.lines.push(format!("{} numberings of tokens begin after the past", it.positions));
+        step.lines.push(format!("{} × Range: positions begin after the past", it.positions));
     }
     if let Some(name) = it.padding {
         step.lines.push(format!("`{name}` covers the past and the tokens"));
