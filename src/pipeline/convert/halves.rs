@@ -48,7 +48,10 @@ impl Halves {
         {
             batch.insert(whole(name), it);
         }
-        let Some([rows, length]) = batch.get("input_ids").map(|it| it.shape.clone()).as_deref()
+        let Some([rows, length]) = batch
+            .get("input_ids")
+            .map(|it| it.shape.clone())
+            .as_deref()
             .and_then(|it| <[usize; 2]>::try_from(it).ok())
         else {
             return batch;
@@ -108,9 +111,8 @@ impl Session for Halves {
 
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, EngineError> {
         let tokens = inputs.iter().find(|it| it.0 == "input_ids").or(inputs.first());
-        let [batch, length] = [0, 1].map(|axis| {
-            tokens.and_then(|it| it.1.shape.get(axis)).copied().unwrap_or(0)
-        });
+        let [batch, length] =
+            [0, 1].map(|axis| tokens.and_then(|it| it.1.shape.get(axis)).copied().unwrap_or(0));
         let half = half(length);
         let mut first = self.part(inputs, length, (0, half))?;
         first.extend(self.empty_past(batch));
@@ -192,7 +194,10 @@ mod tests {
         assert_eq!(parts[0].to_i64().unwrap(), [0, 1, 2, 3, 6, 7, 8, 9]);
         assert_eq!(parts[1].shape, [2, 1, 2]);
         let whole = joined("x", &parts[0], &parts[1]).unwrap();
-        assert_eq!((whole.shape.clone(), whole.to_i64().unwrap()), (x.shape.clone(), (0..12).collect()));
+        assert_eq!(
+            (whole.shape.clone(), whole.to_i64().unwrap()),
+            (x.shape.clone(), (0..12).collect())
+        );
         assert_eq!((half(1), half(4), half(5)), (1, 2, 3));
     }
 }

@@ -157,12 +157,7 @@ impl Done {
 }
 
 /// The steps that are asked for, in the one order in which they run.
-fn steps(
-    job: &Convert,
-    model: &mut Model,
-    files: &Files,
-    ctx: &Ctx,
-) -> Result<Vec<Step>, Error> {
+fn steps(job: &Convert, model: &mut Model, files: &Files, ctx: &Ctx) -> Result<Vec<Step>, Error> {
     let mut done = Vec::new();
     // First: all others see the shapes.
     if !job.shapes.is_empty() {

@@ -163,7 +163,9 @@ fn attach(
     let mut first = None;
     for (at, (what, size)) in ["key", "value"].into_iter().zip(layer.sizes).enumerate() {
         let names = ["past_key_values", "present"].map(|it| format!("{it}.{index}.{what}"));
-        if let Some((_, it)) = m.values().find(|(_, it)| names.iter().any(|name| *it.name == **name)) {
+        if let Some((_, it)) =
+            m.values().find(|(_, it)| names.iter().any(|name| *it.name == **name))
+        {
             let reason = no_match!("another value is called `{}`", it.name);
             return Err(refused(m, layer.node, reason));
         }

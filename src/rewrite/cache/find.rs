@@ -100,9 +100,8 @@ pub fn sites(m: &Model, layers: &[Layer]) -> Result<Vec<Site>, CacheError> {
 
 /// What layers that mask by themselves would have for a mask.
 fn causal(m: &Model, layer: &Layer, layers: &[Layer]) -> Site {
-    let alone = |it: &&Layer| {
-        m.operand(it.node, 3).is_err() && m.int_attr(it.node, "is_causal", 0) == 1
-    };
+    let alone =
+        |it: &&Layer| m.operand(it.node, 3).is_err() && m.int_attr(it.node, "is_causal", 0) == 1;
     let query = m.node(layer.node).inputs[0].expect("a layer has a query");
     Site {
         mask: query,
@@ -125,7 +124,8 @@ pub fn padding(m: &Model, sites: &[Site]) -> Result<Option<ValueId>, CacheError>
     }
 }
 
-/// The caches of a model whose attention takes them from inputs and returns them.
+/// The caches of a model whose attention takes them from inputs and returns them. It must be as
+/// [`super::prepare`] leaves it.
 pub fn caches(m: &Model) -> Result<Cached, CacheError> {
     let layers = layers(m)?;
     if layers.iter().all(|it| m.operand(it.node, 4).is_err()) {

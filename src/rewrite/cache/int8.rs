@@ -46,6 +46,7 @@ impl Scales {
 /// The scales become initializers called as the input with `.scale` appended.
 pub fn to_int8(model: &mut Model, scales: &[Scales], ctx: &Ctx) -> Result<usize, CacheError> {
     let mut m = model.clone();
+    rewrite::run(&mut m, &["infer-types"], ctx)?;
     let cached = find::caches(&m)?;
     let layers = find::layers(&m)?;
     let sites = find::sites(&m, &layers)?;

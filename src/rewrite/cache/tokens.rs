@@ -32,29 +32,112 @@ use Kind::{Same, Sizes, Tokens};
 
 /// Elementwise operators; those with several inputs broadcast.
 const ELEMENTWISE: &[&str] = &[
-    "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Cos", "DequantizeLinear", "Div", "Elu", "Equal",
-    "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish",
-    "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min",
-    "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "QuantizeLinear", "Reciprocal",
-    "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Sub",
-    "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor", "com.microsoft.BiasGelu",
-    "com.microsoft.FastGelu", "com.microsoft.Gelu", "com.microsoft.QuickGelu",
+    "Abs",
+    "Add",
+    "And",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Cos",
+    "DequantizeLinear",
+    "Div",
+    "Elu",
+    "Equal",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "Greater",
+    "GreaterOrEqual",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "Max",
+    "Mean",
+    "Min",
+    "Mish",
+    "Mod",
+    "Mul",
+    "Neg",
+    "Not",
+    "Or",
+    "PRelu",
+    "Pow",
+    "QuantizeLinear",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Sub",
+    "Sum",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+    "Where",
+    "Xor",
+    "com.microsoft.BiasGelu",
+    "com.microsoft.FastGelu",
+    "com.microsoft.Gelu",
+    "com.microsoft.QuickGelu",
 ];
 /// Operators whose result is sizes if their inputs are.
 const OF_SIZES: &[&str] = &[
-    "Add", "Cast", "Concat", "Div", "Equal", "Gather", "Greater", "Identity", "Less", "Max", "Min",
-    "Mod", "Mul", "Neg", "ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where",
+    "Add",
+    "Cast",
+    "Concat",
+    "Div",
+    "Equal",
+    "Gather",
+    "Greater",
+    "Identity",
+    "Less",
+    "Max",
+    "Min",
+    "Mod",
+    "Mul",
+    "Neg",
+    "ReduceProd",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Sub",
+    "Unsqueeze",
+    "Where",
 ];
 /// Operators along the axis `axis`, the last if they do not say; the others are independent.
 const ALONG_ONE_AXIS: &[&str] = &["LogSoftmax", "LpNormalization", "Softmax"];
 /// Operators along the axis `axis` and those after it.
 const NORMS: &[&str] = &[
-    "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization",
-    "com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization",
+    "LayerNormalization",
+    "RMSNormalization",
+    "SimplifiedLayerNormalization",
+    "com.microsoft.SkipLayerNormalization",
+    "com.microsoft.SkipSimplifiedLayerNormalization",
 ];
 const REDUCTIONS: &[&str] = &[
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
-    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
 ];
 
 /// The model and what is known of the values seen so far.
@@ -189,8 +272,10 @@ impl Walk<'_> {
         if self.layers.contains(&node) {
             return self.attention(node);
         }
-        let kinds: Vec<(ValueId, Kind)> =
-            values.into_iter().map(|it| Ok((it, self.kind(it)?))).collect::<Result<_, NoMatch>>()?;
+        let kinds: Vec<(ValueId, Kind)> = values
+            .into_iter()
+            .map(|it| Ok((it, self.kind(it)?)))
+            .collect::<Result<_, NoMatch>>()?;
         let is = |list: &[&str]| list.iter().any(|name| it.op.is(name));
         let tokens = kinds.iter().any(|it| matches!(it.1, Tokens(_)));
         let sizes = kinds.iter().any(|it| it.1 == Sizes);
