@@ -77,6 +77,7 @@ codes! {
     E411 EXIT_UNSUPPORTED "The model cannot be given a cache of keys and values, or its cache no other form. The message names the node that stands against it: something looks at other tokens than attention does, a mask is not causal, or the form is not supported."
     E501 EXIT_REJECTED "A weight to be quantized holds NaN or Inf: one such value would turn the whole output into NaN. Fix the checkpoint, or pass --nonfinite skip to leave that tensor in float."
     E502 EXIT_UNSUPPORTED "A site was planned for quantization but its format could not be written. This names the reason; exclude the node or choose another format."
+    E503 EXIT_BUG "The model that was written has a form that is slow or broken in ONNX Runtime, and onnxq made it itself. That is a bug; the file is there. `onnxq inspect --lint` shows the nodes."
     E601 EXIT_REJECTED "A data file is not in the format its name promises."
     E602 EXIT_REJECTED "A data file declares more data than it holds, or expands far beyond its size."
     E603 EXIT_REJECTED "A data array has the wrong shape for its input."

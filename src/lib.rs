@@ -9,6 +9,7 @@ pub mod engine;
 pub mod eval;
 pub mod infer;
 pub mod ir;
+pub mod lint;
 pub mod onnx;
 pub mod pipeline;
 pub mod quant;

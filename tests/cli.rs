@@ -148,6 +148,66 @@ fn codes_are_explained() {
     assert!(error.contains("there is no such code; did you mean E201?"), "{error}");
 }
 
+/// A model in a folder of its own, and the path in it.
+fn model(text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnxtxt");
+    fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+const SLOW: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
+main (float[2,64] x) => (int32[2,32] y, int32[2,32] z) <uint8[64,32] w> {
+   q, s, zero = DynamicQuantizeLinear (x)
+   y = MatMulInteger (q, w, zero)
+   z = MatMulInteger (q, w, zero)
+}"#;
+
+#[test]
+fn slow_forms_are_counted_and_end_with_the_code_of_a_gate() {
+    let (_folder, path) = model(SLOW);
+    let (out, _, code) = run(&["inspect", "--lint", &path]);
+    assert_eq!(code, 1);
+    insta::assert_snapshot!(out, @r"
+    slow    L101 u8-weights: 2 × MatMulInteger: the weight is uint8
+            1.3–3.2 times slower (u8u8 against u8s8 MatMul, 384×1536 to 2048×8192, 1 to 512 rows)
+            mend: store it as int8, its zero point lowered by 128 (the sums stay the same, except on x86 without VNNI, where kernels for int8 weights may saturate) [--fix]
+            at MatMulInteger → y and 1 more
+    0 × broken, 2 × slow, 0 × advice
+    ");
+    let (out, _, _) = run(&["inspect", "--lint", "-v", &path]);
+    assert!(out.contains("at MatMulInteger → z\n"), "{out}");
+    let (out, _, code) = run(&["inspect", "--lint", "--json", &path]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let first = &json["lint"]["findings"][0];
+    assert_eq!((code, &first["code"], &first["severity"]), (1, &"L101".into(), &"slow".into()));
+    assert_eq!(first["fix"], serde_json::json!({"rewrite": "signed-weights", "exact": true}));
+}
+
+#[test]
+fn fixes_are_written_and_leave_nothing_to_find() {
+    let (folder, path) = model(SLOW);
+    let output = folder.path().join("fixed.onnx");
+    let args = ["-q", "inspect", "--lint", "--fix", &path, "-o", output.to_str().unwrap()];
+    let (out, error, code) = run(&args);
+    assert_eq!((error.as_str(), code), ("", 0));
+    insta::assert_snapshot!(out, @r"
+    fixed   signed-weights: 2
+    ok: nothing is slow or broken
+    ");
+    let (_, error, code) = run(&args);
+    assert_eq!(code, 2);
+    assert!(error.contains("E903"), "{error}");
+}
+
+#[test]
+fn a_check_is_explained() {
+    let (out, _, code) = run(&["explain", "L107"]);
+    assert_eq!(code, 0);
+    assert!(out.starts_with("L107 (exit code 1)\n  MatMulNBits"), "{out}");
+}
+
 #[test]
 fn flags_come_from_the_environment_too() {
     let mut command = Command::cargo_bin("onnxq").unwrap();

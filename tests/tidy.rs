@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["ir"],
     &["eval", "infer", "onnx", "text"],
     &["rewrite"],
-    &["quant"],
+    &["lint", "quant"],
     &["recipe"],
     &["calibrate", "engine"],
     &["report"],

@@ -13,6 +13,7 @@ use crate::{
     pipeline::convert::{self, Convert, Converted, Int8Cache, Left, Shapes, Step},
     quant::lower::Target,
     report::{bytes, grouped},
+    tensor::DType,
     text,
     untrusted::{Untrusted, escape},
 };
@@ -52,6 +53,9 @@ pub struct What {
     /// The standard operator set to raise the model to
     #[arg(long, value_name = "N")]
     pub opset: Option<i64>,
+    /// Prepare the model as `quantize` does: folded constants, one node for each norm, attention, …
+    #[arg(long)]
+    pub fuse: bool,
     /// Give a decoder without one a cache of keys and values, named as optimum does
     #[arg(long)]
     pub add_kv_cache: bool,
@@ -59,9 +63,12 @@ pub struct What {
     /// a past then need a batch of 1 (ONNX Runtime 1.31)
     #[arg(long, value_name = "TYPE", requires = "calibration")]
     pub kv_cache: Option<CacheType>,
-    /// The form of quantized nodes, whoever quantized them
+    /// The form of quantized nodes, whoever quantized them, or a narrow float type
     #[arg(long, value_name = "FORM")]
     pub to: Option<Form>,
+    /// With --to float16 or bfloat16: inputs and outputs stay float32
+    #[arg(long, requires = "to")]
+    pub keep_io: bool,
     /// Take out doc strings, metadata, and types of inner values that can be inferred
     #[arg(long)]
     pub strip: bool,
@@ -90,8 +97,12 @@ pub enum CacheType {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Form {
+    /// Weights and activations in bfloat16, but for nodes that would overflow or do not take it
+    Bfloat16,
     /// No quantization: weights in float again, activations as they were
     Float,
+    /// Weights and activations in float16, but for nodes that would overflow or do not take it
+    Float16,
     /// Weights in blocks, float activations: MatMulNBits and GatherBlockQuantized
     MatmulNbits,
     /// Standard operators only, so that other runtimes can run it
@@ -103,13 +114,22 @@ pub enum Form {
 }
 
 impl Form {
-    fn target(self) -> Target {
-        match self {
+    fn target(self) -> Option<Target> {
+        Some(match self {
+            Form::Bfloat16 | Form::Float16 => return None,
             Form::Float => Target::Float,
             Form::MatmulNbits => Target::MatmulNbits,
             Form::Portable => Target::Portable,
             Form::Qdq => Target::Qdq,
             Form::Qoperator => Target::Qoperator,
+        })
+    }
+
+    fn half(self) -> Option<DType> {
+        match self {
+            Form::Bfloat16 => Some(DType::BF16),
+            Form::Float16 => Some(DType::F16),
+            _ => None,
         }
     }
 }
@@ -157,9 +177,12 @@ impl Args {
             open: self.input.options(),
             shapes: Shapes { inputs: what.fix_shape, dims: what.fix_dim },
             opset: what.opset,
+            fuse: what.fuse,
             add_kv_cache: what.add_kv_cache,
             kv_cache,
-            to: what.to.map(Form::target),
+            to: what.to.and_then(Form::target),
+            half: what.to.and_then(Form::half),
+            keep_io: what.keep_io,
             strip: what.strip,
             allow_noop: self.allow_noop,
         };

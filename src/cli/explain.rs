@@ -4,41 +4,51 @@ use serde_json::json;
 
 use super::{Failure, Ui};
 use crate::{
-    codes::{self, CODES, Code},
+    codes::{CODES, EXIT_GATE},
+    lint::CHECKS,
     suggest::suggest,
 };
 
 /// Say what an error code means and what to do
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The code of an error, as E205; without one, all of them are listed
+    /// The code of an error or of a check, as E205 or L101; without one, all of them are listed
     #[arg(value_parser = parse)]
     pub code: Option<Known>,
 }
 
-/// A code that the table has.
+/// A code that the table has, or that of a check of `inspect --lint`.
 #[derive(Clone, Copy)]
-pub struct Known(pub &'static Code);
+pub struct Known(pub &'static str);
 
 impl std::fmt::Debug for Known {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0.code)
+        f.write_str(self.0)
     }
+}
+
+/// What is known of a code.
+struct Row {
+    code: &'static str,
+    exit: u8,
+    text: &'static str,
+}
+
+/// Errors, and then checks, whose findings are no errors but end with the code of a gate.
+fn rows() -> impl Iterator<Item = Row> {
+    let errors = CODES.iter().map(|it| Row { code: it.code, exit: it.exit, text: it.text });
+    errors.chain(CHECKS.iter().map(|it| Row { code: it.code, exit: EXIT_GATE, text: it.help }))
 }
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let codes: Vec<&Code> = match self.code {
-            Some(Known(code)) => vec![code],
-            None => CODES.iter().collect(),
-        };
+        let rows = rows().filter(|row| self.code.is_none_or(|it| it.0 == row.code));
         if ui.global.json {
-            let rows =
-                codes.iter().map(|it| json!({"code": it.code, "exit": it.exit, "text": it.text}));
+            let rows = rows.map(|it| json!({"code": it.code, "exit": it.exit, "text": it.text}));
             ui.print_json(&rows.collect::<Vec<_>>())?;
             return Ok(0);
         }
-        for it in codes {
+        for it in rows {
             ui.print(&format!("{} (exit code {})\n  {}\n", it.code, it.exit, it.text))?;
         }
         Ok(0)
@@ -46,10 +56,9 @@ impl Args {
 }
 
 fn parse(text: &str) -> Result<Known, String> {
-    codes::code(text).map(Known).ok_or_else(|| {
-        match suggest(text, CODES.iter().map(|it| it.code)) {
-            Some(near) => format!("there is no such code; did you mean {near}?"),
-            None => "there is no such code; `onnxq explain` lists them".to_owned(),
-        }
+    let found = rows().find(|it| it.code.eq_ignore_ascii_case(text));
+    found.map(|it| Known(it.code)).ok_or_else(|| match suggest(text, rows().map(|it| it.code)) {
+        Some(near) => format!("there is no such code; did you mean {near}?"),
+        None => "there is no such code; `onnxq explain` lists them".to_owned(),
     })
 }

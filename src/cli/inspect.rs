@@ -4,12 +4,18 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde_json::json;
 
-use super::{Failure, Table, Ui, shared::InputArgs};
+use super::{
+    Failure, Table, Ui,
+    lint::{self, FixArgs},
+    shared::InputArgs,
+};
 use crate::{
+    codes::EXIT_GATE,
     ctx::Progress,
+    engine,
     ir::{Model, ValueId},
-    onnx,
-    pipeline::Census,
+    onnx::{self, Loaded},
+    pipeline::{self, Census, Execution},
     quant::raise,
     report::{bytes, grouped},
     untrusted::{Untrusted, escape},
@@ -22,6 +28,8 @@ pub struct Args {
     pub model: PathBuf,
     #[command(flatten)]
     pub view: View,
+    #[command(flatten)]
+    pub fix: FixArgs,
     #[command(flatten)]
     pub input: InputArgs,
 }
@@ -42,13 +50,25 @@ pub struct View {
     /// Weights with their types, shapes and sizes
     #[arg(long)]
     pub weights: bool,
+    /// Forms that are slow or broken in ONNX Runtime, with their mends; exit with 1 if there are any
+    #[arg(long)]
+    pub lint: bool,
+    /// What ONNX Runtime makes of each quantized weight; exit with 1 if it is not what is declared
+    #[arg(long)]
+    pub executed: bool,
 }
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let loaded = onnx::open(&self.model, &self.input.options())?;
         loaded.warnings.iter().for_each(|it| ui.warn(it));
+        if self.view.lint {
+            return self.fix.run(loaded, &self.input.options(), ui);
+        }
         let m = &loaded.model;
+        if self.view.executed {
+            return executed(&loaded, ui);
+        }
         let census = Census::of(m, loaded.files.size());
         if self.view.text {
             ui.print(&crate::text::print(m))?;
@@ -65,6 +85,19 @@ impl Args {
         }
         Ok(0)
     }
+}
+
+fn executed(loaded: &Loaded, ui: &Ui) -> Result<u8, Failure> {
+    let runtime = ui.global.runtime(ui);
+    // Asked for, so worth an installation.
+    engine::ensure(&runtime)?;
+    let execution = pipeline::execution(&loaded.model, &loaded.files, &runtime);
+    match ui.global.json {
+        true => ui.print_json(&execution)?,
+        false => ui.print(&lint::execution(&execution, ui.global.verbose > 0))?,
+    }
+    let as_declared = matches!(execution, Execution::Checked { .. });
+    Ok(if as_declared && execution.differing().is_empty() { 0 } else { EXIT_GATE })
 }
 
 fn summary(m: &Model, census: &Census) -> String {

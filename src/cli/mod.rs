@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod explain;
 pub mod failure;
 pub mod inspect;
+pub mod lint;
 pub mod pass;
 pub mod plan;
 pub mod quantize;

@@ -16,8 +16,9 @@ use crate::{
 /// Run named passes or rules on a model
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Passes and rules to run, in order, and last the model: .onnx or .onnxtxt
-    #[arg(value_name = "NAME... MODEL", required = true, num_args = 2..)]
+    /// Passes and rules to run, in order, and last the model: .onnx or .onnxtxt. `standard` is what
+    /// `quantize` does to a model first; without names the model is printed as it was read
+    #[arg(value_name = "NAME... MODEL", required = true, num_args = 1..)]
     pub names_and_model: Vec<String>,
     /// Say of each rule where it fired and why it did not
     #[arg(long)]

@@ -27,7 +27,12 @@ pub fn outcome(it: &Outcome, validation: Option<&Validation>) -> String {
     if !solved.is_empty() {
         out += &format!("\n{solved}");
     }
-    out + "\n" + &notes(&it.nodes) + &kept(&it.nodes) + "\n" + &last_line(it, validation)
+    let executes = it.execution.as_ref().map_or(String::new(), |it| {
+        let hint = if it.differing().is_empty() { "" } else { "; see `inspect --executed`" };
+        format!("{}{hint}\n", escape(&it.summary()))
+    });
+    let kept = notes(&it.nodes) + &kept(&it.nodes);
+    out + "\n" + &kept + &executes + "\n" + &last_line(it, validation)
 }
 
 /// What follows the rows of `plan`, which say already what stays in float.

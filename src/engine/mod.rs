@@ -125,6 +125,14 @@ pub fn ensure(options: &RuntimeOptions<'_>) -> Result<Located, EngineError> {
     install(options, None).map_err(EngineError::Install)
 }
 
+/// The library that [`ensure`] would find without installing anything.
+pub fn available(options: &RuntimeOptions) -> Result<Located, EngineError> {
+    match ort::loaded(options.library.as_deref())? {
+        Some(located) => Ok(located),
+        None => locate(options).map_err(EngineError::NotFound),
+    }
+}
+
 /// Puts the given tensors into the order of the model's inputs.
 ///
 /// The engine itself would notice a missing input only inside the first operator that reads it.

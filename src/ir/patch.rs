@@ -160,6 +160,10 @@ impl Patch {
                         .map(|it| model.add_value(it, None, Def::Input(graph, None)))
                         .collect();
                     let output = outputs[0];
+                    // Whoever makes a node of a domain means an operator set of it.
+                    if !op.domain.is_empty() && model.opset(&op.domain) == 0 {
+                        model.set_opset(&op.domain, 1);
+                    }
                     let name = (op, name.as_str().into());
                     model.add_node(graph, Some(self.before), name, inputs, attrs, outputs);
                     output

@@ -3,6 +3,7 @@
 mod calibrate;
 pub mod convert;
 mod error;
+mod lint;
 mod mixed;
 mod transform;
 mod validate;
@@ -17,6 +18,7 @@ use serde::Serialize;
 pub use self::{
     calibrate::{Calibration, MissingStats, NeedsData},
     error::Error,
+    lint::{Execution, LintReport, execution, fix, lint},
     mixed::{Goal, Mixed, Point, Sensitivity, Unmet},
     transform::TransformNeedsData,
     validate::{Validate, Validation, validate},
@@ -24,6 +26,7 @@ pub use self::{
 use crate::{
     ctx::Ctx,
     ir::{Model, NoMatch, NodeId},
+    lint::{Finding, OwnFinding, Severity},
     no_match,
     onnx::{self, Files, OpenOptions, SaveOptions},
     quant::{
@@ -33,7 +36,7 @@ use crate::{
         sources::{Gauge, Sources},
         tied,
     },
-    recipe::{Recipe, RecipeError, resolve::resolve},
+    recipe::{self, Recipe, RecipeError, resolve::resolve},
     report::{bytes, grouped},
     rewrite,
     tensor::first_non_finite,
@@ -89,6 +92,9 @@ pub struct Outcome {
     /// How bits were chosen, if by measurement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mixed: Option<Mixed>,
+    /// What ONNX Runtime makes of the result; `None` after a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Execution>,
     pub warnings: Vec<String>,
 }
 
@@ -215,6 +221,7 @@ impl Planned {
             quantized_weights: self.quantized_weights(),
             nodes,
             mixed: None,
+            execution: None,
             warnings: self.warnings.clone(),
         }
     }
@@ -245,14 +252,20 @@ pub fn quantize(
         Some(goal) => Some(mixed::choose(&mut planned, job, goal, target, calibration, ctx)?),
         None => None,
     };
+    let theirs = crate::lint::run(&planned.model);
     let sources = calibrate::solve(&mut planned, &job.recipe, calibration, output, ctx)?;
     planned.lower(sources, ctx)?;
     share_tied(&mut planned.model, &planned.files, save)?;
     mark(&mut planned.model, &job.recipe);
     let saved = onnx::save(&planned.model, output, save, Some(&planned.files), ctx)?;
-    read_back(output, &job.open)?;
+    let written = read_back(output, &job.open)?;
+    let own = own_findings(&theirs, &written.model, ctx)?;
+    ctx.progress.start("check", 0);
+    let execution = lint::execution(&written.model, &written.files, &calibration.runtime);
+    ctx.progress.done(execution.verdict());
     let outcome = planned.outcome(job, Some(output), saved.bytes());
-    let mut outcome = Outcome { mixed, ..outcome };
+    let mut outcome = Outcome { mixed, execution: Some(execution), ..outcome };
+    outcome.warnings.extend(own);
     if let Some(warning) = two_bits(&outcome.nodes) {
         ctx.progress.warn(&warning);
         outcome.warnings.push(warning);
@@ -291,7 +304,15 @@ pub fn rewrite(
     names: &[String],
     ctx: &Ctx,
 ) -> Result<Vec<(String, usize)>, Error> {
-    let steps = rewrite::run(model, names, ctx)?;
+    let mut steps = Vec::new();
+    for name in names {
+        match name.as_str() {
+            // As in a recipe's `prepare`.
+            recipe::STANDARD => steps.extend(rewrite::STANDARD.iter().map(|it| (*it).to_owned())),
+            _ => steps.push(name.clone()),
+        }
+    }
+    let steps = rewrite::run(model, &steps, ctx)?;
     model.verify()?;
     Ok(steps)
 }
@@ -378,7 +399,26 @@ fn mark(model: &mut Model, recipe: &Recipe) {
 }
 
 /// A file that our own reader refuses must not leave the house.
-fn read_back(output: &Path, options: &OpenOptions) -> Result<(), Error> {
+fn read_back(output: &Path, options: &OpenOptions) -> Result<onnx::Loaded, Error> {
     let loaded = onnx::open(output, options)?;
-    Ok(loaded.model.verify()?)
+    loaded.model.verify()?;
+    Ok(loaded)
+}
+
+/// Slow and broken forms of the result: those that the original had are a warning, others are our
+/// own, and a bug.
+fn own_findings(theirs: &[Finding], written: &Model, ctx: &Ctx) -> Result<Option<String>, Error> {
+    let findings = crate::lint::run(written);
+    let own = crate::lint::new(theirs, &findings);
+    if let Some(first) = own.first() {
+        let (node, what) = (first.node.clone(), first.what.clone());
+        return Err(OwnFinding { count: own.len(), code: first.code, node, what }.into());
+    }
+    let count = findings.iter().filter(|it| it.severity < Severity::Advice).count();
+    let warning = (count > 0).then(|| {
+        let s = if count == 1 { "" } else { "s" };
+        format!("{count} node{s} of the original run slowly or not at all: see `inspect --lint`")
+    });
+    warning.iter().for_each(|it| ctx.progress.warn(it));
+    Ok(warning)
 }

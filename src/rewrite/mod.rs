@@ -2,6 +2,7 @@
 
 pub mod cache;
 mod fixpoint;
+pub mod half;
 #[cfg(test)]
 mod laws;
 pub mod opset;
@@ -101,8 +102,8 @@ pub const STANDARD: &[&str] = &[
     "expand-to-constant",
     "reshape-to-constant",
     "remove-slice",
-    "gemm-to-matmul",
     "fold-batchnorm",
+    "gemm-to-matmul",
     "merge-reshape",
     "merge-transpose",
     // Before nodes: equal operands must be the same value for nodes to be equal.

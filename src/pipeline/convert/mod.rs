@@ -1,12 +1,15 @@
 //! The conversion job: a fixed order of steps, each of which says what it did.
 //!
 //! ```text
-//! open → fix-shape → opset → add-kv-cache → kv-cache → form (--to) → strip → save (--external-data) → read back
+//! open → fix-shape → opset → fuse → add-kv-cache → kv-cache → form (--to) → narrow floats → strip
+//!      → save (--external-data) → read back
 //! ```
 
 mod cache;
 mod fix_shape;
 mod form;
+mod fuse;
+mod half;
 mod halves;
 mod opset;
 mod strip;
@@ -26,6 +29,7 @@ use crate::{
     onnx::{self, ExternalData, Files, OpenOptions, SaveOptions},
     quant::lower::Target,
     report::Comparison,
+    tensor::DType,
 };
 
 /// What to convert, and to what.
@@ -36,11 +40,17 @@ pub struct Convert {
     pub shapes: Shapes,
     /// The standard operator set to convert to.
     pub opset: Option<i64>,
+    /// Prepare the model as `quantize` does.
+    pub fuse: bool,
     /// Give a decoder a cache of keys and values.
     pub add_kv_cache: bool,
     /// Store that cache in eight bits.
     pub kv_cache: Option<Int8Cache>,
     pub to: Option<Target>,
+    /// A narrow float type, after all else.
+    pub half: Option<DType>,
+    /// Inputs and outputs keep float32 all the same.
+    pub keep_io: bool,
     pub strip: bool,
     /// Write the model even if no step changes it.
     pub allow_noop: bool,
@@ -166,6 +176,9 @@ fn steps(job: &Convert, model: &mut Model, files: &Files, ctx: &Ctx) -> Result<V
     if let Some(target) = job.opset {
         done.push(opset::run(model, target, ctx)?);
     }
+    if job.fuse {
+        done.push(fuse::run(model, ctx)?);
+    }
     if job.add_kv_cache {
         done.push(cache::add(model, ctx)?);
     }
@@ -174,6 +187,9 @@ fn steps(job: &Convert, model: &mut Model, files: &Files, ctx: &Ctx) -> Result<V
     }
     if let Some(target) = job.to {
         done.push(form::run(model, target, ctx)?);
+    }
+    if let Some(dtype) = job.half {
+        done.push(half::run(model, dtype, job.keep_io, ctx)?);
     }
     // Last: types that inference finds are of the final graph.
     if job.strip {

@@ -122,6 +122,9 @@ fn raise(m: &Model, node: NodeId, row: &QLinear) -> Result<Patch, NoMatch> {
     if m.int_attr(node, "channels_last", 0) != 0 {
         return Err(NoMatch("its channels are last".into()));
     }
+    if row.float == "Softmax" && (m.int_attr(node, "opset", 13) < 13) != (m.opset("") < 13) {
+        return Err(NoMatch("it means the Softmax of another operator set".into()));
+    }
     let mut patch = Patch::before(node);
     let mut inputs = Vec::new();
     for (index, start) in row.starts(m, node).into_iter().enumerate() {
@@ -151,14 +154,16 @@ fn dequantized(
 ) -> Result<Ref, NoMatch> {
     let (codes, scale) = (m.operand(node, start)?, m.operand(node, start + 1)?);
     let attrs = match m.constant(scale) {
-        Ok(it) if it.numel() != 1 => {
-            let axis = i64::from(!matches!(row.operands, Operands::Conv));
-            if index == 0 || m.opset("") < 13 {
-                return Err(NoMatch("its scales per channel need opset 13".into()));
-            }
+        Ok(it) if it.numel() == 1 => Attrs::default(),
+        Ok(_) if index == 0 || m.opset("") < 13 => {
+            return Err(NoMatch("its scales per channel need opset 13".into()));
+        }
+        Ok(_) => {
+            let axis = if matches!(row.operands, Operands::Conv) { 0i64 } else { -1 };
             Attrs::default().with("axis", axis)
         }
-        _ => Attrs::default(),
+        Err(_) if m.rank(scale) == Some(0) => Attrs::default(),
+        Err(reason) => return Err(reason),
     };
     let mut inputs: Vec<Ref> = vec![codes.into(), scale.into()];
     inputs.extend(optional(m, node, start + 2).map(Ref::from));

@@ -105,7 +105,8 @@ impl Blocks {
         let shape = self.shape;
         let (n, groups) = (shape.n, shape.blocks());
         let bits = shape.bits as usize;
-        let signed = codes.dtype == DType::I4;
+        let dtype_of_codes = codes.dtype;
+        let signed = dtype_of_codes == DType::I4;
         let codes = Grid::new(codes, bits, [self.stride, 1], [n, shape.k])?;
         let (scales, dtype) = constant(m, m.operand(node, self.scales)?)?;
         if scales.numel() != n * groups {
@@ -116,21 +117,24 @@ impl Blocks {
         let zero = match optional(m, node, self.zeros) {
             None if signed || self.bytes => Zero::Code(shape.middle()),
             None => Zero::Code(0),
-            Some(it) => self.zero(constant(m, it)?.0)?,
+            Some(it) => self.zero(constant(m, it)?.0, dtype_of_codes)?,
         };
         let source: Arc<Stored> = weights.share(Stored::new(shape, codes, scales, zero)?);
         Ok(Weight { source, dtype, stem: stem(&m.value(self.codes).name) })
     }
 
-    fn zero(&self, tensor: Tensor) -> Result<Zero, NoMatch> {
+    fn zero(&self, tensor: Tensor, codes: DType) -> Result<Zero, NoMatch> {
         let (n, groups, bits) = (self.shape.n, self.shape.blocks(), self.shape.bits as usize);
         if tensor.dtype.is_float() {
             let width = tensor.dtype.bits();
             return Ok(Zero::Floats(Grid::new(tensor, width, [groups, 1], [n, groups])?));
         }
         let stride = match tensor.dtype {
+            it if it != codes => {
+                return Err(no_match!("its zero points are {it}, its codes {codes}"));
+            }
             DType::U8 => (groups * bits).div_ceil(8) * 8 / bits,
-            DType::U4 | DType::I4 if bits == 4 => groups,
+            DType::U4 | DType::I4 => groups,
             it => return Err(no_match!("its zero points are {it}")),
         };
         Ok(Zero::Codes(Grid::new(tensor, bits, [stride, 1], [n, groups])?))

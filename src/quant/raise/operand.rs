@@ -24,22 +24,28 @@ pub fn constant(m: &Model, value: ValueId) -> Result<(Tensor, DType), NoMatch> {
     }
     if let Ok(node) = m.producer(value, "Reshape") {
         let tensor = m.constant(m.operand(node, 0)?)?.clone();
-        let mut shape = m.small_i64(m.operand(node, 1)?)?;
-        let known: i64 = shape.iter().filter(|it| **it > 0).product();
-        let open = shape.iter().filter(|it| **it <= 0).count();
-        shape.iter_mut().filter(|it| **it == -1).for_each(|it| {
-            *it = tensor.numel() as i64 / known.max(1);
-        });
-        let shape: Vec<usize> = shape.into_iter().map(|it| it.max(0) as usize).collect();
-        if open > 1 || shape.iter().product::<usize>() != tensor.numel() {
+        let Some(shape) = reshaped(&tensor, &m.small_i64(m.operand(node, 1)?)?) else {
             return Err(no_match!("`{}` is reshaped to no fixed shape", m.value(value).name));
-        }
+        };
         let dtype = tensor.dtype;
         return Ok((tensor.reshaped(shape), dtype));
     }
     let tensor = m.constant(value)?.clone();
     let dtype = tensor.dtype;
     Ok((tensor, dtype))
+}
+
+/// The shape that a `Reshape` with at most one open dimension gives to a tensor.
+fn reshaped(tensor: &Tensor, to: &[i64]) -> Option<Vec<usize>> {
+    let known = to.iter().filter(|it| **it != -1);
+    let known = known.map(|it| usize::try_from(*it).ok().filter(|it| *it > 0));
+    let product = known.clone().try_fold(1usize, |product, it| product.checked_mul(it?))?;
+    let open = tensor.numel() / product;
+    let size = |it: &i64| if *it == -1 { open } else { *it as usize };
+    let shape: Vec<usize> = to.iter().map(size).collect();
+    let count = to.iter().filter(|it| **it == -1).count();
+    let total = if count == 1 { product.checked_mul(open)? } else { product };
+    (count <= 1 && total == tensor.numel()).then_some(shape)
 }
 
 /// An input that may be left out.
@@ -88,7 +94,17 @@ impl Channels {
         let (zeros_kind, scale) = (Zeros::Asymmetric, scales.dtype);
         let shape = QShape { n, k, block, bits, zeros: zeros_kind, scale };
         let zero = match self.zeros {
-            Some(it) => Zero::Codes(self.parameters(m, it, constant(m, it)?.0, &shape)?),
+            Some(it) => {
+                let zeros = constant(m, it)?.0;
+                if zeros.dtype != codes.dtype {
+                    return Err(no_match!(
+                        "its zero points are {}, its codes {}",
+                        zeros.dtype,
+                        codes.dtype
+                    ));
+                }
+                Zero::Codes(self.parameters(m, it, zeros, &shape)?)
+            }
             None if matches!(codes.dtype, DType::I8 | DType::I4 | DType::I2) => {
                 Zero::Code(shape.middle())
             }

@@ -255,7 +255,7 @@ fn fused_attention(m: &Model, node: NodeId, k: usize) -> Result<(Vec<Spot>, Ties
     }
     let count = |name| usize::try_from(m.int_attr(node, name, 0)).unwrap_or(0);
     let (heads, shared) = (count("q_num_heads"), count("kv_num_heads"));
-    if heads == 0 || shared == 0 || heads % shared != 0 || k % heads != 0 {
+    if heads == 0 || shared == 0 || heads % shared != 0 || !k.is_multiple_of(heads) {
         return Err(no_match!("{label} does not say its heads"));
     }
     let ties = Ties { heads, shared, size: k / heads };

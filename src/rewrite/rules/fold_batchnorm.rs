@@ -1,4 +1,4 @@
-//! A normalisation with constant statistics moves into the convolution before it.
+//! A normalisation with constant statistics moves into the convolution or `Gemm` before it.
 //!
 //! ```text
 //! BatchNormalization(Conv(x, w, b), s, t, mean, var)      →      Conv(x, w·g, (b - mean)·g + t)
@@ -14,14 +14,14 @@ use crate::{
 
 pub const FOLD_BATCHNORM: Rule = Rule {
     name: "fold-batchnorm",
-    help: "move BatchNormalization into the weights of the Conv or ConvTranspose before it",
+    help: "move BatchNormalization into the weights of the Conv, ConvTranspose or Gemm before it",
     root: "BatchNormalization",
     apply,
 };
 
 fn apply(m: &Model, bn: NodeId) -> Result<Patch, NoMatch> {
     inference(m, bn)?;
-    let conv = convolution(m, m.operand(bn, 0)?)?;
+    let conv = linear(m, m.operand(bn, 0)?)?;
     super::same_graph(m, conv, bn)?;
     m.only_use(m.node(conv).output())?;
     let (x, w) = (m.operand(conv, 0)?, m.operand(conv, 1)?);
@@ -62,9 +62,17 @@ fn inference(m: &Model, bn: NodeId) -> Result<(), NoMatch> {
     }
 }
 
-fn convolution(m: &Model, value: ValueId) -> Result<NodeId, NoMatch> {
-    m.producer(value, "Conv")
-        .or_else(|reason| m.producer(value, "ConvTranspose").map_err(|_| reason))
+fn linear(m: &Model, value: ValueId) -> Result<NodeId, NoMatch> {
+    let conv = m.producer(value, "Conv");
+    let other = |reason| {
+        ["ConvTranspose", "Gemm"].iter().find_map(|it| m.producer(value, it).ok()).ok_or(reason)
+    };
+    let node = conv.or_else(other)?;
+    let one = |name| m.float_attr(node, name, 1.0) == 1.0;
+    if m.node(node).op.is("Gemm") && !(one("alpha") && one("beta")) {
+        return Err(no_match!("{} is scaled", m.node_label(node)));
+    }
+    Ok(node)
 }
 
 /// Which output channel an element of the weight belongs to.
@@ -89,8 +97,15 @@ impl ChannelAxis {
         if weight.numel() == 0 || groups == 0 || rows % groups != 0 {
             return Err(no_match!("{groups} groups of a weight {weight:?}"));
         }
-        // Conv has [channels, inputs / group, …], ConvTranspose [inputs, channels / group, …].
+        // Conv has [channels, inputs / group, …], ConvTranspose [inputs, channels / group, …], Gemm
+        // [inputs, channels] or the transpose of it.
         Ok(match &*m.node(conv).op.name {
+            "Gemm" if m.int_attr(conv, "transB", 0) == 0 => {
+                ChannelAxis { channels: *columns, step: 1, inner: *columns, group: weight.numel() }
+            }
+            "Gemm" => {
+                ChannelAxis { channels: *rows, step: *columns, inner: *rows, group: weight.numel() }
+            }
             "Conv" => {
                 let step = columns * kernel;
                 ChannelAxis { channels: *rows, step, inner: *rows, group: weight.numel() }

@@ -8,11 +8,12 @@
 //! `Gelu` is standard from opset 20 on; before, the nodes are ONNX Runtime's `Gelu` and `FastGelu`.
 //! (Hendrycks and Gimpel, <https://arxiv.org/abs/1606.08415>.)
 
-use super::{one_of, scalar, stem};
+use super::{of_type, one_of, scalar, stem};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId},
     no_match,
     rewrite::Rule,
+    tensor::DType,
 };
 
 pub const FUSE_GELU: Rule = Rule {
@@ -34,6 +35,8 @@ fn apply(m: &Model, mul: NodeId) -> Result<Patch, NoMatch> {
     if x != other || !near(half, 0.5) {
         return Err(no_match!("the gate is not of the value that it multiplies, or not halved"));
     }
+    // Of float16 too: ONNX Runtime casts around the one kernel it has.
+    of_type(m, x, &[DType::F32, DType::F16])?;
     let (op, attrs) = match (kind, m.opset("") >= 20) {
         (Kind::Erf, true) => ("Gelu", Attrs::default()),
         (Kind::Tanh, true) => ("Gelu", Attrs::default().with("approximate", "tanh")),

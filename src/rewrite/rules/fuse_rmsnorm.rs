@@ -9,7 +9,7 @@
 //! Runtime's choice, in the standard domain. A detour through float32 (exporters add it to float16
 //! models) goes into the norm, which computes in float32 anyway.
 
-use super::{last_axis, one_of, scalar, stem};
+use super::{last_axis, of_type, one_of, scalar, stem};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId},
     no_match,
@@ -28,6 +28,7 @@ fn apply(m: &Model, mul: NodeId) -> Result<Patch, NoMatch> {
     let (a, b) = (m.operand(mul, 0)?, m.operand(mul, 1)?);
     let normalized = |y| Ok((widened(m, normalized(m, narrowed(m, y))?, y)?, y));
     let ((norm, _), scale) = one_of(m, a, b, normalized)?;
+    of_type(m, norm.x, &[DType::F32, DType::F16, DType::F64])?;
     let Some(width) = m.shape(norm.x)?.last().and_then(|it| it.fixed()) else {
         return Err(no_match!("the width of `{}` is not known", m.value(norm.x).name));
     };

@@ -12,13 +12,13 @@
 
 use super::{
     heads::{Split, pair, size_of, sized, split},
-    one_of, stem,
+    of_type, one_of, stem,
 };
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId},
     no_match,
     rewrite::Rule,
-    tensor::{Dim, Tensor},
+    tensor::{DType, Dim, Tensor},
 };
 
 pub const FUSE_ROTARY: Rule = Rule {
@@ -223,6 +223,7 @@ fn emit(
     cosines: &Angles,
     sines: &Angles,
 ) -> Result<Patch, NoMatch> {
+    of_type(m, x, &[DType::F32, DType::F16])?;
     let turned = Turned::of(m, x)?;
     let mut patch = Patch::before(add);
     let (cos, sin) = (cosines.values(m, &mut patch, "Cos")?, sines.values(m, &mut patch, "Sin")?);

@@ -9,11 +9,12 @@
 //! two thirds of the time of the two nodes (1024 wide, 128 rows); the standard `Swish` of opset 24
 //! takes a third more than them.
 
-use super::{one_of, scalar, stem};
+use super::{of_type, one_of, scalar, stem};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId},
     no_match,
     rewrite::Rule,
+    tensor::DType,
 };
 
 pub const FUSE_SILU: Rule = Rule {
@@ -27,6 +28,7 @@ fn apply(m: &Model, mul: NodeId) -> Result<Patch, NoMatch> {
     let (a, b) = (m.operand(mul, 0)?, m.operand(mul, 1)?);
     let (sigmoid, x) = one_of(m, a, b, |it| m.producer(it, "Sigmoid"))?;
     let alpha = factor(m, m.operand(sigmoid, 0)?, x)?;
+    of_type(m, x, &[DType::F32, DType::F16])?;
     m.only_use(m.node(sigmoid).output())?;
     let attrs = Attrs::default().with("alpha", alpha);
     let mut patch = Patch::before(mul);

@@ -1,7 +1,10 @@
 //! Every rule; to add one, add a file and a line.
 
+mod accuracy_level;
 mod constant_to_initializer;
+mod dynamic_bias;
 mod expand_to_constant;
+mod explicit_zeros;
 mod fold_batchnorm;
 mod fuse_attention;
 mod fuse_gelu;
@@ -9,18 +12,27 @@ mod fuse_layernorm;
 mod fuse_rmsnorm;
 mod fuse_rotary;
 mod fuse_silu;
+mod gather_of_dequantized;
+mod gemm_of_dequantized;
 mod gemm_to_matmul;
 mod heads;
 mod identity_of_constant;
+mod integer_zero_points;
 mod merge_reshape;
 mod merge_transpose;
+mod packed_gather;
+mod per_channel_scales;
+mod recode;
 mod remove_cast;
 mod remove_dropout;
 mod remove_identity;
 mod remove_slice;
 mod reshape_to_constant;
+mod signed_weights;
 mod sum_before_layernorm;
 mod transpose_of_constant;
+mod transpose_of_dequantized;
+mod unfuse_skip_layernorm;
 
 pub use self::{
     fuse_attention::Site,
@@ -35,8 +47,11 @@ use crate::{
 
 /// In alphabetical order.
 pub const RULES: &[&Rule] = &[
+    &accuracy_level::ACCURACY_LEVEL,
     &constant_to_initializer::CONSTANT_TO_INITIALIZER,
+    &dynamic_bias::DYNAMIC_BIAS,
     &expand_to_constant::EXPAND_TO_CONSTANT,
+    &explicit_zeros::EXPLICIT_ZEROS,
     &fold_batchnorm::FOLD_BATCHNORM,
     &fuse_attention::FUSE_ATTENTION,
     &fuse_gelu::FUSE_GELU,
@@ -44,17 +59,30 @@ pub const RULES: &[&Rule] = &[
     &fuse_rmsnorm::FUSE_RMSNORM,
     &fuse_rotary::FUSE_ROTARY,
     &fuse_silu::FUSE_SILU,
+    &gather_of_dequantized::GATHER_OF_DEQUANTIZED,
+    &gemm_of_dequantized::GEMM_OF_DEQUANTIZED,
     &gemm_to_matmul::GEMM_TO_MATMUL,
     &identity_of_constant::IDENTITY_OF_CONSTANT,
+    &integer_zero_points::INTEGER_ZERO_POINTS,
     &merge_reshape::MERGE_RESHAPE,
     &merge_transpose::MERGE_TRANSPOSE,
+    &packed_gather::PACKED_GATHER,
+    &per_channel_scales::PER_CHANNEL_SCALES,
     &remove_cast::REMOVE_CAST,
     &remove_dropout::REMOVE_DROPOUT,
     &remove_identity::REMOVE_IDENTITY,
     &remove_slice::REMOVE_SLICE,
     &reshape_to_constant::RESHAPE_TO_CONSTANT,
+    &signed_weights::SIGNED_WEIGHTS,
+    &signed_weights::SIGNED_WEIGHTS_CONV,
+    &signed_weights::SIGNED_WEIGHTS_DEQUANTIZE,
+    &signed_weights::SIGNED_WEIGHTS_FLOAT,
+    &signed_weights::SIGNED_WEIGHTS_FUSED,
+    &signed_weights::SIGNED_WEIGHTS_QLINEAR,
     &sum_before_layernorm::SUM_BEFORE_LAYERNORM,
     &transpose_of_constant::TRANSPOSE_OF_CONSTANT,
+    &transpose_of_dequantized::TRANSPOSE_OF_DEQUANTIZED,
+    &unfuse_skip_layernorm::UNFUSE_SKIP_LAYERNORM,
 ];
 
 /// What the nodes that replace `node` are called: recipes select by name.
@@ -128,6 +156,15 @@ fn one_of<T>(
         (_, Ok(it)) => Ok((it, a)),
         (Err(_), Err(reason)) if constant => Err(reason),
         (Err(reason), Err(_)) => Err(reason),
+    }
+}
+
+/// The type of `value` must be one that ONNX Runtime has a kernel for.
+fn of_type(m: &Model, value: ValueId, types: &[DType]) -> Result<(), NoMatch> {
+    match m.dtype(value) {
+        Some(it) if types.contains(&it) => Ok(()),
+        Some(it) => Err(no_match!("ONNX Runtime has no kernel for {it}")),
+        None => Err(no_match!("the type of `{}` is not known", m.value(value).name)),
     }
 }
 
