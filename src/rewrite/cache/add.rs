@@ -84,9 +84,10 @@ fn add(m: &mut Model) -> Result<Added, CacheError> {
         let dtype = m.dtype(it).unwrap_or(DType::I64);
         retype(m, it, TensorType::new(dtype, [batch, total.clone()]));
     }
+    let taken = m.values().map(|it| it.1.name.clone()).collect();
     let mut pasts = Vec::new();
     for (index, it) in layers.iter().enumerate() {
-        pasts.push((it.node, attach(m, it, index, [&past, &total])?));
+        pasts.push((it.node, attach(m, it, index, [&past, &total], &taken)?));
     }
     for it in &ranges {
         after_past(m, *it, pasts[0].1);
@@ -159,15 +160,13 @@ fn attach(
     layer: &Layer,
     index: usize,
     [past, total]: [&Dim; 2],
+    taken: &BTreeSet<Name>,
 ) -> Result<ValueId, CacheError> {
     let mut first = None;
     for (at, (what, size)) in ["key", "value"].into_iter().zip(layer.sizes).enumerate() {
         let names = ["past_key_values", "present"].map(|it| format!("{it}.{index}.{what}"));
-        if let Some((_, it)) =
-            m.values().find(|(_, it)| names.iter().any(|name| *it.name == **name))
-        {
-            let reason = no_match!("another value is called `{}`", it.name);
-            return Err(refused(m, layer.node, reason));
+        if let Some(it) = names.iter().find(|it| taken.contains(&***it)) {
+            return Err(refused(m, layer.node, no_match!("another value is called `{it}`")));
         }
         let ty = |length: &Dim| {
             let [batch, heads, size] = [layer.rows[0].clone(), layer.kv_heads.into(), size.into()];

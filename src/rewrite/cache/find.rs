@@ -8,6 +8,9 @@ use crate::{
     tensor::{DType, Dim},
 };
 
+/// More than any model has; what is done for each pair of layers stays quick.
+const MOST_LAYERS: usize = 4096;
+
 /// An `Attention` of the main graph.
 pub struct Layer {
     pub node: NodeId,
@@ -46,7 +49,13 @@ pub fn layers(m: &Model) -> Result<Vec<Layer>, CacheError> {
     let layers: Vec<Layer> = nodes
         .map(|it| layer(m, it).map_err(|reason| refused(m, it, reason)))
         .collect::<Result<_, _>>()?;
-    if layers.is_empty() { Err(CacheError::NoAttention) } else { Ok(layers) }
+    match &layers[..] {
+        [] => Err(CacheError::NoAttention),
+        [first, .., _] if layers.len() > MOST_LAYERS => {
+            Err(refused(m, first.node, no_match!("{} layers are too many", layers.len())))
+        }
+        _ => Ok(layers),
+    }
 }
 
 fn layer(m: &Model, node: NodeId) -> Result<Layer, NoMatch> {
