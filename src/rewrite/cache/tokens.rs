@@ -312,6 +312,9 @@ impl Walk<'_> {
             () if op.is("Slice") => self.slice(node),
             () if op.is("RotaryEmbedding") => self.rotary(node, [1, 2, 3], false),
             () if op.is("com.microsoft.RotaryEmbedding") => self.rotary(node, [2, 3, 1], true),
+            () if op.is("DynamicQuantizeLinear") => Err(no_match!(
+                "one scale is computed for all tokens; quantize after the cache is added"
+            )),
             () => Err(no_match!("{op} may mix tokens")),
         }
     }
