@@ -34,9 +34,7 @@ pub fn add(m: &mut Model, ctx: &Ctx) -> Result<Step, Error> {
     let it = cache::add_kv_cache(m, ctx)?;
     let mut step = Step::new("add-kv-cache");
     step.changed = it.layers;
-    if it.prepared {
-        step.lines.push("the model was prepared, as for quantizing".to_owned());
-    }
+    step.lines.extend(it.prepared.then(was_prepared));
     step.lines.push(format!("{} layers take and return keys and values", it.layers));
     if it.positions > 0 {
         step.lines.push(format!("{} × Range: positions begin after the past", it.positions));
@@ -48,7 +46,7 @@ pub fn add(m: &mut Model, ctx: &Ctx) -> Result<Step, Error> {
 }
 
 pub fn to_int8(m: &mut Model, files: &Files, job: &Int8Cache, ctx: &Ctx) -> Result<Step, Error> {
-    cache::prepare(m, ctx)?;
+    let prepared = cache::prepare(m, ctx)?;
     let cached = cache::caches(m)?;
     // What cannot be converted is refused before anything runs.
     let any = vec![Scales { key: 1.0, value: 1.0 }; cached.layers.len()];
@@ -61,6 +59,7 @@ pub fn to_int8(m: &mut Model, files: &Files, job: &Int8Cache, ctx: &Ctx) -> Resu
     let candidate = session(&int8, files, job, ctx)?;
     let mut step = Step::new("kv-cache");
     step.changed = layers;
+    step.lines.extend(prepared.then(was_prepared));
     step.lines.push(format!("{layers} layers keep keys and values in int8, a fourth of float32"));
     step.lines.push(format!("scales from {} samples", samples.seen.len()));
     if !samples.held_out.is_empty() {
@@ -73,6 +72,10 @@ pub fn to_int8(m: &mut Model, files: &Files, job: &Int8Cache, ctx: &Ctx) -> Resu
     step.lines.push(limit.to_owned());
     *m = int8;
     Ok(step)
+}
+
+fn was_prepared() -> String {
+    "the model was prepared, as for quantizing".to_owned()
 }
 
 fn session(
