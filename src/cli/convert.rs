@@ -10,7 +10,7 @@ use super::{
 use crate::{
     codes::EXIT_NOTHING,
     onnx::{self, SaveOptions},
-    pipeline::convert::{self, Convert, Converted, Left, Shapes, Step},
+    pipeline::convert::{self, Convert, Converted, Int8Cache, Left, Shapes, Step},
     quant::lower::Target,
     report::{bytes, grouped},
     tensor::DType,
@@ -28,6 +28,8 @@ pub struct Args {
     pub output: Option<PathBuf>,
     #[command(flatten)]
     pub what: What,
+    #[command(flatten)]
+    pub cache: CacheData,
     /// Write the model and exit with 0 even if the conversion changes nothing
     #[arg(long)]
     pub allow_noop: bool,
@@ -54,6 +56,13 @@ pub struct What {
     /// Prepare the model as `quantize` does: folded constants, one node for each norm, attention, …
     #[arg(long)]
     pub fuse: bool,
+    /// Give a decoder without one a cache of keys and values, named as optimum does
+    #[arg(long)]
+    pub add_kv_cache: bool,
+    /// Store the cache of keys and values in eight bits; needs --calibration. Several tokens after
+    /// a past then need a batch of 1 (ONNX Runtime 1.31)
+    #[arg(long, value_name = "TYPE", requires = "calibration")]
+    pub kv_cache: Option<CacheType>,
     /// The form of quantized nodes, whoever quantized them, or a narrow float type
     #[arg(long, value_name = "FORM")]
     pub to: Option<Form>,
@@ -66,6 +75,23 @@ pub struct What {
     /// Where weights go: inline (the model file), one-file, or shard:SIZE (files of at most SIZE)
     #[arg(long, value_name = "WHERE", value_parser = storage)]
     pub external_data: Option<onnx::ExternalData>,
+}
+
+/// Samples that the scales of a cache come from.
+#[derive(Debug, clap::Args)]
+pub struct CacheData {
+    /// Samples for --kv-cache: text, .npy, .npz or a folder of them
+    #[arg(long, value_name = "PATH", requires = "kv_cache")]
+    pub calibration: Option<PathBuf>,
+    /// The tokenizer.json for text
+    #[arg(long, value_name = "FILE", requires = "calibration")]
+    pub tokenizer: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum CacheType {
+    /// One scale for the keys and one for the values of each layer
+    Int8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -136,12 +162,24 @@ fn storage(text: &str) -> Result<onnx::ExternalData, String> {
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let what = self.what;
+        let runtime = ui.global.runtime(ui);
+        // The command line allows no --kv-cache without data, and no data without it.
+        let kv_cache = self.cache.calibration.map(|data| Int8Cache {
+            data,
+            tokenizer: self.cache.tokenizer,
+            library: runtime.library,
+            offline: runtime.offline,
+            index_url: runtime.index_url,
+            threads: ui.global.session_threads(),
+        });
         let job = Convert {
             model: self.model,
             open: self.input.options(),
             shapes: Shapes { inputs: what.fix_shape, dims: what.fix_dim },
             opset: what.opset,
             fuse: what.fuse,
+            add_kv_cache: what.add_kv_cache,
+            kv_cache,
             to: what.to.and_then(Form::target),
             half: what.to.and_then(Form::half),
             keep_io: what.keep_io,

@@ -11,7 +11,7 @@ use crate::{
     quant::{format::NotLowered, solve::BadStats, weight::StoreError},
     recipe::RecipeError,
     report::CompareError,
-    rewrite::{PassError, half::HalfError, opset::OpsetError},
+    rewrite::{PassError, cache::CacheError, half::HalfError, opset::OpsetError},
     tensor::TensorError,
 };
 
@@ -21,6 +21,7 @@ use crate::{
 pub enum Error {
     BadStats(#[from] BadStats),
     Broken(#[from] Broken),
+    Cache(#[from] CacheError),
     Calibrate(#[from] CalibrateError),
     Compare(#[from] CompareError),
     Data(#[from] DataError),
@@ -47,6 +48,7 @@ impl Error {
         Some(match self {
             Error::Broken(_) => return None,
             Error::BadStats(it) => it,
+            Error::Cache(it) => it,
             Error::Calibrate(it) => it,
             Error::Compare(it) => it,
             Error::Data(it) => it,

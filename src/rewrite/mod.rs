@@ -1,5 +1,6 @@
 //! Rewriting a model: rules at single nodes and passes over the whole, run by their names.
 
+pub mod cache;
 mod fixpoint;
 pub mod half;
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! The conversion job: a fixed order of steps, each of which says what it did.
 //!
 //! ```text
-//! open → fix-shape → opset → fuse → form (--to) → narrow floats → strip
+//! open → fix-shape → opset → fuse → add-kv-cache → kv-cache → form (--to) → narrow floats → strip
 //!      → save (--external-data) → read back
 //! ```
 
+mod cache;
 mod fix_shape;
 mod form;
 mod fuse;
 mod half;
+mod halves;
 mod opset;
 mod strip;
 
@@ -16,13 +18,17 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use self::fix_shape::{ShapeError, Shapes};
+pub use self::{
+    cache::Int8Cache,
+    fix_shape::{ShapeError, Shapes},
+};
 use super::{Census, Error, describe_input, read_back};
 use crate::{
     ctx::Ctx,
     ir::Model,
     onnx::{self, ExternalData, Files, OpenOptions, SaveOptions},
     quant::lower::Target,
+    report::Comparison,
     tensor::DType,
 };
 
@@ -36,6 +42,10 @@ pub struct Convert {
     pub opset: Option<i64>,
     /// Prepare the model as `quantize` does.
     pub fuse: bool,
+    /// Give a decoder a cache of keys and values.
+    pub add_kv_cache: bool,
+    /// Store that cache in eight bits.
+    pub kv_cache: Option<Int8Cache>,
     pub to: Option<Target>,
     /// A narrow float type, after all else.
     pub half: Option<DType>,
@@ -56,6 +66,9 @@ pub struct Step {
     pub lines: Vec<String>,
     /// What it should have changed and could not.
     pub left: Vec<Left>,
+    /// How far the outputs moved, if it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
 }
 
 /// A node that a step leaves as it is.
@@ -105,7 +118,7 @@ pub fn run(job: &Convert, ctx: &Ctx) -> Result<Done, Error> {
     ctx.progress.start("read", 0);
     ctx.progress.done(&describe_input(&model, &before, &files));
     warnings.iter().for_each(|it| ctx.progress.warn(it));
-    let steps = steps(job, &mut model, ctx)?;
+    let steps = steps(job, &mut model, &files, ctx)?;
     model.verify()?;
     Ok(Done { model, files, before, steps, warnings })
 }
@@ -154,7 +167,7 @@ impl Done {
 }
 
 /// The steps that are asked for, in the one order in which they run.
-fn steps(job: &Convert, model: &mut Model, ctx: &Ctx) -> Result<Vec<Step>, Error> {
+fn steps(job: &Convert, model: &mut Model, files: &Files, ctx: &Ctx) -> Result<Vec<Step>, Error> {
     let mut done = Vec::new();
     // First: all others see the shapes.
     if !job.shapes.is_empty() {
@@ -165,6 +178,12 @@ fn steps(job: &Convert, model: &mut Model, ctx: &Ctx) -> Result<Vec<Step>, Error
     }
     if job.fuse {
         done.push(fuse::run(model, ctx)?);
+    }
+    if job.add_kv_cache {
+        done.push(cache::add(model, ctx)?);
+    }
+    if let Some(it) = &job.kv_cache {
+        done.push(cache::to_int8(model, files, it, ctx)?);
     }
     if let Some(target) = job.to {
         done.push(form::run(model, target, ctx)?);

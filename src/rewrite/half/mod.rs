@@ -168,6 +168,8 @@ fn fixed_inputs(m: &Model, node: NodeId) -> &'static [usize] {
     let op = &m.node(node).op;
     match op.domain.is_empty() {
         true => ops::find(&op.name).map_or(&[], |it| it.fixed),
+        // Scales of a quantized cache.
+        false if op.is("com.microsoft.GroupQueryAttention") => &[12, 13],
         false => &[],
     }
 }

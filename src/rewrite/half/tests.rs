@@ -129,3 +129,19 @@ fn bfloat16_has_the_range_of_float32_and_fewer_operators() {
     assert_eq!((report.converted, report.kept.len()), (1, 1));
     assert_eq!(report.kept[0].reason, "it takes bfloat16 from opset 22 on, the model has 17");
 }
+
+#[test]
+fn scales_of_a_cache_stay_wide() {
+    let text = r#"<ir_version: 11, opset_import: ["" : 23]>
+        main (float[1,seq,16] x) => (float[1,seq,16] y) {
+            y = Attention <q_num_heads = 2, kv_num_heads = 2, is_causal = 1> (x, x, x)
+        }"#;
+    let mut m = text::parse(text).unwrap();
+    let ctx = Ctx::silent();
+    crate::rewrite::cache::add_kv_cache(&mut m, &ctx).unwrap();
+    let step = crate::rewrite::cache::Scales { key: 0.5, value: 0.25 };
+    crate::rewrite::cache::to_int8(&mut m, &[step], &ctx).unwrap();
+    to_half(&mut m, DType::F16, true, &ctx).unwrap();
+    let scale = m.constants().find(|it| *m.value(it.0).name == *"past_key_values.0.value.scale");
+    assert_eq!(scale.unwrap().1.dtype, DType::F32);
+}

@@ -9,7 +9,10 @@ mod raise_opset;
 mod remove_dead;
 mod simplify_mask;
 
-pub(super) use self::inline_functions::inline_all_versions;
+pub(super) use self::{
+    inline_functions::inline_all_versions,
+    simplify_mask::{Site, build},
+};
 use super::Pass;
 use crate::ir::Op;
 

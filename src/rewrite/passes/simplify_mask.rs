@@ -15,7 +15,8 @@
 mod build;
 mod probe;
 
-use self::{build::build, probe::Probe};
+pub(in crate::rewrite) use self::build::build;
+use self::probe::Probe;
 use crate::{
     ctx::Ctx,
     ir::{Def, Model, NoMatch, NodeId, User, ValueId},
@@ -60,7 +61,7 @@ fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
 }
 
 /// A mask and those who use it.
-pub(super) struct Site {
+pub(in crate::rewrite) struct Site {
     pub mask: ValueId,
     /// In execution order.
     pub users: Vec<NodeId>,
@@ -75,7 +76,7 @@ pub(super) struct Site {
 }
 
 impl Site {
-    fn of(m: &Model, node: NodeId) -> Result<Site, NoMatch> {
+    pub fn of(m: &Model, node: NodeId) -> Result<Site, NoMatch> {
         let (q, mask) = (m.operand(node, 0)?, m.operand(node, 3)?);
         let (batch, length, axis) = match &m.shape(q)?[..] {
             [batch, length, _] => (batch.clone(), length.clone(), 1),
@@ -133,7 +134,7 @@ impl Site {
     }
 
     /// How many nodes compute the mask, if it is what a causal mask with padding is.
-    fn prove(&self, m: &Model) -> Result<usize, NoMatch> {
+    pub fn prove(&self, m: &Model) -> Result<usize, NoMatch> {
         let longest = probe::longest(m, self.mask)?;
         for case in self.cases(longest)? {
             Probe::of(m, self, case)?.check()?;
