@@ -102,8 +102,12 @@ pub const STANDARD: &[&str] = &[
     "expand-to-constant",
     "reshape-to-constant",
     "remove-slice",
+    "gather-of-shape",
+    "slice-of-shape",
+    "fold-constants",
     "fold-batchnorm",
     "gemm-to-matmul",
+    "unflatten-matmul",
     "merge-reshape",
     "merge-transpose",
     // Before nodes: equal operands must be the same value for nodes to be equal.

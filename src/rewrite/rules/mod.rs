@@ -21,6 +21,7 @@ mod integer_zero_points;
 mod merge_reshape;
 mod merge_transpose;
 mod packed_gather;
+mod part_of_shape;
 mod per_channel_scales;
 mod recode;
 mod remove_cast;
@@ -32,6 +33,7 @@ mod signed_weights;
 mod sum_before_layernorm;
 mod transpose_of_constant;
 mod transpose_of_dequantized;
+mod unflatten_matmul;
 mod unfuse_skip_layernorm;
 
 pub use self::{
@@ -60,6 +62,7 @@ pub const RULES: &[&Rule] = &[
     &fuse_rotary::FUSE_ROTARY,
     &fuse_silu::FUSE_SILU,
     &gather_of_dequantized::GATHER_OF_DEQUANTIZED,
+    &part_of_shape::GATHER_OF_SHAPE,
     &gemm_of_dequantized::GEMM_OF_DEQUANTIZED,
     &gemm_to_matmul::GEMM_TO_MATMUL,
     &identity_of_constant::IDENTITY_OF_CONSTANT,
@@ -79,9 +82,11 @@ pub const RULES: &[&Rule] = &[
     &signed_weights::SIGNED_WEIGHTS_FLOAT,
     &signed_weights::SIGNED_WEIGHTS_FUSED,
     &signed_weights::SIGNED_WEIGHTS_QLINEAR,
+    &part_of_shape::SLICE_OF_SHAPE,
     &sum_before_layernorm::SUM_BEFORE_LAYERNORM,
     &transpose_of_constant::TRANSPOSE_OF_CONSTANT,
     &transpose_of_dequantized::TRANSPOSE_OF_DEQUANTIZED,
+    &unflatten_matmul::UNFLATTEN_MATMUL,
     &unfuse_skip_layernorm::UNFUSE_SKIP_LAYERNORM,
 ];
 
