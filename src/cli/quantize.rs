@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     codes::{EXIT_GATE, EXIT_NOTHING},
+    engine,
     pipeline::{self, Goal, Job, Outcome, Validate, Validation},
     recipe::Gate,
 };
@@ -102,6 +103,10 @@ impl Args {
         let data = self.validation_data()?;
         if data.is_some() && is_same_file(&self.model, output) {
             return Err(OriginalLost { path: output.into() }.into());
+        }
+        if data.is_some() {
+            // Fetched now, it can also say what executes; if it cannot be, the comparison says so.
+            let _ = engine::ensure(&ui.global.runtime(ui));
         }
         let tokenizer = self.data.tokenizer.clone();
         let calibration = self.calibration.calibration(tokenizer, &job.recipe, ui);

@@ -111,13 +111,13 @@ impl Ui {
             _ => ("error", Style::Bad),
         };
         let head = self.paint(style, &format!("{word}[{}]:", failure.code()));
-        self.line(&format!("{head} {}", escape(&failure.message())));
+        self.line(&format!("{head} {}", block(&failure.message())));
         for cause in failure.causes() {
             self.line(&format!("  {} {}", self.paint(Style::Bad, "caused by:"), escape(&cause)));
         }
         if let Some(hint) = failure.hint() {
             self.line("");
-            self.line(&format!("{} {}", self.paint(Style::Good, "hint:"), escape(&hint)));
+            self.line(&format!("{} {}", self.paint(Style::Good, "hint:"), block(&hint)));
         }
     }
 
@@ -221,9 +221,26 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
+/// Text of several lines, escaped. All but the first are indented, so that none can pass for a line
+/// of its own.
+fn block(text: &str) -> String {
+    let mut lines = text.lines().map(escape);
+    let mut block = lines.next().unwrap_or_default().to_string();
+    for line in lines {
+        let indent = if line.starts_with("  ") { "" } else { "  " };
+        block.push_str(&format!("\n{indent}{line}"));
+    }
+    block
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn later_lines_are_indented_and_escaped() {
+        assert_eq!(block("looked in\n  here\nok\u{1b}[1m"), "looked in\n  here\n  ok\\u{1b}[1m");
+    }
 
     #[test]
     fn colours_follow_the_conventions() {

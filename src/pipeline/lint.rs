@@ -130,7 +130,7 @@ pub fn fix(model: &mut Model, close: bool, ctx: &Ctx) -> Result<Vec<(String, usi
 pub fn execution(model: &Model, files: &Files, runtime: &RuntimeOptions) -> Execution {
     let located = match engine::available(runtime) {
         Ok(it) => it,
-        Err(error) => return Execution::NotChecked(error.to_string()),
+        Err(error) => return Execution::NotChecked(briefly(&error)),
     };
     match optimized(model, files, runtime) {
         Ok(optimized) => {
@@ -141,6 +141,16 @@ pub fn execution(model: &Model, files: &Files, runtime: &RuntimeOptions) -> Exec
             Execution::Refused { onnxruntime: version, message }
         }
         Err(error) => Execution::NotChecked(error.to_string()),
+    }
+}
+
+/// One line: where the library was looked for matters to who needs it.
+fn briefly(error: &EngineError) -> String {
+    match error {
+        EngineError::NotFound(it) if !it.explicit() => {
+            "there is no ONNX Runtime; `onnxq runtime install` gets it".into()
+        }
+        other => other.to_string().lines().next().unwrap_or_default().to_owned(),
     }
 }
 
