@@ -1,21 +1,21 @@
 //! `onnxq convert`: another form of the same model.
 
-use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
+use std::{fmt::Write, path::PathBuf};
 
 use super::{
     Failure, Table, Ui,
     shared::{InputArgs, size},
-    show::comment,
+    show::{Reasons, comment, grouped_by_reason},
 };
 use crate::{
     codes::EXIT_NOTHING,
     onnx::{self, SaveOptions},
-    pipeline::convert::{self, Convert, Converted, Int8Cache, Left, Shapes, Step},
+    pipeline::convert::{self, Convert, Converted, Int8Cache, Shapes, Step},
     quant::lower::Target,
     report::{bytes, grouped},
     tensor::DType,
     text,
-    untrusted::{Untrusted, escape},
+    untrusted::escape,
 };
 
 /// Convert a model to another form
@@ -234,23 +234,15 @@ fn show(it: &Converted) -> String {
 
 /// The nodes that a step leaves alone, grouped by reason.
 fn left(step: &Step) -> String {
-    let mut reasons: BTreeMap<(&str, &str), Vec<&Left>> = BTreeMap::new();
+    let mut reasons = Reasons::new();
     for it in &step.left {
-        reasons.entry((&it.reason, &it.op)).or_default().push(it);
+        reasons.entry((&it.reason, &it.op)).or_default().push(&it.node);
     }
     if reasons.is_empty() {
         return String::new();
     }
-    let mut out = format!("  left as they were ({} nodes), and why:\n", step.left.len());
-    for ((reason, op), list) in reasons {
-        let _ = writeln!(out, "  {:>4} × {}: {}", list.len(), escape(op), escape(reason));
-        let more = match list.len() - 1 {
-            0 => String::new(),
-            count => format!(" and {count} more"),
-        };
-        let _ = writeln!(out, "         {}{more}", Untrusted(&list[0].node));
-    }
-    out
+    let title = format!("  left as they were ({} nodes), and why:\n", step.left.len());
+    grouped_by_reason(title, reasons)
 }
 
 #[cfg(test)]

@@ -164,10 +164,10 @@ fn sizes(before: u64, after: u64, latency: &[Latency]) -> String {
 
 /// What quantized nodes lack of what the recipe asks for, grouped by reason.
 fn notes(rows: &[PlanRow]) -> String {
-    let mut notes: BTreeMap<(&str, &str), Vec<&PlanRow>> = BTreeMap::new();
+    let mut notes = Reasons::new();
     for row in rows {
         if let Some(note) = &row.note {
-            notes.entry((note, &row.op)).or_default().push(row);
+            notes.entry((note, &row.op)).or_default().push(&row.node);
         }
     }
     if notes.is_empty() {
@@ -178,10 +178,10 @@ fn notes(rows: &[PlanRow]) -> String {
 
 /// The nodes that stay in float, grouped by reason.
 fn kept(rows: &[PlanRow]) -> String {
-    let mut reasons: BTreeMap<(&str, &str), Vec<&PlanRow>> = BTreeMap::new();
+    let mut reasons = Reasons::new();
     for row in rows {
         if let Some(reason) = &row.kept {
-            reasons.entry((reason, &row.op)).or_default().push(row);
+            reasons.entry((reason, &row.op)).or_default().push(&row.node);
         }
     }
     if rows.is_empty() {
@@ -195,7 +195,10 @@ fn kept(rows: &[PlanRow]) -> String {
     grouped_by_reason(title, reasons)
 }
 
-fn grouped_by_reason(title: String, reasons: BTreeMap<(&str, &str), Vec<&PlanRow>>) -> String {
+/// Names of nodes, by reason and operator.
+pub(super) type Reasons<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a str>>;
+
+pub(super) fn grouped_by_reason(title: String, reasons: Reasons) -> String {
     let mut out = title;
     for ((reason, op), list) in reasons {
         let _ = writeln!(out, "  {:>4} × {}: {}", list.len(), escape(op), escape(reason));
@@ -203,7 +206,7 @@ fn grouped_by_reason(title: String, reasons: BTreeMap<(&str, &str), Vec<&PlanRow
             0 => String::new(),
             count => format!(" and {count} more"),
         };
-        let _ = writeln!(out, "         {}{more}", Untrusted(&list[0].node));
+        let _ = writeln!(out, "         {}{more}", Untrusted(list[0]));
     }
     out
 }

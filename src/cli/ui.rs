@@ -111,7 +111,7 @@ impl Ui {
             _ => ("error", Style::Bad),
         };
         let head = self.paint(style, &format!("{word}[{}]:", failure.code()));
-        self.line(&format!("{head} {}", block(&failure.message())));
+        self.line(&format!("{head} {}", escape(&failure.message())));
         for cause in failure.causes() {
             self.line(&format!("  {} {}", self.paint(Style::Bad, "caused by:"), escape(&cause)));
         }

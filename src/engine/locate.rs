@@ -95,7 +95,11 @@ pub fn in_folder(how: How, folder: &Path) -> Result<Located, Tried> {
 impl NotFound {
     /// The user named a library, so no other will do.
     pub fn explicit(&self) -> bool {
-        self.tried.iter().any(|it| matches!(it.how, How::Option | How::DylibPath))
+        self.named().is_some()
+    }
+
+    fn named(&self) -> Option<&Tried> {
+        self.tried.iter().find(|it| matches!(it.how, How::Option | How::DylibPath))
     }
 }
 
@@ -106,23 +110,28 @@ impl Fault for NotFound {
     }
 
     fn hint(&self) -> Option<String> {
-        let text = "only commands that run models need it; get it with one of\n  \
+        let mut text = "only commands that run models need it; get it with one of\n  \
             onnxq runtime install      (fetches the official package once, about 24 MB)\n  \
             pip install onnxruntime    (then run onnxq inside that environment)\n  \
-            --ort-lib FILE or ORT_DYLIB_PATH=FILE";
-        Some(text.to_owned())
+            --ort-lib FILE or ORT_DYLIB_PATH=FILE\n\
+            none of these places has one:"
+            .to_owned();
+        for it in &self.tried {
+            let how = it.how.to_string();
+            text += &format!("\n  {how:<38} {}\n  {:38}   {}", it.path.display(), "", it.reason);
+        }
+        Some(text)
     }
 }
 
 impl fmt::Display for NotFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (major, minor) = MINIMUM;
-        write!(f, "ONNX Runtime (>= {major}.{minor}) was not found; looked in")?;
-        for it in &self.tried {
-            let how = it.how.to_string();
-            write!(f, "\n  {how:<38} {}\n  {:38}   {}", it.path.display(), "", it.reason)?;
+        write!(f, "ONNX Runtime (>= {major}.{minor}) was not found")?;
+        match self.named() {
+            Some(it) => write!(f, ": {} {}", it.path.display(), it.reason),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

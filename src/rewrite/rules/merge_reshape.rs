@@ -4,12 +4,10 @@
 //! Reshape(Reshape(x, a), b)      →      x, or Reshape(x, b)
 //! ```
 
-use super::reshape_to_constant::constant_target;
+use super::reshape_to_constant::to_constant;
 use crate::{
-    ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId},
-    no_match,
+    ir::{Model, NoMatch, NodeId, Patch, ValueId},
     rewrite::Rule,
-    tensor::Tensor,
 };
 
 pub const MERGE_RESHAPE: Rule = Rule {
@@ -30,13 +28,7 @@ fn apply(m: &Model, reshape: NodeId) -> Result<Patch, NoMatch> {
     if same_shape(m, x, y)? {
         return super::bypass(m, reshape, x);
     }
-    let target = constant_target(m.shape(x)?, m.shape(y)?)
-        .ok_or_else(|| no_match!("more than one dimension of `{}` is open", m.value(y).name))?;
-    let mut patch = Patch::before(reshape);
-    let name = format!("{}.shape", m.value(y).name);
-    let shape = patch.constant(&name, Tensor::from_i64(&[target.len()], target));
-    let new = patch.node(&m.node(reshape).name, "Reshape", [x.into(), shape], Attrs::default());
-    Ok(patch.replace(y, new))
+    to_constant(m, reshape, x)
 }
 
 fn same_shape(m: &Model, x: ValueId, y: ValueId) -> Result<bool, NoMatch> {

@@ -5,7 +5,7 @@
 //! the result; 0 keeps a dimension of the input, and at most one -1 is left to be computed.
 
 use crate::{
-    ir::{Attrs, Model, NoMatch, NodeId, Patch},
+    ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId},
     no_match,
     rewrite::Rule,
     tensor::{Dim, Shape, Tensor},
@@ -23,6 +23,11 @@ fn apply(m: &Model, reshape: NodeId) -> Result<Patch, NoMatch> {
     if m.constant(target).is_ok() {
         return Err(no_match!("`{}` is constant already", m.value(target).name));
     }
+    to_constant(m, reshape, x)
+}
+
+/// `x` in the shape that inference knows for the result of `reshape`.
+pub(super) fn to_constant(m: &Model, reshape: NodeId, x: ValueId) -> Result<Patch, NoMatch> {
     let y = m.node(reshape).output();
     let target = constant_target(m.shape(x)?, m.shape(y)?)
         .ok_or_else(|| no_match!("more than one dimension of `{}` is open", m.value(y).name))?;
@@ -34,7 +39,7 @@ fn apply(m: &Model, reshape: NodeId) -> Result<Patch, NoMatch> {
 }
 
 /// What keeps, states or leaves open each dimension; at most one is open.
-pub(super) fn constant_target(input: &Shape, output: &Shape) -> Option<Vec<i64>> {
+fn constant_target(input: &Shape, output: &Shape) -> Option<Vec<i64>> {
     let mut open = 0;
     let mut target = Vec::with_capacity(output.len());
     for (axis, dim) in output.iter().enumerate() {
