@@ -194,9 +194,6 @@ impl Step {
             Step::Rule(it) => fixpoint(model, &[it], ctx),
             Step::Pass(it) => (it.run)(model, ctx)?,
         };
-        if changes > 0 {
-            import_domains(model);
-        }
         if let Some(before) = interface {
             verify(model, self.name());
             assert!(before == self::interface(model), "{} changed the interface", self.name());
@@ -232,15 +229,6 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-/// Rules may emit operators of ONNX Runtime, whose domain has one version.
-fn import_domains(model: &mut Model) {
-    const MICROSOFT: &str = "com.microsoft";
-    let ours = |it: &NodeId| *model.node(*it).op.domain == *MICROSOFT;
-    if model.opset(MICROSOFT) == 0 && model.nodes().iter().any(ours) {
-        model.set_opset(MICROSOFT, 1);
-    }
 }
 
 /// A broken invariant is our bug, found where it was made.

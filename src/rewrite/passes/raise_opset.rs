@@ -6,7 +6,7 @@
 
 use crate::{
     ctx::Ctx,
-    ir::Model,
+    ir::{Model, NodeId},
     rewrite::{Pass, PassError, nodes_in_main, opset, rules::Site, trace},
 };
 
@@ -25,9 +25,9 @@ fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
     if before == 0 || before >= ATTENTION || ctx.max_rewrites == 0 {
         return Ok(0);
     }
-    let softmax = nodes_in_main(model).into_iter().filter(|it| model.node(*it).op.is("Softmax"));
-    let mut sites = softmax.map(|it| (it, Site::of(model, it).map(|_| ())));
-    if !sites.any(|(_, site)| site.is_ok()) {
+    let is_attention =
+        |it: &NodeId| model.node(*it).op.is("Softmax") && Site::of(model, *it).is_ok();
+    if !nodes_in_main(model).iter().any(is_attention) {
         return Ok(0);
     }
     match opset::convert(model, ATTENTION, ctx) {

@@ -14,8 +14,8 @@
 //! of odd sizes.
 
 use super::{
-    heads::{Split, pair, size_of, sized, split, unscaled},
-    of_type, one_of, scalar, stem,
+    heads::{Split, size_of, sized, split, unscaled},
+    of_type, one_of, pair, scalar, stem,
 };
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, User, ValueId},

@@ -8,7 +8,7 @@
 //! `Gelu` is standard from opset 20 on; before, the nodes are ONNX Runtime's `Gelu` and `FastGelu`.
 //! (Hendrycks and Gimpel, <https://arxiv.org/abs/1606.08415>.)
 
-use super::{of_type, one_of, scalar, stem};
+use super::{of_type, one_of, pair, scalar, stem};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId},
     no_match,
@@ -80,7 +80,7 @@ fn collect(
 /// The `x` of `1 + Erf(x / √2)` or of `1 + Tanh(…)`.
 fn one_plus(m: &Model, it: ValueId) -> Result<(ValueId, Kind), NoMatch> {
     let add = m.producer(it, "Add")?;
-    let (a, b) = (m.operand(add, 0)?, m.operand(add, 1)?);
+    let (a, b) = pair(m, add)?;
     let (x, one) = match one_of(m, a, b, |it| m.producer(it, "Erf")) {
         Ok((erf, one)) => ((over_root_two(m, m.operand(erf, 0)?)?, Kind::Erf), one),
         Err(reason) => {
@@ -99,7 +99,7 @@ fn over_root_two(m: &Model, it: ValueId) -> Result<ValueId, NoMatch> {
         Ok(div) => (m.operand(div, 0)?, 1.0 / scalar(m, m.operand(div, 1)?)?),
         Err(_) => {
             let mul = m.producer(it, "Mul")?;
-            let (a, b) = (m.operand(mul, 0)?, m.operand(mul, 1)?);
+            let (a, b) = pair(m, mul)?;
             let (by, x) = one_of(m, a, b, |it| scalar(m, it))?;
             (x, by)
         }
@@ -113,13 +113,13 @@ fn over_root_two(m: &Model, it: ValueId) -> Result<ValueId, NoMatch> {
 /// The `x` of `√(2/π) · (x + 0.044715 x³)`.
 fn cubic(m: &Model, it: ValueId) -> Result<ValueId, NoMatch> {
     let mul = m.producer(it, "Mul")?;
-    let (a, b) = (m.operand(mul, 0)?, m.operand(mul, 1)?);
+    let (a, b) = pair(m, mul)?;
     let (by, sum) = one_of(m, a, b, |it| scalar(m, it))?;
     if !near(by, (2.0 / std::f32::consts::PI).sqrt()) {
         return Err(no_match!("the hyperbolic tangent is of {by} times a sum, not √(2/π)"));
     }
     let add = m.producer(sum, "Add")?;
-    let (a, b) = (m.operand(add, 0)?, m.operand(add, 1)?);
+    let (a, b) = pair(m, add)?;
     let is_cube = |it, x| cube(m, it).is_ok_and(|(of, by)| of == x && near(by, 0.044_715));
     match (is_cube(b, a), is_cube(a, b)) {
         (true, _) => Ok(a),

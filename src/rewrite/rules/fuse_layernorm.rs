@@ -5,7 +5,7 @@
 //! Add(Mul(Div(d, Sqrt(Add(ReduceMean(Pow(d, 2), -1), ε))), s), b)     →     LayerNormalization(x, s, b)
 //! ```
 
-use super::{fuse_rmsnorm::squared, last_axis, one_of, scalar, stem};
+use super::{fuse_rmsnorm::squared, last_axis, one_of, pair, scalar, stem};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId},
     no_match,
@@ -20,7 +20,7 @@ pub const FUSE_LAYERNORM: Rule = Rule {
 };
 
 fn apply(m: &Model, add: NodeId) -> Result<Patch, NoMatch> {
-    let (a, b) = (m.operand(add, 0)?, m.operand(add, 1)?);
+    let (a, b) = pair(m, add)?;
     let ((x, epsilon, scale), bias) = one_of(m, a, b, |it| scaled(m, it))?;
     if m.opset("") < 17 {
         return Err(no_match!(
@@ -48,7 +48,7 @@ fn apply(m: &Model, add: NodeId) -> Result<Patch, NoMatch> {
 /// `y = (x - mean) / √(variance + ε) · scale`: input, `ε`, scale.
 fn scaled(m: &Model, y: ValueId) -> Result<(ValueId, f32, ValueId), NoMatch> {
     let mul = m.producer(y, "Mul")?;
-    let (a, b) = (m.operand(mul, 0)?, m.operand(mul, 1)?);
+    let (a, b) = pair(m, mul)?;
     let ((x, epsilon), scale) = one_of(m, a, b, |it| normalized(m, it))?;
     Ok((x, epsilon, scale))
 }
@@ -57,7 +57,7 @@ fn normalized(m: &Model, y: ValueId) -> Result<(ValueId, f32), NoMatch> {
     let div = m.producer(y, "Div")?;
     let (centered, root) = (m.operand(div, 0)?, m.producer(m.operand(div, 1)?, "Sqrt")?);
     let add = m.producer(m.operand(root, 0)?, "Add")?;
-    let (a, b) = (m.operand(add, 0)?, m.operand(add, 1)?);
+    let (a, b) = pair(m, add)?;
     let (mean, epsilon) = one_of(m, a, b, |it| m.producer(it, "ReduceMean"))?;
     last_axis(m, mean)?;
     let square = m.operand(mean, 0)?;

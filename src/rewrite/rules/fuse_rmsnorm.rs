@@ -9,7 +9,7 @@
 //! Runtime's choice, in the standard domain. A detour through float32 (exporters add it to float16
 //! models) goes into the norm, which computes in float32 anyway.
 
-use super::{last_axis, of_type, one_of, scalar, stem};
+use super::{last_axis, of_type, one_of, pair, scalar, stem};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId},
     no_match,
@@ -25,7 +25,7 @@ pub const FUSE_RMSNORM: Rule = Rule {
 };
 
 fn apply(m: &Model, mul: NodeId) -> Result<Patch, NoMatch> {
-    let (a, b) = (m.operand(mul, 0)?, m.operand(mul, 1)?);
+    let (a, b) = pair(m, mul)?;
     let normalized = |y| Ok((widened(m, normalized(m, narrowed(m, y))?, y)?, y));
     let ((norm, _), scale) = one_of(m, a, b, normalized)?;
     of_type(m, norm.x, &[DType::F32, DType::F16, DType::F64])?;
@@ -83,7 +83,7 @@ fn normalized(m: &Model, y: ValueId) -> Result<Norm, NoMatch> {
         return of(m, x, m.operand(root, 0)?);
     }
     let mul = m.producer(y, "Mul")?;
-    let (a, b) = (m.operand(mul, 0)?, m.operand(mul, 1)?);
+    let (a, b) = pair(m, mul)?;
     let (square, x) = one_of(m, a, b, |it| inverse_root(m, it))?;
     of(m, x, square)
 }
@@ -113,7 +113,7 @@ fn inverse_root(m: &Model, it: ValueId) -> Result<ValueId, NoMatch> {
 /// `square` must be `mean(x²) + ε` over the last axis.
 fn of(m: &Model, x: ValueId, square: ValueId) -> Result<Norm, NoMatch> {
     let add = m.producer(square, "Add")?;
-    let (a, b) = (m.operand(add, 0)?, m.operand(add, 1)?);
+    let (a, b) = pair(m, add)?;
     let (mean, epsilon) = one_of(m, a, b, |it| m.producer(it, "ReduceMean"))?;
     let epsilon = scalar(m, epsilon)?;
     last_axis(m, mean)?;
@@ -128,7 +128,7 @@ pub(super) fn squared(m: &Model, y: ValueId, x: ValueId) -> Result<(), NoMatch> 
         Ok(_) => return Err(no_match!("`{}` is no square", m.value(y).name)),
         Err(_) => {
             let mul = m.producer(y, "Mul")?;
-            let (a, b) = (m.operand(mul, 0)?, m.operand(mul, 1)?);
+            let (a, b) = pair(m, mul)?;
             if a != b {
                 return Err(no_match!("`{}` is no square", m.value(y).name));
             }

@@ -11,8 +11,8 @@
 //! that `com.microsoft.RotaryEmbedding`.
 
 use super::{
-    heads::{Split, pair, size_of, sized, split},
-    of_type, one_of, stem,
+    heads::{Split, size_of, sized, split},
+    of_type, one_of, pair, stem,
 };
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId},

@@ -9,7 +9,7 @@
 //! two thirds of the time of the two nodes (1024 wide, 128 rows); the standard `Swish` of opset 24
 //! takes a third more than them.
 
-use super::{of_type, one_of, scalar, stem};
+use super::{of_type, one_of, pair, scalar, stem};
 use crate::{
     ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId},
     no_match,
@@ -25,7 +25,7 @@ pub const FUSE_SILU: Rule = Rule {
 };
 
 fn apply(m: &Model, mul: NodeId) -> Result<Patch, NoMatch> {
-    let (a, b) = (m.operand(mul, 0)?, m.operand(mul, 1)?);
+    let (a, b) = pair(m, mul)?;
     let (sigmoid, x) = one_of(m, a, b, |it| m.producer(it, "Sigmoid"))?;
     let alpha = factor(m, m.operand(sigmoid, 0)?, x)?;
     of_type(m, x, &[DType::F32, DType::F16])?;
@@ -42,7 +42,7 @@ fn factor(m: &Model, it: ValueId, x: ValueId) -> Result<f32, NoMatch> {
         return Ok(1.0);
     }
     let mul = m.producer(it, "Mul")?;
-    let (a, b) = (m.operand(mul, 0)?, m.operand(mul, 1)?);
+    let (a, b) = pair(m, mul)?;
     let (alpha, of) = one_of(m, a, b, |it| scalar(m, it))?;
     if of == x { Ok(alpha) } else { Err(no_match!("the sigmoid is of another value")) }
 }

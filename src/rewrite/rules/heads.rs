@@ -1,7 +1,7 @@
 //! What rules about attention share: values that are split into heads, and how they were before.
 
 use crate::{
-    ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId},
+    ir::{Attrs, Model, NoMatch, Patch, Ref, ValueId},
     no_match,
     tensor::{Dim, Tensor},
 };
@@ -82,14 +82,14 @@ pub fn size_of(patch: &mut Patch, (value, axis): (ValueId, usize)) -> Ref {
     patch.step("size", "Shape", [value.into()], attrs)
 }
 
-/// The values that a tree of `Mul` and `Div` by constants multiplies: one value and a factor.
+/// A value before the constants that it is multiplied and divided by, and what they come to.
 pub fn unscaled(m: &Model, mut value: ValueId) -> (ValueId, f32) {
     let mut factor = 1.0;
     // A model cannot nest scales deeper than it has nodes; three are plenty.
     for _ in 0..3 {
         let scaled = |op: &str| -> Result<(ValueId, f32), NoMatch> {
             let node = m.producer(value, op)?;
-            let (a, b) = (m.operand(node, 0)?, m.operand(node, 1)?);
+            let (a, b) = super::pair(m, node)?;
             match super::scalar(m, b) {
                 Ok(it) => Ok((a, it)),
                 Err(_) if op == "Mul" => Ok((b, super::scalar(m, a)?)),
@@ -103,9 +103,4 @@ pub fn unscaled(m: &Model, mut value: ValueId) -> (ValueId, f32) {
         };
     }
     (value, factor)
-}
-
-/// Both operands of a node.
-pub fn pair(m: &Model, node: NodeId) -> Result<(ValueId, ValueId), NoMatch> {
-    Ok((m.operand(node, 0)?, m.operand(node, 1)?))
 }

@@ -147,6 +147,11 @@ fn can_be_output(m: &Model, output: ValueId, value: ValueId) -> bool {
     only && outputs.next().is_none() && !m.is_output(value)
 }
 
+/// Both operands of a node.
+fn pair(m: &Model, node: NodeId) -> Result<(ValueId, ValueId), NoMatch> {
+    Ok((m.operand(node, 0)?, m.operand(node, 1)?))
+}
+
 /// What `find` makes of `a`, with `b`; or the other way round. Most operands commute.
 fn one_of<T>(
     m: &Model,
