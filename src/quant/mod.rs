@@ -7,6 +7,7 @@
 //! What is quantized already, by any tool, is recognised by [`raise`] and written in another form
 //! by [`lower`].
 
+pub mod affine;
 pub mod budget;
 pub mod drift;
 pub mod error;
