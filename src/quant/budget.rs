@@ -1,14 +1,15 @@
-//! Bits for each weight under a budget: where a byte more buys the most.
+//! Choices under a budget: where a byte, or a nanosecond, more buys the most.
 //!
-//! Every weight has a few ways to be stored, each with its bytes and its loss. Losses of small
-//! errors add up, so the best mix for a size lies near the lower convex hull of all sums: start
-//! with the smallest way for every weight and take, again and again, the step that saves the most
-//! loss per byte (the greedy solution of the multiple-choice knapsack; Sinha and Zoltners, 1979).
+//! Every weight has a few ways to be treated, each with its price (bytes, or time) and its loss.
+//! Losses of small errors add up, so the best mix for a price lies near the lower convex hull of
+//! all sums: start with the cheapest way for every weight and take, again and again, the step that
+//! saves the most loss for its price (the greedy solution of the multiple-choice knapsack; Sinha and Zoltners, 1979).
 
-/// A way to store a weight.
+/// A way to treat a weight.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Choice {
-    pub bytes: u64,
+    /// In any unit that adds up.
+    pub price: u64,
     /// What it costs in accuracy, in any unit that adds up.
     pub loss: f64,
 }
@@ -18,7 +19,7 @@ pub struct Choice {
 pub struct Mix {
     /// For each weight, an index into its choices.
     pub picks: Vec<usize>,
-    pub bytes: u64,
+    pub price: u64,
     pub loss: f64,
 }
 
@@ -43,21 +44,21 @@ pub fn mixes(weights: &[Vec<Choice>]) -> Vec<Mix> {
     list
 }
 
-/// The best mix of at most so many bytes; `None` if even the smallest is larger.
+/// The best mix of at most that price; `None` if even the cheapest costs more.
 ///
 /// Steps of large weights do not fit for long, so the greedy order alone may leave much room:
 /// the knapsack is solved by dynamic programming, too, and the better of both is taken.
-pub fn within(weights: &[Vec<Choice>], bytes: u64) -> Option<Mix> {
+pub fn within(weights: &[Vec<Choice>], price: u64) -> Option<Mix> {
     let list = mixes(weights);
-    let at = list.iter().rposition(|it| it.bytes <= bytes)?;
-    let greedy = filled(weights, list[at].clone(), bytes);
-    let other = filled(weights, knapsack(weights, bytes - list[0].bytes), bytes);
+    let at = list.iter().rposition(|it| it.price <= price)?;
+    let greedy = filled(weights, list[at].clone(), price);
+    let other = filled(weights, knapsack(weights, price - list[0].price), price);
     Some(if other.loss < greedy.loss { other } else { greedy })
 }
 
 /// Takes the choice that saves the most as long as one fits into what is left.
-fn filled(weights: &[Vec<Choice>], mut mix: Mix, bytes: u64) -> Mix {
-    while let Some((weight, to)) = best_fit(weights, &mix, bytes - mix.bytes) {
+fn filled(weights: &[Vec<Choice>], mut mix: Mix, price: u64) -> Mix {
+    while let Some((weight, to)) = best_fit(weights, &mix, price - mix.price) {
         mix.picks[weight] = to;
         mix = total(weights, mix.picks);
     }
@@ -67,8 +68,8 @@ fn filled(weights: &[Vec<Choice>], mut mix: Mix, bytes: u64) -> Mix {
 /// Room is counted in so many units; what a weight takes is rounded up.
 const UNITS: u64 = 1 << 15;
 
-/// The best mix that takes at most `room` bytes more than the smallest: exact if a unit is a
-/// byte, within a unit per weight otherwise.
+/// The best mix that costs at most `room` more than the cheapest: exact if a unit is a
+/// price of 1, within a unit per weight otherwise.
 fn knapsack(weights: &[Vec<Choice>], room: u64) -> Mix {
     let unit = room.div_ceil(UNITS).max(1);
     let capacity = (room / unit) as usize;
@@ -100,8 +101,8 @@ fn knapsack(weights: &[Vec<Choice>], room: u64) -> Mix {
 
 /// Units that each choice takes more than the smallest, and its loss.
 fn extra(choices: &[Choice], unit: u64) -> Vec<(usize, f64)> {
-    let smallest = choices.iter().map(|it| it.bytes).min().unwrap_or(0);
-    let units = |it: &Choice| (it.bytes - smallest).div_ceil(unit) as usize;
+    let smallest = choices.iter().map(|it| it.price).min().unwrap_or(0);
+    let units = |it: &Choice| (it.price - smallest).div_ceil(unit) as usize;
     choices.iter().map(|it| (units(it), it.loss)).collect()
 }
 
@@ -118,23 +119,23 @@ struct Step {
 }
 
 fn step(weight: usize, to: usize, from: Choice, into: Choice) -> Step {
-    Step { weight, to, gain: (from.loss - into.loss) / (into.bytes - from.bytes) as f64 }
+    Step { weight, to, gain: (from.loss - into.loss) / (into.price - from.price) as f64 }
 }
 
 fn total(weights: &[Vec<Choice>], picks: Vec<usize>) -> Mix {
     let picked = || picks.iter().zip(weights).map(|(&pick, choices)| choices[pick]);
-    let (bytes, loss) = (picked().map(|it| it.bytes).sum(), picked().map(|it| it.loss).sum());
-    Mix { bytes, loss, picks }
+    let (price, loss) = (picked().map(|it| it.price).sum(), picked().map(|it| it.loss).sum());
+    Mix { price, loss, picks }
 }
 
-/// The choice that saves the most loss among those that fit into `room` more bytes.
+/// The choice that saves the most loss among those that cost at most `room` more.
 fn best_fit(weights: &[Vec<Choice>], mix: &Mix, room: u64) -> Option<(usize, usize)> {
     let mut best: Option<(f64, usize, usize)> = None;
     for (weight, choices) in weights.iter().enumerate() {
         let now = choices[mix.picks[weight]];
         for (to, it) in choices.iter().enumerate() {
             let saved = now.loss - it.loss;
-            let fits = it.bytes <= now.bytes + room;
+            let fits = it.price <= now.price + room;
             if fits && saved > 0.0 && best.is_none_or(|it| saved > it.0) {
                 best = Some((saved, weight, to));
             }
@@ -143,11 +144,11 @@ fn best_fit(weights: &[Vec<Choice>], mix: &Mix, room: u64) -> Option<(usize, usi
     best.map(|it| (it.1, it.2))
 }
 
-/// Indices of the lower convex hull of (bytes, loss), from the smallest on: every next one is
-/// larger and better, and each step gains less per byte than the one before.
+/// Indices of the lower convex hull of (price, loss), from the cheapest on: every next one is
+/// dearer and better, and each step gains less for its price than the one before.
 fn hull(choices: &[Choice]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..choices.len()).collect();
-    let key = |it: usize| (choices[it].bytes, choices[it].loss);
+    let key = |it: usize| (choices[it].price, choices[it].loss);
     order.sort_by(|&a, &b| key(a).0.cmp(&key(b).0).then(key(a).1.total_cmp(&key(b).1)));
     let mut hull: Vec<usize> = Vec::new();
     for it in order {
@@ -165,7 +166,7 @@ fn hull(choices: &[Choice]) -> Vec<usize> {
 }
 
 fn slope(from: Choice, to: Choice) -> f64 {
-    (from.loss - to.loss) / (to.bytes - from.bytes) as f64
+    (from.loss - to.loss) / (to.price - from.price) as f64
 }
 
 #[cfg(test)]
@@ -175,36 +176,36 @@ mod tests {
     use super::*;
 
     fn weights() -> impl Strategy<Value = Vec<Vec<Choice>>> {
-        let choice = (1u64..1000, 0f64..10.0).prop_map(|(bytes, loss)| Choice { bytes, loss });
+        let choice = (1u64..1000, 0f64..10.0).prop_map(|(price, loss)| Choice { price, loss });
         prop::collection::vec(prop::collection::vec(choice, 1..5), 1..7)
     }
 
-    /// The best loss of all mixes within `bytes`, by trying each.
-    fn exhaustive(weights: &[Vec<Choice>], bytes: u64) -> Option<f64> {
+    /// The best loss of all mixes within `price`, by trying each.
+    fn exhaustive(weights: &[Vec<Choice>], price: u64) -> Option<f64> {
         let Some((first, rest)) = weights.split_first() else { return Some(0.0) };
-        let with = |it: &Choice| Some(it.loss + exhaustive(rest, bytes.checked_sub(it.bytes)?)?);
+        let with = |it: &Choice| Some(it.loss + exhaustive(rest, price.checked_sub(it.price)?)?);
         first.iter().filter_map(with).min_by(f64::total_cmp)
     }
 
     proptest! {
         #[test]
-        fn a_mix_fits_and_is_the_best(weights in weights(), bytes in 1u64..7000) {
-            let best = exhaustive(&weights, bytes);
-            let Some(mix) = within(&weights, bytes) else {
+        fn a_mix_fits_and_is_the_best(weights in weights(), price in 1u64..7000) {
+            let best = exhaustive(&weights, price);
+            let Some(mix) = within(&weights, price) else {
                 prop_assert_eq!(best, None);
                 return Ok(());
             };
-            prop_assert!(mix.bytes <= bytes);
+            prop_assert!(mix.price <= price);
             prop_assert!(mix.loss <= best.unwrap() + 1e-9);
         }
 
         #[test]
-        fn units_of_many_bytes_lose_little(weights in weights(), bytes in 1u64..7000) {
-            let scaled = |it: &Choice| Choice { bytes: it.bytes << 20, ..*it };
+        fn units_of_many_bytes_lose_little(weights in weights(), price in 1u64..7000) {
+            let scaled = |it: &Choice| Choice { price: it.price << 20, ..*it };
             let large: Vec<Vec<Choice>> =
                 weights.iter().map(|it| it.iter().map(scaled).collect()).collect();
             // Each of six weights is rounded up by less than 7000 / 2^15.
-            let (small, large) = (within(&weights, bytes), within(&large, (bytes + 2) << 20));
+            let (small, large) = (within(&weights, price), within(&large, (price + 2) << 20));
             if let Some(small) = small {
                 prop_assert!(large.unwrap().loss <= small.loss + 1e-9);
             }
@@ -213,7 +214,7 @@ mod tests {
         #[test]
         fn more_bytes_never_lose_more(weights in weights()) {
             for pair in mixes(&weights).windows(2) {
-                prop_assert!(pair[0].bytes < pair[1].bytes);
+                prop_assert!(pair[0].price < pair[1].price);
                 prop_assert!(pair[0].loss > pair[1].loss);
             }
         }
@@ -224,7 +225,7 @@ mod tests {
             match losing(&weights, loss) {
                 Some(mix) => {
                     prop_assert!(mix.loss <= loss);
-                    prop_assert!(list.iter().all(|it| it.bytes >= mix.bytes || it.loss > loss));
+                    prop_assert!(list.iter().all(|it| it.price >= mix.price || it.loss > loss));
                 }
                 None => prop_assert!(list.last().unwrap().loss > loss),
             }
@@ -234,7 +235,7 @@ mod tests {
     #[test]
     fn the_hull_leaves_out_what_a_mixture_beats() {
         let choices = [(10, 9.0), (20, 8.0), (30, 1.0), (40, 2.0), (50, 0.5)];
-        let choices = choices.map(|(bytes, loss)| Choice { bytes, loss });
+        let choices = choices.map(|(price, loss)| Choice { price, loss });
         assert_eq!(hull(&choices), [0, 2, 4]);
     }
 }

@@ -203,7 +203,7 @@ impl<'a> Mixer<'a> {
         let overhead = 0;
         let mut it = Mixer { planned, job, target, judge, units, probes, choices, mixes, overhead };
         let smallest = &it.mixes[0];
-        it.overhead = it.size(smallest)?.saturating_sub(smallest.bytes);
+        it.overhead = it.size(smallest)?.saturating_sub(smallest.price);
         Ok(it)
     }
 
@@ -224,7 +224,7 @@ impl<'a> Mixer<'a> {
 
     /// The size of a mix is known to the byte once it is laid out, so that has the last word.
     fn of_size(&self, asked: u64) -> Result<Mix, Error> {
-        let smallest = self.overhead + self.mixes[0].bytes;
+        let smallest = self.overhead + self.mixes[0].price;
         if smallest > asked {
             return Err(Unmet::Size { asked, smallest }.into());
         }
@@ -234,7 +234,7 @@ impl<'a> Mixer<'a> {
             if size <= asked {
                 return Ok(mix);
             }
-            budget = mix.bytes.saturating_sub(size - asked);
+            budget = mix.price.saturating_sub(size - asked);
         }
         Ok(self.mixes[0].clone())
     }
@@ -247,13 +247,13 @@ impl<'a> Mixer<'a> {
         let mut tried: BTreeSet<u64> = BTreeSet::new();
         for _ in 0..TRIES {
             let mix = budget::losing(&self.choices, wanted).unwrap_or_else(|| best.clone());
-            if !tried.insert(mix.bytes) {
+            if !tried.insert(mix.price) {
                 break;
             }
             let loss = self.loss(&mix)?;
-            tracing::info!("{} bytes: predicted {:.3e}, measured {loss:.3e}", mix.bytes, mix.loss);
+            tracing::info!("{} bytes: predicted {:.3e}, measured {loss:.3e}", mix.price, mix.loss);
             wanted = mix.loss * MARGIN * asked / loss.max(f64::MIN_POSITIVE);
-            if loss <= asked && met.as_ref().is_none_or(|it| mix.bytes < it.0.bytes) {
+            if loss <= asked && met.as_ref().is_none_or(|it| mix.price < it.0.price) {
                 met = Some((mix, loss));
             }
         }
@@ -273,7 +273,7 @@ impl<'a> Mixer<'a> {
     }
 
     fn bpw(&self, mix: &Mix) -> f64 {
-        mix.bytes as f64 * 8.0 / self.elements() as f64
+        mix.price as f64 * 8.0 / self.elements() as f64
     }
 
     /// The plan's sites with what the mix chooses.
@@ -314,7 +314,7 @@ impl<'a> Mixer<'a> {
             probe_loss: probe.1,
             choice: unit.ways[*pick].name.clone(),
             loss: choices[*pick].loss,
-            bytes: choices[*pick].bytes,
+            bytes: choices[*pick].price,
         });
         Ok(Mixed {
             goal,
@@ -327,7 +327,7 @@ impl<'a> Mixer<'a> {
     }
 
     fn point(&self, mix: &Mix) -> Point {
-        let bytes = self.overhead + mix.bytes;
+        let bytes = self.overhead + mix.price;
         Point { bytes, bpw: self.bpw(mix), loss: mix.loss, chosen: false }
     }
 
@@ -335,7 +335,7 @@ impl<'a> Mixer<'a> {
     fn table(&self, mix: &Mix, chosen: Point) -> Vec<Point> {
         let (last, rows) = (self.mixes.len() - 1, (POINTS - 1).min(self.mixes.len()));
         let at = |row: usize| if rows < 2 { 0 } else { row * last / (rows - 1) };
-        let others = (0..rows).map(|row| &self.mixes[at(row)]).filter(|it| it.bytes != mix.bytes);
+        let others = (0..rows).map(|row| &self.mixes[at(row)]).filter(|it| it.price != mix.price);
         let mut list: Vec<Point> = others.map(|it| self.point(it)).collect();
         list.push(chosen);
         list.sort_by_key(|it| it.bytes);

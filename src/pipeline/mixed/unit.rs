@@ -63,7 +63,7 @@ impl Unit {
     pub fn choices(&self, (probe, loss): (usize, f64)) -> Vec<Choice> {
         let of_probe = self.ways[probe].error;
         let share = |it: &Way| if of_probe > 0.0 { it.error / of_probe } else { 0.0 };
-        self.ways.iter().map(|it| Choice { bytes: it.bytes, loss: loss * share(it) }).collect()
+        self.ways.iter().map(|it| Choice { price: it.bytes, loss: loss * share(it) }).collect()
     }
 }
 
