@@ -3,6 +3,7 @@
 mod calibrate;
 pub mod convert;
 mod error;
+mod judge;
 mod lint;
 mod mixed;
 mod transform;

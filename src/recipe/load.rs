@@ -191,6 +191,7 @@ fn extend(parent: Recipe, child: Recipe) -> Recipe {
         prepare: child.prepare.or(parent.prepare),
         calibration: child.calibration.or(parent.calibration),
         transforms: child.transforms.or(parent.transforms),
+        adapt: child.adapt.or(parent.adapt),
         mixed: child.mixed.or(parent.mixed),
         quantize,
         gates: child.gates.or(parent.gates),
@@ -217,6 +218,9 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         }
     }
     check_mixed(recipe)?;
+    if let Some((key, what)) = recipe.adapt.as_ref().and_then(|it| it.check().err()) {
+        return Err(RecipeError::value(recipe.place.at(&format!("adapt.{key}")), what));
+    }
     for (i, gate) in recipe.gates.iter().flatten().enumerate() {
         if let Err(error) = gate.validate() {
             let at = recipe.place.at(&format!("gates.{i}"));

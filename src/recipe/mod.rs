@@ -1,5 +1,6 @@
 //! Recipes: which weights become what, as data. The comments of the fields are the manual.
 
+pub mod adapt;
 mod error;
 pub mod gate;
 pub mod load;
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    adapt::{AdaptGoal, AdaptSpec, Way},
     error::RecipeError,
     gate::Gate,
     load::{SHIPPED, apply_set, load, source},
@@ -65,6 +67,10 @@ pub struct Recipe {
     /// `--calibration`. Replaces the parent's list; `[]` means none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transforms: Option<Vec<TransformSpec>>,
+    /// What data given with `--calibration` decides about the activations of each node. Without
+    /// data, `quantize` alone counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapt: Option<AdaptSpec>,
     /// What `quantize` chooses from for each weight under `--max-size`, `--max-kl` or
     /// `--target-bpw`. Only weights whose activations stay in float take part.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 //! Recipe × model → plan: every decision, with a reason for each node that stays in float.
 
-use super::{Candidate, Merged, Recipe, RecipeError};
+use super::{Activation, Candidate, Merged, Recipe, RecipeError};
 use crate::{
     ir::{Model, NoMatch, NodeId},
     no_match,
@@ -82,10 +82,7 @@ fn decide(
         granularity: weight.granularity,
         range: weight.range,
     };
-    let activation = merged.activation.map(|it| match it.granularity {
-        ActivationGranularity::Tensor => plan::Activation::Tensor,
-        ActivationGranularity::Row => plan::Activation::Row,
-    });
+    let activation = merged.activation.map(activation);
     let (mut misfits, mut reasons) = (Vec::new(), Vec::new());
     for name in &merged.format {
         let format = named(name, merged)?;
@@ -132,6 +129,14 @@ pub fn scales(
     match half_scales::fit(m, site, scheme) {
         Ok(()) => (Scales::Float16, None),
         Err(reason) => (Scales::Float, Some(reason)),
+    }
+}
+
+/// An activation's settings as the plan has them.
+pub fn activation(it: Activation) -> plan::Activation {
+    match it.granularity {
+        ActivationGranularity::Tensor => plan::Activation::Tensor,
+        ActivationGranularity::Row => plan::Activation::Row,
     }
 }
 

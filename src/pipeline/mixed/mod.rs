@@ -4,18 +4,19 @@
 //! loses. Losses of small errors are quadratic, so the other candidates lose in proportion to
 //! the squared error of the weight's own output. [`budget`] then chooses.
 
-mod judge;
+mod probe;
 mod unit;
 
 use std::{collections::BTreeSet, path::Path};
 
 use serde::Serialize;
 
-use self::{
-    judge::{Judge, Measure},
-    unit::Unit,
+use self::unit::Unit;
+use super::{
+    Calibration, Error, Job, Planned,
+    calibrate::replacement,
+    judge::{self, Judge, Measure},
 };
-use super::{Calibration, Error, Job, Planned, calibrate::replacement};
 use crate::{
     codes::Fault,
     ctx::Ctx,
@@ -144,18 +145,20 @@ pub(super) fn choose(
     calibration: &Calibration,
     ctx: &Ctx,
 ) -> Result<Mixed, Error> {
-    let data = calibration.data.as_deref().ok_or(Unmet::NoData)?;
+    if calibration.data.is_none() {
+        return Err(Unmet::NoData.into());
+    }
     let external = onnx::is_external(&planned.model, target.save, Some(&planned.files));
     let mut units = unit::find(planned, &job.recipe, external);
     if units.iter().all(|it| it.ways.len() < 2) {
         return Err(Unmet::NoChoice.into());
     }
     unit::solve(planned, &mut units, calibration, ctx)?;
-    let judge = Judge::new(planned, data, calibration)?;
+    let judge = Judge::new(planned, calibration)?;
     if matches!(goal, Goal::MaxKl(_)) && judge.measure() != Measure::Kl {
         return Err(Unmet::NoLogits.into());
     }
-    let probes = judge::probe(&judge, &planned.model, &units, ctx)?;
+    let probes = probe::probe(&judge, &planned.model, &units, ctx)?;
     let mixer = Mixer::new(planned, job, target, &judge, &units, &probes)?;
     let (mix, loss) = mixer.meet(goal)?;
     let mixed = mixer.report(goal, &mix, loss)?;

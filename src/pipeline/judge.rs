@@ -1,20 +1,19 @@
-//! What replaced weights do to a model's outputs, on a few samples.
+//! What a changed model does to the outputs, on a few samples.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 
-use rayon::prelude::*;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
-use super::{Calibration, Error, Planned, Unit};
+use super::{Calibration, Error, Planned};
 use crate::{
-    calibrate::{self, Batch, DataOptions, Replacement},
+    calibrate::{self, Batch, Replacement},
     ctx::Ctx,
     engine::{self, EngineError, IoInfo, RuntimeOptions, Session, SessionOptions},
     ir::Model,
     onnx::{self, Attached, Files},
-    pipeline::calibrate::replacement,
     report::{CompareOptions, Comparison, compare},
-    tensor::Tensor,
+    tensor::{Tensor, TensorError},
 };
 
 /// What a loss is.
@@ -46,23 +45,20 @@ pub(super) struct Judge<'a> {
 type Outputs = Vec<(String, Tensor)>;
 
 impl<'a> Judge<'a> {
-    pub fn new(
-        planned: &'a Planned,
-        data: &Path,
-        calibration: &Calibration<'a>,
-    ) -> Result<Judge<'a>, Error> {
+    /// To be asked only if there is data.
+    pub fn new(planned: &'a Planned, calibration: &Calibration<'a>) -> Result<Judge<'a>, Error> {
         let (m, files) = (&planned.model, &planned.files);
         let inputs = calibrate::model_inputs(m);
-        let samples = calibration.options.samples.unwrap_or(SAMPLES).min(SAMPLES);
-        let options = DataOptions { samples: Some(samples), ..calibration.options.clone() };
-        let batches = calibrate::open(data, &inputs, &options)?;
-        let samples = batches.samples();
-        let batches: Vec<Batch> = batches.collect::<Result<_, _>>()?;
+        let mut batches = calibration.batches(m)?;
+        batches.one_by_one();
+        let per_batch = batches.batch();
+        let batches = some(batches)?;
+        let samples = batches.len() * per_batch;
         let runtime = calibration.runtime.clone();
         let (expected, measure) = (None, Measure::NoiseToSignal);
         let mut judge = Judge { m, files, runtime, batches, samples, inputs, expected, measure };
         judge.expected = judge.expect(calibration.memory / 4)?;
-        let same = judge.compare(&[], &judge.batches[..1])?;
+        let same = judge.compare(judge.session(m, false)?, &judge.batches[..1])?;
         if same.outputs.values().any(|it| it.kl.is_some()) {
             judge.measure = Measure::Kl;
         }
@@ -79,14 +75,23 @@ impl<'a> Judge<'a> {
 
     /// The loss of a model with these weights instead of its own.
     pub fn loss(&self, replaced: &[Replacement]) -> Result<f64, Error> {
-        Ok(loss(&self.compare(replaced, &self.batches)?, self.measure))
+        let candidate = self.session(&with(self.m, replaced), false)?;
+        Ok(loss(&self.compare(candidate, &self.batches)?, self.measure))
     }
 
-    fn compare(&self, replaced: &[Replacement], batches: &[Batch]) -> Result<Comparison, Error> {
-        let mut candidate = self.session(replaced)?;
+    /// How another model with the same inputs and outputs differs, run as it will be run.
+    pub fn compare_model(&self, model: &Model) -> Result<Comparison, Error> {
+        self.compare(self.session(model, true)?, &self.batches)
+    }
+
+    fn compare(
+        &self,
+        mut candidate: Box<dyn Session + '_>,
+        batches: &[Batch],
+    ) -> Result<Comparison, Error> {
         let mut reference: Box<dyn Session + '_> = match &self.expected {
             Some(outputs) => Box::new(Replay { inputs: &self.inputs, outputs: outputs.iter() }),
-            None => self.session(&[])?,
+            None => self.session(self.m, false)?,
         };
         let mut batches = batches.iter().cloned().map(Ok);
         let options = CompareOptions::default();
@@ -94,23 +99,18 @@ impl<'a> Judge<'a> {
         Ok(compare(&mut *reference, &mut *candidate, &mut batches, &options, &silent)?)
     }
 
-    fn session(&self, replaced: &[Replacement]) -> Result<Box<dyn Session>, Error> {
-        let mut model = self.m.clone();
-        for it in replaced {
-            let constant = model.add_constant(model.main, "replaced", it.tensor.clone());
-            model.set_input(it.node, it.index, Some(constant));
-        }
+    fn session(&self, model: &Model, optimize: bool) -> Result<Box<dyn Session>, Error> {
+        let mut model = model.clone();
         model.remove_all_dead();
         let attached = onnx::attach(&model, self.files)?;
-        let options =
-            SessionOptions { threads: 1, optimize: false, lean: true, ..Default::default() };
+        let options = SessionOptions { threads: 1, optimize, lean: true, ..Default::default() };
         let folder = Some(Attached::folder());
         Ok(engine::open_bytes(&attached.graph, folder, &options, &self.runtime)?)
     }
 
     /// The float model's outputs, if `room` bytes hold them.
     fn expect(&self, room: u64) -> Result<Option<Vec<Outputs>>, Error> {
-        let mut session = self.session(&[])?;
+        let mut session = self.session(self.m, false)?;
         let (mut list, mut taken) = (Vec::new(), 0);
         for batch in &self.batches {
             let inputs: Vec<(&str, &Tensor)> =
@@ -124,6 +124,38 @@ impl<'a> Judge<'a> {
         }
         Ok(Some(list))
     }
+}
+
+fn with(model: &Model, replaced: &[Replacement]) -> Model {
+    let mut model = model.clone();
+    for it in replaced {
+        let constant = model.add_constant(model.main, "replaced", it.tensor.clone());
+        model.set_input(it.node, it.index, Some(constant));
+    }
+    model
+}
+
+/// The samples with the smallest digests: the same ones in whatever order the data comes.
+fn some(batches: calibrate::Batches) -> Result<Vec<Batch>, Error> {
+    let mut chosen: BTreeMap<[u8; 32], Batch> = BTreeMap::new();
+    for batch in batches {
+        let batch = batch?;
+        chosen.insert(digest(&batch)?, batch);
+        if chosen.len() > SAMPLES {
+            chosen.pop_last();
+        }
+    }
+    Ok(chosen.into_values().collect())
+}
+
+fn digest(batch: &Batch) -> Result<[u8; 32], TensorError> {
+    let mut hash = Sha256::new();
+    for (name, tensor) in batch {
+        hash.update(name);
+        tensor.shape.iter().for_each(|it| hash.update(it.to_le_bytes()));
+        hash.update(tensor.bytes()?);
+    }
+    Ok(hash.finalize().into())
 }
 
 /// A session that says again what it has said before, batch after batch.
@@ -155,26 +187,4 @@ fn loss(it: &Comparison, measure: Measure) -> f64 {
         Measure::NoiseToSignal => Some(it.sqnr_db.map_or(f64::MAX, |db| 10f64.powf(-db / 10.0))),
     });
     losses.sum()
-}
-
-/// For each unit, the way that was measured and what it loses.
-pub(super) fn probe(
-    judge: &Judge,
-    m: &Model,
-    units: &[Unit],
-    ctx: &Ctx,
-) -> Result<Vec<(usize, f64)>, Error> {
-    ctx.progress.start("measure", units.len() as u64);
-    let measured = units.par_iter().map(|unit| {
-        let probe = unit.probe();
-        let way = &unit.ways[probe];
-        let sources = way.sources.iter().cloned();
-        let replaced = way.plans.iter().zip(sources).map(|(plan, it)| replacement(m, plan, it));
-        let loss = judge.loss(&replaced.collect::<Vec<_>>())?;
-        ctx.progress.step(1);
-        Ok((probe, loss))
-    });
-    let measured = measured.collect::<Result<Vec<_>, Error>>()?;
-    ctx.progress.done(&format!("{} weights on {} samples", units.len(), judge.samples()));
-    Ok(measured)
 }
