@@ -9,9 +9,11 @@ mod fit;
 mod flow;
 pub mod npy;
 pub mod npz;
+mod observe;
 mod part_log;
 mod roles;
 mod segment;
+mod sessions;
 mod stats_error;
 mod stats_file;
 mod test_data;
@@ -25,6 +27,7 @@ pub use self::{
     fault::CalibrateError,
     fit::converted,
     flow::{can_observe, width},
+    observe::{Observe, Sample},
     stats_error::StatsError,
     stats_file::{Identity, Stats, StatsFile, StatsRow, describe, merge, model_sha256},
 };
