@@ -11,6 +11,7 @@ pub mod npy;
 pub mod npz;
 mod observe;
 mod part_log;
+mod pass;
 mod roles;
 mod segment;
 mod sessions;
@@ -28,6 +29,7 @@ pub use self::{
     fit::converted,
     flow::{can_observe, width},
     observe::{Observe, Sample},
+    pass::{Observed, observe},
     stats_error::StatsError,
     stats_file::{Identity, Stats, StatsFile, StatsRow, describe, merge, model_sha256},
 };

@@ -1,6 +1,6 @@
 //! Why a job failed.
 
-use super::{MissingStats, NeedsData, TransformNeedsData, Unmet, convert::ShapeError};
+use super::{MissingStats, NeedsData, TransformNeedsData, Unmet, Unreached, convert::ShapeError};
 use crate::{
     calibrate::{CalibrateError, DataError, StatsError},
     codes::Fault,
@@ -41,6 +41,7 @@ pub enum Error {
     Store(#[from] StoreError),
     Transform(#[from] TransformNeedsData),
     Unmet(#[from] Unmet),
+    Unreached(#[from] Unreached),
 }
 
 impl Error {
@@ -68,6 +69,7 @@ impl Error {
             Error::Store(it) => it,
             Error::Transform(it) => it,
             Error::Unmet(it) => it,
+            Error::Unreached(it) => it,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The jobs, step by step: plan, quantize, validate. Forward only; nothing calls upward.
 
+mod adapt;
 mod calibrate;
 pub mod convert;
 mod error;
@@ -17,6 +18,7 @@ use std::{
 use serde::Serialize;
 
 pub use self::{
+    adapt::{Adapted, Choosing, Measured, Tried, Unreached},
     calibrate::{Calibration, MissingStats, NeedsData},
     error::Error,
     lint::{Execution, LintReport, execution, fix, lint},
@@ -90,6 +92,9 @@ pub struct Outcome {
     /// Fraction of the bytes of float weights of two and more dimensions that became smaller.
     pub quantized_weights: f64,
     pub nodes: Vec<PlanRow>,
+    /// How activations were chosen, if by measurement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapted: Option<Adapted>,
     /// How bits were chosen, if by measurement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mixed: Option<Mixed>,
@@ -221,6 +226,7 @@ impl Planned {
             quantized_nodes: self.plan.sites.len(),
             quantized_weights: self.quantized_weights(),
             nodes,
+            adapted: None,
             mixed: None,
             execution: None,
             warnings: self.warnings.clone(),
@@ -248,6 +254,7 @@ pub fn quantize(
         return Ok(planned.outcome(job, None, planned.before.bytes));
     }
     transform::transform(&mut planned, job, calibration, ctx)?;
+    let adapted = adapt::choose(&mut planned, job, calibration, ctx)?;
     let target = mixed::Target { output, save };
     let mixed = match job.goal {
         Some(goal) => Some(mixed::choose(&mut planned, job, goal, target, calibration, ctx)?),
@@ -265,7 +272,7 @@ pub fn quantize(
     let execution = lint::execution(&written.model, &written.files, &calibration.runtime);
     ctx.progress.done(execution.verdict());
     let outcome = planned.outcome(job, Some(output), saved.bytes());
-    let mut outcome = Outcome { mixed, execution: Some(execution), ..outcome };
+    let mut outcome = Outcome { adapted, mixed, execution: Some(execution), ..outcome };
     outcome.warnings.extend(own);
     if let Some(warning) = two_bits(&outcome.nodes) {
         ctx.progress.warn(&warning);

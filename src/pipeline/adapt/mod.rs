@@ -1,0 +1,183 @@
+//! How each activation is quantized, decided by what calibration data shows.
+//!
+//! Every way of every activation is measured at its nodes ([`probe`]). A budget of time is spent
+//! where it removes the most error; then nodes get slower ways, those with the largest errors
+//! first, until the whole model, run as it will be run, reaches the goal.
+
+mod probe;
+mod report;
+mod unit;
+
+pub use self::report::{Adapted, Choosing, Measured, Tried};
+use self::unit::Unit;
+use super::{Calibration, Error, Job, Planned, finish, judge::Judge};
+use crate::{
+    codes::Fault,
+    ctx::Ctx,
+    ir::Model,
+    quant::{
+        budget::{self, Choice},
+        insert,
+        plan::{Plan, SitePlan},
+        sources::Sources,
+    },
+    recipe::{AdaptGoal, AdaptSpec},
+};
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the goal is out of reach: with every activation in its most accurate way the model has \
+     {measured} on the calibration data, not {goal}"
+)]
+pub struct Unreached {
+    pub measured: String,
+    pub goal: String,
+}
+
+impl Fault for Unreached {
+    fn code(&self) -> &'static str {
+        "E616"
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(
+            "add a more accurate way under `adapt.ways`, or ask for less under `adapt.goal`".into(),
+        )
+    }
+}
+
+/// Replaces activations of the plan by those that the data recommends; `None` if the recipe leaves
+/// nothing to choose or there is no data.
+pub(super) fn choose(
+    planned: &mut Planned,
+    job: &Job,
+    calibration: &Calibration,
+    ctx: &Ctx,
+) -> Result<Option<Adapted>, Error> {
+    let Some(spec) = job.recipe.adapt.as_ref().filter(|_| calibration.data.is_some()) else {
+        return Ok(None);
+    };
+    let mut units = unit::find(&planned.model, &planned.plan.sites, spec);
+    if units.is_empty() && spec.goal.is_none() {
+        return Ok(None);
+    }
+    probe::measure(planned, &mut units, calibration, ctx)?;
+    let mut adapter = Adapter::new(planned, spec, &units);
+    adapter.spend();
+    adapter.limit();
+    if let Some(goal) = spec.goal {
+        let judge = Judge::new(planned, calibration)?;
+        adapter.reach(goal, &judge, ctx)?;
+    }
+    let Adapter { picks, tried, .. } = adapter;
+    let adapted = report::of(planned, spec, &units, &picks, tried);
+    planned.plan.sites = sites(planned, &units, &picks);
+    planned.rows = planned.plan.rows(&planned.model);
+    adapted.note(&mut planned.rows, &planned.model);
+    Ok(Some(adapted))
+}
+
+struct Adapter<'a> {
+    planned: &'a Planned,
+    spec: &'a AdaptSpec,
+    units: &'a [Unit],
+    choices: Vec<Vec<Choice>>,
+    /// For each unit, an index into its ways.
+    picks: Vec<usize>,
+    tried: Vec<Tried>,
+}
+
+impl<'a> Adapter<'a> {
+    fn new(planned: &'a Planned, spec: &'a AdaptSpec, units: &'a [Unit]) -> Adapter<'a> {
+        let choices = units.iter().map(Unit::choices).collect();
+        let picks = vec![0; units.len()];
+        Adapter { planned, spec, units, choices, picks, tried: Vec::new() }
+    }
+
+    /// Spends the budget where it removes the most error.
+    fn spend(&mut self) {
+        let least: u64 = self.choices.iter().map(|it| it[0].price).sum();
+        let budget = least as f64 * (1.0 + self.spec.budget.unwrap_or(0.0));
+        if let Some(mix) = budget::within(&self.choices, budget as u64) {
+            self.picks = mix.picks;
+        }
+    }
+
+    /// Raises what is further off than the recipe allows.
+    fn limit(&mut self) {
+        let Some(limit) = self.spec.max_error else { return };
+        for (unit, pick) in self.units.iter().zip(&mut self.picks) {
+            if unit.ways[*pick].worst().sqrt() > limit {
+                *pick = unit.within(limit);
+            }
+        }
+    }
+
+    /// Raises activations until the model reaches the goal: the fewest of them, in the order in
+    /// which they remove the most error for their time.
+    fn reach(&mut self, goal: AdaptGoal, judge: &Judge, ctx: &Ctx) -> Result<(), Error> {
+        let mixes = budget::mixes(&self.choices);
+        let steps: Vec<Vec<usize>> = mixes.iter().map(|it| self.raised(&it.picks)).collect();
+        ctx.progress.start("adapt", 0);
+        // Mixes grow more accurate, so the first that passes is found by halving.
+        let (mut low, mut high, mut passed) = (0, steps.len(), None);
+        while low < high {
+            // The first try is what the budget left: most models need no more.
+            let at = if self.tried.is_empty() { 0 } else { (low + high) / 2 };
+            let measured = self.measure(&steps[at], judge)?;
+            let reached = measured.reaches(goal);
+            self.tried.push(Tried { raised: self.count(&steps[at]), measured, reached });
+            match reached {
+                true => (high, passed) = (at, Some(at)),
+                false => low = at + 1,
+            }
+        }
+        let last = self.tried.last().map(|it| it.measured);
+        let Some(at) = passed else {
+            let measured = last.unwrap_or_default().to_string();
+            return Err(Unreached { measured, goal: goal.to_string() }.into());
+        };
+        self.picks = steps[at].clone();
+        let slower = self.count(&self.picks);
+        ctx.progress.done(&format!("{slower} of {} activations slower ways", self.units.len()));
+        Ok(())
+    }
+
+    /// For each unit, the more accurate of what it has and what it would get.
+    fn raised(&self, picks: &[usize]) -> Vec<usize> {
+        let better = |(unit, (a, b)): (&Unit, (&usize, &usize))| {
+            if unit.ways[*b].loss() < unit.ways[*a].loss() { *b } else { *a }
+        };
+        self.units.iter().zip(self.picks.iter().zip(picks)).map(better).collect()
+    }
+
+    /// How many units have not their fastest way.
+    fn count(&self, picks: &[usize]) -> usize {
+        picks.iter().filter(|it| **it > 0).count()
+    }
+
+    fn measure(&self, picks: &[usize], judge: &Judge) -> Result<Measured, Error> {
+        let model = built(self.planned, sites(self.planned, self.units, picks))?;
+        Ok(Measured::of(&judge.compare_model(&model)?))
+    }
+}
+
+/// The plan's sites with what the units chose.
+fn sites(planned: &Planned, units: &[Unit], picks: &[usize]) -> Vec<SitePlan> {
+    let mut sites = planned.plan.sites.clone();
+    for (unit, pick) in units.iter().zip(picks) {
+        for (at, plan) in unit.sites.iter().zip(&unit.ways[*pick].plans) {
+            sites[*at] = plan.clone();
+        }
+    }
+    sites
+}
+
+/// The model as it would be written.
+fn built(planned: &Planned, sites: Vec<SitePlan>) -> Result<Model, Error> {
+    let mut model = planned.model.clone();
+    let plan = Plan { sites, ..planned.plan.without_sites() };
+    insert::quantize(&mut model, &plan, &mut Sources::default());
+    finish(&mut model, &plan.sites, &Ctx::silent())?;
+    Ok(model)
+}

@@ -1,0 +1,217 @@
+//! What each way of quantizing an activation does to the outputs of its nodes.
+//!
+//! Next to every node stands a twin for each way, quantized as it would be in the result. All read
+//! what the float model computes, so an error is a node's own; only its power leaves the graph.
+
+use super::unit::Unit;
+use crate::{
+    calibrate::{self, Observe, Observed, Sample},
+    ctx::Ctx,
+    ir::{Attrs, Def, Model, NodeId, Op, ValueId},
+    pipeline::{Calibration, Error, Planned, finish},
+    quant::{
+        insert,
+        ops::{Site, Weight},
+        plan::{Activation, Plan, SitePlan},
+        solve::BadStats,
+        sources::Sources,
+    },
+    tensor::Tensor,
+};
+
+/// Fills in the errors of all ways, and what is known of the units' rows.
+pub(super) fn measure(
+    planned: &Planned,
+    units: &mut [Unit],
+    calibration: &Calibration,
+    ctx: &Ctx,
+) -> Result<(), Error> {
+    let mut probe = Probe { m: planned.model.clone(), sites: Vec::new(), taps: Vec::new() };
+    for (at, unit) in units.iter().enumerate() {
+        probe.unit(at, unit);
+    }
+    let plan = Plan { sites: probe.sites.clone(), ..planned.plan.without_sites() };
+    insert::quantize(&mut probe.m, &plan, &mut Sources::default());
+    finish(&mut probe.m, &plan.sites, &Ctx::silent())?;
+    let mut sums: Vec<Sums> = probe.taps.iter().map(|it| Sums::new(it.by_row)).collect();
+    let outputs = &probe.m.graph(probe.m.main).outputs;
+    let first = outputs.len() - sums.len();
+    let values: Vec<ValueId> = outputs[first..].to_vec();
+    let observed = values.into_iter().zip(&probe.taps).zip(&mut sums);
+    let observed = observed.map(|((value, tap), sums)| Observed {
+        value,
+        tokens: tap.by_row.then_some(1),
+        observer: sums,
+    });
+    let mut batches = calibration.batches(&planned.model)?;
+    ctx.progress.start("measure", batches.samples() as u64);
+    let (files, runtime, threads) = (&planned.files, &calibration.runtime, calibration.threads);
+    let observed = observed.collect();
+    calibrate::observe(&probe.m, files, observed, &mut batches, threads, runtime, ctx)?;
+    for (tap, sums) in probe.taps.iter().zip(&sums) {
+        tap.tell(&mut units[tap.unit], sums);
+    }
+    let ways: usize = units.iter().map(|it| it.ways.len()).sum();
+    let samples = batches.samples();
+    ctx.progress.done(&format!("{} activations, {ways} ways, {samples} samples", units.len()));
+    Ok(())
+}
+
+struct Probe {
+    m: Model,
+    /// Of the twins.
+    sites: Vec<SitePlan>,
+    /// For each output that was added to the graph.
+    taps: Vec<Tap>,
+}
+
+/// What an output of the probing model says.
+struct Tap {
+    unit: usize,
+    what: What,
+    /// Pairs per token, not one for the whole sample.
+    by_row: bool,
+}
+
+enum What {
+    /// The error of a site under a way.
+    Error { way: usize, site: usize },
+    /// The magnitudes of rows.
+    Rows,
+}
+
+impl Tap {
+    fn tell(&self, unit: &mut Unit, sums: &Sums) {
+        match self.what {
+            What::Error { way, site } => {
+                unit.ways[way].errors[site] = sums.mean();
+                unit.rows = sums.rows;
+            }
+            What::Rows => unit.row_ratio = sums.ratio,
+        }
+    }
+}
+
+impl Probe {
+    fn unit(&mut self, at: usize, unit: &Unit) {
+        let nodes = unit.ways[0].plans.iter().map(|it| it.site.node);
+        let by_row = unit.ways[0].plans[0].site.kind == Weight::MatMul;
+        for (site, node) in nodes.enumerate() {
+            let y = self.m.node(node).output();
+            let signal = self.power(y, by_row);
+            for (way, it) in unit.ways.iter().enumerate() {
+                let twin = self.twin(&it.plans[site]);
+                let error = self.add("Sub", &[twin, y], Attrs::default());
+                let error = self.power(error, by_row);
+                let axis = if by_row { -1i64 } else { 0 };
+                let attrs = Attrs::default().with("axis", axis);
+                let pair = self.add("Concat", &[error, signal], attrs);
+                self.tap(pair, Tap { unit: at, what: What::Error { way, site }, by_row });
+            }
+        }
+        if by_row && unit.ways.iter().any(|it| it.activation() == Some(Activation::Row)) {
+            let abs = self.add("Abs", &[unit.x], Attrs::default());
+            let largest = self.reduce("ReduceMax", abs, -1);
+            let pair =
+                self.add("Concat", &[largest, largest], Attrs::default().with("axis", -1i64));
+            self.tap(pair, Tap { unit: at, what: What::Rows, by_row });
+        }
+    }
+
+    fn tap(&mut self, value: ValueId, tap: Tap) {
+        let main = self.m.main;
+        self.m.add_output(main, value);
+        self.taps.push(tap);
+    }
+
+    /// A copy of a site's node, at the end of the graph, and its plan; returns its output.
+    fn twin(&mut self, plan: &SitePlan) -> ValueId {
+        let node = self.m.node(plan.site.node);
+        let (op, inputs, attrs) = (node.op.clone(), node.inputs.clone(), node.attrs.clone());
+        let y = node.output();
+        let (name, ty) = (self.m.value(y).name.to_string(), self.m.value(y).ty.clone());
+        let twin = self.m.add_value(&name, ty, Def::Input(self.m.main, None));
+        let id = self.node(op, inputs, attrs, twin);
+        let site = Site { node: id, ..plan.site };
+        self.sites.push(SitePlan { site, ..plan.clone() });
+        twin
+    }
+
+    /// The sum of squares: per token, or per pixel over its channels.
+    fn power(&mut self, value: ValueId, by_row: bool) -> ValueId {
+        self.reduce("ReduceSumSquare", value, if by_row { -1 } else { 1 })
+    }
+
+    /// Over one axis, which is kept with length 1.
+    fn reduce(&mut self, op: &str, value: ValueId, axis: i64) -> ValueId {
+        if self.m.opset("") < 18 {
+            return self.add(op, &[value], Attrs::default().with("axes", vec![axis]));
+        }
+        let axes = self.m.add_constant(self.m.main, "axes", Tensor::from_i64(&[1], [axis]));
+        self.add(op, &[value, axes], Attrs::default())
+    }
+
+    fn add(&mut self, op: &str, inputs: &[ValueId], attrs: Attrs) -> ValueId {
+        let main = self.m.main;
+        let value = self.m.add_value("probe", None, Def::Input(main, None));
+        let inputs = inputs.iter().copied().map(Some).collect();
+        self.node(Op::new(op), inputs, attrs, value);
+        value
+    }
+
+    fn node(&mut self, op: Op, inputs: Vec<Option<ValueId>>, attrs: Attrs, y: ValueId) -> NodeId {
+        let main = self.m.main;
+        self.m.add_node(main, None, (op, "".into()), inputs, attrs, vec![y])
+    }
+}
+
+/// Sums over rows that depend on no order.
+struct Sums {
+    by_row: bool,
+    rows: u64,
+    /// Ratios, in units of 2⁻⁴⁰.
+    total: u128,
+    terms: u64,
+    ratio: f64,
+}
+
+const UNIT: f64 = (1u64 << 40) as f64;
+
+impl Sums {
+    fn new(by_row: bool) -> Sums {
+        Sums { by_row, rows: 0, total: 0, terms: 0, ratio: 1.0 }
+    }
+
+    fn mean(&self) -> f64 {
+        if self.terms == 0 { 0.0 } else { self.total as f64 / UNIT / self.terms as f64 }
+    }
+
+    /// Noise that is larger than the signal is as bad as none of it being left.
+    fn add(&mut self, noise: f64, signal: f64) {
+        let ratio = if noise <= 0.0 { 0.0 } else { (noise / signal).min(1.0) };
+        self.total += (ratio * UNIT).round() as u128;
+        self.terms += 1;
+    }
+}
+
+impl Observe for Sums {
+    fn observe(&mut self, sample: &Sample<'_>) -> Result<(), BadStats> {
+        let sum = |values: &[f32]| values.iter().map(|it| f64::from(*it)).sum::<f64>();
+        if !self.by_row {
+            // Maps of errors and of signals, one after the other.
+            let (noise, signal) = sample.values.split_at(sample.values.len() / 2);
+            self.add(sum(noise), sum(signal));
+            self.rows += signal.len() as u64;
+            return Ok(());
+        }
+        let pairs = sample.values.chunks_exact(2);
+        let largest = pairs.clone().map(|it| it[1]).fold(0f32, f32::max);
+        let mean = sum(sample.values) / sample.values.len().max(1) as f64;
+        if mean > 0.0 {
+            self.ratio = self.ratio.max(f64::from(largest) / mean);
+        }
+        self.rows += pairs.len() as u64;
+        pairs.for_each(|it| self.add(f64::from(it[0]), f64::from(it[1])));
+        Ok(())
+    }
+}
