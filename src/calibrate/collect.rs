@@ -64,6 +64,15 @@ impl Default for CollectOptions {
     }
 }
 
+impl CollectOptions {
+    /// Threads that have work.
+    pub(super) fn threads(&self, batches: &Batches) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if self.threads == 0 { all() } else { self.threads };
+        threads.min(batches.samples().div_ceil(batches.batch())).max(1)
+    }
+}
+
 pub struct Collector<'a> {
     /// With every replacement so far.
     model: Model,
@@ -264,9 +273,7 @@ impl<'a> Collector<'a> {
     }
 
     fn threads(&self) -> usize {
-        let all = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if self.options.threads == 0 { all() } else { self.options.threads };
-        threads.min(self.batches.samples().div_ceil(self.batches.batch())).max(1)
+        self.options.threads(&self.batches)
     }
 
     fn wave(

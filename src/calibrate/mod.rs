@@ -4,6 +4,7 @@ mod batches;
 mod collect;
 mod cut;
 mod error;
+mod extents;
 mod fault;
 mod fit;
 mod flow;
@@ -11,7 +12,7 @@ pub mod npy;
 pub mod npz;
 mod observe;
 mod part_log;
-mod pass;
+mod ranges;
 mod roles;
 mod segment;
 mod sessions;
@@ -27,9 +28,9 @@ pub use self::{
     error::DataError,
     fault::CalibrateError,
     fit::converted,
-    flow::{can_observe, width},
+    flow::{can_observe, can_tap, width},
     observe::{Observe, Sample},
-    pass::{Observed, observe},
+    ranges::{Target, observe, ranges},
     stats_error::StatsError,
     stats_file::{Identity, Stats, StatsFile, StatsRow, describe, merge, model_sha256},
 };

@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// The wanted values of each part are those of `taps`, then those of its `to`.
-pub struct Wave<'a> {
+pub struct Wave<'a, 't> {
     pub part: Part<'a>,
     /// The same part of the float model, where layers before are quantized.
     pub float: Option<Part<'a>>,
-    pub taps: Vec<Tap<'a>>,
+    pub taps: Vec<Tap<'t>>,
 }
 
 /// A segment, where it begins, and where it ends.
@@ -45,7 +45,7 @@ struct Source<'a> {
 /// Why a sample failed; the first of the data counts, whichever thread was faster.
 type Failed = Box<(usize, CalibrateError)>;
 
-impl Wave<'_> {
+impl Wave<'_, '_> {
     /// Runs all batches; each session is a thread of its own.
     pub fn run(
         &self,
