@@ -93,7 +93,7 @@ codes! {
     E613 EXIT_REJECTED "The statistics file is damaged, or no statistics file. Calibrate again."
     E614 EXIT_REJECTED "The model computes NaN or Inf on the calibration data, so nothing can be learned from it. Check the model and the data."
     E615 EXIT_USAGE "No mix of the recipe's candidates meets --max-size, --max-kl or --target-bpw. The message names the best that can be had; ask for that, or give other candidates under `mixed`."
-    E616 EXIT_GATE "No choice of activations reaches the goal under `adapt` on the calibration data. The message names the best that can be had. Add a more accurate way under `adapt.ways`, or ask for less."
+    E617 EXIT_GATE "No choice of activations reaches the goal under `adapt` on the calibration data. The message names the best that can be had. Add a more accurate way under `adapt.ways`, or ask for less."
     E701 EXIT_USAGE "The recipe has a key that does not exist, or is not valid YAML."
     E702 EXIT_USAGE "A pattern of the recipe matches no node. Add `optional: true` if the rule is meant for other models."
     E703 EXIT_USAGE "A value of the recipe has the wrong type or range."

@@ -1,6 +1,9 @@
 //! Why a job failed.
 
-use super::{MissingStats, NeedsData, TransformNeedsData, Unmet, Unreached, convert::ShapeError};
+use super::{
+    MissingStats, NeedsData, RangesNeedData, TransformNeedsData, Unmet, Unreached,
+    convert::ShapeError,
+};
 use crate::{
     calibrate::{CalibrateError, DataError, StatsError},
     codes::Fault,
@@ -34,6 +37,7 @@ pub enum Error {
     Opset(#[from] OpsetError),
     OwnFinding(#[from] OwnFinding),
     Pass(#[from] PassError),
+    Ranges(#[from] RangesNeedData),
     Recipe(#[from] RecipeError),
     Save(#[from] SaveError),
     Shape(#[from] ShapeError),
@@ -62,6 +66,7 @@ impl Error {
             Error::Opset(it) => it,
             Error::OwnFinding(it) => it,
             Error::Pass(it) => it,
+            Error::Ranges(it) => it,
             Error::Recipe(it) => it,
             Error::Save(it) => it,
             Error::Shape(it) => it,

@@ -30,6 +30,7 @@ impl Product {
         let (k, n) = (self.k as f64, self.n as f64);
         let Some(activation) = activation else { return (FLOAT * k * n) as u64 };
         let quantize = match activation {
+            Activation::Static => k * QUANTIZE,
             Activation::Tensor => k * (QUANTIZE + FIND_RANGE),
             Activation::Row => k * (QUANTIZE + FIND_RANGE + NORMALIZE) + n * NORMALIZE,
         };

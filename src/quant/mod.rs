@@ -9,6 +9,7 @@
 
 pub mod affine;
 pub mod budget;
+pub mod chain;
 pub mod cost;
 pub mod drift;
 pub mod error;

@@ -38,7 +38,7 @@ pub struct AdaptSpec {
 pub struct Way {
     /// As in `quantize`.
     pub activation: ActivationSpec,
-    /// As in `quantize`. Default: what that says.
+    /// As in `quantize`. Default: what that says. `[]` leaves the node as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Vec<FormatName>>,
 }
@@ -80,11 +80,17 @@ impl AdaptSpec {
 }
 
 impl Way {
-    /// The site with this way to quantize its activation, or why it cannot have it.
-    pub fn of(&self, m: &Model, site: &SitePlan) -> Result<SitePlan, NoMatch> {
+    /// The site with this way to quantize its activation, or why it cannot have it; `None` if it
+    /// stays as it is.
+    pub fn of(&self, m: &Model, site: &SitePlan) -> Result<Option<SitePlan>, NoMatch> {
         let own = [site.format.name.to_owned()];
         let names = self.format.as_deref().unwrap_or(&own);
-        let activation = self.activation.complete().map(resolve::activation);
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let wanted = self.activation.complete();
+        let activation = wanted.map(resolve::activation);
+        let codes = wanted.map(|it| it.codes).unwrap_or_default();
         let mut reasons = Vec::new();
         for name in names {
             // Loading has checked the name.
@@ -92,7 +98,15 @@ impl Way {
             let scheme = (format.place)(m, &site.site)
                 .and_then(|()| (format.scheme)(site.scheme, activation));
             match scheme {
-                Ok(scheme) => return Ok(SitePlan { scheme, activation, format, ..site.clone() }),
+                Ok(scheme) => {
+                    return Ok(Some(SitePlan {
+                        scheme,
+                        activation,
+                        codes,
+                        format,
+                        ..site.clone()
+                    }));
+                }
                 Err(reason) => reasons.push(format!("{name}: {reason}")),
             }
         }

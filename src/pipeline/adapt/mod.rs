@@ -4,13 +4,14 @@
 //! where it removes the most error; then nodes get slower ways, those with the largest errors
 //! first, until the whole model, run as it will be run, reaches the goal.
 
+mod alone;
 mod probe;
 mod report;
 mod unit;
 
 pub use self::report::{Adapted, Choosing, Measured, Tried};
 use self::unit::Unit;
-use super::{Calibration, Error, Job, Planned, finish, judge::Judge};
+use super::{Calibration, Error, Job, Planned, finish, judge::Judge, ranges};
 use crate::{
     codes::Fault,
     ctx::Ctx,
@@ -36,7 +37,7 @@ pub struct Unreached {
 
 impl Fault for Unreached {
     fn code(&self) -> &'static str {
-        "E616"
+        "E617"
     }
 
     fn hint(&self) -> Option<String> {
@@ -58,22 +59,27 @@ pub(super) fn choose(
         return Ok(None);
     };
     let mut units = unit::find(&planned.model, &planned.plan.sites, spec);
-    if units.is_empty() && spec.goal.is_none() {
-        return Ok(None);
-    }
+    let all = units.iter().flat_map(|it| &it.ways).flat_map(|it| it.plans.iter().flatten());
+    ranges::collect(planned, all.cloned().collect(), calibration, ctx)?;
     probe::measure(planned, &mut units, calibration, ctx)?;
-    let mut adapter = Adapter::new(planned, spec, &units);
+    let judge = Judge::new(planned, calibration)?;
+    let alone = alone::is_affordable(planned, &units, &judge);
+    if alone {
+        alone::measure(planned, &mut units, &judge, ctx)?;
+    }
+    let mut adapter = Adapter::new(planned, spec, &units, judge.samples() as u64);
     adapter.spend();
     adapter.limit();
     if let Some(goal) = spec.goal {
-        let judge = Judge::new(planned, calibration)?;
         adapter.reach(goal, &judge, ctx)?;
     }
     let Adapter { picks, tried, .. } = adapter;
-    let adapted = report::of(planned, spec, &units, &picks, tried);
+    let measure = alone.then_some(judge.measure());
+    let adapted = Adapted::new(planned, spec, &units, &picks, measure, tried);
+    let kept = report::kept(planned, &units, &picks);
     planned.plan.sites = sites(planned, &units, &picks);
+    planned.plan.kept.extend(kept);
     planned.rows = planned.plan.rows(&planned.model);
-    adapted.note(&mut planned.rows, &planned.model);
     Ok(Some(adapted))
 }
 
@@ -88,8 +94,13 @@ struct Adapter<'a> {
 }
 
 impl<'a> Adapter<'a> {
-    fn new(planned: &'a Planned, spec: &'a AdaptSpec, units: &'a [Unit]) -> Adapter<'a> {
-        let choices = units.iter().map(Unit::choices).collect();
+    fn new(
+        planned: &'a Planned,
+        spec: &'a AdaptSpec,
+        units: &'a [Unit],
+        samples: u64,
+    ) -> Adapter<'a> {
+        let choices = units.iter().map(|it| it.choices(samples)).collect();
         let picks = vec![0; units.len()];
         Adapter { planned, spec, units, choices, picks, tried: Vec::new() }
     }
@@ -146,7 +157,7 @@ impl<'a> Adapter<'a> {
     /// For each unit, the more accurate of what it has and what it would get.
     fn raised(&self, picks: &[usize]) -> Vec<usize> {
         let better = |(unit, (a, b)): (&Unit, (&usize, &usize))| {
-            if unit.ways[*b].loss() < unit.ways[*a].loss() { *b } else { *a }
+            if unit.ways[*b].loss < unit.ways[*a].loss { *b } else { *a }
         };
         self.units.iter().zip(self.picks.iter().zip(picks)).map(better).collect()
     }
@@ -164,13 +175,13 @@ impl<'a> Adapter<'a> {
 
 /// The plan's sites with what the units chose.
 fn sites(planned: &Planned, units: &[Unit], picks: &[usize]) -> Vec<SitePlan> {
-    let mut sites = planned.plan.sites.clone();
+    let mut sites: Vec<Option<SitePlan>> = planned.plan.sites.iter().cloned().map(Some).collect();
     for (unit, pick) in units.iter().zip(picks) {
         for (at, plan) in unit.sites.iter().zip(&unit.ways[*pick].plans) {
             sites[*at] = plan.clone();
         }
     }
-    sites
+    sites.into_iter().flatten().collect()
 }
 
 /// The model as it would be written.

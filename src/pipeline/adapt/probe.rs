@@ -3,13 +3,16 @@
 //! Next to every node stands a twin for each way, quantized as it would be in the result. All read
 //! what the float model computes, so an error is a node's own; only its power leaves the graph.
 
+use std::collections::BTreeMap;
+
 use super::unit::Unit;
 use crate::{
-    calibrate::{self, Observe, Observed, Sample},
+    calibrate::{self, Observe, Sample, Target},
     ctx::Ctx,
     ir::{Attrs, Def, Model, NodeId, Op, ValueId},
     pipeline::{Calibration, Error, Planned, finish},
     quant::{
+        affine::Interval,
         insert,
         ops::{Site, Weight},
         plan::{Activation, Plan, SitePlan},
@@ -26,47 +29,47 @@ pub(super) fn measure(
     calibration: &Calibration,
     ctx: &Ctx,
 ) -> Result<(), Error> {
-    let mut probe = Probe { m: planned.model.clone(), sites: Vec::new(), taps: Vec::new() };
+    let (m, ranges) = (planned.model.clone(), planned.plan.ranges.clone());
+    let mut probe = Probe { m, ranges, sites: Vec::new(), taps: Vec::new() };
     for (at, unit) in units.iter().enumerate() {
         probe.unit(at, unit);
     }
-    let plan = Plan { sites: probe.sites.clone(), ..planned.plan.without_sites() };
-    insert::quantize(&mut probe.m, &plan, &mut Sources::default());
-    finish(&mut probe.m, &plan.sites, &Ctx::silent())?;
-    let mut sums: Vec<Sums> = probe.taps.iter().map(|it| Sums::new(it.by_row)).collect();
-    let outputs = &probe.m.graph(probe.m.main).outputs;
-    let first = outputs.len() - sums.len();
-    let values: Vec<ValueId> = outputs[first..].to_vec();
-    let observed = values.into_iter().zip(&probe.taps).zip(&mut sums);
-    let observed = observed.map(|((value, tap), sums)| Observed {
-        value,
-        tokens: tap.by_row.then_some(1),
-        observer: sums,
-    });
-    let mut batches = calibration.batches(&planned.model)?;
-    ctx.progress.start("measure", batches.samples() as u64);
-    let (files, runtime, threads) = (&planned.files, &calibration.runtime, calibration.threads);
-    let observed = observed.collect();
-    calibrate::observe(&probe.m, files, observed, &mut batches, threads, runtime, ctx)?;
-    for (tap, sums) in probe.taps.iter().zip(&sums) {
+    let Probe { mut m, ranges, sites, taps } = probe;
+    let values: Vec<ValueId> = taps.iter().map(|it| it.value).collect();
+    let outputs = m.graph(m.main).outputs.len();
+    values.iter().for_each(|it| m.add_output(m.main, *it));
+    let plan = Plan { sites, ranges, ..Plan::default() };
+    insert::quantize(&mut m, &plan, &mut Sources::default());
+    finish(&mut m, &plan.sites, &Ctx::silent())?;
+    let values = m.graph(m.main).outputs[outputs..].to_vec();
+    let mut sums: Vec<Sums> = taps.iter().map(|it| Sums::new(it.by_row)).collect();
+    let target = |(value, observer)| Target { value, bytes: 0, observer };
+    let targets = values.into_iter().zip(sums.iter_mut().map(|it| it as &mut dyn Observe));
+    let targets = targets.map(target).collect();
+    let batches = calibration.batches(&planned.model)?;
+    let (files, options) = (&planned.files, calibration.collect(false));
+    calibrate::observe(&m, files, targets, batches, options, &calibration.runtime, ctx)?;
+    for (tap, sums) in taps.iter().zip(&sums) {
         tap.tell(&mut units[tap.unit], sums);
     }
-    let ways: usize = units.iter().map(|it| it.ways.len()).sum();
-    let samples = batches.samples();
-    ctx.progress.done(&format!("{} activations, {ways} ways, {samples} samples", units.len()));
+    for way in units.iter_mut().flat_map(|it| &mut it.ways) {
+        way.loss = way.errors.iter().sum();
+    }
     Ok(())
 }
 
+/// The model with its twins; nodes are added at its end.
 struct Probe {
     m: Model,
+    ranges: BTreeMap<ValueId, Interval>,
     /// Of the twins.
     sites: Vec<SitePlan>,
-    /// For each output that was added to the graph.
     taps: Vec<Tap>,
 }
 
-/// What an output of the probing model says.
+/// What a value of the probing model says.
 struct Tap {
+    value: ValueId,
     unit: usize,
     what: What,
     /// Pairs per token, not one for the whole sample.
@@ -94,19 +97,21 @@ impl Tap {
 
 impl Probe {
     fn unit(&mut self, at: usize, unit: &Unit) {
-        let nodes = unit.ways[0].plans.iter().map(|it| it.site.node);
-        let by_row = unit.ways[0].plans[0].site.kind == Weight::MatMul;
-        for (site, node) in nodes.enumerate() {
-            let y = self.m.node(node).output();
+        let by_row = unit.kind == Weight::MatMul;
+        for (site, node) in unit.nodes.iter().enumerate() {
+            let y = self.m.node(*node).output();
             let signal = self.power(y, by_row);
             for (way, it) in unit.ways.iter().enumerate() {
-                let twin = self.twin(&it.plans[site]);
+                // What stays as it is has no error.
+                let Some(plan) = &it.plans[site] else { continue };
+                let twin = self.twin(plan);
                 let error = self.add("Sub", &[twin, y], Attrs::default());
                 let error = self.power(error, by_row);
                 let axis = if by_row { -1i64 } else { 0 };
                 let attrs = Attrs::default().with("axis", axis);
                 let pair = self.add("Concat", &[error, signal], attrs);
-                self.tap(pair, Tap { unit: at, what: What::Error { way, site }, by_row });
+                let what = What::Error { way, site };
+                self.taps.push(Tap { value: pair, unit: at, what, by_row });
             }
         }
         if by_row && unit.ways.iter().any(|it| it.activation() == Some(Activation::Row)) {
@@ -114,14 +119,8 @@ impl Probe {
             let largest = self.reduce("ReduceMax", abs, -1);
             let pair =
                 self.add("Concat", &[largest, largest], Attrs::default().with("axis", -1i64));
-            self.tap(pair, Tap { unit: at, what: What::Rows, by_row });
+            self.taps.push(Tap { value: pair, unit: at, what: What::Rows, by_row });
         }
-    }
-
-    fn tap(&mut self, value: ValueId, tap: Tap) {
-        let main = self.m.main;
-        self.m.add_output(main, value);
-        self.taps.push(tap);
     }
 
     /// A copy of a site's node, at the end of the graph, and its plan; returns its output.
@@ -132,6 +131,9 @@ impl Probe {
         let (name, ty) = (self.m.value(y).name.to_string(), self.m.value(y).ty.clone());
         let twin = self.m.add_value(&name, ty, Def::Input(self.m.main, None));
         let id = self.node(op, inputs, attrs, twin);
+        if let Some(range) = self.ranges.get(&y).copied() {
+            self.ranges.insert(twin, range);
+        }
         let site = Site { node: id, ..plan.site };
         self.sites.push(SitePlan { site, ..plan.clone() });
         twin
@@ -153,7 +155,10 @@ impl Probe {
 
     fn add(&mut self, op: &str, inputs: &[ValueId], attrs: Attrs) -> ValueId {
         let main = self.m.main;
-        let value = self.m.add_value("probe", None, Def::Input(main, None));
+        // As wide as it may be: all that matters is that it is float and has tokens where the
+        // first input has them.
+        let ty = self.m.value(inputs[0]).ty.clone();
+        let value = self.m.add_value("probe", ty, Def::Input(main, None));
         let inputs = inputs.iter().copied().map(Some).collect();
         self.node(Op::new(op), inputs, attrs, value);
         value

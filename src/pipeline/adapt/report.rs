@@ -1,14 +1,14 @@
-//! What was measured for each activation, and why it is quantized as it is.
+//! What was measured for each activation, and what it got.
 
 use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use super::unit::{Unit, Way};
+use super::unit::Unit;
 use crate::{
-    ir::Model,
-    pipeline::Planned,
-    quant::plan::{Activation, PlanRow},
+    no_match,
+    pipeline::{Planned, judge::Measure},
+    quant::plan::Kept,
     recipe::{AdaptGoal, AdaptSpec},
     report::Comparison,
 };
@@ -20,6 +20,9 @@ pub struct Adapted {
     pub extra_time: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<f64>,
+    /// What losses are; `None`: choices went by the errors at nodes, the model being large.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measure: Option<Measure>,
     pub activations: Vec<Choosing>,
     /// Whole models that were measured on the way to the goal.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -34,6 +37,9 @@ pub struct Choosing {
     pub choice: &'static str,
     /// By how much the nodes' outputs are off (rms in proportion, the worst node), for each way.
     pub errors: BTreeMap<&'static str, f64>,
+    /// What the outputs lose if only this activation is quantized, for each way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub losses: Option<BTreeMap<&'static str, f64>>,
     /// How many times the largest row maximum is as large as the mean of all in its sample.
     pub row_ratio: f64,
 }
@@ -96,58 +102,54 @@ impl fmt::Display for AdaptGoal {
     }
 }
 
-/// How a way is called.
-fn name(way: &Way) -> &'static str {
-    match way.activation() {
-        Some(Activation::Tensor) => "tensor",
-        Some(Activation::Row) => "row",
-        None => "none",
-    }
-}
-
-pub(super) fn of(
-    planned: &Planned,
-    spec: &AdaptSpec,
-    units: &[Unit],
-    picks: &[usize],
-    tried: Vec<Tried>,
-) -> Adapted {
-    let m = &planned.model;
-    let time = |picked: &dyn Fn(usize) -> usize| -> f64 {
-        let each = units.iter().enumerate();
-        each.map(|(at, it)| (it.ways[picked(at)].time * it.rows) as f64).sum()
-    };
-    let (least, chosen) = (time(&|_| 0), time(&|at| picks[at]));
-    let choosing = |(unit, pick): (&Unit, &usize)| Choosing {
-        activation: m.value(unit.x).name.to_string(),
-        nodes: unit.ways[0].plans.iter().map(|it| m.node_label(it.site.node)).collect(),
-        choice: name(&unit.ways[*pick]),
-        errors: unit.ways.iter().map(|it| (name(it), it.worst().sqrt())).collect(),
-        row_ratio: unit.row_ratio,
-    };
-    Adapted {
-        extra_time: if least > 0.0 { chosen / least - 1.0 } else { 0.0 },
-        budget: spec.budget,
-        activations: units.iter().zip(picks).map(choosing).collect(),
-        tried,
-    }
-}
-
 impl Adapted {
-    /// Says at each node what the data decided.
-    pub(super) fn note(&self, rows: &mut [PlanRow], m: &Model) {
-        for it in &self.activations {
-            let others = it.errors.iter().filter(|(name, _)| **name != it.choice);
-            let others: Vec<String> =
-                others.map(|(name, error)| format!("{name} {:.2} %", 100.0 * error)).collect();
-            let own = it.errors.get(it.choice).copied().unwrap_or_default();
-            let note = format!("off by {:.2} % (with {})", 100.0 * own, others.join(", "));
-            for row in rows.iter_mut().filter(|row| it.nodes.contains(&m.node_label(row.id))) {
-                row.note = Some(match row.note.take() {
-                    Some(old) => format!("{old}; {note}"),
-                    None => note.clone(),
-                });
-            }
+    pub(super) fn new(
+        planned: &Planned,
+        spec: &AdaptSpec,
+        units: &[Unit],
+        picks: &[usize],
+        measure: Option<Measure>,
+        tried: Vec<Tried>,
+    ) -> Adapted {
+        let m = &planned.model;
+        let time = |picked: &dyn Fn(usize) -> usize| -> f64 {
+            let each = units.iter().enumerate();
+            each.map(|(at, it)| (it.ways[picked(at)].time * it.rows) as f64).sum()
+        };
+        let (least, chosen) = (time(&|_| 0), time(&|at| picks[at]));
+        let choosing = |(unit, pick): (&Unit, &usize)| Choosing {
+            activation: m.value(unit.x).name.to_string(),
+            nodes: unit.nodes.iter().map(|it| m.node_label(*it)).collect(),
+            choice: unit.ways[*pick].name(),
+            errors: unit.ways.iter().map(|it| (it.name(), it.worst().sqrt())).collect(),
+            losses: measure.map(|_| unit.ways.iter().map(|it| (it.name(), it.loss)).collect()),
+            row_ratio: unit.row_ratio,
+        };
+        Adapted {
+            extra_time: if least > 0.0 { chosen / least - 1.0 } else { 0.0 },
+            budget: spec.budget,
+            measure,
+            activations: units.iter().zip(picks).map(choosing).collect(),
+            tried,
         }
     }
+}
+
+/// The nodes that stay as they are, with the error that they would have.
+pub(super) fn kept(planned: &Planned, units: &[Unit], picks: &[usize]) -> Vec<Kept> {
+    let m = &planned.model;
+    let elements =
+        |it: usize| m.constant(planned.plan.sites[it].site.weight).map_or(0, |it| it.numel());
+    let mut list = Vec::new();
+    for (unit, pick) in units.iter().zip(picks) {
+        if unit.ways[*pick].plans.iter().any(Option::is_some) {
+            continue;
+        }
+        let (name, error) = (unit.ways[0].name(), 100.0 * unit.ways[0].worst().sqrt());
+        let reason = no_match!("calibration: {name} would put its output {error:.1} % off");
+        for (node, site) in unit.nodes.iter().zip(&unit.sites) {
+            list.push(Kept { node: *node, elements: elements(*site), reason: reason.clone() });
+        }
+    }
+    list
 }

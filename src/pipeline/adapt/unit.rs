@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    ir::{GraphId, Model, NoMatch, ValueId},
+    ir::{Model, NoMatch, NodeId, ValueId},
     quant::{
         budget::Choice,
         cost::Product,
@@ -17,8 +17,10 @@ use crate::{
 pub(super) struct Unit {
     /// The activation.
     pub x: ValueId,
-    /// Indices into the plan's sites.
+    pub kind: Weight,
+    /// Indices into the plan's sites, and their nodes.
     pub sites: Vec<usize>,
+    pub nodes: Vec<NodeId>,
     /// The fastest first.
     pub ways: Vec<Way>,
     /// Rows of the activation in all samples.
@@ -28,51 +30,65 @@ pub(super) struct Unit {
 }
 
 pub(super) struct Way {
-    /// For each site of the unit.
-    pub plans: Vec<SitePlan>,
+    /// For each site of the unit; `None`: it stays as it is.
+    pub plans: Vec<Option<SitePlan>>,
     /// Predicted, per row, in picoseconds.
     pub time: u64,
+    /// Of the weights in the file.
+    pub bytes: u64,
     /// For each site of the unit: the power of the error in proportion to that of the output,
     /// mean over rows.
     pub errors: Vec<f64>,
+    /// What the model's outputs lose if this activation alone is quantized, this way. Until that
+    /// is measured: the sum of `errors`.
+    pub loss: f64,
 }
 
+/// Picoseconds that a byte of a file is worth: what reading it once takes.
+const BYTE: u64 = 70;
+
 impl Unit {
-    pub fn choices(&self) -> Vec<Choice> {
-        let choice = |it: &Way| Choice { price: it.time * self.rows, loss: it.loss() };
-        self.ways.iter().map(choice).collect()
+    pub fn choices(&self, samples: u64) -> Vec<Choice> {
+        let price = |it: &Way| it.time * self.rows.max(1) + it.bytes * BYTE * samples;
+        self.ways.iter().map(|it| Choice { price: price(it), loss: it.loss }).collect()
     }
 
     /// The fastest way whose worst site is off by at most so much (rms); else the best.
     pub fn within(&self, limit: f64) -> usize {
-        let fits = |it: &Way| it.worst().sqrt() <= limit;
         let best = || {
-            let by_loss =
-                |a: &usize, b: &usize| self.ways[*a].loss().total_cmp(&self.ways[*b].loss());
+            let by_loss = |a: &usize, b: &usize| self.ways[*a].loss.total_cmp(&self.ways[*b].loss);
             (0..self.ways.len()).min_by(by_loss).unwrap_or(0)
         };
-        self.ways.iter().position(fits).unwrap_or_else(best)
+        self.ways.iter().position(|it| it.worst().sqrt() <= limit).unwrap_or_else(best)
     }
 }
 
 impl Way {
     pub fn activation(&self) -> Option<Activation> {
-        self.plans[0].activation
+        self.plans[0].as_ref().and_then(|it| it.activation)
     }
 
-    pub fn loss(&self) -> f64 {
-        self.errors.iter().sum()
-    }
-
+    /// The error of the site that is off the most.
     pub fn worst(&self) -> f64 {
         self.errors.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// `static`, `tensor`, `row`; in float, `stored` if the weight is quantized and `float` if not.
+    pub fn name(&self) -> &'static str {
+        match (&self.plans[0], self.activation()) {
+            (_, Some(Activation::Static)) => "static",
+            (_, Some(Activation::Tensor)) => "tensor",
+            (_, Some(Activation::Row)) => "row",
+            (Some(_), None) => "stored",
+            (None, _) => "float",
+        }
     }
 }
 
 /// The activations that have more than one way, in the order of their first reader.
 pub(super) fn find(m: &Model, sites: &[SitePlan], spec: &AdaptSpec) -> Vec<Unit> {
     let mut groups: Vec<(ValueId, Vec<usize>)> = Vec::new();
-    let mut of: BTreeMap<(GraphId, ValueId), usize> = BTreeMap::new();
+    let mut of: BTreeMap<ValueId, usize> = BTreeMap::new();
     for (at, site) in sites.iter().enumerate().filter(|it| it.1.site.kind != Weight::Gather) {
         let Ok(x) = m.operand(site.site.node, 0) else { continue };
         // What looks at values sees those of the main graph.
@@ -80,36 +96,39 @@ pub(super) fn find(m: &Model, sites: &[SitePlan], spec: &AdaptSpec) -> Vec<Unit>
             continue;
         }
         let is_product = site.site.kind == Weight::MatMul;
-        match of.get(&(m.main, x)).filter(|_| is_product) {
+        match of.get(&x).filter(|_| is_product) {
             Some(group) => groups[*group].1.push(at),
             None => {
-                of.insert((m.main, x), groups.len());
+                of.insert(x, groups.len());
                 groups.push((x, vec![at]));
             }
         }
     }
     let unit = |(x, group): (ValueId, Vec<usize>)| {
         let own: Vec<&SitePlan> = group.iter().map(|it| &sites[*it]).collect();
-        let ways = ways(m, &own, spec);
-        Unit { x, sites: group, ways, rows: 0, row_ratio: 1.0 }
+        let (kind, ways) = (own[0].site.kind, ways(m, &own, spec));
+        let nodes = own.iter().map(|it| it.site.node).collect();
+        Unit { x, kind, sites: group, nodes, ways, rows: 0, row_ratio: 1.0 }
     };
     groups.into_iter().map(unit).filter(|it| it.ways.len() > 1).collect()
 }
 
 fn ways(m: &Model, own: &[&SitePlan], spec: &AdaptSpec) -> Vec<Way> {
     let mut ways: Vec<Way> = Vec::new();
+    let extent = extent(m, own);
     for way in &spec.ways {
-        let plans: Result<Vec<SitePlan>, NoMatch> = own.iter().map(|it| way.of(m, it)).collect();
+        let plans: Result<Vec<Option<SitePlan>>, NoMatch> =
+            own.iter().map(|it| way.of(m, it)).collect();
         let Ok(plans) = plans else { continue };
-        let known = |it: &Way| {
-            let key = |it: &SitePlan| (it.activation, it.format.name);
-            it.plans.iter().map(key).eq(plans.iter().map(key))
+        let key = |it: &Option<SitePlan>| {
+            it.as_ref().map(|it| (it.activation, it.format.name, it.codes.observer.name()))
         };
-        if ways.iter().any(known) {
+        if ways.iter().any(|it| it.plans.iter().map(key).eq(plans.iter().map(key))) {
             continue;
         }
-        let time = extent(m, own).time(plans[0].activation);
-        ways.push(Way { plans, time, errors: vec![0.0; own.len()] });
+        let time = extent.time(plans[0].as_ref().and_then(|it| it.activation));
+        let bytes = extent.k * extent.n * if plans[0].is_some() { 1 } else { 4 };
+        ways.push(Way { plans, time, bytes, errors: vec![0.0; own.len()], loss: 0.0 });
     }
     ways
 }
