@@ -3,10 +3,12 @@
 mod batches;
 mod collect;
 mod cut;
+mod digest;
 mod error;
 mod fault;
 mod fit;
 mod flow;
+mod images;
 pub mod npy;
 pub mod npz;
 mod part_log;
