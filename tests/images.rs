@@ -80,9 +80,18 @@ fn images_calibrate_and_validate() {
 fn images_need_a_description() {
     let folder = folder();
     let text = error(folder.path(), "validate model.onnx model.onnx --data photos", 2);
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r"
+    error[E616]: `photos` is or holds images, and nothing says how they become inputs
+
+    hint: pass --preprocess with clip, imagenet, minus_one_one, paddle_ocr_det, pixels, zero_one or a file
+    ");
     let misspelt = "validate model.onnx model.onnx --data photos --preprocess imagnet";
-    insta::assert_snapshot!(error(folder.path(), misspelt, 2), @"");
+    let text = error(folder.path(), misspelt, 2);
+    insta::assert_snapshot!(text, @r"
+    error[E705]: there is no description of images `imagnet`
+
+    hint: did you mean `imagenet`?
+    ");
 }
 
 #[test]
@@ -91,7 +100,11 @@ fn a_key_that_does_not_exist_is_named_with_its_place() {
     let text = "onnxq: 1\nresize: {strech: true}\n";
     fs::write(folder.path().join("mine.yaml"), text).unwrap();
     let args = "validate model.onnx model.onnx --data photos --preprocess mine.yaml";
-    insta::assert_snapshot!(error(folder.path(), args, 2), @"");
+    insta::assert_snapshot!(error(folder.path(), args, 2), @r"
+    error[E701]: mine.yaml:2:10: unknown key `strech`
+
+    hint: did you mean `stretch`?
+    ");
 }
 
 #[test]
@@ -100,9 +113,15 @@ fn what_does_not_become_an_input_is_named() {
     fs::write(folder.path().join("mine.yaml"), "onnxq: 1\nscale: 1/255\n").unwrap();
     let args = "validate model.onnx model.onnx --data photos --preprocess";
     let text = error(folder.path(), &format!("{args} mine.yaml"), 3);
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r"
+    error[E603]: `photos/b.png` becomes 30 x 40 (height x width), and the model takes 16 x 16
+
+    hint: choose or write a description that makes images the size that the model takes
+    ");
     fs::write(folder.path().join("photos/broken.png"), b"\x89PNG\r\n\x1a\nno more").unwrap();
-    insta::assert_snapshot!(error(folder.path(), &format!("{args} zero_one"), 3), @"");
+    let text = error(folder.path(), &format!("{args} zero_one"), 3);
+    let expected = "error[E601]: `photos/broken.png` is not an image that can be read: ";
+    assert!(text.starts_with(expected), "{text}");
     let calibrate = "calibrate model.onnx -o s.safetensors --data photos --preprocess zero_one";
     assert!(error(folder.path(), calibrate, 3).contains("error[E601]"));
     assert!(!folder.path().join("s.safetensors").exists());

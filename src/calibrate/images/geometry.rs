@@ -188,7 +188,8 @@ mod tests {
     fn text_detection_keeps_proportions_in_steps_of_32() {
         let it = shipped("paddle_ocr_det", [None; 2]);
         assert!(!it.is_fixed());
-        assert_eq!(it.steps([1440, 1920]).unwrap().padded, [736, 960]);
+        // 720 is 22.5 times 32; of 22 and 23, the even one.
+        assert_eq!(it.steps([1440, 1920]).unwrap().padded, [704, 960]);
         assert_eq!(it.steps([100, 48]).unwrap().padded, [96, 64]);
         assert_eq!(it.steps([10, 80]).unwrap().padded, [32, 64]);
     }
