@@ -8,6 +8,7 @@ mod error;
 mod fault;
 mod fit;
 mod flow;
+#[cfg_attr(not(feature = "images"), allow(dead_code, reason = "nothing is decoded"))]
 mod images;
 pub mod npy;
 pub mod npz;
