@@ -91,7 +91,7 @@ fn an_unknown_solver_shows_its_place_and_a_guess() {
 
 #[test]
 fn aliases_are_refused() {
-    insta::assert_snapshot!(check("prepare: [*a]"), @"error[E701]: my.yaml:3:11: aliases are not allowed in recipes");
+    insta::assert_snapshot!(check("prepare: [*a]"), @"error[E701]: my.yaml:3:11: aliases are not allowed");
 }
 
 #[test]

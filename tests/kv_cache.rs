@@ -125,6 +125,7 @@ fn converted(name: &str, folder: &Path, data: Option<PathBuf>) -> (PathBuf, conv
     let kv_cache = data.map(|data| Int8Cache {
         data,
         tokenizer: None,
+        preprocess: None,
         library: None,
         offline: false,
         index_url: None,

@@ -3,14 +3,17 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::Read,
     ops::Range,
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest, Sha256};
-
-use super::{DataError, fit, npy::Npy, npz::Npz, roles, test_data, text_data};
+use super::{
+    DataError, digest, fit,
+    images::{self, Images},
+    npy::Npy,
+    npz::Npz,
+    roles, test_data, text_data,
+};
 use crate::{
     engine::IoInfo,
     tensor::{DType, Dim, Tensor},
@@ -23,6 +26,8 @@ pub type Batch = BTreeMap<String, Tensor>;
 pub struct DataOptions {
     /// `tokenizer.json`, for text.
     pub tokenizer: Option<PathBuf>,
+    /// How images become inputs: the name of a shipped description, or a file.
+    pub preprocess: Option<String>,
     /// Take only the first samples.
     pub samples: Option<usize>,
     /// Tokens per row of a text, if the model leaves it open.
@@ -33,7 +38,7 @@ pub struct DataOptions {
 
 impl Default for DataOptions {
     fn default() -> DataOptions {
-        DataOptions { tokenizer: None, samples: None, sequence: 128, batch: 4 }
+        DataOptions { tokenizer: None, preprocess: None, samples: None, sequence: 128, batch: 4 }
     }
 }
 
@@ -55,6 +60,7 @@ enum Source {
     Arrays(Vec<Array>),
     Sets(Vec<PathBuf>),
     Tokens { input: usize, tokens: text_data::Tokens },
+    Images(Images),
 }
 
 struct Array {
@@ -64,26 +70,33 @@ struct Array {
     npy: Npy,
 }
 
-/// Opens `.npy`, `.npz`, text or a folder of `<input>.npy` files or of ONNX test data.
+/// Opens `.npy`, `.npz`, text, an image or a folder of `<input>.npy` files, of ONNX test data or
+/// of images.
 ///
 /// What the data lacks is made from the inputs' names: masks, positions, an empty past.
 pub fn open(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Batches, DataError> {
     let kind = fs::metadata(path).map_err(DataError::io(path))?;
     let extension = path.extension().and_then(|it| it.to_str()).unwrap_or("");
     let (source, files) = match extension.to_ascii_lowercase().as_str() {
-        _ if kind.is_dir() => folder(path, inputs)?,
+        _ if kind.is_dir() => folder(path, inputs, options)?,
         _ if !kind.is_file() => return Err(DataError::format(path, "is not a regular file")),
         "npy" => one_array(path, inputs)?,
         "npz" => archive(path, inputs)?,
         "md" | "text" | "txt" => text(path, inputs, options)?,
+        _ if images::is_image(path) => pictures(path, vec![path.into()], inputs, options)?,
         _ => {
-            let fact = "is none of .npy, .npz, .txt or a folder";
+            let fact = "is none of .npy, .npz, .txt, an image or a folder";
             return Err(DataError::format(path, fact));
         }
     };
+    let sha256 = digest::of(&files, source.settings())?;
     let per_run = fixed_batch(&source, inputs);
     let total = source.samples(inputs)?;
-    let batch = if source.is_sets() { 1 } else { per_run.unwrap_or(options.batch.max(1)) };
+    let batch = if source.is_one_by_one() {
+        per_run.unwrap_or(1)
+    } else {
+        per_run.unwrap_or(options.batch.max(1))
+    };
     let wanted = options.samples.unwrap_or(total).min(total);
     let samples = if per_run.is_some() { wanted / batch * batch } else { wanted };
     if wanted == 0 {
@@ -94,13 +107,13 @@ pub fn open(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Bat
     }
     Ok(Batches {
         inputs: inputs.to_vec(),
+        sha256,
         source,
         file: path.into(),
         samples,
         dropped: wanted - samples,
         batch,
         is_fixed: per_run.is_some(),
-        sha256: digest(&files)?,
         at: 0,
     })
 }
@@ -128,7 +141,7 @@ impl Batches {
         }
     }
 
-    /// A digest of every file that the data came from, the tokenizer included.
+    /// A digest of every file that the data came from, the tokenizer or description included.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
@@ -179,8 +192,21 @@ impl Iterator for Batches {
 }
 
 impl Source {
-    fn is_sets(&self) -> bool {
-        matches!(self, Source::Sets(_))
+    /// Samples may differ in shape.
+    fn is_one_by_one(&self) -> bool {
+        match self {
+            Source::Sets(_) => true,
+            Source::Images(images) => !images.same_size,
+            Source::Arrays(_) | Source::Tokens { .. } => false,
+        }
+    }
+
+    /// What the samples depend on besides files.
+    fn settings(&self) -> Option<&str> {
+        match self {
+            Source::Images(images) => Some(&images.description),
+            _ => None,
+        }
     }
 
     /// Samples in the data; arrays must agree about it.
@@ -188,6 +214,7 @@ impl Source {
         match self {
             Source::Sets(sets) => Ok(sets.len()),
             Source::Tokens { tokens, .. } => Ok(tokens.rows()),
+            Source::Images(images) => Ok(images.len()),
             Source::Arrays(arrays) => {
                 let mut counts = arrays
                     .iter()
@@ -217,6 +244,10 @@ impl Source {
                 })
                 .collect(),
             Source::Sets(sets) => test_data::read(&sets[rows.start], inputs),
+            Source::Images(images) => {
+                let name = inputs[images.input].name.clone();
+                Ok(Batch::from([(name, images.read(rows)?)]))
+            }
             Source::Tokens { input, tokens } => {
                 let shape = [rows.len(), tokens.width];
                 let ids = &tokens.ids[rows.start * tokens.width..rows.end * tokens.width];
@@ -248,7 +279,7 @@ fn archive(path: &Path, inputs: &[IoInfo]) -> Result<Opened, DataError> {
     arrays(path, inputs, found, vec![path.into()])
 }
 
-fn folder(path: &Path, inputs: &[IoInfo]) -> Result<Opened, DataError> {
+fn folder(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Opened, DataError> {
     let sets = test_data::sets(path)?;
     if !sets.is_empty() {
         let mut files = Vec::new();
@@ -267,9 +298,33 @@ fn folder(path: &Path, inputs: &[IoInfo]) -> Result<Opened, DataError> {
             files.push(file);
         }
     }
+    if found.is_empty() {
+        let files = images::find(path)?;
+        if !files.is_empty() {
+            return pictures(path, files, inputs, options);
+        }
+    }
     let names = found.iter().map(|(at, _)| inputs[*at].name.clone()).collect();
     require(path, inputs, &found, names)?;
     arrays(path, inputs, found, files)
+}
+
+fn pictures(
+    path: &Path,
+    files: Vec<PathBuf>,
+    inputs: &[IoInfo],
+    options: &DataOptions,
+) -> Result<Opened, DataError> {
+    let Some(preprocess) = &options.preprocess else {
+        return Err(DataError::NoPreprocess { file: path.into() });
+    };
+    let description = images::load(preprocess)?;
+    let images = Images::new(path, files.clone(), &description, inputs)?;
+    let others = inputs.iter().enumerate().filter(|it| it.0 != images.input);
+    if let Some((_, input)) = others.clone().find(|(_, it)| roles::role(&it.name).is_none()) {
+        return Err(missing(path, input, vec!["images".into()]));
+    }
+    Ok((Source::Images(images), files))
 }
 
 fn text(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Opened, DataError> {
@@ -360,40 +415,10 @@ fn fixed_batch(source: &Source, inputs: &[IoInfo]) -> Option<usize> {
     let input = match source {
         Source::Sets(_) => return None,
         Source::Tokens { input, .. } => *input,
+        Source::Images(images) => images.input,
         Source::Arrays(arrays) => arrays.iter().find(|it| !it.whole)?.input,
     };
     inputs[input].ty.shape.as_ref()?.first()?.fixed().filter(|it| *it > 0)
-}
-
-/// One file: its digest. Several: the digest of their names and digests.
-fn digest(files: &[PathBuf]) -> Result<String, DataError> {
-    let mut list = Vec::new();
-    for file in files {
-        let mut hash = Sha256::new();
-        let mut data = File::open(file).map_err(DataError::io(file))?;
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            let len = data.read(&mut buffer).map_err(DataError::io(file))?;
-            if len == 0 {
-                break;
-            }
-            hash.update(&buffer[..len]);
-        }
-        list.push(hex(&hash.finalize()));
-    }
-    if let [only] = &list[..] {
-        return Ok(only.clone());
-    }
-    let mut hash = Sha256::new();
-    for (file, digest) in files.iter().zip(&list) {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        hash.update(format!("{digest}  {name}\n"));
-    }
-    Ok(hex(&hash.finalize()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|it| format!("{it:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -5,8 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::images;
 use crate::{
     codes::Fault,
+    recipe::RecipeError,
+    suggest::suggest,
     tensor::{DType, Shape, TensorType},
     untrusted::Untrusted,
 };
@@ -55,6 +58,18 @@ pub enum DataError {
     NoTokenizer { file: PathBuf },
     #[error("`{}` is text, and this build has no tokenizer", shown(file))]
     NoText { file: PathBuf },
+    #[error("`{}` {fact}", shown(file))]
+    Extent { file: PathBuf, fact: String },
+    #[error("`{}` is or holds images, and nothing says how they become inputs", shown(file))]
+    NoPreprocess { file: PathBuf },
+    #[error("`{}` holds images, and {}", shown(file), candidates(found))]
+    NoImageInput { file: PathBuf, found: Vec<String> },
+    #[error("there is no description of images `{}`", Untrusted(name))]
+    NoDescription { name: String },
+    #[error(transparent)]
+    Description(#[from] RecipeError),
+    #[error("`{}` is an image, and this build reads none", shown(file))]
+    NoImages { file: PathBuf },
     #[error("cannot read `{}`", shown(file))]
     Io { file: PathBuf, source: std::io::Error },
 }
@@ -78,14 +93,18 @@ impl Fault for DataError {
         match self {
             DataError::Format { .. } => "E601",
             DataError::Size { .. } => "E602",
-            DataError::Shape { .. } | DataError::Samples { .. } | DataError::Symbol { .. } => {
-                "E603"
-            }
+            DataError::Shape { .. }
+            | DataError::Samples { .. }
+            | DataError::Symbol { .. }
+            | DataError::Extent { .. } => "E603",
             DataError::DType { .. } | DataError::Inexact { .. } => "E604",
             DataError::NonFinite { .. } => "E605",
             DataError::Empty { .. } | DataError::TooFew { .. } => "E606",
-            DataError::Missing { .. } => "E607",
+            DataError::Missing { .. } | DataError::NoImageInput { .. } => "E607",
             DataError::NoTokenizer { .. } | DataError::NoText { .. } => "E608",
+            DataError::NoPreprocess { .. } | DataError::NoImages { .. } => "E616",
+            DataError::NoDescription { .. } => "E705",
+            DataError::Description(error) => error.code(),
             DataError::Io { .. } => "E902",
         }
     }
@@ -109,8 +128,37 @@ impl Fault for DataError {
             DataError::NoText { .. } => {
                 "pass token ids as .npy, or build with feature `text`".into()
             }
+            DataError::NoPreprocess { .. } => {
+                format!("pass --preprocess with {} or a file", descriptions().join(", "))
+            }
+            DataError::NoImageInput { found, .. } if !found.is_empty() => {
+                "name one as `input` in a description of your own".into()
+            }
+            DataError::NoDescription { name } => match suggest(name, descriptions().into_iter()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("shipped are {}", descriptions().join(", ")),
+            },
+            DataError::Description(error) => return error.hint(),
+            DataError::Extent { .. } => {
+                "choose or write a description that makes images the size that the model takes"
+                    .into()
+            }
+            DataError::NoImages { .. } => {
+                "pass arrays as .npy, or build with feature `images`".into()
+            }
             _ => return None,
         })
+    }
+}
+
+fn descriptions() -> Vec<&'static str> {
+    images::SHIPPED.iter().map(|it| it.0).collect()
+}
+
+fn candidates(found: &[String]) -> String {
+    match found.is_empty() {
+        true => "the model has no input for them".into(),
+        false => format!("they could be for {}", names(found)),
     }
 }
 

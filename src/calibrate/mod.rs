@@ -3,11 +3,14 @@
 mod batches;
 mod collect;
 mod cut;
+mod digest;
 mod error;
 mod extents;
 mod fault;
 mod fit;
 mod flow;
+#[cfg_attr(not(feature = "images"), allow(dead_code, reason = "nothing is decoded"))]
+mod images;
 pub mod npy;
 pub mod npz;
 mod observe;

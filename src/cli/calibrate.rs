@@ -26,12 +26,16 @@ pub struct Args {
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub recipe: RecipeArgs,
-    /// Samples: text, .npy, .npz or a folder of them
+    /// Samples: text, .npy, .npz or a folder of them or of images
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// The tokenizer.json for text
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
+    /// How images become inputs: clip, imagenet, minus_one_one, paddle_ocr_det, pixels, zero_one
+    /// or a YAML file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub preprocess: Option<String>,
     /// How many samples to use [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub samples: Option<usize>,
@@ -107,6 +111,7 @@ impl Args {
         let inputs = calibrate::model_inputs(&planned.model);
         let options = DataOptions {
             tokenizer: self.tokenizer.clone(),
+            preprocess: self.preprocess.clone(),
             samples: self.samples,
             ..DataOptions::default()
         };

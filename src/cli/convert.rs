@@ -80,12 +80,16 @@ pub struct What {
 /// Samples that the scales of a cache come from.
 #[derive(Debug, clap::Args)]
 pub struct CacheData {
-    /// Samples for --kv-cache: text, .npy, .npz or a folder of them
+    /// Samples for --kv-cache: text, .npy, .npz or a folder of them or of images
     #[arg(long, value_name = "PATH", requires = "kv_cache")]
     pub calibration: Option<PathBuf>,
     /// The tokenizer.json for text
     #[arg(long, value_name = "FILE", requires = "calibration")]
     pub tokenizer: Option<PathBuf>,
+    /// How images become inputs: clip, imagenet, minus_one_one, paddle_ocr_det, pixels, zero_one
+    /// or a YAML file
+    #[arg(long, value_name = "NAME|FILE", requires = "calibration")]
+    pub preprocess: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -167,6 +171,7 @@ impl Args {
         let kv_cache = self.cache.calibration.map(|data| Int8Cache {
             data,
             tokenizer: self.cache.tokenizer,
+            preprocess: self.cache.preprocess,
             library: runtime.library,
             offline: runtime.offline,
             index_url: runtime.index_url,

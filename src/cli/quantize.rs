@@ -108,8 +108,7 @@ impl Args {
             // Fetched now, it can also say what executes; if it cannot be, the comparison says so.
             let _ = engine::ensure(&ui.global.runtime(ui));
         }
-        let tokenizer = self.data.tokenizer.clone();
-        let calibration = self.calibration.calibration(tokenizer, &job.recipe, ui);
+        let calibration = self.calibration.calibration(&self.data, &job.recipe, ui);
         let outcome =
             pipeline::quantize(&job, output, &save, &calibration, self.allow_noop, &ui.ctx())?;
         let validation = match data.filter(|_| outcome.output.is_some()) {
@@ -169,7 +168,7 @@ impl crate::codes::Fault for NoData {
     }
 
     fn hint(&self) -> Option<String> {
-        Some("pass --data with text and --tokenizer, .npy, .npz or test_data_set folders".into())
+        Some("pass --data with text and --tokenizer, images and --preprocess, .npy, .npz or test_data_set folders".into())
     }
 }
 

@@ -32,12 +32,16 @@ pub struct RecipeArgs {
 /// Data to compare on, and what to demand.
 #[derive(Debug, clap::Args)]
 pub struct DataArgs {
-    /// Samples: text, .npy, .npz or a folder of them
+    /// Samples: text, .npy, .npz or a folder of them or of images
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// The tokenizer.json for text
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
+    /// How images become inputs: clip, imagenet, minus_one_one, paddle_ocr_det, pixels, zero_one
+    /// or a YAML file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub preprocess: Option<String>,
     /// How many samples to use [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub samples: Option<usize>,
@@ -154,18 +158,13 @@ pub fn size(text: &str) -> Result<u64, String> {
 }
 
 impl CalibrationArgs {
-    pub fn calibration<'a>(
-        &self,
-        tokenizer: Option<PathBuf>,
-        recipe: &Recipe,
-        ui: &'a Ui,
-    ) -> Calibration<'a> {
+    pub fn calibration<'a>(&self, data: &DataArgs, recipe: &Recipe, ui: &'a Ui) -> Calibration<'a> {
         let spec = recipe.calibration.unwrap_or_default();
         let default = DataOptions::default();
         let sequence = spec.sequence.unwrap_or(default.sequence);
         Calibration {
             data: self.calibration.clone(),
-            options: DataOptions { tokenizer, samples: spec.samples, sequence, batch: 1 },
+            options: DataOptions { samples: spec.samples, sequence, batch: 1, ..data.options() },
             stats: self.stats.clone(),
             memory: self.memory,
             threads: ui.global.threads.map_or_else(available_threads, usize::from),
@@ -195,6 +194,7 @@ impl DataArgs {
     pub fn options(&self) -> DataOptions {
         DataOptions {
             tokenizer: self.tokenizer.clone(),
+            preprocess: self.preprocess.clone(),
             samples: self.samples,
             ..DataOptions::default()
         }

@@ -82,7 +82,7 @@ impl Fault for NeedsData {
 
     fn hint(&self) -> Option<String> {
         Some(
-            "pass --calibration with text like the model's own (and --tokenizer), .npy or .npz; \
+            "pass --calibration with text like the model's own (and --tokenizer), images (and --preprocess), .npy or .npz; \
              or --stats; solvers rtn, mse and hqq need none"
                 .into(),
         )

@@ -35,7 +35,7 @@ impl Fault for TransformNeedsData {
 
     fn hint(&self) -> Option<String> {
         Some(
-            "pass --calibration with text like the model's own (and --tokenizer), .npy or .npz"
+            "pass --calibration with text like the model's own (and --tokenizer), images like its own (and --preprocess), .npy or .npz"
                 .into(),
         )
     }

@@ -432,7 +432,7 @@ mod tests {
                 "E703 --set quantize.0.weight.granularity.block=33: \
                  block 33 is not a power of two from 16 to 256",
             ),
-            ("name=&a x", "E701 --set name=&a x: anchors are not allowed in recipes"),
+            ("name=&a x", "E701 --set name=&a x: anchors are not allowed"),
         ];
         for (text, expected) in cases {
             assert_eq!(check(text), expected);

@@ -23,6 +23,7 @@ pub use self::{
     select::{Candidate, Merged, Selector, Unmatched},
     yaml::to_yaml,
 };
+pub(crate) use self::{load::MAX_BYTES, yaml::parse as parse_yaml};
 use crate::quant::{
     affine::CodeType,
     observe::ObserverSpec,

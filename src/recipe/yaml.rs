@@ -11,7 +11,7 @@ use serde_yaml::{
 use super::{Place, Position, Recipe, RecipeError, schema::ACTIVATION};
 use crate::untrusted::Untrusted;
 
-/// Deeper nesting is no recipe.
+/// Deeper nesting is neither a recipe nor a description of data.
 const MAX_DEPTH: usize = 32;
 
 /// A recipe as YAML, without its parents and comments.
@@ -20,7 +20,7 @@ pub fn to_yaml(recipe: &Recipe) -> String {
 }
 
 /// Reads a document, and says where its values stand.
-pub(super) fn parse<T: DeserializeOwned>(
+pub(crate) fn parse<T: DeserializeOwned>(
     text: &str,
     file: &str,
 ) -> Result<(T, Place), RecipeError> {
@@ -74,7 +74,7 @@ impl Scanner {
         let is_mapping = matches!(event, Event::MappingStart(..));
         match event {
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
-                return Err(self.refuse(at, "aliases are not allowed in recipes"));
+                return Err(self.refuse(at, "aliases are not allowed"));
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.check(at, *anchor, tag)?;
@@ -90,7 +90,7 @@ impl Scanner {
                 }
             }
             Event::DocumentStart(..) if self.root.is_some() => {
-                return Err(self.refuse(at, "a file holds one recipe"));
+                return Err(self.refuse(at, "a file holds one document"));
             }
             _ => {}
         }
@@ -99,10 +99,10 @@ impl Scanner {
 
     fn check(&self, at: &Marker, anchor: usize, tag: &Option<Cow<Tag>>) -> Result<(), RecipeError> {
         if anchor != 0 {
-            return Err(self.refuse(at, "anchors are not allowed in recipes"));
+            return Err(self.refuse(at, "anchors are not allowed"));
         }
         if tag.is_some() {
-            return Err(self.refuse(at, "tags are not allowed in recipes"));
+            return Err(self.refuse(at, "tags are not allowed"));
         }
         Ok(())
     }
@@ -124,7 +124,7 @@ impl Scanner {
             return Ok(());
         }
         if text == "<<" && style == ScalarStyle::Plain {
-            return Err(self.refuse(at, "merge keys are not allowed in recipes"));
+            return Err(self.refuse(at, "merge keys are not allowed"));
         }
         if let Some(top) = self.open.last_mut() {
             top.key = Some(text.to_owned());
@@ -310,11 +310,11 @@ mod tests {
         let deep = |levels| format!("prepare: {}{}", "[".repeat(levels), "]".repeat(levels));
         let (deep, deeper) = (deep(32), deep(20_000));
         let cases = [
-            ("description: &a x", "E701 x.yaml:3:17: anchors are not allowed in recipes"),
-            ("description: *a", "E701 x.yaml:3:14: aliases are not allowed in recipes"),
-            ("description: !!str x", "E701 x.yaml:3:20: tags are not allowed in recipes"),
-            ("<<: {extends: y}", "E701 x.yaml:3:1: merge keys are not allowed in recipes"),
-            ("---\nname: y", "E701 x.yaml:3:1: a file holds one recipe"),
+            ("description: &a x", "E701 x.yaml:3:17: anchors are not allowed"),
+            ("description: *a", "E701 x.yaml:3:14: aliases are not allowed"),
+            ("description: !!str x", "E701 x.yaml:3:20: tags are not allowed"),
+            ("<<: {extends: y}", "E701 x.yaml:3:1: merge keys are not allowed"),
+            ("---\nname: y", "E701 x.yaml:3:1: a file holds one document"),
             ("? [a]\n: b", "E701 x.yaml:3:3: a key is not a text"),
             (&deep, "E701 x.yaml:3:41: values nest deeper than 32 levels"),
             (&deeper, "E701 x.yaml:3:"),

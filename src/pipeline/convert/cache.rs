@@ -19,6 +19,7 @@ use crate::{
 pub struct Int8Cache {
     pub data: PathBuf,
     pub tokenizer: Option<PathBuf>,
+    pub preprocess: Option<String>,
     pub library: Option<PathBuf>,
     pub offline: bool,
     pub index_url: Option<String>,
@@ -105,6 +106,7 @@ struct Samples {
 fn read(session: &dyn Session, job: &Int8Cache) -> Result<Samples, Error> {
     let options = DataOptions {
         tokenizer: job.tokenizer.clone(),
+        preprocess: job.preprocess.clone(),
         samples: Some(SAMPLES),
         ..DataOptions::default()
     };

@@ -114,7 +114,7 @@ impl Fault for Unmet {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Unmet::NoData => {
-                "pass --calibration with text like the model's own (and --tokenizer), .npy or .npz"
+                "pass --calibration with text like the model's own (and --tokenizer), images like its own (and --preprocess), .npy or .npz"
             }
             Unmet::NoChoice => {
                 "use a recipe of weight-only formats, as int4, or add candidates under `mixed`"

@@ -1,0 +1,128 @@
+//! Folders of images as data, from outside: they run, and what cannot is refused with its name.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use image::{Rgb, RgbImage};
+use onnxq::{onnx, text};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const MODEL: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
+main (float[n,3,16,16] pixels) => (float[n,32] y) <
+   float[4,3,3,3] kernel, float[784,32] weight
+> {
+   c = Conv <kernel_shape = [3, 3]> (pixels, kernel)
+   r = Relu (c)
+   f = Flatten (r)
+   y = MatMul (f, weight)
+}"#;
+
+/// A folder with `model.onnx` and `photos/`, images of three sizes at two depths.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let model = onnx::to_bytes(&text::parse(MODEL).unwrap()).unwrap();
+    fs::write(folder.path().join("model.onnx"), model).unwrap();
+    let photos = folder.path().join("photos");
+    fs::create_dir_all(photos.join("more")).unwrap();
+    for (i, (name, w, h)) in
+        [("b.png", 40, 30), ("a.bmp", 16, 16), ("more/c.jpg", 20, 50)].into_iter().enumerate()
+    {
+        let image = RgbImage::from_fn(w, h, |x, y| {
+            Rgb([(x * 5) as u8, (y * 3) as u8, (x * y + 60 * i as u32) as u8])
+        });
+        image.save(photos.join(name)).unwrap();
+    }
+    fs::write(photos.join("labels.txt"), "a 0\n").unwrap();
+    folder
+}
+
+fn onnxq(folder: &Path, args: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onnxq"));
+    command.current_dir(folder).env("NO_COLOR", "1").env_remove("RUST_BACKTRACE");
+    command.args(args.split(' ')).output().unwrap()
+}
+
+fn json(folder: &Path, args: &str) -> Value {
+    let output = onnxq(folder, args);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn error(folder: &Path, args: &str, exit: i32) -> String {
+    let output = onnxq(folder, args);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(exit), "{text}");
+    text
+}
+
+#[test]
+fn images_calibrate_and_validate() {
+    let folder = folder();
+    let data = "--data photos --preprocess imagenet --json";
+    let rows = json(folder.path(), &format!("calibrate model.onnx -o s.safetensors {data}"));
+    // Three samples of 784 features before the MatMul.
+    assert_eq!((&rows[0]["rows"], &rows[0]["k"]), (&3.into(), &784.into()), "{rows}");
+    let quantize = format!("quantize model.onnx -r int8_weights -o q.onnx --validate {data}");
+    assert_eq!(json(folder.path(), &quantize)["validate"]["pass"], true);
+    let validation = json(folder.path(), &format!("validate model.onnx q.onnx {data}"));
+    assert_eq!(validation["comparison"]["samples"], 3, "{validation}");
+    // The digest is of the images and of how they are read.
+    let other = data.replace("imagenet", "zero_one");
+    let other = json(folder.path(), &format!("validate model.onnx q.onnx {other}"));
+    assert_ne!(validation["data_sha256"], other["data_sha256"]);
+}
+
+#[test]
+fn images_need_a_description() {
+    let folder = folder();
+    let text = error(folder.path(), "validate model.onnx model.onnx --data photos", 2);
+    insta::assert_snapshot!(text, @r"
+    error[E616]: `photos` is or holds images, and nothing says how they become inputs
+
+    hint: pass --preprocess with clip, imagenet, minus_one_one, paddle_ocr_det, pixels, zero_one or a file
+    ");
+    let misspelt = "validate model.onnx model.onnx --data photos --preprocess imagnet";
+    let text = error(folder.path(), misspelt, 2);
+    insta::assert_snapshot!(text, @r"
+    error[E705]: there is no description of images `imagnet`
+
+    hint: did you mean `imagenet`?
+    ");
+}
+
+#[test]
+fn a_key_that_does_not_exist_is_named_with_its_place() {
+    let folder = folder();
+    let text = "onnxq: 1\nresize: {strech: true}\n";
+    fs::write(folder.path().join("mine.yaml"), text).unwrap();
+    let args = "validate model.onnx model.onnx --data photos --preprocess mine.yaml";
+    insta::assert_snapshot!(error(folder.path(), args, 2), @r"
+    error[E701]: mine.yaml:2:10: unknown key `strech`
+
+    hint: did you mean `stretch`?
+    ");
+}
+
+#[test]
+fn what_does_not_become_an_input_is_named() {
+    let folder = folder();
+    fs::write(folder.path().join("mine.yaml"), "onnxq: 1\nscale: 1/255\n").unwrap();
+    let args = "validate model.onnx model.onnx --data photos --preprocess";
+    let text = error(folder.path(), &format!("{args} mine.yaml"), 3);
+    insta::assert_snapshot!(text, @r"
+    error[E603]: `photos/b.png` becomes 30 x 40 (height x width), and the model takes 16 x 16
+
+    hint: choose or write a description that makes images the size that the model takes
+    ");
+    fs::write(folder.path().join("photos/broken.png"), b"\x89PNG\r\n\x1a\nno more").unwrap();
+    let text = error(folder.path(), &format!("{args} zero_one"), 3);
+    let expected = "error[E601]: `photos/broken.png` is not an image that can be read: ";
+    assert!(text.starts_with(expected), "{text}");
+    let calibrate = "calibrate model.onnx -o s.safetensors --data photos --preprocess zero_one";
+    assert!(error(folder.path(), calibrate, 3).contains("error[E601]"));
+    assert!(!folder.path().join("s.safetensors").exists());
+}
