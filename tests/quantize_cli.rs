@@ -506,6 +506,30 @@ fn a_folder_without_permission_is_an_error() {
 }
 
 #[test]
+fn calibrate_prints_ranges() {
+    let (model, ids) = (fixture("model.onnx"), fixture("eval_ids.npy"));
+    let (model, ids) = (model.to_str().unwrap(), ids.to_str().unwrap());
+    let args = ["calibrate", model, "--data", ids, "--samples", "3", "--observer"];
+    let ranges = |more: &[&str]| {
+        let made = run(&[&args[..], more].concat());
+        assert_eq!(made.code, 0, "{}", made.error);
+        made.out
+    };
+    let rows: Value = serde_json::from_str(&ranges(&["percentile=99", "--json"])).unwrap();
+    assert!(rows.as_array().unwrap().len() >= 20);
+    for row in rows.as_array().unwrap() {
+        let clipped = row["clipped"].as_f64().unwrap();
+        assert!((0.0..=0.011).contains(&clipped), "{row}");
+        assert!(row["min"].as_f64() <= row["range"]["lo"].as_f64(), "{row}");
+        assert_eq!(row["samples"], 3);
+    }
+    assert!(ranges(&["entropy"]).starts_with("activation"));
+    assert_eq!(ranges(&["mse", "--threads", "1"]), ranges(&["mse", "--memory", "8MiB"]));
+    let wrong = run(&[&args[..], &["median"]].concat());
+    assert!(wrong.code == 2 && wrong.error.contains("median"), "{}", wrong.error);
+}
+
+#[test]
 fn calibrate_writes_merges_and_shows() {
     let place = Place::new();
     let (model, ids) = (fixture("model.onnx"), fixture("eval_ids.npy"));

@@ -5,20 +5,21 @@ use std::path::{Path, PathBuf};
 use super::{
     Failure, Table, Ui,
     quantize::NoData,
+    ranges,
     shared::{InputArgs, RecipeArgs, at_least_one, size},
 };
 use crate::{
     calibrate::{
-        self, CollectOptions, Collector, DataOptions, Identity, Stats, StatsFile, StatsRow, Want,
-        can_observe,
+        self, Batches, CollectOptions, Collector, DataOptions, Identity, Stats, StatsFile,
+        StatsRow, Want, can_observe,
     },
     codes::EXIT_NOTHING,
     ctx::{Progress, grouped},
     pipeline::{self, Job, Planned},
-    quant::{ops::Weight, stats::Needs},
+    quant::{observe::ObserverSpec, ops::Weight, stats::Needs},
 };
 
-/// Run a model on data and keep what its layers see, for solvers
+/// Run a model on data and keep what its layers see, for solvers, or print its ranges
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The float model: .onnx or .onnxtxt
@@ -45,8 +46,13 @@ pub struct Args {
     /// Keep the whole second moments, whatever the recipe's solvers need
     #[arg(long)]
     pub hessian: bool,
+    /// Print the ranges of what layers read and make instead: min_max, average, percentile,
+    /// percentile=99.99, entropy, mse, mse=2.4
+    #[arg(long, value_name = "NAME", value_parser = ranges::observer)]
+    #[arg(conflicts_with_all = ["hessian", "merge", "output", "show"])]
+    pub observer: Option<ObserverSpec>,
     /// Where to write the statistics
-    #[arg(short, long, value_name = "FILE", required_unless_present = "show")]
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["observer", "show"])]
     pub output: Option<PathBuf>,
     /// Print what a file of statistics holds
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "merge"])]
@@ -63,8 +69,8 @@ impl Args {
         if let Some(path) = &self.show {
             return show(path, ui);
         }
-        let (Some(output), model) = (&self.output, &self.model) else { return Ok(0) };
-        let Some(model) = model else {
+        let Some(model) = &self.model else {
+            let Some(output) = &self.output else { return Ok(0) };
             calibrate::merge(&self.merge, output)?;
             return show(output, ui);
         };
@@ -77,6 +83,12 @@ impl Args {
             goal: None,
         };
         let planned = pipeline::plan(&job, &ui.ctx())?;
+        if let Some(spec) = self.observer {
+            let batches = self.batches(&planned, data)?;
+            let (model, files) = (&planned.model, &planned.files);
+            return ranges::run(model, files, spec, batches, self.options(ui), ui);
+        }
+        let Some(output) = &self.output else { return Ok(0) };
         let wants = self.wants(&planned, ui);
         if wants.is_empty() {
             return Ok(EXIT_NOTHING);
@@ -100,6 +112,22 @@ impl Args {
         wants
     }
 
+    fn batches(&self, planned: &Planned, data: &Path) -> Result<Batches, Failure> {
+        let inputs = calibrate::model_inputs(&planned.model);
+        let options = DataOptions {
+            tokenizer: self.tokenizer.clone(),
+            preprocess: self.preprocess.clone(),
+            samples: self.samples,
+            ..DataOptions::default()
+        };
+        Ok(calibrate::open(data, &inputs, &options)?)
+    }
+
+    fn options(&self, ui: &Ui) -> CollectOptions {
+        let threads = ui.global.threads.map_or(0, usize::from);
+        CollectOptions { memory: self.memory, threads, sequential: false }
+    }
+
     fn collect(
         &self,
         planned: &Planned,
@@ -108,14 +136,7 @@ impl Args {
         output: &Path,
         ui: &Ui,
     ) -> Result<(), Failure> {
-        let inputs = calibrate::model_inputs(&planned.model);
-        let options = DataOptions {
-            tokenizer: self.tokenizer.clone(),
-            preprocess: self.preprocess.clone(),
-            samples: self.samples,
-            ..DataOptions::default()
-        };
-        let batches = calibrate::open(data, &inputs, &options)?;
+        let batches = self.batches(planned, data)?;
         let identity = Identity {
             model: calibrate::model_sha256(&planned.files),
             data: vec![batches.sha256().to_owned()],
@@ -123,8 +144,7 @@ impl Args {
             prefix: String::new(),
         };
         let store = StatsFile::begin(output, identity, true)?;
-        let threads = ui.global.threads.map_or(0, usize::from);
-        let options = CollectOptions { memory: self.memory, threads, sequential: false };
+        let options = self.options(ui);
         let runtime = ui.global.runtime(ui);
         let (model, files) = (&planned.model, &planned.files);
         let mut collector =

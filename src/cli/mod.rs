@@ -12,6 +12,7 @@ pub mod lint;
 pub mod pass;
 pub mod plan;
 pub mod quantize;
+mod ranges;
 pub mod recipe;
 pub mod runtime;
 pub mod shared;

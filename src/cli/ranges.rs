@@ -1,0 +1,136 @@
+//! `onnxq calibrate --observer`: the ranges that codes of activations would span.
+
+use std::collections::BTreeSet;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{Failure, Table, Ui};
+use crate::{
+    calibrate::{self, Batches, CollectOptions, can_tap},
+    codes::EXIT_NOTHING,
+    ctx::grouped,
+    ir::{Model, ValueId},
+    onnx::Files,
+    quant::{
+        affine::Interval,
+        observe::{Mse, ObserverSpec, Percentile, RangeStats},
+    },
+};
+
+/// Codes of 8 bits.
+const LEVELS: u32 = 256;
+
+/// `entropy`, `percentile=99.99`, `mse=2.4`.
+pub fn observer(text: &str) -> Result<ObserverSpec, String> {
+    let (word, setting) = match text.split_once('=') {
+        Some((word, setting)) => (word, Some(setting)),
+        None => (text, None),
+    };
+    let number = |it: &str| it.parse().map_err(|_| format!("`{it}` is no number"));
+    let spec = match (word, setting) {
+        ("percentile", Some(it)) => {
+            ObserverSpec::Percentile(Percentile { percentile: number(it)? })
+        }
+        ("mse", Some(it)) => ObserverSpec::Mse(Mse { norm: number(it)? }),
+        (_, Some(_)) => return Err("only percentile=NUMBER and mse=NUMBER have settings".into()),
+        (_, None) => serde_json::from_value(word.into()).map_err(|it| it.to_string())?,
+    };
+    spec.check()?;
+    Ok(spec)
+}
+
+/// A line of the table.
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    samples: u64,
+    values: u64,
+    min: f32,
+    max: f32,
+    /// What codes would span.
+    range: Interval,
+    /// The share of values outside of it.
+    clipped: f64,
+}
+
+/// Runs the model on the data and prints the ranges of what its layers read and make.
+pub fn run(
+    model: &Model,
+    files: &Files,
+    spec: ObserverSpec,
+    batches: Batches,
+    options: CollectOptions,
+    ui: &Ui,
+) -> Result<u8, Failure> {
+    let values = activations(model);
+    if values.is_empty() {
+        return Ok(EXIT_NOTHING);
+    }
+    let runtime = ui.global.runtime(ui);
+    let stats = calibrate::ranges(model, files, &values, batches, options, &runtime, &ui.ctx())?;
+    let row = |value: &ValueId| row(&model.value(*value).name, &stats[value], spec);
+    let rows: Vec<Row> = values.par_iter().map(row).collect();
+    if ui.global.json {
+        ui.print_json(&rows)?;
+    } else {
+        ui.print(&table(&rows))?;
+    }
+    Ok(0)
+}
+
+/// What the products of the main graph read and make, in their order.
+fn activations(model: &Model) -> Vec<ValueId> {
+    let mut seen = BTreeSet::new();
+    let mut list = Vec::new();
+    for id in model.nodes_of(model.main) {
+        let node = model.node(id);
+        if !["MatMul", "Gemm", "Conv", "ConvTranspose"].iter().any(|it| node.op.is(it)) {
+            continue;
+        }
+        let inputs = node.inputs.iter().take(2).flatten();
+        let both = inputs.chain(&node.outputs).copied();
+        list.extend(both.filter(|it| can_tap(model, *it).is_ok() && seen.insert(*it)));
+    }
+    list
+}
+
+fn row(name: &str, stats: &RangeStats, spec: ObserverSpec) -> Row {
+    let (histogram, range) = (&stats.histogram, spec.range(stats, LEVELS, false));
+    Row {
+        name: name.to_owned(),
+        samples: stats.samples,
+        values: histogram.count(),
+        min: histogram.min(),
+        max: histogram.max(),
+        range,
+        clipped: histogram.outside(range),
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    let header = ["activation", "values", "min", "max", "from", "to", "clipped"];
+    let mut table = Table::new(header).right(&[1, 2, 3, 4, 5, 6]);
+    for it in rows {
+        let [min, max, lo, hi] =
+            [it.min, it.max, it.range.lo, it.range.hi].map(|it| format!("{it:.4}"));
+        let clipped = format!("{:.4} %", 100.0 * it.clipped);
+        table.row([&it.name, &grouped(it.values), &min, &max, &lo, &hi, &clipped]);
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn observers_are_words_with_a_number() {
+        let percentile = ObserverSpec::Percentile(Percentile { percentile: 99.9 });
+        assert_eq!(observer("percentile=99.9"), Ok(percentile));
+        assert_eq!(observer("min_max"), Ok(ObserverSpec::default()));
+        for text in ["", "median", "entropy=3", "percentile=x", "percentile=3", "mse=NaN"] {
+            assert!(observer(text).is_err(), "{text}");
+        }
+    }
+}
