@@ -26,6 +26,7 @@ pub const DYNAMIC: Format = Format {
     },
     scheme: dynamic_scheme,
     half_scales: false,
+    int8_activations: false,
     rules: &[&LOWER_DYNAMIC],
     opset: None,
 };

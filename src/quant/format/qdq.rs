@@ -21,6 +21,7 @@ pub const QDQ: Format = Format {
     place,
     scheme: static_scheme,
     half_scales: false,
+    int8_activations: true,
     rules: &[],
     opset: None,
 };
