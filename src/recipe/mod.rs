@@ -61,7 +61,8 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationSpec>,
     /// Changes of the float model that make it easier to quantize and leave what it computes the
-    /// same, in order: `awq` or `smooth_quant`, alone or with their settings. Both need
+    /// same, in order: `awq`, `equalize` or `smooth_quant`, alone or with their settings. `equalize`
+    /// shares ranges between neighbouring layers and needs no data, the others need
     /// `--calibration`. Replaces the parent's list; `[]` means none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transforms: Option<Vec<TransformSpec>>,
