@@ -2,25 +2,30 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
+
+use ndarray::ArrayView2;
 
 use super::{
     Batches, CalibrateError, StatsFile,
     cut::Cut,
     flow::{Flow, can_observe, width},
+    observe::{Observe, Sample, Tap},
     roles,
-    segment::{Origin, Segment, segment},
-    wave::{Part, Sessions, Tap, Wave},
+    segment::segment,
+    sessions,
+    wave::{Part, Wave},
 };
 use crate::{
     ctx::{Ctx, grouped},
-    engine::{self, IoInfo, RuntimeOptions, SessionOptions},
+    engine::{self, IoInfo, RuntimeOptions},
     ir::{Def, Model, NodeId, ValueId},
-    onnx::{self, Attached, Files},
+    onnx::Files,
     quant::{
         drift::Drift,
         moments::Moments,
+        solve::BadStats,
         stats::{InputStats, Needs},
     },
     tensor::Tensor,
@@ -56,6 +61,15 @@ pub struct CollectOptions {
 impl Default for CollectOptions {
     fn default() -> CollectOptions {
         CollectOptions { memory: 2 << 30, threads: 0, sequential: false }
+    }
+}
+
+impl CollectOptions {
+    /// Threads that have work.
+    pub(super) fn threads(&self, batches: &Batches) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if self.threads == 0 { all() } else { self.threads };
+        threads.min(batches.samples().div_ceil(batches.batch())).max(1)
     }
 }
 
@@ -259,9 +273,7 @@ impl<'a> Collector<'a> {
     }
 
     fn threads(&self) -> usize {
-        let all = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if self.options.threads == 0 { all() } else { self.options.threads };
-        threads.min(self.batches.samples().div_ceil(self.batches.batch())).max(1)
+        self.options.threads(&self.batches)
     }
 
     fn wave(
@@ -276,13 +288,15 @@ impl<'a> Collector<'a> {
         };
         let observed: Vec<ValueId> = wants.iter().map(|it| it.want.value).collect();
         let wanted = [&observed[..], &live[..]].concat();
-        let taps = wants.iter().map(|it| it.tap(self.drifts(it))).collect();
+        let mut rows: Vec<Rows> = wants.iter().map(|it| it.observer(self.drifts(it))).collect();
+        let taps = wants.iter().zip(&mut rows).map(|(it, rows)| it.tap(rows)).collect();
         let cut = |live: &[ValueId]| Cut::new(live.to_vec()).map_err(super::cut::CutError::Io);
         let own = segment(&self.model, &self.cut.values, &wanted);
         let (to, float_to) = (cut(&live)?, cut(&live)?);
         let twin = self.float.as_ref().map(|it| segment(&it.0, &it.1.values, &wanted));
-        let mut sessions = self.sessions(Some(&own))?;
-        let twins = self.sessions(twin.as_ref())?;
+        let open = |it| sessions::open(it, self.files, &self.runtime, self.threads());
+        let mut sessions = open(Some(&own))?;
+        let twins = open(twin.as_ref())?;
         sessions.iter_mut().zip(twins).for_each(|(own, [twin, _])| own[1] = twin);
         let part = Part { segment: &own, from: &self.cut, to: &to };
         let float = self.float.as_ref().zip(twin.as_ref());
@@ -290,50 +304,55 @@ impl<'a> Collector<'a> {
         let wave = Wave { part, float, taps };
         wave.run(sessions, &mut self.batches, ctx)?;
         self.files.check_unchanged()?;
-        let taps = wave.taps;
+        let names: Vec<String> = wave.taps.into_iter().map(|it| it.name).collect();
         self.cut = to;
         if let Some(float) = &mut self.float {
             float.1 = float_to;
         }
         let mut list = Vec::new();
-        for (value, tap) in observed.into_iter().zip(taps) {
-            let moments = tap.moments.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let mut stats = moments.finish();
-            let drift = tap.drift.map(|it| it.into_inner().unwrap_or_else(PoisonError::into_inner));
-            stats.drift = drift.and_then(Drift::finish);
+        for ((value, name), rows) in observed.into_iter().zip(names).zip(rows) {
+            let mut stats = rows.moments.finish();
+            stats.drift = rows.drift.and_then(Drift::finish);
             if let Some(store) = &mut self.store {
-                store.append(&tap.name, &stats)?;
+                store.append(&name, &stats)?;
             }
             list.push((value, stats));
         }
         Ok(list)
     }
+}
 
-    /// One session per thread, or none where nothing is left to compute.
-    fn sessions(&self, segment: Option<&Segment>) -> Result<Vec<Sessions>, CalibrateError> {
-        let threads = self.threads();
-        let runs = |it: &&Segment| it.wanted.iter().any(|it| matches!(it, Origin::Run(_)));
-        let Some(segment) = segment.filter(runs) else {
-            return Ok((0..threads).map(|_| [None, None]).collect());
-        };
-        let attached = onnx::attach(&segment.model, self.files)?;
-        // As it is written: fusions depend on which values are outputs, and so would the numbers.
-        let options =
-            SessionOptions { threads: 1, optimize: false, lean: true, ..Default::default() };
-        let folder = Some(Attached::folder());
-        let open = |_| {
-            let session = engine::open_bytes(&attached.graph, folder, &options, &self.runtime)?;
-            Ok([Some(session), None])
-        };
-        (0..threads).map(open).collect()
+/// Moments of rows, and how far they are from those of the float model.
+struct Rows {
+    k: usize,
+    moments: Moments,
+    /// Only if the float model runs alongside.
+    drift: Option<Drift>,
+}
+
+impl Observe for Rows {
+    fn observe(&mut self, sample: &Sample<'_>) -> Result<(), BadStats> {
+        let own = rows(sample.values, self.k);
+        if let (Some(drift), Some(float)) = (&mut self.drift, sample.float) {
+            drift.add(rows(float, self.k), own)?;
+        }
+        self.moments.add(own)
     }
 }
 
+fn rows(values: &[f32], k: usize) -> ArrayView2<'_, f32> {
+    ArrayView2::from_shape((values.len() / k.max(1), k), values).expect("whole rows")
+}
+
 impl Planned {
-    fn tap(&self, drifts: bool) -> Tap {
-        let moments = Mutex::new(Moments::new(self.k, self.want.needs));
-        let drift = drifts.then(|| Mutex::new(Drift::new(self.k)));
-        Tap { name: self.name.clone(), k: self.k, moments, drift }
+    fn observer(&self, drifts: bool) -> Rows {
+        let (k, drift) = (self.k, drifts.then(|| Drift::new(self.k)));
+        Rows { k, moments: Moments::new(k, self.want.needs), drift }
+    }
+
+    fn tap<'a>(&self, rows: &'a mut Rows) -> Tap<'a> {
+        let observer = Mutex::new(rows as &mut dyn Observe);
+        Tap { name: self.name.clone(), width: Some(self.k), tokens: Some(1), observer }
     }
 }
 

@@ -58,6 +58,11 @@ impl Flow {
         self.first_read.get(&value).copied()
     }
 
+    /// Where the node that makes `value` stands; `None`: an input.
+    pub fn made(&self, value: ValueId) -> Option<usize> {
+        self.made.get(&value).copied()
+    }
+
     /// What the nodes from `at` on need of what the nodes before computed.
     ///
     /// All else they need is computed again from the model's inputs.
@@ -88,8 +93,17 @@ fn reads(model: &Model, node: NodeId) -> BTreeSet<ValueId> {
     list
 }
 
-/// Whether a value can be tapped while the model runs.
+/// Whether the rows of a value can be observed while the model runs.
 pub fn can_observe(model: &Model, value: ValueId) -> Result<(), NoMatch> {
+    can_tap(model, value)?;
+    if model.rank(value).is_some_and(|it| it < 2) {
+        return Err(no_match!("`{}` has no rows", model.value(value).name));
+    }
+    width(model, value).map(drop)
+}
+
+/// Whether a value, of whatever rank, can be tapped while the model runs.
+pub fn can_tap(model: &Model, value: ValueId) -> Result<(), NoMatch> {
     let it = model.value(value);
     let outside = || no_match!("`{}` lies inside a subgraph, which cannot be observed", it.name);
     match &it.def {
@@ -104,10 +118,7 @@ pub fn can_observe(model: &Model, value: ValueId) -> Result<(), NoMatch> {
     if !dtype.is_some_and(|it| matches!(it, DType::F32 | DType::F16 | DType::BF16)) {
         return Err(no_match!("`{}` is not known to be float", it.name));
     }
-    if model.rank(value).is_some_and(|it| it < 2) {
-        return Err(no_match!("`{}` has no rows", it.name));
-    }
-    width(model, value).map(drop)
+    Ok(())
 }
 
 /// The length of a row: the last axis, or what the first MatMul that reads it takes.

@@ -4,14 +4,18 @@ mod batches;
 mod collect;
 mod cut;
 mod error;
+mod extents;
 mod fault;
 mod fit;
 mod flow;
 pub mod npy;
 pub mod npz;
+mod observe;
 mod part_log;
+mod ranges;
 mod roles;
 mod segment;
+mod sessions;
 mod stats_error;
 mod stats_file;
 mod test_data;
@@ -24,7 +28,9 @@ pub use self::{
     error::DataError,
     fault::CalibrateError,
     fit::converted,
-    flow::{can_observe, width},
+    flow::{can_observe, can_tap, width},
+    observe::{Observe, Sample},
+    ranges::{Target, observe, ranges},
     stats_error::StatsError,
     stats_file::{Identity, Stats, StatsFile, StatsRow, describe, merge, model_sha256},
 };

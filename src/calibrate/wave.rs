@@ -5,36 +5,25 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use ndarray::ArrayView2;
-
 use super::{
     Batch, Batches, CalibrateError, DataError,
     cut::Cut,
+    observe::{Mask, Tap},
     roles::{Role, role},
     segment::{Origin, Segment},
 };
 use crate::{
     ctx::Ctx,
     engine::{EngineError, Session},
-    quant::{drift::Drift, moments::Moments},
     tensor::Tensor,
 };
 
-/// A value that is observed.
-pub struct Tap {
-    pub name: String,
-    pub k: usize,
-    pub moments: Mutex<Moments>,
-    /// Only if the float model runs alongside.
-    pub drift: Option<Mutex<Drift>>,
-}
-
 /// The wanted values of each part are those of `taps`, then those of its `to`.
-pub struct Wave<'a> {
+pub struct Wave<'a, 't> {
     pub part: Part<'a>,
     /// The same part of the float model, where layers before are quantized.
     pub float: Option<Part<'a>>,
-    pub taps: Vec<Tap>,
+    pub taps: Vec<Tap<'t>>,
 }
 
 /// A segment, where it begins, and where it ends.
@@ -56,7 +45,7 @@ struct Source<'a> {
 /// Why a sample failed; the first of the data counts, whichever thread was faster.
 type Failed = Box<(usize, CalibrateError)>;
 
-impl Wave<'_> {
+impl Wave<'_, '_> {
     /// Runs all batches; each session is a thread of its own.
     pub fn run(
         &self,
@@ -117,9 +106,10 @@ impl Wave<'_> {
             Some(part) => Some(part.run(sample, batch, float.as_deref_mut(), count)?),
             None => None,
         };
+        let mask = mask(batch)?;
         for at in (first..count).chain(0..first) {
             let float = float.as_ref().map(|it| &it[at]);
-            self.taps[at].add(&own[at], float, mask(batch))?;
+            self.taps[at].add(sample, &own[at], float, mask.as_ref())?;
         }
         Ok(())
     }
@@ -174,62 +164,10 @@ fn take(source: &Mutex<Source>) -> Option<(usize, u64, Result<Batch, DataError>)
     Some((source.next - 1, source.batches.batch() as u64, batch))
 }
 
-fn mask(batch: &Batch) -> Option<&Tensor> {
+/// Padding is no data: what the model computes there reaches no output.
+fn mask(batch: &Batch) -> Result<Option<Mask>, CalibrateError> {
     let mask = batch.iter().find(|(name, _)| role(name) == Some(Role::AttentionMask));
-    mask.map(|it| it.1)
-}
-
-impl Tap {
-    fn add(
-        &self,
-        own: &Tensor,
-        float: Option<&Tensor>,
-        mask: Option<&Tensor>,
-    ) -> Result<(), CalibrateError> {
-        let k = self.k;
-        let bad = |source| CalibrateError::NonFinite { value: self.name.clone(), source };
-        let own = self.rows(own, mask)?;
-        if let (Some(drift), Some(float)) = (&self.drift, float) {
-            let float = self.rows(float, mask)?;
-            let mut drift = drift.lock().unwrap_or_else(PoisonError::into_inner);
-            drift.add(view(&float, k), view(&own, k)).map_err(bad)?;
-        }
-        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
-        moments.add(view(&own, k)).map_err(bad)
-    }
-
-    /// The values of all tokens that are none of padding.
-    fn rows(&self, tensor: &Tensor, mask: Option<&Tensor>) -> Result<Vec<f32>, CalibrateError> {
-        let unreadable = |source| CalibrateError::Tensor { value: self.name.clone(), source };
-        let (k, shape) = (self.k, &tensor.shape);
-        if shape.len() < 2 || shape.last() != Some(&k) {
-            let (value, actual) = (self.name.clone(), shape.clone());
-            return Err(CalibrateError::Width { value, actual, expected: k });
-        }
-        let values = tensor.to_f32().map_err(unreadable)?;
-        // Padding is no data: what the model computes there reaches no output.
-        let mask = mask.filter(|it| it.shape.len() == 2 && shape.len() > 2);
-        let Some(mask) = mask.filter(|it| it.shape == shape[..2]) else { return Ok(values) };
-        let mask = mask.to_i64().or_else(|_| as_flags(mask)).map_err(unreadable)?;
-        Ok(unmasked(values, &mask))
-    }
-}
-
-fn view(values: &[f32], k: usize) -> ArrayView2<'_, f32> {
-    ArrayView2::from_shape((values.len() / k.max(1), k), values).expect("whole rows")
-}
-
-/// A mask of floats, as some exporters make it.
-fn as_flags(mask: &Tensor) -> Result<Vec<i64>, crate::tensor::TensorError> {
-    Ok(mask.to_f32()?.into_iter().map(|it| i64::from(it != 0.0)).collect())
-}
-
-/// The values of each token whose flag is not 0.
-fn unmasked(values: Vec<f32>, mask: &[i64]) -> Vec<f32> {
-    if mask.iter().all(|it| *it != 0) {
-        return values;
-    }
-    let each = (values.len() / mask.len().max(1)).max(1);
-    let tokens = values.chunks_exact(each).zip(mask).filter(|it| *it.1 != 0);
-    tokens.flat_map(|it| it.0.iter().copied()).collect()
+    let Some((name, mask)) = mask else { return Ok(None) };
+    let unreadable = |source| CalibrateError::Tensor { value: name.clone(), source };
+    Mask::read(mask).map_err(unreadable)
 }

@@ -16,6 +16,7 @@ pub mod half_scales;
 pub mod insert;
 pub mod lower;
 pub mod moments;
+pub mod observe;
 pub mod ops;
 pub mod plan;
 pub mod raise;

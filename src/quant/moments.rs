@@ -18,7 +18,7 @@ use super::{
 const PANEL: usize = 256;
 
 /// Binary digits of magnitude that share an accumulator.
-pub(super) const BIN: i32 = 8;
+pub(in crate::quant) const BIN: i32 = 8;
 
 /// Binary digits from the largest magnitude of an accumulator down to its quantum. Up to
 /// `2^(53 - DIGITS) = 2^15` samples are summed exactly.
@@ -175,7 +175,7 @@ fn columns(x: ArrayView2<f32>) -> (Vec<f64>, Vec<f32>) {
 }
 
 /// `floor(log2(value))` of a positive normal number.
-pub(super) fn exponent(value: f64) -> i32 {
+pub(in crate::quant) fn exponent(value: f64) -> i32 {
     ((value.to_bits() >> 52) & 0x7ff) as i32 - 1023
 }
 
