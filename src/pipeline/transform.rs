@@ -140,12 +140,7 @@ impl Step<'_> {
     }
 
     /// Changes weights alone; what was known of activations is no longer true.
-    fn equalize(
-        &mut self,
-        planned: &mut Planned,
-        spec: Equalize,
-        ctx: &Ctx,
-    ) -> Result<(), Error> {
+    fn equalize(&mut self, planned: &mut Planned, spec: Equalize, ctx: &Ctx) -> Result<(), Error> {
         ctx.progress.start(self.spec.name(), 0);
         let done = spec.apply(&mut planned.model)?;
         self.known.clear();

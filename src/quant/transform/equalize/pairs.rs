@@ -114,9 +114,9 @@ fn through(
         "Mul" if of_one(0) => Ok(1),
         "Div" if of_one(1) => Ok(0),
         "Add" => {
-            let constant = [1, 0].into_iter().find(|it| {
-                m.operand(node, *it).is_ok_and(|it| m.constant(it).is_ok())
-            });
+            let constant = [1, 0]
+                .into_iter()
+                .find(|it| m.operand(node, *it).is_ok_and(|it| m.constant(it).is_ok()));
             let index = constant.ok_or_else(|| no_match!("{label} adds two activations"))?;
             added.push((node, index));
             Ok(1 - index)
@@ -165,8 +165,6 @@ fn channelwise(
     let channels = dims.next() == Some(&first.outputs());
     match flat && channels && tensor.numel() == first.outputs() {
         true => Ok(()),
-        false => {
-            Err(no_match!("`{}` ({tensor:?}) is no number per channel", m.value(value).name))
-        }
+        false => Err(no_match!("`{}` ({tensor:?}) is no number per channel", m.value(value).name)),
     }
 }

@@ -120,7 +120,8 @@ fn every_way_from_a_layer_to_the_next() {
         let constants = [
             uneven(1, &[6, 4, 3, 3]),
             uneven(2, &[5, 6, 1, 1]),
-            "float[1] slope = {0.3}, float zero = {0}, float[6,1,1] bias, float half = {0.5}".into(),
+            "float[1] slope = {0.3}, float zero = {0}, float[6,1,1] bias, float half = {0.5}"
+                .into(),
         ];
         let nodes = format!("a = Conv (x, w1) {between} y = Conv (b, w2)");
         let done = evens(&graph("1,4,7,7", &constants, &nodes), &[1, 4, 7, 7]);
@@ -132,10 +133,8 @@ fn every_way_from_a_layer_to_the_next() {
 fn matrices_and_transposed_convolutions() {
     let constants = [uneven(1, &[4, 6]), uneven(2, &[6, 5]), "float[6] bias".into()];
     let nodes = "a = MatMul (x, w1) b = Add (bias, a) r = Relu (b) y = MatMul (r, w2)";
-    let text = format!(
-        "main (float[3,4] x) => (float[3,5] y) <{}> {{ {nodes} }}",
-        constants.join(", ")
-    );
+    let text =
+        format!("main (float[3,4] x) => (float[3,5] y) <{}> {{ {nodes} }}", constants.join(", "));
     assert_eq!(evens(&text, &[3, 4]).pairs.len(), 1);
     let constants = [
         uneven(1, &[4, 3, 2, 2]),
