@@ -122,6 +122,23 @@ impl Patch {
         })
     }
 
+    /// A new node called `name`, with an output for each of `outputs`, however many.
+    pub fn named_list(
+        &mut self,
+        name: &str,
+        outputs: &[String],
+        op: &str,
+        inputs: impl IntoIterator<Item = Ref>,
+        attrs: Attrs,
+    ) -> Vec<Ref> {
+        let name = name.to_owned();
+        let inputs = inputs.into_iter().collect();
+        let node = self.new.len();
+        self.push(New::Node { name, op: Op::new(op), inputs, attrs, outputs: outputs.to_vec() });
+        let rest = (1..outputs.len()).map(|index| New::Output { node, index });
+        std::iter::once(Ref::New(node)).chain(rest.map(|it| self.push(it))).collect()
+    }
+
     /// Everyone who used `old` will use `new`; what only `old` needed goes.
     pub fn replace(mut self, old: ValueId, new: Ref) -> Patch {
         self.replace.push((old, new));

@@ -181,7 +181,8 @@ impl Planned {
         save: &SaveOptions,
     ) -> Result<u64, Error> {
         let mut model = self.model.clone();
-        let plan = Plan { sites, kept: Vec::new() };
+        let (chain, ranges) = (self.plan.chain.clone(), self.plan.ranges.clone());
+        let plan = Plan { sites, chain, ranges, kept: Vec::new() };
         insert::quantize(&mut model, &plan, &mut Sources::default());
         finish(&mut model, &plan.sites, &Ctx::silent())?;
         share_tied(&mut model, &self.files, save)?;
@@ -375,6 +376,8 @@ fn describe_steps(before: usize, after: usize, steps: &[(String, usize)]) -> Str
 /// Reads a weight in pieces, looking for values that no scale can stand for.
 fn finite(m: &Model, site: &ops::Site) -> Result<(), NoMatch> {
     let tensor = m.constant(site.weight)?;
+    let is_matrix = tensor.shape.len() == 2;
+    let tensor = if is_matrix { tensor.clone() } else { ops::rows(site, tensor) };
     let columns = tensor.shape[1].max(1);
     let rows = (1 << 20usize) / columns + 1;
     for start in (0..tensor.shape[0]).step_by(rows) {

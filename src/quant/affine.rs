@@ -88,11 +88,16 @@ impl Affine {
         Interval { lo: value(low), hi: value(high) }
     }
 
-    /// The value that `x` becomes.
-    pub fn round_trip(self, x: f32) -> f32 {
+    /// The code of `x`.
+    pub fn code(self, x: f32) -> i32 {
         let (low, high) = self.dtype.codes();
         let code = (x / self.scale).round_ties_even() + self.zero as f32;
-        self.scale * (code.clamp(low as f32, high as f32) - self.zero as f32)
+        code.clamp(low as f32, high as f32) as i32
+    }
+
+    /// The value that `x` becomes.
+    pub fn round_trip(self, x: f32) -> f32 {
+        self.scale * (self.code(x) - self.zero) as f32
     }
 
     pub fn scale_tensor(self) -> Tensor {

@@ -1,9 +1,11 @@
 //! The canonical form: `DequantizeLinear` before each planned weight, and
-//! `DynamicQuantizeLinear → DequantizeLinear` before each planned activation.
+//! `DynamicQuantizeLinear → DequantizeLinear` before each planned activation, or
+//! `QuantizeLinear → DequantizeLinear` if its range is fixed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
+    chain::{Layout, emit},
     format,
     ops::Weight,
     plan::{Activation, Plan, SitePlan},
@@ -12,7 +14,7 @@ use super::{
 };
 use crate::{
     ir::{Attrs, GraphId, Model, NodeId, Patch, ValueId},
-    tensor::{DType, Packing, Part, Tensor},
+    tensor::{DType, Packing, Part, QSource, Tensor},
 };
 
 /// Puts the planned weights and activations into the model. Weights that `sources` lacks are
@@ -21,10 +23,13 @@ use crate::{
 /// A weight that several sites use with the same scheme gets one source; an activation that
 /// several sites use is quantized once.
 pub fn quantize(m: &mut Model, plan: &Plan, sources: &mut Sources) {
+    let layout = Layout::new(m, plan);
+    let chain = emit::before(m, &layout);
     let mut shared = Shared { sources, activations: BTreeMap::new() };
-    for it in &plan.sites {
+    for it in plan.sites.iter().filter(|it| it.activation != Some(Activation::Static)) {
         shared.site(m, it);
     }
+    emit::emit(m, plan, &layout, &chain, sources);
 }
 
 struct Shared<'a> {
@@ -42,7 +47,8 @@ struct Quantized {
 impl Shared<'_> {
     fn site(&mut self, m: &mut Model, it: &SitePlan) {
         let node = it.site.node;
-        let weight = self.weight(m, it);
+        let source = self.sources.get(m, it);
+        let weight = weight(m, it, source);
         if it.site.kind == Weight::Gather {
             Patch::before(node).rewire(node, 0, weight.into()).apply(m);
             return;
@@ -69,30 +75,6 @@ impl Shared<'_> {
         patch.replace(y, out).apply(m);
     }
 
-    fn weight(&mut self, m: &mut Model, it: &SitePlan) -> ValueId {
-        let source = self.sources.get(m, it);
-        let packing = it.format.packing;
-        let attrs = match it.scheme.granularity {
-            Granularity::Channel => Attrs::default().with("axis", 1i64),
-            Granularity::Block(block) => {
-                let axis = i64::from(packing == Packing::BlockedRows);
-                Attrs::default().with("axis", axis).with("block_size", block)
-            }
-        };
-        let name = m.value(it.site.weight).name.to_string();
-        let mut patch = Patch::before(it.site.node);
-        let mut parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")]
-            .map(|(part, suffix)| {
-                let tensor = Tensor::packed(source.clone(), part, packing);
-                patch.constant(&format!("{name}_{suffix}"), tensor)
-            });
-        if it.scales == Scales::Float16 {
-            parts[1] = format::widened(&mut patch, &name, parts[1], DType::F32);
-        }
-        let dq = patch.step(&format!("{name}_dq"), "DequantizeLinear", parts, attrs);
-        patch.apply(m).value(dq)
-    }
-
     fn activation(
         &mut self,
         m: &mut Model,
@@ -109,7 +91,7 @@ impl Shared<'_> {
         let stem = short(&m.value(x).name);
         let x = if half { to_f32(m, node, x, &stem) } else { x };
         let (x, rows) = match kind {
-            Activation::Tensor => (x, None),
+            Activation::Tensor | Activation::Static => (x, None),
             Activation::Row => {
                 let (x, rows) = normalize_rows(m, node, x, &stem);
                 (x, Some(rows))
@@ -119,6 +101,36 @@ impl Shared<'_> {
         self.activations.insert(key, it);
         it
     }
+}
+
+/// `DequantizeLinear` of the weight of a site.
+pub(super) fn weight(m: &mut Model, it: &SitePlan, source: Arc<dyn QSource>) -> ValueId {
+    let packing = it.format.packing_of(it.site.kind);
+    let attrs = match it.scheme.granularity {
+        Granularity::Channel => {
+            Attrs::default().with("axis", i64::from(packing != Packing::PerRow))
+        }
+        Granularity::Block(block) => {
+            let axis = i64::from(packing == Packing::BlockedRows);
+            Attrs::default().with("axis", axis).with("block_size", block)
+        }
+    };
+    let name = m.value(it.site.weight).name.to_string();
+    let shape = m.constant(it.site.weight).expect("planned weights are constant").shape.clone();
+    let mut patch = Patch::before(it.site.node);
+    let mut parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")].map(
+        |(part, suffix)| {
+            let tensor = Tensor::packed(source.clone(), part, packing);
+            let is_kernel = packing == Packing::PerRow && part == Part::Codes;
+            let tensor = if is_kernel { tensor.reshaped(shape.clone()) } else { tensor };
+            patch.constant(&format!("{name}_{suffix}"), tensor)
+        },
+    );
+    if it.scales == Scales::Float16 {
+        parts[1] = format::widened(&mut patch, &name, parts[1], DType::F32);
+    }
+    let dq = patch.step(&format!("{name}_dq"), "DequantizeLinear", parts, attrs);
+    patch.apply(m).value(dq)
 }
 
 fn to_f32(m: &mut Model, node: NodeId, x: ValueId, stem: &str) -> ValueId {

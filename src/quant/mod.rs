@@ -9,6 +9,7 @@
 
 pub mod affine;
 pub mod budget;
+pub mod chain;
 pub mod drift;
 pub mod error;
 pub mod format;

@@ -20,6 +20,10 @@ pub enum Weight {
     MatMul,
     /// Input 0, `[rows, columns]`, looked up by row.
     Gather,
+    /// Input 1, `[outputs, inputs / groups, …]`: a kernel for each output channel.
+    Conv,
+    /// Input 1, `[inputs, outputs / groups, …]`: kernels for each input channel.
+    ConvTranspose,
     /// The node has weights, but no format here stores them; the text says why.
     Kept(&'static str),
     /// The weights are quantized already.
@@ -28,9 +32,9 @@ pub enum Weight {
 
 /// In alphabetical order.
 pub const OPS: &[OpInfo] = &[
-    OpInfo { op: "Conv", weight: Weight::Kept(CONV) },
+    OpInfo { op: "Conv", weight: Weight::Conv },
     OpInfo { op: "ConvInteger", weight: Weight::Done },
-    OpInfo { op: "ConvTranspose", weight: Weight::Kept(CONV) },
+    OpInfo { op: "ConvTranspose", weight: Weight::ConvTranspose },
     OpInfo { op: "DequantizeLinear", weight: Weight::Done },
     OpInfo { op: "GRU", weight: Weight::Kept(RECURRENT) },
     OpInfo { op: "Gather", weight: Weight::Gather },
@@ -49,7 +53,6 @@ pub const OPS: &[OpInfo] = &[
     OpInfo { op: "com.microsoft.MatMulNBits", weight: Weight::Done },
 ];
 
-const CONV: &str = "without calibration, int8 convolutions run slower than float ones";
 const FUSED: &str = "the weights are inside a fused operator; quantize before fusing";
 const GEMM: &str = "it could not be rewritten as MatMul and Add";
 const RECURRENT: &str = "no format stores the weights of recurrent operators";
@@ -67,7 +70,7 @@ pub fn site(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
     let op = &m.node(node).op;
     let Some(info) = OPS.iter().find(|it| op.is(it.op)) else { return unknown(m, node) };
     let index = match info.weight {
-        Weight::MatMul => 1,
+        Weight::MatMul | Weight::Conv | Weight::ConvTranspose => 1,
         Weight::Gather => 0,
         Weight::Kept(reason) => return Some(Err(NoMatch(reason.into()))),
         Weight::Done => {
@@ -99,7 +102,11 @@ fn check(m: &Model, site: &Site, tensor: &Tensor) -> Result<Option<Site>, NoMatc
     if !matches!(tensor.dtype, DType::F32 | DType::F16) {
         return Err(no_match!("no kernel of ONNX Runtime takes {} scales", tensor.dtype));
     }
-    if tensor.shape.len() != 2 {
+    let is_kernel = matches!(site.kind, Weight::Conv | Weight::ConvTranspose);
+    if is_kernel && tensor.shape.len() < 3 {
+        return Err(no_match!("weight `{name}` has rank {}, no kernel", tensor.shape.len()));
+    }
+    if !is_kernel && tensor.shape.len() != 2 {
         return Err(no_match!("weight `{name}` has rank {}, not 2", tensor.shape.len()));
     }
     if tensor.numel() == 0 {
@@ -143,8 +150,18 @@ fn unknown(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
 pub fn rows(site: &Site, tensor: &Tensor) -> Tensor {
     match site.kind {
         Weight::MatMul => tensor.transposed(),
+        Weight::Conv | Weight::ConvTranspose => {
+            let rows = tensor.shape[0];
+            tensor.reshaped(vec![rows, tensor.numel() / rows.max(1)])
+        }
         _ => tensor.clone(),
     }
+}
+
+/// Whether a node is a convolution of each channel by itself.
+pub fn is_depthwise(m: &Model, node: NodeId) -> bool {
+    let channels = || m.constant(m.operand(node, 1).ok()?).ok()?.shape.get(1).copied();
+    m.node(node).op.is("Conv") && m.int_attr(node, "group", 1) > 1 && channels() == Some(1)
 }
 
 /// Operators that compute activation functions, or are the nonlinear part of one.

@@ -1,9 +1,13 @@
 //! The plan: what happens to each node, and why. Data only: printable, comparable.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    affine::{CodeType, Interval},
+    chain::{self, ObserverSpec},
     format::Format,
     ops::{Site, Weight},
     scheme::{Granularity, Scales, Scheme},
@@ -20,7 +24,29 @@ use crate::{
 #[derive(Default)]
 pub struct Plan {
     pub sites: Vec<SitePlan>,
+    /// Nodes without weights that may compute with codes, where their neighbours do.
+    pub chain: Vec<ChainNode>,
     pub kept: Vec<Kept>,
+    /// What the codes of activations must span. A static site or a node of the chain that lacks a
+    /// range stays in float; more ranges than needed do no harm.
+    pub ranges: BTreeMap<ValueId, Interval>,
+}
+
+/// A node without weights that may compute with codes.
+#[derive(Clone, Copy, Debug)]
+pub struct ChainNode {
+    pub node: NodeId,
+    pub codes: Codes,
+}
+
+/// How an activation of fixed range becomes codes.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
+pub struct Codes {
+    pub dtype: CodeType,
+    /// As many codes below zero as above, except where a `Relu` or `Clip` wants otherwise.
+    pub symmetric: bool,
+    /// Who decides which values codes must span.
+    pub observer: ObserverSpec,
 }
 
 /// A node whose weight will be quantized.
@@ -31,6 +57,8 @@ pub struct SitePlan {
     pub scales: Scales,
     pub solver: SolverSpec,
     pub activation: Option<Activation>,
+    /// Of a static activation; unused otherwise.
+    pub codes: Codes,
     pub format: &'static Format,
     /// What the recipe asks for and this weight cannot have, and why.
     pub note: Option<NoMatch>,
@@ -57,6 +85,8 @@ pub enum Activation {
     /// Each row is first divided by its largest magnitude: one token with huge values no longer
     /// costs the others their precision.
     Row,
+    /// One range for the whole tensor, found once from calibration data.
+    Static,
 }
 
 /// The lines of the plan as users and scripts see them.
@@ -93,12 +123,27 @@ impl Plan {
     pub fn rows(&self, m: &Model) -> Vec<PlanRow> {
         let mut rows: Vec<(NodeId, PlanRow)> = Vec::new();
         rows.extend(self.sites.iter().map(|it| (it.site.node, it.row(m))));
+        rows.extend(self.chain.iter().map(|it| (it.node, it.row(m))));
         rows.extend(self.kept.iter().map(|it| (it.node, it.row(m))));
         let order = m.nodes();
-        let place: std::collections::BTreeMap<NodeId, usize> =
+        let place: BTreeMap<NodeId, usize> =
             order.iter().enumerate().map(|(at, node)| (*node, at)).collect();
         rows.sort_by_key(|(node, _)| place.get(node).copied());
         rows.into_iter().map(|it| it.1).collect()
+    }
+}
+
+impl Plan {
+    /// The values whose ranges a static site or a node of the chain could need, in execution
+    /// order, each with how it becomes codes.
+    pub fn observed(&self, m: &Model) -> Vec<(ValueId, Codes)> {
+        chain::observed(m, self)
+    }
+}
+
+impl ChainNode {
+    fn row(&self, m: &Model) -> PlanRow {
+        PlanRow { activation: Some(Activation::Static), ..bare_row(m, self.node, None) }
     }
 }
 

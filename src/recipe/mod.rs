@@ -22,6 +22,9 @@ pub use self::{
     yaml::to_yaml,
 };
 use crate::quant::{
+    affine::CodeType,
+    chain::ObserverSpec,
+    plan::Codes,
     scheme::{Granularity, Range, Scales},
     solve::SolverSpec,
     target::{self, Target},
@@ -134,15 +137,21 @@ pub struct Entry {
     /// matched: the head of a language model. `false` matches all others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<bool>,
-    /// How the weight is stored.
+    /// Only convolutions of each channel by itself are matched, which gain little from int8.
+    /// `false` matches all other nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depthwise: Option<bool>,
+    /// How the weight is stored. Nodes without a weight are matched by entries without this key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<WeightSpec>,
-    /// How the other operand is quantized when the model runs: `none` leaves it in float.
+    /// How the other operand is quantized when the model runs: `none` leaves it in float. In an
+    /// entry without `weight`: that nodes without weights may compute with the codes of the static
+    /// nodes around them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<ActivationSpec>,
     /// Formats to try in order; the first that can store the weight is used. dynamic,
-    /// dynamic_fused, gather_block_quantized or matmul_nbits. If none fits, the node stays in
-    /// float and the plan says why.
+    /// dynamic_fused, gather_block_quantized, matmul_nbits, qdq, qoperator or stored. If none fits,
+    /// the node stays in float and the plan says why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Vec<FormatName>>,
     /// Leaves the matching nodes as they are; `false` takes back what an earlier entry says.
@@ -200,7 +209,7 @@ pub enum WeightType {
 }
 
 /// `none`, or how the activation is quantized.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum ActivationSpec {
     /// `none`: it stays in float.
     Float,
@@ -208,25 +217,25 @@ pub enum ActivationSpec {
 }
 
 /// How an activation is quantized. Each field may be left to an earlier entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ActivationFields {
     /// The integers that stand for the activations. Default: uint8.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dtype: Option<ActivationType>,
+    pub dtype: Option<CodeType>,
     /// When the range is found. Default: dynamic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<ActivationRange>,
     /// How many activations share a range. Default: tensor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granularity: Option<ActivationGranularity>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ActivationType {
-    #[default]
-    Uint8,
+    /// Which of the values seen in calibration the codes of a static range must span: min_max,
+    /// average, percentile, entropy or mse. Default: min_max.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observer: Option<ObserverSpec>,
+    /// A static range reaches as far below zero as above, except behind a `Relu`. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symmetric: Option<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -235,6 +244,8 @@ pub enum ActivationRange {
     /// In each run, from the values themselves: needs no data now, costs a pass over them then.
     #[default]
     Dynamic,
+    /// Once, from calibration data: convolutions have fast integer kernels only so.
+    Static,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -260,11 +271,11 @@ pub struct Weight {
 }
 
 /// All settings of an activation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Activation {
-    pub dtype: ActivationType,
     pub range: ActivationRange,
     pub granularity: ActivationGranularity,
+    pub codes: Codes,
 }
 
 impl Recipe {
@@ -357,16 +368,23 @@ impl ActivationSpec {
             dtype: new.dtype.or(old.dtype),
             range: new.range.or(old.range),
             granularity: new.granularity.or(old.granularity),
+            observer: new.observer.or(old.observer),
+            symmetric: new.symmetric.or(old.symmetric),
         })
     }
 
     /// With the defaults in the gaps; `None` for float.
     pub fn complete(self) -> Option<Activation> {
         let ActivationSpec::Quantized(fields) = self else { return None };
-        Some(Activation {
+        let codes = Codes {
             dtype: fields.dtype.unwrap_or_default(),
+            symmetric: fields.symmetric.unwrap_or(false),
+            observer: fields.observer.unwrap_or_default(),
+        };
+        Some(Activation {
             range: fields.range.unwrap_or_default(),
             granularity: fields.granularity.unwrap_or_default(),
+            codes,
         })
     }
 }

@@ -1,17 +1,21 @@
 //! Recipe × model → plan: every decision, with a reason for each node that stays in float.
 
-use super::{Candidate, Merged, Recipe, RecipeError};
+use super::{
+    Activation, ActivationGranularity, ActivationRange, Candidate, Merged, Recipe, RecipeError,
+    Selector,
+};
 use crate::{
     ir::{Model, NoMatch, NodeId},
     no_match,
     quant::{
+        affine::CodeType,
+        chain,
         format::{self, Format},
         half_scales,
         ops::{self, Site},
-        plan::{self, Kept, Plan, SitePlan},
+        plan::{self, ChainNode, Kept, Plan, SitePlan},
         scheme::{Scales, Scheme},
     },
-    recipe::ActivationGranularity,
     tensor::{DType, Zeros},
 };
 
@@ -29,8 +33,13 @@ pub fn resolve(
         let site = match ops::site(m, node) {
             Some(Ok(site)) => site,
             other => {
-                selector.see(&label);
-                plan.kept.extend(other.and_then(Result::err).map(|it| kept(m, node, it)));
+                match chain_node(m, node, &mut selector) {
+                    Some(Ok(it)) => plan.chain.push(it),
+                    Some(Err(reason)) => plan.kept.push(kept(m, node, reason)),
+                    None => {
+                        plan.kept.extend(other.and_then(Result::err).map(|it| kept(m, node, it)));
+                    }
+                }
                 continue;
             }
         };
@@ -41,6 +50,8 @@ pub fn resolve(
             elements: m.constant(site.weight).map_or(0, |it| it.numel()),
             after_activation_function: ops::is_after_activation_function(m, node),
             head: ops::is_head(m, node),
+            depthwise: ops::is_depthwise(m, node),
+            weightless: false,
         };
         let merged = match selector.entry_for(candidate) {
             Ok(it) => it,
@@ -63,6 +74,29 @@ pub fn resolve(
     }
 }
 
+/// A node without a weight that the recipe allows to compute with codes, or why it cannot. `None`:
+/// the recipe says nothing of it.
+fn chain_node(
+    m: &Model,
+    node: NodeId,
+    selector: &mut Selector,
+) -> Option<Result<ChainNode, NoMatch>> {
+    let op = m.node(node).op.to_string();
+    let candidate = Candidate {
+        op: &op,
+        name: &m.node(node).name,
+        elements: 0,
+        after_activation_function: false,
+        head: false,
+        depthwise: false,
+        weightless: true,
+    };
+    let merged = selector.entry_for(candidate).ok().filter(|it| !it.skip)?;
+    let activation = merged.activation.filter(|it| it.range == ActivationRange::Static)?;
+    let codes = activation.codes;
+    Some(chain::role(m, node).map(|_| ChainNode { node, codes }))
+}
+
 /// The outer error is the recipe's, the inner one a reason that lies in the model.
 fn decide(
     m: &Model,
@@ -82,10 +116,15 @@ fn decide(
         granularity: weight.granularity,
         range: weight.range,
     };
-    let activation = merged.activation.map(|it| match it.granularity {
-        ActivationGranularity::Tensor => plan::Activation::Tensor,
-        ActivationGranularity::Row => plan::Activation::Row,
+    let codes = merged.activation.map(|it| it.codes).unwrap_or_default();
+    let activation = merged.activation.map(|it| match (it.range, it.granularity) {
+        (ActivationRange::Static, ActivationGranularity::Tensor) => plan::Activation::Static,
+        (_, ActivationGranularity::Row) => plan::Activation::Row,
+        (_, ActivationGranularity::Tensor) => plan::Activation::Tensor,
     });
+    if let Some(what) = merged.activation.and_then(contradiction) {
+        return Err(RecipeError::Conflict { at: merged.position.clone(), what: what.to_owned() });
+    }
     let (mut misfits, mut reasons) = (Vec::new(), Vec::new());
     for name in &merged.format {
         let format = named(name, merged)?;
@@ -102,7 +141,8 @@ fn decide(
             Ok(scheme) => {
                 let solver = weight.solver;
                 let (scales, note) = scales(m, &site, &scheme, weight.scales);
-                let plan = SitePlan { site, scheme, scales, solver, activation, format, note };
+                let plan =
+                    SitePlan { site, scheme, scales, solver, activation, codes, format, note };
                 return Ok(Ok(plan));
             }
         }
@@ -115,6 +155,19 @@ fn decide(
         false => misfits.join("; "),
     };
     Err(RecipeError::Conflict { at: merged.position.clone(), what: why })
+}
+
+/// What settings of an activation exclude each other.
+fn contradiction(it: Activation) -> Option<&'static str> {
+    match (it.range, it.granularity) {
+        (ActivationRange::Static, ActivationGranularity::Row) => {
+            Some("a static range is for the whole tensor, not for rows")
+        }
+        (ActivationRange::Dynamic, _) if it.codes.dtype == CodeType::Int8 => {
+            Some("dynamic ranges have uint8 codes; int8 needs `range: static`")
+        }
+        _ => None,
+    }
 }
 
 /// The scales as this weight can have them, and why they are not as wanted.

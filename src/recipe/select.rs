@@ -30,6 +30,10 @@ pub struct Candidate<'a> {
     pub after_activation_function: bool,
     /// Whether its result is an output of the model.
     pub head: bool,
+    /// Whether it is a convolution of each channel by itself.
+    pub depthwise: bool,
+    /// Whether it has no weight: entries that say how to store one are not for it.
+    pub weightless: bool,
 }
 
 /// The settings of all entries that match a node.
@@ -88,7 +92,7 @@ impl Recipe {
 impl Selector<'_> {
     /// The settings of a node.
     pub fn entry_for(&mut self, node: Candidate) -> Result<Merged, Unmatched> {
-        let Candidate { op, name, elements, after_activation_function, head } = node;
+        let Candidate { op, name, elements, .. } = node;
         self.remember(name);
         let mut matched = Vec::new();
         let mut miss = Unmatched::NoEntry;
@@ -96,8 +100,10 @@ impl Selector<'_> {
             // Patterns count even where the operator differs: the user has seen the name somewhere.
             let named = entry.names.is_none() || self.rules[i].count(name);
             let after = entry.after_activation_function;
-            let placed = after.is_none_or(|it| it == after_activation_function)
-                && entry.head.is_none_or(|it| it == head);
+            let placed = after.is_none_or(|it| it == node.after_activation_function)
+                && entry.head.is_none_or(|it| it == node.head)
+                && entry.depthwise.is_none_or(|it| it == node.depthwise)
+                && !(node.weightless && entry.weight.is_some());
             if !named || !has_op(entry, op) || !placed {
                 continue;
             }
@@ -259,7 +265,15 @@ mod tests {
     }
 
     fn node<'a>(op: &'a str, name: &'a str, elements: usize) -> Candidate<'a> {
-        Candidate { op, name, elements, after_activation_function: false, head: false }
+        Candidate {
+            op,
+            name,
+            elements,
+            after_activation_function: false,
+            head: false,
+            depthwise: false,
+            weightless: false,
+        }
     }
 
     #[test]

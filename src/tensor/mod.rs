@@ -130,7 +130,11 @@ impl Tensor {
     pub fn reshaped(&self, shape: Vec<usize>) -> Tensor {
         assert_eq!(shape.iter().product::<usize>(), self.numel(), "a reshape keeps the elements");
         match &self.data {
-            Data::Bytes(_) | Data::Strings(_) | Data::Lazy(_) => {
+            // Codes by row have the same bytes, whatever the shape of a row.
+            Data::Bytes(_)
+            | Data::Strings(_)
+            | Data::Lazy(_)
+            | Data::Packed { packing: Packing::PerRow, .. } => {
                 Tensor { dtype: self.dtype, shape, data: self.data.clone() }
             }
             Data::Transposed(_) | Data::Scaled { .. } | Data::Packed { .. } => {

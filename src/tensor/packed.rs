@@ -69,6 +69,9 @@ pub enum Packing {
     Gather,
     /// `MatMulInteger` and per-channel `DequantizeLinear`: signed codes `[k, n]`, scales `[n]`.
     PerChannel,
+    /// Per-channel `DequantizeLinear` along axis 0: signed codes `[n, k]`, which convolutions see
+    /// in their own shape, scales `[n]`.
+    PerRow,
     /// `com.microsoft.MatMulNBits`: codes `[n, blocks, block * bits / 8]`.
     NBits,
 }
@@ -101,8 +104,9 @@ impl Packing {
                 (DType::U8, vec![n, groups.div_ceil(per_byte)])
             }
             (Packing::PerChannel, Part::Codes) => (DType::I8, vec![k, n]),
-            (Packing::PerChannel, Part::Scales) => (scale, vec![n]),
-            (Packing::PerChannel, Part::Zeros) => (DType::I8, vec![n]),
+            (Packing::PerRow, Part::Codes) => (DType::I8, vec![n, k]),
+            (Packing::PerChannel | Packing::PerRow, Part::Scales) => (scale, vec![n]),
+            (Packing::PerChannel | Packing::PerRow, Part::Zeros) => (DType::I8, vec![n]),
             (Packing::NBits, Part::Codes) => (DType::U8, vec![n, groups, block / per_byte]),
             (_, Part::Scales) => (scale, vec![n, groups]),
         }
@@ -119,7 +123,7 @@ impl Packing {
 
     /// Whether the bytes of some rows are a slice of the bytes of all rows.
     pub fn is_by_row(self) -> bool {
-        matches!(self, Packing::Gather | Packing::NBits)
+        matches!(self, Packing::Gather | Packing::NBits | Packing::PerRow)
     }
 
     /// The bytes of a part of `q`, which may be some rows only if the packing is by row.
@@ -133,6 +137,8 @@ impl Packing {
             (Packing::Blocked, Part::Scales) => q.scale_bytes(q.scales.t()),
             (Packing::PerChannel, Part::Codes) => q.signed(q.codes.t()),
             (Packing::PerChannel, Part::Zeros) => q.signed(q.zeros.t()),
+            (Packing::PerRow, Part::Codes) => q.signed(q.codes.view()),
+            (Packing::PerRow, Part::Zeros) => q.signed(q.zeros.view()),
             (Packing::Gather, Part::Codes) => pack_rows(q.codes.view(), bits, q.shape.k, 0),
             (Packing::NBits, Part::Codes) => {
                 pack_rows(q.codes.view(), bits, q.shape.blocks() * q.shape.block, 0)

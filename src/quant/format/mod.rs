@@ -4,6 +4,7 @@ mod dynamic;
 mod dynamic_fused;
 mod gather_block_quantized;
 mod matmul_nbits;
+mod qdq;
 
 use std::sync::Arc;
 
@@ -44,7 +45,19 @@ pub const FORMATS: &[&Format] = &[
     &dynamic_fused::DYNAMIC_FUSED,
     &gather_block_quantized::GATHER_BLOCK_QUANTIZED,
     &matmul_nbits::MATMUL_NBITS,
+    &qdq::QDQ,
 ];
+
+impl Format {
+    /// How the canonical `DequantizeLinear` holds the weight of such a site.
+    pub fn packing_of(&self, kind: Weight) -> Packing {
+        match (kind, self.packing) {
+            (Weight::Conv | Weight::ConvTranspose, _) => Packing::PerRow,
+            (Weight::Gather, Packing::PerChannel) => Packing::PerRow,
+            (_, packing) => packing,
+        }
+    }
+}
 
 impl std::fmt::Debug for Format {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -67,9 +80,29 @@ fn is_matmul(_: &Model, site: &Site) -> Result<(), NoMatch> {
 
 /// int8 weights of a `MatMul` whose activations are quantized while the model runs.
 fn dynamic_scheme(scheme: Scheme, activation: Option<Activation>) -> Result<Scheme, NoMatch> {
-    if activation.is_none() {
-        return Err(no_match!("it quantizes activations, and the recipe leaves them in float"));
+    match activation {
+        None => {
+            return Err(no_match!("it quantizes activations, and the recipe leaves them in float"));
+        }
+        Some(Activation::Static) => {
+            return Err(no_match!("it finds ranges in each run, and the recipe wants them static"));
+        }
+        Some(Activation::Row | Activation::Tensor) => {}
     }
+    channel_scheme(scheme)
+}
+
+/// int8 weights of nodes whose activations have fixed ranges.
+fn static_scheme(scheme: Scheme, activation: Option<Activation>) -> Result<Scheme, NoMatch> {
+    match activation {
+        Some(Activation::Static) => channel_scheme(scheme),
+        Some(_) => Err(no_match!("it wants `range: static` and `granularity: tensor`")),
+        None => Err(no_match!("it quantizes activations, and the recipe leaves them in float")),
+    }
+}
+
+/// Symmetric int8 weights with a scale per channel.
+fn channel_scheme(scheme: Scheme) -> Result<Scheme, NoMatch> {
     if scheme.bits != 8 || scheme.zeros != Zeros::Symmetric {
         return Err(no_match!("it stores symmetric int8 weights only"));
     }
@@ -172,6 +205,7 @@ fn dynamic_activation(m: &Model, x: ValueId) -> Result<[ValueId; 3], NoMatch> {
 /// A planned site that no rule lowers is an error with the rule's reason, never a silent skip.
 pub fn lower(m: &mut Model, formats: &[&'static Format]) -> Result<usize, NotLowered> {
     let mut count = 0;
+    let qdq = formats.iter().any(|it| it.name == qdq::QDQ.name);
     for node in m.nodes() {
         let mut reasons = Vec::new();
         for rule in formats.iter().flat_map(|it| it.rules) {
@@ -188,7 +222,7 @@ pub fn lower(m: &mut Model, formats: &[&'static Format]) -> Result<usize, NotLow
                 Err(reason) => reasons.push(format!("{}: {reason}", rule.name)),
             }
         }
-        if m.is_live(node) && is_canonical(m, node) {
+        if m.is_live(node) && is_canonical(m, node) && !(qdq && is_static(m, node)) {
             let reason = reasons.join("; ");
             return Err(NotLowered { node: m.node_label(node), reason });
         }
@@ -224,6 +258,13 @@ fn is_canonical(m: &Model, node: NodeId) -> bool {
                 .and_then(|it| m.constant(it))
                 .is_ok_and(|it| it.quantized().is_some())
     })
+}
+
+/// Whether the activation of a node has codes of a fixed range.
+fn is_static(m: &Model, node: NodeId) -> bool {
+    let codes = || m.operand(m.producer(m.operand(node, 0)?, "DequantizeLinear")?, 0);
+    codes()
+        .is_ok_and(|it| m.constant(it).is_err() && m.producer(it, "DynamicQuantizeLinear").is_err())
 }
 
 fn attrs(list: &[(&str, i64)]) -> Attrs {

@@ -70,7 +70,7 @@ fn twins_of(m: &Model) -> Vec<(ValueId, ValueId)> {
     // The same part of one quantized weight, whose bytes do not exist yet.
     First { m, seen: HashMap::new(), twins: &mut twins }.unseen(parts, |it| {
         let (source, part, packing) = it.quantized()?;
-        Some((Arc::as_ptr(source).cast::<()>().addr(), part, packing))
+        Some((Arc::as_ptr(source).cast::<()>().addr(), part, packing, it.shape.clone()))
     });
     for members in groups.into_values().filter(|it| it.len() > 1) {
         find_twins(m, members, &mut twins);

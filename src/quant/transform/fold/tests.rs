@@ -20,6 +20,7 @@ fn model(text: &str) -> (Model, Vec<SitePlan>) {
     let sites = m.nodes().into_iter().filter_map(|it| ops::site(&m, it)?.ok());
     let granularity = Granularity::Block(32);
     let plan = |site| SitePlan {
+        codes: Default::default(),
         site,
         scheme: Scheme { bits: 4, zeros: Zeros::Symmetric, granularity, range: Range::Full },
         solver: SolverSpec::Rtn,
