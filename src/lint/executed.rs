@@ -78,6 +78,7 @@ impl Site {
             "MatMulInteger" | "com.microsoft.MatMulIntegerToFloat" | "ConvInteger" => {
                 site(1, &|it| format!("dynamic {it}"))
             }
+            "com.microsoft.DynamicQuantizeLSTM" => site(1, &|it| format!("dynamic {it}")),
             "com.microsoft.DynamicQuantizeMatMul" => site(1, &|it| format!("dynamic {it}")),
             "QLinearMatMul" | "QLinearConv" | "com.microsoft.QGemm" => {
                 site(3, &|it| format!("static {it}"))
@@ -265,6 +266,7 @@ const INTEGER: &[&str] = &[
     "ConvInteger",
     "QLinearMatMul",
     "QLinearConv",
+    "com.microsoft.DynamicQuantizeLSTM",
     "com.microsoft.DynamicQuantizeMatMul",
     "com.microsoft.MatMulIntegerToFloat",
     "com.microsoft.QGemm",

@@ -2,6 +2,7 @@
 
 mod dynamic;
 mod dynamic_fused;
+mod dynamic_lstm;
 mod gather_block_quantized;
 mod matmul_nbits;
 mod qdq;
@@ -43,6 +44,7 @@ pub struct Format {
 pub const FORMATS: &[&Format] = &[
     &dynamic::DYNAMIC,
     &dynamic_fused::DYNAMIC_FUSED,
+    &dynamic_lstm::DYNAMIC_LSTM,
     &gather_block_quantized::GATHER_BLOCK_QUANTIZED,
     &matmul_nbits::MATMUL_NBITS,
     &qdq::QDQ,
@@ -52,7 +54,7 @@ impl Format {
     /// How the canonical `DequantizeLinear` holds the weight of such a site.
     pub fn packing_of(&self, kind: Weight) -> Packing {
         match (kind, self.packing) {
-            (Weight::Conv | Weight::ConvTranspose, _) => Packing::PerRow,
+            (Weight::Conv | Weight::ConvTranspose | Weight::Lstm, _) => Packing::PerRow,
             (Weight::Gather, Packing::PerChannel) => Packing::PerRow,
             (_, packing) => packing,
         }

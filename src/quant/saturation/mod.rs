@@ -14,6 +14,7 @@
 //!             ConvInteger with weights of int8; CPUs with VNNI; ARM
 //! ```
 
+mod layer;
 mod rows;
 mod safety;
 
@@ -22,6 +23,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 pub use self::{
+    layer::{layer, measure},
     rows::{Patches, SampledRows, Window},
     safety::{Safety, Unsafe, safety},
 };
@@ -225,12 +227,8 @@ struct Coded<'a> {
 
 impl Coded<'_> {
     fn new(values: &[f32], affine: Affine) -> Coded<'_> {
-        let (low, high) = affine.dtype.codes();
-        let code = |x: &f32| {
-            let code = (x / affine.scale).round_ties_even() + affine.zero as f32;
-            (code.clamp(low as f32, high as f32) as i32 - low) as u8
-        };
-        let codes = values.iter().map(code).collect();
+        let (low, _) = affine.dtype.codes();
+        let codes = values.iter().map(|it| (affine.code(*it) - low) as u8).collect();
         Coded { values, codes, scale: affine.scale, zero: affine.zero - low }
     }
 }

@@ -46,6 +46,23 @@ fn simulated(x: &[f32], w: &Array2<f32>) -> Saturation {
     simulate(&rows, None, w.view(), &eight, &seven, &Layout::matrix())
 }
 
+#[test]
+fn many_rows_are_judged_by_some_of_them() {
+    let scheme = Scheme {
+        bits: 8,
+        zeros: Zeros::Symmetric,
+        granularity: Granularity::Channel,
+        range: Range::Reduced,
+    };
+    let x: Vec<f32> = noise(1).take(8 * 16).collect();
+    for (n, judged) in [(7, 7), (512, 512), (513, 512), (2000, 512)] {
+        let weight = Tensor::from_f32(&[n, 16], noise(2).take(n * 16));
+        let layout = Layout::matrix();
+        let found = measure(&sampled(16, &x), None, &weight, &scheme, DType::F32, &layout).unwrap();
+        assert_eq!(found.pairs, 8 * judged * 8);
+    }
+}
+
 /// `MatMulInteger` in ONNX Runtime 1.31.1 without VNNI gave 1 048 544 for this, 2 072 640 with it.
 #[test]
 fn pairs_are_added_as_the_instruction_does() {
@@ -139,10 +156,10 @@ fn patches_are_what_a_convolution_multiplies() {
         let y = &y["y"];
         let node = m.nodes()[0];
         let w = m.constant(m.operand(node, 1).unwrap()).unwrap().to_f32().unwrap();
-        let patches = Patches::of(&m, node, &[3, 2]).unwrap();
+        let site = crate::quant::ops::site(&m, node).unwrap().unwrap();
+        let (window, layout) = layer(&m, &site).unwrap();
         let k = per_group * 6;
-        let layout = Layout::conv(per_group, &[3, 2], group);
-        let mut rows = SampledRows::new(Window::Patches(patches), 1000, false);
+        let mut rows = SampledRows::new(window, 1000, false);
         rows.add(&x, &[2, 4, 6, 7]);
         assert_eq!(rows.len() * 8, y.numel(), "{attrs}");
         let mut sums = Vec::new();
