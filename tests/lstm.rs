@@ -28,7 +28,7 @@ fn lstm(op: &str, direction: &str, names: &[&str], more: &[AttributeProto]) -> M
     let directions = if direction == "bidirectional" { 2 } else { 1 };
     let mut it = node(op, names, &["y", "y_h", "y_c"]);
     let direction = AttributeProto {
-        s: direction.as_bytes().to_vec().into(),
+        s: direction.as_bytes().to_vec(),
         ..attr("direction", AttributeType::STRING)
     };
     for it_attr in [int("hidden_size", HIDDEN), direction].iter().chain(more) {
