@@ -10,6 +10,7 @@ mod stored;
 
 use std::sync::Arc;
 
+pub use self::stored::stored;
 use super::{
     ops::{Site, Weight},
     plan::Activation,
@@ -37,6 +38,8 @@ pub struct Format {
     pub half_scales: bool,
     /// Whether static activations may be int8.
     pub int8_activations: bool,
+    /// Whether weights become float when the model is loaded, which needs no lowering.
+    pub float_when_loaded: bool,
     /// Rules that turn the canonical form into this format.
     pub rules: &'static [&'static Rule],
     /// The operator set that the lowered form needs, and its version.
