@@ -121,6 +121,9 @@ impl Shared<'_> {
 /// `DequantizeLinear` of the weight of a site.
 pub(super) fn weight(m: &mut Model, it: &SitePlan, source: Arc<dyn QSource>) -> ValueId {
     let packing = it.format.packing_of(it.site.kind);
+    if it.format.float_when_loaded {
+        return format::stored(m, &it.site, source, packing);
+    }
     let attrs = match it.scheme.granularity {
         Granularity::Channel => {
             Attrs::default().with("axis", i64::from(packing != Packing::PerRow))

@@ -22,7 +22,8 @@ macro_rules! shipped {
     };
 }
 shipped! {
-    "arm64" "avx2" "avx512_vnni" "avx512_vnni_row"
+    "arm64" "arm64_static" "avx2" "avx2_static"
+    "avx512_vnni" "avx512_vnni_row" "avx512_vnni_static"
     "int4" "int4_quality" "int4_size" "int8_weights"
 }
 

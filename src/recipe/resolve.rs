@@ -136,6 +136,11 @@ fn decide(
             misfits.push(format!("{name}: its scales are float, not float16"));
             continue;
         }
+        let is_int8 = activation == Some(plan::Activation::Static) && codes.dtype == CodeType::Int8;
+        if is_int8 && !format.int8_activations {
+            misfits.push(format!("{name}: its activations are uint8; int8 is slow on x86 there"));
+            continue;
+        }
         match (format.scheme)(wanted, activation) {
             Err(reason) => misfits.push(format!("{name}: {reason}")),
             Ok(scheme) => {

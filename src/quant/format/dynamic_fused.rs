@@ -18,6 +18,8 @@ pub const DYNAMIC_FUSED: Format = Format {
     place: is_matmul,
     scheme: dynamic_scheme,
     half_scales: false,
+    int8_activations: false,
+    float_when_loaded: false,
     rules: &[&LOWER_DYNAMIC_FUSED],
     opset: Some((MICROSOFT, 1)),
 };

@@ -28,6 +28,8 @@ pub const DYNAMIC_LSTM: Format = Format {
         None => Err(no_match!("it quantizes activations, and the recipe leaves them in float")),
     },
     half_scales: false,
+    int8_activations: false,
+    float_when_loaded: false,
     rules: &[&LOWER_DYNAMIC_LSTM],
     opset: Some((MICROSOFT, 1)),
 };

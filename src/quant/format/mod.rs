@@ -6,9 +6,12 @@ mod dynamic_lstm;
 mod gather_block_quantized;
 mod matmul_nbits;
 mod qdq;
+mod qoperator;
+mod stored;
 
 use std::sync::Arc;
 
+pub use self::stored::stored;
 use super::{
     ops::{Site, Weight},
     plan::Activation,
@@ -34,6 +37,10 @@ pub struct Format {
     pub scheme: fn(Scheme, Option<Activation>) -> Result<Scheme, NoMatch>,
     /// Whether the scales of a float weight may be stored as float16.
     pub half_scales: bool,
+    /// Whether static activations may be int8.
+    pub int8_activations: bool,
+    /// Whether weights become float when the model is loaded, which needs no lowering.
+    pub float_when_loaded: bool,
     /// Rules that turn the canonical form into this format.
     pub rules: &'static [&'static Rule],
     /// The operator set that the lowered form needs, and its version.
@@ -48,6 +55,8 @@ pub const FORMATS: &[&Format] = &[
     &gather_block_quantized::GATHER_BLOCK_QUANTIZED,
     &matmul_nbits::MATMUL_NBITS,
     &qdq::QDQ,
+    &qoperator::QOPERATOR,
+    &stored::STORED,
 ];
 
 impl Format {

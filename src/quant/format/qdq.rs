@@ -21,6 +21,8 @@ pub const QDQ: Format = Format {
     place,
     scheme: static_scheme,
     half_scales: false,
+    int8_activations: true,
+    float_when_loaded: false,
     rules: &[],
     opset: None,
 };

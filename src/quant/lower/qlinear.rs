@@ -187,6 +187,14 @@ fn product_of_scales(m: &Model, x: ValueId, w: ValueId) -> Result<Vec<f32>, NoMa
     Ok(m.small_f32(w)?.into_iter().map(|it| x * it).collect())
 }
 
+/// The operator of codes in place of a float operator between `DequantizeLinear` and
+/// `QuantizeLinear`.
+pub(in crate::quant) fn of_codes(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
+    let op = &m.node(node).op;
+    let row = TABLE.iter().find(|it| op.is(it.float));
+    lower(m, node, row.ok_or_else(|| no_match!("{op} has no form for codes"))?)
+}
+
 /// The operator of codes. Its result must go to one `QuantizeLinear` only.
 fn lower(m: &Model, node: NodeId, row: &QLinear) -> Result<Patch, NoMatch> {
     let last = m.only_use(m.node(node).output())?;
@@ -197,8 +205,12 @@ fn lower(m: &Model, node: NodeId, row: &QLinear) -> Result<Patch, NoMatch> {
     let mut operands = Vec::new();
     let count = if conv { 2 } else { m.node(node).inputs.len() };
     for index in 0..count {
-        let is_weight = conv && index == 1;
-        operands.extend(codes(m, m.operand(node, index)?, is_weight)?);
+        let channels = match row.op {
+            "QLinearConv" if index == 1 => Some(0),
+            "QLinearMatMul" if index == 1 => Some(1),
+            _ => None,
+        };
+        operands.extend(codes(m, m.operand(node, index)?, channels)?);
     }
     let result = result.map(Ref::from);
     let mut inputs = match row.result {
@@ -219,15 +231,19 @@ fn lower(m: &Model, node: NodeId, row: &QLinear) -> Result<Patch, NoMatch> {
     Ok(patch.replace(output, y))
 }
 
-/// Codes, scale and zero of a dequantized operand.
-fn codes(m: &Model, value: ValueId, is_weight: bool) -> Result<[Ref; 3], NoMatch> {
+/// Codes, scale and zero of a dequantized operand; `channels` is the axis that scales may go along.
+pub(in crate::quant) fn codes(
+    m: &Model,
+    value: ValueId,
+    channels: Option<i64>,
+) -> Result<[Ref; 3], NoMatch> {
     let dq = dequantize(m, value)?;
     let (codes, scale, zero) = (m.operand(dq, 0)?, m.operand(dq, 1)?, m.operand(dq, 2)?);
     let (of_one, axis) = (m.constant(scale)?.numel() == 1, m.int_attr(dq, "axis", 1));
-    if m.int_attr(dq, "block_size", 0) != 0 || !(of_one || is_weight && axis == 0) {
+    if m.int_attr(dq, "block_size", 0) != 0 || !(of_one || channels == Some(axis)) {
         return Err(no_match!("`{}` has scales per channel or block", m.value(value).name));
     }
-    match m.dtype(codes) {
+    match m.dtype(codes).or_else(|| m.dtype(zero)) {
         Some(DType::U8 | DType::I8) => Ok([codes, scale, zero].map(Ref::from)),
         Some(it) => Err(no_match!("no kernel of integers takes {it}")),
         None => Err(no_match!("the type of `{}` is not known", m.value(codes).name)),
@@ -238,6 +254,10 @@ fn codes(m: &Model, value: ValueId, is_weight: bool) -> Result<[Ref; 3], NoMatch
 fn sums(m: &Model, operands: &[Ref], bias: ValueId) -> Result<Ref, NoMatch> {
     let dq = dequantize(m, bias)?;
     let (Ref::Old(x), Ref::Old(w)) = (operands[1], operands[4]) else { unreachable!("values") };
+    // Of a weight that is still to be solved the bias is made after it.
+    if m.constant(w)?.quantized().is_some() {
+        return Ok(m.operand(dq, 0)?.into());
+    }
     let (expected, own) = (product_of_scales(m, x, w)?, m.small_f32(m.operand(dq, 1)?)?);
     let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * a.abs();
     if own.len() != expected.len() || !expected.iter().zip(&own).all(close) {

@@ -6,6 +6,7 @@ mod fold_constants;
 mod infer_types;
 mod inline_functions;
 mod raise_opset;
+mod raise_opset_static;
 mod remove_dead;
 mod simplify_mask;
 
@@ -24,6 +25,7 @@ pub const PASSES: &[&Pass] = &[
     &infer_types::INFER_TYPES,
     &inline_functions::INLINE_FUNCTIONS,
     &raise_opset::RAISE_OPSET,
+    &raise_opset_static::RAISE_OPSET_STATIC,
     &remove_dead::REMOVE_DEAD,
     &simplify_mask::SIMPLIFY_MASK,
 ];
