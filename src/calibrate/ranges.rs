@@ -19,6 +19,7 @@ use crate::{
     onnx::Files,
     quant::{
         observe::{Histogram, RangeStats},
+        saturation::SampledRows,
         solve::BadStats,
     },
 };
@@ -34,6 +35,13 @@ pub struct Target<'a> {
 impl Observe for RangeStats {
     fn observe(&mut self, sample: &Sample<'_>) -> Result<(), BadStats> {
         self.add(sample.values, sample.shape)
+    }
+}
+
+impl Observe for SampledRows {
+    fn observe(&mut self, sample: &Sample<'_>) -> Result<(), BadStats> {
+        self.add(sample.values, sample.shape);
+        Ok(())
     }
 }
 

@@ -16,7 +16,10 @@ use crate::{
     ir::{Model, ValueId},
     onnx::{self, Loaded},
     pipeline::{self, Census, Execution},
-    quant::raise,
+    quant::{
+        raise,
+        saturation::{self, Safety},
+    },
     report::{bytes, grouped},
     untrusted::{Untrusted, escape},
 };
@@ -73,7 +76,7 @@ impl Args {
         if self.view.text {
             ui.print(&crate::text::print(m))?;
         } else if ui.global.json {
-            ui.print_json(&as_json(m, &census))?;
+            ui.print_json(&as_json(m, &census, &safety(m)?))?;
         } else if self.view.io {
             ui.print(&io(m))?;
         } else if self.view.ops {
@@ -81,10 +84,14 @@ impl Args {
         } else if self.view.weights {
             ui.print(&weights(m))?;
         } else {
-            ui.print(&summary(m, &census))?;
+            ui.print(&summary(m, &census, &safety(m)?))?;
         }
         Ok(0)
     }
+}
+
+fn safety(m: &Model) -> Result<Safety, pipeline::Error> {
+    Ok(saturation::safety(m)?)
 }
 
 fn executed(loaded: &Loaded, ui: &Ui) -> Result<u8, Failure> {
@@ -100,7 +107,7 @@ fn executed(loaded: &Loaded, ui: &Ui) -> Result<u8, Failure> {
     Ok(if as_declared && execution.differing().is_empty() { 0 } else { EXIT_GATE })
 }
 
-fn summary(m: &Model, census: &Census) -> String {
+fn summary(m: &Model, census: &Census, safety: &Safety) -> String {
     let opsets: Vec<String> = m
         .opsets
         .iter()
@@ -124,6 +131,9 @@ fn summary(m: &Model, census: &Census) -> String {
     out += &types(m);
     out.push('\n');
     out += &forms(m);
+    if let Some(text) = safety.text() {
+        out += &format!("{text}\n\n");
+    }
     out += &ops(census);
     out
 }
@@ -187,7 +197,7 @@ fn weights(m: &Model) -> String {
     table.to_string()
 }
 
-fn as_json(m: &Model, census: &Census) -> serde_json::Value {
+fn as_json(m: &Model, census: &Census, safety: &Safety) -> serde_json::Value {
     let graph = m.graph(m.main);
     let ends = |list: &[ValueId]| -> Vec<serde_json::Value> {
         let end = |it: &ValueId| {
@@ -218,6 +228,8 @@ fn as_json(m: &Model, census: &Census) -> serde_json::Value {
         "inputs": ends(&graph.inputs),
         "outputs": ends(&graph.outputs),
         "quantized": raise::forms(m),
+        "int8": safety,
+        "int8_exact_on": safety.safe_on(),
         "weights": weights,
     })
 }

@@ -78,6 +78,7 @@ impl Site {
             "MatMulInteger" | "com.microsoft.MatMulIntegerToFloat" | "ConvInteger" => {
                 site(1, &|it| format!("dynamic {it}"))
             }
+            "com.microsoft.DynamicQuantizeLSTM" => site(1, &|it| format!("dynamic {it}")),
             "com.microsoft.DynamicQuantizeMatMul" => site(1, &|it| format!("dynamic {it}")),
             "QLinearMatMul" | "QLinearConv" | "com.microsoft.QGemm" => {
                 site(3, &|it| format!("static {it}"))
@@ -161,6 +162,11 @@ impl<'a> Index<'a> {
 
     fn find(&self, l: &Look, site: &Site) -> Option<NodeId> {
         let chain = site.chain(l);
+        let own = self.names.get(&*l.m.node(site.user).name);
+        // Codes may go on under other names, and what follows take theirs.
+        if let Some(it) = own.filter(|it| self.l.one_of(**it, INTEGER).is_some()) {
+            return Some(*it);
+        }
         let by_output = chain.iter().find_map(|it| self.outputs.get(&**it));
         let name = &*l.m.node(site.user).name;
         let by_name = || self.names.get(name).filter(|_| !name.is_empty());
@@ -199,7 +205,12 @@ impl<'a> Index<'a> {
         let l = self.l;
         let op = l.m.node(node).op.name.to_string();
         let at = match l.one_of(node, INTEGER) {
-            Some("QLinearMatMul" | "QLinearConv" | "com.microsoft.QGemm") => Some(3),
+            Some(
+                "QLinearMatMul"
+                | "QLinearConv"
+                | "com.microsoft.QLinearConv"
+                | "com.microsoft.QGemm",
+            ) => Some(3),
             Some(_) => Some(1),
             None => None,
         };
@@ -265,9 +276,12 @@ const INTEGER: &[&str] = &[
     "ConvInteger",
     "QLinearMatMul",
     "QLinearConv",
+    "com.microsoft.DynamicQuantizeLSTM",
     "com.microsoft.DynamicQuantizeMatMul",
     "com.microsoft.MatMulIntegerToFloat",
     "com.microsoft.QGemm",
+    // With its channels last, as ONNX Runtime lays it out.
+    "com.microsoft.QLinearConv",
 ];
 
 fn large_dequantized(l: &Look, node: NodeId) -> Option<String> {

@@ -49,6 +49,7 @@ const QUANTIZED: &[&str] = &[
     "QLinearMatMul",
     "QLinearConv",
     "DequantizeLinear",
+    "com.microsoft.DynamicQuantizeLSTM",
     "com.microsoft.DynamicQuantizeMatMul",
     "com.microsoft.MatMulIntegerToFloat",
     "com.microsoft.MatMulNBits",

@@ -15,7 +15,7 @@ use crate::{
         sources::{self, Sources},
         stats::{InputStats, Needs},
         transform::{
-            Reader, TransformSpec,
+            Equalize, Reader, TransformSpec,
             fold::{self, Group, Kind},
             rescale,
         },
@@ -50,14 +50,21 @@ pub(super) fn transform(
     ctx: &Ctx,
 ) -> Result<(), Error> {
     let specs = job.recipe.transforms.as_deref().unwrap_or_default();
-    let Some(first) = specs.first() else { return Ok(()) };
-    if calibration.data.is_none() {
-        return Err(TransformNeedsData { transform: first.name() }.into());
+    if specs.is_empty() {
+        return Ok(());
+    }
+    let blind = specs.iter().find(|it| it.needs_data()).filter(|_| calibration.data.is_none());
+    if let Some(spec) = blind {
+        return Err(TransformNeedsData { transform: spec.name() }.into());
     }
     let mut notes: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
     let mut known: BTreeMap<NodeId, InputStats> = BTreeMap::new();
     for spec in specs {
         let mut job = Step { spec, notes: &mut notes, known: &mut known };
+        if let TransformSpec::Equalize(it) = spec {
+            job.equalize(planned, *it, ctx)?;
+            continue;
+        }
         let groups = job.groups(&planned.model, &planned.plan.sites);
         job.observe(planned, &groups, calibration, ctx)?;
         ctx.progress.start(spec.name(), groups.len() as u64);
@@ -85,7 +92,7 @@ pub(super) fn outline(planned: &mut Planned, job: &Job) -> Result<(), Error> {
     if specs.is_empty() {
         return Ok(());
     }
-    for spec in specs {
+    for spec in specs.iter().filter(|it| it.needs_data()) {
         let (mut notes, mut known) = (BTreeMap::new(), BTreeMap::new());
         let mut step = Step { spec, notes: &mut notes, known: &mut known };
         for group in step.groups(&planned.model, &planned.plan.sites) {
@@ -130,6 +137,18 @@ impl Step<'_> {
     fn note(&mut self, node: NodeId, reason: &str) {
         let list = self.notes.entry(node).or_default();
         list.push(format!("{}: {reason}", self.spec.name()));
+    }
+
+    /// Changes weights alone; what was known of activations is no longer true.
+    fn equalize(&mut self, planned: &mut Planned, spec: Equalize, ctx: &Ctx) -> Result<(), Error> {
+        ctx.progress.start(self.spec.name(), 0);
+        let done = spec.apply(&mut planned.model)?;
+        self.known.clear();
+        for (node, reason) in &done.missed {
+            self.note(*node, &reason.to_string());
+        }
+        ctx.progress.done(&done.describe());
+        Ok(())
     }
 
     /// Collects the statistics that are not known yet.

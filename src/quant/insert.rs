@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     chain::{Layout, emit},
     format,
-    ops::Weight,
+    ops::{Site, Weight},
     plan::{Activation, Plan, SitePlan},
     scheme::{Granularity, Scales},
     sources::Sources,
@@ -47,6 +47,9 @@ struct Quantized {
 impl Shared<'_> {
     fn site(&mut self, m: &mut Model, it: &SitePlan) {
         let node = it.site.node;
+        if it.site.kind == Weight::Lstm {
+            return self.lstm(m, it);
+        }
         let source = self.sources.get(m, it);
         let weight = weight(m, it, source);
         if it.site.kind == Weight::Gather {
@@ -73,6 +76,18 @@ impl Shared<'_> {
             out = patch.step(&format!("{stem}_half"), "Cast", [out], to(DType::F16));
         }
         patch.replace(y, out).apply(m);
+    }
+
+    /// Both weights; what the operator does to its activations it does by itself.
+    fn lstm(&mut self, m: &mut Model, it: &SitePlan) {
+        let node = it.site.node;
+        for index in [1, 2] {
+            let value = m.operand(node, index).expect("a planned LSTM has two weights");
+            let part = SitePlan { site: Site { weight: value, ..it.site }, ..it.clone() };
+            let source = self.sources.get(m, &part);
+            let weight = weight(m, &part, source);
+            Patch::before(node).rewire(node, index, weight.into()).apply(m);
+        }
     }
 
     fn activation(
@@ -106,6 +121,9 @@ impl Shared<'_> {
 /// `DequantizeLinear` of the weight of a site.
 pub(super) fn weight(m: &mut Model, it: &SitePlan, source: Arc<dyn QSource>) -> ValueId {
     let packing = it.format.packing_of(it.site.kind);
+    if it.format.float_when_loaded {
+        return format::stored(m, &it.site, source, packing);
+    }
     let attrs = match it.scheme.granularity {
         Granularity::Channel => {
             Attrs::default().with("axis", i64::from(packing != Packing::PerRow))

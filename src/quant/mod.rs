@@ -22,6 +22,7 @@ pub mod observe;
 pub mod ops;
 pub mod plan;
 pub mod raise;
+pub mod saturation;
 pub mod scheme;
 pub mod solve;
 pub mod sources;

@@ -24,6 +24,8 @@ pub enum Weight {
     Conv,
     /// Input 1, `[inputs, outputs / groups, …]`: kernels for each input channel.
     ConvTranspose,
+    /// Inputs 1 and 2, `[directions, 4 · hidden, inputs]` each: of the input and of the state.
+    Lstm,
     /// The node has weights, but no format here stores them; the text says why.
     Kept(&'static str),
     /// The weights are quantized already.
@@ -39,7 +41,7 @@ pub const OPS: &[OpInfo] = &[
     OpInfo { op: "GRU", weight: Weight::Kept(RECURRENT) },
     OpInfo { op: "Gather", weight: Weight::Gather },
     OpInfo { op: "Gemm", weight: Weight::Kept(GEMM) },
-    OpInfo { op: "LSTM", weight: Weight::Kept(RECURRENT) },
+    OpInfo { op: "LSTM", weight: Weight::Lstm },
     OpInfo { op: "MatMul", weight: Weight::MatMul },
     OpInfo { op: "MatMulInteger", weight: Weight::Done },
     OpInfo { op: "QLinearConv", weight: Weight::Done },
@@ -55,7 +57,7 @@ pub const OPS: &[OpInfo] = &[
 
 const FUSED: &str = "the weights are inside a fused operator; quantize before fusing";
 const GEMM: &str = "it could not be rewritten as MatMul and Add";
-const RECURRENT: &str = "no format stores the weights of recurrent operators";
+const RECURRENT: &str = "ONNX Runtime has a quantized LSTM, but no quantized GRU or RNN";
 
 /// The weight of a node that could be quantized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,7 +72,7 @@ pub fn site(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
     let op = &m.node(node).op;
     let Some(info) = OPS.iter().find(|it| op.is(it.op)) else { return unknown(m, node) };
     let index = match info.weight {
-        Weight::MatMul | Weight::Conv | Weight::ConvTranspose => 1,
+        Weight::MatMul | Weight::Conv | Weight::ConvTranspose | Weight::Lstm => 1,
         Weight::Gather => 0,
         Weight::Kept(reason) => return Some(Err(NoMatch(reason.into()))),
         Weight::Done => {
@@ -106,7 +108,9 @@ fn check(m: &Model, site: &Site, tensor: &Tensor) -> Result<Option<Site>, NoMatc
     if is_kernel && tensor.shape.len() < 3 {
         return Err(no_match!("weight `{name}` has rank {}, no kernel", tensor.shape.len()));
     }
-    if !is_kernel && tensor.shape.len() != 2 {
+    if site.kind == Weight::Lstm {
+        lstm(m, site.node)?;
+    } else if !is_kernel && tensor.shape.len() != 2 {
         return Err(no_match!("weight `{name}` has rank {}, not 2", tensor.shape.len()));
     }
     if tensor.numel() == 0 {
@@ -116,6 +120,24 @@ fn check(m: &Model, site: &Site, tensor: &Tensor) -> Result<Option<Site>, NoMatc
         return Err(no_match!("it gathers along axis {}", m.int_attr(site.node, "axis", 0)));
     }
     Ok(Some(*site))
+}
+
+/// What the quantized operator does not do.
+fn lstm(m: &Model, node: NodeId) -> Result<(), NoMatch> {
+    if m.int_attr(node, "layout", 0) != 0 {
+        return Err(no_match!("ONNX Runtime has no LSTM with the batch first (layout = 1)"));
+    }
+    for index in [1, 2] {
+        let value = m.operand(node, index)?;
+        let (name, tensor) = (&m.value(value).name, m.constant(value)?);
+        if tensor.dtype != DType::F32 {
+            return Err(no_match!("the quantized LSTM is for float, `{name}` is {}", tensor.dtype));
+        }
+        if tensor.shape.len() != 3 || tensor.numel() == 0 {
+            return Err(no_match!("weight `{name}` is {tensor:?}, not of rank 3"));
+        }
+    }
+    Ok(())
 }
 
 fn variable(m: &Model, node: NodeId, weight: ValueId) -> Option<NoMatch> {
@@ -153,6 +175,10 @@ pub fn rows(site: &Site, tensor: &Tensor) -> Tensor {
         Weight::Conv | Weight::ConvTranspose => {
             let rows = tensor.shape[0];
             tensor.reshaped(vec![rows, tensor.numel() / rows.max(1)])
+        }
+        Weight::Lstm => {
+            let inputs = tensor.shape[2];
+            tensor.reshaped(vec![tensor.numel() / inputs, inputs])
         }
         _ => tensor.clone(),
     }

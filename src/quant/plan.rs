@@ -61,6 +61,8 @@ pub struct SitePlan {
     /// Of a static activation; unused otherwise.
     pub codes: Codes,
     pub format: &'static Format,
+    /// Whether data may show that its weight needs no reduced range; see `saturation`.
+    pub measured: bool,
     /// What the recipe asks for and this weight cannot have, and why.
     pub note: Option<NoMatch>,
 }

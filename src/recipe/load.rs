@@ -292,9 +292,8 @@ mod tests {
     use super::*;
     use crate::{
         codes::Fault,
-        quant::scheme::Range,
         quant::transform::{Awq, SmoothQuant, TransformSpec},
-        recipe::{ActivationGranularity, to_yaml},
+        recipe::{ActivationGranularity, WeightRange, to_yaml},
     };
 
     #[test]
@@ -367,8 +366,8 @@ mod tests {
         let recipe = load("avx512_vnni").unwrap();
         let set = |text: &str| apply_set(&recipe, text).unwrap();
         let range = |it: &Recipe| it.quantize[0].weight.unwrap().range;
-        assert_eq!(range(&recipe), Some(Range::Narrow));
-        assert_eq!(range(&set("quantize.0.weight.range=reduced")), Some(Range::Reduced));
+        assert_eq!(range(&recipe), Some(WeightRange::Narrow));
+        assert_eq!(range(&set("quantize.0.weight.range=reduced")), Some(WeightRange::Reduced));
         let blocked = set("quantize.0.weight.granularity={block: 64}").quantize[0].weight;
         assert_eq!(blocked.unwrap().granularity, Some(Granularity::Block(64)));
         let blocked = set("quantize.0.weight.granularity.block=32").quantize[0].weight;
@@ -425,7 +424,7 @@ mod tests {
             ("quantize.0.wait=1", "E701 --set quantize.0.wait=1: unknown key `wait`"),
             (
                 "quantize.9.skip=true",
-                "E703 --set quantize.9.skip=true: there is no item `9` in a list of 3, counted from 0",
+                "E703 --set quantize.9.skip=true: there is no item `9` in a list of 4, counted from 0",
             ),
             ("target=sparc", "E703 --set target=sparc: unknown target `sparc`"),
             (

@@ -67,7 +67,8 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationSpec>,
     /// Changes of the float model that make it easier to quantize and leave what it computes the
-    /// same, in order: `awq` or `smooth_quant`, alone or with their settings. Both need
+    /// same, in order: `awq`, `equalize` or `smooth_quant`, alone or with their settings. `equalize`
+    /// shares ranges between neighbouring layers and needs no data, the others need
     /// `--calibration`. Replaces the parent's list; `[]` means none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transforms: Option<Vec<TransformSpec>>,
@@ -175,6 +176,33 @@ pub struct Entry {
 
 pub type FormatName = String;
 
+/// Which of the integers stand for weights.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightRange {
+    /// All of them.
+    #[default]
+    Full,
+    /// The same number on both sides of zero: -127..127.
+    Narrow,
+    /// One bit less, -64..64: for CPUs whose int8 kernels add pairs of products in 16 bits.
+    Reduced,
+    /// With `--calibration`, narrow where one bit less would cost more than what saturates on such
+    /// CPUs, else reduced.
+    Measured,
+}
+
+impl WeightRange {
+    /// The range until something is measured.
+    pub fn range(self) -> Range {
+        match self {
+            WeightRange::Full => Range::Full,
+            WeightRange::Narrow => Range::Narrow,
+            WeightRange::Reduced | WeightRange::Measured => Range::Reduced,
+        }
+    }
+}
+
 /// How a weight is stored. Each field may be left to an earlier entry.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -192,7 +220,7 @@ pub struct WeightSpec {
     pub granularity: Option<Granularity>,
     /// Which of the integers are used. Default: full.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub range: Option<Range>,
+    pub range: Option<WeightRange>,
     /// How scales are stored: `float`, the type of the weight itself, or `float16`, which saves a
     /// tenth of a 4-bit weight in blocks of 32. Default: float.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -271,7 +299,7 @@ pub struct Weight {
     pub dtype: WeightType,
     pub symmetric: bool,
     pub granularity: Granularity,
-    pub range: Range,
+    pub range: WeightRange,
     pub scales: Scales,
     pub solver: SolverSpec,
 }
@@ -417,12 +445,12 @@ mod tests {
     fn later_settings_win_field_by_field() {
         let early = WeightSpec {
             symmetric: Some(false),
-            range: Some(Range::Narrow),
+            range: Some(WeightRange::Narrow),
             ..WeightSpec::default()
         };
-        let late = WeightSpec { range: Some(Range::Reduced), ..WeightSpec::default() };
+        let late = WeightSpec { range: Some(WeightRange::Reduced), ..WeightSpec::default() };
         let weight = early.merge(late).complete();
-        assert_eq!((weight.symmetric, weight.range), (false, Range::Reduced));
+        assert_eq!((weight.symmetric, weight.range), (false, WeightRange::Reduced));
 
         let row = ActivationFields {
             granularity: Some(ActivationGranularity::Row),

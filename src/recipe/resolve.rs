@@ -2,7 +2,7 @@
 
 use super::{
     Activation, ActivationGranularity, ActivationRange, Candidate, Merged, Recipe, RecipeError,
-    Selector,
+    Selector, WeightRange,
 };
 use crate::{
     ir::{Model, NoMatch, NodeId},
@@ -114,7 +114,7 @@ fn decide(
         bits: weight.dtype.bits(),
         zeros: if weight.symmetric { Zeros::Symmetric } else { Zeros::Asymmetric },
         granularity: weight.granularity,
-        range: weight.range,
+        range: weight.range.range(),
     };
     let codes = merged.activation.map(|it| it.codes).unwrap_or_default();
     if let Some(what) = merged.activation.and_then(contradiction) {
@@ -140,10 +140,19 @@ fn decide(
         match (format.scheme)(wanted, activation) {
             Err(reason) => misfits.push(format!("{name}: {reason}")),
             Ok(scheme) => {
-                let solver = weight.solver;
+                let (solver, measured) = (weight.solver, weight.range == WeightRange::Measured);
                 let (scales, note) = scales(m, &site, &scheme, weight.scales);
-                let plan =
-                    SitePlan { site, scheme, scales, solver, activation, codes, format, note };
+                let plan = SitePlan {
+                    site,
+                    scheme,
+                    scales,
+                    solver,
+                    activation,
+                    codes,
+                    format,
+                    note,
+                    measured,
+                };
                 return Ok(Ok(plan));
             }
         }

@@ -253,7 +253,10 @@ fn glob_matches(glob: &[char], name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{codes::Fault, quant::scheme::Range, recipe::yaml};
+    use crate::{
+        codes::Fault,
+        recipe::{WeightRange, yaml},
+    };
 
     fn recipe(quantize: &str) -> Recipe {
         let text = format!("onnxq: 1\nname: x\nquantize:\n{quantize}");
@@ -302,7 +305,7 @@ mod tests {
         let plain = recipe.entry_for(node("Gemm", "/fc", 10)).unwrap();
         assert_eq!((plain.entries.as_slice(), plain.format[0].as_str()), (&[0][..], "dynamic"));
         let head = recipe.entry_for(node("MatMul", "/head", 10)).unwrap();
-        assert_eq!(head.weight.unwrap().range, Range::Narrow);
+        assert_eq!(head.weight.unwrap().range, WeightRange::Narrow);
         assert_eq!((head.weight.unwrap().dtype.bits(), head.format.len()), (4, 1));
         assert_eq!(head.position.to_string(), "x.yaml:7:5");
         let kept = recipe.entry_for(node("MatMul", "/keep/head", 10)).unwrap();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis};
 
 use super::{DType, TensorError, from_f32};
 
@@ -72,6 +72,9 @@ pub enum Packing {
     /// Per-channel `DequantizeLinear` along axis 0: signed codes `[n, k]`, which convolutions see
     /// in their own shape, scales `[n]`.
     PerRow,
+    /// `com.microsoft.DynamicQuantizeLSTM` of so many directions `d`: signed codes `[d, k, n / d]`,
+    /// scales and zeros `[d, n / d]`.
+    PerDirection(usize),
     /// `com.microsoft.MatMulNBits`: codes `[n, blocks, block * bits / 8]`.
     NBits,
 }
@@ -107,6 +110,9 @@ impl Packing {
             (Packing::PerRow, Part::Codes) => (DType::I8, vec![n, k]),
             (Packing::PerChannel | Packing::PerRow, Part::Scales) => (scale, vec![n]),
             (Packing::PerChannel | Packing::PerRow, Part::Zeros) => (DType::I8, vec![n]),
+            (Packing::PerDirection(d), Part::Codes) => (DType::I8, vec![d, k, n / d]),
+            (Packing::PerDirection(d), Part::Scales) => (scale, vec![d, n / d]),
+            (Packing::PerDirection(d), Part::Zeros) => (DType::I8, vec![d, n / d]),
             (Packing::NBits, Part::Codes) => (DType::U8, vec![n, groups, block / per_byte]),
             (_, Part::Scales) => (scale, vec![n, groups]),
         }
@@ -138,7 +144,12 @@ impl Packing {
             (Packing::PerChannel, Part::Codes) => q.signed(q.codes.t()),
             (Packing::PerChannel, Part::Zeros) => q.signed(q.zeros.t()),
             (Packing::PerRow, Part::Codes) => q.signed(q.codes.view()),
-            (Packing::PerRow, Part::Zeros) => q.signed(q.zeros.view()),
+            (Packing::PerRow | Packing::PerDirection(_), Part::Zeros) => q.signed(q.zeros.view()),
+            (Packing::PerDirection(d), Part::Codes) => {
+                let directions = q.codes.axis_chunks_iter(Axis(0), (q.shape.n / d).max(1));
+                let bytes: Vec<Bytes> = directions.map(|it| q.signed(it.t())).collect();
+                bytes.concat().into()
+            }
             (Packing::Gather, Part::Codes) => pack_rows(q.codes.view(), bits, q.shape.k, 0),
             (Packing::NBits, Part::Codes) => {
                 pack_rows(q.codes.view(), bits, q.shape.blocks() * q.shape.block, 0)

@@ -118,7 +118,7 @@ fn laid_over(m: &Model, site: &SitePlan, spec: &WeightSpec) -> Option<SitePlan> 
         bits: spec.dtype.map_or(site.scheme.bits, WeightType::bits),
         zeros: spec.symmetric.map_or(site.scheme.zeros, zeros),
         granularity: spec.granularity.unwrap_or(site.scheme.granularity),
-        range: spec.range.unwrap_or(site.scheme.range),
+        range: spec.range.map_or(site.scheme.range, |it| it.range()),
     };
     let scheme = (site.format.scheme)(wanted, None).ok()?;
     let scales = spec.scales.unwrap_or(site.scales);

@@ -331,7 +331,13 @@ pub fn observed(m: &Model, plan: &Plan) -> Vec<(ValueId, Codes)> {
     let mut list = Vec::new();
     for node in m.nodes() {
         let Some((codes, values)) = wanted.get(&node) else { continue };
-        let named = values.iter().filter(|it| !m.value(**it).name.is_empty());
+        // What branches compute cannot be fetched.
+        let outside = |it: &&ValueId| match &m.value(**it).def {
+            Def::Node(producer) => m.node(*producer).graph == m.main,
+            Def::Input(graph, _) => *graph == m.main,
+            _ => false,
+        };
+        let named = values.iter().filter(outside).filter(|it| !m.value(**it).name.is_empty());
         list.extend(named.filter(|it| seen.insert(**it)).map(|it| (*it, *codes)));
     }
     list

@@ -149,6 +149,12 @@ fn check(m: &Model, node: NodeId) -> Result<(), NoMatch> {
     if it.op.is("MaxPool") && has_more_outputs {
         return Err(NoMatch("its indices are used".into()));
     }
+    for index in operands(m, node) {
+        let value = m.operand(node, index)?;
+        if m.constant(value).is_ok() {
+            constant(m, value)?;
+        }
+    }
     let own = activations(m, node).into_iter().map(|it| m.node(node).inputs[it]);
     for value in own.flatten().chain(it.outputs.iter().copied()) {
         if m.dtype(value).is_some_and(|it| it != DType::F32) {
@@ -157,6 +163,19 @@ fn check(m: &Model, node: NodeId) -> Result<(), NoMatch> {
         }
     }
     Ok(())
+}
+
+/// Whether a constant can become codes.
+fn constant(m: &Model, value: ValueId) -> Result<(), NoMatch> {
+    let name = &m.value(value).name;
+    let dtype = m.constant(value)?.dtype;
+    if dtype != DType::F32 {
+        return Err(no_match!("`{name}` is {dtype}, and codes stand for float32"));
+    }
+    match m.small_f32(value)?.iter().all(|it| it.is_finite()) {
+        true => Ok(()),
+        false => Err(no_match!("`{name}` is not finite")),
+    }
 }
 
 /// Inputs that are activations, or constants where an activation could be.

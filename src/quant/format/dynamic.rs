@@ -27,6 +27,7 @@ pub const DYNAMIC: Format = Format {
     scheme: dynamic_scheme,
     half_scales: false,
     int8_activations: false,
+    float_when_loaded: false,
     rules: &[&LOWER_DYNAMIC],
     opset: None,
 };

@@ -19,6 +19,7 @@ pub const DYNAMIC_FUSED: Format = Format {
     scheme: dynamic_scheme,
     half_scales: false,
     int8_activations: false,
+    float_when_loaded: false,
     rules: &[&LOWER_DYNAMIC_FUSED],
     opset: Some((MICROSOFT, 1)),
 };

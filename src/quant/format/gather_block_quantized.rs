@@ -20,6 +20,7 @@ pub const GATHER_BLOCK_QUANTIZED: Format = Format {
     scheme: blocked_scheme,
     half_scales: true,
     int8_activations: false,
+    float_when_loaded: false,
     rules: &[&LOWER_GATHER],
     opset: Some((MICROSOFT, 1)),
 };

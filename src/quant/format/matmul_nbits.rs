@@ -15,6 +15,7 @@ pub const MATMUL_NBITS: Format = Format {
     scheme: blocked_scheme,
     half_scales: true,
     int8_activations: false,
+    float_when_loaded: false,
     rules: &[&LOWER_MATMUL_NBITS],
     opset: Some((MICROSOFT, 1)),
 };

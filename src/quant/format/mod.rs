@@ -2,6 +2,7 @@
 
 mod dynamic;
 mod dynamic_fused;
+mod dynamic_lstm;
 mod gather_block_quantized;
 mod matmul_nbits;
 mod qdq;
@@ -10,6 +11,7 @@ mod stored;
 
 use std::sync::Arc;
 
+pub use self::stored::stored;
 use super::{
     ops::{Site, Weight},
     plan::Activation,
@@ -37,6 +39,8 @@ pub struct Format {
     pub half_scales: bool,
     /// Whether static activations may be int8.
     pub int8_activations: bool,
+    /// Whether weights become float when the model is loaded, which needs no lowering.
+    pub float_when_loaded: bool,
     /// Rules that turn the canonical form into this format.
     pub rules: &'static [&'static Rule],
     /// The operator set that the lowered form needs, and its version.
@@ -47,6 +51,7 @@ pub struct Format {
 pub const FORMATS: &[&Format] = &[
     &dynamic::DYNAMIC,
     &dynamic_fused::DYNAMIC_FUSED,
+    &dynamic_lstm::DYNAMIC_LSTM,
     &gather_block_quantized::GATHER_BLOCK_QUANTIZED,
     &matmul_nbits::MATMUL_NBITS,
     &qdq::QDQ,
@@ -58,7 +63,7 @@ impl Format {
     /// How the canonical `DequantizeLinear` holds the weight of such a site.
     pub fn packing_of(&self, kind: Weight) -> Packing {
         match (kind, self.packing) {
-            (Weight::Conv | Weight::ConvTranspose, _) => Packing::PerRow,
+            (Weight::Conv | Weight::ConvTranspose | Weight::Lstm, _) => Packing::PerRow,
             (Weight::Gather, Packing::PerChannel) => Packing::PerRow,
             (_, packing) => packing,
         }

@@ -22,6 +22,7 @@ pub const QDQ: Format = Format {
     scheme: static_scheme,
     half_scales: false,
     int8_activations: true,
+    float_when_loaded: false,
     rules: &[],
     opset: None,
 };

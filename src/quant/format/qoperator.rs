@@ -24,6 +24,7 @@ pub const QOPERATOR: Format = Format {
     scheme: static_scheme,
     half_scales: false,
     int8_activations: false,
+    float_when_loaded: false,
     rules: RULES,
     opset: Some((MICROSOFT, 1)),
 };

@@ -1,15 +1,17 @@
 //! int8 weights that are float again once the model is loaded: a quarter of the file, the speed of
 //! the float model. For nodes without a fast integer kernel.
 //!
-//! `DequantizeLinear(codes)` before a float node becomes `Mul(Cast(codes), scales)`, which ONNX
-//! Runtime computes when it loads the model. It leaves a `DequantizeLinear` where it is.
+//! `Mul(Cast(codes), scales)`, which ONNX Runtime computes when it loads the model. A
+//! `DequantizeLinear` it would leave where it is, and compute in each run.
+
+use std::sync::Arc;
 
 use super::{Format, channel_scheme};
 use crate::{
-    ir::{Attrs, Model, NoMatch, NodeId, Patch, User},
+    ir::{Attrs, Model, Patch, ValueId},
     no_match,
-    rewrite::Rule,
-    tensor::{Packing, Part, Tensor},
+    quant::ops::Site,
+    tensor::{Packing, Part, QSource, Tensor},
 };
 
 pub const STORED: Format = Format {
@@ -23,47 +25,31 @@ pub const STORED: Format = Format {
     },
     half_scales: false,
     int8_activations: false,
-    rules: &[&LOWER_STORED],
+    float_when_loaded: true,
+    rules: &[],
     opset: None,
 };
 
-pub const LOWER_STORED: Rule = Rule {
-    name: "lower-stored",
-    help: "DequantizeLinear of an int8 weight before a float operator → Cast, Mul",
-    root: "DequantizeLinear",
-    apply,
-};
-
-fn apply(m: &Model, dq: NodeId) -> Result<Patch, NoMatch> {
-    let codes = m.operand(dq, 0)?;
-    let tensor = m.constant(codes)?;
-    let (source, packing) = match tensor.quantized() {
-        Some((source, Part::Codes, it @ (Packing::PerChannel | Packing::PerRow))) => (source, it),
-        _ => return Err(no_match!("`{}` has no scale per channel", m.value(codes).name)),
-    };
-    let output = m.node(dq).output();
-    for it in &m.value(output).uses {
-        if let User::Node(user) = it.user
-            && it.index == 1
-            && m.producer(m.operand(user, 0)?, "DequantizeLinear").is_ok()
-        {
-            return Err(no_match!("the activation is quantized"));
-        }
-    }
-    let name = m.value(codes).name.trim_end_matches("_codes");
-    let mut patch = Patch::before(dq);
+/// `Mul(Cast(codes), scales)` of the weight of a site. Whether the activation is float does not
+/// matter, so there is no canonical form to lower.
+pub fn stored(m: &mut Model, site: &Site, source: Arc<dyn QSource>, packing: Packing) -> ValueId {
+    let name = m.value(site.weight).name.to_string();
+    let shape = m.constant(site.weight).expect("planned weights are constant").shape.clone();
+    let codes = Tensor::packed(source.clone(), Part::Codes, packing);
     let scales = Tensor::packed(source.clone(), Part::Scales, packing);
-    let scales = match packing {
+    let (codes, scales) = match packing {
         Packing::PerRow => {
-            let mut shape = vec![1; tensor.shape.len()];
-            shape[0] = tensor.shape[0];
-            scales.reshaped(shape)
+            let mut by_row = vec![1; shape.len()];
+            by_row[0] = shape[0];
+            (codes.reshaped(shape), scales.reshaped(by_row))
         }
-        _ => scales,
+        _ => (codes, scales),
     };
+    let mut patch = Patch::before(site.node);
+    let codes = patch.constant(&format!("{name}_codes"), codes);
     let scales = patch.constant(&format!("{name}_scales"), scales);
     let to = Attrs::default().with("to", i64::from(source.shape().scale.number()));
-    let float = patch.step(&format!("{name}_float"), "Cast", [codes.into()], to);
-    let y = patch.step(&format!("{name}_scaled"), "Mul", [float, scales], Attrs::default());
-    Ok(patch.replace(output, y))
+    let float = patch.step(&format!("{name}_cast"), "Cast", [codes], to);
+    let y = patch.step(&format!("{name}_float"), "Mul", [float, scales], Attrs::default());
+    patch.apply(m).value(y)
 }

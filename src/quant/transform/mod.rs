@@ -5,13 +5,14 @@
 //! not.
 
 mod awq;
+pub mod equalize;
 pub mod fold;
 mod smooth_quant;
 mod spec;
 
 use std::ops::Range;
 
-pub use self::{awq::Awq, smooth_quant::SmoothQuant, spec::TransformSpec};
+pub use self::{awq::Awq, equalize::Equalize, smooth_quant::SmoothQuant, spec::TransformSpec};
 use super::{
     scheme::Scheme,
     stats::{Hessian, InputStats},

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Awq, Reader, SmoothQuant, Ties};
+use super::{Awq, Equalize, Reader, SmoothQuant, Ties};
 use crate::{
     quant::{solve::SpecVisitor, stats::InputStats},
     tensor::TensorError,
@@ -16,6 +16,7 @@ use crate::{
 #[serde(rename_all = "snake_case")]
 pub enum TransformSpec {
     Awq(Awq),
+    Equalize(Equalize),
     SmoothQuant(SmoothQuant),
 }
 
@@ -23,6 +24,7 @@ impl TransformSpec {
     pub fn name(&self) -> &'static str {
         match self {
             TransformSpec::Awq(_) => "awq",
+            TransformSpec::Equalize(_) => "equalize",
             TransformSpec::SmoothQuant(_) => "smooth_quant",
         }
     }
@@ -31,6 +33,7 @@ impl TransformSpec {
     pub fn mul(&self) -> bool {
         match self {
             TransformSpec::Awq(it) => it.mul,
+            TransformSpec::Equalize(_) => false,
             TransformSpec::SmoothQuant(it) => it.mul,
         }
     }
@@ -50,7 +53,13 @@ impl TransformSpec {
         }
     }
 
+    /// Whether it looks at activations; else it is a change of the model alone.
+    pub fn needs_data(&self) -> bool {
+        !matches!(self, TransformSpec::Equalize(_))
+    }
+
     /// The scale of each channel of an activation, `[k]`: positive, and equal for tied channels.
+    /// One for a transform that does not look at activations.
     pub fn scales(
         &self,
         readers: &[Reader],
@@ -59,6 +68,7 @@ impl TransformSpec {
     ) -> Result<Vec<f32>, TensorError> {
         match self {
             TransformSpec::Awq(it) => it.scales(readers, stats, ties),
+            TransformSpec::Equalize(_) => Ok(vec![1.0; stats.k()]),
             TransformSpec::SmoothQuant(it) => it.scales(readers, stats, ties),
         }
     }
@@ -69,6 +79,7 @@ impl TransformSpec {
 #[serde(rename_all = "snake_case", expecting = "a transform")]
 enum Word {
     Awq,
+    Equalize,
     SmoothQuant,
 }
 
@@ -78,6 +89,7 @@ enum Word {
 #[schemars(rename = "TransformSettings")]
 enum Settings {
     Awq(Awq),
+    Equalize(Equalize),
     SmoothQuant(SmoothQuant),
 }
 
@@ -85,6 +97,7 @@ impl From<Word> for TransformSpec {
     fn from(it: Word) -> TransformSpec {
         match it {
             Word::Awq => TransformSpec::Awq(Awq::default()),
+            Word::Equalize => TransformSpec::Equalize(Equalize::default()),
             Word::SmoothQuant => TransformSpec::SmoothQuant(SmoothQuant::default()),
         }
     }
@@ -94,6 +107,7 @@ impl From<Settings> for TransformSpec {
     fn from(it: Settings) -> TransformSpec {
         match it {
             Settings::Awq(it) => TransformSpec::Awq(it),
+            Settings::Equalize(it) => TransformSpec::Equalize(it),
             Settings::SmoothQuant(it) => TransformSpec::SmoothQuant(it),
         }
     }
@@ -115,7 +129,7 @@ impl JsonSchema for TransformSpec {
         let settings = generator.subschema_for::<Settings>();
         json_schema!({
             "description": "A transform, alone or with its settings.",
-            "anyOf": [{ "enum": ["awq", "smooth_quant"] }, settings]
+            "anyOf": [{ "enum": ["awq", "equalize", "smooth_quant"] }, settings]
         })
     }
 }

@@ -26,6 +26,7 @@ fn model(text: &str) -> (Model, Vec<SitePlan>) {
         solver: SolverSpec::Rtn,
         activation: None,
         scales: Scales::Float,
+        measured: false,
         note: None,
         format: format("matmul_nbits").unwrap(),
     };
