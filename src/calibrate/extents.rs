@@ -1,5 +1,7 @@
 //! How large values are in the runs of a calibration, as the first sample shows it.
 
+use std::collections::BTreeMap;
+
 use super::{
     Batch,
     roles::{Role, role},
@@ -13,6 +15,8 @@ use crate::{
 pub struct Extents {
     /// The model with the shapes of its inputs fixed.
     sized: Model,
+    /// What the names in the shapes of inputs stand for: outputs that are declared keep names.
+    symbols: BTreeMap<String, u64>,
     /// What stands for a dimension that not even that tells.
     unknown: u64,
     /// What axes of tokens are called.
@@ -22,24 +26,34 @@ pub struct Extents {
 impl Extents {
     pub fn new(model: &Model, batch: &Batch) -> Extents {
         let (mut sized, mut tokens, mut unknown) = (model.clone(), Vec::new(), 1);
+        let mut symbols = BTreeMap::new();
         for &id in &model.graph(model.main).inputs {
             let it = model.value(id);
             let (Some(tensor), Some(ty)) = (batch.get(&*it.name), &it.ty) else { continue };
             let dims = tensor.shape.iter().copied();
             sized.value_mut(id).ty = Some(TensorType::new(ty.dtype, dims));
             unknown = tensor.shape.iter().map(|it| *it as u64).fold(unknown, u64::max);
+            for (dim, size) in ty.shape.iter().flatten().zip(&tensor.shape) {
+                if let Dim::Symbol(name) = dim {
+                    symbols.insert(name.to_string(), *size as u64);
+                }
+            }
             if &*it.name == "input_ids" || role(&it.name) == Some(Role::AttentionMask) {
                 let dim = ty.shape.as_ref().and_then(|it| it.get(1));
                 tokens.extend(dim.filter(|it| **it != Dim::Unknown).cloned());
             }
         }
         infer::run(&mut sized);
-        Extents { sized, unknown, tokens }
+        Extents { sized, symbols, unknown, tokens }
     }
 
     /// Bytes of a value as floats.
     pub fn bytes(&self, value: ValueId) -> u64 {
-        let size = |it: &Dim| it.fixed().map_or(self.unknown, |it| it as u64);
+        let size = |it: &Dim| match it {
+            Dim::Fixed(it) => *it as u64,
+            Dim::Symbol(name) => self.symbols.get(&**name).copied().unwrap_or(self.unknown),
+            Dim::Unknown => self.unknown,
+        };
         let shape = self.sized.shape(value).map_or(&[][..], |it| it);
         shape.iter().map(size).fold(size_of::<f32>() as u64, u64::saturating_mul)
     }
