@@ -105,7 +105,7 @@ def main(onnxq, model, ids, samples=512, few=16):
         for observer in ("Entropy", "Percentile"):
             command = [sys.executable, __file__, "--theirs", model, small, observer]
             text, wall, cpu, peak = run(command)
-            print(f"onnxruntime {observer:10} {int(text):7} {wall:8.2f} {cpu:8.2f} {peak:6.0f}")
+            print(f"onnxruntime {observer:10} {int(text.split()[-1]):7} {wall:8.2f} {cpu:8.2f} {peak:6.0f}")
             text, own, own_cpu, peak = ours(onnxq, model, small, observer=observer.lower())
             count = len(json.loads(text))
             print(f"onnxq       {observer:10} {count:7} {own:8.2f} {own_cpu:8.2f} {peak:6.0f}")

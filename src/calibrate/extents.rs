@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Batch, model_inputs,
+    Batch,
     roles::{Role, role},
 };
 use crate::{
+    infer,
     ir::{Model, ValueId},
-    tensor::Dim,
+    tensor::{Dim, TensorType},
 };
 
 pub struct Extents {
+    /// The model with the shapes of its inputs fixed.
+    sized: Model,
+    /// What the names in the shapes of inputs stand for: outputs that are declared keep names.
     symbols: BTreeMap<String, u64>,
-    /// What stands for a dimension that nothing says anything of.
+    /// What stands for a dimension that not even that tells.
     unknown: u64,
     /// What axes of tokens are called.
     tokens: Vec<Dim>,
@@ -21,32 +25,36 @@ pub struct Extents {
 
 impl Extents {
     pub fn new(model: &Model, batch: &Batch) -> Extents {
-        let (mut symbols, mut tokens) = (BTreeMap::new(), Vec::new());
-        for input in model_inputs(model) {
-            let (Some(dims), Some(tensor)) = (&input.ty.shape, batch.get(&input.name)) else {
-                continue;
-            };
-            for (dim, &size) in dims.iter().zip(&tensor.shape) {
+        let (mut sized, mut tokens, mut unknown) = (model.clone(), Vec::new(), 1);
+        let mut symbols = BTreeMap::new();
+        for &id in &model.graph(model.main).inputs {
+            let it = model.value(id);
+            let (Some(tensor), Some(ty)) = (batch.get(&*it.name), &it.ty) else { continue };
+            let dims = tensor.shape.iter().copied();
+            sized.value_mut(id).ty = Some(TensorType::new(ty.dtype, dims));
+            unknown = tensor.shape.iter().map(|it| *it as u64).fold(unknown, u64::max);
+            for (dim, size) in ty.shape.iter().flatten().zip(&tensor.shape) {
                 if let Dim::Symbol(name) = dim {
-                    symbols.insert(name.to_string(), size as u64);
+                    symbols.insert(name.to_string(), *size as u64);
                 }
             }
-            if input.name == "input_ids" || role(&input.name) == Some(Role::AttentionMask) {
-                tokens.extend(dims.get(1).filter(|it| **it != Dim::Unknown).cloned());
+            if &*it.name == "input_ids" || role(&it.name) == Some(Role::AttentionMask) {
+                let dim = ty.shape.as_ref().and_then(|it| it.get(1));
+                tokens.extend(dim.filter(|it| **it != Dim::Unknown).cloned());
             }
         }
-        let unknown = symbols.values().copied().max().unwrap_or(1);
-        Extents { symbols, unknown, tokens }
+        infer::run(&mut sized);
+        Extents { sized, symbols, unknown, tokens }
     }
 
-    /// Bytes of a value as floats, about.
-    pub fn bytes(&self, model: &Model, value: ValueId) -> u64 {
+    /// Bytes of a value as floats.
+    pub fn bytes(&self, value: ValueId) -> u64 {
         let size = |it: &Dim| match it {
             Dim::Fixed(it) => *it as u64,
             Dim::Symbol(name) => self.symbols.get(&**name).copied().unwrap_or(self.unknown),
             Dim::Unknown => self.unknown,
         };
-        let shape = model.shape(value).map_or(&[][..], |it| it);
+        let shape = self.sized.shape(value).map_or(&[][..], |it| it);
         shape.iter().map(size).fold(size_of::<f32>() as u64, u64::saturating_mul)
     }
 

@@ -141,7 +141,7 @@ impl<'a> Place<'a> {
             let (value, reason) = (name.clone(), it.to_string());
             CalibrateError::Unobservable { value, reason }
         })?;
-        let cost = target.bytes + extents.bytes(model, value).saturating_mul(threads as u64);
+        let cost = target.bytes + extents.bytes(value).saturating_mul(threads as u64);
         let at = flow.made(value).map_or(0, |it| it + 1);
         Ok(Place { tokens: extents.tokens(model, value), name, target, at, cost })
     }

@@ -22,7 +22,9 @@ pub fn open(
         return Ok((0..threads).map(|_| [None, None]).collect());
     };
     let attached = onnx::attach(&segment.model, files)?;
-    // As it is written: fusions depend on which values are outputs, and so would the numbers.
+    // As it is written: fusions depend on which values are outputs, and so would the numbers. On
+    // a prepared graph they gain nothing (34.5 and 34.4 ms per run of MiniLM at 1×128); packed
+    // weights and an arena gain 12 %, for another copy of the weights per thread.
     let options = SessionOptions { threads: 1, optimize: false, lean: true, ..Default::default() };
     let folder = Some(Attached::folder());
     let open = |_| {

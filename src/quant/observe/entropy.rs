@@ -4,7 +4,9 @@
 //! ends, and `Q` what is left of it when all values of a code are the same. The range with the
 //! least Kullback-Leibler divergence of `Q` from `P` is chosen. Both are taken at 8 bins per code
 //! of the range in question, 2048 for 8 bits, so outliers do not make the bins wider; and both
-//! ends are searched, not one magnitude. Zeros are left out: they are exact in every range.
+//! ends are searched, not one magnitude. Zeros are left out: they are exact in every range. What
+//! is clipped must be rare: of values that are spikes, as those of images are, a spike at an end
+//! would seem cheap to give up.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,8 @@ use crate::quant::affine::Interval;
 
 /// Bins of the distributions for each code.
 const PER_CODE: usize = 8;
+/// The largest share of values that may be clipped.
+const MOST_CLIPPED: f64 = 0.005;
 
 /// Least Kullback-Leibler divergence of the coded values from the values.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -28,12 +32,15 @@ impl Observer for Entropy {
     }
 }
 
-/// Of the coded from the clipped distribution, in nats; infinite if a code of clipped values
-/// stands for no others.
+/// Of the coded from the clipped distribution, in nats; infinite if too much is clipped, or if a
+/// code of clipped values stands for no others.
 fn divergence(bins: &[Bin], interval: Interval, levels: usize) -> f64 {
     let (mut masses, [below, above]) = spread(bins, interval, levels * PER_CODE);
     let inside: f64 = masses.iter().sum();
     let total = inside + below + above;
+    if below + above > MOST_CLIPPED * total {
+        return f64::INFINITY;
+    }
     let last = masses.len() - 1;
     let codes: Vec<f64> = masses.chunks_exact(PER_CODE).map(|it| it.iter().sum()).collect();
     masses[0] += below;
@@ -109,6 +116,7 @@ mod tests {
     fn what_is_even_within_codes_loses_nothing() {
         let bins = [Bin { lo: 0.0, hi: 1.0, count: 4096 }];
         assert!(divergence(&bins, Interval { lo: 0.0, hi: 1.0 }, 256).abs() < 1e-12);
-        assert!(divergence(&bins, Interval { lo: 0.0, hi: 0.5 }, 256) > 0.1);
+        assert!(divergence(&bins, Interval { lo: 0.0, hi: 0.998 }, 256) > 1e-3);
+        assert_eq!(divergence(&bins, Interval { lo: 0.0, hi: 0.5 }, 256), f64::INFINITY);
     }
 }
