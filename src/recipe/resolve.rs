@@ -98,6 +98,12 @@ fn chain_node(
     node: NodeId,
     selector: &mut Selector,
 ) -> Option<Result<ChainNode, NoMatch>> {
+    // Shapes and indices have no codes, and nobody asks why.
+    let is_float = m.dtype(m.node(node).output()).is_none_or(|it| it == DType::F32);
+    if !is_float {
+        selector.see(&m.node(node).name);
+        return None;
+    }
     let op = m.node(node).op.to_string();
     let candidate = Candidate {
         op: &op,
