@@ -169,7 +169,7 @@ fn both_forms_compute_what_the_model_does() {
         if case.line("# RECIPE:").is_some_and(|it| it.contains("arm64")) {
             continue;
         }
-        let form = ["quantize.1.format=[qoperator]"];
+        let form = ["quantize.1.format=[qoperator]", "quantize.2.format=[qoperator]"];
         let (_, qoperator) = case.quantized(&[reduced, &form].concat());
         let error = worst(&run(&qdq, &inputs), &run(&qoperator, &inputs));
         assert!(error < 0.01, "{}: the forms differ by {error}", case.name);

@@ -106,7 +106,7 @@ pub fn plan(rows: &[PlanRow]) -> String {
                 let note = row.note.as_ref().map_or(String::new(), |it| format!(" ({it})"));
                 format!("{format}, {scheme}{}{note}", activation(row))
             }
-            _ if row.activation.is_some() => "codes, where its neighbours have them".to_owned(),
+            _ if row.is_chain() => "codes, where its neighbours have them".to_owned(),
             _ => format!("float: {}", row.kept.as_deref().unwrap_or("")),
         };
         table.row([&row.node, &row.op, &shape, &becomes]);

@@ -163,7 +163,8 @@ impl Planned {
         let parts: Vec<String> = formats.iter().map(|(name, n)| format!("{name} {n}")).collect();
         let parts =
             if parts.is_empty() { String::new() } else { ": ".to_owned() + &parts.join(" · ") };
-        format!("{} of {} nodes with weights{parts}", self.plan.sites.len(), self.rows.len())
+        let rows = self.rows.iter().filter(|it| !it.is_chain()).count();
+        format!("{} of {rows} nodes with weights{parts}", self.plan.sites.len())
     }
 
     /// Fraction of the weights' bytes that the plan makes smaller.

@@ -184,6 +184,16 @@ pub fn rows(site: &Site, tensor: &Tensor) -> Tensor {
     }
 }
 
+/// Why recipes for another kind of weights leave this one alone.
+pub fn unasked(kind: Weight) -> Option<&'static str> {
+    match kind {
+        Weight::Conv | Weight::ConvTranspose => {
+            Some("without calibration, int8 convolutions run slower than float ones")
+        }
+        _ => None,
+    }
+}
+
 /// Whether a node is a convolution of each channel by itself.
 pub fn is_depthwise(m: &Model, node: NodeId) -> bool {
     let channels = || m.constant(m.operand(node, 1).ok()?).ok()?.shape.get(1).copied();

@@ -152,7 +152,12 @@ impl Plan {
 
 impl ChainNode {
     fn row(&self, m: &Model) -> PlanRow {
-        PlanRow { activation: Some(Activation::Static), ..bare_row(m, self.node, None) }
+        PlanRow {
+            activation: Some(Activation::Static),
+            weight: String::new(),
+            shape: Vec::new(),
+            ..bare_row(m, self.node, None)
+        }
     }
 }
 
@@ -187,6 +192,11 @@ impl Kept {
 }
 
 impl PlanRow {
+    /// Whether this is a node without a weight that may compute with codes.
+    pub fn is_chain(&self) -> bool {
+        self.format.is_none() && self.activation.is_some()
+    }
+
     /// What is known of a node before anything is decided.
     pub fn of(m: &Model, node: NodeId) -> PlanRow {
         bare_row(m, node, None)

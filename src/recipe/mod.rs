@@ -157,8 +157,8 @@ pub struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<ActivationSpec>,
     /// Formats to try in order; the first that can store the weight is used. dynamic,
-    /// dynamic_fused, gather_block_quantized, matmul_nbits, qdq, qoperator or stored. If none fits,
-    /// the node stays in float and the plan says why.
+    /// dynamic_fused, gather_block_quantized, matmul_nbits, qdq, qoperator, static_fused or stored.
+    /// If none fits, the node stays in float and the plan says why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Vec<FormatName>>,
     /// Leaves the matching nodes as they are; `false` takes back what an earlier entry says.

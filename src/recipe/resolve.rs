@@ -2,7 +2,7 @@
 
 use super::{
     Activation, ActivationGranularity, ActivationRange, Candidate, Merged, Recipe, RecipeError,
-    Selector, WeightRange,
+    Selector, Unmatched, WeightRange,
 };
 use crate::{
     ir::{Model, NoMatch, NodeId},
@@ -56,7 +56,9 @@ pub fn resolve(
         let merged = match selector.entry_for(candidate) {
             Ok(it) => it,
             Err(reason) => {
-                plan.kept.push(kept(m, node, no_match!("{reason}")));
+                let usual = ops::unasked(site.kind).filter(|_| reason == Unmatched::NoEntry);
+                let reason = usual.map_or_else(|| no_match!("{reason}"), |it| NoMatch(it.into()));
+                plan.kept.push(kept(m, node, reason));
                 continue;
             }
         };
@@ -68,9 +70,24 @@ pub fn resolve(
             Err(reason) => plan.kept.push(kept(m, node, reason)),
         }
     }
-    match selector.unmatched().into_iter().next() {
-        Some(error) => Err(error),
-        None => Ok(plan),
+    if let Some(error) = selector.unmatched().into_iter().next() {
+        return Err(error);
+    }
+    one_code_type(recipe, &plan)?;
+    Ok(plan)
+}
+
+/// Codes go from node to node, and kernels want the same type on all sides.
+fn one_code_type(recipe: &Recipe, plan: &Plan) -> Result<(), RecipeError> {
+    let sites = plan.sites.iter().filter(|it| it.activation == Some(plan::Activation::Static));
+    let mut types = sites.map(|it| it.codes.dtype);
+    let Some(first) = types.next() else { return Ok(()) };
+    match types.all(|it| it == first) {
+        true => Ok(()),
+        false => Err(RecipeError::Conflict {
+            at: recipe.place.at("quantize"),
+            what: "static activations are int8 here and uint8 there: choose one".to_owned(),
+        }),
     }
 }
 
@@ -81,6 +98,12 @@ fn chain_node(
     node: NodeId,
     selector: &mut Selector,
 ) -> Option<Result<ChainNode, NoMatch>> {
+    // Shapes and indices have no codes, and nobody asks why.
+    let is_float = m.dtype(m.node(node).output()).is_none_or(|it| it == DType::F32);
+    if !is_float {
+        selector.see(&m.node(node).name);
+        return None;
+    }
     let op = m.node(node).op.to_string();
     let candidate = Candidate {
         op: &op,

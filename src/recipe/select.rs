@@ -112,7 +112,13 @@ impl Selector<'_> {
                 _ => matched.push(i),
             }
         }
-        if matched.is_empty() { Err(miss) } else { Ok(merge(self.recipe, matched)) }
+        let says = |it: &&usize| {
+            let entry = &self.recipe.quantize[**it];
+            entry.weight.is_some() || entry.skip.is_some()
+        };
+        // What the others say of it is no use without a way to store the weight.
+        let small = matches!(miss, Unmatched::Small { .. }) && !matched.iter().any(|it| says(&it));
+        if matched.is_empty() || small { Err(miss) } else { Ok(merge(self.recipe, matched)) }
     }
 
     /// Counts a node that can take no settings, so that a pattern for it is no error.

@@ -100,8 +100,11 @@ impl<'a> Builder<'a> {
             // Both ways, so that long chains need few rounds.
             for node in order.iter().rev().chain(&order) {
                 if let Some(Err(reason)) = self.nodes.get(node).map(|it| self.check(*node, it)) {
+                    // Of a bias nobody expects codes.
+                    if !self.is_bias(*node) {
+                        self.left.insert(*node, reason);
+                    }
                     self.nodes.remove(node);
-                    self.left.insert(*node, reason);
                 }
             }
             if self.nodes.len() == before {

@@ -49,7 +49,7 @@ fn apply(m: &Model, matmul: NodeId) -> Result<Patch, NoMatch> {
 }
 
 /// The value to replace: that of `Add(y, bias)` if it is all that uses `y`, else `y` itself.
-fn with_bias(m: &Model, matmul: NodeId) -> (ValueId, Option<ValueId>) {
+pub(super) fn with_bias(m: &Model, matmul: NodeId) -> (ValueId, Option<ValueId>) {
     let y = m.node(matmul).output();
     match bias(m, matmul, y) {
         Ok((sum, bias)) => (sum, Some(bias)),

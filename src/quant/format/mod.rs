@@ -7,6 +7,7 @@ mod gather_block_quantized;
 mod matmul_nbits;
 mod qdq;
 mod qoperator;
+mod static_fused;
 mod stored;
 
 use std::sync::Arc;
@@ -56,6 +57,7 @@ pub const FORMATS: &[&Format] = &[
     &matmul_nbits::MATMUL_NBITS,
     &qdq::QDQ,
     &qoperator::QOPERATOR,
+    &static_fused::STATIC_FUSED,
     &stored::STORED,
 ];
 
@@ -216,7 +218,8 @@ fn dynamic_activation(m: &Model, x: ValueId) -> Result<[ValueId; 3], NoMatch> {
 /// A planned site that no rule lowers is an error with the rule's reason, never a silent skip.
 pub fn lower(m: &mut Model, formats: &[&'static Format]) -> Result<usize, NotLowered> {
     let mut count = 0;
-    let qdq = formats.iter().any(|it| it.name == qdq::QDQ.name);
+    let uses = |format: &Format| formats.iter().any(|it| it.name == format.name);
+    let (qdq, fused) = (uses(&qdq::QDQ), uses(&static_fused::STATIC_FUSED));
     for node in m.nodes() {
         let mut reasons = Vec::new();
         for rule in formats.iter().flat_map(|it| it.rules) {
@@ -233,7 +236,12 @@ pub fn lower(m: &mut Model, formats: &[&'static Format]) -> Result<usize, NotLow
                 Err(reason) => reasons.push(format!("{}: {reason}", rule.name)),
             }
         }
-        if m.is_live(node) && is_canonical(m, node) && !(qdq && is_static(m, node)) {
+        if m.is_live(node) && is_canonical(m, node) {
+            // Between codes and codes, the canonical form is that of the file.
+            let stays = qdq || fused && static_fused::yields_codes(m, node);
+            if stays && is_static(m, node) {
+                continue;
+            }
             let reason = reasons.join("; ");
             return Err(NotLowered { node: m.node_label(node), reason });
         }

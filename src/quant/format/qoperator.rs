@@ -3,9 +3,9 @@
 //! What ONNX Runtime makes of the form `qdq` when it loads a model, written down: for runtimes that
 //! do not fuse, and for those who want to see what runs. Rows of operators are in `lower/qlinear`.
 
-use super::{Format, MICROSOFT, qdq, static_scheme};
+use super::{Format, MICROSOFT, qdq, static_fused::product, static_scheme};
 use crate::{
-    ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref},
+    ir::{Model, NoMatch, NodeId, Patch, Ref},
     no_match,
     quant::{
         chain::table::{CHAIN, Kind},
@@ -67,19 +67,6 @@ rules! {
     "Tile" moved;
     "Transpose" moved;
     "Unsqueeze" moved;
-}
-
-/// A product that leaves as float: `com.microsoft.MatMulIntegerToFloat`.
-fn product(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
-    let [a, a_scale, a_zero] = codes(m, m.operand(node, 0)?, None)?;
-    let [b, b_scale, b_zero] = codes(m, m.operand(node, 1)?, Some(1))?;
-    let output = m.node(node).output();
-    let inputs = [a, b, a_scale, b_scale, a_zero, b_zero];
-    let mut patch = Patch::before(node);
-    let (name, op) = (&m.node(node).name, "com.microsoft.MatMulIntegerToFloat");
-    let stem = m.value(output).name.to_string();
-    let y = patch.named(name, &stem, op, inputs, Attrs::default());
-    Ok(patch.replace(output, y))
 }
 
 /// An operator that computes no values works on codes as it is.
