@@ -149,7 +149,10 @@ fn link(m: &Model, value: ValueId, axis: InputAxis, padded: bool) -> Result<Affi
     let dims = m.shape(it.x)?;
     match dims.get(1) {
         Some(Dim::Fixed(size)) if dims.len() == axis.rank && *size == axis.channels => Ok(it),
-        _ => Err(no_match!("`{}` is not known to have the channels", m.value(it.x).name)),
+        _ => {
+            let name = &m.value(it.x).name;
+            Err(no_match!("`{name}` is not known to have {} channels", axis.channels))
+        }
     }
 }
 

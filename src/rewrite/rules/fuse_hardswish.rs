@@ -65,9 +65,9 @@ pub fn hard_swish(m: &Model, node: NodeId) -> Result<ValueId, NoMatch> {
 
 /// `x` and `c`, if `value` is `c` times the hard sigmoid of `x`.
 fn gate(m: &Model, value: ValueId) -> Result<(ValueId, f32), NoMatch> {
-    m.only_use(value)?;
     let (it, by) = times(m, value);
     if let Ok(hard) = m.producer(it, "HardSigmoid") {
+        m.only_use(value)?;
         let (alpha, beta) = (m.float_attr(hard, "alpha", 0.2), m.float_attr(hard, "beta", 0.5));
         if !near(alpha, 1.0 / 6.0) || !near(beta, 0.5) {
             return Err(no_match!("HardSigmoid has the slope {alpha} around {beta}"));
@@ -75,6 +75,7 @@ fn gate(m: &Model, value: ValueId) -> Result<(ValueId, f32), NoMatch> {
         return Ok((m.operand(hard, 0)?, by));
     }
     let clip = m.producer(it, "Clip")?;
+    m.only_use(value)?;
     let bounds = (bound(m, clip, 1, "min")?, bound(m, clip, 2, "max")?);
     if bounds != (0.0, 6.0) {
         return Err(no_match!("Clip is to {bounds:?}, not (0, 6)"));

@@ -36,9 +36,8 @@ fn apply(m: &Model, add: NodeId) -> Result<Patch, NoMatch> {
     };
     of_type(m, x, &[DType::F32])?;
     small(m, gate)?;
-    let one = Tensor::scalar(1.0);
     let mut patch = Patch::before(add);
-    let one = patch.constant("one", one);
+    let one = patch.constant("one", Tensor::scalar(1.0));
     let shifted = patch.step(
         &format!("{}.1", m.value(gate).name),
         "Add",
@@ -55,6 +54,6 @@ fn small(m: &Model, gate: ValueId) -> Result<(), NoMatch> {
         [_, _, space @ ..] if !space.is_empty() && space.iter().all(|it| *it == Dim::Fixed(1)) => {
             Ok(())
         }
-        other => Err(no_match!("`{}` has the shape {other:?}", m.value(gate).name)),
+        _ => Err(no_match!("`{}` is not one number for each channel", m.value(gate).name)),
     }
 }

@@ -1,6 +1,7 @@
 //! Every rule; to add one, add a file and a line.
 
 mod accuracy_level;
+mod affine_to_conv;
 mod channels;
 mod constant_to_initializer;
 mod dynamic_bias;
@@ -56,6 +57,7 @@ use crate::{
 /// In alphabetical order.
 pub const RULES: &[&Rule] = &[
     &accuracy_level::ACCURACY_LEVEL,
+    &affine_to_conv::AFFINE_TO_CONV,
     &constant_to_initializer::CONSTANT_TO_INITIALIZER,
     &dynamic_bias::DYNAMIC_BIAS,
     &expand_to_constant::EXPAND_TO_CONSTANT,
