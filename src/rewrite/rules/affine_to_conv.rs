@@ -5,7 +5,7 @@
 //! ```
 //!
 //! ONNX Runtime keeps images in blocks of channels from one convolution to the next, and goes back
-//! for `Mul` and `Add` (1.04 times the speed of a PP-OCRv4 detector as a whole). No standard step:
+//! for `Mul` and `Add` (1.05 times the speed of a PP-OCRv4 detector as a whole). No standard step:
 //! to quantization it is one more convolution, which only a static recipe should want.
 
 use super::{channels::Affine, of_type};
