@@ -5,11 +5,11 @@
 //! with g = s / √(var + epsilon), per output channel
 //! ```
 
+use super::channels::{ChannelAxis, into_results, per_channel};
 use crate::{
-    ir::{Model, NoMatch, Node, NodeId, Patch, ValueId},
+    ir::{Model, NoMatch, NodeId, Patch, ValueId},
     no_match,
     rewrite::Rule,
-    tensor::{Tensor, from_f32},
 };
 
 pub const FOLD_BATCHNORM: Rule = Rule {
@@ -24,27 +24,9 @@ fn apply(m: &Model, bn: NodeId) -> Result<Patch, NoMatch> {
     let conv = linear(m, m.operand(bn, 0)?)?;
     super::same_graph(m, conv, bn)?;
     m.only_use(m.node(conv).output())?;
-    let (x, w) = (m.operand(conv, 0)?, m.operand(conv, 1)?);
-    let weight = m.constant(w)?;
-    super::scalable(weight)?;
-    let axis = ChannelAxis::of(m, conv, weight)?;
-    let (gain, shift) = affine(m, bn, axis.channels)?;
-    let bias = match m.node(conv).inputs.get(2).copied().flatten() {
-        Some(it) => per_channel(m, it, axis.channels)?,
-        None => vec![0.0; axis.channels],
-    };
-
-    let bias: Vec<f32> = (0..bias.len()).map(|c| bias[c] * gain[c] + shift[c]).collect();
-    let bias = from_f32(weight.dtype, &bias).map_err(|err| no_match!("{err}"))?;
-    let bias = Tensor::new(weight.dtype, vec![axis.channels], bias);
-
-    let name = super::stem(m, conv);
-    let mut patch = Patch::before(bn);
-    let w = patch.constant(&m.value(w).name, super::scaled(weight, move |i| gain[axis.channel(i)]));
-    let bias = patch.constant(&format!("{name}.bias"), bias);
-    let Node { op, attrs, .. } = m.node(conv);
-    let y = patch.node(&name, &op.to_string(), [x.into(), w, bias], attrs.clone());
-    Ok(patch.replace(m.node(bn).output(), y))
+    let channels = ChannelAxis::of(m, conv)?.channels;
+    let (gain, shift) = affine(m, bn, channels)?;
+    into_results(m, conv, gain, &shift, bn)
 }
 
 /// Only with fixed statistics is it an affine function.
@@ -75,53 +57,6 @@ fn linear(m: &Model, value: ValueId) -> Result<NodeId, NoMatch> {
     Ok(node)
 }
 
-/// Which output channel an element of the weight belongs to.
-#[derive(Clone, Copy)]
-struct ChannelAxis {
-    channels: usize,
-    /// Elements from one channel to the next.
-    step: usize,
-    /// Channels of a group.
-    inner: usize,
-    /// Elements of a group.
-    group: usize,
-}
-
-impl ChannelAxis {
-    fn of(m: &Model, conv: NodeId, weight: &Tensor) -> Result<ChannelAxis, NoMatch> {
-        let [rows, columns, kernel @ ..] = &weight.shape[..] else {
-            return Err(no_match!("the weight has the shape {:?}", weight.shape));
-        };
-        let kernel: usize = kernel.iter().product();
-        let groups = usize::try_from(m.int_attr(conv, "group", 1)).unwrap_or(0);
-        if weight.numel() == 0 || groups == 0 || rows % groups != 0 {
-            return Err(no_match!("{groups} groups of a weight {weight:?}"));
-        }
-        // Conv has [channels, inputs / group, …], ConvTranspose [inputs, channels / group, …], Gemm
-        // [inputs, channels] or the transpose of it.
-        Ok(match &*m.node(conv).op.name {
-            "Gemm" if m.int_attr(conv, "transB", 0) == 0 => {
-                ChannelAxis { channels: *columns, step: 1, inner: *columns, group: weight.numel() }
-            }
-            "Gemm" => {
-                ChannelAxis { channels: *rows, step: *columns, inner: *rows, group: weight.numel() }
-            }
-            "Conv" => {
-                let step = columns * kernel;
-                ChannelAxis { channels: *rows, step, inner: *rows, group: weight.numel() }
-            }
-            _ => {
-                let group = rows / groups * columns * kernel;
-                ChannelAxis { channels: columns * groups, step: kernel, inner: *columns, group }
-            }
-        })
-    }
-
-    fn channel(self, element: usize) -> usize {
-        element / self.group * self.inner + element / self.step % self.inner
-    }
-}
-
 /// Gain and shift of each channel.
 fn affine(m: &Model, bn: NodeId, channels: usize) -> Result<(Vec<f32>, Vec<f32>), NoMatch> {
     let read = |index| per_channel(m, m.operand(bn, index)?, channels);
@@ -134,14 +69,6 @@ fn affine(m: &Model, bn: NodeId, channels: usize) -> Result<(Vec<f32>, Vec<f32>)
     }
     let shift = (0..channels).map(|c| (f64::from(shift[c]) - f64::from(mean[c]) * gain[c]) as f32);
     Ok((gain.iter().map(|it| *it as f32).collect(), shift.collect()))
-}
-
-fn per_channel(m: &Model, value: ValueId, channels: usize) -> Result<Vec<f32>, NoMatch> {
-    let values = m.small_f32(value)?;
-    if values.len() == channels {
-        return Ok(values);
-    }
-    Err(no_match!("`{}` has {} values for {channels} channels", m.value(value).name, values.len()))
 }
 
 #[cfg(test)]

@@ -1,17 +1,23 @@
 //! Every rule; to add one, add a file and a line.
 
 mod accuracy_level;
+mod affine_to_conv;
+mod channels;
 mod constant_to_initializer;
 mod dynamic_bias;
 mod expand_to_constant;
 mod explicit_zeros;
+mod fold_affine;
+mod fold_affine_inputs;
 mod fold_batchnorm;
 mod fuse_attention;
 mod fuse_gelu;
+mod fuse_hardswish;
 mod fuse_layernorm;
 mod fuse_rmsnorm;
 mod fuse_rotary;
 mod fuse_silu;
+mod gate_of_residual;
 mod gather_of_dequantized;
 mod gemm_of_dequantized;
 mod gemm_to_matmul;
@@ -38,6 +44,7 @@ mod unfuse_skip_layernorm;
 
 pub use self::{
     fuse_attention::Site,
+    fuse_hardswish::hard_swish,
     heads::{size_of, sized},
 };
 use super::Rule;
@@ -50,17 +57,24 @@ use crate::{
 /// In alphabetical order.
 pub const RULES: &[&Rule] = &[
     &accuracy_level::ACCURACY_LEVEL,
+    &affine_to_conv::AFFINE_TO_CONV,
     &constant_to_initializer::CONSTANT_TO_INITIALIZER,
     &dynamic_bias::DYNAMIC_BIAS,
     &expand_to_constant::EXPAND_TO_CONSTANT,
     &explicit_zeros::EXPLICIT_ZEROS,
+    &fold_affine::FOLD_AFFINE,
+    &fold_affine_inputs::FOLD_AFFINE_INPUTS,
+    &fold_affine::FOLD_AFFINE_TRANSPOSED,
     &fold_batchnorm::FOLD_BATCHNORM,
     &fuse_attention::FUSE_ATTENTION,
     &fuse_gelu::FUSE_GELU,
+    &fuse_hardswish::FUSE_HARDSWISH,
+    &fuse_hardswish::FUSE_HARDSWISH_DIV,
     &fuse_layernorm::FUSE_LAYERNORM,
     &fuse_rmsnorm::FUSE_RMSNORM,
     &fuse_rotary::FUSE_ROTARY,
     &fuse_silu::FUSE_SILU,
+    &gate_of_residual::GATE_OF_RESIDUAL,
     &gather_of_dequantized::GATHER_OF_DEQUANTIZED,
     &part_of_shape::GATHER_OF_SHAPE,
     &gemm_of_dequantized::GEMM_OF_DEQUANTIZED,
