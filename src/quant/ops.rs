@@ -194,6 +194,30 @@ pub fn unasked(kind: Weight) -> Option<&'static str> {
     }
 }
 
+/// Multiplications per number that a node reads or writes, weights aside: what a kernel of
+/// integers can save over what turning floats into codes and back costs. `[k, n]`: `kn / (k + n)`;
+/// for a convolution per pixel, so `k` is its channels only where numbers are counted.
+///
+/// A convolution of one pixel counts as 0: it takes no time either way.
+pub fn intensity(m: &Model, site: &Site) -> u64 {
+    let Ok(tensor) = m.constant(site.weight) else { return 0 };
+    let dims: Vec<u64> = tensor.shape.iter().map(|it| *it as u64).collect();
+    let (product, read, written) = match (site.kind, &dims[..]) {
+        (Weight::MatMul, [k, n]) => (k * n, *k, *n),
+        (Weight::Conv, [out, channels, ..]) => {
+            let groups = m.int_attr(site.node, "group", 1).max(1) as u64;
+            (dims.iter().product(), channels * groups, *out)
+        }
+        _ => return 0,
+    };
+    let is_pixel =
+        |it: &crate::tensor::Shape| it.len() > 2 && it[2..].iter().all(|it| it.fixed() == Some(1));
+    if m.shape(m.node(site.node).output()).is_ok_and(is_pixel) {
+        return 0;
+    }
+    product / (read + written).max(1)
+}
+
 /// Whether a node is a convolution of each channel by itself.
 pub fn is_depthwise(m: &Model, node: NodeId) -> bool {
     let channels = || m.constant(m.operand(node, 1).ok()?).ok()?.shape.get(1).copied();

@@ -148,6 +148,11 @@ pub struct Entry {
     /// `false` matches all other nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub depthwise: Option<bool>,
+    /// Only nodes with at least so many multiplications per number that they read or write are
+    /// matched, `kn / (k + n)` for a weight `[k, n]`: where int8 saves more time than it takes to
+    /// turn floats into codes and back. Convolutions of a single pixel have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_intensity: Option<u64>,
     /// How the weight is stored. Nodes without a weight are matched by entries without this key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<WeightSpec>,

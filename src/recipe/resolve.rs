@@ -51,6 +51,7 @@ pub fn resolve(
             after_activation_function: ops::is_after_activation_function(m, node),
             head: ops::is_head(m, node),
             depthwise: ops::is_depthwise(m, node),
+            intensity: ops::intensity(m, &site),
             weightless: false,
         };
         let merged = match selector.entry_for(candidate) {
@@ -112,6 +113,7 @@ fn chain_node(
         after_activation_function: false,
         head: false,
         depthwise: false,
+        intensity: 0,
         weightless: true,
     };
     let merged = selector.entry_for(candidate).ok().filter(|it| !it.skip)?;
@@ -165,6 +167,8 @@ fn decide(
             Ok(scheme) => {
                 let (solver, measured) = (weight.solver, weight.range == WeightRange::Measured);
                 let (scales, note) = scales(m, &site, &scheme, weight.scales);
+                let why = merged.reason.clone().filter(|_| activation.is_none());
+                let note = note.or(why.map(|it| NoMatch(it.into())));
                 let plan = SitePlan {
                     site,
                     scheme,

@@ -32,6 +32,8 @@ pub struct Candidate<'a> {
     pub head: bool,
     /// Whether it is a convolution of each channel by itself.
     pub depthwise: bool,
+    /// Multiplications per number that it reads or writes.
+    pub intensity: u64,
     /// Whether it has no weight: entries that say how to store one are not for it.
     pub weightless: bool,
 }
@@ -103,6 +105,7 @@ impl Selector<'_> {
             let placed = after.is_none_or(|it| it == node.after_activation_function)
                 && entry.head.is_none_or(|it| it == node.head)
                 && entry.depthwise.is_none_or(|it| it == node.depthwise)
+                && entry.min_intensity.is_none_or(|it| node.intensity >= it)
                 && !(node.weightless && entry.weight.is_some());
             if !named || !has_op(entry, op) || !placed {
                 continue;
@@ -281,6 +284,7 @@ mod tests {
             after_activation_function: false,
             head: false,
             depthwise: false,
+            intensity: 100,
             weightless: false,
         }
     }

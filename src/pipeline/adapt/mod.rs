@@ -61,13 +61,13 @@ pub(super) fn choose(
     let mut units = unit::find(&planned.model, &planned.plan.sites, spec);
     let all = units.iter().flat_map(|it| &it.ways).flat_map(|it| it.plans.iter().flatten());
     ranges::collect(planned, all.cloned().collect(), calibration, ctx)?;
-    probe::measure(planned, &mut units, calibration, ctx)?;
+    let samples = probe::measure(planned, &mut units, calibration, ctx)?;
     let judge = Judge::new(planned, calibration)?;
-    let alone = alone::is_affordable(planned, &units, &judge);
+    let alone = alone::is_affordable(&planned.model, &units, samples, &judge);
     if alone {
         alone::measure(planned, &mut units, &judge, ctx)?;
     }
-    let mut adapter = Adapter::new(planned, spec, &units, judge.samples() as u64);
+    let mut adapter = Adapter::new(planned, spec, &units, samples);
     adapter.spend();
     adapter.limit();
     if let Some(goal) = spec.goal {

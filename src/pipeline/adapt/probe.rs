@@ -22,13 +22,14 @@ use crate::{
     tensor::Tensor,
 };
 
-/// Fills in the errors of all ways, and what is known of the units' rows.
+/// Fills in the errors of all ways, and what is known of the units' rows. Returns how many samples
+/// it ran.
 pub(super) fn measure(
     planned: &Planned,
     units: &mut [Unit],
     calibration: &Calibration,
     ctx: &Ctx,
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
     let (m, ranges) = (planned.model.clone(), planned.plan.ranges.clone());
     let mut probe = Probe { m, ranges, sites: Vec::new(), taps: Vec::new() };
     for (at, unit) in units.iter().enumerate() {
@@ -47,6 +48,7 @@ pub(super) fn measure(
     let targets = values.into_iter().zip(sums.iter_mut().map(|it| it as &mut dyn Observe));
     let targets = targets.map(target).collect();
     let batches = calibration.batches(&planned.model)?;
+    let samples = batches.samples() as u64;
     let (files, options) = (&planned.files, calibration.collect(false));
     calibrate::observe(&m, files, targets, batches, options, &calibration.runtime, ctx)?;
     for (tap, sums) in taps.iter().zip(&sums) {
@@ -55,7 +57,7 @@ pub(super) fn measure(
     for way in units.iter_mut().flat_map(|it| &mut it.ways) {
         way.loss = way.errors.iter().sum();
     }
-    Ok(())
+    Ok(samples)
 }
 
 /// The model with its twins; nodes are added at its end.

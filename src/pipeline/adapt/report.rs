@@ -34,12 +34,12 @@ pub struct Adapted {
 pub struct Choosing {
     pub activation: String,
     pub nodes: Vec<String>,
-    pub choice: &'static str,
+    pub choice: String,
     /// By how much the nodes' outputs are off (rms in proportion, the worst node), for each way.
-    pub errors: BTreeMap<&'static str, f64>,
+    pub errors: BTreeMap<String, f64>,
     /// What the outputs lose if only this activation is quantized, for each way.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub losses: Option<BTreeMap<&'static str, f64>>,
+    pub losses: Option<BTreeMap<String, f64>>,
     /// How many times the largest row maximum is as large as the mean of all in its sample.
     pub row_ratio: f64,
 }

@@ -7,10 +7,11 @@ use crate::{
     quant::{
         budget::Choice,
         cost::Product,
+        observe::ObserverSpec,
         ops::{Weight, rows},
         plan::{Activation, SitePlan},
     },
-    recipe::AdaptSpec,
+    recipe::{ActivationSpec, AdaptSpec},
 };
 
 /// Sites that read one activation: they choose together.
@@ -68,20 +69,29 @@ impl Way {
         self.plans[0].as_ref().and_then(|it| it.activation)
     }
 
+    pub fn is_quantized(&self) -> bool {
+        self.plans.iter().any(Option::is_some)
+    }
+
     /// The error of the site that is off the most.
     pub fn worst(&self) -> f64 {
         self.errors.iter().copied().fold(0.0, f64::max)
     }
 
-    /// `static`, `tensor`, `row`; in float, `stored` if the weight is quantized and `float` if not.
-    pub fn name(&self) -> &'static str {
-        match (&self.plans[0], self.activation()) {
-            (_, Some(Activation::Static)) => "static",
-            (_, Some(Activation::Tensor)) => "tensor",
-            (_, Some(Activation::Row)) => "row",
-            (Some(_), None) => "stored",
-            (None, _) => "float",
-        }
+    /// `static`, `static mse`, `tensor`, `row`; in float, `stored` if the weight is quantized and
+    /// `float` if not.
+    pub fn name(&self) -> String {
+        let Some(plan) = &self.plans[0] else { return "float".into() };
+        let name = match plan.activation {
+            Some(Activation::Static) if plan.codes.observer != ObserverSpec::default() => {
+                return format!("static {}", plan.codes.observer.name());
+            }
+            Some(Activation::Static) => "static",
+            Some(Activation::Tensor) => "tensor",
+            Some(Activation::Row) => "row",
+            None => "stored",
+        };
+        name.into()
     }
 }
 
@@ -89,7 +99,10 @@ impl Way {
 pub(super) fn find(m: &Model, sites: &[SitePlan], spec: &AdaptSpec) -> Vec<Unit> {
     let mut groups: Vec<(ValueId, Vec<usize>)> = Vec::new();
     let mut of: BTreeMap<ValueId, usize> = BTreeMap::new();
-    for (at, site) in sites.iter().enumerate().filter(|it| it.1.site.kind != Weight::Gather) {
+    for (at, site) in sites.iter().enumerate() {
+        if !matches!(site.site.kind, Weight::MatMul | Weight::Conv | Weight::ConvTranspose) {
+            continue;
+        }
         let Ok(x) = m.operand(site.site.node, 0) else { continue };
         // What looks at values sees those of the main graph.
         if m.node(site.site.node).graph != m.main {
@@ -116,7 +129,12 @@ pub(super) fn find(m: &Model, sites: &[SitePlan], spec: &AdaptSpec) -> Vec<Unit>
 fn ways(m: &Model, own: &[&SitePlan], spec: &AdaptSpec) -> Vec<Way> {
     let mut ways: Vec<Way> = Vec::new();
     let extent = extent(m, own);
+    // What the recipe computes in float is not made of integers again.
+    let is_float = own.iter().any(|it| it.activation.is_none());
     for way in &spec.ways {
+        if is_float && way.activation != ActivationSpec::Float {
+            continue;
+        }
         let plans: Result<Vec<Option<SitePlan>>, NoMatch> =
             own.iter().map(|it| way.of(m, it)).collect();
         let Ok(plans) = plans else { continue };
