@@ -55,6 +55,8 @@ struct Site {
     user: NodeId,
     declared: String,
     weight: ValueId,
+    /// It is meant to run in float.
+    is_stored: bool,
 }
 
 impl Site {
@@ -66,7 +68,7 @@ impl Site {
         };
         let site = |index: usize, describe: &dyn Fn(DType) -> String| {
             let (weight, dtype) = weight_at(index)?;
-            Some(Site { user: node, declared: describe(dtype), weight })
+            Some(Site { user: node, declared: describe(dtype), weight, is_stored: false })
         };
         let blocks = |what: &str| {
             let (bits, block) =
@@ -85,11 +87,23 @@ impl Site {
             }
             "com.microsoft.MatMulNBits" => {
                 let weight = l.input(node, 1)?;
-                Some(Site { user: node, declared: blocks(""), weight })
+                Some(Site { user: node, declared: blocks(""), weight, is_stored: false })
             }
             "com.microsoft.GatherBlockQuantized" => site(0, &|_| blocks("table of ")),
+            "Cast" => Site::stored(l, node),
             _ => Site::behind_dequantize(l, node),
         }
+    }
+
+    /// `Mul(Cast(codes), scales)`: float once the model is loaded.
+    fn stored(l: &Look, cast: NodeId) -> Option<Site> {
+        let weight = l.input(cast, 0)?;
+        let codes = l.m.constant(weight).ok().filter(|it| it.shape.len() >= 2)?;
+        let (scaled, _) = l.users(cast).into_iter().next().filter(|_| is_code(codes.dtype))?;
+        let is_scaled = l.is(scaled, "Mul") && (0..2).any(|it| l.constant(scaled, it).is_some());
+        let (user, _) = l.users(scaled).into_iter().next().filter(|_| is_scaled)?;
+        let declared = format!("{} weights, float once loaded", codes.dtype);
+        Some(Site { user, declared, weight, is_stored: true })
     }
 
     fn behind_dequantize(l: &Look, node: NodeId) -> Option<Site> {
@@ -102,7 +116,7 @@ impl Site {
             Grain::Channel { .. } => format!("{dtype} weights per channel"),
             Grain::Blocks { block, .. } => format!("{dtype} weights in blocks of {block}"),
         };
-        Some(Site { user, declared, weight: l.input(node, 0)? })
+        Some(Site { user, declared, weight: l.input(node, 0)?, is_stored: false })
     }
 
     /// Names of the values behind the node that a fusion may end at.
@@ -192,6 +206,13 @@ impl<'a> Index<'a> {
     fn row(&self, written: &Look, site: &Site, seen: &mut BTreeSet<NodeId>) -> Executed {
         let node = written.m.node_label(site.user);
         let declared = site.declared.clone();
+        if site.is_stored {
+            // The names of float nodes do not survive layouts, but codes that are left have one.
+            let left = self.weights.contains_key(&*written.m.value(site.weight).name);
+            let executed = format!("{} in float", written.m.node(site.user).op.name);
+            let differs = left.then(|| "the weight is converted in each run".into());
+            return Executed { node, declared, executed, differs };
+        }
         let Some(found) = self.find(written, site) else {
             let (executed, differs) = ("not found".into(), Some("no node of it is left".into()));
             return Executed { node, declared, executed, differs };

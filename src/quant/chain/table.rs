@@ -213,7 +213,8 @@ fn factor(m: &Model, node: NodeId) -> Option<f32> {
     }
     let it = m.small_f32(constant).ok()?[0];
     let it = if is_div { 1.0 / it } else { it };
-    (it.is_normal() && it > 0.0).then_some(it)
+    // Scales must stay what they are: normal numbers.
+    (1e-6..=1e6).contains(&it).then_some(it)
 }
 
 fn bounds(m: &Model, node: NodeId) -> Result<Role, NoMatch> {

@@ -51,7 +51,10 @@ pub(super) fn place(m: &Model, site: &Site) -> Result<(), NoMatch> {
         return Err(no_match!("it computes {dtype}, and codes stand for float32"));
     }
     if let (Weight::Conv, Ok(it)) = (site.kind, m.operand(site.node, 2)) {
-        bias::values(m, it)?;
+        let (count, channels) = (bias::values(m, it)?.len(), m.constant(site.weight)?.shape[0]);
+        if count != channels {
+            return Err(no_match!("its bias has {count} elements for {channels} channels"));
+        }
     }
     Ok(())
 }
