@@ -79,9 +79,11 @@ impl<'a> Judge<'a> {
         Ok(loss(&self.compare(candidate, &self.batches)?, self.measure))
     }
 
-    /// The loss of another model with the same inputs and outputs, run as it will be run.
-    pub fn loss_of(&self, model: &Model) -> Result<f64, Error> {
-        Ok(loss(&self.compare_model(model)?, self.measure))
+    /// The loss of another model with the same inputs and outputs, run as it will be run, on so
+    /// many samples at most.
+    pub fn loss_of(&self, model: &Model, samples: usize) -> Result<f64, Error> {
+        let batches = &self.batches[..samples.min(self.batches.len())];
+        Ok(loss(&self.compare(self.session(model, true)?, batches)?, self.measure))
     }
 
     /// How another model with the same inputs and outputs differs, run as it will be run.

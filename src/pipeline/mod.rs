@@ -68,6 +68,8 @@ pub struct Planned {
     pub warnings: Vec<String>,
     /// The errors of the weights of these nodes, once they are solved.
     gauges: Vec<(NodeId, Gauge)>,
+    /// What calibration data says of static activations.
+    spans: ranges::Spans,
 }
 
 /// What a model consists of.
@@ -125,7 +127,16 @@ pub fn plan(job: &Job, ctx: &Ctx) -> Result<Planned, Error> {
     let apart = if job.goal.is_none() { tied::apart(&model, &plan) } else { Vec::new() };
     apart.iter().for_each(|it| ctx.progress.warn(it));
     let warnings = loaded.warnings.into_iter().chain(apart).collect();
-    Ok(Planned { model, files, plan, rows, before, warnings, gauges: Vec::new() })
+    Ok(Planned {
+        model,
+        files,
+        plan,
+        rows,
+        before,
+        warnings,
+        gauges: Vec::new(),
+        spans: Default::default(),
+    })
 }
 
 /// Decides for each node of a prepared model.
@@ -258,7 +269,11 @@ pub fn quantize(
         return Ok(planned.outcome(job, None, planned.before.bytes));
     }
     transform::transform(&mut planned, job, calibration, ctx)?;
+    if job.recipe.adapt.is_none() || calibration.data.is_none() {
+        planned.spans = ranges::collect(&planned, Vec::new(), calibration, ctx)?;
+    }
     let adapted = adapt::choose(&mut planned, job, calibration, ctx)?;
+    planned.plan.ranges = planned.spans.of(&planned.model, &planned.plan);
     let target = mixed::Target { output, save };
     let mixed = match job.goal {
         Some(goal) => Some(mixed::choose(&mut planned, job, goal, target, calibration, ctx)?),

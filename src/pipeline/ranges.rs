@@ -1,11 +1,14 @@
 //! Fixed ranges of activations, from calibration data.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Calibration, Error, Planned};
 use crate::{
     calibrate::{self, can_tap},
     codes::Fault,
     ctx::Ctx,
-    ir::ValueId,
+    ir::{Model, ValueId},
+    quant::affine::Interval,
     quant::plan::{Activation, Codes, Plan, SitePlan},
     untrusted::Untrusted,
 };
@@ -36,37 +39,60 @@ impl Fault for RangesNeedData {
 /// Levels of an 8-bit code.
 const LEVELS: u32 = 256;
 
-/// Fills in the ranges of all values that static sites, those of `others` among them, and the
-/// chain need.
+/// What values of the model span, as each kind of codes that some site could have sees it.
+#[derive(Default)]
+pub(super) struct Spans {
+    known: BTreeMap<(ValueId, String), Interval>,
+}
+
+impl Spans {
+    pub fn get(&self, value: ValueId, codes: &Codes) -> Option<Interval> {
+        self.known.get(&(value, key(codes))).copied()
+    }
+
+    /// The ranges that a plan needs.
+    pub fn of(&self, m: &Model, plan: &Plan) -> BTreeMap<ValueId, Interval> {
+        let observed = plan.observed(m).into_iter();
+        observed.filter_map(|(value, codes)| Some((value, self.get(value, &codes)?))).collect()
+    }
+}
+
+fn key(codes: &Codes) -> String {
+    format!("{:?} {}", codes.observer, codes.symmetric)
+}
+
+/// The ranges of all values that static sites, those of `others` among them, and the chain need.
 pub(super) fn collect(
-    planned: &mut Planned,
+    planned: &Planned,
     others: Vec<SitePlan>,
     calibration: &Calibration,
     ctx: &Ctx,
-) -> Result<(), Error> {
+) -> Result<Spans, Error> {
     let m = &planned.model;
     let is_static = |it: &&SitePlan| it.activation == Some(Activation::Static);
-    let sites: Vec<SitePlan> =
-        planned.plan.sites.iter().chain(&others).filter(is_static).cloned().collect();
-    let first = sites.first().map(|it| it.site.node);
-    let Some(first) = first.or(planned.plan.chain.first().map(|it| it.node)) else {
-        return Ok(());
+    let sites = planned.plan.sites.iter().chain(&others).filter(is_static);
+    let mut groups: BTreeMap<String, Vec<SitePlan>> = BTreeMap::new();
+    sites.for_each(|it| groups.entry(key(&it.codes)).or_default().push(it.clone()));
+    // Without static nodes the chain has nothing to join.
+    let Some(first) = groups.values().flatten().next().map(|it| it.site.node) else {
+        return Ok(Spans::default());
     };
     if calibration.data.is_none() {
         return Err(RangesNeedData { node: m.node_label(first) }.into());
     }
-    let plan = Plan { sites, chain: planned.plan.chain.clone(), ..Plan::default() };
-    let wanted = plan.observed(m).into_iter().filter(|it| can_tap(m, it.0).is_ok());
-    let wanted: Vec<(ValueId, Codes)> = wanted.collect();
-    let values: Vec<ValueId> = wanted.iter().map(|it| it.0).collect();
+    let observed = groups.into_values().flat_map(|sites| {
+        let chain = planned.plan.chain.clone();
+        Plan { sites, chain, ..Plan::default() }.observed(m)
+    });
+    let wanted: Vec<(ValueId, Codes)> = observed.filter(|it| can_tap(m, it.0).is_ok()).collect();
+    let values: BTreeSet<ValueId> = wanted.iter().map(|it| it.0).collect();
+    let values: Vec<ValueId> = values.into_iter().collect();
     let batches = calibration.batches(m)?;
     let (files, options) = (&planned.files, calibration.collect(false));
     let stats = calibrate::ranges(m, files, &values, batches, options, &calibration.runtime, ctx)?;
-    for (value, codes) in wanted {
-        // A histogram is not needed again, and there may be many.
-        let Some(stats) = stats.get(&value) else { continue };
-        let range = codes.observer.range(stats, LEVELS, codes.symmetric);
-        planned.plan.ranges.insert(value, range);
-    }
-    Ok(())
+    let range = |(value, codes): (ValueId, Codes)| {
+        let range = codes.observer.range(stats.get(&value)?, LEVELS, codes.symmetric);
+        Some(((value, key(&codes)), range))
+    };
+    Ok(Spans { known: wanted.into_iter().filter_map(range).collect() })
 }

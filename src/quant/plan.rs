@@ -122,12 +122,6 @@ pub struct PlanRow {
 }
 
 impl Plan {
-    /// All of the plan but its sites.
-    pub fn without_sites(&self) -> Plan {
-        let (chain, ranges) = (self.chain.clone(), self.ranges.clone());
-        Plan { sites: Vec::new(), chain, kept: Vec::new(), ranges }
-    }
-
     /// Rows in execution order; to be taken before the plan is carried out.
     pub fn rows(&self, m: &Model) -> Vec<PlanRow> {
         let mut rows: Vec<(NodeId, PlanRow)> = Vec::new();

@@ -60,10 +60,10 @@ pub(super) fn choose(
     };
     let mut units = unit::find(&planned.model, &planned.plan.sites, spec);
     let all = units.iter().flat_map(|it| &it.ways).flat_map(|it| it.plans.iter().flatten());
-    ranges::collect(planned, all.cloned().collect(), calibration, ctx)?;
+    planned.spans = ranges::collect(planned, all.cloned().collect(), calibration, ctx)?;
     let samples = probe::measure(planned, &mut units, calibration, ctx)?;
     let judge = Judge::new(planned, calibration)?;
-    let alone = alone::is_affordable(&planned.model, &units, samples, &judge);
+    let alone = alone::is_affordable(&planned.model, &units, samples);
     if alone {
         alone::measure(planned, &mut units, &judge, ctx)?;
     }
@@ -184,10 +184,11 @@ fn sites(planned: &Planned, units: &[Unit], picks: &[usize]) -> Vec<SitePlan> {
     sites.into_iter().flatten().collect()
 }
 
-/// The model as it would be written.
+/// The model as it would be written with these sites.
 fn built(planned: &Planned, sites: Vec<SitePlan>) -> Result<Model, Error> {
     let mut model = planned.model.clone();
-    let plan = Plan { sites, ..planned.plan.without_sites() };
+    let mut plan = Plan { sites, chain: planned.plan.chain.clone(), ..Plan::default() };
+    plan.ranges = planned.spans.of(&model, &plan);
     insert::quantize(&mut model, &plan, &mut Sources::default());
     finish(&mut model, &plan.sites, &Ctx::silent())?;
     Ok(model)

@@ -10,7 +10,7 @@ use crate::{
     calibrate::{self, Observe, Sample, Target},
     ctx::Ctx,
     ir::{Attrs, Def, Model, NodeId, Op, ValueId},
-    pipeline::{Calibration, Error, Planned, finish},
+    pipeline::{Calibration, Error, Planned, finish, ranges::Spans},
     quant::{
         affine::Interval,
         insert,
@@ -19,7 +19,7 @@ use crate::{
         solve::BadStats,
         sources::Sources,
     },
-    tensor::Tensor,
+    tensor::{DType, Tensor, TensorType},
 };
 
 /// Fills in the errors of all ways, and what is known of the units' rows. Returns how many samples
@@ -30,12 +30,13 @@ pub(super) fn measure(
     calibration: &Calibration,
     ctx: &Ctx,
 ) -> Result<u64, Error> {
-    let (m, ranges) = (planned.model.clone(), planned.plan.ranges.clone());
-    let mut probe = Probe { m, ranges, sites: Vec::new(), taps: Vec::new() };
+    let (m, spans) = (planned.model.clone(), &planned.spans);
+    let (ranges, sites, taps) = (BTreeMap::new(), Vec::new(), Vec::new());
+    let mut probe = Probe { m, spans, ranges, sites, taps };
     for (at, unit) in units.iter().enumerate() {
         probe.unit(at, unit);
     }
-    let Probe { mut m, ranges, sites, taps } = probe;
+    let Probe { mut m, ranges, sites, taps, .. } = probe;
     let values: Vec<ValueId> = taps.iter().map(|it| it.value).collect();
     let outputs = m.graph(m.main).outputs.len();
     values.iter().for_each(|it| m.add_output(m.main, *it));
@@ -55,14 +56,16 @@ pub(super) fn measure(
         tap.tell(&mut units[tap.unit], sums);
     }
     for way in units.iter_mut().flat_map(|it| &mut it.ways) {
-        way.loss = way.errors.iter().sum();
+        way.loss = way.error();
     }
     Ok(samples)
 }
 
 /// The model with its twins; nodes are added at its end.
-struct Probe {
+struct Probe<'a> {
     m: Model,
+    spans: &'a Spans,
+    /// Of the twins' activations and results.
     ranges: BTreeMap<ValueId, Interval>,
     /// Of the twins.
     sites: Vec<SitePlan>,
@@ -97,7 +100,7 @@ impl Tap {
     }
 }
 
-impl Probe {
+impl Probe<'_> {
     fn unit(&mut self, at: usize, unit: &Unit) {
         let by_row = unit.kind == Weight::MatMul;
         for (site, node) in unit.nodes.iter().enumerate() {
@@ -128,14 +131,21 @@ impl Probe {
     /// A copy of a site's node, at the end of the graph, and its plan; returns its output.
     fn twin(&mut self, plan: &SitePlan) -> ValueId {
         let node = self.m.node(plan.site.node);
-        let (op, inputs, attrs) = (node.op.clone(), node.inputs.clone(), node.attrs.clone());
+        let (op, mut inputs, attrs) = (node.op.clone(), node.inputs.clone(), node.attrs.clone());
         let y = node.output();
         let (name, ty) = (self.m.value(y).name.to_string(), self.m.value(y).ty.clone());
         let twin = self.m.add_value(&name, ty, Def::Input(self.m.main, None));
-        let id = self.node(op, inputs, attrs, twin);
-        if let Some(range) = self.ranges.get(&y).copied() {
-            self.ranges.insert(twin, range);
+        if let (Some(Activation::Static), Some(x)) = (plan.activation, inputs[0]) {
+            // An activation of its own, because ways may differ in its range.
+            let own = self.add("Identity", &[x], Attrs::default());
+            self.m.value_mut(own).ty = self.m.value(x).ty.clone();
+            inputs[0] = Some(own);
+            for (value, of) in [(own, x), (twin, y)] {
+                let range = self.spans.get(of, &plan.codes);
+                self.ranges.extend(range.map(|it| (value, it)));
+            }
         }
+        let id = self.node(op, inputs, attrs, twin);
         let site = Site { node: id, ..plan.site };
         self.sites.push(SitePlan { site, ..plan.clone() });
         twin
@@ -157,9 +167,9 @@ impl Probe {
 
     fn add(&mut self, op: &str, inputs: &[ValueId], attrs: Attrs) -> ValueId {
         let main = self.m.main;
-        // As wide as it may be: all that matters is that it is float and has tokens where the
-        // first input has them.
-        let ty = self.m.value(inputs[0]).ty.clone();
+        // Its shape is none of the first input's; that it is float is all that matters.
+        let dtype = self.m.dtype(inputs[0]).unwrap_or(DType::F32);
+        let ty = Some(TensorType { dtype, shape: None });
         let value = self.m.add_value("probe", ty, Def::Input(main, None));
         let inputs = inputs.iter().copied().map(Some).collect();
         self.node(Op::new(op), inputs, attrs, value);

@@ -54,6 +54,21 @@ impl Unit {
         self.ways.iter().map(|it| Choice { price: price(it), loss: it.loss }).collect()
     }
 
+    /// The losses of the first ways, and with them those of the others: in proportion to errors.
+    pub fn set_losses(&mut self, known: &[f64]) {
+        let per_error = known[0] / self.ways[0].error().max(f64::MIN_POSITIVE);
+        let last = known.last().copied().unwrap_or_default();
+        for (at, way) in self.ways.iter_mut().enumerate() {
+            way.loss = match known.get(at) {
+                _ if !way.is_quantized() => 0.0,
+                Some(it) => *it,
+                // A slower way is at least as good as the last that was worth measuring.
+                None if known.len() > 1 => last.min(per_error * way.error()),
+                None => per_error * way.error(),
+            };
+        }
+    }
+
     /// The fastest way whose worst site is off by at most so much (rms); else the best.
     pub fn within(&self, limit: f64) -> usize {
         let best = || {
@@ -67,6 +82,11 @@ impl Unit {
 impl Way {
     pub fn activation(&self) -> Option<Activation> {
         self.plans[0].as_ref().and_then(|it| it.activation)
+    }
+
+    /// The errors of all its sites together.
+    pub fn error(&self) -> f64 {
+        self.errors.iter().sum()
     }
 
     pub fn is_quantized(&self) -> bool {
