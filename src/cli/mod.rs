@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, one exit code per kind of failure.
 
-pub mod calibrate;
+pub mod adapted;
+mod calibrate;
 pub mod check;
 pub mod completions;
 pub mod convert;

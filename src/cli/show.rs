@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::{Table, solved};
+use super::{Table, adapted, solved};
 use crate::{
     pipeline::{Goal, Mixed, Outcome, Validation},
     quant::plan::PlanRow,
@@ -19,6 +19,9 @@ pub fn outcome(it: &Outcome, validation: Option<&Validation>) -> String {
     match validation {
         Some(validation) => out += &self::validation(validation),
         None => out += &sizes(it.before.bytes, it.after.bytes, &[]),
+    }
+    if let Some(adapted) = &it.adapted {
+        out += &adapted::show(adapted);
     }
     if let Some(mixed) = &it.mixed {
         out += &self::mixed(mixed);
@@ -289,7 +292,7 @@ fn perplexity(it: &Perplexity) -> Option<String> {
 }
 
 /// Four significant digits.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
         it if !(1e-4..1e6).contains(&it) => format!("{value:.3e}"),

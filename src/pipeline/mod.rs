@@ -19,7 +19,7 @@ use std::{
 use serde::Serialize;
 
 pub use self::{
-    adapt::{Adapted, Choosing, Measured, Tried, Unreached},
+    adapt::{Adapted, Choosing, Correction, Measured, Tried, Unreached},
     calibrate::{Calibration, MissingStats, NeedsData},
     error::Error,
     lint::{Execution, LintReport, execution, fix, lint},

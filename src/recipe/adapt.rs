@@ -26,6 +26,10 @@ pub struct AdaptSpec {
     /// whatever the budget. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_error: Option<f64>,
+    /// Takes from the biases of static nodes what quantization adds to their channels on average
+    /// (Nagel et al. 2019), if the outputs gain by it. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bias_correction: bool,
     /// What the model must reach on the calibration data. Nodes get slower ways, those with the
     /// largest errors first, until it does; if it never does, that is an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]

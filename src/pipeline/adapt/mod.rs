@@ -5,11 +5,13 @@
 //! first, until the whole model, run as it will be run, reaches the goal.
 
 mod alone;
+mod bias;
 mod probe;
 mod report;
+mod twins;
 mod unit;
 
-pub use self::report::{Adapted, Choosing, Measured, Tried};
+pub use self::report::{Adapted, Choosing, Correction, Measured, Tried};
 use self::unit::Unit;
 use super::{Calibration, Error, Job, Planned, finish, judge::Judge, ranges};
 use crate::{
@@ -75,10 +77,21 @@ pub(super) fn choose(
     }
     let Adapter { picks, tried, .. } = adapter;
     let measure = alone.then_some(judge.measure());
-    let adapted = Adapted::new(planned, spec, &units, &picks, measure, tried);
+    let mut adapted = Adapted::new(planned, spec, &units, &picks, measure, tried);
     let kept = report::kept(planned, &units, &picks);
-    planned.plan.sites = sites(planned, &units, &picks);
+    let sites = sites(planned, &units, &picks);
+    let corrected = match spec.bias_correction {
+        true => bias::correct(planned, &sites, &judge, calibration, ctx)?,
+        false => None,
+    };
+    planned.plan.sites = sites;
     planned.plan.kept.extend(kept);
+    if let Some((correction, model)) = corrected {
+        adapted.bias_correction = Some(correction);
+        if let Some(model) = model {
+            planned.model = model;
+        }
+    }
     planned.rows = planned.plan.rows(&planned.model);
     Ok(Some(adapted))
 }
@@ -108,8 +121,9 @@ impl<'a> Adapter<'a> {
     /// Spends the budget where it removes the most error.
     fn spend(&mut self) {
         let least: u64 = self.choices.iter().map(|it| it[0].price).sum();
-        let budget = least as f64 * (1.0 + self.spec.budget.unwrap_or(0.0));
-        if let Some(mix) = budget::within(&self.choices, budget as u64) {
+        let time: u64 = self.units.iter().map(|it| it.ways[0].time * it.rows).sum();
+        let budget = least + (time as f64 * self.spec.budget.unwrap_or(0.0)) as u64;
+        if let Some(mix) = budget::within(&self.choices, budget) {
             self.picks = mix.picks;
         }
     }
@@ -186,7 +200,11 @@ fn sites(planned: &Planned, units: &[Unit], picks: &[usize]) -> Vec<SitePlan> {
 
 /// The model as it would be written with these sites.
 fn built(planned: &Planned, sites: Vec<SitePlan>) -> Result<Model, Error> {
-    let mut model = planned.model.clone();
+    built_of(planned.model.clone(), planned, sites)
+}
+
+/// The same of a changed model.
+fn built_of(mut model: Model, planned: &Planned, sites: Vec<SitePlan>) -> Result<Model, Error> {
     let mut plan = Plan { sites, chain: planned.plan.chain.clone(), ..Plan::default() };
     plan.ranges = planned.spans.of(&model, &plan);
     insert::quantize(&mut model, &plan, &mut Sources::default());

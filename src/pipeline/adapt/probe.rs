@@ -1,25 +1,14 @@
 //! What each way of quantizing an activation does to the outputs of its nodes.
 //!
-//! Next to every node stands a twin for each way, quantized as it would be in the result. All read
-//! what the float model computes, so an error is a node's own; only its power leaves the graph.
+//! Next to every node stands a twin for each way; only the power of its error leaves the graph.
 
-use std::collections::BTreeMap;
-
-use super::unit::Unit;
+use super::{twins::Twins, unit::Unit};
 use crate::{
-    calibrate::{self, Observe, Sample, Target},
+    calibrate::{Observe, Sample},
     ctx::Ctx,
-    ir::{Attrs, Def, Model, NodeId, Op, ValueId},
-    pipeline::{Calibration, Error, Planned, finish, ranges::Spans},
-    quant::{
-        affine::Interval,
-        insert,
-        ops::{Site, Weight},
-        plan::{Activation, Plan, SitePlan},
-        solve::BadStats,
-        sources::Sources,
-    },
-    tensor::{DType, Tensor, TensorType},
+    ir::{Attrs, ValueId},
+    pipeline::{Calibration, Error, Planned},
+    quant::{ops::Weight, plan::Activation, solve::BadStats},
 };
 
 /// Fills in the errors of all ways, and what is known of the units' rows. Returns how many samples
@@ -30,28 +19,15 @@ pub(super) fn measure(
     calibration: &Calibration,
     ctx: &Ctx,
 ) -> Result<u64, Error> {
-    let (m, spans) = (planned.model.clone(), &planned.spans);
-    let (ranges, sites, taps) = (BTreeMap::new(), Vec::new(), Vec::new());
-    let mut probe = Probe { m, spans, ranges, sites, taps };
+    let mut probe = Probe { twins: Twins::new(planned), taps: Vec::new() };
     for (at, unit) in units.iter().enumerate() {
         probe.unit(at, unit);
     }
-    let Probe { mut m, ranges, sites, taps, .. } = probe;
-    let values: Vec<ValueId> = taps.iter().map(|it| it.value).collect();
-    let outputs = m.graph(m.main).outputs.len();
-    values.iter().for_each(|it| m.add_output(m.main, *it));
-    let plan = Plan { sites, ranges, ..Plan::default() };
-    insert::quantize(&mut m, &plan, &mut Sources::default());
-    finish(&mut m, &plan.sites, &Ctx::silent())?;
-    let values = m.graph(m.main).outputs[outputs..].to_vec();
+    let Probe { twins, taps } = probe;
     let mut sums: Vec<Sums> = taps.iter().map(|it| Sums::new(it.by_row)).collect();
-    let target = |(value, observer)| Target { value, bytes: 0, observer };
-    let targets = values.into_iter().zip(sums.iter_mut().map(|it| it as &mut dyn Observe));
-    let targets = targets.map(target).collect();
-    let batches = calibration.batches(&planned.model)?;
-    let samples = batches.samples() as u64;
-    let (files, options) = (&planned.files, calibration.collect(false));
-    calibrate::observe(&m, files, targets, batches, options, &calibration.runtime, ctx)?;
+    let observers = sums.iter_mut().map(|it| it as &mut dyn Observe);
+    let values = taps.iter().map(|it| it.value).zip(observers).collect();
+    let samples = twins.run(planned, values, calibration, ctx)?;
     for (tap, sums) in taps.iter().zip(&sums) {
         tap.tell(&mut units[tap.unit], sums);
     }
@@ -61,14 +37,8 @@ pub(super) fn measure(
     Ok(samples)
 }
 
-/// The model with its twins; nodes are added at its end.
 struct Probe<'a> {
-    m: Model,
-    spans: &'a Spans,
-    /// Of the twins' activations and results.
-    ranges: BTreeMap<ValueId, Interval>,
-    /// Of the twins.
-    sites: Vec<SitePlan>,
+    twins: Twins<'a>,
     taps: Vec<Tap>,
 }
 
@@ -104,81 +74,33 @@ impl Probe<'_> {
     fn unit(&mut self, at: usize, unit: &Unit) {
         let by_row = unit.kind == Weight::MatMul;
         for (site, node) in unit.nodes.iter().enumerate() {
-            let y = self.m.node(*node).output();
+            let y = self.twins.m.node(*node).output();
             let signal = self.power(y, by_row);
             for (way, it) in unit.ways.iter().enumerate() {
                 // What stays as it is has no error.
                 let Some(plan) = &it.plans[site] else { continue };
-                let twin = self.twin(plan);
-                let error = self.add("Sub", &[twin, y], Attrs::default());
+                let twin = self.twins.twin(plan);
+                let error = self.twins.add("Sub", &[twin, y], Attrs::default());
                 let error = self.power(error, by_row);
                 let axis = if by_row { -1i64 } else { 0 };
                 let attrs = Attrs::default().with("axis", axis);
-                let pair = self.add("Concat", &[error, signal], attrs);
+                let pair = self.twins.add("Concat", &[error, signal], attrs);
                 let what = What::Error { way, site };
                 self.taps.push(Tap { value: pair, unit: at, what, by_row });
             }
         }
         if by_row && unit.ways.iter().any(|it| it.activation() == Some(Activation::Row)) {
-            let abs = self.add("Abs", &[unit.x], Attrs::default());
-            let largest = self.reduce("ReduceMax", abs, -1);
+            let abs = self.twins.add("Abs", &[unit.x], Attrs::default());
+            let largest = self.twins.reduce("ReduceMax", abs, -1);
             let pair =
-                self.add("Concat", &[largest, largest], Attrs::default().with("axis", -1i64));
+                self.twins.add("Concat", &[largest, largest], Attrs::default().with("axis", -1i64));
             self.taps.push(Tap { value: pair, unit: at, what: What::Rows, by_row });
         }
     }
 
-    /// A copy of a site's node, at the end of the graph, and its plan; returns its output.
-    fn twin(&mut self, plan: &SitePlan) -> ValueId {
-        let node = self.m.node(plan.site.node);
-        let (op, mut inputs, attrs) = (node.op.clone(), node.inputs.clone(), node.attrs.clone());
-        let y = node.output();
-        let (name, ty) = (self.m.value(y).name.to_string(), self.m.value(y).ty.clone());
-        let twin = self.m.add_value(&name, ty, Def::Input(self.m.main, None));
-        if let (Some(Activation::Static), Some(x)) = (plan.activation, inputs[0]) {
-            // An activation of its own, because ways may differ in its range.
-            let own = self.add("Identity", &[x], Attrs::default());
-            self.m.value_mut(own).ty = self.m.value(x).ty.clone();
-            inputs[0] = Some(own);
-            for (value, of) in [(own, x), (twin, y)] {
-                let range = self.spans.get(of, &plan.codes);
-                self.ranges.extend(range.map(|it| (value, it)));
-            }
-        }
-        let id = self.node(op, inputs, attrs, twin);
-        let site = Site { node: id, ..plan.site };
-        self.sites.push(SitePlan { site, ..plan.clone() });
-        twin
-    }
-
     /// The sum of squares: per token, or per pixel over its channels.
     fn power(&mut self, value: ValueId, by_row: bool) -> ValueId {
-        self.reduce("ReduceSumSquare", value, if by_row { -1 } else { 1 })
-    }
-
-    /// Over one axis, which is kept with length 1.
-    fn reduce(&mut self, op: &str, value: ValueId, axis: i64) -> ValueId {
-        if self.m.opset("") < 18 {
-            return self.add(op, &[value], Attrs::default().with("axes", vec![axis]));
-        }
-        let axes = self.m.add_constant(self.m.main, "axes", Tensor::from_i64(&[1], [axis]));
-        self.add(op, &[value, axes], Attrs::default())
-    }
-
-    fn add(&mut self, op: &str, inputs: &[ValueId], attrs: Attrs) -> ValueId {
-        let main = self.m.main;
-        // Its shape is none of the first input's; that it is float is all that matters.
-        let dtype = self.m.dtype(inputs[0]).unwrap_or(DType::F32);
-        let ty = Some(TensorType { dtype, shape: None });
-        let value = self.m.add_value("probe", ty, Def::Input(main, None));
-        let inputs = inputs.iter().copied().map(Some).collect();
-        self.node(Op::new(op), inputs, attrs, value);
-        value
-    }
-
-    fn node(&mut self, op: Op, inputs: Vec<Option<ValueId>>, attrs: Attrs, y: ValueId) -> NodeId {
-        let main = self.m.main;
-        self.m.add_node(main, None, (op, "".into()), inputs, attrs, vec![y])
+        self.twins.reduce("ReduceSumSquare", value, if by_row { -1 } else { 1 })
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Adapted {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measure: Option<Measure>,
     pub activations: Vec<Choosing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias_correction: Option<Correction>,
     /// Whole models that were measured on the way to the goal.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<Tried>,
@@ -35,6 +37,8 @@ pub struct Choosing {
     pub activation: String,
     pub nodes: Vec<String>,
     pub choice: String,
+    /// The first of its ways.
+    pub fastest: String,
     /// By how much the nodes' outputs are off (rms in proportion, the worst node), for each way.
     pub errors: BTreeMap<String, f64>,
     /// What the outputs lose if only this activation is quantized, for each way.
@@ -42,6 +46,17 @@ pub struct Choosing {
     pub losses: Option<BTreeMap<String, f64>>,
     /// How many times the largest row maximum is as large as the mean of all in its sample.
     pub row_ratio: f64,
+}
+
+/// Biases that take back what quantization adds to a channel on average.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Correction {
+    pub biases: usize,
+    /// What the outputs lose with the biases as they were, and corrected.
+    pub loss: f64,
+    pub corrected_loss: f64,
+    /// Whether they were corrected: only if that helps.
+    pub kept: bool,
 }
 
 /// A model on the way to the goal.
@@ -121,6 +136,7 @@ impl Adapted {
             activation: m.value(unit.x).name.to_string(),
             nodes: unit.nodes.iter().map(|it| m.node_label(*it)).collect(),
             choice: unit.ways[*pick].name(),
+            fastest: unit.ways[0].name(),
             errors: unit.ways.iter().map(|it| (it.name(), it.worst().sqrt())).collect(),
             losses: measure.map(|_| unit.ways.iter().map(|it| (it.name(), it.loss)).collect()),
             row_ratio: unit.row_ratio,
@@ -130,6 +146,7 @@ impl Adapted {
             budget: spec.budget,
             measure,
             activations: units.iter().zip(picks).map(choosing).collect(),
+            bias_correction: None,
             tried,
         }
     }
