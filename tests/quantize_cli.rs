@@ -5,60 +5,12 @@ mod common;
 
 use std::{fs, path::Path};
 
-use assert_cmd::Command;
-use common::{FIXTURES, fixture};
+use common::{
+    FIXTURES, fixture,
+    outside::{Place, run, run_with},
+};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
-
-/// What a run printed, and its exit code.
-struct Run {
-    out: String,
-    error: String,
-    code: i32,
-}
-
-fn run(args: &[&str]) -> Run {
-    run_with(args, &[])
-}
-
-fn run_with(args: &[&str], variables: &[(&str, &str)]) -> Run {
-    let mut command = Command::cargo_bin("onnxq").unwrap();
-    command.args(args).env("NO_COLOR", "1").env_remove("RUST_BACKTRACE");
-    let output = command.envs(variables.iter().copied()).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Run {
-        out: text(output.stdout),
-        error: text(output.stderr),
-        code: output.status.code().unwrap(),
-    }
-}
-
-/// A folder for outputs, and paths as arguments.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Place {
-        Place(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn write(&self, name: &str, text: &str) -> String {
-        fs::write(self.path(name), text).unwrap();
-        self.path(name)
-    }
-
-    fn files(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.path()).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
 
 fn model() -> String {
     fixture("model.onnx").to_str().unwrap().to_owned()

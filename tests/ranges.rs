@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::fixture;
+use common::{arrays::npy, fixture};
 use onnxq::{
     calibrate::{self, Batches, CollectOptions, DataOptions, can_tap, ranges},
     codes::Fault,
@@ -46,6 +46,7 @@ fn batches(it: &Setup, batch: usize) -> Batches {
         samples: Some(9),
         sequence: 32,
         batch,
+        ..DataOptions::default()
     };
     let inputs = calibrate::model_inputs(&it.model);
     calibrate::open(&fixture("calibration.txt"), &inputs, &options).unwrap()
@@ -158,7 +159,8 @@ fn values_of_any_rank_are_observed() {
     rewrite::run(&mut it.model, &["infer-types".to_owned()], &Ctx::silent()).unwrap();
     let numbers: Vec<f32> =
         (0..3 * 18).map(|it| (it % 18) as f32 - 5.0 * (it / 18) as f32).collect();
-    std::fs::write(folder.path().join("x.npy"), npy(&[3, 2, 3, 3], &numbers)).unwrap();
+    std::fs::write(folder.path().join("x.npy"), npy(&Tensor::from_f32(&[3, 2, 3, 3], numbers)))
+        .unwrap();
     let data = calibrate::open(
         &folder.path().join("x.npy"),
         &calibrate::model_inputs(&it.model),
@@ -178,17 +180,6 @@ fn values_of_any_rank_are_observed() {
     // Samples end at 17, 12 and 7.
     assert_eq!(a.mean().hi, 12.0);
     assert_eq!(a.channel_max(), Some(&[8.0, 17.0][..]));
-}
-
-fn npy(shape: &[usize], values: &[f32]) -> Vec<u8> {
-    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape:?}, }}");
-    let text = text.replace('[', "(").replace(']', ")");
-    let header = format!("{text:<117}\n");
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((header.len() as u16).to_le_bytes());
-    bytes.extend(header.bytes());
-    bytes.extend_from_slice(&Tensor::from_f32(shape, values.iter().copied()).bytes().unwrap());
-    bytes
 }
 
 #[test]

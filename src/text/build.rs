@@ -81,10 +81,11 @@ impl Builder {
         }
         for output in it.outputs {
             let value = self.lookup(&output.name)?;
-            if let Some(ty) = output.ty
-                && self.scope().get(&output.name.text) == Some(&value)
-                && !matches!(self.model.value(value).def, Def::Const(_) | Def::Sparse(_))
-            {
+            // What has data has the type of its data.
+            let def = &self.model.value(value).def;
+            let has_data = matches!(def, Def::Const(_) | Def::Sparse(_) | Def::Input(_, Some(_)));
+            let is_own = self.scope().get(&output.name.text) == Some(&value);
+            if let Some(ty) = output.ty.filter(|_| is_own && !has_data) {
                 self.set_type(value, ty);
             }
             self.model.add_output(id, value);

@@ -324,7 +324,10 @@ proptest! {
         }
         if let Ok(model) = parse(&text) {
             let printed = print(&model);
-            prop_assert_eq!(print(&parse(&printed).unwrap()), printed);
+            match parse(&printed) {
+                Ok(it) => prop_assert_eq!(print(&it), printed),
+                Err(it) => return Err(TestCaseError::fail(format!("{it}\n{text}\n{printed}"))),
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What the tests of whole models share.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod arrays;
+pub mod outside;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
