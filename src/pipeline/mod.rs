@@ -280,7 +280,7 @@ pub fn quantize(
     if job.recipe.adapt.is_none() || calibration.data.is_none() {
         planned.spans = ranges::collect(&planned, Vec::new(), calibration, ctx)?;
     }
-    let adapted = adapt::choose(&mut planned, job, calibration, ctx)?;
+    let mut adapted = adapt::choose(&mut planned, job, calibration, ctx)?;
     planned.plan.ranges = planned.spans.of(&planned.model, &planned.plan);
     let target = mixed::Target { output, save };
     let mixed = match job.goal {
@@ -288,6 +288,9 @@ pub fn quantize(
         None => None,
     };
     saturation::choose(&mut planned, calibration, ctx)?;
+    if let Some(adapted) = &mut adapted {
+        adapt::correct(&mut planned, job, adapted, calibration, ctx)?;
+    }
     let theirs = crate::lint::run(&planned.model);
     let sources = calibrate::solve(&mut planned, &job.recipe, calibration, output, ctx)?;
     planned.lower(sources, ctx)?;
