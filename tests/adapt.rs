@@ -69,18 +69,26 @@ fn refused(adapt: &str) -> String {
 
 #[test]
 fn a_choice_of_nothing_is_refused() {
-    insta::assert_snapshot!(refused("adapt:\n  ways: []"), @"");
-    insta::assert_snapshot!(refused("adapt: {budget: 0.1}"), @"");
+    insta::assert_snapshot!(refused("adapt:\n  ways: []"), @"error[E703]: my.yaml:5:9: there is nothing to choose from");
+    insta::assert_snapshot!(refused("adapt: {budget: 0.1}"), @"error[E703]: my.yaml:4:9: `ways` is missing");
 }
 
 #[test]
 fn an_unknown_word_is_refused_with_a_guess() {
     let way = "adapt:\n  ways:\n    - activation: none\n      format: [qdqq]";
-    insta::assert_snapshot!(refused(way), @"");
+    insta::assert_snapshot!(refused(way), @"error[E703]: my.yaml:7:15: unknown format `qdqq`");
     let way = "adapt:\n  ways:\n    - {activaton: none}";
-    insta::assert_snapshot!(refused(way), @"");
+    insta::assert_snapshot!(refused(way), @r"
+    error[E701]: my.yaml:6:8: unknown key `activaton`
+
+    hint: did you mean `activation`?
+    ");
     let observer = "adapt:\n  ways:\n    - activation: {range: static, observer: entropie}";
-    insta::assert_snapshot!(refused(observer), @"");
+    insta::assert_snapshot!(refused(observer), @r"
+    error[E703]: my.yaml:6:35: unknown value `entropie`
+
+    hint: did you mean `entropy`?
+    ");
 }
 
 #[test]
@@ -91,5 +99,5 @@ fn a_limit_below_zero_is_refused() {
         assert!(error.contains("my.yaml:5:"), "{error}");
         assert!(error.contains("must not be negative"), "{error}");
     }
-    insta::assert_snapshot!(refused(&format!("adapt:\n{ways}\n  budget: -0.1")), @"");
+    insta::assert_snapshot!(refused(&format!("adapt:\n{ways}\n  budget: -0.1")), @"error[E703]: my.yaml:7:11: must not be negative");
 }

@@ -45,18 +45,18 @@ fn recipes_are_listed_with_one_sentence_each() {
     let (out, _, code) = run(&["recipe", "list"]);
     assert_eq!(code, 0);
     insta::assert_snapshot!(out, @r"
-    name                target       description
-    arm64               arm64        Dynamic int8 for 64-bit ARM.
-    arm64_static        arm64        Static int8 for 64-bit ARM.
-    avx2                avx2         Dynamic int8 for x86-64 without VNNI.
-    avx2_static         avx2         Static int8 for x86-64 without VNNI.
-    avx512_vnni         avx512_vnni  Dynamic int8 for x86-64 with VNNI, the fastest form for prompts and encoders.
-    avx512_vnni_row     avx512_vnni  Dynamic int8 for x86-64 with VNNI, with a range per row of every activation: about 10 % slower than avx512_vnni, and more accurate where tokens have outliers.
-    avx512_vnni_static  avx512_vnni  Static int8 for x86-64 with VNNI, the form for convolutions.
-    int4                generic      Weights in 4 bits, computation in int8, for any CPU.
-    int4_quality        generic      Weights in 4 bits solved by GPTQ on calibration data, with blocks of 32 and an 8-bit head: the most accurate of the 4-bit recipes.
-    int4_size           generic      Everything in 4 bits, head and embeddings too, solved by GPTQ on calibration data: the smallest file.
-    int8_weights        generic      Weights in 8 bits with a scale per block of 128, for any CPU.
+    name                target       needs          description
+    arm64               arm64                       Dynamic int8 for 64-bit ARM.
+    arm64_static        arm64        --calibration  Static int8 for 64-bit ARM.
+    avx2                avx2                        Dynamic int8 for x86-64 without VNNI.
+    avx2_static         avx2         --calibration  Static int8 for x86-64 without VNNI.
+    avx512_vnni         avx512_vnni                 Dynamic int8 for x86-64 with VNNI, the fastest form for prompts and encoders.
+    avx512_vnni_row     avx512_vnni                 Dynamic int8 for x86-64 with VNNI, with a range per row of every activation: about 10 % slower than avx512_vnni, and more accurate where tokens have outliers.
+    avx512_vnni_static  avx512_vnni  --calibration  Static int8 for x86-64 with VNNI, the form for convolutions.
+    int4                generic                     Weights in 4 bits, computation in int8, for any CPU.
+    int4_quality        generic      --calibration  Weights in 4 bits solved by GPTQ on calibration data, with blocks of 32 and an 8-bit head: the most accurate of the 4-bit recipes.
+    int4_size           generic      --calibration  Everything in 4 bits, head and embeddings too, solved by GPTQ on calibration data: the smallest file.
+    int8_weights        generic                     Weights in 8 bits with a scale per block of 128, for any CPU.
     ");
 }
 

@@ -123,7 +123,10 @@ fn what_cannot_be_static_says_why() {
             largest = ReduceMax <keepdims = 0> (a)
             flag = Greater (largest, zero)
             y = If (flag) <
-                then_branch = then () => (float[n,64] b) { b = MatMul (a, v) },
+                then_branch = then () => (float[n,64] b) {
+                    r = Relu (a)
+                    b = MatMul (r, v)
+                },
                 else_branch = other () => (float[n,64] c) { c = Neg (a) }
             >
         }"#;
@@ -132,6 +135,11 @@ fn what_cannot_be_static_says_why() {
     let output = place.path("q.onnx");
     let args = ["quantize", &model, "-r", RECIPE, "-o", &output, "--calibration", &data, "--json"];
     let it = run(&args);
-    println!("{}\n{}", it.out, it.error);
-    assert_eq!(it.code, 0);
+    let json = it.json();
+    let rows = json["quantize"]["nodes"].as_array().unwrap();
+    let row = |node: &str| rows.iter().find(|it| it["node"] == node).unwrap();
+    assert_eq!(row("MatMul → a")["activation"], "static");
+    let branch = row("MatMul → b");
+    assert_eq!(branch["kept"], "no range of `r` is known", "{branch}");
+    assert_eq!(json["quantize"]["quantized_nodes"], 1);
 }

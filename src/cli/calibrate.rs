@@ -74,7 +74,7 @@ impl Args {
             calibrate::merge(&self.merge, output)?;
             return show(output, ui);
         };
-        let Some(data) = &self.data else { return Err(NoData.into()) };
+        let Some(data) = &self.data else { return Err(NoData("run the model on").into()) };
         let job = Job {
             model: model.clone(),
             recipe: self.recipe.load()?,

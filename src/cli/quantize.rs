@@ -153,14 +153,14 @@ impl Args {
         match (&self.validate, &self.data.data) {
             (None, _) => Ok(None),
             (Some(Some(data)), _) | (Some(None), Some(data)) => Ok(Some(data.clone())),
-            (Some(None), None) => Err(NoData.into()),
+            (Some(None), None) => Err(NoData("compare on").into()),
         }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("there is no data to compare on")]
-pub(super) struct NoData;
+#[error("there is no data to {0}")]
+pub(super) struct NoData(pub &'static str);
 
 impl crate::codes::Fault for NoData {
     fn code(&self) -> &'static str {

@@ -59,12 +59,20 @@ fn list(ui: &Ui) -> Result<(), Failure> {
     let recipes = recipe::SHIPPED.iter().map(|it| recipe::load(it.0));
     let recipes = recipes.collect::<Result<Vec<Recipe>, _>>()?;
     if ui.global.json {
-        let row = |it: &Recipe| json!({"name": it.name, "target": it.target().name, "description": it.description});
+        let row = |it: &Recipe| {
+            json!({
+                "name": it.name,
+                "target": it.target().name,
+                "needs_calibration": it.needs_data(),
+                "description": it.description,
+            })
+        };
         return ui.print_json(&recipes.iter().map(row).collect::<Vec<_>>());
     }
-    let mut table = Table::new(["name", "target", "description"]);
+    let mut table = Table::new(["name", "target", "needs", "description"]);
     for it in &recipes {
-        table.row([&it.name, it.target().name, first_sentence(&it.description)]);
+        let needs = if it.needs_data() { "--calibration" } else { "" };
+        table.row([&it.name, it.target().name, needs, first_sentence(&it.description)]);
     }
     ui.print(&table.to_string())
 }

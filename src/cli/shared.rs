@@ -50,11 +50,11 @@ pub struct DataArgs {
     pub gate: Vec<String>,
 }
 
-/// Samples that solvers learn from, and what that may take.
+/// Samples that solvers, ranges and choices of activations are made from, and what that may take.
 #[derive(Debug, clap::Args)]
 pub struct CalibrationArgs {
-    /// Samples like those the model will see, for solvers that need them: as --data, but never
-    /// what the result is judged on
+    /// Samples like those the model will see, for recipes that learn from them: fixed ranges,
+    /// solvers, and what `adapt` chooses. As --data, but never what the result is judged on
     #[arg(long, value_name = "PATH")]
     pub calibration: Option<PathBuf>,
     /// Keep what is learnt of the samples in this file; if it exists, nothing needs to be run

@@ -32,7 +32,7 @@ pub struct Args {
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let gates = self.data.gates(None)?;
-        let Some(data) = self.data.data.clone() else { return Err(NoData.into()) };
+        let Some(data) = self.data.data.clone() else { return Err(NoData("compare on").into()) };
         let job = Validate {
             reference: &self.original,
             candidate: &self.quantized,

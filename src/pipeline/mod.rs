@@ -281,7 +281,10 @@ pub fn quantize(
         planned.spans = ranges::collect(&planned, Vec::new(), calibration, ctx)?;
     }
     let mut adapted = adapt::choose(&mut planned, job, calibration, ctx)?;
-    planned.plan.ranges = planned.spans.of(&planned.model, &planned.plan);
+    ranges::settle(&mut planned);
+    if planned.plan.sites.is_empty() && !allow_noop {
+        return Ok(planned.outcome(job, None, planned.before.bytes));
+    }
     let target = mixed::Target { output, save };
     let mixed = match job.goal {
         Some(goal) => Some(mixed::choose(&mut planned, job, goal, target, calibration, ctx)?),

@@ -8,8 +8,11 @@ use crate::{
     codes::Fault,
     ctx::Ctx,
     ir::{Model, ValueId},
-    quant::affine::Interval,
-    quant::plan::{Activation, ChainNode, Codes, Plan, SitePlan},
+    quant::{
+        affine::Interval,
+        chain::Layout,
+        plan::{Activation, ChainNode, Codes, Kept, Plan, SitePlan},
+    },
     untrusted::Untrusted,
 };
 
@@ -100,4 +103,27 @@ pub(super) fn collect(
         Some(((value, key(&codes)), range))
     };
     Ok(Spans { known: wanted.into_iter().filter_map(range).collect() })
+}
+
+/// Gives the plan its ranges. Sites that need one nobody could observe stay as they are, and say so.
+pub(super) fn settle(planned: &mut Planned) {
+    planned.plan.ranges = planned.spans.of(&planned.model, &planned.plan);
+    let m = &planned.model;
+    let mut left: BTreeMap<_, _> = Layout::new(m, &planned.plan).left.into_iter().collect();
+    let (mut sites, mut kept) = (Vec::new(), Vec::new());
+    for site in std::mem::take(&mut planned.plan.sites) {
+        let node = site.site.node;
+        match left.remove(&node) {
+            Some(reason) => {
+                let elements = m.constant(site.site.weight).map_or(0, |it| it.numel());
+                kept.push(Kept { node, elements, reason });
+            }
+            None => sites.push(site),
+        }
+    }
+    planned.plan.sites = sites;
+    if !kept.is_empty() {
+        planned.plan.kept.extend(kept);
+        planned.rows = planned.plan.rows(m);
+    }
 }

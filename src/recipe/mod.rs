@@ -30,6 +30,7 @@ use crate::quant::{
     plan::Codes,
     scheme::{Granularity, Range, Scales},
     solve::SolverSpec,
+    stats::Needs,
     target::{self, Target},
     transform::TransformSpec,
 };
@@ -318,6 +319,18 @@ pub struct Activation {
 }
 
 impl Recipe {
+    /// Whether it works only with calibration data.
+    pub fn needs_data(&self) -> bool {
+        let by_entry = |it: &Entry| {
+            let solver = it.weight.and_then(|it| it.solver).unwrap_or_default();
+            let activation = it.activation.and_then(ActivationSpec::complete);
+            solver.solver().needs() > Needs::Nothing
+                || activation.is_some_and(|it| it.range == ActivationRange::Static)
+        };
+        let transforms = self.transforms.iter().flatten();
+        self.quantize.iter().any(by_entry) || transforms.into_iter().any(|it| it.needs_data())
+    }
+
     /// The target; loading has checked its name.
     pub fn target(&self) -> &'static Target {
         let name = self.target.as_deref().unwrap_or("generic");
