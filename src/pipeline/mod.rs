@@ -8,6 +8,7 @@ mod judge;
 mod lint;
 mod mixed;
 mod ranges;
+mod saturation;
 mod transform;
 mod validate;
 
@@ -25,6 +26,7 @@ pub use self::{
     lint::{Execution, LintReport, execution, fix, lint},
     mixed::{Goal, Mixed, Point, Sensitivity, Unmet},
     ranges::RangesNeedData,
+    saturation::{Bits, Exactness},
     transform::TransformNeedsData,
     validate::{Validate, Validation, validate},
 };
@@ -105,6 +107,9 @@ pub struct Outcome {
     /// What ONNX Runtime makes of the result; `None` after a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub execution: Option<Execution>,
+    /// On which CPUs its int8 layers are exact; `None` after a dry run and without such layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub int8: Option<Exactness>,
     pub warnings: Vec<String>,
 }
 
@@ -145,7 +150,9 @@ fn decide(job: &Job, model: &Model) -> Result<Plan, RecipeError> {
         true => finite(m, site),
         false => Ok(()),
     };
-    resolve(&job.recipe, model, &finite)
+    let mut plan = resolve(&job.recipe, model, &finite)?;
+    saturation::release(&mut plan);
+    Ok(plan)
 }
 
 impl Planned {
@@ -244,6 +251,7 @@ impl Planned {
             adapted: None,
             mixed: None,
             execution: None,
+            int8: None,
             warnings: self.warnings.clone(),
         }
     }
@@ -272,7 +280,7 @@ pub fn quantize(
     if job.recipe.adapt.is_none() || calibration.data.is_none() {
         planned.spans = ranges::collect(&planned, Vec::new(), calibration, ctx)?;
     }
-    let adapted = adapt::choose(&mut planned, job, calibration, ctx)?;
+    let mut adapted = adapt::choose(&mut planned, job, calibration, ctx)?;
     ranges::settle(&mut planned);
     if planned.plan.sites.is_empty() && !allow_noop {
         return Ok(planned.outcome(job, None, planned.before.bytes));
@@ -282,6 +290,10 @@ pub fn quantize(
         Some(goal) => Some(mixed::choose(&mut planned, job, goal, target, calibration, ctx)?),
         None => None,
     };
+    saturation::choose(&mut planned, calibration, ctx)?;
+    if let Some(adapted) = &mut adapted {
+        adapt::correct(&mut planned, job, adapted, calibration, ctx)?;
+    }
     let theirs = crate::lint::run(&planned.model);
     let sources = calibrate::solve(&mut planned, &job.recipe, calibration, output, ctx)?;
     planned.lower(sources, ctx)?;
@@ -294,7 +306,8 @@ pub fn quantize(
     let execution = lint::execution(&written.model, &written.files, &calibration.runtime);
     ctx.progress.done(execution.verdict());
     let outcome = planned.outcome(job, Some(output), saved.bytes());
-    let mut outcome = Outcome { adapted, mixed, execution: Some(execution), ..outcome };
+    let int8 = Exactness::of(&written.model, &outcome.nodes)?;
+    let mut outcome = Outcome { adapted, mixed, execution: Some(execution), int8, ..outcome };
     outcome.warnings.extend(own);
     if let Some(warning) = two_bits(&outcome.nodes) {
         ctx.progress.warn(&warning);

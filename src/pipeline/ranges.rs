@@ -11,7 +11,7 @@ use crate::{
     quant::{
         affine::Interval,
         chain::Layout,
-        plan::{Activation, Codes, Kept, Plan, SitePlan},
+        plan::{Activation, ChainNode, Codes, Kept, Plan, SitePlan},
     },
     untrusted::Untrusted,
 };
@@ -53,11 +53,18 @@ impl Spans {
         self.known.get(&(value, key(codes))).copied()
     }
 
-    /// The ranges that a plan needs.
+    /// The ranges that a plan needs. A value that a site and the chain share spans what the site
+    /// was measured with.
     pub fn of(&self, m: &Model, plan: &Plan) -> BTreeMap<ValueId, Interval> {
-        let observed = plan.observed(m).into_iter();
+        let sites = plan.sites.clone();
+        let observed = observed(m, Vec::new(), &plan.chain).into_iter();
+        let observed = observed.chain(self::observed(m, sites, &[]));
         observed.filter_map(|(value, codes)| Some((value, self.get(value, &codes)?))).collect()
     }
+}
+
+fn observed(m: &Model, sites: Vec<SitePlan>, chain: &[ChainNode]) -> Vec<(ValueId, Codes)> {
+    Plan { sites, chain: chain.to_vec(), ..Plan::default() }.observed(m)
 }
 
 fn key(codes: &Codes) -> String {
@@ -83,10 +90,8 @@ pub(super) fn collect(
     if calibration.data.is_none() {
         return Err(RangesNeedData { node: m.node_label(first) }.into());
     }
-    let observed = groups.into_values().flat_map(|sites| {
-        let chain = planned.plan.chain.clone();
-        Plan { sites, chain, ..Plan::default() }.observed(m)
-    });
+    let of_sites = groups.into_values().flat_map(|sites| observed(m, sites, &[]));
+    let observed = of_sites.chain(observed(m, Vec::new(), &planned.plan.chain));
     let wanted: Vec<(ValueId, Codes)> = observed.filter(|it| can_tap(m, it.0).is_ok()).collect();
     let values: BTreeSet<ValueId> = wanted.iter().map(|it| it.0).collect();
     let values: Vec<ValueId> = values.into_iter().collect();

@@ -24,6 +24,9 @@ use crate::{
 /// several sites use is quantized once.
 pub fn quantize(m: &mut Model, plan: &Plan, sources: &mut Sources) {
     let layout = Layout::new(m, plan);
+    for (node, reason) in &layout.left {
+        tracing::debug!("{} stays in float: {reason}", m.node_label(*node));
+    }
     let chain = emit::before(m, &layout);
     let mut shared = Shared { sources, activations: BTreeMap::new() };
     for it in plan.sites.iter().filter(|it| it.activation != Some(Activation::Static)) {

@@ -11,6 +11,7 @@ use super::{
     format::Format,
     observe::ObserverSpec,
     ops::{Site, Weight},
+    saturation,
     scheme::{Granularity, Scales, Scheme},
     solve::SolverSpec,
     stats::Needs,
@@ -113,6 +114,9 @@ pub struct PlanRow {
     /// How far the weight's output is off, once it is solved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<WeightError>,
+    /// Whether its weight keeps all bits of its codes, as data shows, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saturation: Option<saturation::Choice>,
     /// What the recipe asks for and this weight cannot have, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -215,6 +219,7 @@ fn bare_row(m: &Model, node: NodeId, weight: Option<crate::ir::ValueId>) -> Plan
         activation: None,
         solver: None,
         error: None,
+        saturation: None,
         note: None,
         kept: None,
     }

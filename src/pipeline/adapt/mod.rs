@@ -77,23 +77,33 @@ pub(super) fn choose(
     }
     let Adapter { picks, tried, .. } = adapter;
     let measure = alone.then_some(judge.measure());
-    let mut adapted = Adapted::new(planned, spec, &units, &picks, measure, tried);
+    let adapted = Adapted::new(planned, spec, &units, &picks, measure, tried);
     let kept = report::kept(planned, &units, &picks);
-    let sites = sites(planned, &units, &picks);
-    let corrected = match spec.bias_correction {
-        true => bias::correct(planned, &sites, &judge, calibration, ctx)?,
-        false => None,
-    };
-    planned.plan.sites = sites;
+    planned.plan.sites = sites(planned, &units, &picks);
     planned.plan.kept.extend(kept);
-    if let Some((correction, model)) = corrected {
-        adapted.bias_correction = Some(correction);
-        if let Some(model) = model {
-            planned.model = model;
-        }
-    }
     planned.rows = planned.plan.rows(&planned.model);
     Ok(Some(adapted))
+}
+
+/// Corrects biases for what the plan adds on average, its schemes being final.
+pub(super) fn correct(
+    planned: &mut Planned,
+    job: &Job,
+    adapted: &mut Adapted,
+    calibration: &Calibration,
+    ctx: &Ctx,
+) -> Result<(), Error> {
+    if !job.recipe.adapt.as_ref().is_some_and(|it| it.bias_correction) {
+        return Ok(());
+    }
+    let judge = Judge::new(planned, calibration)?;
+    let corrected = bias::correct(planned, &planned.plan.sites, &judge, calibration, ctx)?;
+    let Some((correction, model)) = corrected else { return Ok(()) };
+    adapted.bias_correction = Some(correction);
+    if let Some(model) = model {
+        planned.model = model;
+    }
+    Ok(())
 }
 
 struct Adapter<'a> {

@@ -92,7 +92,7 @@ pub struct Saturation {
 }
 
 /// Which codes a weight should use, and why.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Choice {
     /// Whether the lost bit costs less than what saturates.
     pub reduced: bool,
@@ -113,13 +113,14 @@ impl Saturation {
         let (eight, seven) =
             (percent(self.output_error_saturated), percent(self.output_error_7bit));
         if self.saturated == 0 {
-            return Choice { reduced: false, reason: "no pair of products saturates".into() };
+            let reason = "8 bits: no pair of products saturates".into();
+            return Choice { reduced: false, reason };
         }
         let share = self.saturated as f64 / self.pairs.max(1) as f64;
         let what = format!("without VNNI {:.2e} of the pairs saturate", share);
         match self.output_error_saturated <= self.output_error_7bit {
             true => {
-                let reason = format!("{what}: error {eight}, with 7 bits {seven}");
+                let reason = format!("8 bits: {what}, error {eight}, with 7 bits {seven}");
                 Choice { reduced: false, reason }
             }
             false => {
@@ -139,7 +140,9 @@ pub fn bound(eight: &QMatrix, layout: &Layout) -> Choice {
         codes.chunks(2).map(pair_reach).find(|it| *it > SAFE_PAIR)
     });
     match unsafe_row.filter(|_| !layout.never_saturates(eight.shape.n)) {
-        None => Choice { reduced: false, reason: "its weights can saturate nowhere".into() },
+        None => {
+            Choice { reduced: false, reason: "8 bits: its weights can saturate nowhere".into() }
+        }
         Some(_) => Choice {
             reduced: true,
             reason: "7 bits: its weights could saturate without VNNI".into(),
