@@ -256,7 +256,7 @@ fn a_weight_that_is_not_finite_is_an_error_or_stays() {
 /// The error of a quantization by a recipe, without the folder of the file.
 fn recipe_error(recipe: &str) -> (String, i32) {
     let place = Place::new();
-    let path = place.write("my.yaml", &format!("onnxq: 1\nname: my\n{recipe}\n"));
+    let path = place.write("my.yaml", format!("onnxq: 1\nname: my\n{recipe}\n"));
     let it = run(&["quantize", &model(), "-q", "-r", &path, "-o", &place.path("q.onnx")]);
     assert_eq!((it.out.as_str(), place.files()), ("", vec!["my.yaml".to_owned()]));
     (it.error.replace(&path, "my.yaml"), it.code)
