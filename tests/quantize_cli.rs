@@ -145,7 +145,7 @@ fn json_has_the_documented_keys() {
     let json: Value = serde_json::from_str(&it.out).unwrap();
     let keys = |it: &Value| it.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     insta::assert_snapshot!(keys(&json), @"quantize validate");
-    insta::assert_snapshot!(keys(&json["quantize"]), @"after before execution model nodes onnxq output quantized_nodes quantized_weights recipe schema warnings");
+    insta::assert_snapshot!(keys(&json["quantize"]), @"after before execution int8 model nodes onnxq output quantized_nodes quantized_weights recipe schema warnings");
     insta::assert_snapshot!(keys(&json["quantize"]["after"]), @"bytes initializers nodes ops");
     insta::assert_snapshot!(keys(&json["validate"]), @"candidate comparison data data_sha256 gates onnxq onnxruntime pass reference schema");
     insta::assert_snapshot!(keys(&json["validate"]["comparison"]), @"latency outputs samples size");
