@@ -43,7 +43,7 @@ fn int8(it: &Outcome) -> String {
     let Some(int8) = &it.int8 else { return String::new() };
     let measured = int8.measured.map_or(String::new(), |it| {
         let (eight, all) = (it.eight, it.eight + it.seven);
-        format!("{eight} of {all} int8 weights keep 8 bits: what saturates costs less than a bit\n")
+        format!("{eight} of {all} int8 weights keep 8 bits: simulated, saturation costs less than a bit\n")
     });
     format!("{}\n{measured}", int8.text)
 }

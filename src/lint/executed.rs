@@ -77,8 +77,10 @@ impl Site {
         };
         let op = &l.m.node(node).op;
         match op.to_string().as_str() {
-            "MatMulInteger" | "com.microsoft.MatMulIntegerToFloat" | "ConvInteger" => {
-                site(1, &|it| format!("dynamic {it}"))
+            "MatMulInteger" | "ConvInteger" => site(1, &|it| format!("dynamic {it}")),
+            "com.microsoft.MatMulIntegerToFloat" => {
+                let kind = if l.constant(node, 2).is_some() { "static" } else { "dynamic" };
+                site(1, &|it| format!("{kind} {it}"))
             }
             "com.microsoft.DynamicQuantizeLSTM" => site(1, &|it| format!("dynamic {it}")),
             "com.microsoft.DynamicQuantizeMatMul" => site(1, &|it| format!("dynamic {it}")),

@@ -24,11 +24,10 @@ const SAMPLES: usize = 8;
 
 /// `samples` are those that the units' rows were counted on.
 pub(super) fn is_affordable(m: &Model, units: &[Unit], samples: u64) -> bool {
+    let elements = |it: &SitePlan| m.constant(it.site.weight).map_or(0, |it| it.numel() as u64);
     let weights = |unit: &Unit| -> u64 {
-        let sites = unit.ways.iter().find_map(|it| it.plans.iter().flatten().next().map(|_| it));
-        let sites = sites.map_or(&[][..], |it| &it.plans[..]);
-        let elements = |it: &SitePlan| m.constant(it.site.weight).map_or(0, |it| it.numel());
-        sites.iter().flatten().map(|it| elements(it) as u64).sum()
+        let quantized = unit.ways.iter().find(|it| it.is_quantized());
+        quantized.iter().flat_map(|it| it.plans.iter().flatten()).map(elements).sum()
     };
     let model: u64 = units.iter().map(|it| weights(it).saturating_mul(it.rows)).sum();
     let per_sample = model / samples.max(1);
