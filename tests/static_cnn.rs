@@ -17,14 +17,16 @@ use onnxq::{
 };
 use serde_json::Value;
 
-/// Two convolutions worth computing in int8, one that is not, a residual, a pool and a product.
+/// Two convolutions worth computing in int8, one that is not, one too small to store in int8, a
+/// residual, a pool and a product.
 fn network(opset: u32) -> String {
     let text = r#"<ir_version: 8, opset_import: ["" : OPSET]>
         main (float[n,3,12,12] x) => (float[n,10] y) <
-            float[24,3,3,3] stem, float[24] stem_bias, float[24,24,3,3] first, float[24] bias,
+            float[3,3,1,1] colours, float[24,3,3,3] stem, float[24] stem_bias, float[24,24,3,3] first, float[24] bias,
             float[24,24,3,3] second, float[24,10] head, float[10] head_bias
         > {
-            s = Conv <pads = [1,1,1,1]> (x, stem, stem_bias)
+            z = Conv (x, colours)
+            s = Conv <pads = [1,1,1,1]> (z, stem, stem_bias)
             t = Relu (s)
             a = Conv <pads = [1,1,1,1]> (t, first, bias)
             b = Relu (a)
@@ -119,6 +121,15 @@ fn an_old_operator_set_is_raised_and_reasons_are_given() {
     for node in it["nodes"].as_array().unwrap() {
         let told = node["format"].is_string() || node["kept"].is_string() || node["weight"] == "";
         assert!(told, "{node}");
+    }
+}
+
+#[test]
+fn recipes_of_other_devices_take_the_same_network() {
+    let place = Place::new();
+    for recipe in ["avx2_static", "arm64_static"] {
+        let it = quantize(&place, 17, recipe, &format!("{recipe}.onnx"));
+        assert!(row(&it, "z")["kept"].as_str().unwrap().contains("fewer than"), "{recipe}: {it}");
     }
 }
 
