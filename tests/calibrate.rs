@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::fixture;
+use common::{Setup, fixture, setup};
 use onnxq::{
     calibrate::{
         self, CollectOptions, Collector, DataOptions, Identity, Replacement, Stats, StatsFile,
@@ -15,27 +15,13 @@ use onnxq::{
     ctx::Ctx,
     engine::{self, RuntimeOptions, SessionOptions},
     ir::{Def, Model, NodeId, ValueId},
-    onnx::{self, Files},
+    onnx,
     quant::{
         moments::Moments,
         stats::{Hessian, InputStats, Needs},
     },
-    rewrite,
     tensor::Tensor,
 };
-
-struct Setup {
-    model: Model,
-    files: Files,
-}
-
-fn setup(name: &str) -> Setup {
-    let loaded = onnx::open(&fixture(name), &Default::default()).unwrap();
-    let mut model = loaded.model;
-    let steps: Vec<String> = rewrite::STANDARD.iter().map(|it| it.to_string()).collect();
-    rewrite::run(&mut model, &steps, &Ctx::silent()).unwrap();
-    Setup { model, files: loaded.files }
-}
 
 /// MatMuls by a constant.
 fn sites(model: &Model) -> Vec<NodeId> {

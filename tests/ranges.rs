@@ -5,31 +5,18 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{arrays::npy, fixture};
+use common::{Setup, arrays::npy, fixture, setup};
 use onnxq::{
     calibrate::{self, Batches, CollectOptions, DataOptions, can_tap, ranges},
     codes::Fault,
     ctx::Ctx,
     engine::RuntimeOptions,
     ir::{Model, ValueId},
-    onnx::{self, Files},
+    onnx,
     quant::observe::{ObserverSpec, RangeStats},
     rewrite,
     tensor::Tensor,
 };
-
-struct Setup {
-    model: Model,
-    files: Files,
-}
-
-fn setup(name: &str) -> Setup {
-    let loaded = onnx::open(&fixture(name), &Default::default()).unwrap();
-    let mut model = loaded.model;
-    let steps: Vec<String> = rewrite::STANDARD.iter().map(|it| it.to_string()).collect();
-    rewrite::run(&mut model, &steps, &Ctx::silent()).unwrap();
-    Setup { model, files: loaded.files }
-}
 
 /// What nodes of the main graph compute, whatever its rank.
 fn values(model: &Model) -> Vec<ValueId> {

@@ -12,6 +12,7 @@ use std::{
 use onnxq::{
     ctx::Ctx,
     ir::Model,
+    onnx::{self, Files},
     pipeline::Job,
     quant::{format, insert, sources::Sources},
     recipe::{Recipe, resolve::resolve},
@@ -24,6 +25,19 @@ pub const FIXTURES: [&str; 3] = ["model.onnx", "model_dynamo.onnx", "model_with_
 
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/slm-fixture").join(name)
+}
+
+/// A fixture as it is prepared for quantization.
+pub struct Setup {
+    pub model: Model,
+    pub files: Files,
+}
+
+pub fn setup(name: &str) -> Setup {
+    let loaded = onnx::open(&fixture(name), &Default::default()).unwrap();
+    let mut model = loaded.model;
+    rewrite::run(&mut model, rewrite::STANDARD, &Ctx::silent()).unwrap();
+    Setup { model, files: loaded.files }
 }
 
 pub fn job(model: &Path, recipe: &str) -> Job {

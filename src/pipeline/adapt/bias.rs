@@ -3,7 +3,7 @@
 //! Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019;
 //! here the mean error of each node is measured on data.
 
-use super::{built_of, report::Correction, twins::Twins};
+use super::{built_of, exact::Exact, report::Correction, twins::Twins};
 use crate::{
     calibrate::{Observe, Sample},
     ctx::Ctx,
@@ -30,11 +30,10 @@ struct Bias {
 /// The model with corrected biases of all static sites, if that helps; `None` if they have none.
 pub(super) fn correct(
     planned: &Planned,
-    sites: &[SitePlan],
-    judge: &Judge,
     calibration: &Calibration,
     ctx: &Ctx,
 ) -> Result<Option<(Correction, Option<Model>)>, Error> {
+    let sites = &planned.plan.sites;
     let mut twins = Twins::new(planned);
     let (mut biases, mut errors) = (Vec::new(), Vec::new());
     for site in sites.iter().filter(|it| it.activation == Some(Activation::Static)) {
@@ -50,8 +49,9 @@ pub(super) fn correct(
     twins.run(planned, values, calibration, ctx)?;
     let mut model = planned.model.clone();
     biases.iter().for_each(|it| it.apply(&mut model));
+    let judge = Judge::new(planned, calibration)?;
     let loss = |model: &Model| {
-        judge.loss_of(&built_of(model.clone(), planned, sites.to_vec())?, usize::MAX)
+        judge.loss_of(&built_of(model.clone(), planned, sites.clone())?, usize::MAX)
     };
     let (loss, corrected_loss) = (loss(&planned.model)?, loss(&model)?);
     let kept = corrected_loss < loss;
@@ -104,22 +104,19 @@ impl Bias {
     }
 }
 
-/// Sums per channel that depend on no order: in units of 2⁻⁴⁰.
+/// The sum of each channel.
 struct Sums {
-    totals: Vec<i128>,
+    totals: Vec<Exact>,
     rows: u64,
 }
 
-const UNIT: f64 = (1u64 << 40) as f64;
-
 impl Sums {
     fn new(channels: usize) -> Sums {
-        Sums { totals: vec![0; channels], rows: 0 }
+        Sums { totals: vec![Exact::default(); channels], rows: 0 }
     }
 
     fn mean(&self) -> Vec<f32> {
-        let rows = self.rows.max(1) as f64;
-        self.totals.iter().map(|it| (*it as f64 / UNIT / rows) as f32).collect()
+        self.totals.iter().map(|it| it.mean(self.rows) as f32).collect()
     }
 }
 
@@ -127,9 +124,7 @@ impl Observe for Sums {
     fn observe(&mut self, sample: &Sample<'_>) -> Result<(), BadStats> {
         for row in sample.values.chunks_exact(self.totals.len().max(1)) {
             self.rows += 1;
-            for (total, it) in self.totals.iter_mut().zip(row) {
-                *total += (f64::from(*it) * UNIT).round() as i128;
-            }
+            self.totals.iter_mut().zip(row).for_each(|(total, it)| total.add(f64::from(*it)));
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 
 mod alone;
 mod bias;
+mod exact;
 mod probe;
 mod report;
 mod twins;
@@ -63,6 +64,9 @@ pub(super) fn choose(
     let mut units = unit::find(&planned.model, &planned.plan.sites, spec);
     let all = units.iter().flat_map(|it| &it.ways).flat_map(|it| it.plans.iter().flatten());
     planned.spans = ranges::collect(planned, all.cloned().collect(), calibration, ctx)?;
+    if units.is_empty() && spec.goal.is_none() {
+        return Ok(None);
+    }
     let samples = probe::measure(planned, &mut units, calibration, ctx)?;
     let judge = Judge::new(planned, calibration)?;
     let alone = alone::is_affordable(&planned.model, &units, samples);
@@ -96,8 +100,7 @@ pub(super) fn correct(
     if !job.recipe.adapt.as_ref().is_some_and(|it| it.bias_correction) {
         return Ok(());
     }
-    let judge = Judge::new(planned, calibration)?;
-    let corrected = bias::correct(planned, &planned.plan.sites, &judge, calibration, ctx)?;
+    let corrected = bias::correct(planned, calibration, ctx)?;
     let Some((correction, model)) = corrected else { return Ok(()) };
     adapted.bias_correction = Some(correction);
     if let Some(model) = model {

@@ -2,7 +2,7 @@
 //!
 //! Next to every node stands a twin for each way; only the power of its error leaves the graph.
 
-use super::{twins::Twins, unit::Unit};
+use super::{exact::Exact, twins::Twins, unit::Unit};
 use crate::{
     calibrate::{Observe, Sample},
     ctx::Ctx,
@@ -108,27 +108,25 @@ impl Probe<'_> {
 struct Sums {
     by_row: bool,
     rows: u64,
-    /// Ratios, in units of 2⁻⁴⁰.
-    total: u128,
+    /// Of ratios.
+    total: Exact,
     terms: u64,
     ratio: f64,
 }
 
-const UNIT: f64 = (1u64 << 40) as f64;
-
 impl Sums {
     fn new(by_row: bool) -> Sums {
-        Sums { by_row, rows: 0, total: 0, terms: 0, ratio: 1.0 }
+        Sums { by_row, rows: 0, total: Exact::default(), terms: 0, ratio: 1.0 }
     }
 
     fn mean(&self) -> f64 {
-        if self.terms == 0 { 0.0 } else { self.total as f64 / UNIT / self.terms as f64 }
+        self.total.mean(self.terms)
     }
 
     /// Noise that is larger than the signal is as bad as none of it being left.
     fn add(&mut self, noise: f64, signal: f64) {
         let ratio = if noise <= 0.0 { 0.0 } else { (noise / signal).min(1.0) };
-        self.total += (ratio * UNIT).round() as u128;
+        self.total.add(ratio);
         self.terms += 1;
     }
 }
