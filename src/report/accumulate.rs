@@ -1,50 +1,11 @@
 //! The figures of one output, batch by batch.
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use super::metrics::{Errors, Summary, Token, count_non_finite, finite};
-
-/// How one output of the candidate differs from the reference's. A figure that does not apply
-/// to this kind of output, or that is not finite, is `null`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct OutputMetrics {
-    pub samples: usize,
-    pub elements: usize,
-    /// Every element is the same; then `sqnr_db`, which would be infinite, is `null`.
-    pub exact: bool,
-    pub cosine: Option<Summary>,
-    /// Of vectors that are averaged over a sample's tokens, as sentence embeddings are.
-    pub pooled_cosine: Option<Summary>,
-    pub sqnr_db: Option<f64>,
-    pub max_abs: Option<f64>,
-    pub mean_abs: Option<f64>,
-    pub kl: Option<Summary>,
-    pub top1: Option<f64>,
-    pub perplexity: Option<Perplexity>,
-    /// Fraction of equal elements of an output that is not float.
-    pub equal: Option<f64>,
-    pub nonfinite: NonFinite,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Perplexity {
-    pub reference: Option<f64>,
-    pub candidate: Option<f64>,
-    pub ratio: Option<f64>,
-}
-
-/// Rows that hold such values are left out of every other figure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct NonFinite {
-    /// NaN and Inf in the reference's output.
-    pub reference: usize,
-    pub candidate: usize,
-    /// Rows left out.
-    pub rows: usize,
-    /// Rows left out although the reference is finite there: the candidate's own fault.
-    pub broken_rows: usize,
-}
+use super::{
+    figures::{NonFinite, OutputMetrics, Perplexity},
+    metrics::{Errors, Summary, Token, count_non_finite, finite},
+};
 
 /// What the inputs of a batch say about its outputs.
 #[derive(Default)]
@@ -133,6 +94,7 @@ impl Accumulator {
                 reference: perplexity(reference),
                 candidate: perplexity(candidate),
                 ratio: perplexity(candidate - reference),
+                ..Perplexity::default()
             }),
             nonfinite: self.nonfinite,
             ..base

@@ -2,11 +2,10 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use serde::{Deserialize, Serialize};
-
 use super::{
-    accumulate::{Accumulator, Context, OutputMetrics},
-    latency::{self, Latency},
+    accumulate::{Accumulator, Context},
+    figures::Comparison,
+    latency,
 };
 use crate::{
     calibrate::{Batch, DataError, converted},
@@ -31,30 +30,6 @@ pub struct CompareOptions {
 impl Default for CompareOptions {
     fn default() -> CompareOptions {
         CompareOptions { latency: false, repeats: 15, warm_up: 3, samples: 0 }
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Comparison {
-    pub samples: usize,
-    /// Filled in by the caller, who knows the files.
-    pub size: Option<Size>,
-    pub outputs: BTreeMap<String, OutputMetrics>,
-    /// Longest input first; empty if it was not measured.
-    pub latency: Vec<Latency>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Size {
-    pub reference: u64,
-    pub candidate: u64,
-    pub ratio: Option<f64>,
-}
-
-impl Size {
-    pub fn new(reference: u64, candidate: u64) -> Size {
-        let ratio = super::metrics::finite(candidate as f64 / reference as f64);
-        Size { reference, candidate, ratio }
     }
 }
 
@@ -137,7 +112,7 @@ pub fn compare(
     };
     ctx.progress.done(&format!("{samples} samples"));
     let outputs = outputs.into_iter().map(|(name, it)| (name, it.finish())).collect();
-    Ok(Comparison { samples, size: None, outputs, latency })
+    Ok(Comparison { samples, outputs, latency, ..Comparison::default() })
 }
 
 /// Runs a model on what it takes of a batch.

@@ -2,10 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{accumulate::OutputMetrics, compare::Comparison, latency::Latency, metrics::Summary};
+use super::{
+    figures::{Comparison, Latency, OutputMetrics},
+    metrics::Summary,
+};
 use crate::recipe::gate::Gate;
+use schemars::JsonSchema;
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct GateResult {
     /// The gate as text.
     pub gate: String,
@@ -14,6 +19,10 @@ pub struct GateResult {
     /// `null` if nothing was measured, or if it was infinite.
     pub measured: Option<f64>,
     pub limit: f64,
+    /// How far the measured number is on the right side of the limit; negative if on the wrong.
+    pub margin: Option<f64>,
+    /// The strictest limit that would pass, rounded to the lenient side.
+    pub passing_limit: Option<f64>,
     pub pass: bool,
     /// Why it could not pass, if not because of the measured number.
     pub reason: Option<String>,
@@ -35,6 +44,7 @@ impl Gate {
             limit: self.limit(),
             pass,
             reason,
+            ..GateResult::default()
         };
         if let Err(error) = self.validate() {
             return result(None, f64::NAN, false, Some(error.to_string()));
@@ -150,10 +160,7 @@ fn of_summary(summary: &Summary, statistic: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            accumulate::{NonFinite, Perplexity},
-            compare::Size,
-        },
+        super::figures::{NonFinite, Perplexity, Size},
         *,
     };
     use crate::recipe::gate::METRICS;
@@ -173,6 +180,7 @@ mod tests {
                 reference: Some(10.0),
                 candidate: Some(11.0),
                 ratio: Some(1.1),
+                ..Perplexity::default()
             }),
             ..OutputMetrics::default()
         }
@@ -186,12 +194,14 @@ mod tests {
             ratio: Some(ratio),
             speedup: Some(ratio.recip()),
             repeats: 15,
+            ..Latency::default()
         };
         Comparison {
             samples: 3,
             size: Some(Size::new(100, 25)),
             outputs: [("logits".to_owned(), output())].into(),
             latency: vec![latency("1x128", 0.5), latency("1x16", 0.8)],
+            ..Comparison::default()
         }
     }
 

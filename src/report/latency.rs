@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 use super::{
     compare::{CompareError, CompareOptions, inputs},
+    figures::{Latency, Phase},
     metrics::finite,
 };
 use crate::{
@@ -16,20 +15,6 @@ use crate::{
 
 /// Sequence lengths that are measured, if the model leaves the length open.
 const SEQUENCES: [usize; 2] = [128, 16];
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Latency {
-    /// `1x128`: batch and sequence, or the shape of the first input.
-    pub input: String,
-    /// Medians.
-    pub reference_ms: Option<f64>,
-    pub candidate_ms: Option<f64>,
-    /// Median of the ratios of neighbouring runs: candidate / reference.
-    pub ratio: Option<f64>,
-    /// The same the other way round.
-    pub speedup: Option<f64>,
-    pub repeats: usize,
-}
 
 /// Times both models on inputs cut from the first sample of `batch`.
 pub fn measure(
@@ -143,6 +128,8 @@ fn time(
         ratio: median(&mut ratios),
         speedup: median(&mut inverse),
         repeats: options.repeats,
+        phase: Phase::Run,
+        ..Latency::default()
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Sums are in `f64` and in the order of the elements, so figures do not depend on threads.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Sums over one row of both outputs.
@@ -109,13 +110,18 @@ pub fn count_non_finite(row: &[f32]) -> usize {
 }
 
 /// A summary of one value per sample or token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct Summary {
     pub mean: Option<f64>,
     pub median: Option<f64>,
     pub min: Option<f64>,
     pub p1: Option<f64>,
+    pub p90: Option<f64>,
+    pub p95: Option<f64>,
     pub p99: Option<f64>,
+    /// The 99.9th percentile.
+    pub p999: Option<f64>,
     pub max: Option<f64>,
 }
 
@@ -134,7 +140,10 @@ impl Summary {
             median: at(0.5),
             min: at(0.0),
             p1: at(0.01),
+            p90: at(0.9),
+            p95: at(0.95),
             p99: at(0.99),
+            p999: at(0.999),
             max: at(1.0),
         })
     }

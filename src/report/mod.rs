@@ -1,16 +1,24 @@
 //! How two models' outputs differ: metrics, their comparison on data, and gates, all serializable.
 
 mod accumulate;
+mod baseline;
 mod compare;
+pub mod document;
+mod figures;
 mod gate;
 mod latency;
 pub mod metrics;
 
 pub use self::{
-    accumulate::{NonFinite, OutputMetrics, Perplexity},
-    compare::{CompareError, CompareOptions, Comparison, Size, compare},
+    baseline::{BaselineFacts, BaselineRow},
+    compare::{CompareError, CompareOptions, compare},
+    document::{Report, Verdict},
+    figures::{
+        Comparison, Decode, Footprint, Footprints, Histogram, Interval, Isolation, Kernels,
+        Latency, NonFinite, OutputMetrics, Perplexity, Phase, PositionBin, Role, SampleError, Size,
+        TokenError,
+    },
     gate::GateResult,
-    latency::Latency,
 };
 
 pub use crate::ctx::grouped;

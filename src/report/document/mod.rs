@@ -1,0 +1,83 @@
+//! The report: everything that is known of a comparison, as one document that other programs read.
+//!
+//! Its JSON is stable (`onnxq.report/1`): fields are only ever added. Numbers are finite; a figure
+//! that does not apply, or that was infinite, is `null`. There are no times of day.
+
+mod facts;
+mod layers;
+mod run;
+
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    facts::{FileFacts, Kept, ModelFacts, Models, PrecisionRow, WeightKind},
+    layers::{Attribution, Bisection, LayerError, Probe, Suggestion},
+    run::{Environment, Overlap, Provenance, RecipeFacts, Samples, Warning},
+};
+use super::{baseline::BaselineFacts, figures::Comparison, gate::GateResult};
+
+/// The name and version of the format.
+pub const SCHEMA: &str = "onnxq.report/1";
+
+/// A candidate model against its reference.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Report {
+    /// `onnxq.report/1`.
+    pub schema: String,
+    pub verdict: Verdict,
+    pub models: Models,
+    pub gates: Vec<GateResult>,
+    /// The older report that this one was held against.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<BaselineFacts>,
+    /// How far the outputs are apart, and how fast both models run.
+    #[serde(flatten)]
+    pub figures: Comparison,
+    /// Where the error enters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<Attribution>,
+    /// Every node of the candidate with a weight, in the order of execution.
+    pub precision: Vec<PrecisionRow>,
+    /// What stays in float, and why; empty if that is not known.
+    pub kept: Vec<Kept>,
+    pub environment: Environment,
+    pub provenance: Provenance,
+    pub warnings: Vec<Warning>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every gate holds, if there are any.
+    #[default]
+    Pass,
+    PassWithWarnings,
+    /// A gate does not hold.
+    Fail,
+}
+
+impl Report {
+    /// The verdict that gates and warnings make together.
+    pub fn judge(&mut self) {
+        self.verdict = if self.gates.iter().any(|it| !it.pass) {
+            Verdict::Fail
+        } else if self.warnings.is_empty() {
+            Verdict::Pass
+        } else {
+            Verdict::PassWithWarnings
+        };
+    }
+
+    pub fn passes(&self) -> bool {
+        self.verdict != Verdict::Fail
+    }
+}
+
+/// The JSON Schema of a report. Draft 7, because editors know no newer one.
+pub fn schema() -> String {
+    let schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<Report>();
+    let text = serde_json::to_string_pretty(&schema).expect("a schema is plain JSON");
+    text + "\n"
+}
