@@ -1,11 +1,14 @@
 //! Two models on the same batches: how their outputs differ and how long they take.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, sync::mpsc, thread};
+
+use bytes::Bytes;
 
 use super::{
     accumulate::{Accumulator, Context},
-    figures::Comparison,
+    figures::{Comparison, OutputMetrics, Role},
     latency,
+    role::role,
 };
 use crate::{
     calibrate::{Batch, DataError, converted},
@@ -79,7 +82,8 @@ impl Fault for CompareError {
     }
 }
 
-/// Runs both models on every batch; only one batch's outputs are in memory at a time.
+/// Runs both models on every batch. While the next batch runs, another thread looks at the outputs
+/// of the last; those of two batches at most are in memory.
 pub fn compare(
     reference: &mut dyn Session,
     candidate: &mut dyn Session,
@@ -87,32 +91,53 @@ pub fn compare(
     options: &CompareOptions,
     ctx: &Ctx,
 ) -> Result<Comparison, CompareError> {
-    let mut outputs: BTreeMap<String, Accumulator> = BTreeMap::new();
     let (mut samples, mut first) = (0, None);
     ctx.progress.start("compare", options.samples as u64);
-    for batch in batches {
-        let batch = batch?;
-        let context = context(&batch, reference.inputs());
-        let expected = run(reference, "reference", &batch)?;
-        let actual: BTreeMap<String, Tensor> =
-            run(candidate, "candidate", &batch)?.into_iter().collect();
-        for (name, expected) in expected {
-            let actual = actual.get(&name).ok_or_else(|| CompareError::Output(name.clone()))?;
-            let looks = || Accumulator::new(is_logits(&name, &expected.shape, &context));
-            let totals = outputs.entry(name.clone()).or_insert_with(looks);
-            add(totals, &name, &expected, actual, &context)?;
+    let outputs = thread::scope(|scope| {
+        let (sender, receiver) = mpsc::sync_channel::<Ran>(0);
+        let tally = scope.spawn(move || tally(receiver));
+        for batch in batches {
+            let batch = batch?;
+            let context = context(&batch, reference.inputs());
+            let expected = run(reference, "reference", &batch)?;
+            let actual = run(candidate, "candidate", &batch)?;
+            let count = context.batch;
+            if sender.send(Ran { context, expected, actual }).is_err() {
+                break; // It has stopped with an error, which it returns.
+            }
+            samples += count;
+            ctx.progress.step(count as u64);
+            first.get_or_insert(batch);
         }
-        samples += context.batch;
-        ctx.progress.step(context.batch as u64);
-        first.get_or_insert(batch);
-    }
+        drop(sender);
+        tally.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
     let latency = match first.filter(|_| options.latency) {
         Some(batch) => latency::measure(reference, candidate, &batch, options)?,
         None => Vec::new(),
     };
     ctx.progress.done(&format!("{samples} samples"));
-    let outputs = outputs.into_iter().map(|(name, it)| (name, it.finish())).collect();
     Ok(Comparison { samples, outputs, latency, ..Comparison::default() })
+}
+
+/// What both models made of a batch.
+struct Ran {
+    context: Context,
+    expected: Vec<(String, Tensor)>,
+    actual: Vec<(String, Tensor)>,
+}
+
+/// Looks at outputs until there are no more.
+fn tally(receiver: mpsc::Receiver<Ran>) -> Result<BTreeMap<String, OutputMetrics>, CompareError> {
+    let mut outputs: BTreeMap<String, Accumulator> = BTreeMap::new();
+    for Ran { context, expected, actual } in receiver {
+        let actual: BTreeMap<String, Tensor> = actual.into_iter().collect();
+        for (name, expected) in expected {
+            let actual = actual.get(&name).ok_or_else(|| CompareError::Output(name.clone()))?;
+            add(&mut outputs, &name, &expected, actual, &context)?;
+        }
+    }
+    Ok(outputs.into_iter().map(|(name, it)| (name, it.finish())).collect())
 }
 
 /// Runs a model on what it takes of a batch.
@@ -159,21 +184,12 @@ fn context(batch: &Batch, inputs: &[IoInfo]) -> Context {
     let mask = mask.and_then(|it| Some(it.to_i64().ok()?.iter().map(|it| *it != 0).collect()));
     let first = inputs.first().and_then(|it| batch.get(&it.name));
     let leading = first.and_then(|it| it.shape.first().copied()).unwrap_or(1);
-    Context { batch: ids.as_ref().map_or(leading, |(_, shape)| shape[0]), ids, mask }
-}
-
-/// Named so, or a wide row per token that is not named after what embeddings are.
-fn is_logits(name: &str, shape: &[usize], context: &Context) -> bool {
-    let name = name.to_ascii_lowercase();
-    if name.contains("logits") {
-        return matches!(shape.len(), 2 | 3);
-    }
-    let hidden = ["embed", "encod", "hidden", "last_", "state"].iter().any(|it| name.contains(it));
-    context.ids.is_some() && shape.len() == 3 && shape[2] >= 256 && !hidden
+    let is_image = first.is_some_and(|it| it.shape.len() == 4 && it.dtype.is_float());
+    Context { batch: ids.as_ref().map_or(leading, |(_, shape)| shape[0]), ids, mask, is_image }
 }
 
 fn add(
-    totals: &mut Accumulator,
+    outputs: &mut BTreeMap<String, Accumulator>,
     name: &str,
     reference: &Tensor,
     candidate: &Tensor,
@@ -187,8 +203,11 @@ fn add(
     }
     let unreadable = |source| CompareError::Tensor { output: name.into(), source };
     if reference.dtype.is_float() {
-        let expected = reference.to_f32().map_err(unreadable)?;
-        let actual = candidate.to_f32().map_err(unreadable)?;
+        let (expected, actual) = (Floats::of(reference), Floats::of(candidate));
+        let (expected, actual) = (expected.map_err(unreadable)?, actual.map_err(unreadable)?);
+        let (expected, actual) = (expected.get(), actual.get());
+        let role = || Accumulator::new(role(name, &reference.shape, &expected, context));
+        let totals = outputs.entry(name.to_owned()).or_insert_with(role);
         totals.add(&reference.shape, &expected, &actual, context);
         return Ok(());
     }
@@ -200,8 +219,35 @@ fn add(
             (expected.iter().zip(&actual).filter(|(a, b)| a == b).count(), expected.len())
         }
     };
+    let totals = outputs.entry(name.to_owned()).or_insert_with(|| Accumulator::new(Role::Discrete));
     totals.add_discrete(context.batch, equal, elements);
     Ok(())
+}
+
+/// A tensor's numbers, where they lie if they are float32 already.
+enum Floats {
+    Own(Vec<f32>),
+    There(Bytes),
+}
+
+impl Floats {
+    fn of(tensor: &Tensor) -> Result<Floats, TensorError> {
+        Ok(match tensor.dtype {
+            DType::F32 => Floats::There(tensor.bytes()?),
+            _ => Floats::Own(tensor.to_f32()?),
+        })
+    }
+
+    fn get(&self) -> Cow<'_, [f32]> {
+        match self {
+            Floats::Own(list) => Cow::Borrowed(list),
+            Floats::There(bytes) => match bytemuck::try_cast_slice(bytes) {
+                Ok(list) => Cow::Borrowed(list),
+                // They begin at an odd address.
+                Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
+            },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -307,14 +353,5 @@ pub mod tests {
         let mut narrow = echo(2.0);
         narrow.inputs[0].ty.dtype = DType::I32;
         assert_eq!(compared(narrow, &CompareOptions::default()).unwrap_err().code(), "E609");
-    }
-
-    #[test]
-    fn hidden_states_are_no_logits() {
-        let context = Context { ids: Some((vec![0], [1, 1])), ..Context::default() };
-        assert!(!is_logits("last_hidden_state", &[1, 1, 384], &context));
-        assert!(is_logits("output", &[1, 1, 384], &context));
-        assert!(is_logits("Logits", &[1, 2], &context));
-        assert!(!is_logits("output", &[1, 1, 384], &Context::default()));
     }
 }

@@ -187,7 +187,10 @@ pub struct TokenError {
     pub candidate_probability: f64,
     /// The true next token.
     pub next: Option<i64>,
-    /// The text before, if there is a tokenizer.
+    /// Up to 24 tokens, of which this is the last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub context_ids: Vec<i64>,
+    /// They as text, if there is a tokenizer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,8 +6,14 @@ mod compare;
 pub mod document;
 mod figures;
 mod gate;
+mod interval;
 mod latency;
 pub mod metrics;
+mod picture;
+mod role;
+mod softmax;
+mod tokens;
+mod vectors;
 
 pub use self::{
     baseline::{BaselineFacts, BaselineRow},
