@@ -34,6 +34,8 @@ pub use self::{
     flow::{can_observe, can_tap, width},
     observe::{Observe, Sample},
     ranges::{Target, observe, ranges},
+    roles::{Role, make, role},
     stats_error::StatsError,
+    text_data::Decoder,
     stats_file::{Identity, Stats, StatsFile, StatsRow, describe, merge, model_sha256},
 };

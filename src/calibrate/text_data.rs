@@ -17,6 +17,37 @@ impl Tokens {
     }
 }
 
+/// Tokens as text again, for people.
+pub struct Decoder {
+    #[cfg(feature = "text")]
+    model: tokenizers::Tokenizer,
+}
+
+impl Decoder {
+    #[cfg(feature = "text")]
+    pub fn open(tokenizer: &Path) -> Result<Decoder, DataError> {
+        Ok(Decoder { model: load(tokenizer)? })
+    }
+
+    #[cfg(not(feature = "text"))]
+    pub fn open(tokenizer: &Path) -> Result<Decoder, DataError> {
+        Err(DataError::NoText { file: tokenizer.into() })
+    }
+
+    /// `None` if an id is none of the tokenizer's.
+    #[cfg(feature = "text")]
+    pub fn text(&self, ids: &[i64]) -> Option<String> {
+        let ids: Vec<u32> = ids.iter().map(|it| u32::try_from(*it).ok()).collect::<Option<_>>()?;
+        let known = ids.iter().all(|it| self.model.id_to_token(*it).is_some());
+        known.then(|| self.model.decode(&ids, false).ok())?
+    }
+
+    #[cfg(not(feature = "text"))]
+    pub fn text(&self, _: &[i64]) -> Option<String> {
+        None
+    }
+}
+
 /// Tokenizes the whole text and cuts it into rows of `width`; a short tail is dropped unless it
 /// is all there is. Each row gets the special tokens that the tokenizer puts around a text.
 #[cfg(feature = "text")]
@@ -24,6 +55,20 @@ pub fn read(text: &Path, tokenizer: &Path, width: usize) -> Result<Tokens, DataE
     let bytes = std::fs::read(text).map_err(DataError::io(text))?;
     let content = String::from_utf8(bytes)
         .map_err(|it| DataError::format(text, format!("is not UTF-8: {}", it.utf8_error())))?;
+    let model = load(tokenizer)?;
+    let encode = |text: &str, special| -> Result<Vec<u32>, DataError> {
+        let encoding = model.encode_fast(text, special);
+        let failed = |it: tokenizers::Error| {
+            DataError::format(tokenizer, format!("cannot encode the text: {it}"))
+        };
+        Ok(encoding.map_err(failed)?.get_ids().to_vec())
+    };
+    let (prefix, suffix) = surrounding(encode("a", false)?, encode("a", true)?);
+    Ok(cut(encode(&content, false)?, width, &prefix, &suffix))
+}
+
+#[cfg(feature = "text")]
+fn load(tokenizer: &Path) -> Result<tokenizers::Tokenizer, DataError> {
     let json = std::fs::read(tokenizer).map_err(DataError::io(tokenizer))?;
     let rejected = |it: tokenizers::Error| {
         let fact =
@@ -34,15 +79,7 @@ pub fn read(text: &Path, tokenizer: &Path, width: usize) -> Result<Tokens, DataE
     // A tokenizer file may cut or pad texts to the length of its model.
     model.with_truncation(None).map_err(rejected)?;
     model.with_padding(None);
-    let encode = |text: &str, special| -> Result<Vec<u32>, DataError> {
-        let encoding = model.encode_fast(text, special);
-        let failed = |it: tokenizers::Error| {
-            DataError::format(tokenizer, format!("cannot encode the text: {it}"))
-        };
-        Ok(encoding.map_err(failed)?.get_ids().to_vec())
-    };
-    let (prefix, suffix) = surrounding(encode("a", false)?, encode("a", true)?);
-    Ok(cut(encode(&content, false)?, width, &prefix, &suffix))
+    Ok(model)
 }
 
 #[cfg(not(feature = "text"))]
@@ -100,6 +137,16 @@ mod tests {
         let got = tokens(b"a b c a b c a", PLAIN, 3).unwrap();
         assert_eq!(got, Tokens { width: 3, ids: vec![1, 2, 3, 1, 2, 3] });
         assert_eq!(got.rows(), 2);
+    }
+
+    #[test]
+    fn ids_are_text_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let json = folder.path().join("tokenizer.json");
+        fs::write(&json, PLAIN).unwrap();
+        let decoder = Decoder::open(&json).unwrap();
+        assert_eq!(decoder.text(&[1, 2, 4]).as_deref(), Some("a b ["));
+        assert_eq!((decoder.text(&[-1]), decoder.text(&[99])), (None, None));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::metrics::{METRICS, Metric, metric};
 use crate::{codes::Fault, untrusted::Untrusted};
 
 /// A limit for one measured number. In a recipe: `{metric: kl, statistic: mean, max: 0.01}`.
@@ -29,58 +30,6 @@ pub struct Gate {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exclusive: bool,
 }
-
-/// Something a gate can limit.
-pub struct Metric {
-    pub name: &'static str,
-    /// The first is meant if a gate names none; empty for a single number.
-    pub statistics: &'static [&'static str],
-    pub help: &'static str,
-}
-
-pub const METRICS: &[Metric] = &[
-    Metric {
-        name: "cosine",
-        statistics: &["min", "p1", "mean"],
-        help: "cosine similarity of the outputs, per sample",
-    },
-    Metric {
-        name: "equal",
-        statistics: &[],
-        help: "fraction of equal elements of an integer output",
-    },
-    Metric {
-        name: "kl",
-        statistics: &["mean", "median", "p99", "max"],
-        help: "KL divergence from the original's distribution over tokens, in nats",
-    },
-    Metric {
-        name: "latency_ratio",
-        statistics: &["p50"],
-        help: "time of a run, relative to the original",
-    },
-    Metric { name: "max_abs", statistics: &[], help: "largest absolute error" },
-    Metric { name: "mean_abs", statistics: &[], help: "mean absolute error" },
-    Metric { name: "perplexity", statistics: &[], help: "perplexity of the quantized model" },
-    Metric {
-        name: "perplexity_ratio",
-        statistics: &[],
-        help: "perplexity, relative to the original",
-    },
-    Metric {
-        name: "pooled_cosine",
-        statistics: &["min", "p1", "mean"],
-        help: "cosine similarity of hidden states averaged over a sample's tokens",
-    },
-    Metric { name: "size_ratio", statistics: &[], help: "bytes, relative to the original" },
-    Metric { name: "speedup", statistics: &["p50"], help: "how many times faster a run is" },
-    Metric { name: "sqnr_db", statistics: &[], help: "signal to quantization noise ratio, in dB" },
-    Metric {
-        name: "top1",
-        statistics: &[],
-        help: "fraction of tokens with the same most likely successor",
-    },
-];
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum GateError {
@@ -113,12 +62,10 @@ impl Fault for GateError {
                     None => format!("known are {known}"),
                 }
             }
-            GateError::Statistic { metric, .. } => {
-                match METRICS.iter().find(|it| it.name == *metric)?.statistics {
-                    [] => format!("`{metric}` is a single number"),
-                    list => format!("`{metric}` has {}", list.join(", ")),
-                }
-            }
+            GateError::Statistic { metric, .. } => match self::metric(metric)?.statistics {
+                [] => format!("`{metric}` is a single number"),
+                list => format!("`{metric}` has {}", list.join(", ")),
+            },
         })
     }
 }
@@ -139,13 +86,41 @@ impl Gate {
     }
 
     pub fn known(&self) -> Result<&'static Metric, GateError> {
-        let metric = METRICS.iter().find(|it| it.name == self.metric);
-        metric.ok_or_else(|| GateError::Metric(self.metric.clone()))
+        metric(&self.metric).ok_or_else(|| GateError::Metric(self.metric.clone()))
     }
 
     /// The limit of a valid gate.
     pub fn limit(&self) -> f64 {
         self.min.or(self.max).unwrap_or(f64::NAN)
+    }
+
+    /// The statistic that counts, `None` for a single number.
+    pub fn statistic(&self) -> Option<&str> {
+        let first = || self.known().ok()?.statistics.first().copied();
+        self.statistic.as_deref().or_else(first)
+    }
+
+    /// The strictest limit of four digits that would pass; `None` if none would.
+    pub fn passing_limit(&self, measured: f64) -> Option<f64> {
+        let exponent = match measured.abs() {
+            it if !it.is_finite() => return None,
+            0.0 => -9.0,
+            it => it.log10().floor() - 3.0,
+        };
+        // Through text, so that the number is the one with few digits.
+        let (digits, step) = ((-exponent).max(0.0) as usize, 10f64.powf(exponent));
+        let round = |steps: f64| format!("{:.digits$}", steps * step).parse::<f64>().ok();
+        let with = |limit: &f64| Gate {
+            min: self.min.map(|_| *limit),
+            max: self.max.map(|_| *limit),
+            ..self.clone()
+        };
+        let base = measured / step;
+        let tries = [0.0, 1.0, 2.0].into_iter().filter_map(|more| {
+            round(if self.min.is_some() { base.floor() - more } else { base.ceil() + more })
+        });
+        let mut tries = tries;
+        tries.find(|it| with(it).allows(measured))
     }
 
     /// NaN never passes.
@@ -275,8 +250,11 @@ mod tests {
         assert!(matches!(error("kl<=1e999"), GateError::Limit { .. }));
         assert!(matches!(error("top1.mean>=1"), GateError::Statistic { metric: "top1", .. }));
         let hint = error("sqnr>=20").hint().unwrap();
-        assert!(hint.starts_with("did you mean `sqnr_db`? Known are cosine, equal, kl,"), "{hint}");
-        assert!(error("accuracy>=1").hint().unwrap().starts_with("known are cosine"));
+        assert!(
+            hint.starts_with("did you mean `sqnr_db`? Known are cache_kl, common_prefix, cosine,"),
+            "{hint}"
+        );
+        assert!(error("accuracy>=1").hint().unwrap().starts_with("known are cache_kl"));
     }
 
     #[test]
@@ -298,7 +276,20 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_sorted() {
-        assert!(METRICS.is_sorted_by(|a, b| a.name < b.name));
+    fn the_passing_limit_passes_and_is_tight() {
+        let check = |text: &str, measured: f64, expected: f64| {
+            let gate: Gate = text.parse().unwrap();
+            assert_eq!(gate.passing_limit(measured), Some(expected), "{text} {measured}");
+        };
+        check("kl<=0.001", 0.004_123_4, 0.004_124);
+        check("kl<=0.001", 0.0041, 0.0041);
+        check("kl<0.001", 0.0041, 0.004_101);
+        check("top1>=0.99", 0.954_321, 0.9543);
+        check("top1>0.99", 0.9543, 0.9542);
+        check("size_bytes<=1", 4_090_123.0, 4_091_000.0);
+        check("sqnr_db>=0", -3.21, -3.21);
+        check("kl<=1", 0.0, 0.0);
+        let gate: Gate = "kl<=1".parse().unwrap();
+        assert_eq!(gate.passing_limit(f64::NAN), None);
     }
 }

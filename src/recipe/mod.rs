@@ -4,6 +4,7 @@ pub mod adapt;
 mod error;
 pub mod gate;
 pub mod load;
+pub mod metrics;
 mod place;
 pub mod resolve;
 mod schema;

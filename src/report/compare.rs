@@ -141,12 +141,20 @@ fn tally(receiver: mpsc::Receiver<Ran>) -> Result<BTreeMap<String, OutputMetrics
 }
 
 /// Runs a model on what it takes of a batch.
-pub(super) fn run(
+fn run(
     session: &mut dyn Session,
     model: &'static str,
     batch: &Batch,
 ) -> Result<Vec<(String, Tensor)>, CompareError> {
     let inputs = inputs(session.inputs(), model, batch)?;
+    run_on(session, model, &inputs)
+}
+
+pub(super) fn run_on(
+    session: &mut dyn Session,
+    model: &'static str,
+    inputs: &[(String, Cow<Tensor>)],
+) -> Result<Vec<(String, Tensor)>, CompareError> {
     let named: Vec<(&str, &Tensor)> =
         inputs.iter().map(|(name, it)| (name.as_str(), &**it)).collect();
     session.run(&named).map_err(|source| CompareError::Engine { model, source })

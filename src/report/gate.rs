@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    figures::{Comparison, Latency, OutputMetrics},
-    metrics::Summary,
+    figures::Comparison,
+    lookup::{self, Measured},
+    metrics::finite,
 };
 use crate::recipe::gate::Gate;
 use schemars::JsonSchema;
@@ -31,157 +32,92 @@ pub struct GateResult {
 impl Gate {
     /// The worst of the outputs that have this metric decides; what was not measured fails.
     pub fn check(&self, comparison: &Comparison) -> GateResult {
-        let measured = self.measured(comparison);
+        let measured = match self.validate() {
+            Ok(()) => lookup::find(comparison, &self.metric, self.statistic()),
+            Err(error) => return self.failed(error.to_string()),
+        };
+        let wanted = |it: &Measured| self.output.as_deref().is_none_or(|name| it.is_called(name));
+        let mut measured: Vec<Measured> = measured.into_iter().filter(wanted).collect();
+        if self.output.is_none() && lookup::is_of_runs(&self.metric) {
+            // Of inputs of several lengths the first, which is the longest, counts.
+            measured.truncate(1);
+        }
         let worst = measured.into_iter().reduce(|worst, it| {
             let is_worse =
                 if self.min.is_some() { it.value < worst.value } else { it.value > worst.value };
             if it.reason.is_some() || worst.reason.is_none() && is_worse { it } else { worst }
         });
-        let result = |output, value: f64, pass, reason| GateResult {
+        match (worst, &self.output) {
+            (Some(it), _) => self.result(it),
+            (None, Some(_)) => self.failed("nothing of that name has this metric".into()),
+            (None, None) => self.failed("it was not measured".into()),
+        }
+    }
+
+    fn result(&self, it: Measured) -> GateResult {
+        let limit = self.limit();
+        let margin = if self.min.is_some() { it.value - limit } else { limit - it.value };
+        GateResult {
             gate: self.to_string(),
-            output,
-            measured: Some(value).filter(|it| it.is_finite()),
-            limit: self.limit(),
-            pass,
-            reason,
-            ..GateResult::default()
-        };
-        if let Err(error) = self.validate() {
-            return result(None, f64::NAN, false, Some(error.to_string()));
-        }
-        match worst {
-            Some(it) => {
-                let pass = it.reason.is_none() && self.allows(it.value);
-                result(it.output, it.value, pass, it.reason)
-            }
-            None => {
-                let reason = match &self.output {
-                    Some(_) => "nothing of that name has this metric",
-                    None => "it was not measured",
-                };
-                result(self.output.clone(), f64::NAN, false, Some(reason.into()))
-            }
+            output: it.output,
+            measured: finite(it.value),
+            limit,
+            margin: finite(margin),
+            passing_limit: self.passing_limit(it.value).filter(|_| it.reason.is_none()),
+            pass: it.reason.is_none() && self.allows(it.value),
+            reason: it.reason,
         }
     }
 
-    /// The metric on each thing that has it and that the gate is about.
-    fn measured(&self, comparison: &Comparison) -> Vec<Measured> {
-        let statistic = self
-            .statistic
-            .as_deref()
-            .or_else(|| self.known().ok().and_then(|it| it.statistics.first().copied()));
-        match self.metric.as_str() {
-            "size_ratio" => {
-                let ratio = comparison.size.and_then(|it| it.ratio);
-                ratio
-                    .map(|value| Measured { output: None, value, reason: None })
-                    .into_iter()
-                    .collect()
-            }
-            "latency_ratio" => self.of_latency(comparison, |it| it.ratio),
-            "speedup" => self.of_latency(comparison, |it| it.speedup),
-            metric => {
-                let wanted = |name: &str| self.output.as_deref().is_none_or(|it| it == name);
-                let outputs = comparison.outputs.iter().filter(|(name, _)| wanted(name));
-                let value = |(name, it): (&String, &OutputMetrics)| {
-                    Measured::of(name, it, metric, statistic)
-                };
-                outputs.filter_map(value).collect()
-            }
-        }
-    }
-
-    /// Without a name the first, which is the longest input, counts.
-    fn of_latency(
-        &self,
-        comparison: &Comparison,
-        get: fn(&Latency) -> Option<f64>,
-    ) -> Vec<Measured> {
-        let wanted = |it: &&Latency| self.output.as_ref().is_none_or(|name| *name == it.input);
-        let latency = comparison.latency.iter().find(wanted);
-        let value = latency.and_then(|it| {
-            Some(Measured { output: Some(it.input.clone()), value: get(it)?, reason: None })
-        });
-        value.into_iter().collect()
-    }
-}
-
-struct Measured {
-    output: Option<String>,
-    value: f64,
-    reason: Option<String>,
-}
-
-impl Measured {
-    /// `None` if the metric does not apply to this output.
-    fn of(
-        name: &str,
-        it: &OutputMetrics,
-        metric: &str,
-        statistic: Option<&str>,
-    ) -> Option<Measured> {
-        let summary = |it: &Option<Summary>| of_summary(it.as_ref()?, statistic?);
-        let value = match metric {
-            "cosine" => summary(&it.cosine),
-            "equal" => it.equal,
-            "kl" => summary(&it.kl),
-            "max_abs" => it.max_abs,
-            "mean_abs" => it.mean_abs,
-            "perplexity" => it.perplexity.map(|it| it.candidate.unwrap_or(f64::NAN)),
-            "perplexity_ratio" => it.perplexity.map(|it| it.ratio.unwrap_or(f64::NAN)),
-            "pooled_cosine" => summary(&it.pooled_cosine),
-            "sqnr_db" => it.sqnr_db.or((it.exact && it.max_abs.is_some()).then_some(f64::INFINITY)),
-            "top1" => it.top1,
-            _ => None,
-        };
-        // Figures leave broken rows out, so no figure may excuse them.
-        let broken = it.nonfinite.broken_rows;
-        let reason = (broken > 0 && it.equal.is_none())
-            .then(|| format!("the candidate has NaN or Inf in {broken} rows"));
-        if value.is_none() && reason.is_none() {
-            return None;
-        }
-        Some(Measured { output: Some(name.into()), value: value.unwrap_or(f64::NAN), reason })
-    }
-}
-
-fn of_summary(summary: &Summary, statistic: &str) -> Option<f64> {
-    match statistic {
-        "max" => summary.max,
-        "mean" => summary.mean,
-        "median" => summary.median,
-        "min" => summary.min,
-        "p1" => summary.p1,
-        "p99" => summary.p99,
-        _ => None,
+    fn failed(&self, reason: String) -> GateResult {
+        let (gate, output, limit) = (self.to_string(), self.output.clone(), self.limit());
+        GateResult { gate, output, limit, reason: Some(reason), ..GateResult::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::figures::{NonFinite, Perplexity, Size},
+        super::{
+            figures::{
+                CacheKl, Decode, Footprint, Footprints, Interval, Isolation, Kernels, Latency,
+                NonFinite, OutputMetrics, Perplexity, Size,
+            },
+            metrics::Summary,
+        },
         *,
     };
-    use crate::recipe::gate::METRICS;
+    use crate::recipe::metrics::METRICS;
+
+    fn perplexity() -> Perplexity {
+        let interval = Some(Interval { low: 1.0, high: 1.2 });
+        Perplexity {
+            reference: Some(10.0),
+            candidate: Some(11.0),
+            ratio: Some(1.1),
+            difference: Some(1.0),
+            ratio_interval: interval,
+            difference_interval: interval,
+        }
+    }
 
     fn output() -> OutputMetrics {
         let summary = Summary::of(&[0.25, 0.5, 0.75]);
         OutputMetrics {
             cosine: summary,
             pooled_cosine: summary,
+            rank_correlation: Some(0.9),
             sqnr_db: Some(20.0),
+            psnr_db: Some(30.0),
+            iou: Some(0.9),
             max_abs: Some(1.0),
             mean_abs: Some(0.5),
             kl: summary,
+            kl_interval: Some(Interval { low: 0.4, high: 0.6 }),
             top1: Some(0.9),
+            top5: Some(0.95),
             equal: Some(0.9),
-            perplexity: Some(Perplexity {
-                reference: Some(10.0),
-                candidate: Some(11.0),
-                ratio: Some(1.1),
-                ..Perplexity::default()
-            }),
+            perplexity: Some(perplexity()),
             ..OutputMetrics::default()
         }
     }
@@ -192,16 +128,41 @@ mod tests {
             reference_ms: Some(2.0),
             candidate_ms: Some(1.0),
             ratio: Some(ratio),
+            ratio_spread: Some(Interval { low: ratio * 0.9, high: ratio * 1.1 }),
             speedup: Some(ratio.recip()),
             repeats: 15,
+            candidate_runs_ms: vec![1.0, 2.0],
             ..Latency::default()
         };
+        let summary = Summary::of(&[0.25, 0.5, 0.75]);
+        let loss = Some(0.1);
+        let footprint =
+            Footprint { load_ms: Some(1.0), peak_bytes: Some(100), base_bytes: Some(50) };
         Comparison {
             samples: 3,
             size: Some(Size::new(100, 25)),
-            outputs: [("logits".to_owned(), output())].into(),
+            outputs: [
+                ("logits".to_owned(), output()),
+                ("map".to_owned(), OutputMetrics { equal: None, ..output() }),
+            ]
+            .into(),
             latency: vec![latency("1x128", 0.5), latency("1x16", 0.8)],
-            ..Comparison::default()
+            decode: Some(Decode {
+                kl: summary,
+                top1: Some(0.9),
+                perplexity: Some(perplexity()),
+                common_prefix: summary,
+                cache_kl: Some(CacheKl { reference: Some(0.0), candidate: Some(0.1) }),
+                ..Decode::default()
+            }),
+            isolation: Some(Isolation {
+                weights_only: loss,
+                deployed: loss,
+                unoptimized: loss,
+                ..Isolation::default()
+            }),
+            footprint: Some(Footprints { reference: footprint, candidate: footprint }),
+            kernels: Some(Kernels { samples: 10, avx512_vnni: 5, ..Kernels::default() }),
         }
     }
 
@@ -215,7 +176,8 @@ mod tests {
             let subjects = metric.statistics.iter().map(|it| format!("{}.{it}", metric.name));
             for subject in subjects.chain([metric.name.to_owned()]) {
                 let result = check(&format!("{subject}<=1e9"), &comparison());
-                assert!(result.pass && result.measured.is_some(), "{subject}: {result:?}");
+                let named = result.pass && result.measured.is_some() && result.margin.is_some();
+                assert!(named && result.passing_limit.is_some(), "{subject}: {result:?}");
             }
         }
     }
@@ -228,6 +190,18 @@ mod tests {
         let short = check("1x16:latency_ratio.p50<=0.7", &it);
         assert_eq!((short.pass, short.measured, short.limit), (false, Some(0.8), 0.7));
         assert_eq!(short.output.as_deref(), Some("1x16"));
+    }
+
+    #[test]
+    fn runs_are_found_by_shape_and_by_phase() {
+        let mut it = comparison();
+        let decode = Latency { phase: crate::report::Phase::Decode, ..it.latency[1].clone() };
+        it.latency.push(Latency { input: "1x1+128".into(), ratio: Some(0.3), ..decode });
+        assert_eq!(check("latency_ratio<=1", &it).measured, Some(0.5));
+        assert_eq!(check("decode:latency_ratio<=1", &it).measured, Some(0.3));
+        let missed = check("1x1+128:latency_ratio<=0.2", &it);
+        assert_eq!((missed.pass, missed.passing_limit), (false, Some(0.3)));
+        assert!((missed.margin.unwrap() + 0.1).abs() < 1e-12);
     }
 
     #[test]

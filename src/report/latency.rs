@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use super::{
+    cache::{Cache, Text},
     compare::{CompareError, CompareOptions, inputs},
-    figures::{Latency, Phase},
+    figures::{Interval, Latency, Phase},
     metrics::finite,
 };
 use crate::{
@@ -16,7 +17,8 @@ use crate::{
 /// Sequence lengths that are measured, if the model leaves the length open.
 const SEQUENCES: [usize; 2] = [128, 16];
 
-/// Times both models on inputs cut from the first sample of `batch`.
+/// Times both models on inputs cut from the first sample of `batch`; with a cache, also a step of
+/// one token.
 pub fn measure(
     reference: &mut dyn Session,
     candidate: &mut dyn Session,
@@ -24,12 +26,47 @@ pub fn measure(
     options: &CompareOptions,
 ) -> Result<Vec<Latency>, CompareError> {
     let mut list: Vec<Latency> = Vec::new();
+    let is_text = reference.inputs().iter().any(|it| it.name == "input_ids");
     for (label, input) in cuts(batch, reference.inputs()) {
         if !list.iter().any(|it| it.input == label) {
-            list.push(time(reference, candidate, &input, label, options)?);
+            let phase = if is_text { Phase::Prefill } else { Phase::Run };
+            let [of_reference, of_candidate] = [
+                inputs(reference.inputs(), "reference", &input)?,
+                inputs(candidate.inputs(), "candidate", &input)?,
+            ];
+            let both = (of_reference, of_candidate);
+            list.push(time(reference, candidate, &both, (label, phase), options)?);
         }
     }
+    list.extend(step(reference, candidate, batch, options)?);
     Ok(list)
+}
+
+/// One token after as many as lie in the sample, 128 at most.
+fn step(
+    reference: &mut dyn Session,
+    candidate: &mut dyn Session,
+    batch: &Batch,
+    options: &CompareOptions,
+) -> Result<Option<Latency>, CompareError> {
+    let caches = [Cache::of(reference), Cache::of(candidate)];
+    let [Some(of_reference), Some(of_candidate)] = caches else { return Ok(None) };
+    let Some(text) = Text::of(batch, 0) else { return Ok(None) };
+    let length = text.ids.len().saturating_sub(1).min(SEQUENCES[0]);
+    if length == 0 {
+        return Ok(None);
+    }
+    let input = |session: &mut dyn Session, model, cache: &Cache| {
+        let mut past = cache.begin(session, model, batch)?;
+        past.feed(session, &text.ids[..length])?;
+        past.inputs(session, &text.ids[length..=length])
+    };
+    let both = (
+        input(reference, "reference", &of_reference)?,
+        input(candidate, "candidate", &of_candidate)?,
+    );
+    let label = (format!("1x1+{length}"), Phase::Decode);
+    time(reference, candidate, &both, label, options).map(Some)
 }
 
 /// The first sample at each length, labelled.
@@ -101,19 +138,19 @@ fn head(tensor: &Tensor, axis: usize, len: usize) -> Option<Tensor> {
     Some(Tensor::new(tensor.dtype, shape, data))
 }
 
+type Inputs<'a> = Vec<(String, std::borrow::Cow<'a, Tensor>)>;
+
 fn time(
     reference: &mut dyn Session,
     candidate: &mut dyn Session,
-    batch: &Batch,
-    input: String,
+    inputs: &(Inputs, Inputs),
+    (input, phase): (String, Phase),
     options: &CompareOptions,
 ) -> Result<Latency, CompareError> {
-    let of_reference = inputs(reference.inputs(), "reference", batch)?;
-    let of_candidate = inputs(candidate.inputs(), "candidate", batch)?;
     let (mut a, mut b, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 0..options.warm_up + options.repeats {
-        let reference = once(reference, "reference", &of_reference)?;
-        let candidate = once(candidate, "candidate", &of_candidate)?;
+        let reference = once(reference, "reference", &inputs.0)?;
+        let candidate = once(candidate, "candidate", &inputs.1)?;
         if turn >= options.warm_up {
             a.push(reference * 1e3);
             b.push(candidate * 1e3);
@@ -121,16 +158,28 @@ fn time(
         }
     }
     let mut inverse: Vec<f64> = ratios.iter().map(|it| it.recip()).collect();
+    let (reference_runs_ms, candidate_runs_ms) = (a.clone(), b.clone());
     Ok(Latency {
         input,
+        phase,
         reference_ms: median(&mut a),
         candidate_ms: median(&mut b),
         ratio: median(&mut ratios),
+        ratio_spread: spread(&mut ratios),
         speedup: median(&mut inverse),
         repeats: options.repeats,
-        phase: Phase::Run,
-        ..Latency::default()
+        reference_runs_ms,
+        candidate_runs_ms,
     })
+}
+
+/// The 10th and the 90th percentile.
+fn spread(values: &mut [f64]) -> Option<Interval> {
+    values.sort_unstable_by(f64::total_cmp);
+    let at = |share: f64| {
+        finite(*values.get(((values.len().max(1) - 1) as f64 * share).round() as usize)?)
+    };
+    Some(Interval { low: at(0.1)?, high: at(0.9)? })
 }
 
 /// Seconds of one run; only the run is timed.

@@ -1,13 +1,16 @@
 //! How two models' outputs differ: metrics, their comparison on data, and gates, all serializable.
 
 mod accumulate;
-mod baseline;
+pub mod baseline;
+mod cache;
 mod compare;
+mod decode;
 pub mod document;
 mod figures;
 mod gate;
 mod interval;
 mod latency;
+mod lookup;
 pub mod metrics;
 mod picture;
 mod role;
@@ -18,6 +21,7 @@ mod vectors;
 pub use self::{
     baseline::{BaselineFacts, BaselineRow},
     compare::{CompareError, CompareOptions, compare},
+    decode::decode,
     document::{Report, Verdict},
     figures::{
         Comparison, Decode, Footprint, Footprints, Histogram, Interval, Isolation, Kernels,

@@ -61,13 +61,19 @@ pub enum Verdict {
 impl Report {
     /// The verdict that gates and warnings make together.
     pub fn judge(&mut self) {
-        self.verdict = if self.gates.iter().any(|it| !it.pass) {
+        self.verdict = if self.gates.iter().any(|it| !it.pass) || self.regressions() > 0 {
             Verdict::Fail
         } else if self.warnings.is_empty() {
             Verdict::Pass
         } else {
             Verdict::PassWithWarnings
         };
+    }
+
+    /// Figures that are worse than in the baseline.
+    pub fn regressions(&self) -> usize {
+        let rows = self.baseline.iter().flat_map(|it| &it.rows);
+        rows.filter(|it| !it.pass).count()
     }
 
     pub fn passes(&self) -> bool {

@@ -1,0 +1,144 @@
+//! What gates can limit, and what a baseline watches.
+
+/// Something a gate can limit.
+pub struct Metric {
+    pub name: &'static str,
+    /// The first is meant if a gate names none; empty for a single number.
+    pub statistics: &'static [&'static str],
+    pub better: Better,
+    /// How much worse than in a baseline is no regression; `None` if the figure depends on the
+    /// machine or on chance too much to be watched.
+    pub slack: Option<Slack>,
+    pub help: &'static str,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Better {
+    Lower,
+    Higher,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Slack {
+    /// This fraction of the figure.
+    Of(f64),
+    /// This fraction of what is missing to 1, and a thousandth.
+    OfRest(f64),
+    By(f64),
+}
+
+impl Slack {
+    /// The worst value that is no regression from `then`.
+    pub fn limit(self, then: f64, better: Better) -> f64 {
+        let slack = match self {
+            Slack::Of(share) => share * then.abs() + 1e-9,
+            Slack::OfRest(share) => share * (1.0 - then).max(0.0) + 1e-3,
+            Slack::By(by) => by,
+        };
+        if better == Better::Lower { then + slack } else { then - slack }
+    }
+}
+
+pub fn metric(name: &str) -> Option<&'static Metric> {
+    METRICS.iter().find(|it| it.name == name)
+}
+
+/// Of a distance per token; `upper` is the upper end of the 95 % interval of the mean.
+const DISTANCE: &[&str] = &["mean", "median", "p90", "p95", "p99", "p999", "max", "upper"];
+const STEPS: &[&str] = &["mean", "median", "p90", "p95", "p99", "p999", "max"];
+const LIKENESS: &[&str] = &["min", "p1", "mean", "median"];
+/// The figure, and the ends of its 95 % interval.
+const SURE: &[&str] = &["value", "lower", "upper"];
+const RUNS: &[&str] = &["p50", "p10", "p90"];
+
+const fn row(
+    name: &'static str,
+    statistics: &'static [&'static str],
+    better: Better,
+    slack: Option<Slack>,
+    help: &'static str,
+) -> Metric {
+    Metric { name, statistics, better, slack, help }
+}
+
+use Better::{Higher, Lower};
+use Slack::{By, Of, OfRest};
+
+#[rustfmt::skip]
+pub const METRICS: &[Metric] = &[
+    row("cache_kl", &[], Lower, Some(Of(0.2)),
+        "KL between the quantized model's steps with its cache and its run of all tokens at once"),
+    row("common_prefix", &["mean", "median", "min"], Higher, None,
+        "tokens that greedy decoding says alike before it first differs"),
+    row("cosine", LIKENESS, Higher, Some(OfRest(0.1)),
+        "cosine similarity of the outputs, per sample"),
+    row("decode_kl", STEPS, Lower, Some(Of(0.1)),
+        "KL divergence of steps with a cache of keys and values, in nats"),
+    row("decode_perplexity_ratio", SURE, Lower, Some(Of(0.005)),
+        "perplexity of steps with a cache, relative to the original"),
+    row("decode_top1", &[], Higher, Some(OfRest(0.1)),
+        "fraction of steps with a cache that have the same most likely token"),
+    row("deployed_loss", &[], Lower, Some(Of(0.1)),
+        "loss on a few samples as the model will run (KL, or noise to signal)"),
+    row("equal", &[], Higher, Some(OfRest(0.1)),
+        "fraction of equal elements of an integer output"),
+    row("iou", &[], Higher, Some(OfRest(0.1)),
+        "intersection over union of the places above 0.3, of maps between 0 and 1"),
+    row("kl", DISTANCE, Lower, Some(Of(0.1)),
+        "KL divergence from the original's distribution over tokens or classes, in nats"),
+    row("latency_ms", RUNS, Lower, None, "time of a run of the quantized model"),
+    row("latency_ratio", RUNS, Lower, Some(Of(0.1)), "time of a run, relative to the original"),
+    row("load_ms", &[], Lower, None, "time until the quantized model is loaded"),
+    row("load_ratio", &[], Lower, None, "time until it is loaded, relative to the original"),
+    row("max_abs", &[], Lower, None, "largest absolute error"),
+    row("mean_abs", &[], Lower, Some(Of(0.1)), "mean absolute error"),
+    row("memory_bytes", &[], Lower, None,
+        "largest resident size of a process that runs the quantized model"),
+    row("memory_ratio", &[], Lower, Some(Of(0.1)),
+        "largest resident size, relative to the original"),
+    row("nonfinite_rows", &[], Lower, Some(By(0.0)),
+        "rows with NaN or Inf where the original has none"),
+    row("perplexity", &[], Lower, None, "perplexity of the quantized model"),
+    row("perplexity_difference", SURE, Lower, None, "perplexity, minus that of the original"),
+    row("perplexity_ratio", SURE, Lower, Some(Of(0.005)), "perplexity, relative to the original"),
+    row("pooled_cosine", LIKENESS, Higher, Some(OfRest(0.1)),
+        "cosine similarity of hidden states averaged over a sample's tokens"),
+    row("psnr_db", &[], Higher, Some(By(0.5)), "peak signal to noise ratio of images, in dB"),
+    row("rank_correlation", &[], Higher, Some(OfRest(0.2)),
+        "Spearman's correlation of the similarities of all pairs of samples"),
+    row("size_bytes", &[], Lower, None, "bytes of all files"),
+    row("size_ratio", &[], Lower, Some(Of(0.01)), "bytes, relative to the original"),
+    row("speedup", RUNS, Higher, None, "how many times faster a run is"),
+    row("sqnr_db", &[], Higher, Some(By(0.5)), "signal to quantization noise ratio, in dB"),
+    row("top1", &[], Higher, Some(OfRest(0.1)),
+        "fraction of tokens with the same most likely successor, or of samples with the same class"),
+    row("top5", &[], Higher, Some(OfRest(0.1)),
+        "fraction whose most likely one is among the first five of the quantized model"),
+    row("unoptimized_loss", &[], Lower, Some(Of(0.1)),
+        "as deployed_loss, without ONNX Runtime's optimizations"),
+    row("vnni", &[], Higher, None,
+        "fraction of samples of the CPU's place beside an int8 dot product (VPDPBUSD)"),
+    row("weights_only_loss", &[], Lower, Some(Of(0.1)),
+        "as deployed_loss, with quantized weights and float activations"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_sorted() {
+        assert!(METRICS.is_sorted_by(|a, b| a.name < b.name));
+        assert_eq!(metric("kl").unwrap().statistics[0], "mean");
+    }
+
+    #[test]
+    fn slack_is_on_the_worse_side() {
+        for it in METRICS.iter().filter_map(|it| Some((it.slack?, it.better))) {
+            let (then, limit) = (0.9, it.0.limit(0.9, it.1));
+            assert!(if it.1 == Lower { limit >= then } else { limit <= then });
+        }
+        assert!((OfRest(0.1).limit(0.98, Higher) - 0.977).abs() < 1e-12);
+        assert!((Of(0.1).limit(0.02, Lower) - 0.022).abs() < 1e-8);
+    }
+}
