@@ -11,11 +11,18 @@ use crate::{
 
 /// Say what this machine can do: CPU, ONNX Runtime, caches
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Run products of integers for two seconds and say which instructions that took
+    #[arg(long)]
+    pub kernels: bool,
+}
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let doctor = engine::examine(&ui.global.runtime(ui));
+        let mut doctor = engine::examine(&ui.global.runtime(ui));
+        if self.kernels {
+            doctor.sample();
+        }
         if ui.global.json {
             ui.print_json(&doctor)?;
         } else {
@@ -55,6 +62,9 @@ fn text(it: &Doctor) -> String {
         line("int8 probe", &format!("64 × 255 × 127 gives {one} and {four}; exact is 2072640"));
     }
     line("int8 kernels", &it.verdict.to_string());
+    for run in &it.kernels {
+        line(run.operator, &run.verdict);
+    }
     if let Some(problem) = &it.problem {
         line("problem", problem);
     }

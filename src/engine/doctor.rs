@@ -5,7 +5,8 @@ use std::{fmt, fs, path::PathBuf, thread};
 use serde::{Serialize, Serializer};
 
 use super::{
-    EngineError, Located, Probe, RuntimeOptions, Tried, install, locate, ort, probe::probe,
+    EngineError, KernelRun, Located, Probe, RuntimeOptions, Tried, install, kernels, locate, ort,
+    probe::probe,
 };
 
 #[derive(Clone, Debug, Serialize)]
@@ -22,6 +23,9 @@ pub struct Doctor {
     pub providers: Vec<String>,
     pub probe: Option<Probe>,
     pub verdict: Verdict,
+    /// Which instructions run, if it was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<KernelRun>,
     /// Why a fact is missing.
     pub problem: Option<String>,
 }
@@ -59,6 +63,17 @@ pub enum Verdict {
     Unknown,
 }
 
+impl Doctor {
+    /// Runs products of integers for two seconds and looks which instructions that takes.
+    pub fn sample(&mut self) {
+        let Some(library) = &self.library else { return };
+        match kernels(library) {
+            Ok(list) => self.kernels = list,
+            Err(error) => drop(self.problem.get_or_insert(error.to_string())),
+        }
+    }
+}
+
 pub fn examine(options: &RuntimeOptions<'_>) -> Doctor {
     let cpu = Cpu::of_process();
     let (library, tried) = locate::survey(options);
@@ -71,6 +86,7 @@ pub fn examine(options: &RuntimeOptions<'_>) -> Doctor {
         providers: Vec::new(),
         probe: None,
         verdict: Verdict::Unknown,
+        kernels: Vec::new(),
         problem: None,
     };
     if let Some(library) = doctor.library.clone()

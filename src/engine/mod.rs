@@ -13,6 +13,7 @@ mod ort;
 #[path = "no_ort.rs"]
 mod ort;
 mod probe;
+mod sampler;
 #[cfg(feature = "install")]
 mod wheel;
 
@@ -24,6 +25,7 @@ pub use self::{
     install::{InstallError, install, pinned_version},
     locate::{How, Located, NotFound, Reject, Tried, locate},
     probe::Probe,
+    sampler::{KernelRun, KernelSamples, Sampled, Sampler, kernels},
 };
 use crate::{
     ctx::{Progress, Silent},

@@ -583,7 +583,7 @@ mod tests {
 
     #[test]
     fn another_library_than_the_loaded_one_is_refused() {
-        session(&model());
+        session(&model(64, 32));
         let options =
             RuntimeOptions { library: Some("/other/lib".into()), ..RuntimeOptions::default() };
         let error = ensure(&options).unwrap_err();

@@ -37,7 +37,7 @@ impl Probe {
 }
 
 pub fn probe(located: &Located) -> Result<Probe, EngineError> {
-    let source = ort::Source::Bytes { model: &model(), folder: None };
+    let source = ort::Source::Bytes { model: &model(K, N), folder: None };
     let mut session = ort::open(located, source, &SessionOptions::default())?;
     Ok(Probe { one_row: sum(&mut *session, 1)?, four_rows: sum(&mut *session, 4)? })
 }
@@ -53,27 +53,28 @@ fn sum(session: &mut dyn Session, rows: usize) -> Result<i64, EngineError> {
     Ok(if equal { sums[0] } else { -1 })
 }
 
-/// `y = MatMulInteger(a, b)` with `a` u8\[m, K\] and the constant `b` s8\[K, N\], as protobuf.
+/// `y = MatMulInteger(a, b)` with `a` u8\[m, k\] and the constant `b` s8\[k, n\], as protobuf.
 ///
 /// Written by hand: the probe must not depend on the code that writes users' models.
-pub fn model() -> Vec<u8> {
-    let weight = [
-        varint(1, K as u64),
-        varint(1, N as u64),
-        varint(2, element(DType::I8)),
-        field(8, b"b"),
-        field(9, &[127; K * N]),
-    ];
+pub fn model(k: usize, n: usize) -> Vec<u8> {
+    let weight = constant("b", DType::I8, &[k, n], &vec![127; k * n]);
     let node = [field(1, b"a"), field(1, b"b"), field(2, b"y"), field(4, b"MatMulInteger")];
     let graph = [
         field(1, &node.concat()),
         field(2, b"probe"),
-        field(5, &weight.concat()),
-        field(11, &value("a", DType::U8, K)),
-        field(12, &value("y", DType::I32, N)),
+        field(5, &weight),
+        field(11, &value("a", DType::U8, k)),
+        field(12, &value("y", DType::I32, n)),
     ];
     let opset = varint(2, 13);
     [varint(1, 8), field(8, &opset), field(7, &graph.concat())].concat()
+}
+
+/// A `TensorProto`.
+pub fn constant(name: &str, dtype: DType, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
+    let dims: Vec<u8> = shape.iter().flat_map(|it| varint(1, *it as u64)).collect();
+    let rest = [varint(2, element(dtype)), field(8, name.as_bytes()), field(9, bytes)];
+    [dims, rest.concat()].concat()
 }
 
 /// A `ValueInfoProto` of shape [m, columns].
