@@ -96,6 +96,7 @@ codes! {
     E616 EXIT_USAGE "Nothing says how images become inputs of the model. Pass --preprocess with a shipped description, or with a file of your own (see calibration/README.md)."
     E617 EXIT_GATE "No choice of activations reaches the goal under `adapt` on the calibration data. The message names the best that can be had. Add a more accurate way under `adapt.ways`, or ask for less."
     E618 EXIT_USAGE "The baseline report was measured on other data, another number of samples or against another original model, so its figures cannot be compared. Make a new baseline with the same data."
+    E619 EXIT_USAGE "The file is no report of onnxq (`onnxq.report/1`), or cannot be read. Reports are written by `validate --report` and by `--json`."
     E701 EXIT_USAGE "The recipe, or the description of images, has a key that does not exist, or is not valid YAML."
     E702 EXIT_USAGE "A pattern of the recipe matches no node. Add `optional: true` if the rule is meant for other models."
     E703 EXIT_USAGE "A value of the recipe, or of the description of images, has the wrong type or range."

@@ -229,22 +229,13 @@ fn fixture_by_recipes(name: &str) {
         )
         .unwrap();
         assert!(outcome.quantized_weights >= 0.99, "{recipe}: {}", outcome.quantized_weights);
-        let validation = pipeline::validate(
-            &pipeline::Validate {
-                reference: &job.model,
-                candidate: &path,
-                data: &fixture("eval_ids.npy"),
-                options: DataOptions { samples: Some(4), ..DataOptions::default() },
-                open: Default::default(),
-                gates: &[],
-                latency: false,
-                threads: 1,
-                runtime: RuntimeOptions::default(),
-            },
-            &Ctx::silent(),
-        )
-        .unwrap();
-        let logits = &validation.comparison.outputs["logits"];
+        let data = fixture("eval_ids.npy");
+        let job = pipeline::Validate {
+            options: DataOptions { samples: Some(4), ..DataOptions::default() },
+            ..pipeline::Validate::new(&job.model, &path, &data)
+        };
+        let report = pipeline::validate(&job, None, &Ctx::silent()).unwrap();
+        let logits = &report.figures.outputs["logits"];
         assert_eq!((logits.nonfinite.reference, logits.nonfinite.candidate), (0, 0), "{recipe}");
         let kl = logits.kl.as_ref().unwrap().mean.unwrap();
         // What saturates is for other CPUs.

@@ -52,7 +52,7 @@ fn a_mix_beats_the_uniform_plan_of_its_size_for_any_number_of_threads() {
     let ids = fixture("eval_ids.npy");
     let validate = format!("--validate={}", ids.to_str().unwrap());
     let validate = [&*validate, "--samples", "4"];
-    let kl = |it: &Value| it["validate"]["comparison"]["outputs"]["logits"]["kl"]["mean"].as_f64();
+    let kl = |it: &Value| it["validate"]["outputs"]["logits"]["kl"]["mean"].as_f64();
     let block = ["--set", "quantize.0.weight.granularity.block=64"];
     let uniform = json(&path, &[&validate[..], &block].concat());
     let size = fs::metadata(&path).unwrap().len();

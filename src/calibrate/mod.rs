@@ -36,6 +36,6 @@ pub use self::{
     ranges::{Target, observe, ranges},
     roles::{Role, make, role},
     stats_error::StatsError,
-    text_data::Decoder,
     stats_file::{Identity, Stats, StatsFile, StatsRow, describe, merge, model_sha256},
+    text_data::Decoder,
 };

@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod lint;
 pub mod pass;
 pub mod plan;
+mod proof;
 pub mod quantize;
 mod ranges;
 pub mod recipe;
@@ -127,6 +128,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(EXIT_BUG)
         }
     }
+}
+
+/// The program's name and its arguments, for reports.
+fn command_line() -> Vec<String> {
+    let arguments = env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned());
+    std::iter::once("onnxq".to_owned()).chain(arguments).collect()
 }
 
 /// The command line with everything that derive does not say.

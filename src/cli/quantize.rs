@@ -4,14 +4,18 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Failure, Ui,
-    shared::{CalibrationArgs, DataArgs, ExternalData, InputArgs, Nonfinite, RecipeArgs, size},
+    shared::{
+        CalibrationArgs, DataArgs, ExternalData, InputArgs, MeasureArgs, Nonfinite, RecipeArgs,
+        size,
+    },
     show,
 };
 use crate::{
     codes::{EXIT_GATE, EXIT_NOTHING},
     engine,
-    pipeline::{self, Goal, Job, Outcome, Validate, Validation},
+    pipeline::{self, Goal, Job, Outcome, Validate},
     recipe::Gate,
+    report::Report,
 };
 
 /// Quantize a model by a recipe
@@ -29,6 +33,8 @@ pub struct Args {
     pub validate: Option<Option<PathBuf>>,
     #[command(flatten)]
     pub data: DataArgs,
+    #[command(flatten)]
+    pub measure: MeasureArgs,
     #[command(flatten)]
     pub calibration: CalibrationArgs,
     #[command(flatten)]
@@ -112,7 +118,7 @@ impl Args {
         let outcome =
             pipeline::quantize(&job, output, &save, &calibration, self.allow_noop, &ui.ctx())?;
         let validation = match data.filter(|_| outcome.output.is_some()) {
-            Some(data) => Some(self.validate(output, &data, &gates, ui)?),
+            Some(data) => Some(self.validate(&outcome, output, &data, &gates, ui)?),
             None => None,
         };
         let code = report(ui, &outcome, validation.as_ref(), self.allow_noop)?;
@@ -125,11 +131,12 @@ impl Args {
 
     fn validate(
         &self,
+        outcome: &Outcome,
         output: &Path,
         data: &Path,
         gates: &[Gate],
         ui: &Ui,
-    ) -> Result<Validation, Failure> {
+    ) -> Result<Report, Failure> {
         let validate = Validate {
             reference: &self.model,
             candidate: output,
@@ -137,11 +144,15 @@ impl Args {
             options: self.data.options(),
             open: self.input.options(),
             gates,
-            latency: true,
+            baseline: self.measure.baseline.as_deref(),
+            measures: self.measure.measures(),
             threads: ui.global.session_threads(),
+            memory: self.calibration.memory,
             runtime: ui.global.runtime(ui),
+            command: super::command_line(),
+            program: std::env::current_exe().ok(),
         };
-        pipeline::validate(&validate, &ui.ctx()).map_err(|error| {
+        pipeline::validate(&validate, Some(outcome), &ui.ctx()).map_err(|error| {
             ui.note(&format!("{} was written; comparing it failed", output.display()));
             error.into()
         })
@@ -196,7 +207,7 @@ impl crate::codes::Fault for OriginalLost {
 fn report(
     ui: &Ui,
     outcome: &Outcome,
-    validation: Option<&Validation>,
+    validation: Option<&Report>,
     allow_noop: bool,
 ) -> Result<u8, Failure> {
     if ui.global.json {
@@ -204,7 +215,7 @@ fn report(
     } else {
         ui.print(&show::outcome(outcome, validation))?;
     }
-    if validation.is_some_and(|it| !it.pass) {
+    if validation.is_some_and(|it| !it.passes()) {
         return Ok(EXIT_GATE);
     }
     let nothing = outcome.quantized_nodes == 0 && !allow_noop;

@@ -8,7 +8,7 @@ use crate::{
     ctx::Ctx,
     engine::RuntimeOptions,
     onnx::{self, OpenOptions, SaveOptions},
-    pipeline::Calibration,
+    pipeline::{Calibration, Measures},
     recipe::{self, Gate, Recipe, gate::GateError},
 };
 
@@ -48,6 +48,38 @@ pub struct DataArgs {
     /// Fail with exit code 1 unless this holds: kl.mean<=0.05, logits:top1>=0.97
     #[arg(long, value_name = "EXPR")]
     pub gate: Vec<String>,
+}
+
+/// What a comparison measures, and what it is held against.
+#[derive(Debug, clap::Args)]
+pub struct MeasureArgs {
+    /// Measure no times, and not which instructions run
+    #[arg(long)]
+    pub no_latency: bool,
+    /// Measure everything: also load time and memory, the weights' error apart from the
+    /// deployment's, and where the error enters
+    #[arg(long, conflicts_with = "no_latency")]
+    pub full: bool,
+    /// Measure where the error enters, node by node, and what would help
+    #[arg(long)]
+    pub layers: bool,
+    /// Fail with exit code 1 if a figure is worse than in this older report
+    #[arg(long, value_name = "REPORT.json")]
+    pub baseline: Option<PathBuf>,
+}
+
+impl MeasureArgs {
+    pub fn measures(&self) -> Measures {
+        match self.full {
+            true => Measures::FULL,
+            false => Measures {
+                latency: !self.no_latency,
+                decode: true,
+                layers: self.layers,
+                ..Measures::default()
+            },
+        }
+    }
 }
 
 /// Samples that solvers, ranges and choices of activations are made from, and what that may take.

@@ -2,22 +2,22 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::{Table, adapted, solved};
+use super::{Table, adapted, proof, solved};
 use crate::{
-    pipeline::{Goal, Mixed, Outcome, Validation},
+    pipeline::{Goal, Mixed, Outcome},
     quant::plan::PlanRow,
-    report::{GateResult, Latency, OutputMetrics, Perplexity, bytes, grouped, metrics::Summary},
+    report::{Latency, Report, bytes, grouped},
     untrusted::{Untrusted, escape},
 };
 
 /// The summary of `quantize`.
-pub fn outcome(it: &Outcome, validation: Option<&Validation>) -> String {
+pub fn outcome(it: &Outcome, validation: Option<&Report>) -> String {
     if it.quantized_nodes == 0 {
         return format!("\n{}\n{}", kept(&it.nodes), last_line(it, None));
     }
     let mut out = format!("\n{}\n", ops(it));
     match validation {
-        Some(validation) => out += &self::validation(validation),
+        Some(report) => out += &proof::report(report),
         None => out += &sizes(it.before.bytes, it.after.bytes, &[]),
     }
     if let Some(adapted) = &it.adapted {
@@ -56,21 +56,6 @@ pub fn planned(it: &Outcome) -> String {
     format!("\n{}\n{}", sizes(it.before.bytes, it.after.bytes, &[]), last_line(it, None))
 }
 
-/// The figures of `validate`.
-pub fn validation(it: &Validation) -> String {
-    let size = it.comparison.size.as_ref().map_or((0, 0), |it| (it.reference, it.candidate));
-    let mut out = sizes(size.0, size.1, &it.comparison.latency);
-    for (name, metrics) in &it.comparison.outputs {
-        out.push('\n');
-        out += &metrics_table(name, metrics);
-    }
-    if !it.gates.is_empty() {
-        out.push('\n');
-        out += &gates(&it.gates);
-    }
-    out
-}
-
 /// The mixes that were possible, and which one was chosen.
 fn mixed(it: &Mixed) -> String {
     let goal = match it.goal {
@@ -88,20 +73,6 @@ fn mixed(it: &Mixed) -> String {
         table.row([&grouped(point.bytes), &bpw, &number(point.loss), chosen]);
     }
     format!("\nmix for {goal}; loss measured on {samples}: {loss}\n{table}")
-}
-
-fn gates(list: &[GateResult]) -> String {
-    let mut table = Table::new(["gate", "measured", ""]).right(&[1]);
-    for it in list {
-        let measured = it.measured.map_or("-".into(), number);
-        let verdict = match (&it.reason, it.pass) {
-            (_, true) => "ok".to_owned(),
-            (Some(reason), false) => format!("FAILED: {reason}"),
-            (None, false) => "FAILED".to_owned(),
-        };
-        table.row([&it.gate, &measured, &verdict]);
-    }
-    table.to_string()
 }
 
 /// Text as comments of the ONNX text syntax.
@@ -160,7 +131,7 @@ fn ops(it: &Outcome) -> String {
     table.to_string()
 }
 
-fn sizes(before: u64, after: u64, latency: &[Latency]) -> String {
+pub(super) fn sizes(before: u64, after: u64, latency: &[Latency]) -> String {
     let mut table = Table::new(["", "original", "quantized", "ratio"]).right(&[1, 2, 3]);
     // A model of text has no size to compare with.
     let (original, ratio) = match before {
@@ -226,7 +197,7 @@ pub(super) fn grouped_by_reason(title: String, reasons: Reasons) -> String {
     out
 }
 
-fn last_line(it: &Outcome, validation: Option<&Validation>) -> String {
+fn last_line(it: &Outcome, validation: Option<&Report>) -> String {
     let path = it.output.as_ref().map(|it| escape(&it.display().to_string()));
     if it.quantized_nodes == 0 {
         return match path {
@@ -239,66 +210,16 @@ fn last_line(it: &Outcome, validation: Option<&Validation>) -> String {
     let share = format!("{:.1} % of weight bytes", it.quantized_weights * 100.0);
     let s = if it.quantized_nodes == 1 { "" } else { "s" };
     let what = format!("{} node{s}, {share} quantized", grouped(it.quantized_nodes as u64));
-    let failed = validation.map_or(0, |it| it.gates.iter().filter(|it| !it.pass).count());
+    let failed = |it: &Report| it.gates.iter().filter(|it| !it.pass).count() + it.regressions();
+    let failed = validation.map_or(0, failed);
     match path {
         Some(path) if failed > 0 => {
             let s = if failed == 1 { "" } else { "s" };
-            format!("FAILED: {failed} gate{s}; {path} was written all the same\n")
+            format!("FAILED: {failed} limit{s} missed; {path} was written all the same\n")
         }
         Some(path) => format!("ok  {path}  {what}\n"),
         None => format!("dry run: {} bytes would be written; {what}\n", grouped(it.after.bytes)),
     }
-}
-
-fn metrics_table(name: &str, it: &OutputMetrics) -> String {
-    let mut table = Table::new(["output", name]);
-    let mut row = |key: &str, value: Option<String>| {
-        if let Some(value) = value {
-            table.row([key, &value]);
-        }
-    };
-    row("samples", Some(it.samples.to_string()));
-    row("identical", it.exact.then(|| "yes, bit for bit".into()));
-    row("KL (nats)", it.kl.as_ref().map(highest));
-    row("top-1 agreement", it.top1.map(percent));
-    row("perplexity", it.perplexity.as_ref().and_then(perplexity));
-    row("cosine", it.cosine.as_ref().map(lowest));
-    row("pooled cosine", it.pooled_cosine.as_ref().map(lowest));
-    row("SQNR", it.sqnr_db.map(|it| format!("{it:.2} dB")));
-    row("max |Δ|", it.max_abs.map(number));
-    row("equal", it.equal.map(percent));
-    let nonfinite = (it.nonfinite.reference, it.nonfinite.candidate);
-    row(
-        "NaN or Inf",
-        (nonfinite != (0, 0))
-            .then(|| format!("{} in the original, {} in the quantized", nonfinite.0, nonfinite.1)),
-    );
-    table.to_string()
-}
-
-/// Of a distance: the mean and the bad end.
-fn highest(it: &Summary) -> String {
-    parts(&[("mean", it.mean), ("median", it.median), ("p99", it.p99), ("max", it.max)])
-}
-
-/// Of a likeness: the mean and the bad end.
-fn lowest(it: &Summary) -> String {
-    parts(&[("mean", it.mean), ("median", it.median), ("p1", it.p1), ("min", it.min)])
-}
-
-fn parts(list: &[(&str, Option<f64>)]) -> String {
-    let part = |(name, value): &(&str, Option<f64>)| Some(format!("{name} {}", number((*value)?)));
-    list.iter().filter_map(part).collect::<Vec<_>>().join(" · ")
-}
-
-fn percent(it: f64) -> String {
-    format!("{:.2} %", it * 100.0)
-}
-
-fn perplexity(it: &Perplexity) -> Option<String> {
-    let (reference, candidate) = (it.reference?, it.candidate?);
-    let ratio = candidate / reference;
-    Some(format!("{} → {} (×{ratio:.4})", number(reference), number(candidate)))
 }
 
 /// Four significant digits.

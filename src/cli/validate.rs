@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use super::{
-    Failure, Ui,
+    Failure, Ui, proof,
     quantize::NoData,
-    shared::{DataArgs, InputArgs},
-    show,
+    shared::{DataArgs, InputArgs, MeasureArgs, size},
 };
 use crate::{
     codes::EXIT_GATE,
@@ -14,6 +13,8 @@ use crate::{
 };
 
 /// Compare a quantized model with its original on data; exit with 1 if a gate fails
+///
+/// Made for pipelines: gates, a baseline, reports. To explore two models, see `compare`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The float model
@@ -22,9 +23,11 @@ pub struct Args {
     pub quantized: PathBuf,
     #[command(flatten)]
     pub data: DataArgs,
-    /// Compare outputs only, and measure no times
-    #[arg(long)]
-    pub no_latency: bool,
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    /// Memory for inner values, where --layers looks for the error
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    pub memory: u64,
     #[command(flatten)]
     pub input: InputArgs,
 }
@@ -40,16 +43,20 @@ impl Args {
             options: self.data.options(),
             open: self.input.options(),
             gates: &gates,
-            latency: !self.no_latency,
+            baseline: self.measure.baseline.as_deref(),
+            measures: self.measure.measures(),
             threads: ui.global.session_threads(),
+            memory: self.memory,
             runtime: ui.global.runtime(ui),
+            command: super::command_line(),
+            program: std::env::current_exe().ok(),
         };
-        let validation = pipeline::validate(&job, &ui.ctx())?;
+        let report = pipeline::validate(&job, None, &ui.ctx())?;
         if ui.global.json {
-            ui.print_json(&validation)?;
+            ui.print_json(&report)?;
         } else {
-            ui.print(&show::validation(&validation))?;
+            ui.print(&proof::report(&report))?;
         }
-        Ok(if validation.pass { 0 } else { EXIT_GATE })
+        Ok(if report.passes() { 0 } else { EXIT_GATE })
     }
 }

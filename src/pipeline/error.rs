@@ -1,7 +1,7 @@
 //! Why a job failed.
 
 use super::{
-    MissingStats, NeedsData, RangesNeedData, TransformNeedsData, Unmet, Unreached,
+    MissingStats, NeedsData, NotAReport, RangesNeedData, TransformNeedsData, Unmet, Unreached,
     convert::ShapeError,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     onnx::{LoadError, SaveError},
     quant::{format::NotLowered, solve::BadStats, weight::StoreError},
     recipe::RecipeError,
-    report::CompareError,
+    report::{CompareError, baseline::OtherBaseline},
     rewrite::{PassError, cache::CacheError, half::HalfError, opset::OpsetError},
     tensor::TensorError,
 };
@@ -33,8 +33,10 @@ pub enum Error {
     Load(#[from] LoadError),
     MissingStats(#[from] MissingStats),
     NeedsData(#[from] NeedsData),
+    NotAReport(#[from] NotAReport),
     NotLowered(#[from] NotLowered),
     Opset(#[from] OpsetError),
+    OtherBaseline(#[from] OtherBaseline),
     OwnFinding(#[from] OwnFinding),
     Pass(#[from] PassError),
     Ranges(#[from] RangesNeedData),
@@ -62,8 +64,10 @@ impl Error {
             Error::Load(it) => it,
             Error::MissingStats(it) => it,
             Error::NeedsData(it) => it,
+            Error::NotAReport(it) => it,
             Error::NotLowered(it) => it,
             Error::Opset(it) => it,
+            Error::OtherBaseline(it) => it,
             Error::OwnFinding(it) => it,
             Error::Pass(it) => it,
             Error::Ranges(it) => it,

@@ -4,6 +4,7 @@ mod adapt;
 mod calibrate;
 pub mod convert;
 mod error;
+mod isolation;
 mod judge;
 mod lint;
 mod mixed;
@@ -28,7 +29,7 @@ pub use self::{
     ranges::RangesNeedData,
     saturation::{Bits, Exactness},
     transform::TransformNeedsData,
-    validate::{Validate, Validation, validate},
+    validate::{Measures, NotAReport, Validate, read_report, validate},
 };
 use crate::{
     ctx::Ctx,

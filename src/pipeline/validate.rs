@@ -1,32 +1,59 @@
-//! Comparing two models in ONNX Runtime.
+//! Comparing two models in ONNX Runtime: everything that a report holds, step by step.
 
-use std::path::{Path, PathBuf};
-
-use serde::Serialize;
-
-use super::Error;
-use crate::{
-    calibrate::{self, DataOptions},
-    ctx::Ctx,
-    engine::{self, RuntimeOptions, SessionOptions},
-    onnx::{self, OpenOptions},
-    recipe::Gate,
-    report::{CompareOptions, Comparison, GateResult, Size, compare},
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
-/// Two models compared.
-#[derive(Clone, Debug, Serialize)]
-pub struct Validation {
-    pub schema: &'static str,
-    pub onnxq: &'static str,
-    pub onnxruntime: String,
-    pub reference: PathBuf,
-    pub candidate: PathBuf,
-    pub data: PathBuf,
-    pub data_sha256: String,
-    pub comparison: Comparison,
-    pub gates: Vec<GateResult>,
-    pub pass: bool,
+use super::{Error, Outcome, isolation::isolation};
+use crate::{
+    calibrate::{self, Batches, DataOptions, Decoder},
+    codes::Fault,
+    ctx::Ctx,
+    engine::{self, Located, RuntimeOptions, Sampled, Sampler, Session, SessionOptions},
+    onnx::{self, Loaded, OpenOptions},
+    recipe::Gate,
+    report::{
+        CompareOptions, Comparison, Kernels, Report, Role, Size, baseline, compare, decode,
+        document,
+    },
+};
+
+/// What to measure besides the outputs. What a gate limits is measured in any case.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Measures {
+    /// Times of runs, and the instructions that they execute.
+    pub latency: bool,
+    /// Steps with a cache of keys and values, if the models have one.
+    pub decode: bool,
+    /// The weights' error apart from the deployment's.
+    pub isolation: bool,
+    /// Load time and memory, each model in a process of its own.
+    pub footprint: bool,
+    /// Where the error enters.
+    pub layers: bool,
+}
+
+impl Measures {
+    /// Everything.
+    pub const FULL: Measures =
+        Measures { latency: true, decode: true, isolation: true, footprint: true, layers: true };
+
+    /// With what gates need.
+    fn for_gates(mut self, gates: &[Gate]) -> Measures {
+        for gate in gates {
+            match gate.metric.as_str() {
+                "latency_ms" | "latency_ratio" | "speedup" | "vnni" => self.latency = true,
+                "load_ms" | "load_ratio" | "memory_bytes" | "memory_ratio" => self.footprint = true,
+                "deployed_loss" | "unoptimized_loss" | "weights_only_loss" => self.isolation = true,
+                it if it.starts_with("decode_") => self.decode = true,
+                "cache_kl" | "common_prefix" => self.decode = true,
+                _ => {}
+            }
+        }
+        self
+    }
 }
 
 /// How to compare two models.
@@ -37,40 +64,212 @@ pub struct Validate<'a> {
     pub options: DataOptions,
     pub open: OpenOptions,
     pub gates: &'a [Gate],
-    pub latency: bool,
+    /// An older report; what is worse than there fails.
+    pub baseline: Option<&'a Path>,
+    pub measures: Measures,
     pub threads: usize,
+    /// Bytes for inner values, where the error is looked for.
+    pub memory: u64,
     pub runtime: RuntimeOptions<'a>,
+    /// The command line, for the report.
+    pub command: Vec<String>,
+    /// This program, to measure a model in a process of its own.
+    pub program: Option<PathBuf>,
 }
 
-/// Runs both models in ONNX Runtime on the same data.
-pub fn validate(job: &Validate, ctx: &Ctx) -> Result<Validation, Error> {
-    // ONNX Runtime sees only what our own reader accepts.
-    let sizes =
-        [job.reference, job.candidate].map(|it| Ok(onnx::open(it, &job.open)?.files.size()));
-    let [reference_bytes, candidate_bytes] = sizes.map(|it: Result<u64, Error>| it);
-    let size = Size::new(reference_bytes?, candidate_bytes?);
+impl<'a> Validate<'a> {
+    /// Compares outputs only.
+    pub fn new(reference: &'a Path, candidate: &'a Path, data: &'a Path) -> Validate<'a> {
+        Validate {
+            reference,
+            candidate,
+            data,
+            options: DataOptions::default(),
+            open: OpenOptions::default(),
+            gates: &[],
+            baseline: None,
+            measures: Measures::default(),
+            threads: 1,
+            memory: 2 << 30,
+            runtime: RuntimeOptions::default(),
+            command: Vec::new(),
+            program: None,
+        }
+    }
+}
+
+/// Runs both models in ONNX Runtime on the same data. `outcome` says how the candidate was made,
+/// if it just was.
+pub fn validate(job: &Validate, outcome: Option<&Outcome>, ctx: &Ctx) -> Result<Report, Error> {
+    let before = job.baseline.map(read_report).transpose()?;
     let library = engine::ensure(&job.runtime)?;
-    let session = SessionOptions { threads: job.threads, ..SessionOptions::default() };
-    let mut reference = engine::open(job.reference, &session, &job.runtime)?;
-    let mut candidate = engine::open(job.candidate, &session, &job.runtime)?;
-    let mut batches = calibrate::open(job.data, reference.inputs(), &job.options)?;
-    let data_sha256 = batches.sha256().to_owned();
-    let samples = batches.samples();
-    let options = CompareOptions { latency: job.latency, samples, ..CompareOptions::default() };
-    let mut comparison =
-        compare(reference.as_mut(), candidate.as_mut(), &mut batches, &options, ctx)?;
-    comparison.size = Some(size);
-    let gates: Vec<GateResult> = job.gates.iter().map(|it| it.check(&comparison)).collect();
-    Ok(Validation {
-        schema: "onnxq.validate/1",
-        onnxq: env!("CARGO_PKG_VERSION"),
-        onnxruntime: library.version,
-        reference: job.reference.into(),
-        candidate: job.candidate.into(),
-        data: job.data.into(),
-        data_sha256,
-        pass: gates.iter().all(|it| it.pass),
-        comparison,
-        gates,
-    })
+    let mut run = Run::open(job, library, ctx)?;
+    let figures = run.figures()?;
+    let mut report = run.report(figures, outcome)?;
+    report.gates = job.gates.iter().map(|it| it.check(&report.figures)).collect();
+    if let Some((path, before)) = job.baseline.zip(before) {
+        let path = path.display().to_string();
+        report.baseline = Some(baseline::compare(&path, &before, &report)?);
+    }
+    report.judge();
+    Ok(report)
+}
+
+/// A report that was written before.
+pub fn read_report(path: &Path) -> Result<Report, NotAReport> {
+    let fail = |reason: String| NotAReport { path: path.into(), reason };
+    let text = fs::read_to_string(path).map_err(|it| fail(it.to_string()))?;
+    let report: Report = serde_json::from_str(&text).map_err(|it| fail(it.to_string()))?;
+    match report.schema.as_str() {
+        document::SCHEMA => Ok(report),
+        other => Err(fail(format!("its schema is `{}`", crate::untrusted::Untrusted(other)))),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{} is no report of onnxq: {reason}", .path.display())]
+pub struct NotAReport {
+    path: PathBuf,
+    reason: String,
+}
+
+impl Fault for NotAReport {
+    fn code(&self) -> &'static str {
+        "E619"
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(format!(
+            "reports are written by `validate --report` or `--json` ({})",
+            document::SCHEMA
+        ))
+    }
+}
+
+/// Both models, loaded.
+struct Run<'a> {
+    job: &'a Validate<'a>,
+    ctx: &'a Ctx<'a>,
+    measures: Measures,
+    library: Located,
+    loaded: [Loaded; 2],
+    session: SessionOptions,
+    reference: Box<dyn Session>,
+    candidate: Box<dyn Session>,
+    batches: Batches,
+}
+
+/// Samples of the processor's place that a verdict wants, and how long more runs may go on for it.
+const PLACES: usize = 100;
+const MORE_RUNS: Duration = Duration::from_millis(1500);
+
+impl<'a> Run<'a> {
+    fn open(job: &'a Validate, library: Located, ctx: &'a Ctx<'a>) -> Result<Run<'a>, Error> {
+        // ONNX Runtime sees only what our own reader accepts.
+        let loaded = [onnx::open(job.reference, &job.open)?, onnx::open(job.candidate, &job.open)?];
+        let session = SessionOptions { threads: job.threads, ..SessionOptions::default() };
+        let reference = engine::open(job.reference, &session, &job.runtime)?;
+        let candidate = engine::open(job.candidate, &session, &job.runtime)?;
+        let batches = calibrate::open(job.data, reference.inputs(), &job.options)?;
+        let measures = job.measures.for_gates(job.gates);
+        Ok(Run { job, ctx, measures, library, loaded, session, reference, candidate, batches })
+    }
+
+    fn figures(&mut self) -> Result<Comparison, Error> {
+        let sampler = if self.measures.latency { Sampler::start() } else { None };
+        let mut comparison = match &sampler {
+            Some(sampler) => {
+                let mut sampled = Sampled::new(&mut *self.candidate, sampler);
+                let reference = &mut *self.reference;
+                outputs(reference, &mut sampled, &mut self.batches, self.measures, self.ctx)?
+            }
+            None => {
+                let (reference, candidate) = (&mut *self.reference, &mut *self.candidate);
+                outputs(reference, candidate, &mut self.batches, self.measures, self.ctx)?
+            }
+        };
+        if let Some(sampler) = sampler {
+            comparison.kernels = Some(self.kernels(sampler)?);
+        }
+        let [reference, candidate] = [&self.loaded[0], &self.loaded[1]];
+        comparison.size = Some(Size::new(reference.files.size(), candidate.files.size()));
+        if self.measures.isolation {
+            let (batches, candidate) = (self.fresh_batches()?, (self.job.candidate, candidate));
+            let (session, runtime) = (&self.session, &self.job.runtime);
+            let isolated = isolation(reference, candidate, batches, session, runtime, self.ctx)?;
+            comparison.isolation = Some(isolated);
+        }
+        self.name_tokens(&mut comparison)?;
+        Ok(comparison)
+    }
+
+    fn fresh_batches(&self) -> Result<Batches, Error> {
+        Ok(calibrate::open(self.job.data, self.reference.inputs(), &self.job.options)?)
+    }
+
+    /// Lets the candidate run on if too few samples were taken to say what it executes.
+    fn kernels(&mut self, sampler: Sampler) -> Result<Kernels, Error> {
+        self.batches.rewind();
+        if let Some(batch) = self.batches.next() {
+            let batch = batch?;
+            let only = std::slice::from_ref(&batch);
+            let start = Instant::now();
+            let mut sampled = Sampled::new(&mut *self.candidate, &sampler);
+            while sampler.taken() < PLACES && start.elapsed() < MORE_RUNS {
+                let mut again = only.iter().cloned().map(Ok);
+                compare(
+                    &mut *self.reference,
+                    &mut sampled,
+                    &mut again,
+                    &CompareOptions::default(),
+                    &Ctx::silent(),
+                )?;
+            }
+        }
+        let it = sampler.finish(&self.library);
+        Ok(Kernels {
+            samples: it.samples,
+            avx512_vnni: it.avx512_vnni,
+            avx_vnni: it.avx_vnni,
+            vpmaddubsw: it.vpmaddubsw,
+            verdict: it.verdict(),
+        })
+    }
+
+    /// Gives the worst tokens their text, if there is a tokenizer.
+    fn name_tokens(&self, comparison: &mut Comparison) -> Result<(), Error> {
+        let Some(tokenizer) = &self.job.options.tokenizer else { return Ok(()) };
+        let decoder = Decoder::open(tokenizer)?;
+        let outputs = comparison.outputs.values_mut().filter(|it| it.role == Role::Logits);
+        for token in outputs.flat_map(|it| &mut it.worst_tokens) {
+            token.context = decoder.text(&token.context_ids);
+            token.reference_text = decoder.text(&[token.reference]);
+            token.candidate_text = decoder.text(&[token.candidate]);
+            token.next_text = token.next.and_then(|it| decoder.text(&[it]));
+        }
+        Ok(())
+    }
+
+    fn report(&self, figures: Comparison, outcome: Option<&Outcome>) -> Result<Report, Error> {
+        let _ = outcome;
+        Ok(Report { schema: document::SCHEMA.into(), figures, ..Report::default() })
+    }
+}
+
+/// What comes of running both models on the data.
+fn outputs(
+    reference: &mut dyn Session,
+    candidate: &mut dyn Session,
+    batches: &mut Batches,
+    measures: Measures,
+    ctx: &Ctx,
+) -> Result<Comparison, Error> {
+    let (latency, samples) = (measures.latency, batches.samples());
+    let options = CompareOptions { latency, samples, ..CompareOptions::default() };
+    let mut comparison = compare(reference, candidate, batches, &options, ctx)?;
+    if measures.decode {
+        batches.rewind();
+        comparison.decode = decode(reference, candidate, batches, ctx)?;
+    }
+    Ok(comparison)
 }

@@ -58,7 +58,7 @@ impl Fault for GateError {
                 let known: Vec<&str> = METRICS.iter().map(|it| it.name).collect();
                 let known = known.join(", ");
                 match nearest(name) {
-                    Some(it) => format!("did you mean `{it}`? Known are {known}"),
+                    Some(it) => format!("did you mean `{it}`?"),
                     None => format!("known are {known}"),
                 }
             }
@@ -249,11 +249,7 @@ mod tests {
         assert!(matches!(error("kl<=NaN"), GateError::Limit { .. }));
         assert!(matches!(error("kl<=1e999"), GateError::Limit { .. }));
         assert!(matches!(error("top1.mean>=1"), GateError::Statistic { metric: "top1", .. }));
-        let hint = error("sqnr>=20").hint().unwrap();
-        assert!(
-            hint.starts_with("did you mean `sqnr_db`? Known are cache_kl, common_prefix, cosine,"),
-            "{hint}"
-        );
+        assert_eq!(error("sqnr>=20").hint().unwrap(), "did you mean `sqnr_db`?");
         assert!(error("accuracy>=1").hint().unwrap().starts_with("known are cache_kl"));
     }
 
