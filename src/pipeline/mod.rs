@@ -4,6 +4,7 @@ mod adapt;
 mod calibrate;
 pub mod convert;
 mod error;
+pub mod facts;
 mod judge;
 mod lint;
 mod mixed;
