@@ -5,6 +5,7 @@ mod calibrate;
 pub mod convert;
 mod error;
 pub mod facts;
+pub mod footprint;
 mod judge;
 mod lint;
 mod mixed;
