@@ -10,6 +10,8 @@ pub trait Fault: std::error::Error {
     }
 }
 
+/// Of warnings, which change no exit code.
+pub const EXIT_FINE: u8 = 0;
 pub const EXIT_GATE: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_REJECTED: u8 = 3;
@@ -114,6 +116,8 @@ codes! {
     E904 EXIT_USAGE "The output would overwrite a file that it is made from, in a way that cannot be done safely."
     N001 EXIT_NOTHING "Nothing was quantized; the table of reasons says why. --allow-noop makes this exit 0."
     N002 EXIT_NOTHING "The conversion would change nothing, so nothing was written. --allow-noop writes the model all the same and exits 0."
+    W201 EXIT_FINE "Some of the samples that the models are compared on are samples that the quantized one was calibrated on, as its metadata says, so the figures are better than on new data. Compare on other data. A warning changes no exit code."
+    W202 EXIT_FINE "How long the model takes to load and how much memory it needs could not be measured in a process of its own. The comparison itself is not affected. A warning changes no exit code."
 }
 
 #[cfg(test)]

@@ -230,7 +230,7 @@ fn constants_and_inner_values_cannot_be_observed() {
 
 fn identity(it: &Setup, samples: u64) -> Identity {
     let data = vec![batches(&it.model, 5).sha256().to_owned()];
-    Identity { model: model_sha256(&it.files), data, samples, prefix: String::new() }
+    Identity { model: model_sha256(&it.files), data, samples, ..Identity::default() }
 }
 
 fn stored<'a>(it: &'a Setup, path: &Path, options: CollectOptions) -> Collector<'a> {
@@ -339,7 +339,7 @@ fn merged_statistics_are_weighted_by_rows() {
             model: model.into(),
             data: vec![data.into()],
             samples: 2,
-            prefix: String::new(),
+            ..Identity::default()
         };
         let mut store = StatsFile::begin(&path, identity, true).unwrap();
         store.append("x", &stats).unwrap();

@@ -44,9 +44,10 @@ impl Default for DataOptions {
 
 /// Checked batches in the order of the data.
 pub struct Batches {
-    inputs: Vec<IoInfo>,
-    source: Source,
-    file: PathBuf,
+    pub(super) inputs: Vec<IoInfo>,
+    pub(super) source: Source,
+    pub(super) file: PathBuf,
+    files: Vec<PathBuf>,
     samples: usize,
     dropped: usize,
     batch: usize,
@@ -56,14 +57,14 @@ pub struct Batches {
     at: usize,
 }
 
-enum Source {
+pub(super) enum Source {
     Arrays(Vec<Array>),
     Sets(Vec<PathBuf>),
     Tokens { input: usize, tokens: text_data::Tokens },
     Images(Images),
 }
 
-struct Array {
+pub(super) struct Array {
     input: usize,
     /// The same for every run: the input has no batch axis.
     whole: bool,
@@ -108,6 +109,7 @@ pub fn open(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Bat
     Ok(Batches {
         inputs: inputs.to_vec(),
         sha256,
+        files,
         source,
         file: path.into(),
         samples,
@@ -144,6 +146,11 @@ impl Batches {
     /// A digest of every file that the data came from, the tokenizer or description included.
     pub fn sha256(&self) -> &str {
         &self.sha256
+    }
+
+    /// Those files.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// Starts again with the first batch.
@@ -233,7 +240,12 @@ impl Source {
         }
     }
 
-    fn read(&mut self, rows: Range<usize>, inputs: &[IoInfo]) -> Result<Batch, DataError> {
+    /// What the data itself has for these samples.
+    pub(super) fn read(
+        &mut self,
+        rows: Range<usize>,
+        inputs: &[IoInfo],
+    ) -> Result<Batch, DataError> {
         match self {
             Source::Arrays(arrays) => arrays
                 .iter_mut()

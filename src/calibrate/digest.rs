@@ -1,26 +1,17 @@
 //! The digest of data: what statistics belong to.
 
-use std::{fs::File, io::Read, path::PathBuf};
+use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
 use super::DataError;
+use crate::onnx;
 
 /// One file: its digest. Several, or with settings: the digest of their names and digests.
 pub fn of(files: &[PathBuf], settings: Option<&str>) -> Result<String, DataError> {
     let mut list = Vec::new();
     for file in files {
-        let mut hash = Sha256::new();
-        let mut data = File::open(file).map_err(DataError::io(file))?;
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            let len = data.read(&mut buffer).map_err(DataError::io(file))?;
-            if len == 0 {
-                break;
-            }
-            hash.update(&buffer[..len]);
-        }
-        list.push(hex(&hash.finalize()));
+        list.push(onnx::sha256(file).map_err(DataError::io(file))?.1);
     }
     if let ([only], None) = (&list[..], settings) {
         return Ok(only.clone());

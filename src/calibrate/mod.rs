@@ -19,6 +19,7 @@ mod ranges;
 mod roles;
 mod segment;
 mod sessions;
+mod sketch;
 mod stats_error;
 mod stats_file;
 mod test_data;
@@ -34,8 +35,11 @@ pub use self::{
     flow::{can_observe, can_tap, width},
     observe::{Observe, Sample},
     ranges::{Target, observe, ranges},
-    roles::{Role, make, role},
+roles::{Role, make, role},
+    sketch::Sketch,
     stats_error::StatsError,
-    stats_file::{Identity, Stats, StatsFile, StatsRow, describe, merge, model_sha256},
+    stats_file::{
+        Identity, Stats, StatsFile, StatsOrigin, StatsRow, describe, merge, model_sha256,
+    },
     text_data::Decoder,
 };

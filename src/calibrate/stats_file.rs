@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    StatsError,
+    Sketch, StatsError,
     part_log::{Log, Record},
 };
 use crate::{
@@ -35,6 +35,20 @@ pub struct Identity {
     pub samples: u64,
     /// A digest of the plan, if layers saw weights that were quantized by it; else empty.
     pub prefix: String,
+    /// Where they come from; no part of what must agree.
+    #[serde(default)]
+    pub origin: StatsOrigin,
+}
+
+/// What a model says of statistics that it was made with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatsOrigin {
+    /// Of the samples; empty in files of older versions.
+    pub sketch: String,
+    /// The version that ran the model, and the CPU.
+    pub onnxruntime: String,
+    pub cpu: String,
 }
 
 /// The statistics of one run while it lasts: what was collected survives a killed process.
@@ -361,7 +375,10 @@ pub fn merge(paths: &[PathBuf], output: &Path) -> Result<(), StatsError> {
     let files: Vec<Stats> = paths.iter().map(|it| Stats::read(it)).collect::<Result<_, _>>()?;
     let Some(first) = files.first() else { return Ok(()) };
     let mut identity = first.identity.clone();
+    let sketch = |it: &Identity| Sketch::parse(it.samples, &it.origin.sketch);
+    let mut seen = sketch(&identity);
     for file in &files[1..] {
+        seen = seen.zip(sketch(&file.identity)).map(|(a, b)| a.merge(&b));
         let same = Identity { data: file.identity.data.clone(), ..identity.clone() };
         let same = Identity { samples: file.identity.samples, ..same };
         file.identity.check(&same, &file.path)?;
@@ -369,6 +386,7 @@ pub fn merge(paths: &[PathBuf], output: &Path) -> Result<(), StatsError> {
         identity.samples += file.identity.samples;
     }
     identity.data.sort();
+    identity.origin.sketch = seen.map_or(String::new(), |it| it.to_string());
     let (mut rows, mut list) = (BTreeMap::new(), Vec::new());
     let names: std::collections::BTreeSet<&str> = files.iter().flat_map(Stats::names).collect();
     for name in names {

@@ -136,8 +136,10 @@ impl Args {
         output: &Path,
         ui: &Ui,
     ) -> Result<(), Failure> {
-        let batches = self.batches(planned, data)?;
+        let mut batches = self.batches(planned, data)?;
+        let runtime = ui.global.runtime(ui);
         let identity = Identity {
+            origin: pipeline::origin::stats_origin(&mut batches, &runtime)?,
             model: calibrate::model_sha256(&planned.files),
             data: vec![batches.sha256().to_owned()],
             samples: batches.samples() as u64,
@@ -145,7 +147,6 @@ impl Args {
         };
         let store = StatsFile::begin(output, identity, true)?;
         let options = self.options(ui);
-        let runtime = ui.global.runtime(ui);
         let (model, files) = (&planned.model, &planned.files);
         let mut collector =
             Collector::new(model, files, wants, batches, options, &runtime, Some(store))?;

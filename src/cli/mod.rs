@@ -8,6 +8,7 @@ pub mod convert;
 pub mod doctor;
 pub mod explain;
 pub mod failure;
+mod footprint;
 pub mod inspect;
 pub mod lint;
 pub mod pass;
@@ -59,6 +60,8 @@ pub enum Command {
     Convert(convert::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
+    #[command(hide = true)]
+    Footprint(footprint::Args),
     Inspect(inspect::Args),
     Pass(pass::Args),
     Plan(plan::Args),
@@ -206,6 +209,7 @@ impl Command {
             Command::Convert(args) => args.run(ui),
             Command::Doctor(args) => args.run(ui),
             Command::Explain(args) => args.run(ui),
+            Command::Footprint(args) => args.run(ui),
             Command::Inspect(args) => args.run(ui),
             Command::Pass(args) => args.run(ui),
             Command::Plan(args) => args.run(ui),

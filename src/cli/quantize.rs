@@ -102,7 +102,8 @@ impl Args {
         ui.note(&format!("onnxq {} · recipe {}", env!("CARGO_PKG_VERSION"), job.recipe.name));
         if self.dry_run {
             let output = self.output.clone().unwrap_or_else(|| self.model.with_extension("q.onnx"));
-            let outcome = pipeline::dry_run(&job, &output, &save, &ui.ctx())?;
+            let calibration = self.calibration.calibration(&self.data, &job.recipe, ui);
+            let outcome = pipeline::dry_run(&job, &output, &save, &calibration, &ui.ctx())?;
             return report(ui, &outcome, None, self.allow_noop);
         }
         let output = self.output.as_deref().unwrap_or(Path::new(""));

@@ -135,6 +135,11 @@ pub fn available(options: &RuntimeOptions) -> Result<Located, EngineError> {
     }
 }
 
+/// Starts the library, which the first session would do otherwise.
+pub fn start(library: &Located) -> Result<(), EngineError> {
+    ort::providers(library).map(drop)
+}
+
 /// Puts the given tensors into the order of the model's inputs.
 ///
 /// The engine itself would notice a missing input only inside the first operator that reads it.

@@ -26,6 +26,21 @@ pub struct Executed {
     pub differs: Option<String>,
 }
 
+/// A quantized weight, as a file declares it.
+pub struct Declared {
+    /// The node that computes with it.
+    pub user: NodeId,
+    pub weight: ValueId,
+    /// `dynamic int8`, `int4 in blocks of 128`.
+    pub text: String,
+}
+
+/// Every quantized weight, in the order of execution.
+pub fn declared(l: &Look) -> Vec<Declared> {
+    let sites = l.m.nodes().into_iter().filter_map(|it| Site::of(l, it));
+    sites.map(|it| Declared { user: it.user, weight: it.weight, text: it.declared }).collect()
+}
+
 /// Compares a model with the graph that ONNX Runtime optimized it to.
 pub fn executed(written: &Model, optimized: &Model) -> Vec<Executed> {
     let (written, optimized) = (Look::new(written), Look::new(optimized));

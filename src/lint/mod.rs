@@ -8,7 +8,10 @@ mod look;
 
 use serde::{Serialize, Serializer};
 
-pub use self::{checks::CHECKS, look::Look};
+pub use self::{
+    checks::CHECKS,
+    look::{Look, is_code},
+};
 use crate::{
     codes::{EXIT_GATE, Fault},
     ctx::Ctx,

@@ -126,6 +126,17 @@ impl Files {
         self.open.values().map(|it| &*it.path)
     }
 
+    /// The same with the names that count: as the model states them, without folders.
+    pub fn named(&self) -> Vec<(String, PathBuf)> {
+        let model = self.model.to_string_lossy();
+        let named = self.open.iter().map(|(location, it)| {
+            let location = if location.is_empty() { &*model } else { location };
+            let name = location.rsplit(['/', '\\']).next().unwrap_or(location);
+            (name.to_owned(), it.path.clone())
+        });
+        named.collect()
+    }
+
     /// The contents of each file, for digests.
     pub fn contents(&self) -> impl Iterator<Item = (&str, &Bytes)> {
         self.open.iter().map(|(name, it)| (&**name, &it.bytes))

@@ -1,6 +1,7 @@
 //! Reading and writing ONNX files. The only place that knows protobuf.
 
 mod attach;
+mod digest;
 mod error;
 mod external;
 mod files;
@@ -21,6 +22,7 @@ use std::path::Path;
 
 pub use self::{
     attach::{Attached, attach},
+    digest::{FileDigest, combined, digest_all, digests, sha256},
     error::{ExternalProblem, LoadError, SaveError, TensorProblem},
     files::{ExternalPolicy, Files, map_file},
     limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},

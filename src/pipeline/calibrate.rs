@@ -130,6 +130,7 @@ pub(super) fn solve(
     let identity = Identity {
         model: calibrate::model_sha256(&planned.files),
         prefix: prefix(recipe, planned, sequential),
+        origin: planned.origin.of_stats(),
         ..Identity::default()
     };
     match kept {

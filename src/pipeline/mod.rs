@@ -4,10 +4,13 @@ mod adapt;
 mod calibrate;
 pub mod convert;
 mod error;
+pub mod facts;
+pub mod footprint;
 mod isolation;
 mod judge;
 mod lint;
 mod mixed;
+pub mod origin;
 mod ranges;
 mod saturation;
 mod transform;
@@ -20,6 +23,7 @@ use std::{
 
 use serde::Serialize;
 
+use self::origin::Origin;
 pub use self::{
     adapt::{Adapted, Choosing, Correction, Measured, Tried, Unreached},
     calibrate::{Calibration, MissingStats, NeedsData},
@@ -73,6 +77,8 @@ pub struct Planned {
     gauges: Vec<(NodeId, Gauge)>,
     /// What calibration data says of static activations.
     spans: ranges::Spans,
+    /// What the result will say of how it was made.
+    origin: Origin,
 }
 
 /// What a model consists of.
@@ -142,6 +148,7 @@ pub fn plan(job: &Job, ctx: &Ctx) -> Result<Planned, Error> {
         warnings,
         gauges: Vec::new(),
         spans: Default::default(),
+        origin: Origin::new(job),
     })
 }
 
@@ -204,7 +211,6 @@ impl Planned {
     fn size_with(
         &self,
         sites: Vec<SitePlan>,
-        job: &Job,
         output: &Path,
         save: &SaveOptions,
     ) -> Result<u64, Error> {
@@ -214,7 +220,7 @@ impl Planned {
         insert::quantize(&mut model, &plan, &mut Sources::default());
         finish(&mut model, &plan.sites, &Ctx::silent())?;
         share_tied(&mut model, &self.files, save)?;
-        mark(&mut model, &job.recipe);
+        self.origin.mark(&mut model, save);
         let (model, data) = onnx::layout_sizes(&model, output, save, Some(&self.files))?;
         Ok(model + data)
     }
@@ -227,7 +233,7 @@ impl Planned {
         save: &SaveOptions,
     ) -> Result<Outcome, Error> {
         share_tied(&mut self.model, &self.files, save)?;
-        mark(&mut self.model, &job.recipe);
+        self.origin.mark(&mut self.model, save);
         let (model, data) = onnx::layout_sizes(&self.model, output, save, Some(&self.files))?;
         Ok(self.outcome(job, None, model + data))
     }
@@ -277,6 +283,8 @@ pub fn quantize(
     if planned.plan.sites.is_empty() && !allow_noop {
         return Ok(planned.outcome(job, None, planned.before.bytes));
     }
+    let source = origin::hash(&planned.files);
+    origin::learn(&mut planned, job, calibration)?;
     transform::transform(&mut planned, job, calibration, ctx)?;
     if job.recipe.adapt.is_none() || calibration.data.is_none() {
         planned.spans = ranges::collect(&planned, Vec::new(), calibration, ctx)?;
@@ -299,7 +307,8 @@ pub fn quantize(
     let sources = calibrate::solve(&mut planned, &job.recipe, calibration, output, ctx)?;
     planned.lower(sources, ctx)?;
     share_tied(&mut planned.model, &planned.files, save)?;
-    mark(&mut planned.model, &job.recipe);
+    planned.origin.settle(&source.join().expect("reading files does not panic")?);
+    planned.origin.mark(&mut planned.model, save);
     let saved = onnx::save(&planned.model, output, save, Some(&planned.files), ctx)?;
     let written = read_back(output, &job.open)?;
     let own = own_findings(&theirs, &written.model, ctx)?;
@@ -334,9 +343,16 @@ fn two_bits(rows: &[PlanRow]) -> Option<String> {
     ))
 }
 
-/// What `quantize` would do, with the exact size of its output.
-pub fn dry_run(job: &Job, output: &Path, save: &SaveOptions, ctx: &Ctx) -> Result<Outcome, Error> {
+/// What `quantize` would do, with the exact size of its output. Nothing is run on the data.
+pub fn dry_run(
+    job: &Job,
+    output: &Path,
+    save: &SaveOptions,
+    calibration: &Calibration,
+    ctx: &Ctx,
+) -> Result<Outcome, Error> {
     let mut planned = plan(job, ctx)?;
+    origin::learn(&mut planned, job, calibration)?;
     planned.outline(job)?;
     planned.lower(Sources::default(), ctx)?;
     planned.dry_run(job, output, save)
@@ -433,15 +449,6 @@ fn finite(m: &Model, site: &ops::Site) -> Result<(), NoMatch> {
         }
     }
     Ok(())
-}
-
-/// Says in the file who made it; what the original says of itself stays.
-fn mark(model: &mut Model, recipe: &Recipe) {
-    let ours = [("onnxq.recipe", &*recipe.name), ("onnxq.version", env!("CARGO_PKG_VERSION"))];
-    for (key, value) in ours {
-        model.metadata.retain(|it| it.0 != key);
-        model.metadata.push((key.to_owned(), value.to_owned()));
-    }
 }
 
 /// A file that our own reader refuses must not leave the house.

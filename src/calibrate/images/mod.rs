@@ -72,6 +72,11 @@ impl Images {
         self.files.len()
     }
 
+    /// Where an image comes from.
+    pub fn file(&self, at: usize) -> &Path {
+        &self.files[at]
+    }
+
     /// `[N, C, H, W]` or `[N, H, W, C]`.
     pub fn read(&self, rows: std::ops::Range<usize>) -> Result<Tensor, DataError> {
         let mut bytes = Vec::new();

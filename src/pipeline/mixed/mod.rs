@@ -159,7 +159,7 @@ pub(super) fn choose(
         return Err(Unmet::NoLogits.into());
     }
     let probes = probe::probe(&judge, &planned.model, &units, ctx)?;
-    let mixer = Mixer::new(planned, job, target, &judge, &units, &probes)?;
+    let mixer = Mixer::new(planned, target, &judge, &units, &probes)?;
     let (mix, loss) = mixer.meet(goal)?;
     let mixed = mixer.report(goal, &mix, loss)?;
     let sites = mixer.sites(&mix.picks);
@@ -173,7 +173,6 @@ pub(super) fn choose(
 
 struct Mixer<'a> {
     planned: &'a Planned,
-    job: &'a Job,
     target: Target<'a>,
     judge: &'a Judge<'a>,
     units: &'a [Unit],
@@ -194,7 +193,6 @@ const POINTS: usize = 16;
 impl<'a> Mixer<'a> {
     fn new(
         planned: &'a Planned,
-        job: &'a Job,
         target: Target<'a>,
         judge: &'a Judge<'a>,
         units: &'a [Unit],
@@ -204,7 +202,7 @@ impl<'a> Mixer<'a> {
             units.iter().zip(probes).map(|(unit, probe)| unit.choices(*probe)).collect();
         let mixes = budget::mixes(&choices);
         let overhead = 0;
-        let mut it = Mixer { planned, job, target, judge, units, probes, choices, mixes, overhead };
+        let mut it = Mixer { planned, target, judge, units, probes, choices, mixes, overhead };
         let smallest = &it.mixes[0];
         it.overhead = it.size(smallest)?.saturating_sub(smallest.price);
         Ok(it)
@@ -293,7 +291,7 @@ impl<'a> Mixer<'a> {
     /// Bytes of all files.
     fn size(&self, mix: &Mix) -> Result<u64, Error> {
         let Target { output, save } = self.target;
-        self.planned.size_with(self.sites(&mix.picks), self.job, output, save)
+        self.planned.size_with(self.sites(&mix.picks), output, save)
     }
 
     /// Measured with all weights replaced at once.
