@@ -10,11 +10,13 @@ pub mod explain;
 pub mod failure;
 pub mod inspect;
 pub mod lint;
+pub mod outputs;
 pub mod pass;
 pub mod plan;
 pub mod quantize;
 mod ranges;
 pub mod recipe;
+pub mod report;
 pub mod runtime;
 pub mod shared;
 pub mod show;
@@ -63,6 +65,7 @@ pub enum Command {
     Plan(plan::Args),
     Quantize(quantize::Args),
     Recipe(recipe::Args),
+    Report(report::Args),
     Runtime(runtime::Args),
     Validate(validate::Args),
 }
@@ -204,6 +207,7 @@ impl Command {
             Command::Plan(args) => args.run(ui),
             Command::Quantize(args) => args.run(ui),
             Command::Recipe(args) => args.run(ui),
+            Command::Report(args) => args.run(ui),
             Command::Runtime(args) => args.run(ui),
             Command::Validate(args) => args.run(ui),
         }

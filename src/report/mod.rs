@@ -4,6 +4,7 @@ mod accumulate;
 mod baseline;
 mod compare;
 pub mod document;
+pub mod emit;
 mod figures;
 mod gate;
 mod latency;
@@ -14,9 +15,9 @@ pub use self::{
     compare::{CompareError, CompareOptions, compare},
     document::{Report, Verdict},
     figures::{
-        Comparison, Decode, Footprint, Footprints, Histogram, Interval, Isolation, Kernels,
-        Latency, NonFinite, OutputMetrics, Perplexity, Phase, PositionBin, Role, SampleError, Size,
-        TokenError,
+        CacheKl, Comparison, Decode, Footprint, Footprints, Histogram, Interval, Isolation,
+        Kernels, Latency, NonFinite, OutputMetrics, Perplexity, Phase, PositionBin, Role,
+        SampleError, Size, TokenError,
     },
     gate::GateResult,
 };
