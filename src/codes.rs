@@ -98,7 +98,7 @@ codes! {
     E616 EXIT_USAGE "Nothing says how images become inputs of the model. Pass --preprocess with a shipped description, or with a file of your own (see calibration/README.md)."
     E617 EXIT_GATE "No choice of activations reaches the goal under `adapt` on the calibration data. The message names the best that can be had. Add a more accurate way under `adapt.ways`, or ask for less."
     E618 EXIT_USAGE "The baseline report was measured on other data, another number of samples or against another original model, so its figures cannot be compared. Make a new baseline with the same data."
-    E619 EXIT_USAGE "The file is no report of onnxq (`onnxq.report/1`), or cannot be read. Reports are written by `validate --report` and by `--json`."
+    E619 EXIT_REJECTED "The file is no report of onnxq, or of a newer format than this version reads. Pass a report.json, or update onnxq."
     E701 EXIT_USAGE "The recipe, or the description of images, has a key that does not exist, or is not valid YAML."
     E702 EXIT_USAGE "A pattern of the recipe matches no node. Add `optional: true` if the rule is meant for other models."
     E703 EXIT_USAGE "A value of the recipe, or of the description of images, has the wrong type or range."
@@ -106,6 +106,8 @@ codes! {
     E705 EXIT_USAGE "There is no recipe, or description of images, of that name, or the file cannot be read."
     E706 EXIT_USAGE "A gate is not of the form metric.statistic<=limit."
     E710 EXIT_USAGE "--fix-shape or --fix-dim does not fit the model: no such input or dimension, another rank, or sizes that contradict each other."
+    E711 EXIT_USAGE "The name of the output does not say in which format to write the report. Pass --format, or a name that ends in .html, .json, .md, .sarif or .xml."
+    E712 EXIT_USAGE "--report, --emit and --output-format of `quantize` are about the comparison that --validate makes; there is none."
     E801 EXIT_ENVIRONMENT "ONNX Runtime was not found or could not be loaded."
     E802 EXIT_ENVIRONMENT "The installed ONNX Runtime is too old for this model."
     E803 EXIT_ENVIRONMENT "ONNX Runtime refused the model or failed to run it."
@@ -118,6 +120,8 @@ codes! {
     N002 EXIT_NOTHING "The conversion would change nothing, so nothing was written. --allow-noop writes the model all the same and exits 0."
     W201 EXIT_FINE "Some of the samples that the models are compared on are samples that the quantized one was calibrated on, as its metadata says, so the figures are better than on new data. Compare on other data. A warning changes no exit code."
     W202 EXIT_FINE "How long the model takes to load and how much memory it needs could not be measured in a process of its own. The comparison itself is not affected. A warning changes no exit code."
+    W203 EXIT_FINE "Some nodes of the quantized model run in other kernels than their form says, or in slow ones. `onnxq inspect --executed` names them, `inspect --lint` their mends."
+    W204 EXIT_FINE "`quantize` said this when it made the model."
 }
 
 #[cfg(test)]

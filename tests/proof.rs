@@ -1,13 +1,14 @@
 //! `validate`: what it measures, against computing it another way, and what it fails on.
 
 #[path = "common/outside.rs"]
+#[allow(dead_code)]
 mod outside;
 
 use std::{fs, path::Path};
 
 use onnxq::{
     calibrate::{self, DataOptions},
-    engine::{self, RuntimeOptions, Session, SessionOptions},
+    engine::{self, RuntimeOptions, SessionOptions},
     tensor::Tensor,
 };
 use outside::run;

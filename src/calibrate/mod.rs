@@ -35,7 +35,7 @@ pub use self::{
     flow::{can_observe, can_tap, width},
     observe::{Observe, Sample},
     ranges::{Target, observe, ranges},
-roles::{Role, make, role},
+    roles::{Role, make, role},
     sketch::Sketch,
     stats_error::StatsError,
     stats_file::{

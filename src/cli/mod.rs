@@ -11,12 +11,14 @@ pub mod failure;
 mod footprint;
 pub mod inspect;
 pub mod lint;
+pub mod outputs;
 pub mod pass;
 pub mod plan;
 mod proof;
 pub mod quantize;
 mod ranges;
 pub mod recipe;
+pub mod report;
 pub mod runtime;
 pub mod shared;
 pub mod show;
@@ -67,6 +69,7 @@ pub enum Command {
     Plan(plan::Args),
     Quantize(quantize::Args),
     Recipe(recipe::Args),
+    Report(report::Args),
     Runtime(runtime::Args),
     Validate(validate::Args),
 }
@@ -215,6 +218,7 @@ impl Command {
             Command::Plan(args) => args.run(ui),
             Command::Quantize(args) => args.run(ui),
             Command::Recipe(args) => args.run(ui),
+            Command::Report(args) => args.run(ui),
             Command::Runtime(args) => args.run(ui),
             Command::Validate(args) => args.run(ui),
         }

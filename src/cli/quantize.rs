@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Failure, Ui,
+    outputs::OutputArgs,
     shared::{
         CalibrationArgs, DataArgs, ExternalData, InputArgs, MeasureArgs, Nonfinite, RecipeArgs,
         size,
@@ -56,6 +57,8 @@ pub struct Args {
     pub force: bool,
     #[command(flatten)]
     pub input: InputArgs,
+    #[command(flatten)]
+    pub reports: OutputArgs,
 }
 
 /// Choose bits and block of each weight by what they cost, measured on --calibration
@@ -122,7 +125,14 @@ impl Args {
             Some(data) => Some(self.validate(&outcome, output, &data, &gates, ui)?),
             None => None,
         };
-        let code = report(ui, &outcome, validation.as_ref(), self.allow_noop)?;
+        let code = match &validation {
+            Some(report) if self.reports.is_asked() => {
+                let human = || show::outcome(&outcome, Some(report));
+                self.reports.deliver(report, human, ui)?;
+                exit_code(&outcome, Some(report), self.allow_noop)
+            }
+            _ => report(ui, &outcome, validation.as_ref(), self.allow_noop)?,
+        };
         if code == 0 && validation.is_none() {
             let (model, output) = (self.model.display(), output.display());
             ui.note(&format!("next: onnxq validate {model} {output} --data …"));
@@ -163,10 +173,25 @@ impl Args {
     /// nothing.
     fn validation_data(&self) -> Result<Option<PathBuf>, Failure> {
         match (&self.validate, &self.data.data) {
+            (None, _) if self.reports.is_asked() => Err(NoComparison.into()),
             (None, _) => Ok(None),
             (Some(Some(data)), _) | (Some(None), Some(data)) => Ok(Some(data.clone())),
             (Some(None), None) => Err(NoData("compare on").into()),
         }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("there is no report without a comparison")]
+struct NoComparison;
+
+impl crate::codes::Fault for NoComparison {
+    fn code(&self) -> &'static str {
+        "E712"
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("add --validate with --data".into())
     }
 }
 
@@ -216,9 +241,13 @@ fn report(
     } else {
         ui.print(&show::outcome(outcome, validation))?;
     }
-    if validation.is_some_and(|it| !it.passes()) {
-        return Ok(EXIT_GATE);
+    Ok(exit_code(outcome, validation, allow_noop))
+}
+
+fn exit_code(outcome: &Outcome, validation: Option<&Report>, allow_noop: bool) -> u8 {
+    match validation {
+        Some(it) if !it.passes() => EXIT_GATE,
+        _ if outcome.quantized_nodes == 0 && !allow_noop => EXIT_NOTHING,
+        _ => 0,
     }
-    let nothing = outcome.quantized_nodes == 0 && !allow_noop;
-    Ok(if nothing { EXIT_NOTHING } else { 0 })
 }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use super::{
-    Failure, Ui, proof,
+    Failure, Ui,
+    outputs::OutputArgs,
+    proof,
     quantize::NoData,
     shared::{DataArgs, InputArgs, MeasureArgs, size},
 };
@@ -30,6 +32,8 @@ pub struct Args {
     pub memory: u64,
     #[command(flatten)]
     pub input: InputArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl Args {
@@ -52,11 +56,7 @@ impl Args {
             program: std::env::current_exe().ok(),
         };
         let report = pipeline::validate(&job, None, &ui.ctx())?;
-        if ui.global.json {
-            ui.print_json(&report)?;
-        } else {
-            ui.print(&proof::report(&report))?;
-        }
+        self.output.deliver(&report, || proof::report(&report), ui)?;
         Ok(if report.passes() { 0 } else { EXIT_GATE })
     }
 }

@@ -1,7 +1,7 @@
 //! Why a job failed.
 
 use super::{
-    MissingStats, NeedsData, NotAReport, RangesNeedData, TransformNeedsData, Unmet, Unreached,
+    MissingStats, NeedsData, RangesNeedData, TransformNeedsData, Unmet, Unreached,
     convert::ShapeError,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     onnx::{LoadError, SaveError},
     quant::{format::NotLowered, solve::BadStats, weight::StoreError},
     recipe::RecipeError,
-    report::{CompareError, baseline::OtherBaseline},
+    report::{CompareError, baseline::OtherBaseline, document::ReadError},
     rewrite::{PassError, cache::CacheError, half::HalfError, opset::OpsetError},
     tensor::TensorError,
 };
@@ -33,7 +33,6 @@ pub enum Error {
     Load(#[from] LoadError),
     MissingStats(#[from] MissingStats),
     NeedsData(#[from] NeedsData),
-    NotAReport(#[from] NotAReport),
     NotLowered(#[from] NotLowered),
     Opset(#[from] OpsetError),
     OtherBaseline(#[from] OtherBaseline),
@@ -41,6 +40,7 @@ pub enum Error {
     Pass(#[from] PassError),
     Ranges(#[from] RangesNeedData),
     Recipe(#[from] RecipeError),
+    Report(#[from] ReadError),
     Save(#[from] SaveError),
     Shape(#[from] ShapeError),
     Stats(#[from] StatsError),
@@ -64,7 +64,6 @@ impl Error {
             Error::Load(it) => it,
             Error::MissingStats(it) => it,
             Error::NeedsData(it) => it,
-            Error::NotAReport(it) => it,
             Error::NotLowered(it) => it,
             Error::Opset(it) => it,
             Error::OtherBaseline(it) => it,
@@ -72,6 +71,7 @@ impl Error {
             Error::Pass(it) => it,
             Error::Ranges(it) => it,
             Error::Recipe(it) => it,
+            Error::Report(it) => it,
             Error::Save(it) => it,
             Error::Shape(it) => it,
             Error::Stats(it) => it,

@@ -33,7 +33,7 @@ pub use self::{
     ranges::RangesNeedData,
     saturation::{Bits, Exactness},
     transform::TransformNeedsData,
-    validate::{Measures, NotAReport, Validate, read_report, validate},
+    validate::{Measures, Validate, validate},
 };
 use crate::{
     ctx::Ctx,

@@ -1,22 +1,25 @@
 //! Comparing two models in ONNX Runtime: everything that a report holds, step by step.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use super::{Error, Outcome, isolation::isolation};
+use super::{
+    Error, Execution, Outcome, execution, facts,
+    footprint::{self, FootprintJob},
+    isolation::isolation,
+};
 use crate::{
     calibrate::{self, Batches, DataOptions, Decoder},
-    codes::Fault,
     ctx::Ctx,
     engine::{self, Located, RuntimeOptions, Sampled, Sampler, Session, SessionOptions},
     onnx::{self, Loaded, OpenOptions},
     recipe::Gate,
     report::{
-        CompareOptions, Comparison, Kernels, Report, Role, Size, baseline, compare, decode,
-        document,
+        CompareOptions, Comparison, Footprints, Kernels, Report, Role, Size, baseline, compare,
+        decode,
+        document::{self, ModelFacts, Provenance, RecipeFacts, Warning},
     },
 };
 
@@ -101,7 +104,7 @@ impl<'a> Validate<'a> {
 /// Runs both models in ONNX Runtime on the same data. `outcome` says how the candidate was made,
 /// if it just was.
 pub fn validate(job: &Validate, outcome: Option<&Outcome>, ctx: &Ctx) -> Result<Report, Error> {
-    let before = job.baseline.map(read_report).transpose()?;
+    let before = job.baseline.map(document::read).transpose()?;
     let library = engine::ensure(&job.runtime)?;
     let mut run = Run::open(job, library, ctx)?;
     let figures = run.figures()?;
@@ -115,37 +118,6 @@ pub fn validate(job: &Validate, outcome: Option<&Outcome>, ctx: &Ctx) -> Result<
     Ok(report)
 }
 
-/// A report that was written before.
-pub fn read_report(path: &Path) -> Result<Report, NotAReport> {
-    let fail = |reason: String| NotAReport { path: path.into(), reason };
-    let text = fs::read_to_string(path).map_err(|it| fail(it.to_string()))?;
-    let report: Report = serde_json::from_str(&text).map_err(|it| fail(it.to_string()))?;
-    match report.schema.as_str() {
-        document::SCHEMA => Ok(report),
-        other => Err(fail(format!("its schema is `{}`", crate::untrusted::Untrusted(other)))),
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{} is no report of onnxq: {reason}", .path.display())]
-pub struct NotAReport {
-    path: PathBuf,
-    reason: String,
-}
-
-impl Fault for NotAReport {
-    fn code(&self) -> &'static str {
-        "E619"
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(format!(
-            "reports are written by `validate --report` or `--json` ({})",
-            document::SCHEMA
-        ))
-    }
-}
-
 /// Both models, loaded.
 struct Run<'a> {
     job: &'a Validate<'a>,
@@ -157,6 +129,8 @@ struct Run<'a> {
     reference: Box<dyn Session>,
     candidate: Box<dyn Session>,
     batches: Batches,
+    /// What could not be measured.
+    notes: Vec<Warning>,
 }
 
 /// Samples of the processor's place that a verdict wants, and how long more runs may go on for it.
@@ -172,7 +146,19 @@ impl<'a> Run<'a> {
         let candidate = engine::open(job.candidate, &session, &job.runtime)?;
         let batches = calibrate::open(job.data, reference.inputs(), &job.options)?;
         let measures = job.measures.for_gates(job.gates);
-        Ok(Run { job, ctx, measures, library, loaded, session, reference, candidate, batches })
+        let notes = Vec::new();
+        Ok(Run {
+            job,
+            ctx,
+            measures,
+            library,
+            loaded,
+            session,
+            reference,
+            candidate,
+            batches,
+            notes,
+        })
     }
 
     fn figures(&mut self) -> Result<Comparison, Error> {
@@ -199,8 +185,43 @@ impl<'a> Run<'a> {
             let isolated = isolation(reference, candidate, batches, session, runtime, self.ctx)?;
             comparison.isolation = Some(isolated);
         }
+        if self.measures.footprint {
+            comparison.footprint = self.footprints();
+        }
         self.name_tokens(&mut comparison)?;
         Ok(comparison)
+    }
+
+    /// What cannot be measured is a warning.
+    fn footprints(&mut self) -> Option<Footprints> {
+        let program = self.job.program.as_deref()?;
+        self.ctx.progress.start("footprint", 2);
+        let of = |model: &'a Path, loaded: &Loaded| {
+            let measured = footprint::footprint(
+                program,
+                &FootprintJob {
+                    model,
+                    bytes: loaded.files.size(),
+                    data: self.job.data,
+                    options: self.job.options.clone(),
+                    open: self.job.open.clone(),
+                    threads: self.job.threads,
+                    library: &self.library,
+                },
+            );
+            self.ctx.progress.step(1);
+            measured.map_err(|error| error.warning(model))
+        };
+        let both =
+            [of(self.job.reference, &self.loaded[0]), of(self.job.candidate, &self.loaded[1])];
+        self.ctx.progress.done("each model alone in a process");
+        match both {
+            [Ok(reference), Ok(candidate)] => Some(Footprints { reference, candidate }),
+            failed => {
+                self.notes.extend(failed.into_iter().filter_map(Result::err));
+                None
+            }
+        }
     }
 
     fn fresh_batches(&self) -> Result<Batches, Error> {
@@ -250,10 +271,79 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Figures and facts together.
     fn report(&self, figures: Comparison, outcome: Option<&Outcome>) -> Result<Report, Error> {
-        let _ = outcome;
-        Ok(Report { schema: document::SCHEMA.into(), figures, ..Report::default() })
+        let job = self.job;
+        let models = document::Models {
+            reference: facts::model_facts(job.reference, &self.loaded[0])?,
+            candidate: facts::model_facts(job.candidate, &self.loaded[1])?,
+        };
+        let candidate = &self.loaded[1];
+        let asked;
+        let execution = match outcome.and_then(|it| it.execution.as_ref()) {
+            Some(it) => it,
+            None => {
+                asked = execution(&candidate.model, &candidate.files, &job.runtime);
+                &asked
+            }
+        };
+        let provenance = self.provenance(&models.candidate)?;
+        let mut report = Report {
+            schema: document::SCHEMA.into(),
+            precision: facts::precision(&candidate.model, Some(execution)),
+            kept: outcome.map_or(Vec::new(), |it| facts::kept(&it.nodes)),
+            environment: facts::environment(&self.library, job.threads, &job.runtime),
+            warnings: self.warnings(&provenance, execution, outcome),
+            models,
+            figures,
+            provenance,
+            ..Report::default()
+        };
+        report.warnings.extend(self.notes.iter().cloned());
+        Ok(report)
     }
+
+    fn provenance(&self, candidate: &ModelFacts) -> Result<Provenance, Error> {
+        let metadata = &candidate.metadata;
+        let recipe = metadata.get("onnxq.recipe").map(|name| RecipeFacts {
+            name: name.clone(),
+            sha256: metadata.get("onnxq.recipe_sha256").cloned().unwrap_or_default(),
+            yaml: metadata.get("onnxq.recipe_yaml").cloned(),
+        });
+        let mut batches = self.fresh_batches()?;
+        Ok(Provenance {
+            command: self.job.command.clone(),
+            recipe,
+            evaluation: facts::samples(self.job.data, &batches)?,
+            calibration: facts::calibrated_on(metadata),
+            overlap: facts::overlap(metadata, &mut batches)?,
+        })
+    }
+
+    fn warnings(
+        &self,
+        provenance: &Provenance,
+        execution: &Execution,
+        outcome: Option<&Outcome>,
+    ) -> Vec<Warning> {
+        let mut list = Vec::new();
+        let overlap = provenance.overlap.as_ref();
+        list.extend(overlap.and_then(|it| facts::overlap_warning(it, self.job.data)));
+        let differing = execution.differing().len();
+        if differing > 0 {
+            let message = format!("{differing} nodes run slowly or otherwise than declared");
+            list.push(warning("W203", Some(self.job.candidate), message));
+        }
+        let theirs = self.loaded[1].warnings.iter().filter_map(|it| it.split_once(": "));
+        list.extend(theirs.map(|(code, it)| warning(code, Some(self.job.candidate), it.into())));
+        let made = outcome.map_or(&[][..], |it| &it.warnings);
+        list.extend(made.iter().map(|it| warning("W204", Some(self.job.candidate), it.clone())));
+        list
+    }
+}
+
+fn warning(code: &str, at: Option<&Path>, message: String) -> Warning {
+    Warning { code: code.into(), at: at.map(|it| it.display().to_string()), message }
 }
 
 /// What comes of running both models on the data.

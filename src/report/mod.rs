@@ -6,6 +6,7 @@ mod cache;
 mod compare;
 mod decode;
 pub mod document;
+pub mod emit;
 mod figures;
 mod gate;
 mod interval;
@@ -24,9 +25,9 @@ pub use self::{
     decode::decode,
     document::{Report, Verdict},
     figures::{
-        Comparison, Decode, Footprint, Footprints, Histogram, Interval, Isolation, Kernels,
-        Latency, NonFinite, OutputMetrics, Perplexity, Phase, PositionBin, Role, SampleError, Size,
-        TokenError,
+        CacheKl, Comparison, Decode, Footprint, Footprints, Histogram, Interval, Isolation,
+        Kernels, Latency, NonFinite, OutputMetrics, Perplexity, Phase, PositionBin, Role,
+        SampleError, Size, TokenError,
     },
     gate::GateResult,
 };

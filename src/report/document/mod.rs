@@ -5,6 +5,7 @@
 
 mod facts;
 mod layers;
+mod read;
 mod run;
 
 use schemars::{JsonSchema, generate::SchemaSettings};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     facts::{FileFacts, Kept, ModelFacts, Models, PrecisionRow, WeightKind},
     layers::{Attribution, Bisection, LayerError, Probe, Suggestion},
+    read::{ReadError, read},
     run::{Environment, Overlap, Provenance, RecipeFacts, Samples, Warning},
 };
 use super::{baseline::BaselineFacts, figures::Comparison, gate::GateResult};

@@ -1,0 +1,299 @@
+//! Where a report goes: stdout, files, a folder of all formats, what a pipeline reads.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use super::{Failure, Ui};
+use crate::{
+    codes::Fault,
+    report::{
+        Report, Verdict,
+        emit::{EMITTERS, Emitter, emitter},
+    },
+    untrusted::Untrusted,
+};
+
+/// What becomes of the report. Files that exist are replaced.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Report")]
+pub struct OutputArgs {
+    /// Write the report into this folder: index.html, report.json, report.md, junit.xml,
+    /// report.sarif and model-card.md
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Write the report in one format: html=page.html, junit=gates.xml; also card, github,
+    /// gitlab, json, markdown and sarif
+    #[arg(long, value_name = "FORMAT=FILE", value_parser = emit)]
+    pub emit: Vec<Emit>,
+    /// What to print: `auto` is `github` under GitHub Actions [default: human, or json with --json]
+    #[arg(long, value_name = "FORMAT")]
+    pub output_format: Option<OutputFormat>,
+}
+
+/// One format and its file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Emit {
+    pub format: &'static str,
+    pub file: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum OutputFormat {
+    Auto,
+    Card,
+    Github,
+    Gitlab,
+    #[default]
+    Human,
+    Json,
+    Junit,
+    Markdown,
+    Sarif,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    #[error("`{}` could not be written", Untrusted(&path.to_string_lossy()))]
+    Write { path: PathBuf, source: io::Error },
+    #[error("`{}` is what the report is about", Untrusted(&path.to_string_lossy()))]
+    Input { path: PathBuf },
+}
+
+impl Fault for OutputError {
+    fn code(&self) -> &'static str {
+        match self {
+            OutputError::Write { .. } => "E901",
+            OutputError::Input { .. } => "E904",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            OutputError::Write { .. } => None,
+            OutputError::Input { .. } => Some("choose another name for the report".into()),
+        }
+    }
+}
+
+fn emit(text: &str) -> Result<Emit, String> {
+    let known = || EMITTERS.iter().map(|it| it.name).collect::<Vec<_>>().join(", ");
+    let Some((format, file)) = text.split_once('=') else {
+        return Err("write FORMAT=FILE, as junit=gates.xml".into());
+    };
+    let Some(emitter) = emitter(format) else {
+        return Err(format!("no such format; known are {}", known()));
+    };
+    if file.is_empty() {
+        return Err("the name of the file is missing".into());
+    }
+    Ok(Emit { format: emitter.name, file: file.into() })
+}
+
+impl OutputArgs {
+    /// Whether anything is wanted of a report.
+    pub fn is_asked(&self) -> bool {
+        self.report.is_some() || !self.emit.is_empty() || self.output_format.is_some()
+    }
+
+    /// Writes all files, then prints the result. `human` is what people read on a terminal.
+    pub fn deliver(
+        &self,
+        report: &Report,
+        human: impl FnOnce() -> String,
+        ui: &Ui,
+    ) -> Result<(), Failure> {
+        if let Some(folder) = &self.report {
+            write_folder(report, folder)?;
+        }
+        for it in &self.emit {
+            write(report, &it.file, &by_name(it.format))?;
+        }
+        match self.format(ui.global.json, |it| env::var_os(it)) {
+            OutputFormat::Auto | OutputFormat::Human => ui.print(&human()),
+            OutputFormat::Github => github(report, ui),
+            format => ui.print(&(by_name(format.name()).emit)(report)),
+        }
+    }
+
+    /// The flag decides; then `--json`. `auto` looks where it runs.
+    fn format(&self, json: bool, var: impl Fn(&str) -> Option<OsString>) -> OutputFormat {
+        let default = if json { OutputFormat::Json } else { OutputFormat::Human };
+        match self.output_format {
+            Some(OutputFormat::Auto) if var("GITHUB_ACTIONS").is_some_and(|it| it == "true") => {
+                OutputFormat::Github
+            }
+            Some(OutputFormat::Auto) | None => default,
+            Some(format) => format,
+        }
+    }
+}
+
+impl OutputFormat {
+    /// Of the emitter.
+    fn name(self) -> &'static str {
+        match self {
+            OutputFormat::Auto | OutputFormat::Human | OutputFormat::Markdown => "markdown",
+            OutputFormat::Card => "card",
+            OutputFormat::Github => "github",
+            OutputFormat::Gitlab => "gitlab",
+            OutputFormat::Json => "json",
+            OutputFormat::Junit => "junit",
+            OutputFormat::Sarif => "sarif",
+        }
+    }
+}
+
+fn by_name(name: &str) -> &'static Emitter {
+    emitter(name).expect("names of formats come from the table")
+}
+
+/// Every common format under its own name. The folder is made if need be.
+pub fn write_folder(report: &Report, folder: &Path) -> Result<(), OutputError> {
+    let failed = |source| OutputError::Write { path: folder.into(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let common = EMITTERS.iter().filter(|it| it.common);
+    common.map(|it| write(report, &folder.join(it.file), it)).collect()
+}
+
+/// One file, whole or not at all.
+pub fn write(report: &Report, path: &Path, emitter: &Emitter) -> Result<(), OutputError> {
+    spare_inputs(report, path)?;
+    let text = (emitter.emit)(report);
+    let written = replace(path, text.as_bytes());
+    written.map_err(|source| OutputError::Write { path: path.into(), source })
+}
+
+/// A slip of the hand must not cost a model.
+fn spare_inputs(report: &Report, path: &Path) -> Result<(), OutputError> {
+    let Ok(real) = path.canonicalize() else { return Ok(()) };
+    let (models, provenance) = (&report.models, &report.provenance);
+    let data = [Some(&provenance.evaluation), provenance.calibration.as_ref()];
+    let data = data.into_iter().flatten().filter_map(|it| it.path.as_deref());
+    let models = [&models.reference, &models.candidate].into_iter().flat_map(|it| {
+        let folder = Path::new(&it.path).parent().unwrap_or(Path::new(""));
+        let files = it.files.iter().map(|it| folder.join(&it.name));
+        files.chain([PathBuf::from(&it.path)])
+    });
+    let mut inputs = models.chain(data.map(PathBuf::from));
+    match inputs.any(|it| it.canonicalize().is_ok_and(|it| it == real)) {
+        true => Err(OutputError::Input { path: path.into() }),
+        false => Ok(()),
+    }
+}
+
+/// Through a temporary file beside it. A pipe or a device is written as it is.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    if fs::metadata(&real).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
+        return OpenOptions::new().write(true).open(&real)?.write_all(text);
+    }
+    let folder = real.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".onnxq-")
+        .suffix(".tmp")
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder)?;
+    file.write_all(text)?;
+    file.persist(&real).map(drop).map_err(|error| error.error)
+}
+
+/// Annotations on stdout; the summary and the verdict where GitHub Actions asks for them.
+fn github(report: &Report, ui: &Ui) -> Result<(), Failure> {
+    if let Some(path) = variable("GITHUB_STEP_SUMMARY") {
+        append_summary(&path, &(by_name("markdown").emit)(report))?;
+    }
+    if let Some(path) = variable("GITHUB_OUTPUT") {
+        append(&path, &format!("onnxq_verdict={}\n", word(report.verdict)))?;
+    }
+    ui.print(&(by_name("github").emit)(report))
+}
+
+/// As it stands in report.json.
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "pass",
+        Verdict::PassWithWarnings => "pass_with_warnings",
+        Verdict::Fail => "fail",
+    }
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from)
+}
+
+/// GitHub refuses a summary beyond 1 MiB, with all that is in it.
+fn append_summary(path: &Path, text: &str) -> Result<(), OutputError> {
+    const MAX: u64 = 1 << 20;
+    const CUT: &str = "\n… cut here; the limit of GitHub is 1 MiB\n";
+    let there = fs::metadata(path).map_or(0, |it| it.len());
+    let room = usize::try_from(MAX.saturating_sub(there)).unwrap_or(0);
+    if text.len() <= room {
+        return append(path, text);
+    }
+    let Some(room) = room.checked_sub(CUT.len()) else { return Ok(()) };
+    let lines = text.split_inclusive('\n').scan(0, |sum, it| {
+        *sum += it.len();
+        (*sum <= room).then_some(it)
+    });
+    append(path, &(lines.collect::<String>() + CUT))
+}
+
+fn append(path: &Path, text: &str) -> Result<(), OutputError> {
+    let open = || OpenOptions::new().append(true).create(true).open(path);
+    let written = open().and_then(|mut file: File| file.write_all(text.as_bytes()));
+    written.map_err(|source| OutputError::Write { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_decides_what_is_printed() {
+        let format = |flag, json, actions: &str| {
+            let args = OutputArgs { output_format: flag, ..OutputArgs::default() };
+            args.format(json, |_| Some(actions.into()))
+        };
+        assert_eq!(format(None, false, "true"), OutputFormat::Human);
+        assert_eq!(format(None, true, "true"), OutputFormat::Json);
+        assert_eq!(format(Some(OutputFormat::Auto), false, "true"), OutputFormat::Github);
+        assert_eq!(format(Some(OutputFormat::Auto), true, ""), OutputFormat::Json);
+        assert_eq!(format(Some(OutputFormat::Sarif), true, ""), OutputFormat::Sarif);
+    }
+
+    #[test]
+    fn every_printed_format_has_an_emitter() {
+        use clap::ValueEnum;
+        OutputFormat::value_variants().iter().for_each(|it| {
+            let _ = by_name(it.name());
+        });
+    }
+
+    #[test]
+    fn a_format_and_a_file_are_both_needed() {
+        let page = Emit { format: "html", file: "a=b.html".into() };
+        assert_eq!(emit("html=a=b.html"), Ok(page));
+        for text in ["html", "pdf=x", "html=", "=x"] {
+            assert!(emit(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_summary_keeps_the_limit_of_github() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("summary");
+        let text = "a line of text\n".repeat(50_000);
+        for _ in 0..4 {
+            append_summary(&path, &text).unwrap();
+        }
+        let summary = fs::read_to_string(&path).unwrap();
+        assert!(summary.len() <= 1 << 20 && summary.len() > (1 << 20) - 200);
+        assert_eq!(summary.matches("cut here").count(), 1);
+    }
+}

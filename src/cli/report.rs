@@ -1,0 +1,186 @@
+//! `onnxq report`: an old report in another format.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
+
+use super::{Failure, Ui, outputs};
+use crate::{
+    codes::{EXIT_GATE, Fault},
+    recipe::{Gate, gate::GateError},
+    report::{
+        Report, baseline,
+        document::{read, schema},
+        emit::{EMITTERS, Emitter, emitter},
+    },
+    untrusted::Untrusted,
+};
+
+/// Render a report.json again, in any format, and judge it by other gates
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The report.json that `validate --report` or `--emit json=…` wrote
+    #[arg(value_name = "RESULT.json", required_unless_present = "schema")]
+    pub report: Option<PathBuf>,
+    /// Where to write: a file, or an existing folder (or a name with a / at its end) for all
+    /// formats [default: stdout]
+    #[arg(short, long, value_name = "FILE|DIR")]
+    pub output: Option<PathBuf>,
+    /// The format [default: what the name of the output ends in, or html]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// Judge the report by this gate as well, and exit with 1 unless it holds: kl.mean<=0.05
+    #[arg(long, value_name = "EXPR")]
+    pub gate: Vec<String>,
+    /// Hold the report against this older one, and exit with 1 if a figure is worse
+    #[arg(long, value_name = "REPORT.json")]
+    pub baseline: Option<PathBuf>,
+    /// Print the JSON Schema of report.json
+    #[arg(long)]
+    pub schema: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Format {
+    /// The head and a table for a model card on Hugging Face
+    Card,
+    /// Annotations of GitHub Actions
+    Github,
+    /// Code quality of GitLab
+    Gitlab,
+    /// One page for people, without the network
+    Html,
+    /// The report itself
+    Json,
+    /// A test case for each gate
+    Junit,
+    /// Tables for a pull request or a summary
+    Markdown,
+    /// SARIF 2.1.0 for code scanning
+    Sarif,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` does not say in which format to write the report", Untrusted(&.0.to_string_lossy()))]
+struct NoFormat(PathBuf);
+
+impl Fault for NoFormat {
+    fn code(&self) -> &'static str {
+        "E711"
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("pass --format html, or another one".into())
+    }
+}
+
+impl Args {
+    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+        let Some(path) = self.report.as_ref().filter(|_| !self.schema) else {
+            ui.print(&schema())?;
+            return Ok(0);
+        };
+        let mut report = read(path)?;
+        self.judge(&mut report)?;
+        match &self.output {
+            Some(output) if is_folder(output) && self.format.is_none() => {
+                outputs::write_folder(&report, output)?;
+            }
+            Some(output) if is_folder(output) => {
+                let emitter = self.emitter(ui)?;
+                outputs::write(&report, &output.join(emitter.file), emitter)?;
+            }
+            Some(output) => outputs::write(&report, output, self.emitter(ui)?)?,
+            None => ui.print(&(self.emitter(ui)?.emit)(&report))?,
+        }
+        // To render what failed before is no failure.
+        let asked = !self.gate.is_empty() || self.baseline.is_some();
+        Ok(if asked && !report.passes() { EXIT_GATE } else { 0 })
+    }
+
+    /// By its own gates, which it knows the results of, and by those of the command line.
+    fn judge(&self, report: &mut Report) -> Result<(), Failure> {
+        for text in &self.gate {
+            let gate: Gate = text.parse().map_err(|error: GateError| error)?;
+            report.gates.push(gate.check(&report.figures));
+        }
+        if let Some(path) = &self.baseline {
+            let facts = baseline::compare(&path.display().to_string(), &read(path)?, report)?;
+            report.baseline = Some(facts);
+        }
+        report.judge();
+        Ok(())
+    }
+
+    fn emitter(&self, ui: &Ui) -> Result<&'static Emitter, Failure> {
+        let name = match (self.format, &self.output) {
+            (Some(format), _) => format.name(),
+            (None, Some(output)) => by_ending(output).ok_or_else(|| NoFormat(output.clone()))?,
+            (None, None) if ui.global.json => "json",
+            (None, None) => "html",
+        };
+        Ok(emitter(name).expect("names of formats come from the table"))
+    }
+}
+
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Format::Card => "card",
+            Format::Github => "github",
+            Format::Gitlab => "gitlab",
+            Format::Html => "html",
+            Format::Json => "json",
+            Format::Junit => "junit",
+            Format::Markdown => "markdown",
+            Format::Sarif => "sarif",
+        }
+    }
+}
+
+fn is_folder(path: &Path) -> bool {
+    path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")
+}
+
+/// The format whose own file has this name, or one that ends alike.
+fn by_ending(path: &Path) -> Option<&'static str> {
+    let own = EMITTERS.iter().find(|it| path.file_name() == Some(OsStr::new(it.file)));
+    let alike = || match path.extension()?.to_str()? {
+        "html" | "htm" => Some("html"),
+        "json" => Some("json"),
+        "md" => Some("markdown"),
+        "sarif" => Some("sarif"),
+        "xml" => Some("junit"),
+        _ => None,
+    };
+    own.map(|it| it.name).or_else(alike)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn every_emitter_is_a_format() {
+        let formats: Vec<&str> = Format::value_variants().iter().map(|it| it.name()).collect();
+        let emitters: Vec<&str> = EMITTERS.iter().map(|it| it.name).collect();
+        assert_eq!(formats, emitters);
+    }
+
+    #[test]
+    fn names_of_files_say_the_format() {
+        let cases = [
+            ("x/page.html", Some("html")),
+            ("model-card.md", Some("card")),
+            ("gl-code-quality-report.json", Some("gitlab")),
+            ("a.json", Some("json")),
+            ("model.onnx", None),
+        ];
+        for (path, format) in cases {
+            assert_eq!(by_ending(Path::new(path)), format);
+        }
+    }
+}
