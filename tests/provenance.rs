@@ -102,6 +102,13 @@ fn calibration_is_told_without_paths_and_times() {
     let bytes = fs::read(folder.path().join("q.onnx")).unwrap();
     let others = fs::read(other.path().join("elsewhere/other.onnx")).unwrap();
     assert!(bytes == others, "the surroundings change the result");
+    // Other forms of the model keep what it says.
+    let mut convert = Command::new(env!("CARGO_BIN_EXE_onnxq"));
+    let convert =
+        convert.current_dir(folder.path()).args(["convert", "--to", "qdq", "-f", "q.onnx"]);
+    let output = convert.args(["-o", "qdq.onnx"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(metadata(&folder.path().join("qdq.onnx")), told);
     // Quantized again, a model says how that was done.
     let first = sha256(&folder.path().join("q.onnx"));
     let again = ["-r", "int4", "-o", "again.onnx", "--allow-noop"];

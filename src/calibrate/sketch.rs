@@ -34,8 +34,9 @@ impl Sketch {
     /// What [`Display`](fmt::Display) wrote; `None` if it is anything else.
     pub fn parse(count: u64, text: &str) -> Option<Sketch> {
         let is_hex = |it: &u8| it.is_ascii_digit() || (b'a'..=b'f').contains(it);
-        let fits =
-            text.len() <= 8 * WORDS && text.len() % 8 == 0 && text.bytes().all(|it| is_hex(&it));
+        let fits = text.len() <= 8 * WORDS
+            && text.len().is_multiple_of(8)
+            && text.bytes().all(|it| is_hex(&it));
         let word = |at: usize| u32::from_str_radix(&text[8 * at..8 * at + 8], 16).ok();
         let words: Vec<u32> = (0..text.len() / 8).filter(|_| fits).filter_map(word).collect();
         let sorted = words.is_sorted_by(|a, b| a < b) && words.len() as u64 <= count;

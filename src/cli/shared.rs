@@ -156,6 +156,11 @@ impl InputArgs {
     }
 }
 
+/// The program and its arguments, as they were given: for the report.
+pub fn command_line() -> Vec<String> {
+    std::env::args_os().map(|it| it.to_string_lossy().into_owned()).collect()
+}
+
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".to_owned()),

@@ -1,6 +1,6 @@
 //! What each weight of a model is stored in, and what it runs as.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::weights::{Part, part};
 use crate::{
@@ -106,23 +106,30 @@ fn behind(m: &Model, value: ValueId, depth: usize, found: &mut Vec<ValueId>) {
 
 /// What a quantization left in float, by reason and operator, the largest first.
 pub fn kept(rows: &[PlanRow]) -> Vec<Kept> {
-    let mut groups: BTreeMap<(&str, &str), (Vec<String>, BTreeMap<&str, u64>)> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, &str), Group> = BTreeMap::new();
     for row in rows {
         let Some(reason) = &row.kept else { continue };
-        let (nodes, weights) = groups.entry((reason, &row.op)).or_default();
-        nodes.push(row.node.clone());
+        let group = groups.entry((reason, &row.op)).or_default();
+        group.nodes.push(row.node.clone());
         let elements: usize = row.shape.iter().product();
         if !row.weight.is_empty() {
-            weights.insert(&row.weight, size_of::<f32>() as u64 * elements as u64);
+            group.weights.insert(&row.weight, size_of::<f32>() as u64 * elements as u64);
         }
     }
-    let group = |((reason, op), (nodes, weights)): ((&str, &str), (_, BTreeMap<&str, u64>))| Kept {
+    let kept = |((reason, op), it): ((&str, &str), Group)| Kept {
         reason: reason.to_owned(),
         op: op.to_owned(),
-        nodes,
-        bytes: weights.values().sum(),
+        nodes: it.nodes,
+        bytes: it.weights.values().sum(),
     };
-    let mut list: Vec<Kept> = groups.into_iter().map(group).collect();
-    list.sort_by(|a, b| b.bytes.cmp(&a.bytes));
+    let mut list: Vec<Kept> = groups.into_iter().map(kept).collect();
+    list.sort_by_key(|it| Reverse(it.bytes));
     list
+}
+
+/// Nodes that stay for one reason, and the bytes of each weight, which some may share.
+#[derive(Default)]
+struct Group<'a> {
+    nodes: Vec<String>,
+    weights: BTreeMap<&'a str, u64>,
 }

@@ -1,6 +1,6 @@
 //! What the bytes of a model's constants hold: floats, codes of so many bits, scales.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use crate::{
     ir::{Def, Model, NodeId, User, ValueId},
@@ -141,7 +141,7 @@ pub fn kinds(m: &Model) -> (Vec<WeightKind>, Option<f64>) {
     }
     let named = kinds.into_iter().map(|(name, it)| WeightKind { kind: name.to_owned(), ..it });
     let mut list: Vec<WeightKind> = named.collect();
-    list.sort_by(|a, b| b.bytes.cmp(&a.bytes));
+    list.sort_by_key(|it| Reverse(it.bytes));
     let bits = (elements > 0).then(|| bytes as f64 * 8.0 / elements as f64);
     (list, bits)
 }
