@@ -35,7 +35,7 @@ fn every_format_of_every_report() {
             let text = (it.emit)(&report);
             assert_eq!(text, (it.emit)(&report), "{}", it.name);
             // JSON escapes them, and a reader of JSON wants the names as they are.
-            if !["json", "sarif"].contains(&it.name) {
+            if !["gitlab", "json", "sarif"].contains(&it.name) {
                 assert_visible(&text);
             }
             let quiet = it.name == "github" && report == minimal();
@@ -50,7 +50,7 @@ fn json_leads_back() {
     let path = folder.path().join("report.json");
     for report in [minimal(), full(), hostile()] {
         fs::write(&path, emit("json", &report)).unwrap();
-        assert_eq!(read(&path).unwrap(), report);
+        assert!(read(&path).unwrap() == report);
     }
 }
 

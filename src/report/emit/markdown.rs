@@ -3,7 +3,7 @@
 use super::{
     candidate, file_name,
     headline::headlines,
-    number::{NONE, plural},
+    number::plural,
     page::{Cell, Limits, Part, Section, Table, Tone, sections},
 };
 use crate::{
@@ -76,10 +76,8 @@ fn table(it: &Table) -> String {
 }
 
 fn cell(it: &Cell) -> String {
-    if it.text == NONE {
-        return NONE.to_owned();
-    }
-    let words = text(&it.text);
+    // A number is no name, and its sign no list.
+    let words = if it.sort.is_some() { it.text.clone() } else { text(&it.text) };
     if it.tone == Tone::Bad { format!("**{words}**") } else { words }
 }
 
@@ -93,6 +91,8 @@ pub fn text(raw: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '@' => out.push_str("&#64;"),
+            // What begins a line may begin a list, or a command to a pipeline that logs it.
+            ':' | '-' | '+' | '=' if at == 0 => out += &format!("&#{};", u32::from(it)),
             // `http://` and `www.` become links by themselves.
             ':' if raw[at..].starts_with("://") => out.push_str("&#58;"),
             '.' if raw[..at].to_ascii_lowercase().ends_with("www") => out.push_str("&#46;"),
@@ -116,6 +116,8 @@ mod tests {
             ("a|b", r"a\|b"),
             ("`x`\n# y", r"\`x\`\\u{a}\# y"),
             ("<b>&[t](http://e) @me www.e", r"&lt;b&gt;&amp;\[t\](http&#58;//e) &#64;me www&#46;e"),
+            ("::error::x", "&#58;:error::x"),
+            ("- x-y", "&#45; x-y"),
             ("/model/layers.0/q_proj", r"/model/layers.0/q\_proj"),
         ];
         for (raw, safe) in cases {

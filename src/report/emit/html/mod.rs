@@ -11,7 +11,7 @@ use super::{
     candidate, file_name,
     headline::{Headline, headlines},
     number::plural,
-    page::{Limits, Part, Section, name, sections},
+    page::{Limits, Part, Section, Table, name, sections},
 };
 use crate::{
     report::{Report, Verdict},
@@ -157,18 +157,35 @@ impl Card {
 }
 
 fn section(it: &Section) -> Value {
-    let views: Vec<Value> = it.parts.iter().map(part).collect();
+    let mut views: Vec<Value> = Vec::new();
+    for (at, one) in it.parts.iter().enumerate() {
+        views.push(part(it, at, one));
+    }
     context! { id => it.id, title => it.title, intro => &it.intro, views => views }
 }
 
 /// A picture is finished markup.
-fn part(it: &Part) -> Value {
+fn part(section: &Section, at: usize, it: &Part) -> Value {
     match it {
         Part::Plot { caption, svg } => {
             let svg = Value::from_safe_string(svg.clone());
             context! { kind => "plot", caption => caption, svg => svg }
         }
+        Part::Table(table) => {
+            let id = table_id(section, at, table);
+            context! { kind => "table", id => id, table => Value::from(Serde(table)) }
+        }
         other => Value::from(Serde(other)),
+    }
+}
+
+/// `outputs-output`, `outputs-output-2`: links that sort a table outlive changes of the page.
+fn table_id(section: &Section, at: usize, table: &Table) -> String {
+    let is_same = |it: &&Part| matches!(it, Part::Table(it) if it.id == table.id);
+    let id = format!("{}-{}", section.id, table.id);
+    match section.parts[..at].iter().filter(is_same).count() {
+        0 => id,
+        before => format!("{id}-{}", before + 1),
     }
 }
 

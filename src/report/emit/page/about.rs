@@ -52,7 +52,8 @@ pub fn environment(report: &Report, _: Limits) -> Option<Section> {
         ("int8 sums", it.int8_sums.clone().unwrap_or_default()),
         ("system", format!("{} {}", it.os, it.arch).trim().to_owned()),
     ];
-    let mut table = Table::new("environment", "The machine and the programs").words(&["", "is"]);
+    let mut table =
+        Table::new("environment", "The machine and the programs").words(&["what", "is"]);
     for (label, text) in facts.iter().filter(|it| !it.1.is_empty()) {
         table.row(vec![Cell::name(label), Cell::sentence(text)]);
     }

@@ -5,7 +5,7 @@ use crate::report::{BaselineRow, GateResult, Report};
 
 pub fn gates(report: &Report, limits: Limits) -> Option<Section> {
     let table = Table::new("gate", "Each limit, what was measured, and what would just pass")
-        .words(&["", "gate", "decided by"])
+        .words(&["verdict", "gate", "decided by"])
         .numbers(&["measured", "limit", "margin", "smallest limit that passes"])
         .words(&["why"]);
     let mut list: Vec<&GateResult> = report.gates.iter().collect();
@@ -49,7 +49,7 @@ pub fn baseline(report: &Report, limits: Limits) -> Option<Section> {
     let mut list: Vec<&BaselineRow> = baseline.rows.iter().collect();
     list.sort_by_key(|it| it.pass);
     let table = Table::new("then", "Each figure then and now")
-        .words(&["", "figure"])
+        .words(&["verdict", "figure"])
         .numbers(&["then", "now", "change", "limit"])
         .words(&["direction"])
         .fill(list.into_iter(), limits, |it| {

@@ -147,9 +147,15 @@ pub fn excerpt(raw: &str) -> String {
 /// Lines that stay lines, each safe to show.
 fn block(raw: &str, chars: usize) -> String {
     let cut: String = raw.chars().take(chars).collect();
-    let mut out: String = cut.lines().map(|it| escape(it) + "\n").collect();
+    let mut out: String = cut.lines().map(|it| line(it) + "\n").collect();
     if cut.len() < raw.len() {
         out += "… cut here; report.json has it in full\n";
     }
     out
+}
+
+/// A page may be printed in the log of a pipeline, which obeys lines that begin with `::`.
+fn line(raw: &str) -> String {
+    let safe = escape(raw);
+    if safe.trim_start().starts_with("::") { safe.replacen(':', r"\u{3a}", 1) } else { safe }
 }

@@ -42,7 +42,8 @@ pub fn outputs(report: &Report, limits: Limits) -> Option<Section> {
         }
     }
     // A page has room for the pictures of a few.
-    for (output, it) in outputs.iter().take(SIDE_BY_SIDE) {
+    let detailed = |it: &OutputMetrics| it.kl_histogram.is_some() || !it.worst_samples.is_empty();
+    for (output, it) in outputs.iter().filter(|it| detailed(it.1)).take(SIDE_BY_SIDE) {
         let output = name(output);
         section = section
             .plot(
@@ -188,7 +189,8 @@ fn samples_of(output: &str, it: &OutputMetrics, limits: Limits) -> Table {
 pub fn worst(report: &Report, limits: Limits) -> Option<Section> {
     let mut section = Section::new("worst", "Worst tokens")
         .intro("After these the models differ most. A number alone is a token without its text.");
-    for (output, it) in &report.figures.outputs {
+    let outputs = report.figures.outputs.iter().filter(|it| !it.1.worst_tokens.is_empty());
+    for (output, it) in outputs.take(SIDE_BY_SIDE) {
         let table = Table::new("token", format!("{}: the largest KL first", name(output)))
             .numbers(&["KL"])
             .words(&["after the text", "original says", "quantized says", "true token"])

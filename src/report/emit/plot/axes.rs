@@ -19,7 +19,7 @@ pub struct Axes {
 impl Axes {
     /// The usual room for labels at the left and below.
     pub fn new(height: f64, x: (f64, f64), y: (f64, f64)) -> Axes {
-        let (left, right, top, bottom) = (64.0, WIDTH - 12.0, 14.0, height - 40.0);
+        let (left, right, top, bottom) = (64.0, WIDTH - 24.0, 14.0, height - 40.0);
         Axes { left, right, top, bottom, x, y }
     }
 

@@ -64,18 +64,20 @@ fn curve(svg: &mut Svg, axes: &Axes, layers: &[LayerError], of: Of, class: &str)
 /// A point to hover over for each layer, if they are few, and marks of the worst.
 fn dots(svg: &mut Svg, axes: &Axes, layers: &[LayerError]) {
     for (at, it) in layers.iter().enumerate() {
-        let marked = (1..=MARKED).contains(&it.rank);
-        let Some(value) = it.local_sqnr_db.or(it.accumulated_sqnr_db) else { continue };
-        if !marked && layers.len() > MAX {
-            continue;
-        }
+        let is_marked = (1..=MARKED).contains(&it.rank);
+        let value = match it.local_sqnr_db {
+            Some(local) if is_marked || layers.len() <= MAX => local,
+            // Exact by itself, and yet it hurts: by what it got.
+            None if is_marked => it.accumulated_sqnr_db.unwrap_or(axes.y.1),
+            _ => continue,
+        };
         let place = axes.at((at + 1) as f64, value);
         let tip = format!("{}: {}", it.node, decibel(value));
-        let (radius, class) = if marked { (5.0, "fill3") } else { (2.5, "fill1") };
+        let (radius, class) = if is_marked { (5.0, "fill3") } else { (2.5, "fill1") };
         svg.dot(place, radius, class, &tip);
-        if marked {
-            let above = (place.0, place.1 - 9.0);
-            svg.text(above, Anchor::Middle, "mark", &it.rank.to_string());
+        if is_marked {
+            let beside = (place.0 + 9.0, place.1 + 4.5);
+            svg.text(beside, Anchor::Start, "mark", &it.rank.to_string());
         }
     }
 }

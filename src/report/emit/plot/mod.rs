@@ -19,7 +19,7 @@ pub use self::{
 };
 
 /// Units across each picture; the page scales them.
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 1000.0;
 
 #[cfg(test)]
 mod tests {
