@@ -31,9 +31,11 @@ pub use self::{
     error::DataError,
     fault::CalibrateError,
     fit::converted,
-    flow::{can_observe, can_tap, width},
-    observe::{Observe, Sample},
+    flow::{can_observe, can_tap, reads, width},
+    observe::{Mask, Observe, Sample},
     ranges::{Target, observe, ranges},
+    segment::without_ends,
     stats_error::StatsError,
     stats_file::{Identity, Stats, StatsFile, StatsRow, describe, merge, model_sha256},
+    wave::mask,
 };

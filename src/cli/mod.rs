@@ -3,12 +3,14 @@
 pub mod adapted;
 mod calibrate;
 pub mod check;
+pub mod compare;
 pub mod completions;
 pub mod convert;
 pub mod doctor;
 pub mod explain;
 pub mod failure;
 pub mod inspect;
+mod layers;
 pub mod lint;
 pub mod pass;
 pub mod plan;
@@ -54,6 +56,7 @@ Exit codes: 0 done · 1 a gate failed · 2 usage or recipe · 3 input rejected
 pub enum Command {
     Calibrate(calibrate::Args),
     Check(check::Args),
+    Compare(compare::Args),
     Completions(completions::Args),
     Convert(convert::Args),
     Doctor(doctor::Args),
@@ -195,6 +198,7 @@ impl Command {
         match self {
             Command::Calibrate(args) => args.run(ui),
             Command::Check(args) => args.run(ui),
+            Command::Compare(args) => args.run(ui),
             Command::Completions(args) => args.run(ui),
             Command::Convert(args) => args.run(ui),
             Command::Doctor(args) => args.run(ui),

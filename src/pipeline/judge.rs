@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Calibration, Error, Planned};
 use crate::{
-    calibrate::{self, Batch, Replacement},
+    calibrate::{self, Batch, Batches, Replacement},
     ctx::Ctx,
     engine::{self, EngineError, IoInfo, RuntimeOptions, Session, SessionOptions},
     ir::Model,
@@ -48,16 +48,27 @@ impl<'a> Judge<'a> {
     /// To be asked only if there is data.
     pub fn new(planned: &'a Planned, calibration: &Calibration<'a>) -> Result<Judge<'a>, Error> {
         let (m, files) = (&planned.model, &planned.files);
+        let (batches, runtime) = (calibration.batches(m)?, calibration.runtime.clone());
+        Judge::over(m, files, batches, SAMPLES, calibration.memory / 4, runtime)
+    }
+
+    /// On so many of the samples at most; expected outputs are kept if `room` bytes hold them.
+    pub fn over(
+        m: &'a Model,
+        files: &'a Files,
+        mut batches: Batches,
+        samples: usize,
+        room: u64,
+        runtime: RuntimeOptions<'a>,
+    ) -> Result<Judge<'a>, Error> {
         let inputs = calibrate::model_inputs(m);
-        let mut batches = calibration.batches(m)?;
         batches.one_by_one();
         let per_batch = batches.batch();
-        let batches = some(batches)?;
+        let batches = some(batches, (samples / per_batch).max(1))?;
         let samples = batches.len() * per_batch;
-        let runtime = calibration.runtime.clone();
         let (expected, measure) = (None, Measure::NoiseToSignal);
         let mut judge = Judge { m, files, runtime, batches, samples, inputs, expected, measure };
-        judge.expected = judge.expect(calibration.memory / 4)?;
+        judge.expected = judge.expect(room)?;
         let same = judge.compare(judge.session(m, false)?, &judge.batches[..1])?;
         if same.outputs.values().any(|it| it.kl.is_some()) {
             judge.measure = Measure::Kl;
@@ -89,6 +100,21 @@ impl<'a> Judge<'a> {
     /// How another model with the same inputs and outputs differs, run as it will be run.
     pub fn compare_model(&self, model: &Model) -> Result<Comparison, Error> {
         self.compare(self.session(model, true)?, &self.batches)
+    }
+
+    /// The samples that are judged on, one by one.
+    pub fn batches(&self) -> &[Batch] {
+        &self.batches
+    }
+
+    /// The loss that a comparison shows.
+    pub fn loss_in(&self, comparison: &Comparison) -> f64 {
+        loss(comparison, self.measure)
+    }
+
+    /// How what a session says differs from the float model's outputs.
+    pub fn compare_session(&self, candidate: Box<dyn Session + '_>) -> Result<Comparison, Error> {
+        self.compare(candidate, &self.batches)
     }
 
     fn compare(
@@ -133,7 +159,8 @@ impl<'a> Judge<'a> {
     }
 }
 
-fn with(model: &Model, replaced: &[Replacement]) -> Model {
+/// The model with these weights instead of its own.
+pub(super) fn with(model: &Model, replaced: &[Replacement]) -> Model {
     let mut model = model.clone();
     for it in replaced {
         let constant = model.add_constant(model.main, "replaced", it.tensor.clone());
@@ -143,12 +170,12 @@ fn with(model: &Model, replaced: &[Replacement]) -> Model {
 }
 
 /// The samples with the smallest digests: the same ones in whatever order the data comes.
-fn some(batches: calibrate::Batches) -> Result<Vec<Batch>, Error> {
+fn some(batches: Batches, count: usize) -> Result<Vec<Batch>, Error> {
     let mut chosen: BTreeMap<[u8; 32], Batch> = BTreeMap::new();
     for batch in batches {
         let batch = batch?;
         chosen.insert(digest(&batch)?, batch);
-        if chosen.len() > SAMPLES {
+        if chosen.len() > count {
             chosen.pop_last();
         }
     }
