@@ -54,11 +54,14 @@ fn table(rows: &[&LayerError], name: &str) -> Table {
 
 /// The node that was found, and how.
 pub fn bisection(it: &Bisection) -> String {
-    let figure = |it: Option<f64>| it.map_or("-".into(), number);
+    // A ratio to no noise at all has no number.
+    let figure = |it: Option<f64>, keeps: bool| {
+        it.map_or(if keeps { "exact".into() } else { "-".into() }, number)
+    };
     let runs = if it.runs == 1 { "1 run".into() } else { format!("{} runs", it.runs) };
     let limit = escape(&it.limit);
     let Some(node) = &it.node else {
-        return format!("nothing breaks {limit}: measured {} ({runs})\n", figure(it.after));
+        return format!("nothing breaks {limit}: measured {} ({runs})\n", figure(it.after, true));
     };
     let mut table = Table::new(["up to", "measured", ""]).right(&[1]);
     let mut probes: Vec<_> = it.probes.iter().collect();
@@ -70,14 +73,14 @@ pub fn bisection(it: &Bisection) -> String {
             (None, _) => "the candidate alone".into(),
         };
         let verdict = if probe.keeps { "ok" } else { "broken" };
-        table.row([&value, &figure(probe.measured), verdict]);
+        table.row([&value, &figure(probe.measured, probe.keeps), verdict]);
     }
     let op = escape(it.op.as_deref().unwrap_or(""));
     format!(
         "{limit} is broken from here on: {} ({op})\n{} → {} with it, found in {runs}\n\n{table}",
         Untrusted(node),
-        figure(it.before),
-        figure(it.after),
+        figure(it.before, true),
+        figure(it.after, false),
     )
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     calibrate::{reads, without_ends},
     ir::{Def, Model, NodeId, ValueId},
-    tensor::{Dim, TensorType},
+    tensor::Dim,
 };
 
 /// What feeds an input of a part.
@@ -48,12 +48,14 @@ pub fn piece(whole: &Model, cut: &[ValueId], wanted: &[ValueId]) -> Piece {
     Piece { model, feeds }
 }
 
-/// Makes a computed value an input. Of its shape only the rank is promised: strangers declare
-/// dimensions that do not hold.
+/// Makes a computed value an input. Names of dimensions may differ between the models, sizes not.
 fn begin(model: &mut Model, value: ValueId) -> ValueId {
-    let rank = model.rank(value);
-    let shape = rank.map(|it| (0..it).map(|_| Dim::Unknown).collect());
-    let ty = model.dtype(value).map(|dtype| TensorType { dtype, shape });
+    let mut ty = model.value(value).ty.clone();
+    for dim in ty.iter_mut().filter_map(|it| it.shape.as_mut()).flatten() {
+        if dim.fixed().is_none() {
+            *dim = Dim::Unknown;
+        }
+    }
     let main = model.main;
     let input = model.add_input(main, "cut", ty);
     model.replace_all_uses(value, input);

@@ -72,6 +72,10 @@ impl Helped<'_> {
         Ok(self.row(layer, "float", price, float))
     }
 
+    fn short(&self, name: &str) -> String {
+        tail(name, self.found.layers.iter().map(|it| it.node.as_str()))
+    }
+
     fn row(&self, layer: &LayerError, keep_in: &str, price: i64, loss_after: f64) -> Suggestion {
         let name = match self.found.measure.as_str() {
             "kl" => "KL",
@@ -81,7 +85,7 @@ impl Helped<'_> {
         let sign = if price < 0 { "-" } else { "+" };
         let text = format!(
             "keep `{}` in {keep_in}: {sign}{}, {name} {before} → {after}",
-            escape(&short(&layer.node)),
+            escape(&self.short(&layer.node)),
             bytes(price.unsigned_abs()),
         );
         Suggestion {
@@ -184,13 +188,13 @@ fn freed(m: &Model, region: &Region) -> i64 {
     size(m, &Region { constants: own, ..Region::default() })
 }
 
-/// `…/down_proj/MatMul`: names begin alike, and people read the end.
-fn short(name: &str) -> String {
+/// The end of a path that names one node only, `…/down_proj/MatMul`: names begin alike.
+fn tail<'a>(name: &str, all: impl Iterator<Item = &'a str> + Clone) -> String {
     let parts: Vec<&str> = name.split('/').collect();
-    match parts.len() {
-        0..=3 => name.to_owned(),
-        count => format!("…/{}", parts[count - 2..].join("/")),
-    }
+    let others = |end: &str| all.clone().filter(|it| *it != name && it.ends_with(end)).count();
+    let ends = (2..parts.len().saturating_sub(1)).map(|it| parts[parts.len() - it..].join("/"));
+    let end = ends.map(|it| format!("/{it}")).find(|it| others(it) == 0);
+    end.map_or_else(|| name.to_owned(), |it| format!("…{it}"))
 }
 
 /// Three digits.
@@ -198,7 +202,7 @@ fn short_number(value: f64) -> String {
     if value == 0.0 || !(1e-4..1e6).contains(&value.abs()) {
         return if value == 0.0 { "0".into() } else { format!("{value:.2e}") };
     }
-    let digits = (1 - value.abs().log10().floor() as i32).clamp(0, 8) as usize;
+    let digits = (2 - value.abs().log10().floor() as i32).clamp(0, 8) as usize;
     format!("{value:.digits$}")
 }
 
@@ -208,11 +212,13 @@ mod tests {
 
     #[test]
     fn names_and_numbers_are_short() {
-        assert_eq!(short("/m/layers.0/mlp/down_proj/MatMul"), "…/down_proj/MatMul");
-        assert_eq!(short("Conv_7"), "Conv_7");
-        assert_eq!(
-            [0.0041, 0.0, 2.5e-9, 1.26].map(short_number),
-            ["0.0041", "0", "2.50e-9", "1.3"]
-        );
+        let nodes = ["/m/layers.0/mlp/down_proj/MatMul", "/m/layers.1/mlp/down_proj/MatMul"];
+        let alone = tail(nodes[0], nodes[..1].iter().copied());
+        assert_eq!(alone, "…/down_proj/MatMul");
+        let beside = tail(nodes[0], nodes.iter().copied());
+        assert_eq!(beside, "…/layers.0/mlp/down_proj/MatMul");
+        assert_eq!(tail("Conv_7", ["Conv_7"].into_iter()), "Conv_7");
+        let numbers = [0.0041, 0.0, 2.5e-9, 1.26].map(short_number);
+        assert_eq!(numbers, ["0.00410", "0", "2.50e-9", "1.26"]);
     }
 }
