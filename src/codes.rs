@@ -99,6 +99,8 @@ codes! {
     E617 EXIT_GATE "No choice of activations reaches the goal under `adapt` on the calibration data. The message names the best that can be had. Add a more accurate way under `adapt.ways`, or ask for less."
     E618 EXIT_USAGE "The baseline report was measured on other data, another number of samples or against another original model, so its figures cannot be compared. Make a new baseline with the same data."
     E619 EXIT_REJECTED "The file is no report of onnxq, or of a newer format than this version reads. Pass a report.json, or update onnxq."
+    E620 EXIT_REJECTED "The two models compute no inner value of the same name and shape, so nothing says where one becomes the other. Compare with the very file that was quantized; a tool that renames every value leaves nothing to hold on to."
+    E621 EXIT_USAGE "The limit of a bisection is broken by the reference itself, or nothing of its kind is measured there (times and sizes are not). Limit how outputs differ: kl.mean<=0.05, sqnr_db>=20."
     E701 EXIT_USAGE "The recipe, or the description of images, has a key that does not exist, or is not valid YAML."
     E702 EXIT_USAGE "A pattern of the recipe matches no node. Add `optional: true` if the rule is meant for other models."
     E703 EXIT_USAGE "A value of the recipe, or of the description of images, has the wrong type or range."

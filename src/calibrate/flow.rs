@@ -80,7 +80,7 @@ fn is_storable(model: &Model, value: ValueId, changes: bool, is_fed: bool) -> bo
 }
 
 /// The values of the main graph that a node reads, those that its bodies capture included.
-fn reads(model: &Model, node: NodeId) -> BTreeSet<ValueId> {
+pub fn reads(model: &Model, node: NodeId) -> BTreeSet<ValueId> {
     let mut list: BTreeSet<ValueId> = model.node(node).inputs.iter().flatten().copied().collect();
     let mut graphs: Vec<GraphId> = model.node(node).attrs.graphs().collect();
     while let Some(graph) = graphs.pop() {

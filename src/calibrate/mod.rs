@@ -32,14 +32,16 @@ pub use self::{
     error::DataError,
     fault::CalibrateError,
     fit::converted,
-    flow::{can_observe, can_tap, width},
-    observe::{Observe, Sample},
+    flow::{can_observe, can_tap, reads, width},
+    observe::{Mask, Observe, Sample},
     ranges::{Target, observe, ranges},
     roles::{Role, make, role},
+    segment::without_ends,
     sketch::Sketch,
     stats_error::StatsError,
     stats_file::{
         Identity, Stats, StatsFile, StatsOrigin, StatsRow, describe, merge, model_sha256,
     },
     text_data::Decoder,
+    wave::mask,
 };

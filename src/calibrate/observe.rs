@@ -92,12 +92,12 @@ impl Mask {
     }
 
     /// Whether a value of that shape has these tokens along `axis`.
-    fn fits(&self, shape: &[usize], axis: usize) -> bool {
+    pub fn fits(&self, shape: &[usize], axis: usize) -> bool {
         shape.len() > 2 && shape[0] == self.shape[0] && shape.get(axis) == Some(&self.shape[1])
     }
 
     /// The values of the tokens along `axis`, with the shape of what is left, batches in a row.
-    fn keep(&self, values: &[f32], shape: &[usize], axis: usize) -> (Vec<f32>, Vec<usize>) {
+    pub fn keep(&self, values: &[f32], shape: &[usize], axis: usize) -> (Vec<f32>, Vec<usize>) {
         let [batch, sequence] = self.shape;
         let middle: usize = shape[1..axis].iter().product();
         let inner: usize = shape[axis + 1..].iter().product();

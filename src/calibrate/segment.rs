@@ -27,15 +27,8 @@ pub struct Segment {
 
 /// The part of `whole` that computes `wanted` from its inputs and the values `cut`.
 pub fn segment(whole: &Model, cut: &[ValueId], wanted: &[ValueId]) -> Segment {
-    let mut model = whole.clone();
+    let mut model = without_ends(whole);
     let main = model.main;
-    for value in std::mem::take(&mut model.graph_mut(main).outputs) {
-        model.value_mut(value).uses.retain(|it| it.user != User::Output(main));
-    }
-    let annotations = std::mem::take(&mut model.graph_mut(main).annotations);
-    for (_, value) in annotations.into_iter().flat_map(|it| it.params) {
-        model.value_mut(value).uses.retain(|it| it.user != User::Annotation(main));
-    }
     let mut data: Vec<(ValueId, String)> = Vec::new();
     let mut outputs: Vec<ValueId> = Vec::new();
     let wanted = wanted.iter().map(|it| origin(whole, cut, *it, &mut data, &mut outputs)).collect();
@@ -59,6 +52,20 @@ pub fn segment(whole: &Model, cut: &[ValueId], wanted: &[ValueId]) -> Segment {
     }
     model.graph_mut(main).inputs = left;
     Segment { model, data: data.into_iter().map(|it| it.1).collect(), inputs, wanted }
+}
+
+/// The model without outputs: all of it is dead until some are added.
+pub fn without_ends(whole: &Model) -> Model {
+    let mut model = whole.clone();
+    let main = model.main;
+    for value in std::mem::take(&mut model.graph_mut(main).outputs) {
+        model.value_mut(value).uses.retain(|it| it.user != User::Output(main));
+    }
+    let annotations = std::mem::take(&mut model.graph_mut(main).annotations);
+    for (_, value) in annotations.into_iter().flat_map(|it| it.params) {
+        model.value_mut(value).uses.retain(|it| it.user != User::Annotation(main));
+    }
+    model
 }
 
 fn origin(

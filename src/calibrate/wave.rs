@@ -165,7 +165,7 @@ fn take(source: &Mutex<Source>) -> Option<(usize, u64, Result<Batch, DataError>)
 }
 
 /// Padding is no data: what the model computes there reaches no output.
-fn mask(batch: &Batch) -> Result<Option<Mask>, CalibrateError> {
+pub fn mask(batch: &Batch) -> Result<Option<Mask>, CalibrateError> {
     let mask = batch.iter().find(|(name, _)| role(name) == Some(Role::AttentionMask));
     let Some((name, mask)) = mask else { return Ok(None) };
     let unreadable = |source| CalibrateError::Tensor { value: name.clone(), source };

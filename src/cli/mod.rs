@@ -3,6 +3,7 @@
 pub mod adapted;
 mod calibrate;
 pub mod check;
+pub mod compare;
 pub mod completions;
 pub mod convert;
 pub mod doctor;
@@ -10,6 +11,7 @@ pub mod explain;
 pub mod failure;
 mod footprint;
 pub mod inspect;
+mod layers;
 pub mod lint;
 pub mod outputs;
 pub mod pass;
@@ -58,6 +60,7 @@ Exit codes: 0 done · 1 a gate failed · 2 usage or recipe · 3 input rejected
 pub enum Command {
     Calibrate(calibrate::Args),
     Check(check::Args),
+    Compare(compare::Args),
     Completions(completions::Args),
     Convert(convert::Args),
     Doctor(doctor::Args),
@@ -208,6 +211,7 @@ impl Command {
         match self {
             Command::Calibrate(args) => args.run(ui),
             Command::Check(args) => args.run(ui),
+            Command::Compare(args) => args.run(ui),
             Command::Completions(args) => args.run(ui),
             Command::Convert(args) => args.run(ui),
             Command::Doctor(args) => args.run(ui),

@@ -1,7 +1,7 @@
 //! A report on the terminal: how close the outputs are, how fast, and what the gates say.
 
 use super::{
-    Table,
+    Table, layers,
     show::{number, sizes},
 };
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
 /// The figures of `validate`.
 pub fn report(it: &Report) -> String {
     let mut out = figures(&it.figures);
+    if let Some(attribution) = &it.attribution {
+        out += &format!("\n{}", layers::attribution(attribution));
+    }
     if let Some(baseline) = &it.baseline {
         out += &format!("\n{}", self::baseline(baseline));
     }

@@ -2,7 +2,7 @@
 
 use super::{
     MissingStats, NeedsData, RangesNeedData, TransformNeedsData, Unmet, Unreached,
-    convert::ShapeError,
+    attribution::Unbisectable, convert::ShapeError,
 };
 use crate::{
     calibrate::{CalibrateError, DataError, StatsError},
@@ -46,6 +46,7 @@ pub enum Error {
     Stats(#[from] StatsError),
     Store(#[from] StoreError),
     Transform(#[from] TransformNeedsData),
+    Unbisectable(#[from] Unbisectable),
     Unmet(#[from] Unmet),
     Unreached(#[from] Unreached),
 }
@@ -77,6 +78,7 @@ impl Error {
             Error::Stats(it) => it,
             Error::Store(it) => it,
             Error::Transform(it) => it,
+            Error::Unbisectable(it) => it,
             Error::Unmet(it) => it,
             Error::Unreached(it) => it,
         })

@@ -1,6 +1,7 @@
 //! The jobs, step by step: plan, quantize, validate. Forward only; nothing calls upward.
 
 mod adapt;
+pub mod attribution;
 mod calibrate;
 pub mod convert;
 mod error;

@@ -6,7 +6,9 @@ use std::{
 };
 
 use super::{
-    Error, Execution, Outcome, execution, facts,
+    Error, Execution, Outcome,
+    attribution::{self, Attribute},
+    execution, facts,
     footprint::{self, FootprintJob},
     isolation::isolation,
 };
@@ -204,7 +206,7 @@ impl<'a> Run<'a> {
                     bytes: loaded.files.size(),
                     data: self.job.data,
                     options: self.job.options.clone(),
-                    open: self.job.open.clone(),
+                    open: self.job.open,
                     threads: self.job.threads,
                     library: &self.library,
                 },
@@ -299,6 +301,19 @@ impl<'a> Run<'a> {
             provenance,
             ..Report::default()
         };
+        if self.measures.layers {
+            let job = Attribute {
+                reference: job.reference,
+                candidate: job.candidate,
+                data: job.data,
+                options: job.options.clone(),
+                open: job.open,
+                memory: job.memory,
+                threads: job.threads,
+                runtime: job.runtime.clone(),
+            };
+            report.attribution = Some(attribution::attribute(&job, self.ctx)?);
+        }
         report.warnings.extend(self.notes.iter().cloned());
         Ok(report)
     }

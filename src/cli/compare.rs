@@ -1,0 +1,147 @@
+//! `onnxq compare`: how two models differ, and where that begins.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{
+    Failure, Ui, layers, proof,
+    quantize::NoData,
+    shared::{InputArgs, at_least_one, size},
+};
+use crate::{
+    calibrate::DataOptions,
+    pipeline::{
+        self, Measures, Validate,
+        attribution::{self, Attribute},
+    },
+    recipe::{Gate, gate::GateError},
+    report::{
+        Comparison,
+        document::{Attribution, Bisection},
+    },
+};
+
+/// Explore how two models differ, and where; `validate` is for CI, this is for you
+///
+/// Layers are values that both models compute under the same name. Their errors are measured on
+/// at most 8 samples, with both models run as they are written.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The float model
+    pub original: PathBuf,
+    /// The quantized model, of any tool, or any other one with the same inputs and outputs
+    pub quantized: PathBuf,
+    /// Samples: text, .npy, .npz or a folder of them or of images
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// The tokenizer.json for text
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// How images become inputs: clip, imagenet, minus_one_one, paddle_ocr_det, pixels, zero_one
+    /// or a YAML file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub preprocess: Option<String>,
+    /// How many samples to use [default: all; for layers the 8 with the smallest digests]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub samples: Option<usize>,
+    /// Rank the layers by what their error costs at the outputs, and suggest what would help
+    #[arg(long)]
+    pub layers: bool,
+    /// Find the first node with which a limit is broken
+    #[arg(long)]
+    pub bisect: bool,
+    /// The limit for --bisect: kl.mean<=0.05, sqnr_db>=20 [default: half of the loss]
+    #[arg(long, value_name = "EXPR", requires = "bisect")]
+    pub limit: Option<String>,
+    /// Memory for the values of layers: more waves if they do not fit at once
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    pub memory: u64,
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Compared {
+    schema: &'static str,
+    onnxq: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outputs: Option<Comparison>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attribution: Option<Attribution>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bisection: Option<Bisection>,
+}
+
+impl Args {
+    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+        let limit = self.limit.as_deref().map(str::parse::<Gate>);
+        let limit = limit.transpose().map_err(|error: GateError| error)?;
+        let Some(data) = self.data.clone() else { return Err(NoData("compare on").into()) };
+        let job = Attribute {
+            reference: &self.original,
+            candidate: &self.quantized,
+            data: &data,
+            options: self.data_options(),
+            open: self.input.options(),
+            memory: self.memory,
+            threads: ui.global.session_threads(),
+            runtime: ui.global.runtime(ui),
+        };
+        let mut result = Compared {
+            schema: "onnxq.compare/1",
+            onnxq: env!("CARGO_PKG_VERSION"),
+            outputs: None,
+            attribution: None,
+            bisection: None,
+        };
+        if self.layers {
+            result.attribution = Some(attribution::attribute(&job, &ui.ctx())?);
+        }
+        if self.bisect {
+            result.bisection = Some(attribution::bisect(&job, limit.as_ref(), &ui.ctx())?);
+        }
+        if !self.layers && !self.bisect {
+            result.outputs = Some(outputs(&job, ui)?);
+        }
+        if ui.global.json {
+            ui.print_json(&result)?
+        } else {
+            ui.print(&text(&result))?
+        }
+        Ok(0)
+    }
+
+    fn data_options(&self) -> DataOptions {
+        DataOptions {
+            tokenizer: self.tokenizer.clone(),
+            preprocess: self.preprocess.clone(),
+            samples: self.samples,
+            ..DataOptions::default()
+        }
+    }
+}
+
+fn outputs(job: &Attribute, ui: &Ui) -> Result<Comparison, Failure> {
+    let job = Validate {
+        options: job.options.clone(),
+        open: job.open,
+        measures: Measures { decode: true, ..Measures::default() },
+        threads: job.threads,
+        runtime: job.runtime.clone(),
+        ..Validate::new(job.reference, job.candidate, job.data)
+    };
+    Ok(pipeline::validate(&job, None, &ui.ctx())?.figures)
+}
+
+fn text(it: &Compared) -> String {
+    let mut out = String::new();
+    out.extend(it.outputs.as_ref().map(proof::figures));
+    out.extend(it.attribution.as_ref().map(layers::attribution));
+    if it.attribution.is_some() && it.bisection.is_some() {
+        out.push('\n');
+    }
+    out.extend(it.bisection.as_ref().map(layers::bisection));
+    out
+}
