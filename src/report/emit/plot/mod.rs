@@ -54,7 +54,7 @@ mod tests {
     fn layer(at: usize) -> LayerError {
         LayerError {
             node: format!("{HOSTILE}{at}"),
-            local_sqnr_db: (at % 7 > 0).then_some(at as f64),
+            local_sqnr_db: (!at.is_multiple_of(7)).then_some(at as f64),
             accumulated_sqnr_db: Some(f64::from(40 - (at % 30) as i32)),
             rank: at + 1,
             ..LayerError::default()
