@@ -76,7 +76,7 @@ mod tests {
             assert!(map.len() < 200_000, "{count} nodes: {} bytes", map.len());
             check(&map);
             let edges = (0..=count).map(|it| it as f64 / 3.0).collect();
-            let counts = (0..count as u64).collect();
+            let counts = (1..=count as u64).collect();
             check(&histogram(&Histogram { edges, counts }).unwrap());
             let bin =
                 |at| PositionBin { from: at, to: at + 1, kl: Some(0.1), ..Default::default() };
