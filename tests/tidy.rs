@@ -43,6 +43,7 @@ fn foreign_types_stay_in_their_rooms() {
         ("serde_yaml", "src/recipe/"),
         ("clap", "src/cli/"),
         ("indicatif", "src/cli/ui.rs"),
+        ("minijinja", "src/report/emit/html/"),
         ("image::", "src/calibrate/images/decode.rs"),
         ("tokenizers::", "src/calibrate/text_data.rs"),
     ];

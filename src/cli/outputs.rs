@@ -112,11 +112,14 @@ impl OutputArgs {
             write_folder(report, folder)?;
         }
         for it in &self.emit {
-            write(report, &it.file, &by_name(it.format))?;
+            write(report, &it.file, by_name(it.format))?;
         }
-        match self.format(ui.global.json, |it| env::var_os(it)) {
+        let format = self.format(ui.global.json, |it| env::var_os(it));
+        if format == OutputFormat::Github {
+            github_files(report, |it| env::var_os(it))?;
+        }
+        match format {
             OutputFormat::Auto | OutputFormat::Human => ui.print(&human()),
-            OutputFormat::Github => github(report, ui),
             format => ui.print(&(by_name(format.name()).emit)(report)),
         }
     }
@@ -157,8 +160,8 @@ fn by_name(name: &str) -> &'static Emitter {
 pub fn write_folder(report: &Report, folder: &Path) -> Result<(), OutputError> {
     let failed = |source| OutputError::Write { path: folder.into(), source };
     fs::create_dir_all(folder).map_err(failed)?;
-    let common = EMITTERS.iter().filter(|it| it.common);
-    common.map(|it| write(report, &folder.join(it.file), it)).collect()
+    let mut common = EMITTERS.iter().filter(|it| it.common);
+    common.try_for_each(|it| write(report, &folder.join(it.file), it))
 }
 
 /// One file, whole or not at all.
@@ -203,15 +206,19 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     file.persist(&real).map(drop).map_err(|error| error.error)
 }
 
-/// Annotations on stdout; the summary and the verdict where GitHub Actions asks for them.
-fn github(report: &Report, ui: &Ui) -> Result<(), Failure> {
-    if let Some(path) = variable("GITHUB_STEP_SUMMARY") {
+/// The summary and the verdict, where GitHub Actions asks for them.
+fn github_files(
+    report: &Report,
+    var: impl Fn(&str) -> Option<OsString>,
+) -> Result<(), OutputError> {
+    let file = |name: &str| var(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+    if let Some(path) = file("GITHUB_STEP_SUMMARY") {
         append_summary(&path, &(by_name("markdown").emit)(report))?;
     }
-    if let Some(path) = variable("GITHUB_OUTPUT") {
+    if let Some(path) = file("GITHUB_OUTPUT") {
         append(&path, &format!("onnxq_verdict={}\n", word(report.verdict)))?;
     }
-    ui.print(&(by_name("github").emit)(report))
+    Ok(())
 }
 
 /// As it stands in report.json.
@@ -221,10 +228,6 @@ fn word(verdict: Verdict) -> &'static str {
         Verdict::PassWithWarnings => "pass_with_warnings",
         Verdict::Fail => "fail",
     }
-}
-
-fn variable(name: &str) -> Option<PathBuf> {
-    env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from)
 }
 
 /// GitHub refuses a summary beyond 1 MiB, with all that is in it.
@@ -270,9 +273,7 @@ mod tests {
     #[test]
     fn every_printed_format_has_an_emitter() {
         use clap::ValueEnum;
-        OutputFormat::value_variants().iter().for_each(|it| {
-            let _ = by_name(it.name());
-        });
+        assert!(OutputFormat::value_variants().iter().all(|it| emitter(it.name()).is_some()));
     }
 
     #[test]
@@ -282,6 +283,41 @@ mod tests {
         for text in ["html", "pdf=x", "html=", "=x"] {
             assert!(emit(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn files_are_replaced_whole_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let args = OutputArgs {
+            report: Some(path("all/of/it")),
+            emit: vec![Emit { format: "junit", file: path("gates.xml") }],
+            ..OutputArgs::default()
+        };
+        let ui = Ui::new(crate::cli::Global::default());
+        fs::write(path("gates.xml"), "old").unwrap();
+        for _ in 0..2 {
+            args.deliver(&Report::default(), String::new, &ui).unwrap();
+        }
+        assert!(fs::read_to_string(path("gates.xml")).unwrap().starts_with("<?xml"));
+        let count = |folder| fs::read_dir(folder).unwrap().count();
+        assert_eq!((count(path("all/of/it")), count(path(""))), (6, 2));
+        let emit = vec![Emit { format: "junit", file: path("all") }];
+        let failed = OutputArgs { emit, ..OutputArgs::default() };
+        let failure = failed.deliver(&Report::default(), String::new, &ui).unwrap_err();
+        assert_eq!((failure.code(), count(path(""))), ("E901", 2));
+    }
+
+    #[test]
+    fn github_gets_a_summary_and_the_verdict() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("GITHUB_OUTPUT"), "before=1\n").unwrap();
+        github_files(&Report::default(), |it| Some(path(it).into())).unwrap();
+        let read = |name: &str| fs::read_to_string(path(name)).unwrap();
+        assert_eq!(read("GITHUB_OUTPUT"), "before=1\nonnxq_verdict=pass\n");
+        assert!(read("GITHUB_STEP_SUMMARY").starts_with("## ✅ PASS"));
+        github_files(&Report::default(), |_| None).unwrap();
     }
 
     #[test]

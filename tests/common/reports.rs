@@ -333,8 +333,9 @@ fn attribution(name: Name, nodes: usize) -> Attribution {
         node: node(name, at),
         op: name("MatMulNBits"),
         value: node(name, at) + "_output_0",
-        quantized: at % 5 > 0,
-        local_sqnr_db: (at % 5 > 0).then(|| if at == 27 { 9.0 } else { 27.0 + 12.0 * noise(at) }),
+        quantized: !at.is_multiple_of(5),
+        local_sqnr_db: (!at.is_multiple_of(5))
+            .then(|| if at == 27 { 9.0 } else { 27.0 + 12.0 * noise(at) }),
         accumulated_sqnr_db: Some(if at < 27 {
             32.0 - 0.2 * at as f64
         } else {

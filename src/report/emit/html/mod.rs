@@ -12,6 +12,7 @@ use super::{
     headline::{Headline, headlines},
     number::plural,
     page::{Limits, Part, Section, Table, name, sections},
+    xml,
 };
 use crate::{
     report::{Report, Verdict},
@@ -51,7 +52,7 @@ fn render(report: &Report, limits: Limits) -> String {
         verdict => Value::from(Serde(verdict(report))),
         headlines => Value::from(Serde(headlines(report).iter().map(Card::of).collect::<Vec<_>>())),
         sections => sections.iter().map(section).collect::<Vec<Value>>(),
-        version => &report.environment.onnxq,
+        version => name(&report.environment.onnxq),
     };
     let environment = environment();
     let template = environment.get_template("page.html").expect("it was just added");
@@ -64,16 +65,16 @@ fn environment() -> Environment<'static> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     it.set_syntax(syntax.expect("the usual delimiters"));
     it.set_formatter(|out, state, value| match value.as_str() {
-        Some(text) if !value.is_safe() => escape_formatter(out, state, &Value::from(lines(text))),
+        Some(text) if !value.is_safe() => escape_formatter(out, state, &Value::from(escape(text))),
         _ => escape_formatter(out, state, value),
     });
     it.add_template("page.html", PAGE).expect("the template is ours");
     it
 }
 
-/// Blocks have lines of their own; each was escaped when the block was made.
-fn lines(text: &str) -> String {
-    text.split('\n').map(escape).collect::<Vec<_>>().join("\n")
+/// Lines that stay lines, as markup.
+fn lines(text: &str) -> Value {
+    Value::from_safe_string(text.lines().map(xml::text).collect::<Vec<_>>().join("\n"))
 }
 
 /// Only this style and this script, and nothing from anywhere.
@@ -175,7 +176,10 @@ fn part(section: &Section, at: usize, it: &Part) -> Value {
             let id = table_id(section, at, table);
             context! { kind => "table", id => id, table => Value::from(Serde(table)) }
         }
-        other => Value::from(Serde(other)),
+        Part::Note { text } => context! { kind => "note", text => text },
+        Part::Block { id, title, text } => {
+            context! { kind => "block", id => *id, title => title, text => lines(text) }
+        }
     }
 }
 

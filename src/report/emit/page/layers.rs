@@ -22,7 +22,10 @@ pub fn section(report: &Report, limits: Limits) -> Option<Section> {
         plural(it.samples, "sample"),
         number(it.loss),
     );
-    let unmatched = format!("{} only one of the models computes.", plural(it.unmatched, "value"));
+    let unmatched = format!(
+        "Without a row, as only one model computes them: {}.",
+        plural(it.unmatched, "value")
+    );
     Section::new("layers", "Where the error enters")
         .brief()
         .intro(intro)

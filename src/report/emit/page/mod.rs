@@ -8,8 +8,6 @@ mod outputs;
 mod speed;
 mod table;
 
-use serde::Serialize;
-
 pub use self::table::{Cell, Table, Tone};
 use crate::{
     report::Report,
@@ -25,7 +23,7 @@ pub struct Limits {
     pub chars: usize,
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Section {
     /// For links to it; a word of ours.
     pub id: &'static str,
@@ -36,8 +34,7 @@ pub struct Section {
     pub parts: Vec<Part>,
 }
 
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[derive(Clone, Debug)]
 pub enum Part {
     Table(Table),
     /// A picture: finished SVG.

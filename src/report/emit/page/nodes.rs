@@ -21,7 +21,7 @@ pub fn precision(report: &Report, limits: Limits) -> Option<Section> {
         .fill(list.into_iter(), limits, |(at, it)| row(at, it));
     let note = match differing {
         0 => None,
-        n => Some(format!("{n} of {} run otherwise than declared.", report.precision.len())),
+        n => Some(format!("Not run as declared: {n} of {} nodes.", report.precision.len())),
     };
     Section::new("precision", "Precision map")
         .plot(

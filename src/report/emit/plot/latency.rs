@@ -17,8 +17,9 @@ pub fn plot(it: &Latency) -> Option<String> {
         [("original", &it.reference_runs_ms, "2"), ("quantized", &it.candidate_runs_ms, "1")];
     let (low, high) = range(rows.iter().flat_map(|it| it.1.iter().copied()))?;
     let pad = ((high - low) * 0.05).max(high.abs() * 0.01).max(1e-6);
-    let axes =
-        Axes { left: 84.0, ..Axes::new(HEIGHT, ((low - pad).max(0.0), high + pad), (0.0, 1.0)) };
+    // From zero the ratio is seen; times that are close need the room.
+    let from = if low < 0.8 * high { 0.0 } else { low - pad };
+    let axes = Axes { left: 84.0, ..Axes::new(HEIGHT, (from, high + pad), (0.0, 1.0)) };
     let medians = [it.reference_ms, it.candidate_ms].map(|it| it.map_or("–".into(), milliseconds));
     let label = format!("Runs of both models; medians {} and {}", medians[0], medians[1]);
     let mut svg = Svg::new(WIDTH, HEIGHT, &label);

@@ -54,7 +54,7 @@ mod tests {
     fn layer(at: usize) -> LayerError {
         LayerError {
             node: format!("{HOSTILE}{at}"),
-            local_sqnr_db: (at % 7 > 0).then_some(at as f64),
+            local_sqnr_db: (!at.is_multiple_of(7)).then_some(at as f64),
             accumulated_sqnr_db: Some(f64::from(40 - (at % 30) as i32)),
             rank: at + 1,
             ..LayerError::default()
@@ -76,7 +76,7 @@ mod tests {
             assert!(map.len() < 200_000, "{count} nodes: {} bytes", map.len());
             check(&map);
             let edges = (0..=count).map(|it| it as f64 / 3.0).collect();
-            let counts = (0..count as u64).collect();
+            let counts = (1..=count as u64).collect();
             check(&histogram(&Histogram { edges, counts }).unwrap());
             let bin =
                 |at| PositionBin { from: at, to: at + 1, kl: Some(0.1), ..Default::default() };
