@@ -11,6 +11,7 @@ use common::{
     outside::{Place, run},
 };
 use onnxq::{
+    calibrate::DataOptions,
     codes::Fault,
     ctx::Ctx,
     onnx,
@@ -65,8 +66,7 @@ fn swap_nibbles(bytes: &mut [u8]) {
 }
 
 fn with<'a>(reference: &'a Path, candidate: &'a str, data: &'a Path) -> Attribute<'a> {
-    let mut options = onnxq::calibrate::DataOptions::default();
-    options.samples = Some(2);
+    let options = DataOptions { samples: Some(2), ..DataOptions::default() };
     Attribute {
         reference,
         candidate: Path::new(candidate),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Side,
     align::{Aligned, Pair},
-    cut::{Region, maker, region},
+    cut::{Region, maker, needed, region},
     limited,
     noise::{Noise, each, sqnr_db},
     relay::{Leg, Relay, Runner, finish},
@@ -63,26 +63,30 @@ impl Ranking<'_> {
         Ok(limited(self.judge.loss_in(&self.judge.compare_session(Box::new(relay))?)))
     }
 
-    /// The candidate up to what the reference's nodes read, these nodes, the rest of the candidate.
+    /// The candidate up to this pair, the reference's nodes of it, the rest of the candidate.
     fn relay(&self, at: usize, replaced: &[Replacement]) -> Result<Relay, Error> {
         let [reference, candidate] = self.sides;
-        let pair = self.aligned.pairs[at];
+        let pairs = &self.aligned.pairs;
+        let cut: Vec<ValueId> = pairs[..=at].iter().map(|it| it.candidate).collect();
         let feeds = self.region(at, 0).feeds;
-        let values = |of: fn(&Pair) -> ValueId| -> Vec<ValueId> {
-            feeds.iter().map(|it| of(&self.aligned.pairs[*it])).collect()
-        };
+        let mut brought = feeds.clone();
+        brought.extend(needed(&candidate.model, &cut).into_iter().filter(|it| *it != at));
+        let brought: Vec<usize> = brought.into_iter().collect();
+        let place = |it: usize| brought.binary_search(&it).ok().map(|it| (0, it));
         let mut legs = Vec::new();
-        let (cut, wanted) = (values(|it| it.reference), values(|it| it.candidate));
-        if !wanted.is_empty() {
+        if !brought.is_empty() {
+            let wanted: Vec<ValueId> = brought.iter().map(|it| pairs[*it].candidate).collect();
             let runner = Runner::open(&candidate.model, candidate, &[], &wanted)?;
             legs.push(Leg { runner, cut: Vec::new() });
         }
         let model = with(&reference.model, replaced);
-        let runner = Runner::open(&model, reference, &cut, &[pair.reference])?;
-        let place = (legs.len(), 0);
-        legs.push(Leg { runner, cut: (0..cut.len()).map(|it| Some((0, it))).collect() });
+        let values: Vec<ValueId> = feeds.iter().map(|it| pairs[*it].reference).collect();
+        let runner = Runner::open(&model, reference, &values, &[pairs[at].reference])?;
+        let own = (legs.len(), 0);
+        legs.push(Leg { runner, cut: feeds.iter().map(|it| place(*it)).collect() });
         let inputs = model_inputs(&reference.model);
-        finish(candidate, &[pair.candidate], legs, &|_| Some(place), inputs)
+        let place = |it: usize| if it == at { Some(own) } else { place(it) };
+        finish(candidate, &cut, legs, &place, inputs)
     }
 
     /// What computes a pair in the reference (0) or the candidate (1).
