@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     calibrate::{Replacement, model_inputs},
-    ir::{Model, NodeId, ValueId},
+    ir::{Model, NodeId, User, ValueId},
     pipeline::{
         Error,
         judge::{Judge, with},
@@ -161,10 +161,40 @@ pub fn layer_node(m: &Model, value: ValueId, known: &BTreeMap<ValueId, usize>) -
 }
 
 fn named(m: &Model, value: ValueId, region: &Region) -> (String, String) {
-    let Some(node) = main_node(m, region).or_else(|| maker(m, value)) else {
+    let node = main_node(m, region).map(|it| reader(m, it, region));
+    let Some(node) = node.or_else(|| Some(computer(m, maker(m, value)?, region))) else {
         return Default::default();
     };
     (m.node_label(node), m.node(node).op.to_string())
+}
+
+/// What only says how numbers are stored: nobody calls a layer by that.
+const STORAGE: &[&str] =
+    &["Cast", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Transpose"];
+
+fn is_storage(m: &Model, node: NodeId) -> bool {
+    STORAGE.contains(&&*m.node(node).op.name)
+}
+
+/// The node of the region that computes with what `node` unpacks.
+fn reader(m: &Model, node: NodeId, region: &Region) -> NodeId {
+    let next = |it: &NodeId| {
+        let [only] = m.value(*m.node(*it).outputs.first()?).uses[..] else { return None };
+        let User::Node(user) = only.user else { return None };
+        (is_storage(m, *it) && region.nodes.contains(&user)).then_some(user)
+    };
+    let last = std::iter::successors(Some(node), next).last().unwrap_or(node);
+    if is_storage(m, last) { node } else { last }
+}
+
+/// The node of the region whose result `node` unpacks.
+fn computer(m: &Model, node: NodeId, region: &Region) -> NodeId {
+    let next = |it: &NodeId| {
+        let before = maker(m, m.operand(*it, 0).ok()?)?;
+        (is_storage(m, *it) && region.nodes.contains(&before)).then_some(before)
+    };
+    let last = std::iter::successors(Some(node), next).last().unwrap_or(node);
+    if is_storage(m, last) { node } else { last }
 }
 
 /// The node with the largest constant: what users call the layer.
