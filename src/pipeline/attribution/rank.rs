@@ -31,9 +31,21 @@ pub struct Ranking<'a> {
     pub aligned: &'a Aligned,
     pub judge: &'a Judge<'a>,
     pub noise: &'a Noise,
+    /// Where each value of the reference, and of the candidate, stands among the pairs.
+    known: [BTreeMap<ValueId, usize>; 2],
 }
 
-impl Ranking<'_> {
+impl<'a> Ranking<'a> {
+    pub fn new(
+        sides: &'a [Side<'a>; 2],
+        aligned: &'a Aligned,
+        judge: &'a Judge<'a>,
+        noise: &'a Noise,
+    ) -> Ranking<'a> {
+        let known = [aligned.places(|it| it.reference), aligned.places(|it| it.candidate)];
+        Ranking { sides, aligned, judge, noise, known }
+    }
+
     /// Losses without the errors of the values that look worst.
     pub fn losses(&self, loss: f64, threads: usize) -> Result<BTreeMap<usize, f64>, Error> {
         if loss <= 0.0 {
@@ -92,8 +104,7 @@ impl Ranking<'_> {
     /// What computes a pair in the reference (0) or the candidate (1).
     pub fn region(&self, at: usize, side: usize) -> Region {
         let of = [|it: &Pair| it.reference, |it: &Pair| it.candidate][side];
-        let known = self.aligned.places(of);
-        region(&self.sides[side].model, of(&self.aligned.pairs[at]), &known)
+        region(&self.sides[side].model, of(&self.aligned.pairs[at]), &self.known[side])
     }
 
     /// The rows of the report, in the order of execution.
