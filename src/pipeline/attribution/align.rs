@@ -63,7 +63,7 @@ impl Aligned {
             it.elements = actual.iter().map(|it| usize::try_from(*it).unwrap_or(0)).product();
             expected == actual && it.elements > 0
         });
-        self.unmatched += before - self.pairs.len();
+        self.unmatched += 2 * (before - self.pairs.len());
         Ok(())
     }
 

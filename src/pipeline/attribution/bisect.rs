@@ -3,7 +3,7 @@
 use super::{
     Attribute, Side, Unbisectable, align,
     align::{Aligned, Pair},
-    cut::{Feed, piece},
+    cut::needed,
     judge, meter, open,
     rank::layer_node,
     relay::{Leg, Relay, Runner, finish},
@@ -106,7 +106,8 @@ impl Search<'_> {
             return finish(candidate, &[], Vec::new(), &|_| None, inputs);
         }
         let pairs = &self.aligned.pairs[..up_to];
-        let needed = needed(reference, pairs);
+        let cut: Vec<ValueId> = pairs.iter().map(|it| it.reference).collect();
+        let needed = needed(&reference.model, &cut);
         let at = |it: usize| needed.binary_search(&it).ok().map(|it| (0, it));
         let mut legs = Vec::new();
         if !needed.is_empty() {
@@ -114,7 +115,6 @@ impl Search<'_> {
             let runner = Runner::open(&candidate.model, candidate, &[], &wanted)?;
             legs.push(Leg { runner, cut: Vec::new() });
         }
-        let cut: Vec<ValueId> = pairs.iter().map(|it| it.reference).collect();
         finish(reference, &cut, legs, &at, inputs)
     }
 
@@ -145,25 +145,6 @@ impl Search<'_> {
         let (node, op) = layer_node(m, value, &known);
         (node, op, m.value(value).name.to_string())
     }
-}
-
-/// Which of the pairs the rest of the reference reads, or hands on as outputs.
-fn needed(reference: &Side, pairs: &[Pair]) -> Vec<usize> {
-    let m = &reference.model;
-    let cut: Vec<ValueId> = pairs.iter().map(|it| it.reference).collect();
-    let (known, wanted): (Vec<ValueId>, Vec<ValueId>) =
-        m.graph(m.main).outputs.iter().partition(|it| cut.contains(it));
-    let mut list: Vec<usize> =
-        known.iter().filter_map(|it| cut.iter().position(|known| known == it)).collect();
-    if !wanted.is_empty() {
-        list.extend(piece(m, &cut, &wanted).feeds.iter().filter_map(|it| match it {
-            Feed::Cut(at) => Some(*at),
-            Feed::Data(_) => None,
-        }));
-    }
-    list.sort_unstable();
-    list.dedup();
-    list
 }
 
 /// Half of the candidate's own loss, as a limit that people can read.

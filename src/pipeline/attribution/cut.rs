@@ -48,6 +48,21 @@ pub fn piece(whole: &Model, cut: &[ValueId], wanted: &[ValueId]) -> Piece {
     Piece { model, feeds }
 }
 
+/// Which values of a cut the rest of a model reads, or hands on as outputs.
+pub fn needed(model: &Model, cut: &[ValueId]) -> Vec<usize> {
+    let at: BTreeMap<ValueId, usize> = cut.iter().enumerate().map(|(at, it)| (*it, at)).collect();
+    let (known, wanted): (Vec<ValueId>, Vec<ValueId>) =
+        model.graph(model.main).outputs.iter().partition(|it| at.contains_key(it));
+    let mut list: BTreeSet<usize> = known.iter().map(|it| at[it]).collect();
+    if !wanted.is_empty() {
+        list.extend(piece(model, cut, &wanted).feeds.iter().filter_map(|it| match it {
+            Feed::Cut(at) => Some(*at),
+            Feed::Data(_) => None,
+        }));
+    }
+    list.into_iter().collect()
+}
+
 /// Makes a computed value an input. Names of dimensions may differ between the models, sizes not.
 fn begin(model: &mut Model, value: ValueId) -> ValueId {
     let mut ty = model.value(value).ty.clone();
@@ -148,6 +163,15 @@ main (float[n,2] x, float[n,2] z) => (float[n,2] y) <float[2] w = {1, 2}> {
         assert_eq!(ops(&both.model), ["Mul", "Relu"]);
         assert_eq!(both.feeds, [Feed::Data("x".into()), Feed::Cut(0)]);
         both.model.verify().unwrap();
+    }
+
+    #[test]
+    fn what_is_behind_other_values_is_not_needed() {
+        let m = model();
+        let [a, b, y] = ["a", "b", "y"].map(|it| value(&m, it));
+        assert_eq!(needed(&m, &[a]), [0]);
+        assert_eq!(needed(&m, &[a, b]), [0, 1]);
+        assert_eq!(needed(&m, &[a, b, y]), [2]);
     }
 
     #[test]

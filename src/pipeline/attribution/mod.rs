@@ -100,7 +100,7 @@ pub fn attribute(job: &Attribute, ctx: &Ctx) -> Result<Attribution, Error> {
         ..Attribution::default()
     };
     let noise = meter.measure(&sides, &aligned.pairs)?;
-    let hurt = rank::Ranking { sides: &sides, aligned: &aligned, judge: &judge, noise: &noise };
+    let hurt = rank::Ranking::new(&sides, &aligned, &judge, &noise);
     let losses = hurt.losses(result.loss, job.threads)?;
     result.layers = hurt.layers(&losses);
     result.suggestions = suggest::suggestions(&hurt, &result, job.threads)?;

@@ -5,7 +5,7 @@ use std::{
     ops::Range,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -76,9 +76,9 @@ fn waves(pairs: &[Pair], feeds: &[BTreeSet<usize>], memory: u64) -> Vec<Range<us
     let bytes = |it: usize| (pairs[it].elements * size_of::<f32>()) as u64;
     let mut list: Vec<Range<usize>> = Vec::new();
     let (mut held, mut taken): (BTreeSet<usize>, u64) = Default::default();
-    for at in 0..pairs.len() {
+    for (at, reads) in feeds.iter().enumerate() {
         let cost = |held: &BTreeSet<usize>| {
-            let new = feeds[at].iter().chain([&at]).filter(|it| !held.contains(it));
+            let new = reads.iter().chain([&at]).filter(|it| !held.contains(it));
             2 * bytes(at) + new.map(|it| bytes(*it)).sum::<u64>()
         };
         match list.last_mut() {
@@ -92,7 +92,7 @@ fn waves(pairs: &[Pair], feeds: &[BTreeSet<usize>], memory: u64) -> Vec<Range<us
                 list.push(at..at + 1);
             }
         }
-        held.extend(feeds[at].iter().copied().chain([at]));
+        held.extend(reads.iter().copied().chain([at]));
     }
     list
 }
@@ -223,21 +223,23 @@ pub fn each<S, T: Send>(
     start: impl Fn() -> Result<S, Error> + Sync,
     job: impl Fn(&mut S, usize) -> Result<T, Error> + Sync,
 ) -> Result<Vec<T>, Error> {
-    let next = AtomicUsize::new(0);
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let done: Mutex<BTreeMap<usize, Result<T, Error>>> = Mutex::default();
     let keep = |at, it| drop(done.lock().unwrap_or_else(PoisonError::into_inner).insert(at, it));
     let work = || {
         let mut own = None;
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            if at >= count {
+            if at >= count || stop.load(Ordering::Relaxed) {
                 return;
             }
             let own = match &mut own {
                 Some(it) => Ok(it),
                 none => start().map(|it| none.insert(it)),
             };
-            keep(at, own.and_then(|it| job(it, at)));
+            let result = own.and_then(|it| job(it, at));
+            stop.fetch_or(result.is_err(), Ordering::Relaxed);
+            keep(at, result);
         }
     };
     std::thread::scope(|scope| {
@@ -259,7 +261,8 @@ mod tests {
         let pairs: Vec<Pair> = (0..4).map(pair).collect();
         let feeds: Vec<BTreeSet<usize>> =
             [&[][..], &[0], &[0, 1], &[2]].map(|it| it.iter().copied().collect()).to_vec();
-        assert_eq!(waves(&pairs, &feeds, 1 << 20), [0..4]);
+        let whole = waves(&pairs, &feeds, 1 << 20);
+        assert_eq!((whole.len(), whole[0].clone()), (1, 0..4));
         assert_eq!(waves(&pairs, &feeds, 1), [0..1, 1..2, 2..3, 3..4]);
         // Three times a value, and the one that it reads.
         assert_eq!(waves(&pairs, &feeds, 240), [0..2, 2..3, 3..4]);

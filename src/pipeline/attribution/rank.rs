@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Side,
     align::{Aligned, Pair},
-    cut::{Region, maker, region},
+    cut::{Region, maker, needed, region},
     limited,
     noise::{Noise, each, sqnr_db},
     relay::{Leg, Relay, Runner, finish},
 };
 use crate::{
     calibrate::{Replacement, model_inputs},
-    ir::{Model, NodeId, ValueId},
+    ir::{Model, NodeId, User, ValueId},
     pipeline::{
         Error,
         judge::{Judge, with},
@@ -31,9 +31,21 @@ pub struct Ranking<'a> {
     pub aligned: &'a Aligned,
     pub judge: &'a Judge<'a>,
     pub noise: &'a Noise,
+    /// Where each value of the reference, and of the candidate, stands among the pairs.
+    known: [BTreeMap<ValueId, usize>; 2],
 }
 
-impl Ranking<'_> {
+impl<'a> Ranking<'a> {
+    pub fn new(
+        sides: &'a [Side<'a>; 2],
+        aligned: &'a Aligned,
+        judge: &'a Judge<'a>,
+        noise: &'a Noise,
+    ) -> Ranking<'a> {
+        let known = [aligned.places(|it| it.reference), aligned.places(|it| it.candidate)];
+        Ranking { sides, aligned, judge, noise, known }
+    }
+
     /// Losses without the errors of the values that look worst.
     pub fn losses(&self, loss: f64, threads: usize) -> Result<BTreeMap<usize, f64>, Error> {
         if loss <= 0.0 {
@@ -63,33 +75,36 @@ impl Ranking<'_> {
         Ok(limited(self.judge.loss_in(&self.judge.compare_session(Box::new(relay))?)))
     }
 
-    /// The candidate up to what the reference's nodes read, these nodes, the rest of the candidate.
+    /// The candidate up to this pair, the reference's nodes of it, the rest of the candidate.
     fn relay(&self, at: usize, replaced: &[Replacement]) -> Result<Relay, Error> {
         let [reference, candidate] = self.sides;
-        let pair = self.aligned.pairs[at];
+        let pairs = &self.aligned.pairs;
+        let cut: Vec<ValueId> = pairs[..=at].iter().map(|it| it.candidate).collect();
         let feeds = self.region(at, 0).feeds;
-        let values = |of: fn(&Pair) -> ValueId| -> Vec<ValueId> {
-            feeds.iter().map(|it| of(&self.aligned.pairs[*it])).collect()
-        };
+        let mut brought = feeds.clone();
+        brought.extend(needed(&candidate.model, &cut).into_iter().filter(|it| *it != at));
+        let brought: Vec<usize> = brought.into_iter().collect();
+        let place = |it: usize| brought.binary_search(&it).ok().map(|it| (0, it));
         let mut legs = Vec::new();
-        let (cut, wanted) = (values(|it| it.reference), values(|it| it.candidate));
-        if !wanted.is_empty() {
+        if !brought.is_empty() {
+            let wanted: Vec<ValueId> = brought.iter().map(|it| pairs[*it].candidate).collect();
             let runner = Runner::open(&candidate.model, candidate, &[], &wanted)?;
             legs.push(Leg { runner, cut: Vec::new() });
         }
         let model = with(&reference.model, replaced);
-        let runner = Runner::open(&model, reference, &cut, &[pair.reference])?;
-        let place = (legs.len(), 0);
-        legs.push(Leg { runner, cut: (0..cut.len()).map(|it| Some((0, it))).collect() });
+        let values: Vec<ValueId> = feeds.iter().map(|it| pairs[*it].reference).collect();
+        let runner = Runner::open(&model, reference, &values, &[pairs[at].reference])?;
+        let own = (legs.len(), 0);
+        legs.push(Leg { runner, cut: feeds.iter().map(|it| place(*it)).collect() });
         let inputs = model_inputs(&reference.model);
-        finish(candidate, &[pair.candidate], legs, &|_| Some(place), inputs)
+        let place = |it: usize| if it == at { Some(own) } else { place(it) };
+        finish(candidate, &cut, legs, &place, inputs)
     }
 
     /// What computes a pair in the reference (0) or the candidate (1).
     pub fn region(&self, at: usize, side: usize) -> Region {
         let of = [|it: &Pair| it.reference, |it: &Pair| it.candidate][side];
-        let known = self.aligned.places(of);
-        region(&self.sides[side].model, of(&self.aligned.pairs[at]), &known)
+        region(&self.sides[side].model, of(&self.aligned.pairs[at]), &self.known[side])
     }
 
     /// The rows of the report, in the order of execution.
@@ -157,10 +172,40 @@ pub fn layer_node(m: &Model, value: ValueId, known: &BTreeMap<ValueId, usize>) -
 }
 
 fn named(m: &Model, value: ValueId, region: &Region) -> (String, String) {
-    let Some(node) = main_node(m, region).or_else(|| maker(m, value)) else {
+    let node = main_node(m, region).map(|it| reader(m, it, region));
+    let Some(node) = node.or_else(|| Some(computer(m, maker(m, value)?, region))) else {
         return Default::default();
     };
     (m.node_label(node), m.node(node).op.to_string())
+}
+
+/// What only says how numbers are stored: nobody calls a layer by that.
+const STORAGE: &[&str] =
+    &["Cast", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Transpose"];
+
+fn is_storage(m: &Model, node: NodeId) -> bool {
+    STORAGE.contains(&&*m.node(node).op.name)
+}
+
+/// The node of the region that computes with what `node` unpacks.
+fn reader(m: &Model, node: NodeId, region: &Region) -> NodeId {
+    let next = |it: &NodeId| {
+        let [only] = m.value(*m.node(*it).outputs.first()?).uses[..] else { return None };
+        let User::Node(user) = only.user else { return None };
+        (is_storage(m, *it) && region.nodes.contains(&user)).then_some(user)
+    };
+    let last = std::iter::successors(Some(node), next).last().unwrap_or(node);
+    if is_storage(m, last) { node } else { last }
+}
+
+/// The node of the region whose result `node` unpacks.
+fn computer(m: &Model, node: NodeId, region: &Region) -> NodeId {
+    let next = |it: &NodeId| {
+        let before = maker(m, m.operand(*it, 0).ok()?)?;
+        (is_storage(m, *it) && region.nodes.contains(&before)).then_some(before)
+    };
+    let last = std::iter::successors(Some(node), next).last().unwrap_or(node);
+    if is_storage(m, last) { node } else { last }
 }
 
 /// The node with the largest constant: what users call the layer.

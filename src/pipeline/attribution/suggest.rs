@@ -77,14 +77,15 @@ impl Helped<'_> {
     }
 
     fn row(&self, layer: &LayerError, keep_in: &str, price: i64, loss_after: f64) -> Suggestion {
+        // A few bytes of scales more or less are no price.
+        let price = price.max(0);
         let name = match self.found.measure.as_str() {
             "kl" => "KL",
             _ => "noise to signal",
         };
         let [before, after] = [self.found.loss, loss_after].map(short_number);
-        let sign = if price < 0 { "-" } else { "+" };
         let text = format!(
-            "keep `{}` in {keep_in}: {sign}{}, {name} {before} → {after}",
+            "keep `{}` in {keep_in}: +{}, {name} {before} → {after}",
             escape(&self.short(&layer.node)),
             bytes(price.unsigned_abs()),
         );
