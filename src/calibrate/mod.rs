@@ -35,7 +35,7 @@ pub use self::{
     flow::{can_observe, can_tap, width},
     observe::{Observe, Sample},
     ranges::{Target, observe, ranges},
-    sketch::Sketch,
+    sketch::{Contents, Sketch},
     stats_error::StatsError,
     stats_file::{
         Identity, Stats, StatsFile, StatsOrigin, StatsRow, describe, merge, model_sha256,
