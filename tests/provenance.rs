@@ -53,8 +53,12 @@ fn sha256(path: &Path) -> String {
 }
 
 fn batches(data: &str) -> Batches {
+    batches_of(data, None)
+}
+
+fn batches_of(data: &str, samples: Option<usize>) -> Batches {
     let loaded = onnx::open(&fixture("model.onnx"), &Default::default()).unwrap();
-    let options = DataOptions { batch: 3, ..DataOptions::default() };
+    let options = DataOptions { batch: 3, samples, ..DataOptions::default() };
     calibrate::open(&fixture(data), &model_inputs(&loaded.model), &options).unwrap()
 }
 
@@ -87,7 +91,11 @@ fn calibration_is_told_without_paths_and_times() {
     quantized(folder.path(), "q.onnx", true, &["--threads", "1"]);
     let told = metadata(&folder.path().join("q.onnx"));
     assert_eq!(told[origin::CALIBRATION_COUNT], "4");
-    assert_eq!(told[origin::CALIBRATION_SHA256], sha256(&fixture("calibration_input_ids.npy")));
+    let mut samples = batches_of("calibration_input_ids.npy", Some(4));
+    let contents = samples.contents().unwrap();
+    assert_eq!(told[origin::CALIBRATION_SHA256], contents.sha256);
+    assert_eq!(told[origin::CALIBRATION_SAMPLES], contents.sketch.to_string());
+    assert_ne!(contents.sha256, batches("calibration_input_ids.npy").contents().unwrap().sha256);
     assert_eq!(told[origin::CALIBRATION_SAMPLES].len(), 4 * 8);
     assert!(told[origin::ONNXRUNTIME].contains('.') && !told[origin::CPU].is_empty());
     for (key, value) in &told {

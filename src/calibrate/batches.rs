@@ -209,7 +209,7 @@ impl Source {
     }
 
     /// What the samples depend on besides files.
-    fn settings(&self) -> Option<&str> {
+    pub(super) fn settings(&self) -> Option<&str> {
         match self {
             Source::Images(images) => Some(&images.description),
             _ => None,

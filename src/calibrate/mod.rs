@@ -35,9 +35,9 @@ pub use self::{
     flow::{can_observe, can_tap, reads, width},
     observe::{Mask, Observe, Sample},
     ranges::{Target, observe, ranges},
-    roles::{Role, make, role},
+roles::{Role, make, role},
     segment::without_ends,
-    sketch::Sketch,
+    sketch::{Contents, Sketch},
     stats_error::StatsError,
     stats_file::{
         Identity, Stats, StatsFile, StatsOrigin, StatsRow, describe, merge, model_sha256,

@@ -77,18 +77,42 @@ fn smallest(mut words: Vec<u32>) -> Vec<u32> {
     words
 }
 
+/// The samples of data, whatever file they come from and in whatever order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// Of the digests of all samples, sorted, and of what turns files into samples.
+    pub sha256: String,
+    pub sketch: Sketch,
+}
+
 impl Batches {
     /// A digest of each sample: of its ids or pixels as they are given, so that neither the size
     /// of batches nor what is made from the inputs' names changes it. Of an image, of its file.
     pub fn digests(&mut self) -> Result<Vec<u64>, DataError> {
-        (0..self.samples()).map(|at| self.digest(at)).collect()
+        Ok(self.hashes()?.iter().map(short).collect())
     }
 
-    fn digest(&mut self, at: usize) -> Result<u64, DataError> {
+    /// All samples in a few bytes.
+    pub fn contents(&mut self) -> Result<Contents, DataError> {
+        let mut hashes = self.hashes()?;
+        let sketch = Sketch::of(&hashes.iter().map(short).collect::<Vec<_>>());
+        hashes.sort_unstable();
+        let mut hash = Sha256::new();
+        hash.update(self.source.settings().unwrap_or_default());
+        hashes.iter().for_each(|it| hash.update(it));
+        let sha256 = hash.finalize().iter().map(|it| format!("{it:02x}")).collect();
+        Ok(Contents { sha256, sketch })
+    }
+
+    fn hashes(&mut self) -> Result<Vec<[u8; 32]>, DataError> {
+        (0..self.samples()).map(|at| self.hash(at)).collect()
+    }
+
+    fn hash(&mut self, at: usize) -> Result<[u8; 32], DataError> {
         if let Source::Images(images) = &self.source {
             let file = images.file(at);
-            let (_, digest) = onnx::sha256(file).map_err(DataError::io(file))?;
-            return Ok(u64::from_str_radix(&digest[..16], 16).unwrap_or(0));
+            let bytes = onnx::map_file(file).map_err(DataError::io(file))?;
+            return Ok(Sha256::digest(&bytes).into());
         }
         let given = self.source.read(at..at + 1, &self.inputs)?;
         let is_main = |name: &str| roles::role(name).is_none();
@@ -98,7 +122,11 @@ impl Batches {
     }
 }
 
-fn hash(given: &Batch, counts: impl Fn(&str) -> bool) -> Result<u64, TensorError> {
+fn short(hash: &[u8; 32]) -> u64 {
+    hash.iter().take(8).fold(0, |sum, it| sum << 8 | u64::from(*it))
+}
+
+fn hash(given: &Batch, counts: impl Fn(&str) -> bool) -> Result<[u8; 32], TensorError> {
     let mut hash = Sha256::new();
     for (name, tensor) in given.iter().filter(|it| counts(it.0)) {
         hash.update(name);
@@ -106,8 +134,7 @@ fn hash(given: &Batch, counts: impl Fn(&str) -> bool) -> Result<u64, TensorError
         tensor.shape.iter().for_each(|it| hash.update((*it as u64).to_le_bytes()));
         update(&mut hash, tensor)?;
     }
-    let digest = hash.finalize();
-    Ok(digest.iter().take(8).fold(0, |sum, it| sum << 8 | u64::from(*it)))
+    Ok(hash.finalize().into())
 }
 
 /// Ids are the same in whatever width.

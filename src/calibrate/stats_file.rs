@@ -44,7 +44,8 @@ pub struct Identity {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StatsOrigin {
-    /// Of the samples; empty in files of older versions.
+    /// [`Contents`](super::Contents) of the samples; empty in files of older versions.
+    pub sha256: String,
     pub sketch: String,
     /// The version that ran the model, and the CPU.
     pub onnxruntime: String,
@@ -387,6 +388,10 @@ pub fn merge(paths: &[PathBuf], output: &Path) -> Result<(), StatsError> {
     }
     identity.data.sort();
     identity.origin.sketch = seen.map_or(String::new(), |it| it.to_string());
+    if files.len() > 1 {
+        // Several data sets are known by their own digests.
+        identity.origin.sha256 = String::new();
+    }
     let (mut rows, mut list) = (BTreeMap::new(), Vec::new());
     let names: std::collections::BTreeSet<&str> = files.iter().flat_map(Stats::names).collect();
     for name in names {

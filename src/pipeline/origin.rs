@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Calibration, Error, Goal, Job, Planned};
 use crate::{
-    calibrate::{Batches, Sketch, Stats, StatsOrigin},
+    calibrate::{Batches, Contents, Stats, StatsOrigin},
     engine::{self, Cpu, RuntimeOptions},
     ir::Model,
     onnx::{self, ExternalData, FileDigest, Files, LoadError, SaveOptions},
@@ -17,6 +17,7 @@ use crate::{
 
 pub const CALIBRATION_COUNT: &str = "onnxq.calibration_count";
 pub const CALIBRATION_SAMPLES: &str = "onnxq.calibration_samples";
+/// Of the samples, not of their file: neither its format nor their order changes what is learnt.
 pub const CALIBRATION_SHA256: &str = "onnxq.calibration_sha256";
 pub const COMMAND: &str = "onnxq.command";
 pub const CPU: &str = "onnxq.cpu";
@@ -102,7 +103,7 @@ impl Origin {
             (CALIBRATION_COUNT, it.count.to_string()),
             (CALIBRATION_SHA256, it.sha256.clone()),
         ]);
-        let StatsOrigin { sketch, onnxruntime, cpu } = it.origin.clone();
+        let StatsOrigin { sketch, onnxruntime, cpu, .. } = it.origin.clone();
         let told = [(CALIBRATION_SAMPLES, sketch), (ONNXRUNTIME, onnxruntime), (CPU, cpu)];
         entries.extend(told.into_iter().filter(|it| !it.1.is_empty()));
         entries
@@ -132,15 +133,17 @@ pub(super) fn learn(
     planned.origin.learned = match (&calibration.data, kept) {
         (None, None) => None,
         (None, Some(kept)) => Some(Learned {
-            sha256: digest_of(&kept.data),
+            sha256: Some(kept.origin.sha256.clone())
+                .filter(|it| !it.is_empty())
+                .unwrap_or_else(|| digest_of(&kept.data)),
             count: kept.samples,
             origin: kept.origin,
         }),
         (Some(_), kept) => {
             let mut batches = calibration.batches(&planned.model)?;
             let machine = kept.map_or_else(here, |it| it.origin);
-            let origin = StatsOrigin { sketch: sketch(&mut batches)?, ..machine };
-            let (sha256, count) = (batches.sha256().to_owned(), batches.samples() as u64);
+            let origin = of_samples(&mut batches, machine)?;
+            let (sha256, count) = (origin.sha256.clone(), batches.samples() as u64);
             Some(Learned { sha256, count, origin })
         }
     };
@@ -158,18 +161,19 @@ fn learns(planned: &Planned, job: &Job) -> bool {
 
 /// What statistics of these samples, collected here, should say of themselves.
 pub fn stats_origin(batches: &mut Batches, runtime: &RuntimeOptions) -> Result<StatsOrigin, Error> {
-    Ok(StatsOrigin { sketch: sketch(batches)?, ..of_machine(runtime) })
+    of_samples(batches, of_machine(runtime))
 }
 
-fn sketch(batches: &mut Batches) -> Result<String, Error> {
-    Ok(Sketch::of(&batches.digests()?).to_string())
+fn of_samples(batches: &mut Batches, machine: StatsOrigin) -> Result<StatsOrigin, Error> {
+    let Contents { sha256, sketch } = batches.contents()?;
+    Ok(StatsOrigin { sha256, sketch: sketch.to_string(), ..machine })
 }
 
 fn of_machine(runtime: &RuntimeOptions) -> StatsOrigin {
     // If there is none yet, this one will be installed.
     let version = engine::available(runtime).map(|it| it.version);
     let onnxruntime = version.unwrap_or_else(|_| engine::pinned_version().to_owned());
-    StatsOrigin { sketch: String::new(), onnxruntime, cpu: Cpu::of_process().model }
+    StatsOrigin { onnxruntime, cpu: Cpu::of_process().model, ..StatsOrigin::default() }
 }
 
 /// One data set has its own digest, several that of the list.

@@ -72,7 +72,8 @@ pub fn samples(path: &Path, batches: &Batches) -> Result<Samples, Error> {
     })
 }
 
-/// What a model says it was calibrated on.
+/// What a model says it was calibrated on. The digest is that of [`Batches::contents`], which
+/// neither the format of a file nor the order of its samples changes.
 pub fn calibrated_on(metadata: &BTreeMap<String, String>) -> Option<Samples> {
     let sha256 = metadata.get(origin::CALIBRATION_SHA256)?.clone();
     let samples = metadata.get(origin::CALIBRATION_COUNT).and_then(|it| it.parse().ok());
