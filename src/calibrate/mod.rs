@@ -35,7 +35,7 @@ pub use self::{
     flow::{can_observe, can_tap, reads, width},
     observe::{Mask, Observe, Sample},
     ranges::{Target, observe, ranges},
-roles::{Role, make, role},
+    roles::{Role, make, role},
     segment::without_ends,
     sketch::{Contents, Sketch},
     stats_error::StatsError,
