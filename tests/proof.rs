@@ -8,7 +8,9 @@ use std::{fs, path::Path};
 
 use onnxq::{
     calibrate::{self, DataOptions},
+    ctx::Ctx,
     engine::{self, RuntimeOptions, SessionOptions},
+    onnx::{self, OpenOptions, SaveOptions},
     tensor::Tensor,
 };
 use outside::run;
@@ -191,4 +193,68 @@ fn a_baseline_fails_on_what_got_worse() {
     assert!(other.error.contains("error[E618]") && other.error.contains("number of samples"));
     fs::write(&old, "{}").unwrap();
     assert!(against(&good, "3").error.contains("error[E619]"));
+}
+
+/// As `</script>…` and with everything that moves a cursor or forges a line of a log.
+const HOSTILE: &str = "</script><script>alert(1)</script>\x1b]8;;http://evil\x07\x1b[2J\u{202e}gnp.exe\n::error::pwn|`x`";
+
+/// The fixture with that in the names of all nodes and of the output.
+fn hostile(folder: &Path) -> String {
+    let mut loaded =
+        onnx::open(Path::new(&fixture("model.onnx")), &OpenOptions::default()).unwrap();
+    let m = &mut loaded.model;
+    for (at, node) in m.nodes().into_iter().enumerate() {
+        m.node_mut(node).name = format!("{HOSTILE}{at}").into();
+    }
+    let output = m.graph(m.main).outputs[0];
+    m.value_mut(output).name = format!("logits{HOSTILE}").into();
+    let path = folder.join("hostile.onnx");
+    let (save, ctx) = (SaveOptions::default(), Ctx::silent());
+    onnx::save(m, &path, &save, Some(&loaded.files), &ctx).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn hostile_names_stay_names_from_the_model_to_every_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = hostile(folder.path());
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (quantized, report, data) = (at("q.onnx"), at("report"), fixture("eval_ids.npy"));
+    let it = run(&["quantize", &model, "-r", "int4", "-o", &quantized]);
+    assert_eq!(it.code, 0, "{}", it.error);
+    let mut printed = it.out + &it.error;
+    let common = ["validate", &model, &quantized, "--data", &data, "--samples", "1", "--layers"];
+    let gate = format!("logits{HOSTILE}:kl.mean<=1e-9");
+    let gitlab = format!("gitlab={}", at("report/gitlab.json"));
+    let more = ["--gate", &gate, "--report", &report, "--emit", &gitlab];
+    let it = run(&[&common[..], &more].concat());
+    assert_eq!(it.code, 1, "{}", it.error);
+    printed += &(it.out + &it.error);
+    let it = run(&["report", &at("report/report.json"), "--format", "github"]);
+    assert_eq!(it.code, 0, "{}", it.error);
+    // Only we begin a line like that, and only here.
+    let commands = it.out.lines().filter(|it| it.starts_with("::"));
+    assert!(commands.clone().count() > 0);
+    assert!(commands.clone().all(|it| !it.starts_with("::error::pwn")), "{}", it.out);
+    printed += &(it.out + &it.error);
+    for file in fs::read_dir(&report).unwrap() {
+        let path = file.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("<script>alert"), "{}", path.display());
+        // JSON escapes what ends a string; whoever prints its names escapes them again.
+        if path.extension().is_some_and(|it| it == "json" || it == "sarif") {
+            serde_json::from_str::<Value>(&text).unwrap();
+        } else {
+            check_bytes(&path.display().to_string(), &text);
+            assert!(text.contains("alert"), "{} does not name it at all", path.display());
+        }
+    }
+    assert!(printed.contains("alert(1)"), "{printed}");
+    check_bytes("the terminal", &printed);
+    assert_eq!(printed.lines().filter(|it| it.starts_with("::error::pwn")).count(), 0);
+}
+
+fn check_bytes(place: &str, text: &str) {
+    let bad = |it: &char| it.is_control() && *it != '\n' || ('\u{202a}'..='\u{202e}').contains(it);
+    assert_eq!(text.chars().find(bad), None, "{place}");
 }
