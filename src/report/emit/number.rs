@@ -7,17 +7,17 @@ pub const NONE: &str = "–";
 
 /// `0.004123`, `12.34`, `123,456`, `1.234e-9`.
 pub fn number(value: f64) -> String {
-    let size = value.abs();
-    if value == 0.0 {
-        "0".to_owned()
-    } else if !(1e-4..1e9).contains(&size) {
-        format!("{value:.3e}")
-    } else if size >= 999.95 {
-        let sign = if value < 0.0 { "-" } else { "" };
-        format!("{sign}{}", grouped(size.round() as u64))
-    } else {
-        let decimals = (3 - size.log10().floor() as i32).clamp(0, 8);
-        format!("{value:.*}", decimals as usize)
+    let scientific = format!("{value:.3e}");
+    // Of what is left after rounding: 999.96 has four digits before the point.
+    let exponent = scientific.split_once('e').and_then(|it| it.1.parse::<i32>().ok());
+    match exponent {
+        _ if value == 0.0 => "0".to_owned(),
+        Some(3..=8) => {
+            let sign = if value < 0.0 { "-" } else { "" };
+            format!("{sign}{}", grouped(value.abs().round() as u64))
+        }
+        Some(exponent @ -4..=2) => format!("{value:.*}", (3 - exponent) as usize),
+        _ => scientific,
     }
 }
 
@@ -73,6 +73,7 @@ mod tests {
             (0.004_123_4, "0.004123"),
             (-0.5, "-0.5000"),
             (12.344_9, "12.34"),
+            (0.2 - 0.21, "-0.01000"),
             (999.94, "999.9"),
             (999.96, "1,000"),
             (-123_456.4, "-123,456"),
