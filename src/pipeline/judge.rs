@@ -62,19 +62,20 @@ impl<'a> Judge<'a> {
         Judge::over(m, files, batches, SAMPLES, calibration.memory / 4, runtime)
     }
 
-    /// On so many of the samples at most; expected outputs are kept if `room` bytes hold them.
+    /// On so many batches at most, of one sample unless the model states another number; expected
+    /// outputs are kept if `room` bytes hold them.
     pub fn over(
         m: &'a Model,
         files: &'a Files,
         mut batches: Batches,
-        samples: usize,
+        count: usize,
         room: u64,
         runtime: RuntimeOptions<'a>,
     ) -> Result<Judge<'a>, Error> {
         let inputs = calibrate::model_inputs(m);
         batches.one_by_one();
         let per_batch = batches.batch();
-        let batches = some(batches, (samples / per_batch).max(1))?;
+        let batches = some(batches, count)?;
         let samples = batches.len() * per_batch;
         let (expected, measure) = (None, Measure::NoiseToSignal);
         let mut judge = Judge { m, files, runtime, batches, samples, inputs, expected, measure };

@@ -187,15 +187,22 @@ fn is_storage(m: &Model, node: NodeId) -> bool {
     STORAGE.contains(&&*m.node(node).op.name)
 }
 
-/// The node of the region that computes with what `node` unpacks.
+/// The node of the region that computes with what `node` makes of a constant.
 fn reader(m: &Model, node: NodeId, region: &Region) -> NodeId {
     let next = |it: &NodeId| {
         let [only] = m.value(*m.node(*it).outputs.first()?).uses[..] else { return None };
         let User::Node(user) = only.user else { return None };
-        (is_storage(m, *it) && region.nodes.contains(&user)).then_some(user)
+        (is_fixed(m, *it, 4) && region.nodes.contains(&user)).then_some(user)
     };
     let last = std::iter::successors(Some(node), next).last().unwrap_or(node);
-    if is_storage(m, last) { node } else { last }
+    if is_fixed(m, last, 4) { node } else { last }
+}
+
+/// Whether a node unpacks a constant, maybe in several steps.
+fn is_fixed(m: &Model, node: NodeId, steps: usize) -> bool {
+    let mut inputs = m.node(node).inputs.iter().flatten();
+    let unpacked = |it| maker(m, it).is_some_and(|it| steps > 0 && is_fixed(m, it, steps - 1));
+    inputs.all(|it| m.constant(*it).is_ok() || unpacked(*it))
 }
 
 /// The node of the region whose result `node` unpacks.
