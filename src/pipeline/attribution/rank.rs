@@ -25,6 +25,8 @@ use crate::{
 const BY_NOISE: usize = 12;
 /// Further ones, where the error grows most.
 const BY_GROWTH: usize = 4;
+/// Outputs, which are tried in any case.
+const OUTPUTS: usize = 4;
 
 pub struct Ranking<'a> {
     pub sides: &'a [Side<'a>; 2],
@@ -65,8 +67,21 @@ impl<'a> Ranking<'a> {
         let before = |it: usize| feeds[it].iter().map(|it| accumulated[*it]).fold(1e-12, f64::max);
         let growth = |it: usize| accumulated[it] / before(it);
         rest.sort_by(|a, b| growth(*b).total_cmp(&growth(*a)).then(a.cmp(b)));
+        let outputs = self.outputs();
+        let (last, rest): (Vec<usize>, Vec<usize>) =
+            rest.into_iter().partition(|it| outputs.contains(it));
         list.extend(rest.into_iter().take(BY_GROWTH));
+        list.extend(last);
         list
+    }
+
+    /// Outputs, the last ones: the same noise counts for more where nothing averages it any more,
+    /// as in the head of a language model.
+    fn outputs(&self) -> BTreeSet<usize> {
+        let m = &self.sides[1].model;
+        let places = m.graph(m.main).outputs.iter().filter_map(|it| self.known[1].get(it).copied());
+        let all: BTreeSet<usize> = places.collect();
+        all.into_iter().rev().take(OUTPUTS).collect()
     }
 
     /// The loss if the nodes of a pair, and only they, are the reference's, with these weights.
