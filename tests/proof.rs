@@ -6,14 +6,14 @@ mod outside;
 
 use std::{fs, path::Path};
 
+use onnx_protobuf::ModelProto;
 use onnxq::{
     calibrate::{self, DataOptions},
-    ctx::Ctx,
     engine::{self, RuntimeOptions, SessionOptions},
-    onnx::{self, OpenOptions, SaveOptions},
     tensor::Tensor,
 };
 use outside::run;
+use protobuf::Message;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -200,17 +200,18 @@ const HOSTILE: &str = "</script><script>alert(1)</script>\x1b]8;;http://evil\x07
 
 /// The fixture with that in the names of all nodes and of the output.
 fn hostile(folder: &Path) -> String {
-    let mut loaded =
-        onnx::open(Path::new(&fixture("model.onnx")), &OpenOptions::default()).unwrap();
-    let m = &mut loaded.model;
-    for (at, node) in m.nodes().into_iter().enumerate() {
-        m.node_mut(node).name = format!("{HOSTILE}{at}").into();
+    let mut model =
+        ModelProto::parse_from_bytes(&fs::read(fixture("model.onnx")).unwrap()).unwrap();
+    let (graph, new) = (model.graph.mut_or_insert_default(), format!("logits{HOSTILE}"));
+    let old = graph.output[0].name.clone();
+    graph.output[0].name.clone_from(&new);
+    for (at, node) in graph.node.iter_mut().enumerate() {
+        node.name = format!("{HOSTILE}{at}");
+        let names = node.input.iter_mut().chain(&mut node.output);
+        names.filter(|it| **it == old).for_each(|it| it.clone_from(&new));
     }
-    let output = m.graph(m.main).outputs[0];
-    m.value_mut(output).name = format!("logits{HOSTILE}").into();
     let path = folder.join("hostile.onnx");
-    let (save, ctx) = (SaveOptions::default(), Ctx::silent());
-    onnx::save(m, &path, &save, Some(&loaded.files), &ctx).unwrap();
+    fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
     path.to_str().unwrap().to_owned()
 }
 

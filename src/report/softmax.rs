@@ -70,8 +70,8 @@ fn add(lanes: &mut [[f64; LANES]; 3], at: usize, r: f64, c: f64) {
 #[inline(always)]
 fn exp(x: f64) -> f64 {
     const MAGIC: f64 = 6_755_399_441_055_744.0; // 1.5 · 2^52: adding it rounds to a whole number
-    const LN2_HIGH: f64 = 0.693_147_180_369_123_816_490;
-    const LN2_LOW: f64 = 1.908_214_929_270_587_700_02e-10;
+    const LN2_HIGH: f64 = 0.693_147_180_369_123_8;
+    const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
     const SERIES: [f64; 13] = [
         1.0 / 479_001_600.0,
         1.0 / 39_916_800.0,

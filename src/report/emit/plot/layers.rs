@@ -17,7 +17,7 @@ const MARKED: usize = 5;
 type Of = fn(&LayerError) -> Option<f64>;
 
 pub fn plot(layers: &[LayerError]) -> Option<String> {
-    let (local, accumulated): (Of, Of) = (|it| it.local_sqnr_db, |it| it.accumulated_sqnr_db);
+    let (local, accumulated): (Of, Of) = (noise, |it| it.accumulated_sqnr_db.filter(is_noise));
     let values = layers.iter().flat_map(|it| [local(it), accumulated(it)]).flatten();
     let (low, high) = range(values)?;
     let pad = ((high - low) * 0.08).max(1.0);
@@ -39,6 +39,15 @@ pub fn plot(layers: &[LayerError]) -> Option<String> {
     curve(&mut svg, &axes, layers, local, "line1");
     dots(&mut svg, &axes, layers);
     Some(svg.finish())
+}
+
+fn noise(it: &LayerError) -> Option<f64> {
+    it.local_sqnr_db.filter(is_noise)
+}
+
+/// What float32 rounds is as good as exact, and would flatten everything else.
+fn is_noise(db: &f64) -> bool {
+    *db < 100.0
 }
 
 fn legend(svg: &mut Svg, axes: &Axes) {
@@ -65,7 +74,7 @@ fn curve(svg: &mut Svg, axes: &Axes, layers: &[LayerError], of: Of, class: &str)
 fn dots(svg: &mut Svg, axes: &Axes, layers: &[LayerError]) {
     for (at, it) in layers.iter().enumerate() {
         let is_marked = (1..=MARKED).contains(&it.rank);
-        let value = match it.local_sqnr_db {
+        let value = match noise(it) {
             Some(local) if is_marked || layers.len() <= MAX => local,
             // Exact by itself, and yet it hurts: by what it got.
             None if is_marked => it.accumulated_sqnr_db.unwrap_or(axes.y.1),
