@@ -1,4 +1,6 @@
-//! `onnxq explain`: what an error code means and what to do.
+//! `onnxq explain`: what an error code means and what to do; what a gate can limit.
+
+use std::borrow::Cow;
 
 use serde_json::json;
 
@@ -6,13 +8,15 @@ use super::{Failure, Ui};
 use crate::{
     codes::{CODES, EXIT_GATE},
     lint::CHECKS,
+    recipe::metrics::{Better, METRICS, Metric},
     suggest::suggest,
 };
 
-/// Say what an error code means and what to do
+/// Say what an error code means and what to do, or what a metric of gates is
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The code of an error or of a check, as E205 or L101; without one, all of them are listed
+    /// The code of an error, a warning or a check, as E205, W201 or L101, or a metric of gates, as
+    /// kl; without one, all of them are listed
     #[arg(value_parser = parse)]
     pub code: Option<Known>,
 }
@@ -31,13 +35,26 @@ impl std::fmt::Debug for Known {
 struct Row {
     code: &'static str,
     exit: u8,
-    text: &'static str,
+    text: Cow<'static, str>,
 }
 
-/// Errors, and then checks, whose findings are no errors but end with the code of a gate.
+/// Errors, and then checks and metrics, which are no errors but end with the code of a gate.
 fn rows() -> impl Iterator<Item = Row> {
-    let errors = CODES.iter().map(|it| Row { code: it.code, exit: it.exit, text: it.text });
-    errors.chain(CHECKS.iter().map(|it| Row { code: it.code, exit: EXIT_GATE, text: it.help }))
+    let errors = CODES.iter().map(|it| Row { code: it.code, exit: it.exit, text: it.text.into() });
+    let checks = CHECKS.iter().map(|it| (it.code, it.help.into()));
+    let metrics = METRICS.iter().map(|it| (it.name, metric(it).into()));
+    let gates = checks.chain(metrics);
+    errors.chain(gates.map(|(code, text)| Row { code, exit: EXIT_GATE, text }))
+}
+
+/// What a gate can limit, and by which statistics.
+fn metric(it: &Metric) -> String {
+    let better = if it.better == Better::Lower { "lower" } else { "higher" };
+    let statistics = match it.statistics {
+        [] => String::new(),
+        list => format!("; as {}.{}", it.name, list.join(", .")),
+    };
+    format!("A gate can limit it: {}; {better} is better{statistics}.", it.help)
 }
 
 impl Args {

@@ -45,7 +45,8 @@ pub struct DataArgs {
     /// How many samples to use [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub samples: Option<usize>,
-    /// Fail with exit code 1 unless this holds: kl.mean<=0.05, logits:top1>=0.97
+    /// Fail with exit code 1 unless this holds: kl.mean<=0.05, logits:top1>=0.97; `onnxq explain`
+    /// lists the metrics
     #[arg(long, value_name = "EXPR")]
     pub gate: Vec<String>,
 }

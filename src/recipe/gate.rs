@@ -116,10 +116,10 @@ impl Gate {
             ..self.clone()
         };
         let base = measured / step;
-        let tries = [0.0, 1.0, 2.0].into_iter().filter_map(|more| {
+        // From the strict side, because the quotient may be a hair off.
+        let mut tries = [-1.0, 0.0, 1.0, 2.0].into_iter().filter_map(|more| {
             round(if self.min.is_some() { base.floor() - more } else { base.ceil() + more })
         });
-        let mut tries = tries;
         tries.find(|it| with(it).allows(measured))
     }
 

@@ -229,7 +229,7 @@ mod tests {
         let mut it = comparison();
         let exact = OutputMetrics { sqnr_db: None, exact: true, max_abs: Some(0.0), ..output() };
         it.outputs.insert("logits".into(), exact);
-        let result = check("sqnr_db>=99", &it);
+        let result = check("logits:sqnr_db>=99", &it);
         assert!(result.pass && result.measured.is_none());
     }
 
