@@ -93,25 +93,27 @@ pub fn compare(
 ) -> Result<Comparison, CompareError> {
     let (mut samples, mut first) = (0, None);
     ctx.progress.start("compare", options.samples as u64);
-    let outputs = thread::scope(|scope| {
-        let (sender, receiver) = mpsc::sync_channel::<Ran>(0);
-        let tally = scope.spawn(move || tally(receiver));
-        for batch in batches {
+    let mut run_all = |take: &mut dyn FnMut(Ran) -> bool| -> Result<(), CompareError> {
+        for batch in &mut *batches {
             let batch = batch?;
             let context = context(&batch, reference.inputs());
             let expected = run(reference, "reference", &batch)?;
             let actual = run(candidate, "candidate", &batch)?;
             let count = context.batch;
-            if sender.send(Ran { context, expected, actual }).is_err() {
-                break; // It has stopped with an error, which it returns.
+            if !take(Ran { context, expected, actual }) {
+                break; // Looking at it has failed.
             }
             samples += count;
             ctx.progress.step(count as u64);
             first.get_or_insert(batch);
         }
-        drop(sender);
-        tally.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
+        Ok(())
+    };
+    // A thread of the pool that waits for others cannot do its share of what they wait for.
+    let outputs = match rayon::current_thread_index() {
+        Some(_) => tally_here(&mut run_all)?,
+        None => tally_meanwhile(&mut run_all)?,
+    };
     let latency = match first.filter(|_| options.latency) {
         Some(batch) => latency::measure(reference, candidate, &batch, options)?,
         None => Vec::new(),
@@ -127,17 +129,56 @@ struct Ran {
     actual: Vec<(String, Tensor)>,
 }
 
-/// Looks at outputs until there are no more.
-fn tally(receiver: mpsc::Receiver<Ran>) -> Result<BTreeMap<String, OutputMetrics>, CompareError> {
-    let mut outputs: BTreeMap<String, Accumulator> = BTreeMap::new();
-    for Ran { context, expected, actual } in receiver {
+type RunAll<'a> = dyn FnMut(&mut dyn FnMut(Ran) -> bool) -> Result<(), CompareError> + 'a;
+type Outputs = BTreeMap<String, OutputMetrics>;
+
+/// Looks at each batch before the next one runs.
+fn tally_here(run_all: &mut RunAll) -> Result<Outputs, CompareError> {
+    let (mut tally, mut failed) = (Tally::default(), None);
+    run_all(&mut |ran| match tally.add(ran) {
+        Ok(()) => true,
+        Err(error) => {
+            failed = Some(error);
+            false
+        }
+    })?;
+    failed.map_or_else(|| Ok(tally.finish()), Err)
+}
+
+/// Looks at each batch while the next one runs.
+fn tally_meanwhile(run_all: &mut RunAll) -> Result<Outputs, CompareError> {
+    thread::scope(|scope| {
+        let (sender, receiver) = mpsc::sync_channel::<Ran>(0);
+        let tally = scope.spawn(move || {
+            let mut tally = Tally::default();
+            receiver.into_iter().try_for_each(|ran| tally.add(ran))?;
+            Ok(tally.finish())
+        });
+        run_all(&mut |ran| sender.send(ran).is_ok())?;
+        drop(sender);
+        tally.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+#[derive(Default)]
+struct Tally {
+    outputs: BTreeMap<String, Accumulator>,
+}
+
+impl Tally {
+    fn add(&mut self, ran: Ran) -> Result<(), CompareError> {
+        let Ran { context, expected, actual } = ran;
         let actual: BTreeMap<String, Tensor> = actual.into_iter().collect();
         for (name, expected) in expected {
             let actual = actual.get(&name).ok_or_else(|| CompareError::Output(name.clone()))?;
-            add(&mut outputs, &name, &expected, actual, &context)?;
+            add(&mut self.outputs, &name, &expected, actual, &context)?;
         }
+        Ok(())
     }
-    Ok(outputs.into_iter().map(|(name, it)| (name, it.finish())).collect())
+
+    fn finish(self) -> Outputs {
+        self.outputs.into_iter().map(|(name, it)| (name, it.finish())).collect()
+    }
 }
 
 /// Runs a model on what it takes of a batch.
@@ -336,6 +377,19 @@ pub mod tests {
         // Every logit is halved, so the error is half of the signal.
         assert!((logits.sqnr_db.unwrap() - 20.0 * 2f64.log10()).abs() < 1e-9);
         assert!(!logits.exact);
+    }
+
+    /// The pool's threads must not all wait for work that only they could do.
+    #[test]
+    fn models_are_compared_within_a_pool_of_any_size() {
+        use rayon::prelude::*;
+        for threads in [1, 2] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let options = CompareOptions::default();
+            let kl = |_| compared(echo(1.0), &options).unwrap().outputs["logits"].kl;
+            let within: Vec<_> = pool.install(|| (0..8).into_par_iter().map(kl).collect());
+            assert!(within.iter().all(|it| *it == kl(0)));
+        }
     }
 
     #[test]
