@@ -241,11 +241,11 @@ fn hostile_names_stay_names_from_the_model_to_every_output() {
     for file in fs::read_dir(&report).unwrap() {
         let path = file.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
-        assert!(!text.contains("<script>alert"), "{}", path.display());
         // JSON escapes what ends a string; whoever prints its names escapes them again.
         if path.extension().is_some_and(|it| it == "json" || it == "sarif") {
             serde_json::from_str::<Value>(&text).unwrap();
         } else {
+            assert!(!text.contains("<script>alert"), "{}", path.display());
             check_bytes(&path.display().to_string(), &text);
             assert!(text.contains("alert"), "{} does not name it at all", path.display());
         }

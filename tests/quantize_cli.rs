@@ -311,9 +311,10 @@ fn a_model_is_identical_to_itself() {
     output           logits
     samples          2
     identical        yes, bit for bit
-    KL (nats)        mean 0 · median 0 · p99 0 · max 0
+    KL (nats)        mean 0 [0, 0] · median 0 · p99 0 · p99.9 0 · max 0
     top-1 agreement  100.00 %
-    perplexity       53.84 → 53.84 (×1.0000)
+    top-5 agreement  100.00 %
+    perplexity       53.84 → 53.84 (×1.0000, 95 % within ×1.0000 and ×1.0000)
     cosine           mean 1.000 · median 1.000 · p1 1.000 · min 1.000
     max |Δ|          0
     ");
