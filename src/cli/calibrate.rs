@@ -6,12 +6,12 @@ use super::{
     Failure, Table, Ui,
     quantize::NoData,
     ranges,
-    shared::{InputArgs, RecipeArgs, at_least_one, size},
+    shared::{InputArgs, RecipeArgs, SampleArgs, size},
 };
 use crate::{
     calibrate::{
-        self, Batches, CollectOptions, Collector, DataOptions, Identity, Stats, StatsFile,
-        StatsRow, Want, can_observe,
+        self, Batches, CollectOptions, Collector, Identity, Stats, StatsFile, StatsRow, Want,
+        can_observe,
     },
     codes::EXIT_NOTHING,
     ctx::{Progress, grouped},
@@ -27,19 +27,8 @@ pub struct Args {
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub recipe: RecipeArgs,
-    /// Samples: text, .npy, .npz or a folder of them or of images
-    #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
-    /// The tokenizer.json for text
-    #[arg(long, value_name = "FILE")]
-    pub tokenizer: Option<PathBuf>,
-    /// How images become inputs: clip, imagenet, minus_one_one, paddle_ocr_det, pixels, zero_one
-    /// or a YAML file
-    #[arg(long, value_name = "NAME|FILE")]
-    pub preprocess: Option<String>,
-    /// How many samples to use [default: all]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub samples: Option<usize>,
+    #[command(flatten)]
+    pub data: SampleArgs,
     /// How much memory statistics may take: 2GiB, 500MiB
     #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
     pub memory: u64,
@@ -74,7 +63,7 @@ impl Args {
             calibrate::merge(&self.merge, output)?;
             return show(output, ui);
         };
-        let Some(data) = &self.data else { return Err(NoData("run the model on").into()) };
+        let Some(data) = &self.data.data else { return Err(NoData("run the model on").into()) };
         let job = Job {
             model: model.clone(),
             recipe: self.recipe.load()?,
@@ -114,13 +103,7 @@ impl Args {
 
     fn batches(&self, planned: &Planned, data: &Path) -> Result<Batches, Failure> {
         let inputs = calibrate::model_inputs(&planned.model);
-        let options = DataOptions {
-            tokenizer: self.tokenizer.clone(),
-            preprocess: self.preprocess.clone(),
-            samples: self.samples,
-            ..DataOptions::default()
-        };
-        Ok(calibrate::open(data, &inputs, &options)?)
+        Ok(calibrate::open(data, &inputs, &self.data.options())?)
     }
 
     fn options(&self, ui: &Ui) -> CollectOptions {

@@ -7,10 +7,9 @@ use serde::Serialize;
 use super::{
     Failure, Ui, layers, proof,
     quantize::NoData,
-    shared::{InputArgs, at_least_one, size},
+    shared::{InputArgs, SampleArgs, size},
 };
 use crate::{
-    calibrate::DataOptions,
     pipeline::{
         self, Measures, Validate,
         attribution::{self, Attribute},
@@ -32,19 +31,8 @@ pub struct Args {
     pub original: PathBuf,
     /// The quantized model, of any tool, or any other one with the same inputs and outputs
     pub quantized: PathBuf,
-    /// Samples: text, .npy, .npz or a folder of them or of images
-    #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
-    /// The tokenizer.json for text
-    #[arg(long, value_name = "FILE")]
-    pub tokenizer: Option<PathBuf>,
-    /// How images become inputs: clip, imagenet, minus_one_one, paddle_ocr_det, pixels, zero_one
-    /// or a YAML file
-    #[arg(long, value_name = "NAME|FILE")]
-    pub preprocess: Option<String>,
-    /// How many samples to use [default: all; for layers the 8 with the smallest digests]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub samples: Option<usize>,
+    #[command(flatten)]
+    pub data: SampleArgs,
     /// Rank the layers by what their error costs at the outputs, and suggest what would help
     #[arg(long)]
     pub layers: bool,
@@ -78,12 +66,12 @@ impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let limit = self.limit.as_deref().map(str::parse::<Gate>);
         let limit = limit.transpose().map_err(|error: GateError| error)?;
-        let Some(data) = self.data.clone() else { return Err(NoData("compare on").into()) };
+        let Some(data) = self.data.data.clone() else { return Err(NoData("compare on").into()) };
         let job = Attribute {
             reference: &self.original,
             candidate: &self.quantized,
             data: &data,
-            options: self.data_options(),
+            options: self.data.options(),
             open: self.input.options(),
             memory: self.memory,
             threads: ui.global.session_threads(),
@@ -111,15 +99,6 @@ impl Args {
             ui.print(&text(&result))?
         }
         Ok(0)
-    }
-
-    fn data_options(&self) -> DataOptions {
-        DataOptions {
-            tokenizer: self.tokenizer.clone(),
-            preprocess: self.preprocess.clone(),
-            samples: self.samples,
-            ..DataOptions::default()
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     Failure, Ui,
-    shared::{DataArgs, InputArgs},
+    shared::{InputArgs, SampleArgs},
 };
 use crate::{cli::quantize::NoData, pipeline::footprint};
 
@@ -14,7 +14,7 @@ pub struct Args {
     /// The model
     pub model: PathBuf,
     #[command(flatten)]
-    pub data: DataArgs,
+    pub data: SampleArgs,
     #[command(flatten)]
     pub input: InputArgs,
 }

@@ -152,7 +152,7 @@ impl Args {
             reference: &self.model,
             candidate: output,
             data,
-            options: self.data.options(),
+            options: self.data.from.options(),
             open: self.input.options(),
             gates,
             baseline: self.measure.baseline.as_deref(),
@@ -172,7 +172,7 @@ impl Args {
     /// The data to compare on, if a comparison is wanted. Never made up: random inputs prove
     /// nothing.
     fn validation_data(&self) -> Result<Option<PathBuf>, Failure> {
-        match (&self.validate, &self.data.data) {
+        match (&self.validate, &self.data.from.data) {
             (None, _) if self.reports.is_asked() => Err(NoComparison.into()),
             (None, _) => Ok(None),
             (Some(Some(data)), _) | (Some(None), Some(data)) => Ok(Some(data.clone())),

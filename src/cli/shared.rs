@@ -29,9 +29,9 @@ pub struct RecipeArgs {
     pub include: Vec<String>,
 }
 
-/// Data to compare on, and what to demand.
+/// Samples, and how they become inputs.
 #[derive(Debug, clap::Args)]
-pub struct DataArgs {
+pub struct SampleArgs {
     /// Samples: text, .npy, .npz or a folder of them or of images
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
@@ -45,6 +45,13 @@ pub struct DataArgs {
     /// How many samples to use [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub samples: Option<usize>,
+}
+
+/// Data to compare on, and what to demand.
+#[derive(Debug, clap::Args)]
+pub struct DataArgs {
+    #[command(flatten)]
+    pub from: SampleArgs,
     /// Fail with exit code 1 unless this holds: kl.mean<=0.05, logits:top1>=0.97; `onnxq explain`
     /// lists the metrics
     #[arg(long, value_name = "EXPR")]
@@ -202,7 +209,12 @@ impl CalibrationArgs {
         let sequence = spec.sequence.unwrap_or(default.sequence);
         Calibration {
             data: self.calibration.clone(),
-            options: DataOptions { samples: spec.samples, sequence, batch: 1, ..data.options() },
+            options: DataOptions {
+                samples: spec.samples,
+                sequence,
+                batch: 1,
+                ..data.from.options()
+            },
             stats: self.stats.clone(),
             memory: self.memory,
             threads: ui.global.threads.map_or_else(available_threads, usize::from),
@@ -228,7 +240,7 @@ impl RecipeArgs {
     }
 }
 
-impl DataArgs {
+impl SampleArgs {
     pub fn options(&self) -> DataOptions {
         DataOptions {
             tokenizer: self.tokenizer.clone(),
@@ -237,7 +249,9 @@ impl DataArgs {
             ..DataOptions::default()
         }
     }
+}
 
+impl DataArgs {
     /// The recipe's gates and those of the command line.
     pub fn gates(&self, recipe: Option<&Recipe>) -> Result<Vec<Gate>, Failure> {
         let mut gates = recipe.and_then(|it| it.gates.clone()).unwrap_or_default();

@@ -39,12 +39,14 @@ pub struct Args {
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let gates = self.data.gates(None)?;
-        let Some(data) = self.data.data.clone() else { return Err(NoData("compare on").into()) };
+        let Some(data) = self.data.from.data.clone() else {
+            return Err(NoData("compare on").into());
+        };
         let job = Validate {
             reference: &self.original,
             candidate: &self.quantized,
             data: &data,
-            options: self.data.options(),
+            options: self.data.from.options(),
             open: self.input.options(),
             gates: &gates,
             baseline: self.measure.baseline.as_deref(),
