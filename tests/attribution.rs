@@ -10,18 +10,14 @@ use common::{
     fixture, job,
     outside::{Place, run},
 };
-use onnxq::{
-    calibrate::DataOptions,
-    codes::Fault,
-    ctx::Ctx,
-    onnx,
-    pipeline::{
-        self, Calibration,
-        attribution::{self, Attribute},
-    },
-    recipe::Gate,
-    report::document::{Attribution, LayerError},
+use onnxq::pipeline::{
+    self, Calibration,
+    attribution::{self, Attribute},
 };
+use onnxq_ir::{codes::Fault, ctx::Ctx, onnx};
+use onnxq_quant::recipe::Gate;
+use onnxq_report::document::{Attribution, LayerError};
+use onnxq_run::data::DataOptions;
 
 /// The fixture by a recipe, made once per test.
 fn quantized(place: &Place, recipe: &str) -> String {
@@ -84,7 +80,7 @@ fn attribute(candidate: &str) -> Attribution {
     attribution::attribute(&with(&model, candidate, &data), &Ctx::silent()).unwrap()
 }
 
-fn bisect(candidate: &str, limit: Option<&str>) -> onnxq::report::document::Bisection {
+fn bisect(candidate: &str, limit: Option<&str>) -> onnxq_report::document::Bisection {
     let (model, data) = (fixture("model.onnx"), fixture("eval_ids.npy"));
     let limit: Option<Gate> = limit.map(|it| it.parse().unwrap());
     attribution::bisect(&with(&model, candidate, &data), limit.as_ref(), &Ctx::silent()).unwrap()
@@ -324,6 +320,6 @@ fn without_a_question_the_outputs_are_compared() {
 #[test]
 fn the_codes_of_errors_are_known() {
     for it in [attribution::Unbisectable::Unshared, attribution::Unbisectable::Unkept("x".into())] {
-        assert!(onnxq::codes::code(it.code()).is_some() && it.hint().is_some());
+        assert!(onnxq_ir::codes::code(it.code()).is_some() && it.hint().is_some());
     }
 }

@@ -6,21 +6,18 @@ mod common;
 use std::path::Path;
 
 use common::{Setup, fixture, setup};
-use onnxq::{
+use onnxq_ir::{Def, Model, NodeId, ValueId, codes::Fault, ctx::Ctx, onnx, tensor::Tensor};
+use onnxq_numerics::{
+    moments::Moments,
+    stats::{Hessian, InputStats, Needs},
+};
+use onnxq_run::{
     calibrate::{
-        self, CollectOptions, Collector, DataOptions, Identity, Replacement, Stats, StatsFile,
-        Want, can_observe, describe, merge, model_sha256,
+        self, CollectOptions, Collector, Identity, Replacement, Stats, StatsFile, Want,
+        can_observe, describe, merge, model_sha256,
     },
-    codes::Fault,
-    ctx::Ctx,
+    data::{self, DataOptions},
     engine::{self, RuntimeOptions, SessionOptions},
-    ir::{Def, Model, NodeId, ValueId},
-    onnx,
-    quant::{
-        moments::Moments,
-        stats::{Hessian, InputStats, Needs},
-    },
-    tensor::Tensor,
 };
 
 /// MatMuls by a constant.
@@ -41,7 +38,7 @@ fn wants(model: &Model, needs: Needs) -> Vec<Want> {
     values.into_iter().map(|value| Want { value, needs }).collect()
 }
 
-fn batches(model: &Model, samples: usize) -> calibrate::Batches {
+fn batches(model: &Model, samples: usize) -> data::Batches {
     let options = DataOptions {
         tokenizer: Some(fixture("tokenizer.json")),
         samples: Some(samples),
@@ -49,7 +46,7 @@ fn batches(model: &Model, samples: usize) -> calibrate::Batches {
         ..DataOptions::default()
     };
     let inputs = calibrate::model_inputs(model);
-    calibrate::open(&fixture("calibration.txt"), &inputs, &options).unwrap()
+    data::open(&fixture("calibration.txt"), &inputs, &options).unwrap()
 }
 
 fn collector<'a>(it: &'a Setup, options: CollectOptions) -> Collector<'a> {
@@ -190,10 +187,10 @@ fn padding_does_not_count() {
     }
     let data = DataOptions { samples: Some(8), ..DataOptions::default() };
     let mut tokens = 0;
-    for batch in calibrate::open(folder.path(), &inputs, &data).unwrap() {
+    for batch in data::open(folder.path(), &inputs, &data).unwrap() {
         tokens += batch.unwrap()["attention_mask"].to_i64().unwrap().iter().sum::<i64>();
     }
-    let batches = calibrate::open(folder.path(), &inputs, &data).unwrap();
+    let batches = data::open(folder.path(), &inputs, &data).unwrap();
     let wants = wants(&it.model, Needs::Diagonal);
     let runtime = RuntimeOptions::default();
     let mut collector =
@@ -220,7 +217,7 @@ fn constants_and_inner_values_cannot_be_observed() {
                 else_branch = no () => (float[3,4] c) { c = MatMul (x, w) }
             >
         }"#;
-    let m = onnxq::text::parse(text).unwrap();
+    let m = onnxq_ir::text::parse(text).unwrap();
     let value = |name: &str| m.values().find(|it| &*it.1.name == name).unwrap().0;
     assert!(can_observe(&m, value("x")).is_ok());
     assert!(can_observe(&m, value("b")).unwrap_err().to_string().contains("subgraph"));

@@ -7,18 +7,20 @@ mod common;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use common::{fixture, inputs, job, relative_error};
-use onnxq::{
-    calibrate::DataOptions,
+use onnxq::pipeline::{self, Calibration, convert::Convert};
+use onnxq_ir::{
+    Model,
     ctx::Ctx,
-    engine::{self, RuntimeOptions, SessionOptions},
     eval,
-    ir::Model,
     onnx::{OpenOptions, SaveOptions},
-    pipeline::{self, Calibration, convert::Convert},
-    quant::lower::{self, Target},
-    rewrite,
     tensor::Tensor,
     text,
+};
+use onnxq_quant::lower::{self, Target};
+use onnxq_rewrite as rewrite;
+use onnxq_run::{
+    data::DataOptions,
+    engine::{self, RuntimeOptions, SessionOptions},
 };
 
 const TARGETS: [Target; 5] =
@@ -110,7 +112,7 @@ fn recipes_convert_to_every_form_in_onnx_runtime() {
             runtime: RuntimeOptions::default(),
         };
         pipeline::quantize(&job, &own, &save, &calibration, false, &Ctx::silent()).unwrap();
-        let model = onnxq::onnx::open(&own, &OpenOptions::default()).unwrap().model;
+        let model = onnxq_ir::onnx::open(&own, &OpenOptions::default()).unwrap().model;
         let wanted = |it: &str| {
             model.graph(model.main).inputs.iter().any(|id| *model.value(*id).name == *it)
         };

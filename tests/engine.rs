@@ -6,17 +6,12 @@ mod common;
 use std::{collections::BTreeMap, path::Path};
 
 use common::{FIXTURES, fixture, inputs, job, quantized, relative_error};
-use onnxq::{
-    calibrate::DataOptions,
-    ctx::Ctx,
+use onnxq::pipeline::{self, Calibration};
+use onnxq_ir::{Model, ctx::Ctx, eval, onnx, tensor::Tensor, text};
+use onnxq_quant::recipe;
+use onnxq_run::{
+    data::DataOptions,
     engine::{self, RuntimeOptions, SessionOptions, Verdict},
-    eval,
-    ir::Model,
-    onnx,
-    pipeline::{self, Calibration},
-    recipe,
-    tensor::Tensor,
-    text,
 };
 
 /// The outputs of a model in ONNX Runtime.
@@ -170,7 +165,7 @@ fn half_floats_agree() {
 /// A sequence of real tokens for a fixture, and an empty past if it takes one.
 fn tokens(model: &Model) -> BTreeMap<String, Tensor> {
     let inputs = &model.graph(model.main).inputs;
-    let tensor = |name: &str, ty: &onnxq::tensor::TensorType| {
+    let tensor = |name: &str, ty: &onnxq_ir::tensor::TensorType| {
         let ids = (0..12).map(|it| (it * 37 + 5) % 1000);
         match name {
             "input_ids" => Tensor::from_i64(&[1, 12], ids),
@@ -179,7 +174,7 @@ fn tokens(model: &Model) -> BTreeMap<String, Tensor> {
             // A past of no tokens.
             _ => {
                 let dims = ty.shape.iter().flatten().enumerate();
-                let size = |(at, it): (usize, &onnxq::tensor::Dim)| {
+                let size = |(at, it): (usize, &onnxq_ir::tensor::Dim)| {
                     it.fixed().unwrap_or(usize::from(at == 0))
                 };
                 let shape: Vec<usize> = dims.map(size).collect();

@@ -7,7 +7,7 @@ mod common;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use common::{inputs, quantized, relative_error};
-use onnxq::{eval, ir::Model, tensor::Tensor, text};
+use onnxq_ir::{Model, eval, tensor::Tensor, text};
 
 /// A file's model, the words of its command, and what its first lines allow.
 struct Case {
@@ -43,9 +43,9 @@ fn options<'a>(words: &'a [String], key: &str) -> Vec<&'a str> {
 
 impl Case {
     fn quantized(&self) -> Model {
-        let mut recipe = onnxq::recipe::load(options(&self.words, "-r")[0]).unwrap();
+        let mut recipe = onnxq_quant::recipe::load(options(&self.words, "-r")[0]).unwrap();
         for set in options(&self.words, "--set") {
-            recipe = onnxq::recipe::apply_set(&recipe, set).unwrap();
+            recipe = onnxq_quant::recipe::apply_set(&recipe, set).unwrap();
         }
         options(&self.words, "--exclude").iter().for_each(|it| recipe.exclude(it));
         quantized(&self.model, &recipe)
@@ -95,11 +95,11 @@ fn rows_of_their_own_range_are_many_times_closer() {
 fn what_is_written_is_what_is_printed() {
     for case in cases() {
         let lowered = case.quantized();
-        let bytes = onnxq::onnx::to_bytes(&lowered).unwrap();
+        let bytes = onnxq_ir::onnx::to_bytes(&lowered).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.onnx");
         fs::write(&path, bytes).unwrap();
-        let read = onnxq::onnx::open(&path, &Default::default()).unwrap().model;
+        let read = onnxq_ir::onnx::open(&path, &Default::default()).unwrap().model;
         assert_eq!(nameless(&read), nameless(&lowered), "{}", case.name);
     }
 }

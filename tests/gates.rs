@@ -6,15 +6,13 @@ mod outside;
 
 use std::fs;
 
-use onnxq::{
-    recipe::{
-        Gate,
-        metrics::{Better, METRICS},
-    },
-    report::{
-        CacheKl, Decode, Footprint, Footprints, Interval, Isolation, Kernels, Latency,
-        OutputMetrics, Perplexity, Report, Size, document::SCHEMA, metrics::Summary,
-    },
+use onnxq_quant::recipe::{
+    Gate,
+    metrics::{Better, METRICS},
+};
+use onnxq_report::{
+    CacheKl, Decode, Footprint, Footprints, Interval, Isolation, Kernels, Latency, OutputMetrics,
+    Perplexity, Report, Size, document::SCHEMA, summary::Summary,
 };
 use outside::{Place, run};
 
@@ -102,7 +100,7 @@ fn every_statistic_passes_and_fails_by_exit_code() {
                 Better::Higher => (">=", ">"),
             };
             let probe: Gate = format!("{subject}{keeps}0").parse().unwrap();
-            let measured = probe.check(&report.figures).measured;
+            let measured = onnxq_report::gate::check(&probe, &report.figures).measured;
             let measured = measured.unwrap_or_else(|| panic!("{subject} is not measured"));
             for (operator, code) in [(keeps, 0), (breaks, 1)] {
                 let gate = format!("{subject}{operator}{measured}");

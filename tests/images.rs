@@ -7,7 +7,7 @@ use std::{
 };
 
 use image::{Rgb, RgbImage};
-use onnxq::{onnx, text};
+use onnxq_ir::{onnx, text};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -10,12 +10,10 @@ use std::{
 };
 
 use common::{inputs, quantized};
-use onnxq::{
-    engine::{self, Cpu, KernelSamples, RuntimeOptions, Sampled, Sampler, Session, SessionOptions},
-    ir::Model,
-    onnx, recipe,
-    tensor::Tensor,
-    text,
+use onnxq_ir::{Model, onnx, tensor::Tensor, text};
+use onnxq_quant::recipe;
+use onnxq_run::engine::{
+    self, Cpu, KernelSamples, RuntimeOptions, Sampled, Sampler, Session, SessionOptions,
 };
 
 const PRODUCT: &str = r#"<ir_version: 8, opset_import: ["" : 17]>

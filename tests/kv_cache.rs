@@ -11,17 +11,17 @@ use std::{
 };
 
 use common::{fixture, inputs, relative_error};
-use onnxq::{
+use onnxq::pipeline::convert::{self, Convert, Int8Cache};
+use onnxq_ir::{
+    Model,
     ctx::Ctx,
-    engine::{self, RuntimeOptions, Session, SessionOptions},
     eval,
-    ir::Model,
     onnx::{self, OpenOptions, SaveOptions},
-    pipeline::convert::{self, Convert, Int8Cache},
-    rewrite::cache::{self, Cached, Scales},
     tensor::{DType, Tensor},
     text,
 };
+use onnxq_rewrite::cache::{self, Cached, Scales};
+use onnxq_run::engine::{self, RuntimeOptions, Session, SessionOptions};
 
 type Values = BTreeMap<String, Tensor>;
 

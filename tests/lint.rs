@@ -4,14 +4,12 @@
 mod common;
 
 use common::{FIXTURES, fixture, job, quantized};
-use onnxq::{
-    ctx::Ctx,
-    engine::{self, RuntimeOptions},
-    ir::Model,
-    lint, onnx,
-    pipeline::{self, Calibration, Execution},
-    recipe, rewrite, text,
-};
+use onnxq::pipeline::{self, Calibration, Execution};
+use onnxq_ir::{Model, ctx::Ctx, onnx, text};
+use onnxq_quant::recipe;
+use onnxq_rewrite as rewrite;
+use onnxq_rewrite::lint;
+use onnxq_run::engine::{self, RuntimeOptions};
 
 /// Slow and broken forms of a quantized model that its prepared original has not.
 fn own_findings(model: &Model, name: &str) -> Vec<String> {

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use onnxq::{
+use onnxq_ir::{
     onnx::{self, OpenOptions},
     tensor::Tensor,
 };
@@ -112,7 +112,7 @@ fn weights_without_a_range_stay_finite() {
         assert_eq!(run.code, 0, "{}", run.text);
         let model = onnx::open(&output, &OpenOptions::default()).unwrap().model;
         let x = Tensor::from_f32(&[1, 64], noise(64));
-        let outputs = onnxq::eval::run(&model, &BTreeMap::from([("X".into(), x)])).unwrap();
+        let outputs = onnxq_ir::eval::run(&model, &BTreeMap::from([("X".into(), x)])).unwrap();
         let y = outputs["Y"].to_f32().unwrap();
         assert!(y.iter().all(|it| it.is_finite() && it.abs() < 1e-30), "{value}: {y:?}");
     }

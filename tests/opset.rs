@@ -11,15 +11,9 @@ use std::{
 };
 
 use common::{inputs, relative_error};
-use onnxq::{
-    ctx::Ctx,
-    engine::{self, RuntimeOptions, SessionOptions},
-    ir::Model,
-    onnx,
-    rewrite::opset,
-    tensor::Tensor,
-    text,
-};
+use onnxq_ir::{Model, ctx::Ctx, onnx, tensor::Tensor, text};
+use onnxq_rewrite::opset;
+use onnxq_run::engine::{self, RuntimeOptions, SessionOptions};
 
 /// Sums in another order.
 const TOLERANCE: f64 = 1e-6;

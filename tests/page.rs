@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use onnxq::report::{Report, emit::emitter};
+use onnxq_report::{Report, emit::emitter};
 
 #[path = "common/reports.rs"]
 mod reports;

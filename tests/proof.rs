@@ -7,10 +7,10 @@ mod outside;
 use std::{fs, path::Path};
 
 use onnx_protobuf::ModelProto;
-use onnxq::{
-    calibrate::{self, DataOptions},
+use onnxq_ir::tensor::Tensor;
+use onnxq_run::{
+    data::{self, DataOptions},
     engine::{self, RuntimeOptions, SessionOptions},
-    tensor::Tensor,
 };
 use outside::run;
 use protobuf::Message;
@@ -46,7 +46,7 @@ fn logits(path: &str, samples: usize) -> (Vec<Vec<f64>>, Vec<i64>) {
     let mut session = engine::open(Path::new(path), &options, &runtime).unwrap();
     let options = DataOptions { samples: Some(samples), batch: samples, ..DataOptions::default() };
     let data = fixture("eval_ids.npy");
-    let mut batches = calibrate::open(Path::new(&data), session.inputs(), &options).unwrap();
+    let mut batches = data::open(Path::new(&data), session.inputs(), &options).unwrap();
     let batch = batches.next().unwrap().unwrap();
     let inputs: Vec<(&str, &Tensor)> = batch.iter().map(|(name, it)| (&**name, it)).collect();
     let output = session.run(&inputs).unwrap().remove(0).1;

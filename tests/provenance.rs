@@ -11,13 +11,16 @@ use std::{
 };
 
 use common::fixture;
-use onnxq::{
-    calibrate::{self, Batches, DataOptions, model_inputs},
+use onnxq::pipeline::{self, facts, origin};
+use onnxq_ir::{
     codes::code,
     ctx::Ctx,
     onnx::{self, ExternalData, SaveOptions},
-    pipeline::{self, facts, origin},
-    recipe,
+};
+use onnxq_quant::recipe;
+use onnxq_run::{
+    calibrate::{self, model_inputs},
+    data::{Batches, DataOptions},
 };
 use serde_json::Value;
 
@@ -59,7 +62,7 @@ fn batches(data: &str) -> Batches {
 fn batches_of(data: &str, samples: Option<usize>) -> Batches {
     let loaded = onnx::open(&fixture("model.onnx"), &Default::default()).unwrap();
     let options = DataOptions { batch: 3, samples, ..DataOptions::default() };
-    calibrate::open(&fixture(data), &model_inputs(&loaded.model), &options).unwrap()
+    data::open(&fixture(data), &model_inputs(&loaded.model), &options).unwrap()
 }
 
 #[test]
@@ -216,7 +219,7 @@ fn facts_of_a_quantized_model_add_up() {
     let execution = pipeline::execution(
         &loaded.model,
         &loaded.files,
-        &onnxq::engine::RuntimeOptions::default(),
+        &onnxq_run::engine::RuntimeOptions::default(),
     );
     let rows = facts::precision(&loaded.model, Some(&execution));
     let quantized = rows.iter().filter(|it| it.declared.is_some()).count();
@@ -240,7 +243,7 @@ fn what_stays_in_float_is_grouped_by_reason() {
 #[test]
 fn a_footprint_is_that_of_a_process_of_its_own() {
     use onnxq::pipeline::footprint::{FootprintError, FootprintJob, footprint};
-    let library = onnxq::engine::ensure(&Default::default()).unwrap();
+    let library = onnxq_run::engine::ensure(&Default::default()).unwrap();
     let (model, data) = (fixture("model.onnx"), fixture("calibration_input_ids.npy"));
     let bytes = fs::metadata(&model).unwrap().len();
     let job = |model| FootprintJob {

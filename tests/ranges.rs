@@ -6,16 +6,13 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{Setup, arrays::npy, fixture, setup};
-use onnxq::{
-    calibrate::{self, Batches, CollectOptions, DataOptions, can_tap, ranges},
-    codes::Fault,
-    ctx::Ctx,
+use onnxq_ir::{Model, ValueId, codes::Fault, ctx::Ctx, onnx, tensor::Tensor};
+use onnxq_numerics::observe::{ObserverSpec, RangeStats};
+use onnxq_rewrite as rewrite;
+use onnxq_run::{
+    calibrate::{self, CollectOptions, can_tap, ranges},
+    data::{self, Batches, DataOptions},
     engine::RuntimeOptions,
-    ir::{Model, ValueId},
-    onnx,
-    quant::observe::{ObserverSpec, RangeStats},
-    rewrite,
-    tensor::Tensor,
 };
 
 /// What nodes of the main graph compute, whatever its rank.
@@ -36,7 +33,7 @@ fn batches(it: &Setup, batch: usize) -> Batches {
         ..DataOptions::default()
     };
     let inputs = calibrate::model_inputs(&it.model);
-    calibrate::open(&fixture("calibration.txt"), &inputs, &options).unwrap()
+    data::open(&fixture("calibration.txt"), &inputs, &options).unwrap()
 }
 
 fn of(it: &Setup, batches: Batches, options: CollectOptions) -> BTreeMap<ValueId, RangeStats> {
@@ -95,7 +92,7 @@ fn rows_of(header: &[u8]) -> usize {
 
 fn open(it: &Setup, folder: &tempfile::TempDir, samples: usize) -> Batches {
     let options = DataOptions { samples: Some(samples), ..DataOptions::default() };
-    calibrate::open(folder.path(), &calibrate::model_inputs(&it.model), &options).unwrap()
+    data::open(folder.path(), &calibrate::model_inputs(&it.model), &options).unwrap()
 }
 
 #[test]
@@ -148,7 +145,7 @@ fn values_of_any_rank_are_observed() {
         (0..3 * 18).map(|it| (it % 18) as f32 - 5.0 * (it / 18) as f32).collect();
     std::fs::write(folder.path().join("x.npy"), npy(&Tensor::from_f32(&[3, 2, 3, 3], numbers)))
         .unwrap();
-    let data = calibrate::open(
+    let data = data::open(
         &folder.path().join("x.npy"),
         &calibrate::model_inputs(&it.model),
         &DataOptions::default(),

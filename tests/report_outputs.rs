@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, env, fs, path::Path};
 
 use assert_cmd::Command;
-use onnxq::report::{
+use onnxq_report::{
     Report,
     document::{read, schema},
     emit::{EMITTERS, MAX_PAGE_BYTES, emitter},

@@ -13,10 +13,10 @@ use std::{
     process::Command,
 };
 
-use onnxq::{
+use onnxq_ir::{
+    Def, Model,
     codes::Fault,
     ctx::Ctx,
-    ir::{Def, Model},
     onnx::{self, ExternalData, Loaded, OpenOptions, SaveError, SaveOptions},
     tensor::DType,
 };
@@ -135,7 +135,7 @@ fn every_type_in_every_storage_reads_equal() {
     }
 }
 
-fn constants(model: &Model) -> Vec<(String, &onnxq::tensor::Tensor)> {
+fn constants(model: &Model) -> Vec<(String, &onnxq_ir::tensor::Tensor)> {
     let constants = model.values().filter_map(|(_, it)| match &it.def {
         Def::Const(tensor) => Some((it.name.to_string(), tensor)),
         _ => None,

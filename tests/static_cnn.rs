@@ -10,11 +10,8 @@ use common::{
     outside::{Place, run},
     relative_error,
 };
-use onnxq::{
-    engine::{self, RuntimeOptions, SessionOptions},
-    onnx,
-    tensor::Tensor,
-};
+use onnxq_ir::{onnx, tensor::Tensor};
+use onnxq_run::engine::{self, RuntimeOptions, SessionOptions};
 use serde_json::Value;
 
 /// Two convolutions worth computing in int8, one that is not, one too small to store in int8, a
@@ -133,8 +130,8 @@ fn recipes_of_other_devices_take_the_same_network() {
     }
 }
 
-fn parsed(opset: u32) -> onnxq::ir::Model {
-    onnxq::text::parse(&network(opset)).unwrap()
+fn parsed(opset: u32) -> onnxq_ir::Model {
+    onnxq_ir::text::parse(&network(opset)).unwrap()
 }
 
 #[test]

@@ -14,18 +14,18 @@ use std::{
 };
 
 use common::{inputs, relative_error};
-use onnxq::{
-    ctx::Ctx,
-    engine::{self, RuntimeOptions, SessionOptions, Verdict},
-    eval,
-    ir::Model,
-    onnx, pipeline,
-    quant::{affine::Interval, chain::Layout, format, insert, plan::Plan, sources::Sources},
+use onnxq::pipeline;
+use onnxq_ir::{Model, ctx::Ctx, eval, onnx, tensor::Tensor, text};
+use onnxq_numerics::affine::Interval;
+use onnxq_quant::{
+    chain::Layout,
+    format, insert,
+    plan::Plan,
     recipe::{self, Recipe, resolve::resolve},
-    rewrite,
-    tensor::Tensor,
-    text,
+    sources::Sources,
 };
+use onnxq_rewrite as rewrite;
+use onnxq_run::engine::{self, RuntimeOptions, SessionOptions, Verdict};
 
 const SEPARATOR: &str = "# ----\n";
 
@@ -97,10 +97,10 @@ impl Case {
 }
 
 /// What the evaluator computes for the observed values.
-fn ranges(m: &Model, plan: &Plan) -> BTreeMap<onnxq::ir::ValueId, Interval> {
+fn ranges(m: &Model, plan: &Plan) -> BTreeMap<onnxq_ir::ValueId, Interval> {
     let mut probe = m.clone();
     let observed: Vec<_> = plan.observed(m).into_iter().map(|it| it.0).collect();
-    let given = |it: &onnxq::ir::ValueId| m.graph(m.main).inputs.contains(it);
+    let given = |it: &onnxq_ir::ValueId| m.graph(m.main).inputs.contains(it);
     for value in observed.iter().filter(|it| !given(it) && !m.is_output(**it)) {
         let main = probe.main;
         probe.add_output(main, *value);
@@ -108,7 +108,7 @@ fn ranges(m: &Model, plan: &Plan) -> BTreeMap<onnxq::ir::ValueId, Interval> {
     let inputs = inputs(m, 2);
     let mut values = eval::run(&probe, &inputs).unwrap();
     values.extend(inputs);
-    let range = |it: &onnxq::ir::ValueId| {
+    let range = |it: &onnxq_ir::ValueId| {
         let values = values[&*m.value(*it).name].to_f32().unwrap();
         values.iter().fold(Interval::default(), |range, it| range.union(Interval::new(*it, *it)))
     };

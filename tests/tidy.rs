@@ -107,7 +107,7 @@ fn every_rewrite_has_a_test_that_fires_and_one_that_does_not() {
         .iter()
         .filter_map(|it| Some(it.file_stem()?.to_str()?.replace('_', "-")))
         .collect();
-    for step in onnxq::rewrite::steps() {
+    for step in onnxq_rewrite::steps() {
         let own = |it: &&String| it.starts_with(step.name());
         let count = files.iter().filter(own).count();
         assert!(count >= 2, "`{}` has {count} filetests of 2", step.name());

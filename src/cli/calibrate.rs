@@ -8,15 +8,15 @@ use super::{
     ranges,
     shared::{InputArgs, RecipeArgs, SampleArgs, size},
 };
-use crate::{
+use crate::pipeline::{self, Job, Planned};
+use onnxq_ir::{codes::EXIT_NOTHING, ctx::Progress, human::grouped};
+use onnxq_numerics::{observe::ObserverSpec, stats::Needs};
+use onnxq_quant::ops::Weight;
+use onnxq_run::{
     calibrate::{
-        self, Batches, CollectOptions, Collector, Identity, Stats, StatsFile, StatsRow, Want,
-        can_observe,
+        self, CollectOptions, Collector, Identity, Stats, StatsFile, StatsRow, Want, can_observe,
     },
-    codes::EXIT_NOTHING,
-    ctx::{Progress, grouped},
-    pipeline::{self, Job, Planned},
-    quant::{observe::ObserverSpec, ops::Weight, stats::Needs},
+    data::{self, Batches},
 };
 
 /// Run a model on data and keep what its layers see, for solvers, or print its ranges
@@ -103,7 +103,7 @@ impl Args {
 
     fn batches(&self, planned: &Planned, data: &Path) -> Result<Batches, Failure> {
         let inputs = calibrate::model_inputs(&planned.model);
-        Ok(calibrate::open(data, &inputs, &self.data.options())?)
+        Ok(data::open(data, &inputs, &self.data.options())?)
     }
 
     fn options(&self, ui: &Ui) -> CollectOptions {

@@ -9,16 +9,14 @@ use super::{
     quantize::NoData,
     shared::{InputArgs, SampleArgs, size},
 };
-use crate::{
-    pipeline::{
-        self, Measures, Validate,
-        attribution::{self, Attribute},
-    },
-    recipe::{Gate, gate::GateError},
-    report::{
-        Comparison,
-        document::{Attribution, Bisection},
-    },
+use crate::pipeline::{
+    self, Measures, Validate,
+    attribution::{self, Attribute},
+};
+use onnxq_quant::recipe::{Gate, gate::GateError};
+use onnxq_report::{
+    Comparison,
+    document::{Attribution, Bisection},
 };
 
 /// Explore how two models differ, and where; `validate` is for CI, this is for you

@@ -7,16 +7,16 @@ use super::{
     shared::{InputArgs, size},
     show::{Reasons, comment, grouped_by_reason},
 };
-use crate::{
+use crate::pipeline::convert::{self, Convert, Converted, Int8Cache, Shapes, Step};
+use onnxq_ir::{
     codes::EXIT_NOTHING,
+    human::{bytes, grouped},
     onnx::{self, SaveOptions},
-    pipeline::convert::{self, Convert, Converted, Int8Cache, Shapes, Step},
-    quant::lower::Target,
-    report::{bytes, grouped},
     tensor::DType,
     text,
     untrusted::escape,
 };
+use onnxq_quant::lower::Target;
 
 /// Convert a model to another form
 #[derive(Debug, clap::Args)]

@@ -3,11 +3,8 @@
 use std::fmt::Write;
 
 use super::{Failure, Ui};
-use crate::{
-    codes::EXIT_ENVIRONMENT,
-    engine::{self, Doctor},
-    untrusted::escape,
-};
+use onnxq_ir::{codes::EXIT_ENVIRONMENT, untrusted::escape};
+use onnxq_run::engine::{self, Doctor};
 
 /// Say what this machine can do: CPU, ONNX Runtime, caches
 #[derive(Debug, clap::Args)]

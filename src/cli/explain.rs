@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use serde_json::json;
 
 use super::{Failure, Ui};
-use crate::{
+use onnxq_ir::{
     codes::{CODES, EXIT_GATE},
-    lint::CHECKS,
-    recipe::metrics::{Better, METRICS, Metric},
     suggest::suggest,
 };
+use onnxq_quant::recipe::metrics::{Better, METRICS, Metric};
+use onnxq_rewrite::lint::CHECKS;
 
 /// Say what an error code means and what to do, or what a metric of gates is
 #[derive(Debug, clap::Args)]

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use crate::codes::{self, EXIT_BUG, Fault};
+use onnxq_ir::codes::{self, EXIT_BUG, Fault};
 
 /// An error with a code. `?` makes one of any library error.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe;
+    use onnxq_quant::recipe;
 
     #[test]
     fn a_library_error_keeps_its_code_hint_and_causes() {

@@ -9,20 +9,20 @@ use super::{
     lint::{self, FixArgs},
     shared::InputArgs,
 };
-use crate::{
+use crate::pipeline::{self, Census, Execution};
+use onnxq_ir::{
+    Model, ValueId,
     codes::EXIT_GATE,
     ctx::Progress,
-    engine,
-    ir::{Model, ValueId},
+    human::{bytes, grouped},
     onnx::{self, Loaded},
-    pipeline::{self, Census, Execution},
-    quant::{
-        raise,
-        saturation::{self, Safety},
-    },
-    report::{bytes, grouped},
     untrusted::{Untrusted, escape},
 };
+use onnxq_quant::{
+    raise,
+    saturation::{self, Safety},
+};
+use onnxq_run::engine;
 
 /// Show what is in a model
 #[derive(Debug, clap::Args)]
@@ -74,7 +74,7 @@ impl Args {
         }
         let census = Census::of(m, loaded.files.size());
         if self.view.text {
-            ui.print(&crate::text::print(m))?;
+            ui.print(&onnxq_ir::text::print(m))?;
         } else if ui.global.json {
             ui.print_json(&as_json(m, &census, &safety(m)?))?;
         } else if self.view.io {

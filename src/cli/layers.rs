@@ -1,10 +1,8 @@
 //! Where the error enters, as tables: layers by what they cost, suggestions, a bisection.
 
 use super::{Table, show::number};
-use crate::{
-    report::document::{Attribution, Bisection, LayerError},
-    untrusted::{Untrusted, escape},
-};
+use onnxq_ir::untrusted::{Untrusted, escape};
+use onnxq_report::document::{Attribution, Bisection, LayerError};
 
 /// Rows that are shown; all are in the JSON.
 const ROWS: usize = 20;
@@ -98,7 +96,7 @@ fn samples(count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::document::Probe;
+    use onnxq_report::document::Probe;
 
     #[test]
     fn names_of_strangers_stay_text() {

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
 use super::{Failure, Table, Ui, shared::ExternalData, show::comment};
-use crate::{
+use crate::pipeline::{self, Execution, LintReport};
+use onnxq_ir::{
     ctx::Progress,
-    lint::{self, Factor, Finding, Mend, Severity, executed::Executed},
     onnx::{self, Loaded, OpenOptions},
-    pipeline::{self, Execution, LintReport},
     untrusted::{Untrusted, escape},
 };
+use onnxq_rewrite::lint::{self, Factor, Finding, Mend, Severity, executed::Executed};
 
 /// What to do about findings.
 #[derive(Debug, clap::Args)]
@@ -46,7 +46,7 @@ impl FixArgs {
             let findings = lint::run(&model);
             let text = human(&findings, ui.global.verbose > 0);
             ui.print(&comment(&(fixes(&fixed) + &text)))?;
-            ui.print(&crate::text::print(&model))?;
+            ui.print(&onnxq_ir::text::print(&model))?;
             return Ok(lint::exit_code(&findings));
         };
         let save = self.external_data.save(self.force);

@@ -10,13 +10,10 @@ use std::{
 };
 
 use super::{Failure, Ui};
-use crate::{
-    codes::Fault,
-    report::{
-        Report, Verdict,
-        emit::{EMITTERS, Emitter, emitter},
-    },
-    untrusted::Untrusted,
+use onnxq_ir::{codes::Fault, untrusted::Untrusted};
+use onnxq_report::{
+    Report, Verdict,
+    emit::{EMITTERS, Emitter, emitter},
 };
 
 /// What becomes of the report. Files that exist are replaced.

@@ -6,10 +6,10 @@ use std::{
 };
 
 use super::{Failure, Ui, shared::InputArgs};
-use crate::{
+use crate::pipeline;
+use onnxq_ir::{
     ctx::{Ctx, Progress},
     onnx::{self, SaveOptions},
-    pipeline,
     untrusted::escape,
 };
 
@@ -65,7 +65,7 @@ impl Args {
             .map(|it| format!("# {}\n", escape(it)))
             .collect();
         let Some(output) = &self.output else {
-            let text = crate::text::print(&loaded.model);
+            let text = onnxq_ir::text::print(&loaded.model);
             ui.print(&(lines + &text))?;
             return Ok(0);
         };

@@ -7,13 +7,9 @@ use super::{
     shared::{InputArgs, RecipeArgs},
     show,
 };
-use crate::{
-    codes::EXIT_NOTHING,
-    onnx::SaveOptions,
-    pipeline::{self, Job},
-    quant::sources::Sources,
-    text,
-};
+use crate::pipeline::{self, Job};
+use onnxq_ir::{codes::EXIT_NOTHING, onnx::SaveOptions, text};
+use onnxq_quant::sources::Sources;
 
 /// Say what a recipe would do to each node, why, and how large the result would be
 #[derive(Debug, clap::Args)]

@@ -4,12 +4,13 @@ use super::{
     Table, layers,
     show::{number, sizes},
 };
-use crate::{
-    report::{
-        BaselineFacts, Comparison, Decode, Footprints, GateResult, Interval, Isolation,
-        OutputMetrics, Perplexity, Report, Role, TokenError, bytes, grouped, metrics::Summary,
-    },
+use onnxq_ir::{
+    human::{bytes, grouped},
     untrusted::{Untrusted, escape},
+};
+use onnxq_report::{
+    BaselineFacts, Comparison, Decode, Footprints, GateResult, Interval, Isolation, OutputMetrics,
+    Perplexity, Report, Role, TokenError, summary::Summary,
 };
 
 /// The figures of `validate`.

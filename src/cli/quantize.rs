@@ -11,13 +11,11 @@ use super::{
     },
     show,
 };
-use crate::{
-    codes::{EXIT_GATE, EXIT_NOTHING},
-    engine,
-    pipeline::{self, Goal, Job, Outcome, Validate},
-    recipe::Gate,
-    report::Report,
-};
+use crate::pipeline::{self, Goal, Job, Outcome, Validate};
+use onnxq_ir::codes::{EXIT_GATE, EXIT_NOTHING};
+use onnxq_quant::recipe::Gate;
+use onnxq_report::Report;
+use onnxq_run::engine;
 
 /// Quantize a model by a recipe
 #[derive(Debug, clap::Args)]
@@ -185,7 +183,7 @@ impl Args {
 #[error("there is no report without a comparison")]
 struct NoComparison;
 
-impl crate::codes::Fault for NoComparison {
+impl onnxq_ir::codes::Fault for NoComparison {
     fn code(&self) -> &'static str {
         "E712"
     }
@@ -199,7 +197,7 @@ impl crate::codes::Fault for NoComparison {
 #[error("there is no data to {0}")]
 pub(super) struct NoData(pub &'static str);
 
-impl crate::codes::Fault for NoData {
+impl onnxq_ir::codes::Fault for NoData {
     fn code(&self) -> &'static str {
         "E607"
     }
@@ -220,7 +218,7 @@ struct OriginalLost {
     path: PathBuf,
 }
 
-impl crate::codes::Fault for OriginalLost {
+impl onnxq_ir::codes::Fault for OriginalLost {
     fn code(&self) -> &'static str {
         "E904"
     }

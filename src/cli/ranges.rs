@@ -6,16 +6,14 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Failure, Table, Ui};
-use crate::{
-    calibrate::{self, Batches, CollectOptions, can_tap},
-    codes::EXIT_NOTHING,
-    ctx::grouped,
-    ir::{Model, ValueId},
-    onnx::Files,
-    quant::{
-        affine::Interval,
-        observe::{Mse, ObserverSpec, Percentile, RangeStats},
-    },
+use onnxq_ir::{Model, ValueId, codes::EXIT_NOTHING, human::grouped, onnx::Files};
+use onnxq_numerics::{
+    affine::Interval,
+    observe::{Mse, ObserverSpec, Percentile, RangeStats},
+};
+use onnxq_run::{
+    calibrate::{self, CollectOptions, can_tap},
+    data::Batches,
 };
 
 /// Codes of 8 bits.

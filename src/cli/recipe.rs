@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Failure, Table, Ui};
-use crate::recipe::{self, Recipe};
+use onnxq_quant::recipe::{self, Recipe};
 
 /// List, show and check recipes
 #[derive(Debug, clap::Args)]

@@ -6,15 +6,16 @@ use std::{
 };
 
 use super::{Failure, Ui, outputs};
-use crate::{
+use onnxq_ir::{
     codes::{EXIT_GATE, Fault},
-    recipe::{Gate, gate::GateError},
-    report::{
-        Report, baseline,
-        document::{read, schema},
-        emit::{EMITTERS, Emitter, emitter},
-    },
     untrusted::Untrusted,
+};
+use onnxq_quant::recipe::{Gate, gate::GateError};
+use onnxq_report::{
+    Report, baseline,
+    document::{read, schema},
+    emit::{EMITTERS, Emitter, emitter},
+    gate,
 };
 
 /// Render a report.json again, in any format, and judge it by other gates
@@ -103,7 +104,7 @@ impl Args {
     fn judge(&self, report: &mut Report) -> Result<(), Failure> {
         for text in &self.gate {
             let gate: Gate = text.parse().map_err(|error: GateError| error)?;
-            report.gates.push(gate.check(&report.figures));
+            report.gates.push(gate::check(&gate, &report.figures));
         }
         if let Some(path) = &self.baseline {
             let facts = baseline::compare(&path.display().to_string(), &read(path)?, report)?;

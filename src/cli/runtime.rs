@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::{Failure, Ui};
-use crate::{engine, untrusted::escape};
+use onnxq_ir::untrusted::escape;
+use onnxq_run::engine;
 
 /// Install ONNX Runtime, or say which one is used
 #[derive(Debug, clap::Args)]

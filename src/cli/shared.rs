@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 
 use super::{Failure, Global, Ui};
-use crate::{
-    calibrate::DataOptions,
+use crate::pipeline::{Calibration, Measures};
+use onnxq_ir::{
     ctx::Ctx,
-    engine::RuntimeOptions,
     onnx::{self, OpenOptions, SaveOptions},
-    pipeline::{Calibration, Measures},
-    recipe::{self, Gate, Recipe, gate::GateError},
 };
+use onnxq_quant::recipe::{self, Gate, Recipe, gate::GateError};
+use onnxq_run::{data::DataOptions, engine::RuntimeOptions};
 
 /// Which recipe, and what to change in it.
 #[derive(Debug, clap::Args)]

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{Table, adapted, proof, solved};
-use crate::{
-    pipeline::{Goal, Mixed, Outcome},
-    quant::plan::PlanRow,
-    report::{Latency, Report, bytes, grouped},
+use crate::pipeline::{Goal, Mixed, Outcome};
+use onnxq_ir::{
+    human::{bytes, grouped},
     untrusted::{Untrusted, escape},
 };
+use onnxq_quant::plan::PlanRow;
+use onnxq_report::{Latency, Report};
 
 /// The summary of `quantize`.
 pub fn outcome(it: &Outcome, validation: Option<&Report>) -> String {
@@ -99,7 +100,7 @@ pub fn plan(rows: &[PlanRow]) -> String {
 }
 
 fn activation(row: &PlanRow) -> &'static str {
-    use crate::quant::plan::Activation;
+    use onnxq_quant::plan::Activation;
     match row.activation {
         Some(Activation::Row) => ", activations per row",
         Some(Activation::Tensor) => ", activations per tensor",

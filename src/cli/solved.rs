@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Table;
-use crate::{
-    quant::{plan::PlanRow, weight::Measure},
-    untrusted::Untrusted,
-};
+use onnxq_ir::untrusted::Untrusted;
+use onnxq_quant::{plan::PlanRow, weight::Measure};
 
 /// One line per solver and measure; empty if all weights were rounded to nearest.
 pub fn table(rows: &[PlanRow]) -> String {
@@ -57,11 +55,11 @@ fn median(mut values: Vec<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quant::weight::WeightError;
+    use onnxq_quant::weight::WeightError;
 
     #[test]
     fn solvers_are_summed_up_with_their_worst() {
-        let m = crate::text::parse(
+        let m = onnxq_ir::text::parse(
             "main (float[n,2] x) => (float[n,2] y) <float[2,2] w> { y = MatMul (x, w) }",
         )
         .unwrap();

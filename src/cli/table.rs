@@ -4,7 +4,7 @@ use std::fmt;
 
 use unicode_width::UnicodeWidthStr;
 
-use crate::untrusted::escape;
+use onnxq_ir::untrusted::escape;
 
 /// Rows of cells under a header.
 pub struct Table {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Color, Failure, Global};
-use crate::{ctx::Progress, untrusted::escape};
+use onnxq_ir::{ctx::Progress, untrusted::escape};
 
 /// Redraws of a progress bar per second.
 const HERTZ: u8 = 10;

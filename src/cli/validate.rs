@@ -9,10 +9,8 @@ use super::{
     quantize::NoData,
     shared::{DataArgs, InputArgs, MeasureArgs, size},
 };
-use crate::{
-    codes::EXIT_GATE,
-    pipeline::{self, Validate},
-};
+use crate::pipeline::{self, Validate};
+use onnxq_ir::codes::EXIT_GATE;
 
 /// Compare a quantized model with its original on data; exit with 1 if a gate fails
 ///

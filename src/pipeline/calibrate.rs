@@ -9,26 +9,30 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{Error, Planned};
-use crate::{
-    calibrate::{
-        self, Batches, CollectOptions, Collector, DataOptions, Identity, Replacement, Stats,
-        StatsFile, Want, can_observe,
-    },
+use onnxq_ir::{
+    Model, ValueId,
     codes::Fault,
     ctx::Ctx,
-    engine::RuntimeOptions,
-    ir::{Model, ValueId},
-    quant::{
-        ops::Weight,
-        plan::SitePlan,
-        solve::SolverSpec,
-        sources::Sources,
-        stats::{InputStats, Needs},
-        weight::{Input, dequantized},
-    },
-    recipe::Recipe,
     tensor::{DType, QSource},
     untrusted::Untrusted,
+};
+use onnxq_numerics::{
+    solve::SolverSpec,
+    stats::{InputStats, Needs},
+};
+use onnxq_quant::{
+    ops::Weight,
+    plan::SitePlan,
+    recipe::Recipe,
+    sources::Sources,
+    weight::{Input, dequantized},
+};
+use onnxq_run::{
+    calibrate::{
+        self, CollectOptions, Collector, Identity, Replacement, Stats, StatsFile, Want, can_observe,
+    },
+    data::{self, Batches, DataOptions},
+    engine::RuntimeOptions,
 };
 
 /// Where statistics come from, and the budget for collecting them.
@@ -48,7 +52,7 @@ impl Calibration<'_> {
     /// The samples for a model; to be asked only if there are some.
     pub(super) fn batches(&self, m: &Model) -> Result<Batches, Error> {
         let data = self.data.as_deref().unwrap_or(Path::new(""));
-        Ok(calibrate::open(data, &calibrate::model_inputs(m), &self.options)?)
+        Ok(data::open(data, &calibrate::model_inputs(m), &self.options)?)
     }
 
     pub(super) fn collect(&self, sequential: bool) -> CollectOptions {

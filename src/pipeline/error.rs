@@ -4,18 +4,23 @@ use super::{
     MissingStats, NeedsData, RangesNeedData, TransformNeedsData, Unmet, Unreached,
     attribution::Unbisectable, convert::ShapeError,
 };
-use crate::{
-    calibrate::{CalibrateError, DataError, StatsError},
+use onnxq_ir::{
+    Broken,
     codes::Fault,
-    engine::EngineError,
-    ir::Broken,
-    lint::OwnFinding,
     onnx::{LoadError, SaveError},
-    quant::{format::NotLowered, solve::BadStats, weight::StoreError},
-    recipe::RecipeError,
-    report::{CompareError, baseline::OtherBaseline, document::ReadError},
-    rewrite::{PassError, cache::CacheError, half::HalfError, opset::OpsetError},
     tensor::TensorError,
+};
+use onnxq_numerics::solve::BadStats;
+use onnxq_quant::{format::NotLowered, recipe::RecipeError, weight::StoreError};
+use onnxq_report::{baseline::OtherBaseline, document::ReadError};
+use onnxq_rewrite::{
+    PassError, cache::CacheError, half::HalfError, lint::OwnFinding, opset::OpsetError,
+};
+use onnxq_run::{
+    calibrate::{CalibrateError, StatsError},
+    compare::CompareError,
+    data::DataError,
+    engine::EngineError,
 };
 
 /// Why a job failed: the error of the step that did.

@@ -14,13 +14,16 @@ use std::{
 };
 
 use super::Error;
-use crate::{
-    calibrate::{self, DataOptions},
-    engine::{self, Located, RuntimeOptions, SessionOptions},
+use onnxq_ir::{
     onnx::{self, ExternalPolicy, OpenOptions},
-    report::{Footprint, document::Warning},
     tensor::Tensor,
     untrusted::escape,
+};
+use onnxq_report::{Footprint, document::Warning};
+use onnxq_run::{
+    calibrate,
+    data::{self, DataOptions},
+    engine::{self, Located, RuntimeOptions, SessionOptions},
 };
 
 /// A model, and what it is run on.
@@ -168,7 +171,7 @@ pub fn measure(
 ) -> Result<Footprint, Error> {
     // Our own reader first, as always, and everything of it goes before memory is looked at.
     let inputs = calibrate::model_inputs(&onnx::open(model, open)?.model);
-    let mut batches = calibrate::open(data, &inputs, options)?;
+    let mut batches = data::open(data, &inputs, options)?;
     batches.one_by_one();
     let sample = batches.next().transpose()?.unwrap_or_default();
     drop(batches);
@@ -216,6 +219,6 @@ mod tests {
         let none = run(Path::new("/nonexistent"), &[], long).unwrap_err();
         let warning = none.warning(Path::new("m.onnx"));
         assert_eq!((&*warning.code, warning.at.as_deref()), ("W202", Some("m.onnx")));
-        assert!(crate::codes::code("W202").is_some());
+        assert!(onnxq_ir::codes::code("W202").is_some());
     }
 }

@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use super::{Error, judge::Judge};
-use crate::{
-    calibrate::Batches,
+use onnxq_ir::{
     ctx::Ctx,
-    engine::{self, RuntimeOptions, SessionOptions},
     onnx::{self, Attached, Loaded},
-    quant::lower::{self, Target},
-    report::{Isolation, metrics::finite},
-    rewrite,
+};
+use onnxq_quant::lower::{self, Target};
+use onnxq_report::{Isolation, summary::finite};
+use onnxq_rewrite as rewrite;
+use onnxq_run::{
+    data::Batches,
+    engine::{self, RuntimeOptions, SessionOptions},
 };
 
 /// Each form runs on these alone.

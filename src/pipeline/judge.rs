@@ -6,14 +6,18 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{Calibration, Error, Planned};
-use crate::{
-    calibrate::{self, Batch, Batches, Replacement},
+use onnxq_ir::{
+    Model,
     ctx::Ctx,
-    engine::{self, EngineError, IoInfo, RuntimeOptions, Session, SessionOptions},
-    ir::Model,
     onnx::{self, Attached, Files},
-    report::{CompareOptions, Comparison, compare},
     tensor::{Tensor, TensorError},
+};
+use onnxq_report::Comparison;
+use onnxq_run::{
+    calibrate::{self, Replacement},
+    compare::{CompareOptions, compare},
+    data::{Batch, Batches},
+    engine::{self, EngineError, IoInfo, RuntimeOptions, Session, SessionOptions},
 };
 
 /// What a loss is.

@@ -5,16 +5,16 @@ use std::{collections::BTreeMap, path::Path};
 use serde::Serialize;
 
 use super::Error;
-use crate::{
+use onnxq_ir::{
+    Model,
     ctx::Ctx,
-    engine::{self, EngineError, RuntimeOptions, SessionOptions},
-    ir::Model,
-    lint::{
-        self, Finding, Mend, Severity,
-        executed::{Executed, executed},
-    },
     onnx::{self, Attached, Files, OpenOptions},
 };
+use onnxq_rewrite::lint::{
+    self, Finding, Mend, Severity,
+    executed::{Executed, executed},
+};
+use onnxq_run::engine::{self, EngineError, RuntimeOptions, SessionOptions};
 
 /// What a model's quantized weights run as.
 #[derive(Clone, Debug, Serialize)]

@@ -36,24 +36,24 @@ pub use self::{
     transform::TransformNeedsData,
     validate::{Measures, Validate, validate},
 };
-use crate::{
+use onnxq_ir::{
+    Model, NoMatch, NodeId,
     ctx::Ctx,
-    ir::{Model, NoMatch, NodeId},
-    lint::{Finding, OwnFinding, Severity},
+    human::{bytes, grouped},
     no_match,
     onnx::{self, Files, OpenOptions, SaveOptions},
-    quant::{
-        format::{self, Format},
-        insert, ops,
-        plan::{Plan, PlanRow, SitePlan},
-        sources::{Gauge, Sources},
-        tied,
-    },
-    recipe::{self, Recipe, RecipeError, resolve::resolve},
-    report::{bytes, grouped},
-    rewrite,
     tensor::first_non_finite,
 };
+use onnxq_quant::{
+    format::{self, Format},
+    insert, ops,
+    plan::{Plan, PlanRow, SitePlan},
+    recipe::{self, Recipe, RecipeError, resolve::resolve},
+    sources::{Gauge, Sources},
+    tied,
+};
+use onnxq_rewrite as rewrite;
+use onnxq_rewrite::lint::{Finding, OwnFinding, Severity};
 
 /// What to quantize, and how.
 pub struct Job {
@@ -304,7 +304,7 @@ pub fn quantize(
     if let Some(adapted) = &mut adapted {
         adapt::correct(&mut planned, job, adapted, calibration, ctx)?;
     }
-    let theirs = crate::lint::run(&planned.model);
+    let theirs = onnxq_rewrite::lint::run(&planned.model);
     let sources = calibrate::solve(&mut planned, &job.recipe, calibration, output, ctx)?;
     planned.lower(sources, ctx)?;
     share_tied(&mut planned.model, &planned.files, save)?;
@@ -462,8 +462,8 @@ fn read_back(output: &Path, options: &OpenOptions) -> Result<onnx::Loaded, Error
 /// Slow and broken forms of the result: those that the original had are a warning, others are our
 /// own, and a bug.
 fn own_findings(theirs: &[Finding], written: &Model, ctx: &Ctx) -> Result<Option<String>, Error> {
-    let findings = crate::lint::run(written);
-    let own = crate::lint::new(theirs, &findings);
+    let findings = onnxq_rewrite::lint::run(written);
+    let own = onnxq_rewrite::lint::new(theirs, &findings);
     if let Some(first) = own.first() {
         let (node, what) = (first.node.clone(), first.what.clone());
         return Err(OwnFinding { count: own.len(), code: first.code, node, what }.into());

@@ -6,13 +6,16 @@ use std::{collections::BTreeMap, path::Path, thread};
 use sha2::{Digest, Sha256};
 
 use super::{Calibration, Error, Goal, Job, Planned};
-use crate::{
-    calibrate::{Batches, Contents, Stats, StatsOrigin},
-    engine::{self, Cpu, RuntimeOptions},
-    ir::Model,
+use onnxq_ir::{
+    Model,
     onnx::{self, ExternalData, FileDigest, Files, LoadError, SaveOptions},
-    recipe::{self, Recipe},
-    report::document::RecipeFacts,
+};
+use onnxq_quant::recipe::{self, Recipe};
+use onnxq_report::document::RecipeFacts;
+use onnxq_run::{
+    calibrate::{Stats, StatsOrigin},
+    data::{Batches, Contents},
+    engine::{self, Cpu, RuntimeOptions},
 };
 
 pub const CALIBRATION_COUNT: &str = "onnxq.calibration_count";
@@ -244,7 +247,7 @@ mod tests {
         };
         let text = r"onnxq quantize 'it'\''s a model.onnx' --recipe int4 --target-bpw 4.5 --nonfinite skip";
         assert_eq!(command(&job), text);
-        let mut model = crate::text::parse("main (float[1] x) => (float[1] y) { y = Abs (x) }");
+        let mut model = onnxq_ir::text::parse("main (float[1] x) => (float[1] y) { y = Abs (x) }");
         let model = model.as_mut().unwrap();
         model.metadata = vec![("mine".into(), "1".into()), (CPU.into(), "old".into())];
         Origin::new(&job).mark(model, &SaveOptions::default());

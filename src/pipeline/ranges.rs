@@ -3,18 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Calibration, Error, Planned};
-use crate::{
-    calibrate::{self, can_tap},
-    codes::Fault,
-    ctx::Ctx,
-    ir::{Model, ValueId},
-    quant::{
-        affine::Interval,
-        chain::Layout,
-        plan::{Activation, ChainNode, Codes, Kept, Plan, SitePlan},
-    },
-    untrusted::Untrusted,
+use onnxq_ir::{Model, ValueId, codes::Fault, ctx::Ctx, untrusted::Untrusted};
+use onnxq_numerics::affine::Interval;
+use onnxq_quant::{
+    chain::Layout,
+    plan::{Activation, ChainNode, Codes, Kept, Plan, SitePlan},
 };
+use onnxq_run::calibrate::{self, can_tap};
 
 #[derive(Debug, thiserror::Error)]
 #[error(

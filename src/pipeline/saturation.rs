@@ -6,21 +6,16 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Calibration, Error, Planned};
-use crate::{
-    calibrate::{self, Target, can_tap},
-    ctx::Ctx,
-    ir::{Model, NoMatch, ValueId},
-    no_match,
-    quant::{
-        affine::Affine,
-        chain,
-        ops::rows,
-        plan::{Activation, Plan, PlanRow, SitePlan, describe},
-        saturation::{self, Choice, Layout, Safety, SampledRows, Window},
-        scheme::Range,
-        sources::{self, Sources},
-    },
+use onnxq_ir::{Model, NoMatch, ValueId, ctx::Ctx, no_match};
+use onnxq_numerics::{affine::Affine, scheme::Range};
+use onnxq_quant::{
+    chain,
+    ops::rows,
+    plan::{Activation, Plan, PlanRow, SitePlan, describe},
+    saturation::{self, Choice, Layout, Safety, SampledRows, Window},
+    sources::{self, Sources},
 };
+use onnxq_run::calibrate::{self, Target, can_tap};
 
 /// Rows of an activation that are looked at: at most, and however long they are.
 const ROWS: usize = 256;

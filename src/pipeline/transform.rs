@@ -3,24 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Calibration, Error, Job, Planned, decide};
-use crate::{
-    calibrate::{self, Collector, Want, can_observe},
-    codes::Fault,
-    ctx::Ctx,
-    ir::{Model, NoMatch, NodeId, ValueId},
-    no_match,
-    quant::{
-        ops::rows,
-        plan::SitePlan,
-        sources::{self, Sources},
-        stats::{InputStats, Needs},
-        transform::{
-            Equalize, Reader, TransformSpec,
-            fold::{self, Group, Kind},
-            rescale,
-        },
+use onnxq_ir::{Model, NoMatch, NodeId, ValueId, codes::Fault, ctx::Ctx, no_match};
+use onnxq_numerics::stats::{InputStats, Needs};
+use onnxq_quant::{
+    ops::rows,
+    plan::SitePlan,
+    sources::{self, Sources},
+    transform::{
+        Equalize, Reader, TransformSpec,
+        fold::{self, Group, Kind},
+        rescale,
     },
 };
+use onnxq_run::calibrate::{self, Collector, Want, can_observe};
 
 #[derive(Debug, thiserror::Error)]
 #[error("transform `{transform}` needs calibration data, and there is none")]

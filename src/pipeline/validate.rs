@@ -12,17 +12,20 @@ use super::{
     footprint::{self, FootprintJob},
     isolation::isolation,
 };
-use crate::{
-    calibrate::{self, Batches, DataOptions, Decoder},
+use onnxq_ir::{
     ctx::Ctx,
-    engine::{self, Located, RuntimeOptions, Sampled, Sampler, Session, SessionOptions},
     onnx::{self, Loaded, OpenOptions},
-    recipe::Gate,
-    report::{
-        CompareOptions, Comparison, Footprints, Kernels, Report, Role, Size, baseline, compare,
-        decode,
-        document::{self, ModelFacts, Provenance, RecipeFacts, Warning},
-    },
+};
+use onnxq_quant::recipe::Gate;
+use onnxq_report::{
+    Comparison, Footprints, Kernels, Report, Role, Size, baseline,
+    document::{self, ModelFacts, Provenance, RecipeFacts, Warning},
+    gate,
+};
+use onnxq_run::{
+    compare::{CompareOptions, compare, decode},
+    data::{self, Batches, DataOptions, Decoder},
+    engine::{self, Located, RuntimeOptions, Sampled, Sampler, Session, SessionOptions},
 };
 
 /// What to measure besides the outputs. What a gate limits is measured in any case.
@@ -111,7 +114,7 @@ pub fn validate(job: &Validate, outcome: Option<&Outcome>, ctx: &Ctx) -> Result<
     let mut run = Run::open(job, library, ctx)?;
     let figures = run.figures()?;
     let mut report = run.report(figures, outcome)?;
-    report.gates = job.gates.iter().map(|it| it.check(&report.figures)).collect();
+    report.gates = job.gates.iter().map(|it| gate::check(it, &report.figures)).collect();
     if let Some((path, before)) = job.baseline.zip(before) {
         let path = path.display().to_string();
         report.baseline = Some(baseline::compare(&path, &before, &report)?);
@@ -146,7 +149,7 @@ impl<'a> Run<'a> {
         let session = SessionOptions { threads: job.threads, ..SessionOptions::default() };
         let reference = engine::open(job.reference, &session, &job.runtime)?;
         let candidate = engine::open(job.candidate, &session, &job.runtime)?;
-        let batches = calibrate::open(job.data, reference.inputs(), &job.options)?;
+        let batches = data::open(job.data, reference.inputs(), &job.options)?;
         let measures = job.measures.for_gates(job.gates);
         let notes = Vec::new();
         Ok(Run {
@@ -227,7 +230,7 @@ impl<'a> Run<'a> {
     }
 
     fn fresh_batches(&self) -> Result<Batches, Error> {
-        Ok(calibrate::open(self.job.data, self.reference.inputs(), &self.job.options)?)
+        Ok(data::open(self.job.data, self.reference.inputs(), &self.job.options)?)
     }
 
     /// Lets the candidate run on if too few samples were taken to say what it executes.

@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Write};
 
-use onnxq::tensor::{DType, Tensor};
+use onnxq_ir::tensor::{DType, Tensor};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 use super::Random;

@@ -9,16 +9,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onnxq::{
+use onnxq::pipeline::Job;
+use onnxq_ir::{
+    Model,
     ctx::Ctx,
-    ir::Model,
     onnx::{self, Files},
-    pipeline::Job,
-    quant::{format, insert, sources::Sources},
-    recipe::{Recipe, resolve::resolve},
-    rewrite,
     tensor::{DType, Tensor, TensorType, from_f32},
 };
+use onnxq_quant::{
+    format, insert,
+    recipe::{Recipe, resolve::resolve},
+    sources::Sources,
+};
+use onnxq_rewrite as rewrite;
 
 /// A trained language model of three exporters.
 pub const FIXTURES: [&str; 3] = ["model.onnx", "model_dynamo.onnx", "model_with_past.onnx"];
@@ -41,7 +44,7 @@ pub fn setup(name: &str) -> Setup {
 }
 
 pub fn job(model: &Path, recipe: &str) -> Job {
-    let recipe = onnxq::recipe::load(recipe).unwrap();
+    let recipe = onnxq_quant::recipe::load(recipe).unwrap();
     let (open, skip_nonfinite) = (Default::default(), false);
     Job { model: model.into(), recipe, open, skip_nonfinite, goal: None }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use onnxq::report::{
+use onnxq_report::{
     BaselineFacts, BaselineRow, CacheKl, Comparison, Decode, Footprint, Footprints, GateResult,
     Histogram, Interval, Isolation, Kernels, Latency, NonFinite, OutputMetrics, Perplexity, Phase,
     PositionBin, Report, Role, SampleError, Size, TokenError,
@@ -11,7 +11,7 @@ use onnxq::report::{
         Attribution, Environment, FileFacts, Kept, LayerError, ModelFacts, Models, Overlap,
         PrecisionRow, Provenance, RecipeFacts, SCHEMA, Samples, Suggestion, Warning, WeightKind,
     },
-    metrics::Summary,
+    summary::Summary,
 };
 
 /// What strangers have put into names: an end of a script, terminal commands, a direction, a line

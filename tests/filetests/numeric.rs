@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::common::inputs;
 use libtest_mimic::Failed;
-use onnxq::{ctx::Ctx, eval, ir::Model, rewrite, tensor::Tensor, text};
+use onnxq_ir::{Model, ctx::Ctx, eval, tensor::Tensor, text};
+use onnxq_rewrite as rewrite;
 
 /// What a symbolic or unknown dimension stands for.
 const SIZE: usize = 2;

@@ -9,12 +9,9 @@ use super::{
     Planned, built,
     unit::{Unit, Way},
 };
-use crate::{
-    ctx::Ctx,
-    ir::Model,
-    pipeline::{Error, judge::Judge},
-    quant::plan::SitePlan,
-};
+use crate::pipeline::{Error, judge::Judge};
+use onnxq_ir::{Model, ctx::Ctx};
+use onnxq_quant::plan::SitePlan;
 
 /// Multiplications that all measurements together may take: minutes on a small machine. A model
 /// for which that is too few is judged by the errors at its nodes.

@@ -4,18 +4,14 @@
 //! here the mean error of each node is measured on data.
 
 use super::{built_of, exact::Exact, report::Correction, twins::Twins};
-use crate::{
-    calibrate::{Observe, Sample},
-    ctx::Ctx,
-    ir::{Attrs, Model, NodeId, ValueId},
-    pipeline::{Calibration, Error, Planned, judge::Judge},
-    quant::{
-        ops::Weight,
-        plan::{Activation, SitePlan},
-        solve::BadStats,
-    },
-    tensor::Tensor,
+use crate::pipeline::{Calibration, Error, Planned, judge::Judge};
+use onnxq_ir::{Attrs, Model, NodeId, ValueId, ctx::Ctx, tensor::Tensor};
+use onnxq_numerics::solve::BadStats;
+use onnxq_quant::{
+    ops::Weight,
+    plan::{Activation, SitePlan},
 };
+use onnxq_run::calibrate::{Observe, Sample};
 
 /// The constant that is added to each channel of a node's result.
 struct Bias {

@@ -15,17 +15,13 @@ mod unit;
 pub use self::report::{Adapted, Choosing, Correction, Measured, Tried};
 use self::unit::Unit;
 use super::{Calibration, Error, Job, Planned, finish, judge::Judge, ranges};
-use crate::{
-    codes::Fault,
-    ctx::Ctx,
-    ir::Model,
-    quant::{
-        budget::{self, Choice},
-        insert,
-        plan::{Plan, SitePlan},
-        sources::Sources,
-    },
+use onnxq_ir::{Model, codes::Fault, ctx::Ctx};
+use onnxq_quant::{
+    budget::{self, Choice},
+    insert,
+    plan::{Plan, SitePlan},
     recipe::{AdaptGoal, AdaptSpec},
+    sources::Sources,
 };
 
 #[derive(Debug, thiserror::Error)]

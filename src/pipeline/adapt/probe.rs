@@ -3,13 +3,11 @@
 //! Next to every node stands a twin for each way; only the power of its error leaves the graph.
 
 use super::{exact::Exact, twins::Twins, unit::Unit};
-use crate::{
-    calibrate::{Observe, Sample},
-    ctx::Ctx,
-    ir::{Attrs, ValueId},
-    pipeline::{Calibration, Error, Planned},
-    quant::{ops::Weight, plan::Activation, solve::BadStats},
-};
+use crate::pipeline::{Calibration, Error, Planned};
+use onnxq_ir::{Attrs, ValueId, ctx::Ctx};
+use onnxq_numerics::solve::BadStats;
+use onnxq_quant::{ops::Weight, plan::Activation};
+use onnxq_run::calibrate::{Observe, Sample};
 
 /// Fills in the errors of all ways, and what is known of the units' rows. Returns how many samples
 /// it ran.

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, fmt};
 use serde::Serialize;
 
 use super::unit::Unit;
-use crate::{
-    no_match,
-    pipeline::{Planned, judge::Measure},
-    quant::plan::Kept,
+use crate::pipeline::{Planned, judge::Measure};
+use onnxq_ir::no_match;
+use onnxq_quant::{
+    plan::Kept,
     recipe::{AdaptGoal, AdaptSpec},
-    report::Comparison,
 };
+use onnxq_report::Comparison;
 
 /// How the activations were chosen.
 #[derive(Clone, Debug, Serialize)]
@@ -106,14 +106,6 @@ impl fmt::Display for Measured {
             (None, Some(db)) => write!(f, "an SQNR of {db:.1} dB"),
             (None, None) => f.write_str("the same outputs"),
         }
-    }
-}
-
-impl fmt::Display for AdaptGoal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kl = self.max_kl.map(|it| format!("KL ≤ {it}"));
-        let sqnr = self.min_sqnr_db.map(|it| format!("SQNR ≥ {it} dB"));
-        f.write_str(&kl.into_iter().chain(sqnr).collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -4,20 +4,20 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    calibrate::{self, Observe, Target},
+use crate::pipeline::{Calibration, Error, Planned, finish, ranges::Spans};
+use onnxq_ir::{
+    Attrs, Def, Model, NodeId, Op, ValueId,
     ctx::Ctx,
-    ir::{Attrs, Def, Model, NodeId, Op, ValueId},
-    pipeline::{Calibration, Error, Planned, finish, ranges::Spans},
-    quant::{
-        affine::Interval,
-        insert,
-        ops::Site,
-        plan::{Activation, Plan, SitePlan},
-        sources::Sources,
-    },
     tensor::{DType, Tensor, TensorType},
 };
+use onnxq_numerics::affine::Interval;
+use onnxq_quant::{
+    insert,
+    ops::Site,
+    plan::{Activation, Plan, SitePlan},
+    sources::Sources,
+};
+use onnxq_run::calibrate::{self, Observe, Target};
 
 /// The model with twins; nodes are added at its end.
 pub(super) struct Twins<'a> {

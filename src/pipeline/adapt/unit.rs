@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    ir::{Model, NoMatch, NodeId, ValueId},
-    quant::{
-        budget::Choice,
-        cost::Product,
-        observe::ObserverSpec,
-        ops::{Weight, rows},
-        plan::{Activation, SitePlan},
-    },
+use onnxq_ir::{Model, NoMatch, NodeId, ValueId};
+use onnxq_numerics::observe::ObserverSpec;
+use onnxq_quant::{
+    budget::Choice,
+    cost::Product,
+    ops::{Weight, rows},
+    plan::{Activation, SitePlan},
     recipe::{ActivationSpec, AdaptSpec},
 };
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Side, noise::Meter, relay::Runner};
-use crate::{
-    calibrate::{Batch, reads},
-    ir::{Attrs, Def, Model, Name, Op, ValueId},
-    pipeline::Error,
+use crate::pipeline::Error;
+use onnxq_ir::{
+    Attrs, Def, Model, Name, Op, ValueId,
     tensor::{DType, Dim, TensorType},
 };
+use onnxq_run::{calibrate::reads, data::Batch};
 
 /// One value in both models.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,17 +8,15 @@ use super::{
     rank::layer_node,
     relay::{Leg, Relay, Runner, finish},
 };
-use crate::{
-    calibrate::model_inputs,
-    ctx::Ctx,
-    ir::ValueId,
-    pipeline::{Error, judge::Judge},
-    recipe::Gate,
-    report::{
-        Comparison, OutputMetrics,
-        document::{Bisection, Probe},
-    },
+use crate::pipeline::{Error, judge::Judge};
+use onnxq_ir::{ValueId, ctx::Ctx};
+use onnxq_quant::recipe::Gate;
+use onnxq_report::{
+    Comparison, OutputMetrics,
+    document::{Bisection, Probe},
+    gate,
 };
+use onnxq_run::calibrate::model_inputs;
 
 /// Lets the candidate compute the first values and the reference the others, until one value
 /// more breaks the limit. Without a limit, half of the candidate's loss is meant.
@@ -120,7 +118,7 @@ impl Search<'_> {
 
     /// Whether the limit holds; the probe is kept.
     fn record(&mut self, up_to: usize, limit: &Gate, comparison: &Comparison) -> bool {
-        let result = limit.check(comparison);
+        let result = gate::check(limit, comparison);
         let last = up_to.checked_sub(1).and_then(|it| self.aligned.pairs.get(it));
         let name = |it: &Pair| self.sides[1].model.value(it.candidate).name.to_string();
         let (value, keeps) = (last.map(name), result.pass);
@@ -177,7 +175,7 @@ fn rounded(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::metrics::Summary;
+    use onnxq_report::summary::Summary;
 
     #[test]
     fn half_of_a_loss_is_a_gate() {

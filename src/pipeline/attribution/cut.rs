@@ -2,11 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{
-    calibrate::{reads, without_ends},
-    ir::{Def, Model, NodeId, ValueId},
-    tensor::Dim,
-};
+use onnxq_ir::{Def, Model, NodeId, ValueId, tensor::Dim};
+use onnxq_run::calibrate::{reads, without_ends};
 
 /// What feeds an input of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +116,7 @@ pub fn maker(model: &Model, value: ValueId) -> Option<NodeId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text;
+    use onnxq_ir::text;
 
     const CHAIN: &str = r#"
 main (float[n,2] x, float[n,2] z) => (float[n,2] y) <float[2] w = {1, 2}> {
@@ -131,7 +128,7 @@ main (float[n,2] x, float[n,2] z) => (float[n,2] y) <float[2] w = {1, 2}> {
 
     fn model() -> Model {
         let mut model = text::parse(CHAIN).unwrap();
-        crate::infer::run(&mut model);
+        onnxq_ir::infer::run(&mut model);
         model
     }
 

@@ -17,16 +17,20 @@ use super::{
     Error,
     judge::{Judge, Measure},
 };
-use crate::{
-    calibrate::{self, DataOptions},
+use onnxq_ir::{
+    Model,
     codes::Fault,
-    ctx::{Ctx, grouped},
-    engine::RuntimeOptions,
-    ir::Model,
+    ctx::Ctx,
+    human::grouped,
     onnx::{self, Files, OpenOptions},
-    report::document::Attribution,
-    rewrite,
     untrusted::Untrusted,
+};
+use onnxq_report::document::Attribution;
+use onnxq_rewrite as rewrite;
+use onnxq_run::{
+    calibrate,
+    data::{self, DataOptions},
+    engine::RuntimeOptions,
 };
 
 /// Two models, and samples to run them on.
@@ -123,7 +127,7 @@ fn open<'a>(job: &Attribute<'a>) -> Result<[Side<'a>; 2], Error> {
 
 fn judge<'a>(job: &Attribute<'a>, sides: &'a [Side<'a>; 2]) -> Result<Judge<'a>, Error> {
     let Side { model, files, .. } = &sides[0];
-    let batches = calibrate::open(job.data, &calibrate::model_inputs(model), &job.options)?;
+    let batches = data::open(job.data, &calibrate::model_inputs(model), &job.options)?;
     Judge::over(model, files, batches, SAMPLES, job.memory / 4, job.runtime.clone())
 }
 

@@ -15,11 +15,14 @@ use super::{
     cut::{Region, region},
     relay::Runner,
 };
-use crate::{
-    calibrate::{Batch, Mask, mask},
-    ir::ValueId,
-    pipeline::Error,
+use crate::pipeline::Error;
+use onnxq_ir::{
+    ValueId,
     tensor::{Tensor, TensorError},
+};
+use onnxq_run::{
+    calibrate::{Mask, mask},
+    data::Batch,
 };
 
 /// What to measure on, and what that may take.
@@ -257,7 +260,8 @@ mod tests {
 
     #[test]
     fn waves_fit_and_hold_each_value_once() {
-        let pair = |at| Pair { reference: ValueId(at), candidate: ValueId(at), elements: 10 };
+        let pair =
+            |at| Pair { reference: ValueId::at(at), candidate: ValueId::at(at), elements: 10 };
         let pairs: Vec<Pair> = (0..4).map(pair).collect();
         let feeds: Vec<BTreeSet<usize>> =
             [&[][..], &[0], &[0, 1], &[2]].map(|it| it.iter().copied().collect()).to_vec();

@@ -10,16 +10,13 @@ use super::{
     noise::{Noise, each, sqnr_db},
     relay::{Leg, Relay, Runner, finish},
 };
-use crate::{
-    calibrate::{Replacement, model_inputs},
-    ir::{Model, NodeId, User, ValueId},
-    pipeline::{
-        Error,
-        judge::{Judge, with},
-    },
-    report::document::LayerError,
-    tensor::DType,
+use crate::pipeline::{
+    Error,
+    judge::{Judge, with},
 };
+use onnxq_ir::{Model, NodeId, User, ValueId, tensor::DType};
+use onnxq_report::document::LayerError;
+use onnxq_run::calibrate::{Replacement, model_inputs};
 
 /// Values that are tried: most have an error like all the others.
 const BY_NOISE: usize = 12;

@@ -6,13 +6,15 @@ use super::{
     Side,
     cut::{Feed, piece},
 };
-use crate::{
-    calibrate::{Batch, converted},
-    engine::{self, EngineError, IoInfo, Session, SessionOptions},
-    ir::{Model, ValueId},
+use crate::pipeline::Error;
+use onnxq_ir::{
+    Model, ValueId,
     onnx::{self, Attached},
-    pipeline::Error,
     tensor::{DType, Tensor},
+};
+use onnxq_run::{
+    data::{Batch, converted},
+    engine::{self, EngineError, IoInfo, Session, SessionOptions},
 };
 
 /// A part of a model, ready to run.

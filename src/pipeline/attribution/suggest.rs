@@ -7,23 +7,23 @@ use super::{
     noise::each,
     rank::{Ranking, is_quantized_op},
 };
-use crate::{
-    calibrate::Replacement,
-    ir::{Model, NodeId, User, ValueId},
-    pipeline::Error,
-    quant::{
-        ops::{self, Site, Weight},
-        scheme::{Granularity, Range, Scheme},
-        solve::SolverSpec,
-        weight::{FloatWeight, dequantized},
-    },
-    report::{
-        bytes,
-        document::{Attribution, LayerError, Suggestion},
-    },
+use crate::pipeline::Error;
+use onnxq_ir::{
+    Model, NodeId, User, ValueId,
+    human::bytes,
     tensor::{DType, QSource, Zeros},
     untrusted::escape,
 };
+use onnxq_numerics::{
+    scheme::{Granularity, Range, Scheme},
+    solve::SolverSpec,
+};
+use onnxq_quant::{
+    ops::{self, Site, Weight},
+    weight::{FloatWeight, dequantized},
+};
+use onnxq_report::document::{Attribution, LayerError, Suggestion};
+use onnxq_run::calibrate::Replacement;
 
 /// Less is not worth a word.
 const GAIN: f64 = 0.02;

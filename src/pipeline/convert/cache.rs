@@ -3,15 +3,18 @@
 use std::path::PathBuf;
 
 use super::{Step, halves::Halves};
-use crate::{
-    calibrate::{self, Batch, DataOptions},
+use crate::pipeline::Error;
+use onnxq_ir::{
+    Model,
     ctx::Ctx,
-    engine::{self, RuntimeOptions, Session, SessionOptions},
-    ir::Model,
     onnx::{self, Files},
-    pipeline::Error,
-    report::{CompareOptions, Comparison, compare},
-    rewrite::cache::{self, CacheError, Cached, Scales},
+};
+use onnxq_report::Comparison;
+use onnxq_rewrite::cache::{self, CacheError, Cached, Scales};
+use onnxq_run::{
+    compare::{CompareOptions, compare},
+    data::{self, Batch, DataOptions},
+    engine::{self, RuntimeOptions, Session, SessionOptions},
 };
 
 /// Where the scales of an int8 cache come from, and what runs the model.
@@ -110,7 +113,7 @@ fn read(session: &dyn Session, job: &Int8Cache) -> Result<Samples, Error> {
         samples: Some(SAMPLES),
         ..DataOptions::default()
     };
-    let mut batches = calibrate::open(&job.data, session.inputs(), &options)?;
+    let mut batches = data::open(&job.data, session.inputs(), &options)?;
     batches.one_by_one();
     let mut samples = Samples { seen: Vec::new(), held_out: Vec::new() };
     for (at, batch) in batches.enumerate() {

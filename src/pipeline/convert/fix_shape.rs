@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Step;
-use crate::{
+use onnxq_ir::{
+    Def, Model, Name, ValueId,
     codes::Fault,
     infer::{self, bind},
-    ir::{Def, Model, Name, ValueId},
     suggest::suggest,
     tensor::{Dim, TensorType},
     untrusted::Untrusted,

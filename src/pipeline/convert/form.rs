@@ -1,13 +1,10 @@
 //! `--to`: a quantized model in another quantized form, or in none.
 
 use super::{Left, Step};
-use crate::{
-    ctx::Ctx,
-    ir::Model,
-    pipeline::Error,
-    quant::lower::{self, Target},
-    rewrite,
-};
+use crate::pipeline::Error;
+use onnxq_ir::{Model, ctx::Ctx};
+use onnxq_quant::lower::{self, Target};
+use onnxq_rewrite as rewrite;
 
 /// Brings all that is quantized to `target`; what it cannot hold is named.
 pub fn run(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Step, Error> {

@@ -1,12 +1,10 @@
 //! `--fuse`: what `quantize` does to a model before it quantizes, and nothing else.
 
 use super::Step;
-use crate::{
-    ctx::Ctx,
-    ir::Model,
-    pipeline::Error,
-    rewrite::{self, STANDARD},
-};
+use crate::pipeline::Error;
+use onnxq_ir::{Model, ctx::Ctx};
+use onnxq_rewrite as rewrite;
+use onnxq_rewrite::STANDARD;
 
 pub fn run(model: &mut Model, ctx: &Ctx) -> Result<Step, Error> {
     let before = model.nodes().len();

@@ -1,14 +1,9 @@
 //! `--to float16` and `--to bfloat16`: narrow floats wherever nothing speaks against them.
 
 use super::{Left, Step};
-use crate::{
-    ctx::Ctx,
-    ir::Model,
-    pipeline::Error,
-    report::grouped,
-    rewrite::half::{HalfReport, to_half},
-    tensor::DType,
-};
+use crate::pipeline::Error;
+use onnxq_ir::{Model, ctx::Ctx, human::grouped, tensor::DType};
+use onnxq_rewrite::half::{HalfReport, to_half};
 
 /// Makes what is float32 narrow; nodes that stay in float32 are named.
 pub fn run(m: &mut Model, dtype: DType, keep_io: bool, ctx: &Ctx) -> Result<Step, Error> {
@@ -16,7 +11,7 @@ pub fn run(m: &mut Model, dtype: DType, keep_io: bool, ctx: &Ctx) -> Result<Step
     let mut step = Step::new(dtype.name());
     step.changed = report.converted;
     step.lines = lines(&report);
-    let left = |it: crate::rewrite::half::KeptNode| Left {
+    let left = |it: onnxq_rewrite::half::KeptNode| Left {
         node: it.node,
         op: it.op,
         reason: format!("stays in float32: {}", it.reason),
@@ -34,7 +29,7 @@ fn lines(report: &HalfReport) -> Vec<String> {
         count(report.casts)
     )];
     lines.extend(report.clamped.iter().map(|it| {
-        let name = crate::untrusted::Untrusted(&it.value);
+        let name = onnxq_ir::untrusted::Untrusted(&it.value);
         format!("`{name}` holds {}, which stands for infinity: it becomes {}", it.from, it.to)
     }));
     lines

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    calibrate::Batch,
-    engine::{EngineError, IoInfo, Session},
-    ir::Name,
-    rewrite::cache::Cached,
+use onnxq_ir::{
+    Name,
     tensor::{Dim, Tensor},
+};
+use onnxq_rewrite::cache::Cached;
+use onnxq_run::{
+    data::Batch,
+    engine::{EngineError, IoInfo, Session},
 };
 
 pub struct Halves {

@@ -23,14 +23,14 @@ pub use self::{
     fix_shape::{ShapeError, Shapes},
 };
 use super::{Census, Error, describe_input, read_back};
-use crate::{
+use onnxq_ir::{
+    Model,
     ctx::Ctx,
-    ir::Model,
     onnx::{self, ExternalData, Files, OpenOptions, SaveOptions},
-    quant::lower::Target,
-    report::Comparison,
     tensor::DType,
 };
+use onnxq_quant::lower::Target;
+use onnxq_report::Comparison;
 
 /// What to convert, and to what.
 #[derive(Clone, Debug, Default)]

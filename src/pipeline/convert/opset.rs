@@ -1,12 +1,9 @@
 //! Raises the standard operator set, and says which operators had to change.
 
 use super::Step;
-use crate::{
-    ctx::Ctx,
-    ir::Model,
-    pipeline::Error,
-    rewrite::opset::{self, Converted},
-};
+use crate::pipeline::Error;
+use onnxq_ir::{Model, ctx::Ctx};
+use onnxq_rewrite::opset::{self, Converted};
 
 pub fn run(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Step, Error> {
     let it = opset::convert(model, target, ctx)?;

@@ -1,10 +1,7 @@
 //! `--strip`: what nobody needs to run the model.
 
 use super::Step;
-use crate::{
-    infer,
-    ir::{Def, Model, NodeId, ValueId},
-};
+use onnxq_ir::{Def, Model, NodeId, ValueId, infer};
 
 /// Takes out doc strings, metadata, and types of inner values that inference finds again.
 ///

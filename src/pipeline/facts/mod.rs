@@ -8,13 +8,13 @@ use std::{collections::BTreeMap, path::Path};
 pub use self::precision::{kept, precision};
 pub use super::origin::recipe_facts;
 use super::{Census, Error, origin};
-use crate::{
-    calibrate::{Batches, Sketch},
+use onnxq_ir::onnx::{self, FileDigest, Loaded};
+use onnxq_report::document::{
+    Environment, FileFacts, ModelFacts, Overlap, Samples, Warning as ReportWarning,
+};
+use onnxq_run::{
+    data::{Batches, Sketch},
     engine::{self, Located, RuntimeOptions},
-    onnx::{self, FileDigest, Loaded},
-    report::document::{
-        Environment, FileFacts, ModelFacts, Overlap, Samples, Warning as ReportWarning,
-    },
 };
 
 /// The machine, and the library at work; its int8 kernels are probed.

@@ -3,15 +3,13 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::weights::{Part, part};
-use crate::{
-    ir::{Def, Model, NodeId, ValueId},
-    lint::{
-        Look,
-        executed::{Declared, Executed, declared},
-    },
-    pipeline::Execution,
-    quant::{ops, plan::PlanRow},
-    report::document::{Kept, PrecisionRow},
+use crate::pipeline::Execution;
+use onnxq_ir::{Def, Model, NodeId, ValueId};
+use onnxq_quant::{ops, plan::PlanRow};
+use onnxq_report::document::{Kept, PrecisionRow};
+use onnxq_rewrite::lint::{
+    Look,
+    executed::{Declared, Executed, declared},
 };
 
 /// Every node with a weight, in the order of execution.

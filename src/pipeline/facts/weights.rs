@@ -2,12 +2,12 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use crate::{
-    ir::{Def, Model, NodeId, User, ValueId},
-    lint::is_code,
-    report::document::WeightKind,
+use onnxq_ir::{
+    Def, Model, NodeId, User, ValueId,
     tensor::{DType, Tensor},
 };
+use onnxq_report::document::WeightKind;
+use onnxq_rewrite::lint::is_code;
 
 /// What a constant is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     fn parts(text: &str) -> Vec<(String, Part)> {
-        let m = crate::text::parse(text).unwrap();
+        let m = onnxq_ir::text::parse(text).unwrap();
         let list =
             m.constants().map(|(value, it)| (m.value(value).name.to_string(), part(&m, value, it)));
         list.collect()
@@ -189,13 +189,13 @@ main (float[1,64] x) => (float[1,32] y) <uint8[32,2,16] b, float[32,2] s, float[
    t = com.microsoft.MatMulNBits <K = 64, N = 32, bits = 4, block_size = 32> (x, b, s)
    y = Add (t, c)
 }"#;
-        let (list, bits) = kinds(&crate::text::parse(text).unwrap());
+        let (list, bits) = kinds(&onnxq_ir::text::parse(text).unwrap());
         let list: Vec<(&str, u64)> = list.iter().map(|it| (&*it.kind, it.bytes)).collect();
         assert_eq!(list, [("int4", 1024), ("scales and zeros", 256), ("float", 128)]);
         // 4 bits, and 32 for each 32 weights.
         assert_eq!(bits, Some(5.0));
         let (_, bits) = kinds(
-            &crate::text::parse("main (float[2] x) => (float[2] y) { y = Abs (x) }").unwrap(),
+            &onnxq_ir::text::parse("main (float[2] x) => (float[2] y) { y = Abs (x) }").unwrap(),
         );
         assert_eq!(bits, None);
     }

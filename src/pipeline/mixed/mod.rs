@@ -17,16 +17,16 @@ use super::{
     calibrate::replacement,
     judge::{self, Judge, Measure},
 };
-use crate::{
+use onnxq_ir::{
     codes::Fault,
     ctx::Ctx,
+    human::bytes,
     onnx::{self, SaveOptions},
-    quant::{
-        budget::{self, Choice, Mix},
-        plan::SitePlan,
-        tied,
-    },
-    report::bytes,
+};
+use onnxq_quant::{
+    budget::{self, Choice, Mix},
+    plan::SitePlan,
+    tied,
 };
 
 /// What the mix must satisfy.

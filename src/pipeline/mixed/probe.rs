@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{Error, Unit, judge::Judge, replacement};
-use crate::{ctx::Ctx, ir::Model};
+use onnxq_ir::{Model, ctx::Ctx};
 
 /// For each unit, the way that was measured and what it loses.
 pub(super) fn probe(

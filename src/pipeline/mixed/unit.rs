@@ -6,25 +6,27 @@ use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::{Calibration, Error, Planned};
-use crate::{
-    calibrate::{Collector, Want, can_observe},
+use onnxq_ir::{
+    Model, ValueId,
     ctx::Ctx,
-    ir::{Model, ValueId},
-    quant::{
-        budget::Choice,
-        error::{OutputError, output_error},
-        ops::{Weight, rows},
-        plan::{SitePlan, describe},
-        scheme::{Granularity, Scheme},
-        solve::SolverSpec,
-        sources::Sources,
-        stats::{InputStats, Needs},
-        tied,
-        weight::{Input, StoreError},
-    },
-    recipe::{Recipe, WeightSpec, WeightType, resolve},
     tensor::{Packing, Part, QSource, Zeros},
 };
+use onnxq_numerics::{
+    error::{OutputError, output_error},
+    scheme::{Granularity, Scheme},
+    solve::SolverSpec,
+    stats::{InputStats, Needs},
+};
+use onnxq_quant::{
+    budget::Choice,
+    ops::{Weight, rows},
+    plan::{SitePlan, describe},
+    recipe::{Recipe, WeightSpec, WeightType, resolve},
+    sources::Sources,
+    tied,
+    weight::{Input, StoreError},
+};
+use onnxq_run::calibrate::{Collector, Want, can_observe};
 
 /// A weight, and the sites that use it: they choose together.
 pub(super) struct Unit {

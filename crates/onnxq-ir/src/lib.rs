@@ -1,0 +1,15 @@
+//! Tensors, the graph, ONNX files and text, shapes, and a reference evaluator.
+
+pub mod codes;
+pub mod ctx;
+pub mod eval;
+pub mod human;
+pub mod infer;
+pub mod ir;
+pub mod onnx;
+pub mod suggest;
+pub mod tensor;
+pub mod text;
+pub mod untrusted;
+
+pub use self::ir::*;

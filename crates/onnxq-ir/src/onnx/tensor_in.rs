@@ -1,0 +1,451 @@
+//! `TensorProto` → `Tensor`: every rule of the format, checked before memory is spent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use prost::Message;
+use sha1::{Digest, Sha1};
+
+use super::{
+    ExternalProblem, Files, Limits, LoadError, TensorProblem,
+    proto::{self, TensorProto},
+    scan,
+};
+use crate::{
+    ir::Sparse,
+    tensor::{DType, Tensor},
+    untrusted::Untrusted,
+};
+
+/// What reading a tensor needs besides the message.
+pub(super) struct TensorReader {
+    pub files: Option<Files>,
+    pub limits: Limits,
+    pub warnings: Vec<String>,
+    /// SHA-1 of data files, by location: each is computed once.
+    digests: BTreeMap<String, String>,
+    /// Ranges of data files that tensors refer to, by location.
+    ranges: BTreeMap<String, BTreeSet<(u64, u64)>>,
+}
+
+pub(super) fn from_pb(bytes: Bytes) -> Result<(String, Tensor), LoadError> {
+    scan::scan(&bytes, "TensorProto", &Limits::default())?;
+    let proto = TensorProto::decode(bytes).map_err(LoadError::Decode)?;
+    let mut reader = TensorReader::new(None, Limits::default());
+    let tensor = reader.tensor(&proto)?;
+    Ok((proto.name.unwrap_or_default(), tensor))
+}
+
+impl TensorReader {
+    pub fn new(files: Option<Files>, limits: Limits) -> TensorReader {
+        let (digests, ranges) = (BTreeMap::new(), BTreeMap::new());
+        TensorReader { files, limits, warnings: Vec::new(), digests, ranges }
+    }
+
+    /// A warning for each data file in which tensors overlap without being the same.
+    pub fn overlaps(&self) -> Vec<String> {
+        let overlap = |ranges: &BTreeSet<(u64, u64)>| {
+            let mut end = 0;
+            ranges.iter().any(|it| {
+                let before = end;
+                end = end.max(it.1);
+                it.0 < before
+            })
+        };
+        let files = self.ranges.iter().filter(|it| overlap(it.1)).map(|it| Untrusted(it.0));
+        files.map(|it| format!("W210: tensors overlap in `{it}`")).collect()
+    }
+
+    pub fn tensor(&mut self, proto: &TensorProto) -> Result<Tensor, LoadError> {
+        let name = || proto.name.clone().unwrap_or_default();
+        let fail = |problem| LoadError::Tensor { tensor: name(), problem };
+        if proto.segment.is_some() {
+            return Err(LoadError::Segment { tensor: name() });
+        }
+        let number = proto.data_type.unwrap_or(0);
+        let dtype = DType::from_number(number).ok_or_else(|| fail(TensorProblem::DType(number)))?;
+        let shape = shape(&proto.dims, &self.limits).map_err(fail)?;
+        let nbytes = nbytes(dtype, &shape)
+            .ok_or_else(|| fail(TensorProblem::Overflow(proto.dims.clone())))?;
+        if proto.data_location() == proto::tensor_proto::DataLocation::External {
+            if let Some(field) = typed_field(proto).map(|it| it.0) {
+                return Err(fail(TensorProblem::Twice(field)));
+            }
+            if proto.raw_data.as_ref().is_some_and(|it| !it.is_empty()) {
+                return Err(fail(TensorProblem::Twice("external data")));
+            }
+            let bytes = self
+                .external(proto, dtype, &shape, nbytes)
+                .map_err(|problem| LoadError::External { tensor: name(), problem })?;
+            return Ok(Tensor::new(dtype, shape, bytes));
+        }
+        let tensor = embedded(proto, dtype, shape, nbytes).map_err(fail)?;
+        self.notice(&tensor, proto.name());
+        Ok(tensor)
+    }
+
+    /// What is odd, but means the same to everyone.
+    fn notice(&mut self, tensor: &Tensor, name: &str) {
+        let mut warn = |text: &str| {
+            self.warnings.push(format!("{text} in tensor `{}`", Untrusted(name)));
+        };
+        if let Some(list) = tensor.string_values() {
+            if list.iter().any(|it| std::str::from_utf8(it).is_err()) {
+                warn("W309: strings that are not UTF-8");
+            }
+            return;
+        }
+        let used = tensor.numel() * tensor.dtype.bits() % 8;
+        if used > 0
+            && let Ok(bytes) = tensor.bytes()
+            && bytes.last().is_some_and(|it| it >> used != 0)
+        {
+            warn("W307: padding bits that are not zero");
+        }
+    }
+
+    pub fn sparse(&mut self, proto: &proto::SparseTensorProto) -> Result<Sparse, LoadError> {
+        let (Some(values), Some(indices)) = (&proto.values, &proto.indices) else {
+            let problem = TensorProblem::Sparse("values or indices are missing");
+            return Err(LoadError::Tensor { tensor: String::new(), problem });
+        };
+        let tensor = values.name.clone().unwrap_or_default();
+        let fail = |problem| LoadError::Tensor { tensor: tensor.clone(), problem };
+        let shape = shape(&proto.dims, &self.limits).map_err(fail)?;
+        let (values, indices) = (self.tensor(values)?, self.tensor(indices)?);
+        check_sparse(&values, &indices, &shape, &proto.dims).map_err(fail)?;
+        if nbytes(values.dtype, &shape).is_none_or(|it| it > self.limits.dense) {
+            return Err(fail(TensorProblem::Sparse("the dense form is larger than any weight")));
+        }
+        Ok(Sparse { values, indices, shape })
+    }
+
+    fn external(
+        &mut self,
+        proto: &TensorProto,
+        dtype: DType,
+        shape: &[usize],
+        nbytes: usize,
+    ) -> Result<Bytes, ExternalProblem> {
+        let mut place = Place::default();
+        for entry in &proto.external_data {
+            place.set(entry.key(), entry.value(), &mut self.warnings)?;
+        }
+        let files = self.files.as_mut().ok_or(ExternalProblem::Refused)?;
+        let location = place.location.unwrap_or_default();
+        let file = files.map_external(&location)?;
+        let size = file.len() as u64;
+        let offset = place.offset.unwrap_or(0);
+        let rest = size.saturating_sub(offset);
+        let length = place.length.unwrap_or(rest);
+        let end = u128::from(offset) + u128::from(length);
+        if end > u128::from(size) {
+            return Err(ExternalProblem::BeyondEnd { location, offset, end, size });
+        }
+        if dtype == DType::String || length != nbytes as u64 {
+            let shape = shape.to_vec();
+            return Err(ExternalProblem::Length { length, dtype, shape, expected: nbytes });
+        }
+        if let Some(expected) = place.checksum {
+            let digest = || Sha1::digest(&file).iter().map(|it| format!("{it:02x}")).collect();
+            let actual = self.digests.entry(location.clone()).or_insert_with(digest);
+            if !expected.eq_ignore_ascii_case(actual) {
+                return Err(ExternalProblem::Checksum { location });
+            }
+        }
+        if length > 0 {
+            self.ranges.entry(location).or_default().insert((offset, offset + length));
+        }
+        // Checked against the file's size, so the range fits usize.
+        Ok(file.slice(offset as usize..end as usize))
+    }
+}
+
+#[derive(Default)]
+struct Place {
+    location: Option<String>,
+    offset: Option<u64>,
+    length: Option<u64>,
+    checksum: Option<String>,
+}
+
+impl Place {
+    fn set(
+        &mut self,
+        key: &str,
+        value: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ExternalProblem> {
+        let number = |key, value: &str| {
+            let fits = value.parse::<u64>().ok().filter(|it| i64::try_from(*it).is_ok());
+            fits.ok_or_else(|| ExternalProblem::Number { key, value: value.to_owned() })
+        };
+        let twice = match key {
+            "location" => self.location.replace(value.to_owned()).is_some(),
+            "offset" => self.offset.replace(number("offset", value)?).is_some(),
+            "length" => self.length.replace(number("length", value)?).is_some(),
+            "checksum" => self.checksum.replace(value.to_owned()).is_some(),
+            "basepath" => false,
+            _ => {
+                let key = Untrusted(key);
+                warnings.push(format!("W208: unknown key `{key}` of external data is dropped"));
+                false
+            }
+        };
+        if twice {
+            return Err(ExternalProblem::DuplicateKey { key: key.to_owned() });
+        }
+        Ok(())
+    }
+}
+
+fn shape(dims: &[i64], limits: &Limits) -> Result<Vec<usize>, TensorProblem> {
+    if dims.len() > limits.rank {
+        return Err(TensorProblem::Rank(dims.len()));
+    }
+    dims.iter()
+        .map(|&dim| usize::try_from(dim).map_err(|_| TensorProblem::NegativeDim(dim)))
+        .collect()
+}
+
+/// Bytes of a tensor; `None` beyond what memory can address, also if some dimension is 0.
+///
+/// So every product of some of its dimensions fits too.
+pub(super) fn nbytes(dtype: DType, shape: &[usize]) -> Option<usize> {
+    let most = shape.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim.max(&1)))?;
+    dtype.nbytes(most).filter(|it| isize::try_from(*it).is_ok())?;
+    dtype.nbytes(shape.iter().product())
+}
+
+/// The typed field that holds data, and how many entries it has.
+fn typed_field(proto: &TensorProto) -> Option<(&'static str, usize)> {
+    typed_fields(proto).next()
+}
+
+fn typed_fields(proto: &TensorProto) -> impl Iterator<Item = (&'static str, usize)> {
+    [
+        ("float_data", proto.float_data.len()),
+        ("int32_data", proto.int32_data.len()),
+        ("string_data", proto.string_data.len()),
+        ("int64_data", proto.int64_data.len()),
+        ("double_data", proto.double_data.len()),
+        ("uint64_data", proto.uint64_data.len()),
+    ]
+    .into_iter()
+    .filter(|it| it.1 > 0)
+}
+
+fn embedded(
+    proto: &TensorProto,
+    dtype: DType,
+    shape: Vec<usize>,
+    nbytes: usize,
+) -> Result<Tensor, TensorProblem> {
+    let typed = typed_field(proto);
+    if let (Some(_), Some((field, _))) = (&proto.raw_data, typed) {
+        return Err(TensorProblem::Twice(field));
+    }
+    if let Some((field, _)) = typed_fields(proto).nth(1) {
+        return Err(TensorProblem::Twice(field));
+    }
+    if dtype == DType::String {
+        return strings(proto, shape, typed);
+    }
+    let bytes = match (&proto.raw_data, typed) {
+        (Some(raw), _) => raw.clone(),
+        (None, Some((field, _))) => typed_bytes(proto, dtype, field)?,
+        (None, None) => Bytes::new(),
+    };
+    if bytes.is_empty() && nbytes > 0 {
+        // Nothing but the dimensions claims that there is any data.
+        return Err(TensorProblem::Overflow(proto.dims.clone()));
+    }
+    if bytes.len() != nbytes {
+        let actual = bytes.len();
+        return Err(TensorProblem::Size { dtype, shape, expected: nbytes, actual });
+    }
+    Ok(Tensor::new(dtype, shape, bytes))
+}
+
+fn strings(
+    proto: &TensorProto,
+    shape: Vec<usize>,
+    typed: Option<(&'static str, usize)>,
+) -> Result<Tensor, TensorProblem> {
+    let dtype = DType::String;
+    match typed {
+        Some((field, _)) if field != "string_data" => {
+            return Err(TensorProblem::Field { dtype, field });
+        }
+        None if proto.raw_data.is_some() => {
+            return Err(TensorProblem::Field { dtype, field: "raw_data" });
+        }
+        _ => {}
+    }
+    let (expected, actual) = (shape.iter().product(), proto.string_data.len());
+    if expected != actual {
+        return Err(TensorProblem::Size { dtype, shape, expected, actual });
+    }
+    Ok(Tensor::strings(shape, proto.string_data.clone()))
+}
+
+/// Data of a typed field, as `raw_data` would hold it.
+fn typed_bytes(
+    proto: &TensorProto,
+    dtype: DType,
+    field: &'static str,
+) -> Result<Bytes, TensorProblem> {
+    use DType::*;
+    let bytes: Vec<u8> = match (field, dtype) {
+        ("float_data", F32 | C64) => le(&proto.float_data, |it| it.to_le_bytes()),
+        ("double_data", F64 | C128) => le(&proto.double_data, |it| it.to_le_bytes()),
+        ("int64_data", I64) => le(&proto.int64_data, |it| it.to_le_bytes()),
+        ("uint64_data", U64) => le(&proto.uint64_data, |it| it.to_le_bytes()),
+        ("uint64_data", U32) => {
+            let fits = |it: &u64| u32::try_from(*it).map_err(|_| *it as i64);
+            narrow(&proto.uint64_data, dtype, fits, u32::to_le_bytes)?
+        }
+        ("int32_data", I32) => le(&proto.int32_data, |it| it.to_le_bytes()),
+        ("int32_data", I16) => narrow(&proto.int32_data, dtype, i32_to, i16::to_le_bytes)?,
+        ("int32_data", U16 | F16 | BF16) => {
+            narrow(&proto.int32_data, dtype, i32_to, u16::to_le_bytes)?
+        }
+        ("int32_data", I8) => narrow(&proto.int32_data, dtype, i32_to, i8::to_le_bytes)?,
+        ("int32_data", Bool) => narrow(
+            &proto.int32_data,
+            dtype,
+            |it| u8::try_from(*it).ok().filter(|it| *it < 2).ok_or(i64::from(*it)),
+            u8::to_le_bytes,
+        )?,
+        // 4- and 2-bit elements are packed: each entry is one byte of them.
+        ("int32_data", it) if it.bits() <= 8 && it.bits() > 0 => {
+            narrow(&proto.int32_data, dtype, i32_to, u8::to_le_bytes)?
+        }
+        _ => return Err(TensorProblem::Field { dtype, field }),
+    };
+    Ok(bytes.into())
+}
+
+fn le<T: Copy, const N: usize>(list: &[T], bytes: fn(T) -> [u8; N]) -> Vec<u8> {
+    list.iter().flat_map(|it| bytes(*it)).collect()
+}
+
+fn narrow<T, U, const N: usize>(
+    list: &[T],
+    dtype: DType,
+    fits: impl Fn(&T) -> Result<U, i64>,
+    bytes: fn(U) -> [u8; N],
+) -> Result<Vec<u8>, TensorProblem> {
+    let mut out = Vec::with_capacity(list.len() * N);
+    for it in list {
+        let it = fits(it).map_err(|value| TensorProblem::Value { dtype, value })?;
+        out.extend(bytes(it));
+    }
+    Ok(out)
+}
+
+fn i32_to<U: TryFrom<i32>>(value: &i32) -> Result<U, i64> {
+    U::try_from(*value).map_err(|_| i64::from(*value))
+}
+
+fn check_sparse(
+    values: &Tensor,
+    indices: &Tensor,
+    shape: &[usize],
+    dims: &[i64],
+) -> Result<(), TensorProblem> {
+    let fail = |what| Err(TensorProblem::Sparse(what));
+    let Some(dense) = shape.iter().try_fold(1usize, |a, b| a.checked_mul(*b)) else {
+        return Err(TensorProblem::Overflow(dims.to_vec()));
+    };
+    let [count] = values.shape[..] else { return fail("values are not a vector") };
+    let width = match indices.shape[..] {
+        [rows] if rows == count => None,
+        [rows, width] if rows == count && width == shape.len() => Some(width),
+        _ => return fail("indices do not match values and shape"),
+    };
+    let Ok(list) = indices.to_i64() else { return fail("indices are not integers") };
+    if indices.dtype != DType::I64 {
+        return fail("indices are not int64");
+    }
+    let mut last = None;
+    for at in list.chunks(width.unwrap_or(1).max(1)) {
+        let inside = match width {
+            None => usize::try_from(at[0]).is_ok_and(|it| it < dense),
+            Some(_) => {
+                at.iter().zip(shape).all(|(i, dim)| usize::try_from(*i).is_ok_and(|it| it < *dim))
+            }
+        };
+        if !inside {
+            return fail("an index is out of range");
+        }
+        if last.is_some_and(|last: &[i64]| last >= at) {
+            return fail("indices are not strictly ascending");
+        }
+        last = Some(at);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codes::Fault;
+
+    fn read(proto: TensorProto) -> Result<Tensor, &'static str> {
+        from_pb(proto.encode_to_vec().into()).map(|it| it.1).map_err(|err| err.code())
+    }
+
+    fn proto(dtype: DType, dims: &[i64]) -> TensorProto {
+        TensorProto { data_type: Some(dtype.number()), dims: dims.to_vec(), ..Default::default() }
+    }
+
+    #[test]
+    fn every_rule_has_its_code() {
+        let raw = |dtype, dims: &[i64], len: usize| TensorProto {
+            raw_data: Some(vec![0; len].into()),
+            ..proto(dtype, dims)
+        };
+        assert_eq!(read(raw(DType::F32, &[-1], 0)).unwrap_err(), "E301");
+        assert_eq!(read(raw(DType::F32, &[1 << 32, 1 << 32], 0)).unwrap_err(), "E302");
+        assert_eq!(read(raw(DType::F32, &[2], 7)).unwrap_err(), "E303");
+        assert_eq!(read(raw(DType::F32, &[2], 9)).unwrap_err(), "E303");
+        assert_eq!(read(raw(DType::I4, &[3], 1)).unwrap_err(), "E307");
+        let twice = TensorProto { float_data: vec![1.0], ..raw(DType::F32, &[1], 4) };
+        assert_eq!(read(twice).unwrap_err(), "E304");
+        let unknown = TensorProto { data_type: Some(99), ..raw(DType::F32, &[1], 4) };
+        assert_eq!(read(unknown).unwrap_err(), "E305");
+        let wrong = TensorProto { float_data: vec![1.0], ..proto(DType::I8, &[1]) };
+        assert_eq!(read(wrong).unwrap_err(), "E306");
+        let range = TensorProto { int32_data: vec![128], ..proto(DType::I8, &[1]) };
+        assert_eq!(read(range).unwrap_err(), "E306");
+        let external = TensorProto { data_location: Some(1), ..proto(DType::F32, &[1]) };
+        assert_eq!(read(external).unwrap_err(), "E201");
+    }
+
+    /// Every element type through `raw_data`, with odd, even and zero element counts.
+    #[test]
+    fn every_type_is_read_from_raw_data() {
+        for &dtype in DType::ALL.iter().filter(|it| **it != DType::String) {
+            for count in [0usize, 3, 4] {
+                let bytes: Vec<u8> = (0..dtype.nbytes(count).unwrap() as u8).collect();
+                let message = TensorProto {
+                    raw_data: Some(bytes.clone().into()),
+                    ..proto(dtype, &[count as i64])
+                };
+                let tensor = read(message).unwrap();
+                assert_eq!((tensor.dtype, &tensor.bytes().unwrap()[..]), (dtype, &bytes[..]));
+            }
+        }
+    }
+
+    #[test]
+    fn typed_fields_equal_raw_data() {
+        let halfs = TensorProto { int32_data: vec![0x3c00, 0xbc00], ..proto(DType::F16, &[2]) };
+        assert_eq!(read(halfs).unwrap().to_f32().unwrap(), [1.0, -1.0]);
+        let nibbles = TensorProto { int32_data: vec![0x21, 0x03], ..proto(DType::U4, &[3]) };
+        assert_eq!(&read(nibbles).unwrap().bytes().unwrap()[..], [0x21, 0x03]);
+        let words = TensorProto { uint64_data: vec![7], ..proto(DType::U32, &[1]) };
+        assert_eq!(read(words).unwrap().to_i64().unwrap(), [7]);
+    }
+}

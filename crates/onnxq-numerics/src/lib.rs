@@ -1,0 +1,11 @@
+//! Numbers of quantization, without a graph: solvers turn rows of weights into quantized integers,
+//! observers turn counts of activations into ranges, sums do not depend on order.
+
+pub mod affine;
+pub mod drift;
+pub mod error;
+pub mod moments;
+pub mod observe;
+pub mod scheme;
+pub mod solve;
+pub mod stats;

@@ -1,0 +1,174 @@
+//! GPTQ: columns are rounded in turn, and what rounding one costs is taken back by later ones.
+//!
+//! Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+//! Transformers", 2022, in the form of Chee et al., "QuIP", 2023, appendix: with `H = Lᵀ L`, `L`
+//! lower triangular, the output error of a row is `‖L Δ‖²`, `Δ = w − ŵ`. Its `j`-th term holds only
+//! the columns up to `j`, so column `j` is rounded at the place where that term would vanish.
+//! That is the same as the row-wise feedback through the Cholesky factor of the inverse, without
+//! an inverse, and the sum of the terms is the output error, which pays for the guard: no row is
+//! worse on the calibration data than plain rounding. What GPTQ finds is then polished.
+
+mod feedback;
+mod polish;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+use ndarray::{Array2, ArrayView2, Axis};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+
+pub use self::feedback::Feedback;
+use self::tile::Tile;
+use super::{
+    BadStats, Prepared, Solver, Target,
+    grid::{Grid, grid},
+    search,
+};
+use crate::{
+    scheme::Scheme,
+    stats::{InputStats, Needs},
+};
+use onnxq_ir::tensor::{QMatrix, QShape};
+
+/// Error feedback through the Hessian of the inputs. Needs data.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gptq {
+    /// Where the scale and zero of each block come from.
+    pub grid: GridChoice,
+    /// Round the columns with the largest inputs first.
+    pub act_order: bool,
+    /// Afterwards find better scales and codes, given all others.
+    pub polish: bool,
+    /// What is added to the Hessian's diagonal, as a part of its mean: 0 to 1.
+    #[serde(deserialize_with = "fraction")]
+    #[schemars(range(min = 0, max = 1))]
+    pub damping: f32,
+}
+
+/// Where the grid of a block comes from; it is fixed before any feedback. Only polishing changes
+/// its scale.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GridChoice {
+    /// The block's whole range.
+    Rtn,
+    /// The range of least squared error.
+    Mse,
+    /// The range of least squared error, each column weighted by its inputs.
+    #[default]
+    Imatrix,
+}
+
+impl Default for Gptq {
+    fn default() -> Gptq {
+        Gptq { grid: GridChoice::Imatrix, act_order: true, polish: true, damping: 0.01 }
+    }
+}
+
+fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    let value = f32::deserialize(deserializer)?;
+    if !(0.0..=1.0).contains(&value) {
+        return Err(D::Error::custom("damping is a number from 0 to 1"));
+    }
+    Ok(value)
+}
+
+impl Solver for Gptq {
+    fn needs(&self) -> Needs {
+        Needs::Hessian
+    }
+
+    fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {
+        let feedback = Feedback::new(stats, self.act_order, self.damping)?;
+        let (importance, target) = (stats.mean_square.clone(), Target::new(stats));
+        Ok(Prepared { importance, feedback: Some(feedback), target })
+    }
+
+    fn solve(
+        &self,
+        rows: ArrayView2<f32>,
+        scheme: &Scheme,
+        extent: QShape,
+        input: Option<&Prepared>,
+    ) -> QMatrix {
+        let (n, groups) = (rows.nrows(), extent.blocks());
+        let mut q = QMatrix {
+            shape: QShape { n, ..extent },
+            codes: Array2::zeros((n, extent.k)),
+            scales: Array2::zeros((n, groups)),
+            zeros: Array2::zeros((n, groups)),
+        };
+        let grids = self.grids(rows, scheme, extent, input);
+        match input.and_then(|it| it.feedback.as_ref()) {
+            Some(feedback) => {
+                let plain = match self.grid {
+                    GridChoice::Rtn => None,
+                    _ => Some(blocks(rows, extent, |_, it| grid(it, scheme, extent.scale))),
+                };
+                let mut tile = Tile::new(feedback, extent, self.polish);
+                for first in (0..n).step_by(tile::LANES) {
+                    tile.solve(first, rows, &grids, plain.as_ref(), &mut q);
+                }
+            }
+            None => round(rows, &grids, &mut q),
+        }
+        q
+    }
+}
+
+impl Gptq {
+    /// The grid of every block, `[n, blocks]`, from the weights as they are.
+    fn grids(
+        &self,
+        rows: ArrayView2<f32>,
+        scheme: &Scheme,
+        extent: QShape,
+        input: Option<&Prepared>,
+    ) -> Array2<Grid> {
+        let importance = match self.grid {
+            GridChoice::Imatrix => input.map(|it| &*it.importance),
+            _ => None,
+        };
+        blocks(rows, extent, |group, values| {
+            let start = group * extent.block;
+            let weights = importance.map(|it| &it[start..start + values.len()]);
+            match self.grid {
+                GridChoice::Rtn => grid(values, scheme, extent.scale),
+                _ => search::fit(values, weights, scheme, extent.scale),
+            }
+        })
+    }
+}
+
+/// What `of` makes of every block of every row.
+fn blocks(
+    rows: ArrayView2<f32>,
+    extent: QShape,
+    of: impl Fn(usize, &[f32]) -> Grid,
+) -> Array2<Grid> {
+    let mut grids = Vec::with_capacity(rows.nrows() * extent.blocks());
+    for row in rows.axis_iter(Axis(0)) {
+        let values = row.to_slice().expect("rows are contiguous");
+        grids.extend(values.chunks(extent.block).enumerate().map(|(at, it)| of(at, it)));
+    }
+    Array2::from_shape_vec((rows.nrows(), extent.blocks()), grids).expect("a grid for each block")
+}
+
+/// Every value to the nearest of its grid.
+fn round(rows: ArrayView2<f32>, grids: &Array2<Grid>, q: &mut QMatrix) {
+    let block = q.shape.block;
+    for (row, values) in rows.axis_iter(Axis(0)).enumerate() {
+        let values = values.to_slice().expect("rows are contiguous");
+        let mut codes = q.codes.row_mut(row);
+        let codes = codes.as_slice_mut().expect("rows are contiguous");
+        let parts = values.chunks(block).zip(codes.chunks_mut(block));
+        for (group, (values, codes)) in parts.enumerate() {
+            let grid = grids[(row, group)];
+            grid.round(values, codes);
+            q.scales[(row, group)] = grid.scale;
+            q.zeros[(row, group)] = grid.zero as u8;
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Descent after GPTQ: the scale of a block, then its codes, all others held.
+//!
+//! GPTQ never looks back: the first columns know nothing of how the last ones were rounded, and
+//! scales are those of the weights as they were. Here each scale becomes the best for the codes it
+//! has, and then each code the best for all others, as in Behdin et al., "QuantEase", 2023. No
+//! step makes the damped error `Δ (H + λ I) Δᵀ` larger.
+
+use ndarray::{Array2, ArrayView2, linalg::general_mat_mul, s};
+use pulp::Arch;
+
+use super::{
+    feedback::Feedback,
+    tile::{LANES, LaneGrid, Lanes, lanes, lanes_mut},
+};
+use crate::solve::grid::stored_scale;
+use onnxq_ir::tensor::QShape;
+
+/// Passes over all blocks. More gain nothing that shows on other data.
+const SWEEPS: usize = 3;
+
+/// The state of a tile of rows. Columns are in the order of the model.
+pub(super) struct Polish<'a> {
+    hessian: &'a Array2<f32>,
+    extent: QShape,
+    /// `w`, `[k, LANES]`.
+    pub weights: Vec<Lanes>,
+    /// `Δ = w − ŵ`, `[k, LANES]`.
+    pub delta: Array2<f32>,
+    block: Block,
+}
+
+/// What is known of the block at hand; each `[block, LANES]`.
+struct Block {
+    /// `H Δ`.
+    gradient: Array2<f32>,
+    /// Codes counted from zero, and what the Hessian of the block makes of them.
+    units: Array2<f32>,
+    image: Array2<f32>,
+}
+
+impl<'a> Polish<'a> {
+    pub fn new(feedback: &'a Feedback, extent: QShape) -> Polish<'a> {
+        let array = || Array2::zeros((extent.block.min(extent.k), LANES));
+        Polish {
+            hessian: &feedback.hessian,
+            extent,
+            weights: vec![[0.0; LANES]; extent.k],
+            delta: Array2::zeros((extent.k, LANES)),
+            block: Block { gradient: array(), units: array(), image: array() },
+        }
+    }
+
+    /// Descends from the codes `[k]` and the grids of the blocks, which `delta` goes with.
+    pub fn descend(&mut self, codes: &mut [Lanes<u8>], grids: &mut [LaneGrid]) {
+        let (arch, size) = (Arch::new(), self.extent.block);
+        for _ in 0..SWEEPS {
+            let blocks = grids.iter_mut().zip(codes.chunks_mut(size));
+            for (at, (grid, codes)) in blocks.enumerate() {
+                let range = at * size..at * size + codes.len();
+                let rows = self.hessian.slice(s![range.clone(), ..]);
+                let mut gradient = self.block.gradient.slice_mut(s![..codes.len(), ..]);
+                general_mat_mul(1.0, &rows, &self.delta, 0.0, &mut gradient);
+                let own = rows.slice(s![.., range.clone()]);
+                let delta = &mut all_mut(&mut self.delta)[range.clone()];
+                let (weights, block) = (&self.weights[range], &mut self.block);
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        block.rescale(own, codes, grid, delta, self.extent);
+                        block.round(own, codes, grid, delta, weights);
+                    },
+                );
+            }
+        }
+    }
+}
+
+impl Block {
+    /// Gives the block the scale that suits its codes best.
+    #[inline(always)]
+    fn rescale(
+        &mut self,
+        own: ArrayView2<f32>,
+        codes: &[Lanes<u8>],
+        grid: &mut LaneGrid,
+        delta: &mut [Lanes],
+        extent: QShape,
+    ) {
+        let size = codes.len();
+        for (units, codes) in all_mut(&mut self.units).iter_mut().zip(codes) {
+            (0..LANES).for_each(|it| units[it] = f32::from(codes[it]) - grid.zero[it]);
+        }
+        let units = self.units.slice(s![..size, ..]);
+        general_mat_mul(1.0, &own, &units, 0.0, &mut self.image.slice_mut(s![..size, ..]));
+        let (units, image) = (all(&self.units), all(&self.image));
+        let gradient = all_mut(&mut self.gradient);
+        let (mut slope, mut curve) = ([0.0; LANES], [0.0; LANES]);
+        for at in 0..size {
+            for it in 0..LANES {
+                slope[it] += units[at][it] * gradient[at][it];
+                curve[it] += units[at][it] * image[at][it];
+            }
+        }
+        let mut change = [0.0; LANES];
+        for it in 0..LANES {
+            let old = grid.scale[it];
+            let new = stored_scale(old + slope[it] / curve[it], extent.scale);
+            let step = new - old;
+            let gain = step * (2.0 * slope[it] - step * curve[it]);
+            // Comparisons that fail for what is no number, too.
+            if gain > 0.0 && new * old > 0.0 && new.recip().is_finite() {
+                (grid.scale[it], grid.inverse[it], change[it]) = (new, new.recip(), step);
+            }
+        }
+        for at in 0..size {
+            for it in 0..LANES {
+                delta[at][it] -= change[it] * units[at][it];
+                gradient[at][it] -= change[it] * image[at][it];
+            }
+        }
+    }
+
+    /// Makes each code in turn the best, given all others.
+    #[inline(always)]
+    fn round(
+        &mut self,
+        own: ArrayView2<f32>,
+        codes: &mut [Lanes<u8>],
+        grid: &LaneGrid,
+        delta: &mut [Lanes],
+        weights: &[Lanes],
+    ) {
+        let gradient = all_mut(&mut self.gradient);
+        for at in 0..codes.len() {
+            let links = own.row(at).to_slice().expect("rows are contiguous");
+            let inverse = links[at].recip();
+            let mut wish = [0.0; LANES];
+            for it in 0..LANES {
+                wish[it] = weights[at][it] - delta[at][it] + gradient[at][it] * inverse;
+            }
+            let back = grid.round(&wish, &mut codes[at]);
+            let mut change = [0.0; LANES];
+            for it in 0..LANES {
+                let new = weights[at][it] - back[it];
+                (change[it], delta[at][it]) = (new - delta[at][it], new);
+            }
+            if change == [0.0; LANES] {
+                continue;
+            }
+            for (link, gradient) in links.iter().zip(gradient.iter_mut()) {
+                (0..LANES).for_each(|it| gradient[it] += link * change[it]);
+            }
+        }
+    }
+}
+
+fn all(values: &Array2<f32>) -> &[Lanes] {
+    lanes(values.as_slice().expect("whole rows"))
+}
+
+fn all_mut(values: &mut Array2<f32>) -> &mut [Lanes] {
+    lanes_mut(values.as_slice_mut().expect("whole rows"))
+}

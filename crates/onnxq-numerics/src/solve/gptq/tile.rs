@@ -1,0 +1,266 @@
+//! Rows are solved many at a time, one in each lane: positions are rows of all arrays here.
+
+use ndarray::{Array2, ArrayView2, linalg::general_mat_mul, s};
+
+use super::{
+    feedback::{Feedback, PANEL},
+    polish::Polish,
+};
+use crate::solve::grid::{Grid, Ties};
+use onnxq_ir::tensor::{QMatrix, QShape};
+
+/// Rows that are solved together. All lanes are always computed, so that a row's result does not
+/// depend on its lane or its neighbours; and it is a multiple of every matrix kernel's width.
+pub(super) const LANES: usize = 64;
+
+/// One number per row.
+pub(super) type Lanes<T = f32> = [T; LANES];
+
+/// What one way of choosing codes yields for the rows of a tile.
+struct Choice {
+    /// `[k]`, in the order of columns of the model.
+    codes: Vec<Lanes<u8>>,
+    /// `Δ = w − ŵ`, `[k, LANES]`, in the order of rounding.
+    delta: Array2<f32>,
+    /// `Δ H Δᵀ`, without the damping.
+    loss: Lanes<f64>,
+}
+
+/// The grids of the rows of a tile for one block.
+#[derive(Clone)]
+pub(super) struct LaneGrid {
+    pub scale: Lanes,
+    pub inverse: Lanes,
+    pub zero: Lanes,
+    low: Lanes,
+    high: Lanes,
+    ties: Ties,
+}
+
+/// Memory for solving tiles of rows of a weight.
+pub(super) struct Tile<'a> {
+    feedback: &'a Feedback,
+    extent: QShape,
+    /// The weights, `[k, LANES]`, in the order of rounding.
+    weights: Vec<Lanes>,
+    /// A panel of `L Δ`, `[PANEL, LANES]`.
+    terms: Array2<f32>,
+    best: Choice,
+    other: Choice,
+    polish: Option<Polish<'a>>,
+}
+
+impl<'a> Tile<'a> {
+    pub fn new(feedback: &'a Feedback, extent: QShape, polish: bool) -> Tile<'a> {
+        let k = extent.k;
+        debug_assert_eq!(feedback.order.len(), k, "the statistics of another input");
+        Tile {
+            feedback,
+            extent,
+            weights: vec![[0.0; LANES]; k],
+            terms: Array2::zeros((PANEL, LANES)),
+            best: Choice::new(k),
+            other: Choice::new(k),
+            polish: polish.then(|| Polish::new(feedback, extent)),
+        }
+    }
+
+    /// Solves the rows from `first` on and writes them to `q`. Rows that plain rounding, on the
+    /// same grid or on that of `rtn`, serves better, get that.
+    pub fn solve(
+        &mut self,
+        first: usize,
+        rows: ArrayView2<f32>,
+        grids: &Array2<Grid>,
+        rtn: Option<&Array2<Grid>>,
+        q: &mut QMatrix,
+    ) {
+        let count = LANES.min(rows.nrows() - first);
+        for (weights, column) in self.weights.iter_mut().zip(&self.feedback.order) {
+            *weights = std::array::from_fn(|it| match it < count {
+                true => rows[(first + it, *column)],
+                false => 0.0,
+            });
+        }
+        let mut own = lane_grids(grids, first, count);
+        self.descend(&own);
+        self.polish(&mut own);
+        let all: Vec<usize> = (0..count).collect();
+        self.best.write(&all, first, &own, q);
+        for grids in [Some(grids), rtn].into_iter().flatten() {
+            let grids = lane_grids(grids, first, count);
+            let better = self.better(&grids, count);
+            self.other.write(&better, first, &grids, q);
+            better.iter().for_each(|it| self.best.loss[*it] = self.other.loss[*it]);
+        }
+    }
+
+    /// GPTQ itself: each column is rounded where its term of `L Δ` vanishes.
+    fn descend(&mut self, grids: &[LaneGrid]) {
+        let Tile { feedback, extent, weights, terms, best, .. } = self;
+        best.loss = [0.0; LANES];
+        let mut start = 0;
+        for panel in &feedback.panels {
+            let end = start + panel.nrows();
+            let mut terms = terms.slice_mut(s![..panel.nrows(), ..]);
+            let earlier = best.delta.slice(s![..start, ..]);
+            general_mat_mul(1.0, &panel.slice(s![.., ..start]), &earlier, 0.0, &mut terms);
+            let terms = lanes_mut(terms.as_slice_mut().expect("whole rows"));
+            let delta = lanes_mut(best.delta.as_slice_mut().expect("whole rows"));
+            for at in start..end {
+                let row = panel.row(at - start);
+                let row = &row.as_slice().expect("rows are contiguous")[start..at];
+                let own = &mut terms[at - start];
+                for (factor, earlier) in row.iter().zip(&delta[start..at]) {
+                    (0..LANES).for_each(|it| own[it] += factor * earlier[it]);
+                }
+                (0..LANES).for_each(|it| own[it] += weights[at][it]);
+                let column = feedback.order[at];
+                let grid = &grids[column / extent.block];
+                let back = grid.round(own, &mut best.codes[column]);
+                let (weight, damping) = (feedback.weight[at], feedback.damping[at]);
+                for it in 0..LANES {
+                    let (term, error) = (own[it] - back[it], weights[at][it] - back[it]);
+                    delta[at][it] = error;
+                    best.loss[it] += f64::from(weight * term * term - damping * error * error);
+                }
+            }
+            start = end;
+        }
+    }
+
+    /// Improves on what GPTQ found; grids get other scales.
+    fn polish(&mut self, grids: &mut [LaneGrid]) {
+        let Tile { feedback, weights, best, polish, .. } = self;
+        let Some(polish) = polish else { return };
+        let delta = lanes_mut(best.delta.as_slice_mut().expect("whole rows"));
+        let own = lanes_mut(polish.delta.as_slice_mut().expect("whole rows"));
+        for (at, column) in feedback.order.iter().enumerate() {
+            (polish.weights[*column], own[*column]) = (weights[at], delta[at]);
+        }
+        polish.descend(&mut best.codes, grids);
+        let own = lanes(polish.delta.as_slice().expect("whole rows"));
+        best.loss = [0.0; LANES];
+        for (at, column) in feedback.order.iter().enumerate() {
+            delta[at] = own[*column];
+            let sums = best.loss.iter_mut().zip(&delta[at]);
+            sums.for_each(|(sum, it)| *sum -= f64::from(feedback.damping[at] * it * it));
+        }
+        for at in 0..feedback.panels.len() {
+            best.add_terms(feedback, at, &mut self.terms);
+        }
+    }
+
+    /// The rows that plain rounding to `grids` serves better; `other` holds their codes.
+    ///
+    /// The terms of `‖L Δ‖²` are squares, so a part of them is a bound, and mostly a small part
+    /// of them exceeds all of GPTQ's loss.
+    fn better(&mut self, grids: &[LaneGrid], count: usize) -> Vec<usize> {
+        let Tile { feedback, extent, weights, terms, best, other, .. } = self;
+        other.loss = [0.0; LANES];
+        let delta = lanes_mut(other.delta.as_slice_mut().expect("whole rows"));
+        for (at, column) in feedback.order.iter().enumerate() {
+            let grid = &grids[column / extent.block];
+            let back = grid.round(&weights[at], &mut other.codes[*column]);
+            for it in 0..LANES {
+                let error = weights[at][it] - back[it];
+                delta[at][it] = error;
+                other.loss[it] -= f64::from(feedback.damping[at] * error * error);
+            }
+        }
+        // A loss that is no number is no better than any.
+        let open = |other: &Lanes<f64>| -> Vec<usize> {
+            (0..count).filter(|it| best.loss[*it].is_nan() || other[*it] < best.loss[*it]).collect()
+        };
+        for at in 0..feedback.panels.len() {
+            other.add_terms(feedback, at, terms);
+            if open(&other.loss).is_empty() {
+                return Vec::new();
+            }
+        }
+        open(&other.loss)
+    }
+}
+
+impl Choice {
+    fn new(k: usize) -> Choice {
+        Choice { codes: vec![[0; LANES]; k], delta: Array2::zeros((k, LANES)), loss: [0.0; LANES] }
+    }
+
+    /// Adds the squares of a panel of `L Δ` to the loss.
+    fn add_terms(&mut self, feedback: &Feedback, at: usize, terms: &mut Array2<f32>) {
+        let panel = &feedback.panels[at];
+        let (start, end) = (at * PANEL, at * PANEL + panel.nrows());
+        let mut terms = terms.slice_mut(s![..panel.nrows(), ..]);
+        general_mat_mul(1.0, panel, &self.delta.slice(s![..end, ..]), 0.0, &mut terms);
+        for (term, weight) in terms.outer_iter().zip(&feedback.weight[start..end]) {
+            let sums = self.loss.iter_mut().zip(term);
+            sums.for_each(|(sum, term)| *sum += f64::from(weight * term * term));
+        }
+    }
+
+    /// Writes some lanes to their rows; `first` is the row of lane 0.
+    fn write(&self, lanes: &[usize], first: usize, grids: &[LaneGrid], q: &mut QMatrix) {
+        for lane in lanes {
+            let row = first + lane;
+            for (code, codes) in q.codes.row_mut(row).iter_mut().zip(&self.codes) {
+                *code = codes[*lane];
+            }
+            for (group, grid) in grids.iter().enumerate() {
+                q.scales[(row, group)] = grid.scale[*lane];
+                q.zeros[(row, group)] = grid.zero[*lane] as u8;
+            }
+        }
+    }
+}
+
+/// The grids of `count` rows from `first` on, by block. Lanes without a row have only zero.
+fn lane_grids(grids: &Array2<Grid>, first: usize, count: usize) -> Vec<LaneGrid> {
+    let none = [0.0; LANES];
+    let of_block = |block: usize| {
+        let ties = grids[(first, block)].ties();
+        let mut it =
+            LaneGrid { scale: none, inverse: none, zero: none, low: none, high: none, ties };
+        for lane in 0..count {
+            let grid = grids[(first + lane, block)];
+            debug_assert_eq!(grid.ties(), ties, "ties follow from the scheme");
+            // So small that no float is its inverse: it is zero for all that follows.
+            let inverse = if grid.scale == 0.0 { 0.0 } else { grid.scale.recip() };
+            it.inverse[lane] = if inverse.is_finite() { inverse } else { 0.0 };
+            (it.scale[lane], it.zero[lane]) = (grid.scale, grid.zero);
+            (it.low[lane], it.high[lane]) = (grid.low, grid.high);
+        }
+        it
+    };
+    (0..grids.ncols()).map(of_block).collect()
+}
+
+impl LaneGrid {
+    /// As [`Grid::round`], and what the codes stand for.
+    #[inline(always)]
+    pub fn round(&self, values: &Lanes, codes: &mut Lanes<u8>) -> Lanes {
+        // See `Grid::round`.
+        const ROUND: f32 = 12_582_912.0;
+        let mut back = [0.0; LANES];
+        for it in 0..LANES {
+            let at = values[it] * self.inverse[it];
+            let at = match self.ties {
+                Ties::Up => (at + self.zero[it]).clamp(self.low[it], self.high[it]) + 0.499_999_97,
+                Ties::Even => {
+                    ((at + ROUND) - ROUND + self.zero[it]).clamp(self.low[it], self.high[it])
+                }
+            };
+            codes[it] = at as u8;
+            back[it] = (f32::from(codes[it]) - self.zero[it]) * self.scale[it];
+        }
+        back
+    }
+}
+
+pub(super) fn lanes(values: &[f32]) -> &[Lanes] {
+    values.as_chunks().0
+}
+
+pub(super) fn lanes_mut(values: &mut [f32]) -> &mut [Lanes] {
+    values.as_chunks_mut().0
+}

@@ -1,0 +1,171 @@
+//! The grid of a block: its scale, its zero, and how values are rounded to it.
+
+use half::f16;
+
+use crate::scheme::{Range, Scheme};
+use onnxq_ir::tensor::{DType, Zeros};
+
+/// Adding 1.5 · 2^23 leaves no bits below one: the sum is rounded, ties to even.
+pub(super) const ROUND: f32 = 12_582_912.0;
+
+/// Adding 2^23 to a number from 0 to 2^22 leaves no bits below one either.
+const WHOLE: f32 = 8_388_608.0;
+
+/// The integer part of a number from 0 to 2^22. A conversion to an integer would check the range.
+#[inline(always)]
+fn whole(at: f32) -> f32 {
+    let rounded = (at + WHOLE) - WHOLE;
+    if rounded > at { rounded - 1.0 } else { rounded }
+}
+
+/// A block's scale and zero, and which codes it may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grid {
+    pub scale: f32,
+    pub zero: f32,
+    pub low: f32,
+    pub high: f32,
+    /// Only [`grid`] makes grids from nothing, so all that belong to one scheme agree.
+    ties: Ties,
+}
+
+/// How a value halfway between two codes is rounded.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Ties {
+    /// Up, as `trunc(x + 0.49999997)` of a positive `x`: MatMulNBits' quantizer.
+    Up,
+    Even,
+}
+
+/// The grid of round-to-nearest: it spans the block's own range.
+#[inline(always)]
+pub(super) fn grid(values: &[f32], scheme: &Scheme, stored: DType) -> Grid {
+    let (low, high) = extremes(values);
+    let middle = (1u32 << (scheme.bits - 1)) as f32;
+    let grid = match (scheme.zeros, scheme.range) {
+        (Zeros::Symmetric, Range::Full) => {
+            let extreme = if high.abs() > low.abs() { high } else { low };
+            let (scale, ties) = (extreme / -middle, Ties::Up);
+            Grid { scale, zero: middle, low: 0.0, high: scheme.max_code(), ties }
+        }
+        (Zeros::Symmetric, range) => {
+            let reach = if range == Range::Narrow { middle - 1.0 } else { middle / 2.0 };
+            let scale = high.max(-low) / reach;
+            let (low, high) = (middle - reach, middle + reach);
+            Grid { scale, zero: middle, low, high, ties: Ties::Even }
+        }
+        (Zeros::Asymmetric, range) => {
+            let high_code = if range == Range::Reduced { middle } else { scheme.max_code() };
+            let (low, high) = (low.min(0.0), high.max(0.0));
+            // Halves first: the difference of two large floats may not be one.
+            let scale = (high / high_code) - (low / high_code);
+            let exact = (high - low) / high_code;
+            let scale = if exact.is_finite() { exact } else { scale };
+            Grid { scale, zero: 0.0, low: 0.0, high: high_code, ties: Ties::Up }
+        }
+    };
+    finish(grid, low, scheme, stored)
+}
+
+/// Places zero, by the exact scale, and rounds the scale to its stored type before anything is
+/// divided by it.
+#[inline(always)]
+fn finish(mut grid: Grid, low: f32, scheme: &Scheme, stored: DType) -> Grid {
+    if scheme.zeros == Zeros::Asymmetric && grid.scale != 0.0 {
+        // Half away from zero, and clamped: a block that does not reach zero still holds it.
+        let zero = (-low.min(0.0) / grid.scale).round();
+        grid.zero = zero.clamp(grid.low, grid.high);
+    }
+    grid.scale = stored_scale(grid.scale, stored);
+    grid
+}
+
+/// A scale as it comes back from where it is stored.
+#[inline(always)]
+pub(super) fn stored_scale(scale: f32, stored: DType) -> f32 {
+    if stored == DType::F16 { f16::from_f32(scale).to_f32() } else { scale }
+}
+
+impl Grid {
+    /// The same codes, with another meaning.
+    #[inline(always)]
+    pub fn with(self, scale: f32, zero: f32) -> Grid {
+        Grid { scale, zero, ..self }
+    }
+
+    #[inline(always)]
+    pub fn ties(&self) -> Ties {
+        self.ties
+    }
+
+    #[inline(always)]
+    pub fn round(&self, values: &[f32], codes: &mut [u8]) {
+        let inverse = self.inverse();
+        // Chosen once: the compiler makes no vectors of a loop that asks again for each value.
+        match self.ties {
+            Ties::Up => {
+                let up = Grid { ties: Ties::Up, ..*self };
+                up.round_all(values, codes, inverse);
+            }
+            Ties::Even => {
+                let even = Grid { ties: Ties::Even, ..*self };
+                even.round_all(values, codes, inverse);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn round_all(&self, values: &[f32], codes: &mut [u8], inverse: f32) {
+        for (code, value) in codes.iter_mut().zip(values) {
+            // The sum's lowest bits are the code.
+            *code = (self.code_by(*value, inverse) + WHOLE).to_bits() as u8;
+        }
+    }
+
+    /// What a code stands for.
+    #[inline(always)]
+    pub fn value(&self, code: f32) -> f32 {
+        (code - self.zero) * self.scale
+    }
+
+    /// One over the scale. A scale so small that no float is its inverse is zero for all that
+    /// follows, and so is the inverse of zero: every value gets the code of zero.
+    #[inline(always)]
+    pub fn inverse(&self) -> f32 {
+        let inverse = self.scale.recip();
+        if inverse.is_finite() { inverse } else { 0.0 }
+    }
+
+    /// The code of a value, as a number; `inverse` is the grid's own, so that loops divide once.
+    #[inline(always)]
+    pub fn code_by(&self, value: f32, inverse: f32) -> f32 {
+        match self.ties {
+            Ties::Up => whole(self.within(value * inverse + self.zero) + 0.499_999_97),
+            Ties::Even => self.within((value * inverse + ROUND) - ROUND + self.zero),
+        }
+    }
+
+    /// Comparisons that are one instruction each, unlike those of `clamp`.
+    #[inline(always)]
+    fn within(&self, at: f32) -> f32 {
+        let at = if at < self.low { self.low } else { at };
+        if at > self.high { self.high } else { at }
+    }
+}
+
+#[inline(always)]
+fn extremes(values: &[f32]) -> (f32, f32) {
+    // Eight lanes, so that the compiler keeps them in a register.
+    let (mut low, mut high) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
+    let chunks = values.chunks_exact(8);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..8 {
+            low[lane] = if chunk[lane] < low[lane] { chunk[lane] } else { low[lane] };
+            high[lane] = if chunk[lane] > high[lane] { chunk[lane] } else { high[lane] };
+        }
+    }
+    let all_low = low.iter().chain(rest).copied().fold(f32::INFINITY, f32::min);
+    let all_high = high.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    (all_low, all_high)
+}

@@ -1,0 +1,84 @@
+//! Solvers choose codes, scales and zeros for a weight. They know nothing of ONNX.
+
+mod blocks;
+mod gptq;
+mod grid;
+mod hqq;
+mod imatrix;
+mod mse;
+mod rtn;
+mod search;
+mod spec;
+mod sums;
+mod target;
+
+use ndarray::ArrayView2;
+
+pub use self::spec::SpecVisitor;
+pub use self::{
+    gptq::{Feedback, Gptq},
+    hqq::Hqq,
+    imatrix::Imatrix,
+    mse::Mse,
+    rtn::Rtn,
+    spec::SolverSpec,
+    target::Target,
+};
+use super::{
+    scheme::Scheme,
+    stats::{InputStats, Needs},
+};
+use onnxq_ir::{
+    codes::Fault,
+    tensor::{QMatrix, QShape},
+};
+
+pub trait Solver: Send + Sync {
+    /// What it must know of the weight's inputs.
+    fn needs(&self) -> Needs {
+        Needs::Nothing
+    }
+
+    /// The statistics in the form it works with; once for all weights that read the same input.
+    fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {
+        Ok(Prepared { importance: stats.mean_square.clone(), feedback: None, target: None })
+    }
+
+    /// `rows` are some rows of a weight, `[n, k]`; `extent` describes the whole weight. `input` is
+    /// what [`Solver::prepare`] made; without it (embedding tables have no inputs) every column
+    /// counts the same.
+    ///
+    /// Rows must not influence each other: the driver decides how many of them a call gets,
+    /// and calls in parallel.
+    fn solve(
+        &self,
+        rows: ArrayView2<f32>,
+        scheme: &Scheme,
+        extent: QShape,
+        input: Option<&Prepared>,
+    ) -> QMatrix;
+}
+
+/// Statistics of an input, prepared for a solver.
+pub struct Prepared {
+    /// How much an error in column `j` costs: `E[x_j²]`, `[k]`.
+    pub importance: Vec<f32>,
+    /// What GPTQ needs of the Hessian.
+    pub feedback: Option<Feedback>,
+    /// What the weights are to be replaced by before they are solved.
+    pub target: Option<Target>,
+}
+
+/// Why statistics are of no use.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("the statistics hold {0}")]
+pub struct BadStats(pub &'static str);
+
+impl Fault for BadStats {
+    fn code(&self) -> &'static str {
+        "E614"
+    }
+}
+
+#[cfg(test)]
+mod laws;

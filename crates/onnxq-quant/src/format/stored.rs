@@ -1,0 +1,54 @@
+//! int8 weights that are float again once the model is loaded: a quarter of the file, the speed of
+//! the float model. For nodes without a fast integer kernel.
+//!
+//! `Mul(Cast(codes), scales)`, which ONNX Runtime computes when it loads the model. A
+//! `DequantizeLinear` it would leave where it is, and compute in each run.
+
+use std::sync::Arc;
+
+use super::{Format, channel_scheme};
+use crate::ops::Site;
+use onnxq_ir::{
+    Attrs, Model, Patch, ValueId, no_match,
+    tensor::{Packing, Part, QSource, Tensor},
+};
+
+pub const STORED: Format = Format {
+    name: "stored",
+    help: "int8 weights per channel that are float once the model is loaded",
+    packing: Packing::PerChannel,
+    place: |_, _| Ok(()),
+    scheme: |scheme, activation| match activation {
+        None => channel_scheme(scheme),
+        Some(_) => Err(no_match!("it takes float activations: set `activation: none`")),
+    },
+    half_scales: false,
+    int8_activations: false,
+    float_when_loaded: true,
+    rules: &[],
+    opset: None,
+};
+
+/// `Mul(Cast(codes), scales)` of the weight of a site. Whether the activation is float does not
+/// matter, so there is no canonical form to lower.
+pub fn stored(m: &mut Model, site: &Site, source: Arc<dyn QSource>, packing: Packing) -> ValueId {
+    let name = m.value(site.weight).name.to_string();
+    let shape = m.constant(site.weight).expect("planned weights are constant").shape.clone();
+    let codes = Tensor::packed(source.clone(), Part::Codes, packing);
+    let scales = Tensor::packed(source.clone(), Part::Scales, packing);
+    let (codes, scales) = match packing {
+        Packing::PerRow => {
+            let mut by_row = vec![1; shape.len()];
+            by_row[0] = shape[0];
+            (codes.reshaped(shape), scales.reshaped(by_row))
+        }
+        _ => (codes, scales),
+    };
+    let mut patch = Patch::before(site.node);
+    let codes = patch.constant(&format!("{name}_codes"), codes);
+    let scales = patch.constant(&format!("{name}_scales"), scales);
+    let to = Attrs::default().with("to", i64::from(source.shape().scale.number()));
+    let float = patch.step(&format!("{name}_cast"), "Cast", [codes], to);
+    let y = patch.step(&format!("{name}_float"), "Mul", [float, scales], Attrs::default());
+    patch.apply(m).value(y)
+}

@@ -1,0 +1,176 @@
+//! What the forms have in common: parts of weights, activations, biases, results.
+
+use std::sync::Arc;
+
+use crate::{
+    insert::short,
+    raise::{Bias, Input, Site, Weight, constant, stored::Stored},
+};
+use onnxq_ir::{
+    Attrs, Model, NoMatch, Patch, Ref, ValueId, no_match,
+    tensor::{DType, Packing, Part, QSource, Tensor, from_f32},
+};
+
+/// Writes the nodes of one site.
+pub struct Emit<'a> {
+    pub m: &'a Model,
+    pub site: &'a Site,
+    pub patch: Patch,
+    /// What new values are called after.
+    pub stem: String,
+}
+
+impl<'a> Emit<'a> {
+    pub fn new(m: &'a Model, site: &'a Site) -> Emit<'a> {
+        let stem = short(&m.value(site.output).name);
+        Emit { m, site, patch: Patch::before(site.last), stem }
+    }
+
+    pub fn step(&mut self, suffix: &str, op: &str, inputs: &[Ref], attrs: Attrs) -> Ref {
+        let name = match suffix {
+            "" => self.stem.clone(),
+            suffix => format!("{}_{suffix}", self.stem),
+        };
+        self.patch.step(&name, op, inputs.iter().copied(), attrs)
+    }
+
+    /// The node that does the work: it keeps the name of the one that did.
+    pub fn main(&mut self, op: &str, inputs: &[Ref], attrs: Attrs) -> Ref {
+        let name = self.m.node(self.site.last).name.to_string();
+        self.patch.named(&name, &self.stem, op, inputs.iter().copied(), attrs)
+    }
+
+    pub fn part(&mut self, source: &Arc<Stored>, part: Part, packing: Packing, as_: &str) -> Ref {
+        let dynamic: Arc<dyn QSource> = source.clone();
+        let name = format!("{}_{as_}", self.site.weight.stem);
+        self.patch.constant(&name, Tensor::packed(dynamic, part, packing))
+    }
+
+    /// Scales in the type of the weight: a `Cast` widens those that are stored in half.
+    pub fn scales(&mut self, source: &Arc<Stored>, packing: Packing) -> Ref {
+        let scales = self.part(source, Part::Scales, packing, "scales");
+        let dtype = self.site.weight.dtype;
+        if source.shape().scale == dtype {
+            return scales;
+        }
+        crate::format::widened(&mut self.patch, &self.site.weight.stem, scales, dtype)
+    }
+
+    /// The activation in float. Pairs of fixed scales stay: they may stand for a `Relu`, which
+    /// whoever removes them knows.
+    pub fn float_x(&mut self, x: &Input) -> Ref {
+        match *x {
+            Input::Float(x) | Input::Fused(x) | Input::Codes { x: Some(x), dynamic: true, .. } => {
+                x.into()
+            }
+            Input::Codes { .. } => self.dequantized_x(x),
+        }
+    }
+
+    /// The activation as `DequantizeLinear` of its codes, if it is quantized.
+    pub fn dequantized_x(&mut self, x: &Input) -> Ref {
+        if let Input::Float(x) = *x {
+            return x.into();
+        }
+        let [codes, scale, zero] = self.codes_x(x).expect("it has codes");
+        let inputs: &[Ref] =
+            if zero == Ref::None { &[codes, scale] } else { &[codes, scale, zero] };
+        self.step("x", "DequantizeLinear", inputs, Attrs::default())
+    }
+
+    /// The codes of the activation, their scale and zero.
+    pub fn codes_x(&mut self, x: &Input) -> Result<[Ref; 3], NoMatch> {
+        match *x {
+            Input::Float(_) => Err(NoMatch(FLOAT.into())),
+            Input::Codes { codes, scale, zero, .. } => {
+                Ok([codes.into(), scale.into(), zero.map_or(Ref::None, Ref::from)])
+            }
+            Input::Fused(x) => {
+                let name = short(&self.m.value(x).name);
+                let names = ["u8", "scale", "zero"].map(|it| format!("{name}_{it}"));
+                Ok(self.patch.step_with_outputs(
+                    [&names[0], &names[1], &names[2]],
+                    "DynamicQuantizeLinear",
+                    [x.into()],
+                    Attrs::default(),
+                ))
+            }
+        }
+    }
+
+    /// The product with its bias added.
+    pub fn biased(&mut self, y: Ref, x: &Input, bias: Option<Bias>) -> Result<Ref, NoMatch> {
+        let bias = match bias {
+            None => return Ok(y),
+            Some(Bias::Float(it)) => it.into(),
+            Some(Bias::Sums(it)) => {
+                let tensor = self.sums(it, x)?;
+                self.patch.constant(&format!("{}_bias", self.site.weight.stem), tensor)
+            }
+        };
+        Ok(self.step("biased", "Add", &[y, bias], Attrs::default()))
+    }
+
+    /// A bias of int32 in float.
+    fn sums(&self, bias: ValueId, x: &Input) -> Result<Tensor, NoMatch> {
+        let Input::Codes { scale, .. } = *x else { return Err(NoMatch(FLOAT.into())) };
+        let a = self.m.small_f32(scale)?;
+        let (sums, b) = (self.m.small_i64(bias)?, self.weight_scales()?);
+        if a.len() != 1 || sums.len() != b.len() {
+            return Err(no_match!("its bias has {} elements, not {}", sums.len(), b.len()));
+        }
+        let values = sums.iter().zip(&b).map(|(it, b)| (*it as f64 * f64::from(a[0] * b)) as f32);
+        Ok(Tensor::from_f32(&[sums.len()], values))
+    }
+
+    fn weight_scales(&self) -> Result<Vec<f32>, NoMatch> {
+        let source = &self.site.weight.source;
+        let q = source.solve(0..source.shape().n).map_err(|err| no_match!("its scales: {err}"))?;
+        Ok(q.scales.column(0).to_vec())
+    }
+
+    /// Ends the patch: codes, if the site yields codes.
+    pub fn finish(mut self, y: Ref) -> Patch {
+        let y = match self.site.requantized {
+            None => y,
+            Some((scale, zero)) => {
+                let inputs = [y, scale.into(), zero.into()];
+                self.step("codes", "QuantizeLinear", &inputs, Attrs::default())
+            }
+        };
+        self.patch.replace(self.site.output, y)
+    }
+}
+
+pub const FLOAT: &str = "its activation is float: `onnxq quantize` can quantize it";
+
+/// Fails if the model's operator set lacks what a form needs.
+pub fn needs(m: &Model, opset: i64, what: &str) -> Result<(), NoMatch> {
+    match m.opset("") {
+        it if it >= opset => Ok(()),
+        it => Err(no_match!("{what} needs opset {opset}, the model has {it}")),
+    }
+}
+
+/// Whether all of a row has one scale.
+pub fn by_channel(weight: &Weight) -> bool {
+    weight.source.shape().blocks() == 1
+}
+
+pub fn to(dtype: DType) -> Attrs {
+    Attrs::default().with("to", i64::from(dtype.number()))
+}
+
+/// A float constant that broadcasts.
+pub fn scalar(dtype: DType, value: f32) -> Result<Tensor, NoMatch> {
+    let bytes = from_f32(dtype, &[value]).map_err(|err| no_match!("{err}"))?;
+    Ok(Tensor::new(dtype, vec![], bytes))
+}
+
+/// The only element of a constant.
+pub fn only(m: &Model, value: ValueId) -> Result<f32, NoMatch> {
+    match constant(m, value)?.0.to_f32() {
+        Ok(it) if it.len() == 1 => Ok(it[0]),
+        _ => Err(no_match!("`{}` is no single number", m.value(value).name)),
+    }
+}

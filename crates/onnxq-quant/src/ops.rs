@@ -1,0 +1,353 @@
+//! What quantization knows of operators: where the weight is, and which axis it sums over.
+
+use onnxq_ir::{
+    Model, NoMatch, NodeId, User, ValueId, no_match,
+    tensor::{DType, Tensor},
+};
+
+/// One row: an operator that has weights worth quantizing.
+pub struct OpInfo {
+    /// Printed name: `MatMul`, `com.microsoft.MatMulNBits`.
+    pub op: &'static str,
+    pub weight: Weight,
+}
+
+/// Where the weight of an operator is, and how a quantized weight replaces it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Weight {
+    /// Input 1, `[k, n]`: `y = x · w`.
+    MatMul,
+    /// Input 0, `[rows, columns]`, looked up by row.
+    Gather,
+    /// Input 1, `[outputs, inputs / groups, …]`: a kernel for each output channel.
+    Conv,
+    /// Input 1, `[inputs, outputs / groups, …]`: kernels for each input channel.
+    ConvTranspose,
+    /// Inputs 1 and 2, `[directions, 4 · hidden, inputs]` each: of the input and of the state.
+    Lstm,
+    /// The node has weights, but no format here stores them; the text says why.
+    Kept(&'static str),
+    /// The weights are quantized already.
+    Done,
+}
+
+/// In alphabetical order.
+pub const OPS: &[OpInfo] = &[
+    OpInfo { op: "Conv", weight: Weight::Conv },
+    OpInfo { op: "ConvInteger", weight: Weight::Done },
+    OpInfo { op: "ConvTranspose", weight: Weight::ConvTranspose },
+    OpInfo { op: "DequantizeLinear", weight: Weight::Done },
+    OpInfo { op: "GRU", weight: Weight::Kept(RECURRENT) },
+    OpInfo { op: "Gather", weight: Weight::Gather },
+    OpInfo { op: "Gemm", weight: Weight::Kept(GEMM) },
+    OpInfo { op: "LSTM", weight: Weight::Lstm },
+    OpInfo { op: "MatMul", weight: Weight::MatMul },
+    OpInfo { op: "MatMulInteger", weight: Weight::Done },
+    OpInfo { op: "QLinearConv", weight: Weight::Done },
+    OpInfo { op: "QLinearMatMul", weight: Weight::Done },
+    OpInfo { op: "RNN", weight: Weight::Kept(RECURRENT) },
+    OpInfo { op: "com.microsoft.Attention", weight: Weight::Kept(FUSED) },
+    OpInfo { op: "com.microsoft.DynamicQuantizeMatMul", weight: Weight::Done },
+    OpInfo { op: "com.microsoft.EmbedLayerNormalization", weight: Weight::Kept(FUSED) },
+    OpInfo { op: "com.microsoft.GatherBlockQuantized", weight: Weight::Done },
+    OpInfo { op: "com.microsoft.MatMulIntegerToFloat", weight: Weight::Done },
+    OpInfo { op: "com.microsoft.MatMulNBits", weight: Weight::Done },
+];
+
+const FUSED: &str = "the weights are inside a fused operator; quantize before fusing";
+const GEMM: &str = "it could not be rewritten as MatMul and Add";
+const RECURRENT: &str = "ONNX Runtime has a quantized LSTM, but no quantized GRU or RNN";
+
+/// The weight of a node that could be quantized.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Site {
+    pub node: NodeId,
+    pub kind: Weight,
+    pub weight: ValueId,
+}
+
+/// The site at a node. `None`: the node has no weights at all, so nothing needs to be said.
+pub fn site(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
+    let op = &m.node(node).op;
+    let Some(info) = OPS.iter().find(|it| op.is(it.op)) else { return unknown(m, node) };
+    let index = match info.weight {
+        Weight::MatMul | Weight::Conv | Weight::ConvTranspose | Weight::Lstm => 1,
+        Weight::Gather => 0,
+        Weight::Kept(reason) => return Some(Err(NoMatch(reason.into()))),
+        Weight::Done => {
+            // The float consumer of a DequantizeLinear is what counts; this is just storage.
+            return Some(Err(NoMatch("it is quantized already".into())));
+        }
+    };
+    let weight = match m.operand(node, index) {
+        Ok(it) => it,
+        Err(reason) => return Some(Err(reason)),
+    };
+    let site = Site { node, kind: info.weight, weight };
+    match m.constant(weight) {
+        Ok(tensor) => check(m, &site, tensor).transpose(),
+        Err(_) if info.weight == Weight::Gather => None,
+        Err(reason) => Some(Err(variable(m, node, weight).unwrap_or(reason))),
+    }
+}
+
+/// `None`: not a weight (indices, shapes).
+fn check(m: &Model, site: &Site, tensor: &Tensor) -> Result<Option<Site>, NoMatch> {
+    let name = &m.value(site.weight).name;
+    if !tensor.dtype.is_float() {
+        if site.kind == Weight::Gather {
+            return Ok(None);
+        }
+        return Err(no_match!("its weight is {} already", tensor.dtype));
+    }
+    if !matches!(tensor.dtype, DType::F32 | DType::F16) {
+        return Err(no_match!("no kernel of ONNX Runtime takes {} scales", tensor.dtype));
+    }
+    let is_kernel = matches!(site.kind, Weight::Conv | Weight::ConvTranspose);
+    if is_kernel && tensor.shape.len() < 3 {
+        return Err(no_match!("weight `{name}` has rank {}, no kernel", tensor.shape.len()));
+    }
+    if site.kind == Weight::Lstm {
+        lstm(m, site.node)?;
+    } else if !is_kernel && tensor.shape.len() != 2 {
+        return Err(no_match!("weight `{name}` has rank {}, not 2", tensor.shape.len()));
+    }
+    if tensor.numel() == 0 {
+        return Err(no_match!("weight `{name}` is empty"));
+    }
+    if site.kind == Weight::Gather && m.int_attr(site.node, "axis", 0) != 0 {
+        return Err(no_match!("it gathers along axis {}", m.int_attr(site.node, "axis", 0)));
+    }
+    Ok(Some(*site))
+}
+
+/// What the quantized operator does not do.
+fn lstm(m: &Model, node: NodeId) -> Result<(), NoMatch> {
+    if m.int_attr(node, "layout", 0) != 0 {
+        return Err(no_match!("ONNX Runtime has no LSTM with the batch first (layout = 1)"));
+    }
+    for index in [1, 2] {
+        let value = m.operand(node, index)?;
+        let (name, tensor) = (&m.value(value).name, m.constant(value)?);
+        if tensor.dtype != DType::F32 {
+            return Err(no_match!("the quantized LSTM is for float, `{name}` is {}", tensor.dtype));
+        }
+        if tensor.shape.len() != 3 || tensor.numel() == 0 {
+            return Err(no_match!("weight `{name}` is {tensor:?}, not of rank 3"));
+        }
+    }
+    Ok(())
+}
+
+fn variable(m: &Model, node: NodeId, weight: ValueId) -> Option<NoMatch> {
+    if m.constant(m.operand(node, 0).ok()?).is_ok() {
+        return Some(NoMatch("its constant is the left operand".into()));
+    }
+    match &m.value(weight).def {
+        onnxq_ir::Def::Input(_, None) | onnxq_ir::Def::Node(_) => {
+            let quantized = m.producer(weight, "DequantizeLinear").is_ok();
+            Some(NoMatch(match quantized {
+                true => "its weight is quantized already".into(),
+                false => "both operands are activations".into(),
+            }))
+        }
+        _ => None,
+    }
+}
+
+/// A node of an operator that the table lacks: worth a word only if it has a large constant.
+fn unknown(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
+    const LARGE: usize = 4096;
+    let large = m
+        .node(node)
+        .inputs
+        .iter()
+        .flatten()
+        .any(|it| m.constant(*it).is_ok_and(|it| it.dtype.is_float() && it.numel() >= LARGE));
+    large.then(|| Err(no_match!("no format stores the constants of {}", m.node(node).op)))
+}
+
+/// The weight as rows: one per output channel, or one per entry of a table.
+pub fn rows(site: &Site, tensor: &Tensor) -> Tensor {
+    match site.kind {
+        Weight::MatMul => tensor.transposed(),
+        Weight::Conv | Weight::ConvTranspose => {
+            let rows = tensor.shape[0];
+            tensor.reshaped(vec![rows, tensor.numel() / rows.max(1)])
+        }
+        Weight::Lstm => {
+            let inputs = tensor.shape[2];
+            tensor.reshaped(vec![tensor.numel() / inputs, inputs])
+        }
+        _ => tensor.clone(),
+    }
+}
+
+/// Why recipes for another kind of weights leave this one alone.
+pub fn unasked(kind: Weight) -> Option<&'static str> {
+    match kind {
+        Weight::Conv | Weight::ConvTranspose => {
+            Some("without calibration, int8 convolutions run slower than float ones")
+        }
+        _ => None,
+    }
+}
+
+/// Multiplications per number that a node reads or writes, weights aside: what a kernel of
+/// integers can save over what turning floats into codes and back costs. `[k, n]`: `kn / (k + n)`;
+/// for a convolution per pixel, so `k` is its channels only where numbers are counted.
+///
+/// A convolution of one pixel counts as 0: it takes no time either way.
+pub fn intensity(m: &Model, site: &Site) -> u64 {
+    let Ok(tensor) = m.constant(site.weight) else { return 0 };
+    let dims: Vec<u64> = tensor.shape.iter().map(|it| *it as u64).collect();
+    let (product, read, written) = match (site.kind, &dims[..]) {
+        (Weight::MatMul, [k, n]) => (k * n, *k, *n),
+        (Weight::Conv, [out, channels, ..]) => {
+            let groups = m.int_attr(site.node, "group", 1).max(1) as u64;
+            (dims.iter().product(), channels * groups, *out)
+        }
+        _ => return 0,
+    };
+    let is_pixel = |it: &onnxq_ir::tensor::Shape| {
+        it.len() > 2 && it[2..].iter().all(|it| it.fixed() == Some(1))
+    };
+    if m.shape(m.node(site.node).output()).is_ok_and(is_pixel) {
+        return 0;
+    }
+    product / (read + written).max(1)
+}
+
+/// Whether a node is a convolution of each channel by itself.
+pub fn is_depthwise(m: &Model, node: NodeId) -> bool {
+    let channels = || m.constant(m.operand(node, 1).ok()?).ok()?.shape.get(1).copied();
+    m.node(node).op.is("Conv") && m.int_attr(node, "group", 1) > 1 && channels() == Some(1)
+}
+
+/// Operators that compute activation functions, or are the nonlinear part of one.
+const ACTIVATION_FUNCTIONS: &[&str] = &[
+    "Celu",
+    "Elu",
+    "Erf",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Mish",
+    "PRelu",
+    "Relu",
+    "Selu",
+    "Sigmoid",
+    "Softplus",
+    "Swish",
+    "Tanh",
+    "ThresholdedRelu",
+    "com.microsoft.BiasGelu",
+    "com.microsoft.FastGelu",
+    "com.microsoft.Gelu",
+    "com.microsoft.QuickGelu",
+];
+
+/// Operators through which a row keeps its outliers.
+const ELEMENTWISE: &[&str] =
+    &["Add", "Cast", "Div", "Dropout", "Identity", "Mul", "Pow", "Reshape", "Sub", "Transpose"];
+
+/// Whether input 0 of `node` is the result of an activation function, directly or through
+/// elementwise operators: the input of the second half of a feed-forward block.
+pub fn is_after_activation_function(m: &Model, node: NodeId) -> bool {
+    // Gelu in single operators is six deep; further back lies another layer.
+    const DEPTH: usize = 8;
+    let mut values: Vec<ValueId> = m.operand(node, 0).into_iter().collect();
+    for _ in 0..DEPTH {
+        let producers: Vec<NodeId> = values
+            .iter()
+            .filter_map(|it| match m.value(*it).def {
+                onnxq_ir::Def::Node(id) => Some(id),
+                _ => None,
+            })
+            .collect();
+        let is_one_of = |id: &NodeId, list: &[&str]| list.iter().any(|it| m.node(*id).op.is(it));
+        if producers.iter().any(|it| is_one_of(it, ACTIVATION_FUNCTIONS)) {
+            return true;
+        }
+        let elementwise = producers.iter().filter(|it| is_one_of(it, ELEMENTWISE));
+        values = elementwise.flat_map(|it| m.node(*it).inputs.iter().flatten().copied()).collect();
+        values.sort();
+        values.dedup();
+    }
+    false
+}
+
+/// Operators between a head and the model's output.
+const AFTER_HEAD: &[&str] = &["Add", "Cast", "Div", "Identity", "Mul", "Reshape", "Tanh"];
+
+/// Whether the result of `node` is an output of the model, directly or through elementwise
+/// operators (a bias, a cast, a cap on logits): the head of a language model or a classifier.
+pub fn is_head(m: &Model, node: NodeId) -> bool {
+    // A cap is three operators deep, a bias and a cast two more.
+    const DEPTH: usize = 6;
+    let mut values = m.node(node).outputs.clone();
+    for _ in 0..DEPTH {
+        if values.iter().any(|it| m.is_output(*it)) {
+            return true;
+        }
+        let users = values.iter().flat_map(|it| &m.value(*it).uses);
+        let users = users.filter_map(|it| match it.user {
+            User::Node(id) => Some(id),
+            _ => None,
+        });
+        let next = users.filter(|id| AFTER_HEAD.iter().any(|it| m.node(*id).op.is(it)));
+        values = next.flat_map(|it| m.node(it).outputs.clone()).collect();
+        values.sort();
+        values.dedup();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feed_forward_blocks_are_found_and_norms_are_not() {
+        let text = "main (float[n,4] x) => (float[n,4] y, float[n,4] z)
+            <float[4,4] up, float[4,4] gate, float[4,4] down, float[4] scale> {
+              n = Mul (x, scale)
+              u = MatMul (n, up)
+              g = MatMul (n, gate)
+              s = Sigmoid (g)
+              silu = Mul (g, s)
+              h = Mul (silu, u)
+              y = MatMul (h, down)
+              r = Add (x, y)
+              m = Mul (r, scale)
+              z = MatMul (m, up)
+            }";
+        let m = onnxq_ir::text::parse(text).unwrap();
+        let matmuls = m.nodes().into_iter().filter(|it| m.node(*it).op.is("MatMul"));
+        let found: Vec<bool> = matmuls.map(|it| is_after_activation_function(&m, it)).collect();
+        assert_eq!(found, [false, false, true, false]);
+    }
+
+    #[test]
+    fn heads_are_what_outputs_come_from() {
+        let text = "main (float[n,4] x) => (float[n,4] y)
+            <float[4,4] w, float[4] bias> {
+              h = MatMul (x, w)
+              s = Sigmoid (h)
+              l = MatMul (s, w)
+              y = Add (l, bias)
+            }";
+        let m = onnxq_ir::text::parse(text).unwrap();
+        let matmuls = m.nodes().into_iter().filter(|it| m.node(*it).op.is("MatMul"));
+        let found: Vec<bool> = matmuls.map(|it| is_head(&m, it)).collect();
+        assert_eq!(found, [false, true]);
+    }
+
+    #[test]
+    fn the_table_is_sorted() {
+        assert!(OPS.is_sorted_by(|a, b| a.op < b.op));
+        assert!(ACTIVATION_FUNCTIONS.is_sorted());
+        assert!(AFTER_HEAD.is_sorted());
+    }
+}

@@ -1,0 +1,243 @@
+//! The plan: what happens to each node, and why. Data only: printable, comparable.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    chain,
+    format::Format,
+    ops::{Site, Weight},
+    saturation,
+    weight::WeightError,
+};
+use onnxq_ir::{Model, NoMatch, NodeId, ValueId, tensor::Zeros};
+use onnxq_numerics::{
+    affine::{CodeType, Interval},
+    observe::ObserverSpec,
+    scheme::{Granularity, Scales, Scheme},
+    solve::SolverSpec,
+    stats::Needs,
+};
+
+/// The decisions for one model.
+#[derive(Default)]
+pub struct Plan {
+    pub sites: Vec<SitePlan>,
+    /// Nodes without weights that may compute with codes, where their neighbours do.
+    pub chain: Vec<ChainNode>,
+    pub kept: Vec<Kept>,
+    /// What the codes of activations must span. A static site or a node of the chain that lacks a
+    /// range stays in float; more ranges than needed do no harm.
+    pub ranges: BTreeMap<ValueId, Interval>,
+}
+
+/// A node without weights that may compute with codes.
+#[derive(Clone, Copy, Debug)]
+pub struct ChainNode {
+    pub node: NodeId,
+    pub codes: Codes,
+}
+
+/// How an activation of fixed range becomes codes.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
+pub struct Codes {
+    pub dtype: CodeType,
+    /// As many codes below zero as above, except where a `Relu` or `Clip` wants otherwise.
+    pub symmetric: bool,
+    /// Who decides which values codes must span.
+    pub observer: ObserverSpec,
+}
+
+/// A node whose weight will be quantized.
+#[derive(Clone)]
+pub struct SitePlan {
+    pub site: Site,
+    pub scheme: Scheme,
+    pub scales: Scales,
+    pub solver: SolverSpec,
+    pub activation: Option<Activation>,
+    /// Of a static activation; unused otherwise.
+    pub codes: Codes,
+    pub format: &'static Format,
+    /// Whether data may show that its weight needs no reduced range; see `saturation`.
+    pub measured: bool,
+    /// What the recipe asks for and this weight cannot have, and why.
+    pub note: Option<NoMatch>,
+}
+
+/// A node that stays as it is.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub node: NodeId,
+    /// Elements of its constant operands: what could have been smaller.
+    pub elements: usize,
+    pub reason: NoMatch,
+}
+
+/// How an activation is quantized while the model runs.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// One range for the whole tensor, found anew in each run.
+    #[default]
+    Tensor,
+    /// Each row is first divided by its largest magnitude: one token with huge values no longer
+    /// costs the others their precision.
+    Row,
+    /// One range for the whole tensor, found once from calibration data.
+    Static,
+}
+
+/// The lines of the plan as users and scripts see them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanRow {
+    #[serde(skip)]
+    pub id: NodeId,
+    pub node: String,
+    pub op: String,
+    /// The weight's name and float shape.
+    pub weight: String,
+    pub shape: Vec<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver: Option<&'static str>,
+    /// How far the weight's output is off, once it is solved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<WeightError>,
+    /// Whether its weight keeps all bits of its codes, as data shows, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saturation: Option<saturation::Choice>,
+    /// What the recipe asks for and this weight cannot have, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Why it stays in float.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
+}
+
+impl Plan {
+    /// Rows in execution order; to be taken before the plan is carried out.
+    pub fn rows(&self, m: &Model) -> Vec<PlanRow> {
+        let mut rows: Vec<(NodeId, PlanRow)> = Vec::new();
+        rows.extend(self.sites.iter().map(|it| (it.site.node, it.row(m))));
+        rows.extend(self.chain.iter().map(|it| (it.node, it.row(m))));
+        rows.extend(self.kept.iter().map(|it| (it.node, it.row(m))));
+        let order = m.nodes();
+        let place: BTreeMap<NodeId, usize> =
+            order.iter().enumerate().map(|(at, node)| (*node, at)).collect();
+        rows.sort_by_key(|(node, _)| place.get(node).copied());
+        rows.into_iter().map(|it| it.1).collect()
+    }
+}
+
+impl Plan {
+    /// The values whose ranges a static site or a node of the chain could need, in execution
+    /// order, each with how it becomes codes.
+    pub fn observed(&self, m: &Model) -> Vec<(ValueId, Codes)> {
+        chain::observed(m, self)
+    }
+}
+
+impl ChainNode {
+    fn row(&self, m: &Model) -> PlanRow {
+        PlanRow {
+            activation: Some(Activation::Static),
+            weight: String::new(),
+            shape: Vec::new(),
+            ..bare_row(m, self.node, None)
+        }
+    }
+}
+
+impl SitePlan {
+    /// The value that the weight is multiplied with, and what the solver must know of it.
+    /// Tables are looked up, so they have none.
+    pub fn wants(&self, m: &Model) -> Option<(ValueId, Needs)> {
+        let needs = self.solver.solver().needs();
+        let is_product = self.site.kind == Weight::MatMul;
+        if needs == Needs::Nothing || !is_product {
+            return None;
+        }
+        Some((m.operand(self.site.node, 0).ok()?, needs))
+    }
+
+    fn row(&self, m: &Model) -> PlanRow {
+        PlanRow {
+            format: Some(self.format.name),
+            scheme: Some(describe(&self.scheme, self.scales)),
+            activation: self.activation,
+            solver: Some(self.solver.name()),
+            note: self.note.as_ref().map(NoMatch::to_string),
+            ..bare_row(m, self.site.node, Some(self.site.weight))
+        }
+    }
+}
+
+impl Kept {
+    fn row(&self, m: &Model) -> PlanRow {
+        PlanRow { kept: Some(self.reason.to_string()), ..bare_row(m, self.node, None) }
+    }
+}
+
+impl PlanRow {
+    /// Whether this is a node without a weight that may compute with codes.
+    pub fn is_chain(&self) -> bool {
+        self.format.is_none() && self.activation.is_some()
+    }
+
+    /// What is known of a node before anything is decided.
+    pub fn of(m: &Model, node: NodeId) -> PlanRow {
+        bare_row(m, node, None)
+    }
+}
+
+fn bare_row(m: &Model, node: NodeId, weight: Option<onnxq_ir::ValueId>) -> PlanRow {
+    let weight = weight.or_else(|| {
+        let inputs = m.node(node).inputs.iter().flatten().copied();
+        inputs
+            .filter(|it| m.constant(*it).is_ok())
+            .max_by_key(|it| m.constant(*it).map_or(0, |it| it.numel()))
+    });
+    PlanRow {
+        id: node,
+        node: m.node_label(node),
+        op: m.node(node).op.to_string(),
+        weight: weight.map_or(String::new(), |it| m.value(it).name.to_string()),
+        shape: weight.and_then(|it| Some(m.constant(it).ok()?.shape.clone())).unwrap_or_default(),
+        format: None,
+        scheme: None,
+        activation: None,
+        solver: None,
+        error: None,
+        saturation: None,
+        note: None,
+        kept: None,
+    }
+}
+
+/// `int8 per channel`, `int4 block 32 asymmetric, float16 scales`.
+pub fn describe(scheme: &Scheme, scales: Scales) -> String {
+    let mut text = match scheme.granularity {
+        Granularity::Channel => format!("int{} per channel", scheme.bits),
+        Granularity::Block(it) => format!("int{} block {it}", scheme.bits),
+    };
+    if scheme.zeros == Zeros::Asymmetric {
+        text.push_str(" asymmetric");
+    }
+    if scheme.range == onnxq_numerics::scheme::Range::Reduced {
+        text.push_str(" reduced range");
+    }
+    if scales == Scales::Float16 {
+        text.push_str(", float16 scales");
+    }
+    text
+}

@@ -1,0 +1,251 @@
+//! Recipe × model → plan: every decision, with a reason for each node that stays in float.
+
+use super::{
+    Activation, ActivationGranularity, ActivationRange, Candidate, Merged, Recipe, RecipeError,
+    Selector, Unmatched, WeightRange,
+};
+use crate::{
+    chain,
+    format::{self, Format},
+    half_scales,
+    ops::{self, Site},
+    plan::{self, ChainNode, Kept, Plan, SitePlan},
+};
+use onnxq_ir::{
+    Model, NoMatch, NodeId, no_match,
+    tensor::{DType, Zeros},
+};
+use onnxq_numerics::{
+    affine::CodeType,
+    scheme::{Scales, Scheme},
+};
+
+/// Decides for each node. `finite` says whether a weight may be quantized; it is asked last,
+/// because it may have to read the weight.
+pub fn resolve(
+    recipe: &Recipe,
+    m: &Model,
+    finite: &dyn Fn(&Model, &Site) -> Result<(), NoMatch>,
+) -> Result<Plan, RecipeError> {
+    let mut selector = recipe.selector()?;
+    let mut plan = Plan::default();
+    for node in m.nodes() {
+        let label = m.node(node).name.clone();
+        let site = match ops::site(m, node) {
+            Some(Ok(site)) => site,
+            other => {
+                match chain_node(m, node, &mut selector) {
+                    Some(Ok(it)) => plan.chain.push(it),
+                    Some(Err(reason)) => plan.kept.push(kept(m, node, reason)),
+                    None => {
+                        plan.kept.extend(other.and_then(Result::err).map(|it| kept(m, node, it)));
+                    }
+                }
+                continue;
+            }
+        };
+        let op = m.node(node).op.to_string();
+        let candidate = Candidate {
+            op: &op,
+            name: &label,
+            elements: m.constant(site.weight).map_or(0, |it| it.numel()),
+            after_activation_function: ops::is_after_activation_function(m, node),
+            head: ops::is_head(m, node),
+            depthwise: ops::is_depthwise(m, node),
+            intensity: ops::intensity(m, &site),
+            weightless: false,
+        };
+        let merged = match selector.entry_for(candidate) {
+            Ok(it) => it,
+            Err(reason) => {
+                let usual = ops::unasked(site.kind).filter(|_| reason == Unmatched::NoEntry);
+                let reason = usual.map_or_else(|| no_match!("{reason}"), |it| NoMatch(it.into()));
+                plan.kept.push(kept(m, node, reason));
+                continue;
+            }
+        };
+        match decide(m, site, &merged)? {
+            Ok(site) => match finite(m, &site.site) {
+                Ok(()) => plan.sites.push(site),
+                Err(reason) => plan.kept.push(kept(m, node, reason)),
+            },
+            Err(reason) => plan.kept.push(kept(m, node, reason)),
+        }
+    }
+    if let Some(error) = selector.unmatched().into_iter().next() {
+        return Err(error);
+    }
+    one_code_type(recipe, &plan)?;
+    Ok(plan)
+}
+
+/// Codes go from node to node, and kernels want the same type on all sides.
+fn one_code_type(recipe: &Recipe, plan: &Plan) -> Result<(), RecipeError> {
+    let sites = plan.sites.iter().filter(|it| it.activation == Some(plan::Activation::Static));
+    let mut types = sites.map(|it| it.codes.dtype);
+    let Some(first) = types.next() else { return Ok(()) };
+    match types.all(|it| it == first) {
+        true => Ok(()),
+        false => Err(RecipeError::Conflict {
+            at: recipe.place.at("quantize"),
+            what: "static activations are int8 here and uint8 there: choose one".to_owned(),
+        }),
+    }
+}
+
+/// A node without a weight that the recipe allows to compute with codes, or why it cannot. `None`:
+/// the recipe says nothing of it.
+fn chain_node(
+    m: &Model,
+    node: NodeId,
+    selector: &mut Selector,
+) -> Option<Result<ChainNode, NoMatch>> {
+    // Shapes and indices have no codes, and nobody asks why.
+    let is_float = m.dtype(m.node(node).output()).is_none_or(|it| it == DType::F32);
+    if !is_float {
+        selector.see(&m.node(node).name);
+        return None;
+    }
+    let op = m.node(node).op.to_string();
+    let candidate = Candidate {
+        op: &op,
+        name: &m.node(node).name,
+        elements: 0,
+        after_activation_function: false,
+        head: false,
+        depthwise: false,
+        intensity: 0,
+        weightless: true,
+    };
+    let merged = selector.entry_for(candidate).ok().filter(|it| !it.skip)?;
+    let activation = merged.activation.filter(|it| it.range == ActivationRange::Static)?;
+    let codes = activation.codes;
+    Some(chain::role(m, node).map(|_| ChainNode { node, codes }))
+}
+
+/// The outer error is the recipe's, the inner one a reason that lies in the model.
+fn decide(
+    m: &Model,
+    site: Site,
+    merged: &Merged,
+) -> Result<Result<SitePlan, NoMatch>, RecipeError> {
+    if merged.skip {
+        let reason = merged.reason.clone().unwrap_or_else(|| "the recipe skips it".to_owned());
+        return Ok(Err(NoMatch(reason.into())));
+    }
+    let Some(weight) = merged.weight else {
+        return Ok(Err(NoMatch("the recipe does not say how to store its weight".into())));
+    };
+    let wanted = Scheme {
+        bits: weight.dtype.bits(),
+        zeros: if weight.symmetric { Zeros::Symmetric } else { Zeros::Asymmetric },
+        granularity: weight.granularity,
+        range: weight.range.range(),
+    };
+    let codes = merged.activation.map(|it| it.codes).unwrap_or_default();
+    if let Some(what) = merged.activation.and_then(contradiction) {
+        return Err(RecipeError::Conflict { at: merged.position.clone(), what: what.to_owned() });
+    }
+    let activation = merged.activation.map(activation);
+    let (mut misfits, mut reasons) = (Vec::new(), Vec::new());
+    for name in &merged.format {
+        let format = named(name, merged)?;
+        if let Err(reason) = (format.place)(m, &site) {
+            reasons.push(format!("{name}: {reason}"));
+            continue;
+        }
+        if weight.scales == Scales::Float16 && !format.half_scales {
+            misfits.push(format!("{name}: its scales are float, not float16"));
+            continue;
+        }
+        let is_int8 = activation == Some(plan::Activation::Static) && codes.dtype == CodeType::Int8;
+        if is_int8 && !format.int8_activations {
+            misfits.push(format!("{name}: its activations are uint8; int8 is slow on x86 there"));
+            continue;
+        }
+        match (format.scheme)(wanted, activation) {
+            Err(reason) => misfits.push(format!("{name}: {reason}")),
+            Ok(scheme) => {
+                let (solver, measured) = (weight.solver, weight.range == WeightRange::Measured);
+                let (scales, note) = scales(m, &site, &scheme, weight.scales);
+                let why = merged.reason.clone().filter(|_| activation.is_none());
+                let note = note.or(why.map(|it| NoMatch(it.into())));
+                let plan = SitePlan {
+                    site,
+                    scheme,
+                    scales,
+                    solver,
+                    activation,
+                    codes,
+                    format,
+                    note,
+                    measured,
+                };
+                return Ok(Ok(plan));
+            }
+        }
+    }
+    if misfits.is_empty() && !reasons.is_empty() {
+        return Ok(Err(NoMatch(reasons.join("; ").into())));
+    }
+    let why = match misfits.is_empty() {
+        true => "no format is given".to_owned(),
+        false => misfits.join("; "),
+    };
+    Err(RecipeError::Conflict { at: merged.position.clone(), what: why })
+}
+
+/// What settings of an activation exclude each other.
+fn contradiction(it: Activation) -> Option<&'static str> {
+    match (it.range, it.granularity) {
+        (ActivationRange::Static, ActivationGranularity::Row) => {
+            Some("a static range is for the whole tensor, not for rows")
+        }
+        (ActivationRange::Dynamic, _) if it.codes.dtype == CodeType::Int8 => {
+            Some("dynamic ranges have uint8 codes; int8 needs `range: static`")
+        }
+        _ => None,
+    }
+}
+
+/// The scales as this weight can have them, and why they are not as wanted.
+pub fn scales(
+    m: &Model,
+    site: &Site,
+    scheme: &Scheme,
+    wanted: Scales,
+) -> (Scales, Option<NoMatch>) {
+    let is_half = m.constant(site.weight).is_ok_and(|it| it.dtype == DType::F16);
+    // Scales of a half weight are float16 without being asked.
+    if wanted == Scales::Float || is_half {
+        return (Scales::Float, None);
+    }
+    match half_scales::fit(m, site, scheme) {
+        Ok(()) => (Scales::Float16, None),
+        Err(reason) => (Scales::Float, Some(reason)),
+    }
+}
+
+/// An activation's settings as the plan has them.
+pub fn activation(it: Activation) -> plan::Activation {
+    match (it.range, it.granularity) {
+        (ActivationRange::Static, ActivationGranularity::Tensor) => plan::Activation::Static,
+        (_, ActivationGranularity::Row) => plan::Activation::Row,
+        (_, ActivationGranularity::Tensor) => plan::Activation::Tensor,
+    }
+}
+
+fn named(name: &str, merged: &Merged) -> Result<&'static Format, RecipeError> {
+    format::format(name).ok_or_else(|| RecipeError::Word {
+        at: merged.position.clone(),
+        what: "format".into(),
+        word: name.to_owned(),
+        known: format::FORMATS.iter().map(|it| it.name).collect(),
+    })
+}
+
+fn kept(m: &Model, node: NodeId, reason: NoMatch) -> Kept {
+    let inputs = m.node(node).inputs.iter().flatten();
+    let elements = inputs.filter_map(|it| Some(m.constant(*it).ok()?.numel())).sum();
+    Kept { node, elements, reason }
+}

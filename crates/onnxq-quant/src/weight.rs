@@ -1,0 +1,249 @@
+//! Weights that yield quantized rows when their bytes are needed: solved then, or already.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ndarray::{Array2, ArrayView2};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use onnxq_ir::{
+    codes::Fault,
+    tensor::{DType, QMatrix, QShape, QSource, Tensor, TensorError, first_non_finite},
+};
+use onnxq_numerics::{
+    error::{OutputError, output_errors},
+    scheme::Scheme,
+    solve::{Prepared, Rtn, Solver, SolverSpec},
+    stats::InputStats,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Statistics of a weight's input, and what a solver made of them.
+pub struct Input {
+    pub stats: InputStats,
+    pub prepared: Prepared,
+}
+
+/// A float weight and how it is to be quantized.
+pub struct FloatWeight {
+    pub name: String,
+    /// `[n, k]`.
+    pub rows: Tensor,
+    /// Whether the rows are the columns of the weight in the model.
+    pub transposed: bool,
+    pub scheme: Scheme,
+    pub solver: SolverSpec,
+    /// Element type of the stored scales.
+    pub scale: DType,
+    /// `None`: nothing is known of its inputs.
+    pub input: Option<Arc<Input>>,
+    pub errors: Arc<Errors>,
+}
+
+impl QSource for FloatWeight {
+    fn shape(&self) -> QShape {
+        self.scheme.extent(self.rows.shape[0], self.rows.shape[1], self.scale)
+    }
+
+    fn solve(&self, rows: Range<usize>) -> Result<QMatrix, TensorError> {
+        let k = self.rows.shape[1];
+        let values = self.rows.rows_f32(rows.clone())?;
+        if let Some((at, what)) = first_non_finite(&values) {
+            let (row, column) = match (rows.start + at / k, at % k) {
+                (row, column) if self.transposed => (column, row),
+                place => place,
+            };
+            return Err(TensorError::NonFinite { name: self.name.clone(), what, row, column });
+        }
+        let view = ArrayView2::from_shape((rows.len(), k), &values).expect("rows of k values");
+        let prepared = self.input.as_ref().map(|it| &it.prepared);
+        let target = prepared.and_then(|it| it.target.as_ref()).map(|it| it.of(view));
+        let aim = target.as_ref().map_or(view, |it| it.view());
+        let q = self.solver.solver().solve(aim, &self.scheme, self.shape(), prepared);
+        // Two bits lose so much that the user must see it.
+        if self.solver != SolverSpec::Rtn || self.scheme.bits < 4 {
+            let rtn = Rtn.solve(view, &self.scheme, self.shape(), None);
+            self.measure(rows.start, aim, [&rtn, &q]);
+        }
+        Ok(q)
+    }
+}
+
+impl FloatWeight {
+    /// The errors of round-to-nearest and of the solver, to what was aimed for.
+    fn measure(&self, start: usize, aim: ArrayView2<f32>, solved: [&QMatrix; 2]) {
+        let stats = self.input.as_ref().map(|it| &it.stats);
+        self.errors.record(start, output_errors(aim, solved, stats));
+    }
+}
+
+/// Rows that are solved at once: the same for any number of threads, so that sums of errors are.
+const TILE: usize = 128;
+
+/// Quantized weights on the disk: a nameless file that vanishes with the last of them.
+pub struct Store {
+    file: Arc<File>,
+    end: u64,
+}
+
+impl Store {
+    pub fn new() -> io::Result<Store> {
+        Ok(Store { file: Arc::new(tempfile::tempfile()?), end: 0 })
+    }
+
+    /// Solves all rows of a weight, in parallel, and keeps what comes out.
+    pub fn solve(&mut self, weight: &FloatWeight) -> Result<StoredWeight, StoreError> {
+        let shape = weight.shape();
+        let stored = StoredWeight { shape, file: self.file.clone(), at: self.end };
+        self.end += stored.row_bytes() * shape.n as u64;
+        let starts: Vec<usize> = (0..shape.n).step_by(TILE).collect();
+        starts.par_iter().try_for_each(|&start| {
+            let rows = start..(start + TILE).min(shape.n);
+            stored.write(start, &weight.solve(rows)?).map_err(StoreError::Io)
+        })?;
+        Ok(stored)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot keep quantized weights in a temporary file: {0}")]
+    Io(io::Error),
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+}
+
+impl Fault for StoreError {
+    fn code(&self) -> &'static str {
+        match self {
+            StoreError::Io(_) | StoreError::Tensor(TensorError::Io(_)) => "E901",
+            StoreError::Tensor(TensorError::NonFinite { .. }) => "E501",
+            StoreError::Tensor(_) => "E303",
+        }
+    }
+}
+
+/// A weight that was solved before.
+pub struct StoredWeight {
+    shape: QShape,
+    file: Arc<File>,
+    at: u64,
+}
+
+impl StoredWeight {
+    /// A row: its codes, its zeros, its scales.
+    fn row_bytes(&self) -> u64 {
+        (self.shape.k + self.shape.blocks() * 5) as u64
+    }
+
+    fn write(&self, start: usize, q: &QMatrix) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(self.row_bytes() as usize * q.codes.nrows());
+        for ((codes, zeros), scales) in
+            q.codes.outer_iter().zip(q.zeros.outer_iter()).zip(q.scales.outer_iter())
+        {
+            bytes.extend(codes.iter());
+            bytes.extend(zeros.iter());
+            bytes.extend(scales.iter().flat_map(|it| it.to_le_bytes()));
+        }
+        self.file.write_all_at(&bytes, self.at + start as u64 * self.row_bytes())
+    }
+}
+
+impl QSource for StoredWeight {
+    fn shape(&self) -> QShape {
+        self.shape
+    }
+
+    fn solve(&self, rows: Range<usize>) -> Result<QMatrix, TensorError> {
+        let (k, blocks, width) = (self.shape.k, self.shape.blocks(), self.row_bytes() as usize);
+        let mut bytes = vec![0; width * rows.len()];
+        let at = self.at + (rows.start * width) as u64;
+        self.file.read_exact_at(&mut bytes, at).map_err(|err| TensorError::Io(err.to_string()))?;
+        let (mut codes, mut zeros, mut scales) = (Vec::new(), Vec::new(), Vec::new());
+        for row in bytes.chunks_exact(width.max(1)) {
+            codes.extend_from_slice(&row[..k]);
+            zeros.extend_from_slice(&row[k..k + blocks]);
+            let stored = row[k + blocks..].as_chunks::<4>().0;
+            scales.extend(stored.iter().map(|it| f32::from_le_bytes(*it)));
+        }
+        let rows = rows.len();
+        let fits = "a row has k codes and a zero and a scale per block";
+        Ok(QMatrix {
+            shape: QShape { n: rows, ..self.shape },
+            codes: Array2::from_shape_vec((rows, k), codes).expect(fits),
+            scales: Array2::from_shape_vec((rows, blocks), scales).expect(fits),
+            zeros: Array2::from_shape_vec((rows, blocks), zeros).expect(fits),
+        })
+    }
+}
+
+/// Errors of a weight's output, gathered while its rows are solved.
+#[derive(Default)]
+pub struct Errors(Mutex<BTreeMap<usize, [OutputError; 2]>>);
+
+impl Errors {
+    /// Of the rows from `start`: the error of round-to-nearest and that of the solver.
+    fn record(&self, start: usize, errors: [OutputError; 2]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(start, errors);
+    }
+
+    /// `None` if nothing was solved, or by round-to-nearest itself.
+    pub fn total(&self, measure: Measure) -> Option<WeightError> {
+        let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.is_empty() {
+            return None;
+        }
+        let sum = |at: usize, of: fn(&OutputError) -> f64| -> f64 {
+            list.values().map(|it| of(&it[at])).sum()
+        };
+        let relative = |at| match sum(at, |it| it.signal) {
+            0.0 => 0.0,
+            signal => sum(at, |it| it.error) / signal,
+        };
+        let (rtn, solved) = (relative(0), relative(1));
+        let ratio = if rtn > 0.0 { solved / rtn } else { 1.0 };
+        Some(WeightError { measure, rtn, solved, ratio })
+    }
+}
+
+/// What an error of a weight's output was measured with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// All second moments of the inputs: the error of the output on the calibration data.
+    Hessian,
+    /// Only their mean squares, as if the inputs were uncorrelated.
+    Diagonal,
+    /// Nothing: the error of the weight itself.
+    Weight,
+}
+
+/// The squared error of a weight's output in proportion to the squared output.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct WeightError {
+    pub measure: Measure,
+    /// Had it been rounded to nearest.
+    pub rtn: f64,
+    pub solved: f64,
+    /// `solved / rtn`.
+    pub ratio: f64,
+}
+
+/// The float weight that a source stands for, `[n, k]`, of the given element type.
+pub fn dequantized(source: Arc<dyn QSource>, dtype: DType) -> Tensor {
+    let QShape { n, k, .. } = source.shape();
+    Tensor::lazy(dtype, vec![n, k], move || {
+        let values = source.solve(0..n)?.dequantize();
+        let values = values.as_slice().expect("a new array is in order");
+        Ok(onnxq_ir::tensor::from_f32(dtype, values)?.into())
+    })
+}

@@ -1,0 +1,214 @@
+//! One page for people: everything in one file, nothing from the network, nothing that a name in
+//! the report could run.
+
+use minijinja::{
+    Environment, Value, context, escape_formatter, syntax::SyntaxConfig, value::Serde,
+};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{
+    candidate, file_name,
+    headline::{Headline, headlines},
+    number::plural,
+    page::{Limits, Part, Section, Table, name, sections},
+    xml,
+};
+use crate::{Report, Verdict};
+use onnxq_ir::untrusted::escape;
+
+const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("script.js");
+
+/// What a page may weigh: mail and artifact viewers take that.
+pub const MAX_BYTES: usize = 2 << 20;
+
+/// Rows of each table, until the page is small enough.
+const ROWS: [usize; 4] = [400, 100, 20, 4];
+
+pub fn emit(report: &Report) -> String {
+    let mut page = String::new();
+    for rows in ROWS {
+        let limits = Limits { rows, chars: 160 * rows };
+        page = render(report, limits);
+        if page.len() <= MAX_BYTES {
+            break;
+        }
+    }
+    page
+}
+
+fn render(report: &Report, limits: Limits) -> String {
+    let sections = sections(report, limits);
+    let page = context! {
+        policy => policy(),
+        style => Value::from_safe_string(STYLE.to_owned()),
+        script => Value::from_safe_string(SCRIPT.to_owned()),
+        title => name(candidate(report)),
+        original => name(file_name(&report.models.reference)),
+        verdict => Value::from(Serde(verdict(report))),
+        headlines => Value::from(Serde(headlines(report).iter().map(Card::of).collect::<Vec<_>>())),
+        sections => sections.iter().map(section).collect::<Vec<Value>>(),
+        version => name(&report.environment.onnxq),
+    };
+    let environment = environment();
+    let template = environment.get_template("page.html").expect("it was just added");
+    template.render(page).expect("the template fits what it is given")
+}
+
+/// Every text is escaped twice: what could move or hide other text, then what HTML would read.
+fn environment() -> Environment<'static> {
+    let mut it = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    it.set_syntax(syntax.expect("the usual delimiters"));
+    it.set_formatter(|out, state, value| match value.as_str() {
+        Some(text) if !value.is_safe() => escape_formatter(out, state, &Value::from(escape(text))),
+        _ => escape_formatter(out, state, value),
+    });
+    it.add_template("page.html", PAGE).expect("the template is ours");
+    it
+}
+
+/// Lines that stay lines, as markup.
+fn lines(text: &str) -> Value {
+    Value::from_safe_string(text.lines().map(xml::text).collect::<Vec<_>>().join("\n"))
+}
+
+/// Only this style and this script, and nothing from anywhere.
+fn policy() -> String {
+    format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; img-src data:; \
+         base-uri 'none'; form-action 'none'",
+        digest(STYLE),
+        digest(SCRIPT)
+    )
+}
+
+fn digest(text: &str) -> String {
+    base64(&Sha256::digest(text))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let byte = |at| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * at)) as usize & 63];
+            out.push(if at <= chunk.len() { digit.into() } else { '=' });
+        }
+    }
+    out
+}
+
+#[derive(Serialize)]
+struct Banner {
+    class: &'static str,
+    text: &'static str,
+    /// How many gates hold.
+    gates: String,
+    /// How many warnings there are; a link.
+    warnings: Option<String>,
+}
+
+fn verdict(report: &Report) -> Banner {
+    let (class, text) = match report.verdict {
+        Verdict::Pass => ("good", "PASS"),
+        Verdict::PassWithWarnings => ("warn", "PASS WITH WARNINGS"),
+        Verdict::Fail => ("bad", "FAIL"),
+    };
+    let held = report.gates.iter().filter(|it| it.pass).count();
+    let gates = match report.gates.len() {
+        0 => "no gates were set".to_owned(),
+        all => format!(
+            "{held} of {} {}",
+            plural(all, "gate"),
+            if held == 1 { "holds" } else { "hold" }
+        ),
+    };
+    let count = report.warnings.len();
+    let warnings = (count > 0).then(|| plural(count, "warning"));
+    Banner { class, text, gates, warnings }
+}
+
+#[derive(Serialize)]
+struct Card {
+    label: String,
+    before: Option<String>,
+    after: String,
+    ratio: Option<String>,
+    note: Option<String>,
+}
+
+impl Card {
+    fn of(it: &Headline) -> Card {
+        let shown = |it: &Option<String>| it.as_deref().map(name);
+        Card {
+            label: name(&it.label),
+            before: shown(&it.before),
+            after: name(&it.after),
+            ratio: shown(&it.ratio),
+            note: shown(&it.note),
+        }
+    }
+}
+
+fn section(it: &Section) -> Value {
+    let mut views: Vec<Value> = Vec::new();
+    for (at, one) in it.parts.iter().enumerate() {
+        views.push(part(it, at, one));
+    }
+    context! { id => it.id, title => it.title, intro => &it.intro, views => views }
+}
+
+/// A picture is finished markup.
+fn part(section: &Section, at: usize, it: &Part) -> Value {
+    match it {
+        Part::Plot { caption, svg } => {
+            let svg = Value::from_safe_string(svg.clone());
+            context! { kind => "plot", caption => caption, svg => svg }
+        }
+        Part::Table(table) => {
+            let id = table_id(section, at, table);
+            context! { kind => "table", id => id, table => Value::from(Serde(table)) }
+        }
+        Part::Note { text } => context! { kind => "note", text => text },
+        Part::Block { id, title, text } => {
+            context! { kind => "block", id => *id, title => title, text => lines(text) }
+        }
+    }
+}
+
+/// `outputs-output`, `outputs-output-2`: links that sort a table outlive changes of the page.
+fn table_id(section: &Section, at: usize, table: &Table) -> String {
+    let is_same = |it: &&Part| matches!(it, Part::Table(it) if it.id == table.id);
+    let id = format!("{}-{}", section.id, table.id);
+    match section.parts[..at].iter().filter(is_same).count() {
+        0 => id,
+        before => format!("{id}-{}", before + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_as_rfc_4648_has_it() {
+        let cases =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
+        for (text, encoded) in cases {
+            assert_eq!(base64(text.as_bytes()), encoded);
+        }
+        assert_eq!(base64(&[0xfb, 0xff, 0xbf]), "+/+/");
+    }
+
+    #[test]
+    fn what_the_policy_allows_is_what_is_there() {
+        assert!(!SCRIPT.contains("innerHTML") && !SCRIPT.contains("</"));
+        assert!(!STYLE.contains("url(") && !STYLE.contains("</") && !STYLE.contains("@import"));
+        assert!(!PAGE.contains("style=") && !PAGE.contains("onclick") && !PAGE.contains("|safe"));
+    }
+}

@@ -1,0 +1,156 @@
+//! A report as sections of tables, plots and texts, which the page and Markdown draw.
+
+mod about;
+mod gates;
+mod layers;
+mod nodes;
+mod outputs;
+mod speed;
+mod table;
+
+pub use self::table::{Cell, Table, Tone};
+use crate::Report;
+use onnxq_ir::untrusted::{Untrusted, escape};
+
+/// How much is shown of lists.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Rows of a table.
+    pub rows: usize,
+    /// Characters of a text in full.
+    pub chars: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Section {
+    /// For links to it; a word of ours.
+    pub id: &'static str,
+    pub title: &'static str,
+    /// Whether a summary has it too.
+    pub brief: bool,
+    pub intro: Option<String>,
+    pub parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Part {
+    Table(Table),
+    /// A picture: finished SVG.
+    Plot {
+        caption: String,
+        svg: String,
+    },
+    Note {
+        text: String,
+    },
+    /// Lines to copy.
+    Block {
+        id: &'static str,
+        title: String,
+        text: String,
+    },
+}
+
+/// In the order of the page. `None` if the report knows nothing of it.
+const SECTIONS: &[fn(&Report, Limits) -> Option<Section>] = &[
+    gates::gates,
+    gates::warnings,
+    gates::baseline,
+    outputs::outputs,
+    outputs::worst,
+    outputs::decode,
+    outputs::isolation,
+    layers::section,
+    nodes::precision,
+    nodes::kept,
+    nodes::operators,
+    nodes::weights,
+    speed::section,
+    about::data,
+    about::environment,
+    about::provenance,
+    about::card,
+];
+
+pub fn sections(report: &Report, limits: Limits) -> Vec<Section> {
+    SECTIONS.iter().filter_map(|it| it(report, limits)).collect()
+}
+
+impl Section {
+    fn new(id: &'static str, title: &'static str) -> Section {
+        Section { id, title, ..Section::default() }
+    }
+
+    fn brief(self) -> Section {
+        Section { brief: true, ..self }
+    }
+
+    fn intro(self, text: impl Into<String>) -> Section {
+        Section { intro: Some(sentence(&text.into())), ..self }
+    }
+
+    fn table(mut self, table: Table) -> Section {
+        if !table.rows.is_empty() {
+            self.parts.push(Part::Table(table));
+        }
+        self
+    }
+
+    fn plot(mut self, caption: impl Into<String>, svg: Option<String>) -> Section {
+        let caption = caption.into();
+        self.parts.extend(svg.map(|svg| Part::Plot { caption, svg }));
+        self
+    }
+
+    fn note(mut self, text: Option<String>) -> Section {
+        self.parts.extend(text.map(|it| Part::Note { text: sentence(&it) }));
+        self
+    }
+
+    fn block(mut self, id: &'static str, title: &str, text: &str, limits: Limits) -> Section {
+        let text = block(text, limits.chars);
+        self.parts.push(Part::Block { id, title: sentence(title), text });
+        self
+    }
+
+    /// `None` if nothing is in it.
+    fn filled(self) -> Option<Section> {
+        (!self.parts.is_empty()).then_some(self)
+    }
+}
+
+/// A name of a stranger: safe to show, and short.
+pub fn name(raw: &str) -> String {
+    Untrusted(raw).to_string()
+}
+
+/// Prose in which names may occur: safe to show, and not endless.
+pub fn sentence(raw: &str) -> String {
+    const MAX: usize = 600;
+    let mut out: String = raw.chars().take(MAX).collect();
+    if out.len() < raw.len() {
+        out.push('…');
+    }
+    escape(&out)
+}
+
+/// Text of a model's data: white space as people see it.
+pub fn excerpt(raw: &str) -> String {
+    name(&raw.replace('\n', "⏎").replace('\t', "⇥"))
+}
+
+/// Lines that stay lines, each safe to show.
+fn block(raw: &str, chars: usize) -> String {
+    let cut: String = raw.chars().take(chars).collect();
+    let mut out: String = cut.lines().map(|it| line(it) + "\n").collect();
+    if cut.len() < raw.len() {
+        out += "… cut here; report.json has it in full\n";
+    }
+    out
+}
+
+/// A page may be printed in the log of a pipeline, which obeys lines that begin with `::`.
+fn line(raw: &str) -> String {
+    let safe = escape(raw);
+    if safe.trim_start().starts_with("::") { safe.replacen(':', r"\u{3a}", 1) } else { safe }
+}

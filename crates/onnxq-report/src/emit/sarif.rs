@@ -1,0 +1,127 @@
+//! SARIF 2.1.0: what a code scanner shows beside a change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::{
+    candidate,
+    findings::{Finding, Level, findings},
+    gitlab::fingerprint,
+    number::count,
+};
+use crate::Report;
+use onnxq_ir::{codes, untrusted::escape};
+use onnxq_quant::recipe::metrics::METRICS;
+use onnxq_rewrite::lint::CHECKS;
+
+const SCHEMA: &str =
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
+
+/// GitHub shows no more of a run.
+const MAX: usize = 5000;
+
+pub fn emit(report: &Report) -> String {
+    let all = findings(report);
+    let shown = &all[..all.len().min(MAX)];
+    let rules: BTreeSet<&str> = shown.iter().map(|it| it.rule).collect();
+    let rules: Vec<&str> = rules.into_iter().collect();
+    let mut seen = BTreeMap::new();
+    let results: Vec<Value> = shown
+        .iter()
+        .map(|it| {
+            let nth = seen.entry((it.rule, it.at)).and_modify(|it| *it += 1).or_insert(0);
+            result(report, it, &rules, *nth)
+        })
+        .collect();
+    let log = json!({
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {
+                "name": "onnxq",
+                "semanticVersion": report.environment.onnxq,
+                "rules": rules.iter().map(|it| rule(it)).collect::<Vec<_>>(),
+            }},
+            "invocations": [{
+                "executionSuccessful": true,
+                "toolExecutionNotifications": notifications(all.len() - shown.len()),
+            }],
+            "columnKind": "unicodeCodePoints",
+            "results": results,
+        }],
+    });
+    serde_json::to_string_pretty(&log).expect("plain JSON") + "\n"
+}
+
+fn notifications(left_out: usize) -> Vec<Value> {
+    let text = format!("{} more results were left out", count(left_out));
+    let note = json!({"level": "warning", "message": {"text": text}});
+    if left_out > 0 { vec![note] } else { Vec::new() }
+}
+
+fn rule(id: &str) -> Value {
+    let metric = METRICS.iter().find(|it| it.name == id).map(|it| it.help);
+    let check = CHECKS.iter().find(|it| it.code == id).map(|it| it.help);
+    let code = codes::code(id).map(|it| it.text);
+    let help = metric.or(check).or(code).unwrap_or(match id {
+        "suggestion" => "what would make the candidate more accurate, and what it costs",
+        _ => "see the report",
+    });
+    json!({"id": id, "shortDescription": {"text": help}})
+}
+
+fn result(report: &Report, it: &Finding, rules: &[&str], nth: usize) -> Value {
+    let level = match it.level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+        Level::Note => "note",
+    };
+    // Code scanning wants a line, though a model has none.
+    let mut location = json!({"physicalLocation": {
+        "artifactLocation": {"uri": uri(candidate(report))},
+        "region": {"startLine": 1},
+    }});
+    if let Some(at) = it.at {
+        let name = json!({"name": at, "fullyQualifiedName": at, "kind": "element"});
+        location["logicalLocations"] = json!([name]);
+    }
+    json!({
+        "ruleId": it.rule,
+        "ruleIndex": rules.binary_search(&it.rule).expect("rules are of results"),
+        "level": level,
+        "message": {"text": message(&it.message)},
+        "locations": [location],
+        "partialFingerprints": {"onnxq/v1": fingerprint(it, nth)},
+    })
+}
+
+/// Viewers make links of `[text](target)`, which no name of a stranger may become.
+fn message(text: &str) -> String {
+    escape(text).replace('\\', r"\\").replace('[', r"\[").replace(']', r"\]")
+}
+
+/// A file name as a relative reference.
+fn uri(name: &str) -> String {
+    let mut out = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(byte.into());
+            }
+            _ => out += &format!("%{byte:02X}"),
+        }
+    }
+    if out.is_empty() { "model.onnx".to_owned() } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_become_references() {
+        assert_eq!(uri("a b/ü%.onnx"), "a%20b%2F%C3%BC%25.onnx");
+        assert_eq!(uri(""), "model.onnx");
+    }
+}

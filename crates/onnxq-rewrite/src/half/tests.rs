@@ -1,0 +1,147 @@
+//! Small models in float16: what is kept, what is cast, what is clamped.
+
+use super::*;
+use onnxq_ir::{eval, tensor::Tensor, text};
+
+fn half(text: &str, keep_io: bool) -> (Model, HalfReport) {
+    let mut m = text::parse(text).unwrap();
+    let report = to_half(&mut m, DType::F16, keep_io, &Ctx::silent()).unwrap();
+    m.verify().unwrap();
+    (m, report)
+}
+
+fn ops(m: &Model) -> Vec<String> {
+    m.nodes().into_iter().map(|it| m.node(it).op.to_string()).collect()
+}
+
+#[test]
+fn a_product_is_narrow_from_end_to_end() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[2,2] x) => (float[2,2] y) <float[2,2] w = {1, 2, 3, 4}> { y = MatMul (x, w) }"#;
+    let (m, report) = half(text, false);
+    assert_eq!((ops(&m), report.casts, report.weights), (vec!["MatMul".to_owned()], 0, 1));
+    let y = m.graph(m.main).outputs[0];
+    assert_eq!((&*m.value(y).name, m.dtype(y)), ("y", Some(DType::F16)));
+    let (m, report) = half(text, true);
+    assert_eq!(
+        (ops(&m), report.casts),
+        (["Cast", "MatMul", "Cast"].map(str::to_owned).to_vec(), 2)
+    );
+    let x = Tensor::from_f32(&[2, 2], [1., 0., 0., 1.]);
+    let y = eval::run(&m, &[("x".to_owned(), x)].into()).unwrap();
+    assert_eq!(y["y"].to_f32().unwrap(), [1., 2., 3., 4.]);
+}
+
+#[test]
+fn a_norm_stays_and_its_epsilon_with_it() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[2,4] x) => (float[2,4] y) <float two = {2}, float eps = {1e-12}, float[4] g> {
+            s = Pow (x, two)
+            m = ReduceMean <axes = [-1]> (s)
+            e = Add (m, eps)
+            r = Sqrt (e)
+            d = Div (x, r)
+            y = Mul (d, g)
+        }"#;
+    let (_, report) = half(text, true);
+    let kept: Vec<&str> = report.kept.iter().map(|it| &*it.op).collect();
+    assert_eq!(kept, ["Pow", "ReduceMean", "Add", "Sqrt"]);
+    assert_eq!(report.kept[2].reason, "a constant of 0.000000000001 is zero in float16");
+}
+
+#[test]
+fn masks_are_clamped_and_weights_out_of_range_stay() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[2] x) => (float[2] y, float[2] z) <float low = {-3.4e38}, float[2] big = {1e5, 1}> {
+            y = Mul (x, low)
+            z = Mul (x, big)
+        }"#;
+    let (_, report) = half(text, false);
+    let clamped = Clamped { value: "low".into(), from: -3.4e38, to: -65504.0 };
+    assert_eq!(report.clamped, [clamped]);
+    assert_eq!(report.kept[0].reason, "a constant holds 100000, beyond the range of float16");
+}
+
+#[test]
+fn positions_stay_in_float32_up_to_their_sines() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (int64[4] ids, float[4] x) => (float[4] y) <float[4] f = {1, 0.5, 0.25, 0.125}> {
+            p = Cast <to = 1> (ids)
+            a = Mul (p, f)
+            c = Cos (a)
+            y = Mul (x, c)
+        }"#;
+    let (m, report) = half(text, true);
+    assert_eq!(report.kept.len(), 3);
+    assert_eq!(ops(&m), ["Cast", "Mul", "Cos", "Cast", "Cast", "Mul", "Cast"]);
+}
+
+#[test]
+fn bodies_keep_what_they_promise() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (bool c, float[2] x) => (float[2] y) {
+            h = Add (x, x)
+            y = If (c) <
+                then_branch = yes () => (float[2] a) { a = Mul (h, h) },
+                else_branch = no () => (float[2] b) { b = Neg (h) }
+            >
+        }"#;
+    let (m, report) = half(text, true);
+    assert_eq!(report.converted, 3);
+    let x = Tensor::from_f32(&[2], [1., 2.]);
+    let c = Tensor::new(DType::Bool, vec![], vec![1u8]);
+    let y = eval::run(&m, &[("x".to_owned(), x), ("c".to_owned(), c)].into()).unwrap();
+    assert_eq!((y["y"].dtype, y["y"].to_f32().unwrap()), (DType::F32, vec![4., 16.]));
+}
+
+#[test]
+fn infinity_stays_what_it_is() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (bool[2] c, float[2] x) => (float[2] y) <float low = {-inf}> { y = Where (c, x, low) }"#;
+    let (m, report) = half(text, true);
+    assert_eq!(report.clamped, []);
+    let x = Tensor::from_f32(&[2], [1., 2.]);
+    let c = Tensor::new(DType::Bool, vec![2], vec![1u8, 0]);
+    let y = eval::run(&m, &[("x".to_owned(), x), ("c".to_owned(), c)].into()).unwrap();
+    assert_eq!(y["y"].to_f32().unwrap(), [1., f32::NEG_INFINITY]);
+}
+
+#[test]
+fn shapes_need_no_casts() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[2,4] x) => (int64[2] y, float[2,4] z) <float[4] g> {
+            y = Shape (x)
+            z = LayerNormalization (x, g)
+        }"#;
+    let (m, report) = half(text, false);
+    assert_eq!((report.casts, report.kept.len(), ops(&m).len()), (0, 0, 2));
+}
+
+#[test]
+fn bfloat16_has_the_range_of_float32_and_fewer_operators() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[1,2,2,2] x) => (float[1,2,2,2] y, float[1,2,2,2] z) <float[2,2,1,1] w, float big = {1e20}> {
+            y = Conv (x, w)
+            z = Mul (x, big)
+        }"#;
+    let mut m = text::parse(text).unwrap();
+    let report = to_half(&mut m, DType::BF16, true, &Ctx::silent()).unwrap();
+    assert_eq!((report.converted, report.kept.len()), (1, 1));
+    assert_eq!(report.kept[0].reason, "it takes bfloat16 from opset 22 on, the model has 17");
+}
+
+#[test]
+fn scales_of_a_cache_stay_wide() {
+    let text = r#"<ir_version: 11, opset_import: ["" : 23]>
+        main (float[1,seq,16] x) => (float[1,seq,16] y) {
+            y = Attention <q_num_heads = 2, kv_num_heads = 2, is_causal = 1> (x, x, x)
+        }"#;
+    let mut m = text::parse(text).unwrap();
+    let ctx = Ctx::silent();
+    crate::cache::add_kv_cache(&mut m, &ctx).unwrap();
+    let step = crate::cache::Scales { key: 0.5, value: 0.25 };
+    crate::cache::to_int8(&mut m, &[step], &ctx).unwrap();
+    to_half(&mut m, DType::F16, true, &ctx).unwrap();
+    let scale = m.constants().find(|it| *m.value(it.0).name == *"past_key_values.0.value.scale");
+    assert_eq!(scale.unwrap().1.dtype, DType::F32);
+}

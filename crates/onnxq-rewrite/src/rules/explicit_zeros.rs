@@ -1,0 +1,39 @@
+//! `GatherBlockQuantized` states its zero points.
+//!
+//! What it means without them differs: 0 for typed codes, the middle of the range for packed ones.
+
+use super::recode::{bits, packed_rows, repeated};
+use crate::Rule;
+use onnxq_ir::{
+    Model, NoMatch, NodeId, Patch, no_match,
+    tensor::{DType, Tensor},
+};
+
+pub const EXPLICIT_ZEROS: Rule = Rule {
+    name: "explicit-zeros",
+    help: "state the zero points of GatherBlockQuantized",
+    root: "com.microsoft.GatherBlockQuantized",
+    apply,
+};
+
+fn apply(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
+    if m.operand(node, 3).is_ok() {
+        return Err(no_match!("it has zero points"));
+    }
+    let data = m.operand(node, 0)?;
+    let codes = m.constant(data)?;
+    bits(codes.dtype)?;
+    let scales = m.constant(m.operand(node, 2)?)?.shape.clone();
+    let zeros = match codes.dtype {
+        DType::U8 => match m.int_attr(node, "bits", 4) {
+            8 => repeated(&Tensor::new(DType::U8, vec![], vec![128u8]), scales)?,
+            4 => packed_rows(&repeated(&Tensor::new(DType::U4, vec![], vec![8u8]), scales)?),
+            2 => packed_rows(&repeated(&Tensor::new(DType::U2, vec![], vec![2u8]), scales)?),
+            it => return Err(no_match!("codes of {it} bits")),
+        },
+        typed => repeated(&Tensor::new(typed, vec![], vec![0u8]), scales)?,
+    };
+    let mut patch = Patch::before(node);
+    let zeros = patch.constant(&format!("{}_zeros", m.value(data).name), zeros);
+    Ok(patch.rewire(node, 3, zeros))
+}

@@ -1,0 +1,203 @@
+//! What looks at the inner values of a model while it runs on data, one sample at a time.
+
+use std::{
+    borrow::Cow,
+    sync::{Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+
+use super::CalibrateError;
+use onnxq_ir::tensor::{DType, Tensor, TensorError};
+use onnxq_numerics::solve::BadStats;
+
+/// What one run of the model computed of a value; tokens of padding are left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// Its place in the data, whichever thread was first.
+    pub index: usize,
+    /// Of `values`: without padding, so the axis of tokens may be shorter than in the model.
+    pub shape: &'a [usize],
+    pub values: &'a [f32],
+    /// The same values of the float model, if that runs alongside.
+    pub float: Option<&'a [f32]>,
+}
+
+/// Gathers something of a value. Samples come in any order, each exactly once.
+pub trait Observe: Send {
+    /// Nothing that it adds up may depend on the order of the calls.
+    fn observe(&mut self, sample: &Sample<'_>) -> Result<(), BadStats>;
+}
+
+/// An observer at its value. Threads take turns.
+pub struct Tap<'a> {
+    pub name: String,
+    /// The length of a row, if the observer wants rows of a known length.
+    pub width: Option<usize>,
+    /// The axis of tokens, if the value has one.
+    pub tokens: Option<usize>,
+    pub observer: Mutex<&'a mut dyn Observe>,
+}
+
+impl Tap<'_> {
+    pub fn add(
+        &self,
+        index: usize,
+        own: &Tensor,
+        float: Option<&Tensor>,
+        mask: Option<&Mask>,
+    ) -> Result<(), CalibrateError> {
+        let unreadable = |source| CalibrateError::Tensor { value: self.name.clone(), source };
+        self.check_width(own)?;
+        let read = |it: &Tensor| Values::read(it, mask, self.tokens).map_err(unreadable);
+        let own = read(own)?;
+        let float = float.map(read).transpose()?;
+        let (values, float) = (own.get(), float.as_ref().map(Values::get));
+        let sample = Sample { index, shape: &own.shape, values: &values, float: float.as_deref() };
+        let mut observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner);
+        let bad = |source| CalibrateError::NonFinite { value: self.name.clone(), source };
+        observer.observe(&sample).map_err(bad)
+    }
+
+    fn check_width(&self, tensor: &Tensor) -> Result<(), CalibrateError> {
+        let Some(expected) = self.width else { return Ok(()) };
+        let shape = &tensor.shape;
+        if shape.len() < 2 || shape.last() != Some(&expected) {
+            let (value, actual) = (self.name.clone(), shape.clone());
+            return Err(CalibrateError::Width { value, actual, expected });
+        }
+        Ok(())
+    }
+}
+
+/// Which tokens of a batch are none of padding, `[batch, sequence]`.
+pub struct Mask {
+    shape: [usize; 2],
+    flags: Vec<bool>,
+}
+
+impl Mask {
+    /// `None` if every token counts, or the tensor is no mask of tokens.
+    pub fn read(tensor: &Tensor) -> Result<Option<Mask>, TensorError> {
+        let &[batch, sequence] = &tensor.shape[..] else { return Ok(None) };
+        let flags: Vec<bool> = match tensor.to_i64() {
+            Ok(list) => list.into_iter().map(|it| it != 0).collect(),
+            // Of floats, as some exporters make it.
+            Err(_) => tensor.to_f32()?.into_iter().map(|it| it != 0.0).collect(),
+        };
+        let padded = flags.iter().any(|it| !it);
+        Ok(padded.then_some(Mask { shape: [batch, sequence], flags }))
+    }
+
+    /// Whether a value of that shape has these tokens along `axis`.
+    pub fn fits(&self, shape: &[usize], axis: usize) -> bool {
+        shape.len() > 2 && shape[0] == self.shape[0] && shape.get(axis) == Some(&self.shape[1])
+    }
+
+    /// The values of the tokens along `axis`, with the shape of what is left, batches in a row.
+    pub fn keep(&self, values: &[f32], shape: &[usize], axis: usize) -> (Vec<f32>, Vec<usize>) {
+        let [batch, sequence] = self.shape;
+        let middle: usize = shape[1..axis].iter().product();
+        let inner: usize = shape[axis + 1..].iter().product();
+        let mut kept = Vec::with_capacity(values.len());
+        for middle_at in 0..middle {
+            for (at, _) in self.flags.iter().enumerate().filter(|it| *it.1) {
+                let (row, token) = (at / sequence, at % sequence);
+                let start = ((row * middle + middle_at) * sequence + token) * inner;
+                kept.extend_from_slice(&values[start..start + inner]);
+            }
+        }
+        debug_assert!(batch * middle * sequence * inner == values.len());
+        let mut shape = shape.to_vec();
+        shape[0] = 1;
+        shape[axis] = self.flags.iter().filter(|it| **it).count();
+        (kept, shape)
+    }
+}
+
+/// A tensor's numbers, where they lie if possible.
+struct Values {
+    shape: Vec<usize>,
+    bytes: Bytes,
+    made: Option<Vec<f32>>,
+}
+
+impl Values {
+    fn read(
+        tensor: &Tensor,
+        mask: Option<&Mask>,
+        tokens: Option<usize>,
+    ) -> Result<Values, TensorError> {
+        let shape = tensor.shape.clone();
+        let whole = match tensor.dtype {
+            DType::F32 => Values { shape, bytes: tensor.bytes()?, made: None },
+            _ => Values { shape, bytes: Bytes::new(), made: Some(tensor.to_f32()?) },
+        };
+        match (mask, tokens) {
+            (Some(mask), Some(axis)) if mask.fits(&whole.shape, axis) => {
+                let (values, shape) = mask.keep(&whole.get(), &whole.shape, axis);
+                Ok(Values { shape, bytes: Bytes::new(), made: Some(values) })
+            }
+            _ => Ok(whole),
+        }
+    }
+
+    fn get(&self) -> Cow<'_, [f32]> {
+        let bytes = match &self.made {
+            Some(made) => return Cow::Borrowed(made),
+            None => &self.bytes,
+        };
+        if cfg!(target_endian = "little")
+            && let Ok(values) = bytemuck::try_cast_slice(bytes)
+        {
+            return Cow::Borrowed(values);
+        }
+        let float = |it: &[u8]| f32::from_le_bytes(it.try_into().expect("4 bytes"));
+        Cow::Owned(bytes.chunks_exact(4).map(float).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Last(Vec<f32>, Vec<usize>);
+
+    impl Observe for Last {
+        fn observe(&mut self, sample: &Sample<'_>) -> Result<(), BadStats> {
+            *self = Last(sample.values.to_vec(), sample.shape.to_vec());
+            Ok(())
+        }
+    }
+
+    fn seen(shape: &[usize], mask: &Tensor, tokens: Option<usize>) -> Last {
+        let mut last = Last(Vec::new(), Vec::new());
+        let tensor = Tensor::from_f32(shape, (0..shape.iter().product()).map(|it| it as f32));
+        let mask = Mask::read(mask).unwrap();
+        let (name, observer) = ("x".into(), Mutex::new(&mut last as &mut dyn Observe));
+        let tap = Tap { name, width: None, tokens, observer };
+        tap.add(0, &tensor, None, mask.as_ref()).unwrap();
+        last
+    }
+
+    #[test]
+    fn tokens_of_padding_are_left_out_along_any_axis() {
+        let mask = Tensor::from_i64(&[2, 3], [1, 0, 1, 1, 0, 0]);
+        let rows = seen(&[2, 3, 2], &mask, Some(1));
+        assert_eq!((rows.0, rows.1), (vec![0., 1., 4., 5., 6., 7.], vec![1, 3, 2]));
+        let heads = seen(&[2, 2, 3, 1], &mask, Some(2));
+        assert_eq!((heads.0, heads.1), (vec![0., 2., 6., 3., 5., 9.], vec![1, 2, 3, 1]));
+        let floats = Tensor::from_f32(&[2, 3], [1., 0., 1., 1., 0., 0.]);
+        assert_eq!(seen(&[2, 3, 1], &floats, Some(1)).0, [0., 2., 3.]);
+    }
+
+    #[test]
+    fn what_has_no_such_tokens_is_seen_whole() {
+        let mask = Tensor::from_i64(&[1, 3], [1, 0, 1]);
+        assert_eq!(seen(&[1, 3, 2], &mask, None).0.len(), 6);
+        assert_eq!(seen(&[1, 4, 2], &mask, Some(1)).0.len(), 8);
+        assert_eq!(seen(&[3, 2], &mask, Some(1)).0.len(), 6);
+        let all = Tensor::from_i64(&[1, 3], [1, 1, 1]);
+        assert_eq!(seen(&[1, 3, 2], &all, Some(1)).0.len(), 6);
+    }
+}

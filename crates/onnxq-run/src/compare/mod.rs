@@ -1,0 +1,19 @@
+//! How two models' outputs differ on data: both run batch by batch, figures come out.
+
+mod accumulate;
+mod cache;
+mod decode;
+mod interval;
+mod latency;
+mod metrics;
+mod models;
+mod picture;
+mod role;
+mod softmax;
+mod tokens;
+mod vectors;
+
+pub use self::{
+    decode::decode,
+    models::{CompareError, CompareOptions, compare},
+};

@@ -1,0 +1,186 @@
+//! What can be wrong with a data file.
+
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
+
+use super::images;
+use onnxq_ir::{
+    codes::Fault,
+    suggest::suggest,
+    tensor::{DType, Shape, TensorType},
+    untrusted::Untrusted,
+};
+use onnxq_quant::recipe::RecipeError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    #[error("`{}` {fact}", shown(file))]
+    Format { file: PathBuf, fact: Cow<'static, str> },
+    #[error("`{}` {fact}", shown(file))]
+    Size { file: PathBuf, fact: String },
+    #[error(
+        "the data for `{}` is {actual:?}, the model takes [{}]",
+        Untrusted(input),
+        list(expected)
+    )]
+    Shape { input: String, actual: Vec<usize>, expected: Shape },
+    #[error("`{}` has {actual} samples, other inputs have {expected}", Untrusted(input))]
+    Samples { input: String, actual: usize, expected: usize },
+    #[error(
+        "dimension `{}` of `{}` is {actual} in the data, but {expected} for another input",
+        Untrusted(symbol),
+        Untrusted(input)
+    )]
+    Symbol { input: String, symbol: String, actual: usize, expected: usize },
+    #[error("the data for `{}` is {actual}, the model takes {expected}", Untrusted(input))]
+    DType { input: String, actual: DType, expected: DType },
+    #[error(
+        "the data for `{}` is {actual}; as {expected}, which the model takes, it would lose digits at element {at}",
+        Untrusted(input)
+    )]
+    Inexact { input: String, actual: DType, expected: DType, at: usize },
+    #[error("the data for `{}` holds {what} at element {at} of a batch", Untrusted(input))]
+    NonFinite { input: String, what: &'static str, at: usize },
+    #[error("`{}` has no samples", shown(file))]
+    Empty { file: PathBuf },
+    #[error("`{}` has {actual} samples, one run of the model takes {batch}", shown(file))]
+    TooFew { file: PathBuf, actual: usize, batch: usize },
+    #[error(
+        "`{}` has nothing for input `{}` ({ty}); it holds {}",
+        shown(file),
+        Untrusted(input),
+        names(found)
+    )]
+    Missing { file: PathBuf, input: String, ty: TensorType, found: Vec<String> },
+    #[error("`{}` is text, and no tokenizer was given", shown(file))]
+    NoTokenizer { file: PathBuf },
+    #[error("`{}` is text, and this build has no tokenizer", shown(file))]
+    NoText { file: PathBuf },
+    #[error("`{}` {fact}", shown(file))]
+    Extent { file: PathBuf, fact: String },
+    #[error("`{}` is or holds images, and nothing says how they become inputs", shown(file))]
+    NoPreprocess { file: PathBuf },
+    #[error("`{}` holds images, and {}", shown(file), candidates(found))]
+    NoImageInput { file: PathBuf, found: Vec<String> },
+    #[error("there is no description of images `{}`", Untrusted(name))]
+    NoDescription { name: String },
+    #[error(transparent)]
+    Description(#[from] RecipeError),
+    #[error("`{}` is an image, and this build reads none", shown(file))]
+    NoImages { file: PathBuf },
+    #[error("cannot read `{}`", shown(file))]
+    Io { file: PathBuf, source: std::io::Error },
+}
+
+impl DataError {
+    pub(super) fn format(file: &Path, fact: impl Into<Cow<'static, str>>) -> DataError {
+        DataError::Format { file: file.into(), fact: fact.into() }
+    }
+
+    pub(super) fn size(file: &Path, fact: impl Into<String>) -> DataError {
+        DataError::Size { file: file.into(), fact: fact.into() }
+    }
+
+    pub(super) fn io(file: &Path) -> impl Fn(std::io::Error) -> DataError + '_ {
+        move |source| DataError::Io { file: file.into(), source }
+    }
+}
+
+impl Fault for DataError {
+    fn code(&self) -> &'static str {
+        match self {
+            DataError::Format { .. } => "E601",
+            DataError::Size { .. } => "E602",
+            DataError::Shape { .. }
+            | DataError::Samples { .. }
+            | DataError::Symbol { .. }
+            | DataError::Extent { .. } => "E603",
+            DataError::DType { .. } | DataError::Inexact { .. } => "E604",
+            DataError::NonFinite { .. } => "E605",
+            DataError::Empty { .. } | DataError::TooFew { .. } => "E606",
+            DataError::Missing { .. } | DataError::NoImageInput { .. } => "E607",
+            DataError::NoTokenizer { .. } | DataError::NoText { .. } => "E608",
+            DataError::NoPreprocess { .. } | DataError::NoImages { .. } => "E616",
+            DataError::NoDescription { .. } => "E705",
+            DataError::Description(error) => error.code(),
+            DataError::Io { .. } => "E902",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            DataError::Format { fact, .. } if fact.contains("pickle") => {
+                "save a plain array: `numpy.save(path, array.astype(...), allow_pickle=False)`"
+                    .into()
+            }
+            DataError::Format { fact, .. } if fact.contains("Fortran") => {
+                "save it in C order: `numpy.save(path, numpy.ascontiguousarray(array))`".into()
+            }
+            DataError::DType { expected, .. } | DataError::Inexact { expected, .. } => {
+                format!("save the array as {expected}")
+            }
+            DataError::Missing { input, .. } => {
+                format!("add an array named `{}` to the data", Untrusted(input))
+            }
+            DataError::NoTokenizer { .. } => "pass --tokenizer tokenizer.json".into(),
+            DataError::NoText { .. } => {
+                "pass token ids as .npy, or build with feature `text`".into()
+            }
+            DataError::NoPreprocess { .. } => {
+                format!("pass --preprocess with {} or a file", descriptions().join(", "))
+            }
+            DataError::NoImageInput { found, .. } if !found.is_empty() => {
+                "name one as `input` in a description of your own".into()
+            }
+            DataError::NoDescription { name } => match suggest(name, descriptions().into_iter()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("shipped are {}", descriptions().join(", ")),
+            },
+            DataError::Description(error) => return error.hint(),
+            DataError::Extent { .. } => {
+                "choose or write a description that makes images the size that the model takes"
+                    .into()
+            }
+            DataError::NoImages { .. } => {
+                "pass arrays as .npy, or build with feature `images`".into()
+            }
+            _ => return None,
+        })
+    }
+}
+
+fn descriptions() -> Vec<&'static str> {
+    images::SHIPPED.iter().map(|it| it.0).collect()
+}
+
+fn candidates(found: &[String]) -> String {
+    match found.is_empty() {
+        true => "the model has no input for them".into(),
+        false => format!("they could be for {}", names(found)),
+    }
+}
+
+fn shown(file: &Path) -> String {
+    Untrusted(&file.to_string_lossy()).to_string()
+}
+
+/// Symbols are names from a model.
+fn list(shape: &Shape) -> String {
+    let dims: Vec<String> = shape.iter().map(|it| Untrusted(&it.to_string()).to_string()).collect();
+    dims.join(", ")
+}
+
+fn names(found: &[String]) -> String {
+    const SHOWN: usize = 8;
+    if found.is_empty() {
+        return "nothing".into();
+    }
+    let mut list: Vec<String> =
+        found.iter().take(SHOWN).map(|it| format!("`{}`", Untrusted(it))).collect();
+    if found.len() > SHOWN {
+        list.push(format!("{} more", found.len() - SHOWN));
+    }
+    list.join(", ")
+}

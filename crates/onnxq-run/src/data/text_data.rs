@@ -1,0 +1,172 @@
+//! Text becomes rows of token ids of equal length.
+
+use std::path::Path;
+
+use super::DataError;
+
+/// Rows of `width` ids each.
+#[derive(Debug, PartialEq)]
+pub struct Tokens {
+    pub width: usize,
+    pub ids: Vec<u32>,
+}
+
+impl Tokens {
+    pub fn rows(&self) -> usize {
+        self.ids.len() / self.width.max(1)
+    }
+}
+
+/// Tokens as text again, for people.
+pub struct Decoder {
+    #[cfg(feature = "text")]
+    model: tokenizers::Tokenizer,
+}
+
+impl Decoder {
+    #[cfg(feature = "text")]
+    pub fn open(tokenizer: &Path) -> Result<Decoder, DataError> {
+        Ok(Decoder { model: load(tokenizer)? })
+    }
+
+    #[cfg(not(feature = "text"))]
+    pub fn open(tokenizer: &Path) -> Result<Decoder, DataError> {
+        Err(DataError::NoText { file: tokenizer.into() })
+    }
+
+    /// `None` if an id is none of the tokenizer's.
+    #[cfg(feature = "text")]
+    pub fn text(&self, ids: &[i64]) -> Option<String> {
+        let ids: Vec<u32> = ids.iter().map(|it| u32::try_from(*it).ok()).collect::<Option<_>>()?;
+        let known = ids.iter().all(|it| self.model.id_to_token(*it).is_some());
+        known.then(|| self.model.decode(&ids, false).ok())?
+    }
+
+    #[cfg(not(feature = "text"))]
+    pub fn text(&self, _: &[i64]) -> Option<String> {
+        None
+    }
+}
+
+/// Tokenizes the whole text and cuts it into rows of `width`; a short tail is dropped unless it
+/// is all there is. Each row gets the special tokens that the tokenizer puts around a text.
+#[cfg(feature = "text")]
+pub fn read(text: &Path, tokenizer: &Path, width: usize) -> Result<Tokens, DataError> {
+    let bytes = std::fs::read(text).map_err(DataError::io(text))?;
+    let content = String::from_utf8(bytes)
+        .map_err(|it| DataError::format(text, format!("is not UTF-8: {}", it.utf8_error())))?;
+    let model = load(tokenizer)?;
+    let encode = |text: &str, special| -> Result<Vec<u32>, DataError> {
+        let encoding = model.encode_fast(text, special);
+        let failed = |it: tokenizers::Error| {
+            DataError::format(tokenizer, format!("cannot encode the text: {it}"))
+        };
+        Ok(encoding.map_err(failed)?.get_ids().to_vec())
+    };
+    let (prefix, suffix) = surrounding(encode("a", false)?, encode("a", true)?);
+    Ok(cut(encode(&content, false)?, width, &prefix, &suffix))
+}
+
+#[cfg(feature = "text")]
+fn load(tokenizer: &Path) -> Result<tokenizers::Tokenizer, DataError> {
+    let json = std::fs::read(tokenizer).map_err(DataError::io(tokenizer))?;
+    let rejected = |it: tokenizers::Error| {
+        let fact =
+            format!("is not a usable tokenizer: {}", onnxq_ir::untrusted::escape(&it.to_string()));
+        DataError::format(tokenizer, fact)
+    };
+    let mut model = tokenizers::Tokenizer::from_bytes(&json).map_err(rejected)?;
+    // A tokenizer file may cut or pad texts to the length of its model.
+    model.with_truncation(None).map_err(rejected)?;
+    model.with_padding(None);
+    Ok(model)
+}
+
+#[cfg(not(feature = "text"))]
+pub fn read(text: &Path, _: &Path, _: usize) -> Result<Tokens, DataError> {
+    Err(DataError::NoText { file: text.into() })
+}
+
+/// What the tokenizer puts before and after a text.
+#[cfg(feature = "text")]
+fn surrounding(plain: Vec<u32>, full: Vec<u32>) -> (Vec<u32>, Vec<u32>) {
+    if plain.is_empty() {
+        return Default::default();
+    }
+    match full.windows(plain.len()).position(|it| it == plain) {
+        Some(at) => (full[..at].to_vec(), full[at + plain.len()..].to_vec()),
+        None => Default::default(),
+    }
+}
+
+#[cfg(feature = "text")]
+fn cut(ids: Vec<u32>, width: usize, prefix: &[u32], suffix: &[u32]) -> Tokens {
+    let around = prefix.len() + suffix.len();
+    let inner = width.saturating_sub(around).max(1);
+    let row = |it: &[u32]| [prefix, it, suffix].concat();
+    if !ids.is_empty() && ids.len() < inner {
+        let ids = row(&ids);
+        return Tokens { width: ids.len(), ids };
+    }
+    Tokens { width: inner + around, ids: ids.chunks_exact(inner).flat_map(row).collect() }
+}
+
+#[cfg(all(test, feature = "text"))]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use onnxq_ir::codes::Fault;
+
+    const PLAIN: &str = r#"{"version": "1.0", "truncation": {"direction": "Right", "max_length": 2,
+        "strategy": "LongestFirst", "stride": 0}, "padding": null, "added_tokens": [],
+        "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
+        "decoder": null, "model": {"type": "WordLevel",
+        "vocab": {"?": 0, "a": 1, "b": 2, "c": 3, "[": 4, "]": 5}, "unk_token": "?"}}"#;
+
+    fn tokens(text: &[u8], tokenizer: &str, width: usize) -> Result<Tokens, DataError> {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, json) = (folder.path().join("t.txt"), folder.path().join("tokenizer.json"));
+        fs::write(&data, text).unwrap();
+        fs::write(&json, tokenizer).unwrap();
+        read(&data, &json, width)
+    }
+
+    #[test]
+    fn rows_are_full_and_the_tail_is_dropped() {
+        let got = tokens(b"a b c a b c a", PLAIN, 3).unwrap();
+        assert_eq!(got, Tokens { width: 3, ids: vec![1, 2, 3, 1, 2, 3] });
+        assert_eq!(got.rows(), 2);
+    }
+
+    #[test]
+    fn ids_are_text_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let json = folder.path().join("tokenizer.json");
+        fs::write(&json, PLAIN).unwrap();
+        let decoder = Decoder::open(&json).unwrap();
+        assert_eq!(decoder.text(&[1, 2, 4]).as_deref(), Some("a b ["));
+        assert_eq!((decoder.text(&[-1]), decoder.text(&[99])), (None, None));
+    }
+
+    #[test]
+    fn a_tail_that_is_all_there_is_stays() {
+        assert_eq!(tokens(b"a b", PLAIN, 3).unwrap(), Tokens { width: 2, ids: vec![1, 2] });
+        assert_eq!(tokens(b"", PLAIN, 3).unwrap().rows(), 0);
+    }
+
+    #[test]
+    fn special_tokens_surround_each_row() {
+        let processor =
+            r#""post_processor": {"type": "BertProcessing", "sep": ["]", 5], "cls": ["[", 4]}"#;
+        let tokenizer = PLAIN.replace(r#""post_processor": null"#, processor);
+        let got = tokens(b"a b c a b", &tokenizer, 4).unwrap();
+        assert_eq!(got, Tokens { width: 4, ids: vec![4, 1, 2, 5, 4, 3, 1, 5] });
+    }
+
+    #[test]
+    fn files_that_are_something_else_are_refused() {
+        assert_eq!(tokens(b"\xff\xfe", PLAIN, 3).unwrap_err().code(), "E601");
+        assert_eq!(tokens(b"a", "{}", 3).unwrap_err().code(), "E601");
+    }
+}

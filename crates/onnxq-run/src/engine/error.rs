@@ -1,0 +1,85 @@
+//! What can go wrong between a model and its outputs.
+
+use std::path::PathBuf;
+
+use super::{InstallError, NotFound};
+use onnxq_ir::{
+    codes::Fault,
+    tensor::{DType, TensorError, TensorType},
+    untrusted::{Untrusted, escape},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    NotFound(NotFound),
+    #[error("ONNX Runtime was not found and could not be installed")]
+    Install(#[source] InstallError),
+    #[error("ONNX Runtime at `{}` could not be loaded: {reason}", .path.display())]
+    Load { path: PathBuf, reason: String },
+    #[error("this process already runs ONNX Runtime from `{}`, so `{}` cannot be loaded", .loaded.display(), .requested.display())]
+    OtherLibrary { loaded: PathBuf, requested: PathBuf },
+    #[error("this build of onnxq cannot run models: it lacks the feature `runtime`")]
+    Disabled,
+    #[error("ONNX Runtime {version} refused {model}: {}", escape(.message))]
+    Refused { model: String, version: String, message: String },
+    #[error("{model} needs a newer ONNX Runtime than {version}: {}", escape(.message))]
+    TooOld { model: String, version: String, message: String },
+    #[error("ONNX Runtime failed to run the model: {}", escape(.0))]
+    Run(String),
+    #[error("`{}` is no tensor but {ty}", Untrusted(.name))]
+    NotTensor { name: String, ty: String },
+    #[error("`{}` has element type {dtype}, which ONNX Runtime cannot exchange", Untrusted(.name))]
+    Element { name: String, dtype: String },
+    #[error("input `{}` could not be read", Untrusted(.name))]
+    Unreadable { name: String, source: TensorError },
+    #[error("no data for input `{}`: given are {}", Untrusted(.name), list(.given))]
+    MissingInput { name: String, given: Vec<String> },
+    #[error("the model has no input `{}`: its inputs are {}", Untrusted(.name), list(.expected))]
+    UnknownInput { name: String, expected: Vec<String> },
+    #[error("input `{}` takes {}, not {actual}", Untrusted(.name), Untrusted(&.expected.to_string()))]
+    InputType { name: String, expected: TensorType, actual: DType },
+    #[error("input `{}` takes {}, not shape {actual:?}", Untrusted(.name), Untrusted(&.expected.to_string()))]
+    InputShape { name: String, expected: TensorType, actual: Vec<usize> },
+    #[error("the reference evaluator failed")]
+    Eval(#[from] onnxq_ir::eval::EvalError),
+}
+
+impl Fault for EngineError {
+    fn code(&self) -> &'static str {
+        match self {
+            EngineError::NotFound(not_found) => not_found.code(),
+            EngineError::Install(error) => error.code(),
+            EngineError::Eval(error) => error.code(),
+            EngineError::Load { .. } | EngineError::OtherLibrary { .. } | EngineError::Disabled => {
+                "E801"
+            }
+            EngineError::TooOld { .. } => "E802",
+            EngineError::Refused { .. }
+            | EngineError::Run(_)
+            | EngineError::NotTensor { .. }
+            | EngineError::Element { .. }
+            | EngineError::Unreadable { .. } => "E803",
+            EngineError::InputShape { .. } => "E603",
+            EngineError::InputType { .. } => "E604",
+            EngineError::MissingInput { .. } | EngineError::UnknownInput { .. } => "E607",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            EngineError::NotFound(not_found) => not_found.hint(),
+            EngineError::Install(error) => error.hint(),
+            EngineError::TooOld { .. } => Some("see `onnxq doctor` for the library in use".into()),
+            _ => None,
+        }
+    }
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    let names: Vec<String> = names.iter().map(|it| format!("`{}`", Untrusted(it))).collect();
+    names.join(", ")
+}

@@ -1,0 +1,197 @@
+//! Puts ONNX Runtime into our cache, from a package whose checksum this build knows.
+
+use std::{
+    env::consts::{ARCH, OS},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use etcetera::BaseStrategy;
+use serde::Deserialize;
+
+use super::{How, Located, Reject, RuntimeOptions, locate};
+use onnxq_ir::codes::Fault;
+
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    #[error("`{}` is no readable wheel: {reason}", .path.display())]
+    Archive { path: PathBuf, reason: String },
+    #[error("the SHA-256 of `{}` is {actual}, not {expected}", .path.display())]
+    Checksum { path: PathBuf, expected: String, actual: String },
+    #[error("this build of onnxq cannot install: it lacks the feature `install`")]
+    Disabled,
+    #[error("`{}` holds no ONNX Runtime library", .path.display())]
+    Empty { path: PathBuf },
+    #[error(
+        "the package `{file}` could not be fetched; through pip: {pip}; from an index: {index}"
+    )]
+    Fetch { file: String, pip: String, index: String },
+    #[error("`{}` could not be read or written", .path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("there is no home folder to hold the cache")]
+    NoCache,
+    #[error("the package may not be fetched offline")]
+    Offline,
+    #[error("no package of ONNX Runtime {version} is known for {OS} on {ARCH}")]
+    Platform { version: String },
+    #[error("the installed library `{}` {reason}", .path.display())]
+    Unusable { path: PathBuf, reason: Reject },
+}
+
+impl Fault for InstallError {
+    fn code(&self) -> &'static str {
+        "E807"
+    }
+
+    fn hint(&self) -> Option<String> {
+        let pin = pins().current();
+        match (self, pin) {
+            (InstallError::Fetch { .. } | InstallError::Checksum { .. }, Some(pin)) => {
+                Some(format!(
+                    "name a package index with --index-url URL, or copy `{}` here and run\n  \
+                onnxq runtime install --from-wheel FILE",
+                    pin.file
+                ))
+            }
+            _ => Some("install ONNX Runtime yourself and pass --ort-lib FILE".to_owned()),
+        }
+    }
+}
+
+/// The version that [`install`] installs.
+pub fn pinned_version() -> &'static str {
+    &pins().version
+}
+
+/// Where [`install`] puts its files.
+pub fn destination() -> Option<PathBuf> {
+    let cache = etcetera::choose_base_strategy().ok()?.cache_dir();
+    Some(cache.join("onnxq").join("runtime").join(pinned_version()))
+}
+
+/// Installs from `wheel`, or else from a package index: through pip if there is a Python, which
+/// honours the user's configuration, or directly.
+///
+/// Several processes may do so at once; one installs, the others wait and use the result.
+pub fn install(
+    options: &RuntimeOptions<'_>,
+    wheel: Option<&Path>,
+) -> Result<Located, InstallError> {
+    let version = pinned_version().to_owned();
+    let pin = pins().current().ok_or(InstallError::Platform { version })?;
+    let destination = destination().ok_or(InstallError::NoCache)?;
+    let folder = destination.parent().expect("the destination ends in a version");
+    let _lock = lock(folder)?;
+    if wheel.is_none() {
+        if let Ok(located) = usable(&destination) {
+            return Ok(located);
+        }
+        if options.forbids_network() {
+            return Err(InstallError::Offline);
+        }
+    }
+    let temp = tempfile::Builder::new().prefix(".install-").tempdir_in(folder);
+    let temp = temp.map_err(|source| InstallError::Io { path: folder.to_owned(), source })?;
+    put(pin, wheel, &destination, temp.path(), options)?;
+    usable(&destination)
+}
+
+/// The pin table.
+#[derive(Deserialize)]
+#[cfg_attr(not(feature = "install"), expect(dead_code))]
+pub struct Pins {
+    pub version: String,
+    pub python: String,
+    wheels: Vec<Pin>,
+}
+
+/// A package whose content is known.
+#[derive(Clone, Deserialize)]
+#[cfg_attr(not(feature = "install"), expect(dead_code))]
+pub struct Pin {
+    os: String,
+    arch: String,
+    /// As pip spells it.
+    pub platform: String,
+    pub file: String,
+    pub size: u64,
+    pub sha256: String,
+}
+
+impl Pins {
+    fn current(&self) -> Option<&Pin> {
+        self.wheels.iter().find(|it| it.os == OS && it.arch == ARCH)
+    }
+}
+
+pub fn pins() -> &'static Pins {
+    static PINS: LazyLock<Pins> = LazyLock::new(|| {
+        serde_json::from_str(include_str!("wheels.json")).expect("the table is a part of the build")
+    });
+    &PINS
+}
+
+/// Released when the file is closed.
+fn lock(folder: &Path) -> Result<fs::File, InstallError> {
+    let path = folder.join(".lock");
+    let open = || {
+        fs::create_dir_all(folder)?;
+        let file = fs::File::create(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    open().map_err(|source| InstallError::Io { path: path.clone(), source })
+}
+
+/// The library that lies in the cache, if it works.
+fn usable(destination: &Path) -> Result<Located, InstallError> {
+    match locate::in_folder(How::Cache, destination) {
+        Ok(located) => Ok(located),
+        Err(tried) => Err(InstallError::Unusable { path: tried.path, reason: tried.reason }),
+    }
+}
+
+#[cfg(feature = "install")]
+fn put(
+    pin: &Pin,
+    wheel: Option<&Path>,
+    destination: &Path,
+    temp: &Path,
+    options: &RuntimeOptions<'_>,
+) -> Result<(), InstallError> {
+    let wheel = match wheel {
+        Some(wheel) => wheel.to_owned(),
+        None => super::fetch::download(pin, temp, options)?,
+    };
+    super::wheel::unpack(pin, &wheel, destination, temp)
+}
+
+#[cfg(not(feature = "install"))]
+fn put(
+    _: &Pin,
+    _: Option<&Path>,
+    _: &Path,
+    _: &Path,
+    _: &RuntimeOptions<'_>,
+) -> Result<(), InstallError> {
+    Err(InstallError::Disabled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_consistent() {
+        let pins = pins();
+        assert!(pins.wheels.is_sorted_by_key(|it| (&it.os, &it.arch)));
+        for it in &pins.wheels {
+            let tag = format!("cp{}", pins.python.replace('.', ""));
+            let name = format!("onnxruntime-{}-{tag}-{tag}-{}.whl", pins.version, it.platform);
+            assert_eq!(it.file, name);
+            assert!(it.sha256.len() == 64 && it.sha256.chars().all(|it| it.is_ascii_hexdigit()));
+            assert!(it.size > 1 << 20);
+        }
+    }
+}

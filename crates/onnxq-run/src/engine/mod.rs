@@ -1,0 +1,222 @@
+//! Running a model on a batch. Nothing outside this folder knows ONNX Runtime.
+
+mod doctor;
+mod error;
+pub mod eval;
+#[cfg(feature = "install")]
+mod fetch;
+mod install;
+mod locate;
+#[cfg(feature = "runtime")]
+mod ort;
+#[cfg(not(feature = "runtime"))]
+#[path = "no_ort.rs"]
+mod ort;
+mod probe;
+mod sampler;
+#[cfg(feature = "install")]
+mod wheel;
+
+use std::path::{Path, PathBuf};
+
+pub use self::{
+    doctor::{Cpu, Doctor, Verdict, examine},
+    error::EngineError,
+    install::{InstallError, install, pinned_version},
+    locate::{How, Located, NotFound, Reject, Tried, locate},
+    probe::Probe,
+    sampler::{KernelRun, KernelSamples, Sampled, Sampler, kernels},
+};
+use onnxq_ir::{
+    ctx::{Progress, Silent},
+    tensor::{Dim, Tensor, TensorType},
+};
+
+/// An input or output of a loaded model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IoInfo {
+    pub name: String,
+    pub ty: TensorType,
+}
+
+/// A loaded model.
+pub trait Session: Send {
+    fn inputs(&self) -> &[IoInfo];
+    fn outputs(&self) -> &[IoInfo];
+    /// Runs once; `inputs` names each input of the model. Outputs come in the model's order.
+    fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, EngineError>;
+}
+
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Threads within an operator; 0 lets the engine choose.
+    pub threads: usize,
+    /// Off: run the graph as it is written.
+    pub optimize: bool,
+    /// Where to write the graph that will really execute.
+    ///
+    /// Its large weights go to a file beside it, named after it with `.data` appended.
+    pub optimized_model: Option<PathBuf>,
+    /// Weights stay in the files they lie in, and memory is given back after each run: slower,
+    /// but a model larger than memory runs.
+    pub lean: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> SessionOptions {
+        SessionOptions { threads: 1, optimize: true, optimized_model: None, lean: false }
+    }
+}
+
+/// Which ONNX Runtime to use, and whether it may be fetched.
+#[derive(Clone)]
+pub struct RuntimeOptions<'a> {
+    /// `--ort-lib`: this library (or the one in this folder) and no other.
+    pub library: Option<PathBuf>,
+    /// Never fetch a missing library. `ONNXQ_OFFLINE=1` has the same effect.
+    pub offline: bool,
+    /// `--index-url`: the package index to fetch from, instead of the configured one.
+    pub index_url: Option<String>,
+    pub progress: &'a dyn Progress,
+}
+
+impl Default for RuntimeOptions<'_> {
+    fn default() -> Self {
+        RuntimeOptions { library: None, offline: false, index_url: None, progress: &Silent }
+    }
+}
+
+impl RuntimeOptions<'_> {
+    fn forbids_network(&self) -> bool {
+        let variable = std::env::var_os("ONNXQ_OFFLINE");
+        self.offline || variable.is_some_and(|it| !it.is_empty() && it != "0")
+    }
+}
+
+/// Loads a model file in ONNX Runtime; external data is found by its path relative to the file.
+pub fn open(
+    model: &Path,
+    options: &SessionOptions,
+    runtime: &RuntimeOptions<'_>,
+) -> Result<Box<dyn Session>, EngineError> {
+    ort::open(&ensure(runtime)?, ort::Source::File(model), options)
+}
+
+/// Loads a serialized model; external data is looked for in `folder`.
+pub fn open_bytes(
+    model: &[u8],
+    folder: Option<&Path>,
+    options: &SessionOptions,
+    runtime: &RuntimeOptions<'_>,
+) -> Result<Box<dyn Session>, EngineError> {
+    ort::open(&ensure(runtime)?, ort::Source::Bytes { model, folder }, options)
+}
+
+/// Finds ONNX Runtime, or installs it into the cache unless that is forbidden.
+pub fn ensure(options: &RuntimeOptions<'_>) -> Result<Located, EngineError> {
+    let not_found = match ort::loaded(options.library.as_deref())? {
+        Some(located) => return Ok(located),
+        None => match locate(options) {
+            Ok(located) => return Ok(located),
+            Err(not_found) => not_found,
+        },
+    };
+    if not_found.explicit() || options.forbids_network() {
+        return Err(EngineError::NotFound(not_found));
+    }
+    install(options, None).map_err(EngineError::Install)
+}
+
+/// The library that [`ensure`] would find without installing anything.
+pub fn available(options: &RuntimeOptions) -> Result<Located, EngineError> {
+    match ort::loaded(options.library.as_deref())? {
+        Some(located) => Ok(located),
+        None => locate(options).map_err(EngineError::NotFound),
+    }
+}
+
+/// Starts the library, which the first session would do otherwise.
+pub fn start(library: &Located) -> Result<(), EngineError> {
+    ort::providers(library).map(drop)
+}
+
+/// Puts the given tensors into the order of the model's inputs.
+///
+/// The engine itself would notice a missing input only inside the first operator that reads it.
+fn match_inputs<'a>(
+    expected: &[IoInfo],
+    given: &[(&str, &'a Tensor)],
+) -> Result<Vec<&'a Tensor>, EngineError> {
+    let known = |name: &str| expected.iter().any(|it| it.name == name);
+    if let Some((name, _)) = given.iter().find(|(name, _)| !known(name)) {
+        return Err(EngineError::UnknownInput {
+            name: (*name).to_owned(),
+            expected: expected.iter().map(|it| it.name.clone()).collect(),
+        });
+    }
+    expected.iter().map(|input| match_input(input, given)).collect()
+}
+
+fn match_input<'a>(
+    input: &IoInfo,
+    given: &[(&str, &'a Tensor)],
+) -> Result<&'a Tensor, EngineError> {
+    let Some((_, tensor)) = given.iter().find(|(name, _)| *name == input.name) else {
+        return Err(EngineError::MissingInput {
+            name: input.name.clone(),
+            given: given.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        });
+    };
+    let name = || input.name.clone();
+    let expected = || input.ty.clone();
+    if tensor.dtype != input.ty.dtype {
+        return Err(EngineError::InputType {
+            name: name(),
+            expected: expected(),
+            actual: tensor.dtype,
+        });
+    }
+    if !fits(tensor, &input.ty) {
+        let actual = tensor.shape.clone();
+        return Err(EngineError::InputShape { name: name(), expected: expected(), actual });
+    }
+    Ok(tensor)
+}
+
+fn fits(tensor: &Tensor, ty: &TensorType) -> bool {
+    let Some(dims) = &ty.shape else { return true };
+    let fits = |(dim, &size): (&Dim, &usize)| dim.fixed().is_none_or(|it| it == size);
+    dims.len() == tensor.shape.len() && dims.iter().zip(&tensor.shape).all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onnxq_ir::{codes::Fault, tensor::DType};
+
+    fn ids() -> IoInfo {
+        let ty = TensorType::new(DType::I64, [Dim::Symbol("batch".into()), Dim::Fixed(3)]);
+        IoInfo { name: "ids".to_owned(), ty }
+    }
+
+    fn complaint(given: &[(&str, &Tensor)]) -> (String, &'static str) {
+        let error = match_inputs(&[ids()], given).unwrap_err();
+        (error.to_string(), error.code())
+    }
+
+    #[test]
+    fn inputs_are_checked_by_name_type_and_shape() {
+        let good = Tensor::from_i64(&[1, 3], [1, 2, 3]);
+        let float = Tensor::from_f32(&[1, 3], [1., 2., 3.]);
+        let narrow = Tensor::from_i64(&[1, 2], [1, 2]);
+        assert!(match_inputs(&[ids()], &[("ids", &good)]).is_ok());
+        let text = "no data for input `ids`: given are none";
+        assert_eq!(complaint(&[]), (text.to_owned(), "E607"));
+        let text = "the model has no input `x`: its inputs are `ids`";
+        assert_eq!(complaint(&[("ids", &good), ("x", &good)]), (text.to_owned(), "E607"));
+        let text = "input `ids` takes int64[batch,3], not float";
+        assert_eq!(complaint(&[("ids", &float)]), (text.to_owned(), "E604"));
+        let text = "input `ids` takes int64[batch,3], not shape [1, 2]";
+        assert_eq!(complaint(&[("ids", &narrow)]), (text.to_owned(), "E603"));
+    }
+}

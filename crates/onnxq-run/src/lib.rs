@@ -1,0 +1,6 @@
+//! Running models: ONNX Runtime, data, calibration, and comparing two models on data.
+
+pub mod calibrate;
+pub mod compare;
+pub mod data;
+pub mod engine;

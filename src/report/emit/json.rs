@@ -1,7 +1,0 @@
-//! The report itself, as JSON.
-
-use crate::report::Report;
-
-pub fn emit(report: &Report) -> String {
-    serde_json::to_string_pretty(report).expect("a report is plain data") + "\n"
-}
