@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::metrics::{METRICS, Metric, metric};
 use onnxq_ir::{codes::Fault, untrusted::Untrusted};
+use onnxq_numerics::specs::{Settings, Wrong};
 
 /// A limit for one measured number. In a recipe: `{metric: kl, statistic: mean, max: 0.01}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -67,6 +68,12 @@ impl Fault for GateError {
                 list => format!("`{metric}` has {}", list.join(", ")),
             },
         })
+    }
+}
+
+impl Settings for Gate {
+    fn check(&self) -> Result<(), Wrong> {
+        self.validate().map_err(|error| Wrong::new("", error.to_string()))
     }
 }
 

@@ -35,6 +35,7 @@ use onnxq_numerics::{
     observe::ObserverSpec,
     scheme::{Granularity, Range, Scales},
     solve::SolverSpec,
+    specs::{Settings, Wrong},
     stats::Needs,
 };
 
@@ -413,7 +414,24 @@ impl WeightType {
     }
 }
 
+impl Settings for MixedSpec {
+    fn check(&self) -> Result<(), Wrong> {
+        match self.candidates.is_empty() {
+            true => Err(Wrong::new("candidates", "there is nothing to choose from")),
+            false => Ok(()),
+        }
+    }
+}
+
 impl ActivationSpec {
+    /// The observer that these settings name.
+    pub fn observer(&self) -> Option<&ObserverSpec> {
+        match self {
+            ActivationSpec::Float => None,
+            ActivationSpec::Quantized(it) => it.observer.as_ref(),
+        }
+    }
+
     /// These settings, except where `later` says otherwise.
     pub fn merge(self, later: ActivationSpec) -> ActivationSpec {
         let (ActivationSpec::Quantized(old), ActivationSpec::Quantized(new)) = (self, later) else {
