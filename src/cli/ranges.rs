@@ -7,7 +7,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Failure, Table, Ui};
-use onnxq_ir::{Model, ValueId, codes::EXIT_NOTHING, human::grouped, onnx::Files};
+use onnxq_ir::{
+    Model, ValueId,
+    codes::EXIT_NOTHING,
+    human::{grouped, listed},
+    onnx::Files,
+};
 use onnxq_numerics::{
     affine::Interval,
     observe::{ObserverSpec, RangeStats},
@@ -42,13 +47,12 @@ fn with_number(spec: ObserverSpec, text: &str) -> Result<ObserverSpec, String> {
     match only_setting(&mut tree) {
         Some(it) => *it = number.into(),
         None => {
-            let mut all: Vec<(&str, Value)> = ObserverSpec::all()
+            let with: Vec<String> = ObserverSpec::all()
                 .iter()
-                .map(|it| (it.name(), serde_json::to_value(it).expect("settings are plain data")))
+                .filter(|it| spellings(it).len() > 1)
+                .map(|it| format!("{}=NUMBER", it.name()))
                 .collect();
-            all.retain_mut(|it| only_setting(&mut it.1).is_some());
-            let all: Vec<String> = all.iter().map(|it| format!("{}=NUMBER", it.0)).collect();
-            return Err(format!("only {} have settings", all.join(" and ")));
+            return Err(format!("only {} have settings", listed(&with, "and")));
         }
     }
     serde_json::from_value(tree).map_err(|it| it.to_string())
@@ -60,6 +64,20 @@ fn only_setting(tree: &mut Value) -> Option<&mut Value> {
     let mut values = settings.values_mut();
     let only = values.next().filter(|it| it.is_number())?;
     values.next().is_none().then_some(only)
+}
+
+/// Of the flag: each observer, and how to give it a number.
+pub fn help() -> String {
+    let spellings: Vec<String> = ObserverSpec::all().iter().flat_map(spellings).collect();
+    let list = spellings.join(", ");
+    format!("Print the ranges of what layers read and make instead: {list}")
+}
+
+/// `mse` and `mse=2.0`.
+fn spellings(spec: &ObserverSpec) -> Vec<String> {
+    let mut tree = serde_json::to_value(spec).expect("settings are plain data");
+    let with_number = only_setting(&mut tree).map(|it| format!("{}={it}", spec.name()));
+    [spec.name().to_owned()].into_iter().chain(with_number).collect()
 }
 
 /// A line of the table.

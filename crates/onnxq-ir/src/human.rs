@@ -24,6 +24,15 @@ pub fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// `a, b or c`, with the word for `or`.
+pub fn listed<T: AsRef<str>>(words: &[T], or: &str) -> String {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    match &words[..] {
+        [first @ .., last] if !first.is_empty() => format!("{} {or} {last}", first.join(", ")),
+        few => few.concat(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
