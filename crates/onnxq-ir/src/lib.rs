@@ -2,6 +2,7 @@
 
 pub mod codes;
 pub mod ctx;
+pub mod digest;
 pub mod eval;
 pub mod human;
 pub mod infer;

@@ -139,7 +139,7 @@ pub fn convert(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Report, PassE
         report.converted.extend((constants > 0).then_some((what, constants)));
     }
     if report.changed() > 0 {
-        rewrite::run(m, &["dedupe-constants", "dedupe-nodes", "remove-dead"], ctx)?;
+        rewrite::run(m, rewrite::CLEAN_UP, ctx)?;
     }
     state_versions(m);
     report.left.retain(|it| m.is_live(it.0));

@@ -20,6 +20,9 @@ use onnxq_ir::{
     tensor::{DType, QSource, Tensor, Zeros},
 };
 
+/// What a recogniser says of a node: nothing if it is no such form, or why it cannot be raised.
+type Found = Option<Result<Site, NoMatch>>;
+
 /// A quantized product or look-up.
 #[derive(Clone)]
 pub struct Site {
