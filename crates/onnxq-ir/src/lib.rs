@@ -4,6 +4,7 @@ pub mod codes;
 pub mod ctx;
 pub mod digest;
 pub mod eval;
+pub mod fs;
 pub mod human;
 pub mod infer;
 pub mod ir;

@@ -7,8 +7,8 @@ pub mod half;
 mod laws;
 pub mod lint;
 pub mod opset;
-pub mod passes;
-pub mod rules;
+mod passes;
+mod rules;
 #[cfg(test)]
 mod testing;
 

@@ -6,8 +6,8 @@ mod float;
 mod integer;
 mod matmul_nbits;
 mod portable;
-pub mod qdq;
-pub mod qlinear;
+pub(crate) mod qdq;
+pub(crate) mod qlinear;
 mod rows;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ mod nbits;
 mod operand;
 mod qdq;
 mod qlinear;
-pub mod stored;
+pub(crate) mod stored;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use super::{Batch, Batches, DataError, batches::Source, roles};
+use super::{Batch, Batches, DataError, roles, source::Source};
 use onnxq_ir::{
     onnx,
     tensor::{DType, Tensor, TensorError},
