@@ -6,7 +6,13 @@ mod common;
 use std::path::Path;
 
 use common::{Setup, fixture, setup};
-use onnxq_ir::{Def, Model, NodeId, ValueId, codes::Fault, ctx::Ctx, onnx, tensor::Tensor};
+use onnxq_ir::{
+    Def, Model, NodeId, ValueId,
+    ctx::Ctx,
+    diag::{Code, Diagnostic},
+    onnx,
+    tensor::Tensor,
+};
 use onnxq_numerics::{
     moments::Moments,
     stats::{Hessian, InputStats, Needs},
@@ -204,7 +210,7 @@ fn a_budget_below_one_input_is_an_error() {
     let it = setup("model.onnx");
     let mut collector = collector(&it, CollectOptions { memory: 1000, ..options(1) });
     let error = collector.next(&[], &Ctx::silent()).unwrap_err();
-    assert_eq!(error.code(), "E612");
+    assert_eq!(error.code(), Code::E612);
     assert!(error.hint().unwrap().contains("--memory"));
 }
 
@@ -315,7 +321,7 @@ fn statistics_of_something_else_are_refused() {
     let mut messages = Vec::new();
     for other in others {
         let error = StatsFile::begin(&path, other, true).err().unwrap();
-        assert_eq!(error.code(), "E611");
+        assert_eq!(error.code(), Code::E611);
         assert!(error.hint().is_some());
         messages.push(error.to_string());
     }
@@ -323,7 +329,7 @@ fn statistics_of_something_else_are_refused() {
     assert_eq!(messages.len(), 4, "{messages:?}");
     for bytes in [&b""[..], b"garbage", &[255; 64]] {
         std::fs::write(&path, bytes).unwrap();
-        assert_eq!(Stats::read(&path).err().unwrap().code(), "E613");
+        assert_eq!(Stats::read(&path).err().unwrap().code(), Code::E613);
     }
 }
 
@@ -362,5 +368,5 @@ fn merged_statistics_are_weighted_by_rows() {
     assert_eq!((row.k, row.rows, row.dead, row.hessian), (2, 4, 1, true));
     assert_eq!((row.top_share, row.max_abs, row.mean_square), (1.0, 3.0, [0.0, 7.0, 7.0]));
     let other = file("o", "d1", "other", stats(1, [0.0; 2], [0.0; 2], [0.0; 3]));
-    assert_eq!(merge(&[a, other], &output).unwrap_err().code(), "E611");
+    assert_eq!(merge(&[a, other], &output).unwrap_err().code(), Code::E611);
 }

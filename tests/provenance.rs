@@ -13,14 +13,14 @@ use std::{
 use common::fixture;
 use onnxq::pipeline::{self, facts, origin};
 use onnxq_ir::{
-    codes::code,
     ctx::Ctx,
+    diag::Code,
     onnx::{self, ExternalData, SaveOptions},
 };
 use onnxq_quant::recipe;
 use onnxq_run::{
-    calibrate::{self, model_inputs},
-    data::{Batches, DataOptions},
+    calibrate::model_inputs,
+    data::{self, Batches, DataOptions},
 };
 use serde_json::Value;
 
@@ -155,7 +155,7 @@ fn samples_that_were_calibrated_on_are_found_by_the_metadata_alone() {
     let warning = facts::overlap_warning(&same, Path::new("ids.npy")).unwrap();
     assert_eq!((&*warning.code, warning.at.as_deref()), ("W201", Some("ids.npy")));
     assert!(warning.message.starts_with("4 of 64 evaluation samples were calibrated on"));
-    assert_eq!(code(&warning.code).unwrap().exit, 0);
+    assert_eq!(warning.code.parse().map(Code::exit), Ok(0));
     let other = overlap("eval_ids.npy");
     assert_eq!((other.checked, other.shared), (256, 0));
     assert_eq!(facts::overlap_warning(&other, Path::new("x")), None);

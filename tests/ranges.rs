@@ -6,7 +6,13 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{Setup, arrays::npy, fixture, setup};
-use onnxq_ir::{Model, ValueId, codes::Fault, ctx::Ctx, onnx, tensor::Tensor};
+use onnxq_ir::{
+    Model, ValueId,
+    ctx::Ctx,
+    diag::{Code, Diagnostic},
+    onnx,
+    tensor::Tensor,
+};
 use onnxq_numerics::observe::{ObserverSpec, RangeStats};
 use onnxq_rewrite as rewrite;
 use onnxq_run::{
@@ -177,8 +183,8 @@ fn what_cannot_be_observed_is_named() {
         ranges(model, files, values, data(), options, &runtime, &Ctx::silent()).unwrap_err()
     };
     let error = found(&[input], options(1));
-    assert_eq!(error.code(), "E803");
+    assert_eq!(error.code(), Code::E803);
     assert!(error.to_string().contains("input_ids"), "{error}");
     let small = CollectOptions { memory: 1000, ..options(1) };
-    assert_eq!(found(&values(model)[..1], small).code(), "E612");
+    assert_eq!(found(&values(model)[..1], small).code(), Code::E612);
 }

@@ -1,42 +1,75 @@
 //! Error codes: what `onnxq explain` knows, and the exit code each leads to.
 
-/// An error with a code that a script can rely on.
-pub trait Fault: std::error::Error {
-    /// `E205`; the table below has a row for it.
-    fn code(&self) -> &'static str;
-    /// Advice, apart from the facts of the message.
-    fn hint(&self) -> Option<String> {
-        None
-    }
-}
+use std::{fmt, str::FromStr};
+
+use serde::Serialize;
 
 /// Of warnings, which change no exit code.
 pub const EXIT_FINE: u8 = 0;
+/// A gate failed, or a check found something.
 pub const EXIT_GATE: u8 = 1;
+/// The command line or the recipe is wrong.
 pub const EXIT_USAGE: u8 = 2;
+/// An input file is broken.
 pub const EXIT_REJECTED: u8 = 3;
+/// An input is valid, but this version cannot handle it.
 pub const EXIT_UNSUPPORTED: u8 = 4;
+/// Disk, files or ONNX Runtime.
 pub const EXIT_ENVIRONMENT: u8 = 5;
+/// There was nothing to do.
 pub const EXIT_NOTHING: u8 = 6;
+/// A bug of onnxq.
 pub const EXIT_BUG: u8 = 70;
 
-/// One row of the table.
-pub struct Code {
-    pub code: &'static str,
-    pub exit: u8,
-    /// What it means and what to do, for `onnxq explain`.
-    pub text: &'static str,
-}
-
-pub fn code(code: &str) -> Option<&'static Code> {
-    CODES.iter().find(|it| it.code.eq_ignore_ascii_case(code))
-}
+/// A text that is no code.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("there is no such code")]
+pub struct UnknownCode;
 
 macro_rules! codes {
     ($($code:ident $exit:ident $text:literal)*) => {
-        /// Every code, in order.
-        pub const CODES: &[Code] =
-            &[$(Code { code: stringify!($code), exit: $exit, text: $text },)*];
+        /// The code of an error (E), of a result that is none (N) or of a warning (W).
+        ///
+        /// ```
+        /// use onnxq_ir::diag::Code;
+        /// assert_eq!("e205".parse(), Ok(Code::E205));
+        /// ```
+        ///
+        /// A code without a row in the table does not compile:
+        ///
+        /// ```compile_fail,E0599
+        /// onnxq_ir::diag::Code::E000;
+        /// ```
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+        pub enum Code {
+            $(#[doc = $text] $code,)*
+        }
+
+        impl Code {
+            /// Every code, in order.
+            pub const ALL: &[Code] = &[$(Code::$code,)*];
+
+            /// As messages and reports write the code: `E205`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Code::$code => stringify!($code),)*
+                }
+            }
+
+            /// What a program ends with that fails so.
+            pub const fn exit(self) -> u8 {
+                match self {
+                    $(Code::$code => $exit,)*
+                }
+            }
+
+            /// What the code means and what to do, for `onnxq explain`.
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(Code::$code => $text,)*
+                }
+            }
+        }
     };
 }
 
@@ -118,12 +151,37 @@ codes! {
     E902 EXIT_ENVIRONMENT "A file could not be read."
     E903 EXIT_USAGE "The output exists already; pass --force to replace it."
     E904 EXIT_USAGE "The output would overwrite a file that it is made from, in a way that cannot be done safely."
+    E999 EXIT_BUG "A step of onnxq left the model in a state that its own check refuses. That is a bug of onnxq, not of the model or the recipe: please report it with the command and, if possible, the model."
     N001 EXIT_NOTHING "Nothing was quantized; the table of reasons says why. --allow-noop makes this exit 0."
     N002 EXIT_NOTHING "The conversion would change nothing, so nothing was written. --allow-noop writes the model all the same and exits 0."
+    W107 EXIT_FINE "The model has a field that this version's schema does not know. A field of the model itself is written again as it stands; one deeper in the file is lost, which --drop-unknown allows. Update onnxq if the field matters."
     W201 EXIT_FINE "Some of the samples that the models are compared on are samples that the quantized one was calibrated on, as its metadata says, so the figures are better than on new data. Compare on other data. A warning changes no exit code."
     W202 EXIT_FINE "How long the model takes to load and how much memory it needs could not be measured in a process of its own. The comparison itself is not affected. A warning changes no exit code."
     W203 EXIT_FINE "Some nodes of the quantized model run in other kernels than their form says, or in slow ones. `onnxq inspect --executed` names them, `inspect --lint` their mends."
     W204 EXIT_FINE "`quantize` said this when it made the model."
+    W208 EXIT_FINE "A tensor's external data states a key that ONNX does not define. Readers ignore the key, and it is not written again."
+    W210 EXIT_FINE "Two tensors lie over a part of each other in a file of external data. That can be meant, to store equal numbers once; if it is not, the file was written wrongly: compare its checksum with the source."
+    W307 EXIT_FINE "The last byte of a packed 4- or 2-bit tensor has bits that belong to no element and are not zero. They change no result."
+    W309 EXIT_FINE "A tensor of strings holds bytes that are not UTF-8, which ONNX asks for. They are kept as they are; tools that show them may fail."
+    W403 EXIT_FINE "Two nodes of a graph have the same name. That changes no result, but a pattern of a recipe cannot tell them apart. The model that is written has unique names."
+    W405 EXIT_FINE "The nodes of a graph do not come after those that they need, as ONNX demands. They were sorted, and the model that is written is in order; the tool that made the model should be mended."
+    W503 EXIT_FINE "A table of embeddings and the head of the model are the same weight, but are stored in different formats, so the file holds the weight twice. Give both the same format in the recipe to store it once."
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// In upper or lower case.
+impl FromStr for Code {
+    type Err = UnknownCode;
+
+    fn from_str(text: &str) -> Result<Code, UnknownCode> {
+        let mut all = Code::ALL.iter().copied();
+        all.find(|it| it.name().eq_ignore_ascii_case(text)).ok_or(UnknownCode)
+    }
 }
 
 #[cfg(test)]
@@ -131,8 +189,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_unique_and_sorted() {
-        assert!(CODES.is_sorted_by(|a, b| a.code < b.code));
-        assert_eq!(code("e205").unwrap().exit, EXIT_REJECTED);
+    fn the_table_is_sorted_and_codes_are_read_as_they_are_written() {
+        assert!(Code::ALL.is_sorted_by(|a, b| a < b && a.name() < b.name()));
+        for &code in Code::ALL {
+            assert_eq!(code.to_string().to_lowercase().parse(), Ok(code));
+            assert_eq!(serde_json::to_value(code).unwrap(), code.name());
+        }
+        assert_eq!("E2".parse::<Code>(), Err(UnknownCode));
+    }
+
+    #[test]
+    fn the_first_letter_says_whether_something_failed() {
+        for code in Code::ALL {
+            let exits: &[u8] = match &code.name()[..1] {
+                "W" => &[EXIT_FINE],
+                "N" => &[EXIT_NOTHING],
+                _ => &[1, 2, 3, 4, 5, 70],
+            };
+            assert!(exits.contains(&code.exit()), "{code} exits with {}", code.exit());
+        }
     }
 }
