@@ -1,4 +1,4 @@
-//! What becomes of small decoders; tests/kv_cache.rs runs them.
+//! What becomes of small decoders; tests/it/kv_cache.rs runs them.
 
 use super::*;
 use onnxq_ir::{
