@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Failure, Table, Ui};
 use onnxq_ir::{
     Model, ValueId,
-    codes::EXIT_NOTHING,
+    diag::EXIT_NOTHING,
     human::{grouped, listed},
     onnx::Files,
 };

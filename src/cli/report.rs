@@ -9,7 +9,7 @@ use super::{
     shared::{find, words},
 };
 use onnxq_ir::{
-    codes::{EXIT_GATE, Fault},
+    diag::{Code, Diagnostic, EXIT_GATE},
     untrusted::Untrusted,
 };
 use onnxq_quant::recipe::{Gate, gate::GateError};
@@ -48,9 +48,9 @@ pub struct Args {
 #[error("`{}` does not say in which format to write the report", Untrusted(&.0.to_string_lossy()))]
 struct NoFormat(PathBuf);
 
-impl Fault for NoFormat {
-    fn code(&self) -> &'static str {
-        "E711"
+impl Diagnostic for NoFormat {
+    fn code(&self) -> Code {
+        Code::E711
     }
 
     fn hint(&self) -> Option<String> {

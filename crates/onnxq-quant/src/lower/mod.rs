@@ -7,7 +7,7 @@ mod integer;
 mod matmul_nbits;
 mod portable;
 mod qdq;
-pub mod qlinear;
+pub(crate) mod qlinear;
 mod rows;
 
 pub use self::float::FLOAT;
@@ -21,7 +21,6 @@ use super::{
 use onnxq_ir::{
     Model, NoMatch, NodeId, Patch,
     ctx::Ctx,
-    no_match,
     tensor::{DType, Tensor},
 };
 use onnxq_rewrite as rewrite;
@@ -151,7 +150,7 @@ pub fn convert(m: &mut Model, form: &Form, ctx: &Ctx) -> Result<Report, PassErro
     let finished = (form.finish)(m).filter(|it| it.1 > 0);
     report.converted.extend(finished.map(|(what, count)| (what.to_owned(), count)));
     if report.changed() > 0 {
-        rewrite::run(m, &["dedupe-constants", "dedupe-nodes", "remove-dead"], ctx)?;
+        rewrite::run(m, rewrite::CLEAN_UP, ctx)?;
     }
     state_versions(m);
     report.left.retain(|it| m.is_live(it.0));

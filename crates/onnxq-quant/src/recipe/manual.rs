@@ -2,10 +2,7 @@
 
 use crate::{format::FORMATS, target::TARGETS, transform::TransformSpec};
 use onnxq_ir::human::listed;
-use onnxq_numerics::{
-    observe::ObserverSpec,
-    specs::{Settings, Spec},
-};
+use onnxq_numerics::{observe::ObserverSpec, specs::Spec};
 
 pub(super) fn target() -> String {
     let default = |name: &'static str| match name {
