@@ -10,11 +10,11 @@ use common::{
     fixture, job,
     outside::{Place, run},
 };
-use onnxq::pipeline::{
-    self, Calibration,
+use onnxq_ir::{codes::Fault, ctx::Ctx, onnx};
+use onnxq_pipeline::{
+    self as pipeline, Calibration,
     attribution::{self, Attribute},
 };
-use onnxq_ir::{codes::Fault, ctx::Ctx, onnx};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::document::{Attribution, LayerError};
 use onnxq_run::data::DataOptions;

@@ -7,7 +7,6 @@ mod common;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use common::{fixture, inputs, job, relative_error};
-use onnxq::pipeline::{self, Calibration, convert::Convert};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -16,6 +15,7 @@ use onnxq_ir::{
     tensor::Tensor,
     text,
 };
+use onnxq_pipeline::{self as pipeline, Calibration, convert::Convert};
 use onnxq_quant::lower::{self, Target};
 use onnxq_rewrite as rewrite;
 use onnxq_run::{

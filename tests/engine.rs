@@ -6,8 +6,8 @@ mod common;
 use std::{collections::BTreeMap, path::Path};
 
 use common::{FIXTURES, fixture, inputs, job, quantized, relative_error};
-use onnxq::pipeline::{self, Calibration};
 use onnxq_ir::{Model, ctx::Ctx, eval, onnx, tensor::Tensor, text};
+use onnxq_pipeline::{self as pipeline, Calibration};
 use onnxq_quant::recipe;
 use onnxq_run::{
     data::DataOptions,

@@ -11,7 +11,6 @@ use std::{
 };
 
 use common::{fixture, inputs, relative_error};
-use onnxq::pipeline::convert::{self, Convert, Int8Cache};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -20,6 +19,7 @@ use onnxq_ir::{
     tensor::{DType, Tensor},
     text,
 };
+use onnxq_pipeline::convert::{self, Convert, Int8Cache};
 use onnxq_rewrite::cache::{self, Cached, Scales};
 use onnxq_run::engine::{self, RuntimeOptions, Session, SessionOptions};
 

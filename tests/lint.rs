@@ -4,8 +4,8 @@
 mod common;
 
 use common::{FIXTURES, fixture, job, quantized};
-use onnxq::pipeline::{self, Calibration, Execution};
 use onnxq_ir::{Model, ctx::Ctx, onnx, text};
+use onnxq_pipeline::{self as pipeline, Calibration, Execution};
 use onnxq_quant::recipe;
 use onnxq_rewrite as rewrite;
 use onnxq_rewrite::lint;

@@ -11,16 +11,16 @@ use std::{
 };
 
 use common::fixture;
-use onnxq::pipeline::{self, facts, origin};
 use onnxq_ir::{
     codes::code,
     ctx::Ctx,
     onnx::{self, ExternalData, SaveOptions},
 };
+use onnxq_pipeline::{self as pipeline, facts, origin};
 use onnxq_quant::recipe;
 use onnxq_run::{
-    calibrate::{self, model_inputs},
-    data::{Batches, DataOptions},
+    calibrate::model_inputs,
+    data::{self, Batches, DataOptions},
 };
 use serde_json::Value;
 
@@ -242,7 +242,7 @@ fn what_stays_in_float_is_grouped_by_reason() {
 
 #[test]
 fn a_footprint_is_that_of_a_process_of_its_own() {
-    use onnxq::pipeline::footprint::{FootprintError, FootprintJob, footprint};
+    use onnxq_pipeline::footprint::{FootprintError, FootprintJob, footprint};
     let library = onnxq_run::engine::ensure(&Default::default()).unwrap();
     let (model, data) = (fixture("model.onnx"), fixture("calibration_input_ids.npy"));
     let bytes = fs::metadata(&model).unwrap().len();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Table, show::number};
-use crate::pipeline::{Adapted, Choosing, Correction};
+use onnxq_pipeline::{Adapted, Choosing, Correction};
 
 /// Rows of the table; the JSON output has all.
 const ROWS: usize = 12;

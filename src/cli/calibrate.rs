@@ -8,9 +8,9 @@ use super::{
     ranges,
     shared::{InputArgs, RecipeArgs, SampleArgs, size},
 };
-use crate::pipeline::{self, Job, Planned};
 use onnxq_ir::{codes::EXIT_NOTHING, ctx::Progress, human::grouped};
 use onnxq_numerics::{observe::ObserverSpec, stats::Needs};
+use onnxq_pipeline::{self as pipeline, Job, Planned};
 use onnxq_quant::ops::Weight;
 use onnxq_run::{
     calibrate::{

@@ -9,8 +9,8 @@ use super::{
     quantize::NoData,
     shared::{InputArgs, SampleArgs, size},
 };
-use crate::pipeline::{
-    self, Measures, Validate,
+use onnxq_pipeline::{
+    self as pipeline, self, Measures, Validate,
     attribution::{self, Attribute},
 };
 use onnxq_quant::recipe::{Gate, gate::GateError};

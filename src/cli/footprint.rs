@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::quantize::NoData;
 use super::{
     Failure, Ui,
     shared::{InputArgs, SampleArgs},
 };
-use crate::{cli::quantize::NoData, pipeline::footprint};
+use onnxq_pipeline::footprint;
 
 /// Load one model, run one sample and print the time and memory that took
 #[derive(Debug, clap::Args)]

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use super::{Failure, Global, Ui};
-use crate::pipeline::{Calibration, Measures};
 use onnxq_ir::{
     ctx::Ctx,
     onnx::{self, OpenOptions, SaveOptions},
 };
+use onnxq_pipeline::{Calibration, Measures};
 use onnxq_quant::recipe::{self, Gate, Recipe, gate::GateError};
 use onnxq_run::{data::DataOptions, engine::RuntimeOptions};
 

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{Table, adapted, proof, solved};
-use crate::pipeline::{Goal, Mixed, Outcome};
 use onnxq_ir::{
     human::{bytes, grouped},
     untrusted::{Untrusted, escape},
 };
+use onnxq_pipeline::{Goal, Mixed, Outcome};
 use onnxq_quant::plan::PlanRow;
 use onnxq_report::{Latency, Report};
 

@@ -9,13 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onnxq::pipeline::Job;
 use onnxq_ir::{
     Model,
     ctx::Ctx,
     onnx::{self, Files},
     tensor::{DType, Tensor, TensorType, from_f32},
 };
+use onnxq_pipeline::Job;
 use onnxq_quant::{
     format, insert,
     recipe::{Recipe, resolve::resolve},

@@ -6,7 +6,7 @@ use super::{
     Side,
     cut::{Feed, piece},
 };
-use crate::pipeline::Error;
+use crate::Error;
 use onnxq_ir::{
     Model, ValueId,
     onnx::{self, Attached},
