@@ -7,7 +7,7 @@ use super::{
     shared::{InputArgs, RecipeArgs},
     show,
 };
-use onnxq_ir::{codes::EXIT_NOTHING, onnx::SaveOptions, text};
+use onnxq_ir::{diag::EXIT_NOTHING, onnx::SaveOptions, text};
 use onnxq_pipeline::{self as pipeline, Job};
 use onnxq_quant::sources::Sources;
 

@@ -9,7 +9,7 @@ use super::{
     quantize::NoData,
     shared::{DataArgs, InputArgs, MeasureArgs, size},
 };
-use onnxq_ir::codes::EXIT_GATE;
+use onnxq_ir::diag::EXIT_GATE;
 use onnxq_pipeline::{self as pipeline, Validate};
 
 /// Compare a quantized model with its original on data; exit with 1 if a gate fails

@@ -4,7 +4,7 @@ use super::{StatsError, cut::CutError};
 use crate::data::DataError;
 use crate::engine::EngineError;
 use onnxq_ir::{
-    codes::Fault,
+    diag::{Code, Diagnostic},
     onnx::{LoadError, SaveError},
     tensor::TensorError,
     untrusted::Untrusted,
@@ -42,21 +42,21 @@ pub enum CalibrateError {
     Unobservable { value: String, reason: String },
 }
 
-impl Fault for CalibrateError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for CalibrateError {
+    fn code(&self) -> Code {
         match self {
             CalibrateError::Data(it) => it.code(),
             CalibrateError::Engine(it) => it.code(),
             CalibrateError::Load(it) => it.code(),
             CalibrateError::Save(it) => it.code(),
-            CalibrateError::Cut(_) => "E901",
+            CalibrateError::Cut(_) => Code::E901,
             CalibrateError::Stats(it) => it.code(),
-            CalibrateError::NoData { .. } => "E610",
-            CalibrateError::Memory { .. } => "E612",
-            CalibrateError::NonFinite { .. } => "E614",
+            CalibrateError::NoData { .. } => Code::E610,
+            CalibrateError::Memory { .. } => Code::E612,
+            CalibrateError::NonFinite { .. } => Code::E614,
             CalibrateError::Width { .. }
             | CalibrateError::Tensor { .. }
-            | CalibrateError::Unobservable { .. } => "E803",
+            | CalibrateError::Unobservable { .. } => Code::E803,
         }
     }
 
