@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Table, show::number};
+use super::Table;
+use onnxq_ir::human::number;
 use onnxq_pipeline::{Adapted, Choosing, Correction};
 
 /// Rows of the table; the JSON output has all.
