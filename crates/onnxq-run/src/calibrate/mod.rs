@@ -20,7 +20,6 @@ pub use self::{
     flow::{can_observe, can_tap, reads, width},
     observe::{Mask, Observe, Sample},
     ranges::{Target, observe, ranges},
-    segment::without_ends,
     stats_error::StatsError,
     stats_file::{
         Identity, Stats, StatsFile, StatsOrigin, StatsRow, describe, merge, model_sha256,

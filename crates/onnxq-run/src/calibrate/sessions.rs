@@ -2,7 +2,7 @@
 
 use super::{
     CalibrateError,
-    segment::{Origin, Segment},
+    segment::Segment,
     wave::Sessions,
 };
 use crate::engine::{self, RuntimeOptions, SessionOptions};
@@ -15,11 +15,10 @@ pub fn open(
     runtime: &RuntimeOptions,
     threads: usize,
 ) -> Result<Vec<Sessions>, CalibrateError> {
-    let runs = |it: &&Segment| it.wanted.iter().any(|it| matches!(it, Origin::Run(_)));
-    let Some(segment) = segment.filter(runs) else {
+    let Some(segment) = segment.filter(|it| it.runs()) else {
         return Ok((0..threads).map(|_| [None, None]).collect());
     };
-    let attached = onnx::attach(&segment.model, files)?;
+    let attached = onnx::attach(&segment.part.model, files)?;
     // As it is written: fusions depend on which values are outputs, and so would the numbers. On
     // a prepared graph they gain nothing (34.5 and 34.4 ms per run of MiniLM at 1×128); packed
     // weights and an arena gain 12 %, for another copy of the weights per thread.

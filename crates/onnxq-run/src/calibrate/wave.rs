@@ -16,7 +16,7 @@ use crate::data::{
     roles::{Role, role},
 };
 use crate::engine::{EngineError, Session};
-use onnxq_ir::{ctx::Ctx, tensor::Tensor};
+use onnxq_ir::{Feed, ctx::Ctx, tensor::Tensor};
 
 /// The wanted values of each part are those of `taps`, then those of its `to`.
 pub struct Wave<'a, 't> {
@@ -124,31 +124,29 @@ impl Part<'_> {
         session: Option<&mut (dyn Session + 'static)>,
         count: usize,
     ) -> Result<Vec<Tensor>, CalibrateError> {
-        if let Some(name) = self.segment.data.iter().find(|it| !batch.contains_key(*it)) {
-            let (name, given) = (name.clone(), batch.keys().cloned().collect());
+        if let Some(name) = self.segment.data().find(|it| !batch.contains_key(*it)) {
+            let (name, given) = (name.to_owned(), batch.keys().cloned().collect());
             return Err(EngineError::MissingInput { name, given }.into());
         }
         let cut = self.from.load(sample)?;
-        let data = |at: usize| &batch[&self.segment.data[at]];
+        let fed = |it: &Feed| match it {
+            Feed::Input(name) => &batch[&**name],
+            Feed::Value(at) => &cut[*at],
+        };
         let outputs = match session {
             Some(session) => {
                 let names: Vec<String> =
                     session.inputs().iter().map(|it| it.name.clone()).collect();
-                let tensor = |it: &Origin| match *it {
-                    Origin::Data(at) => data(at),
-                    Origin::Cut(at) | Origin::Run(at) => &cut[at],
-                };
-                let tensors = self.segment.inputs.iter().map(tensor);
+                let tensors = self.segment.part.feeds.iter().map(fed);
                 let given: Vec<(&str, &Tensor)> =
                     names.iter().map(|it| &**it).zip(tensors).collect();
                 session.run(&given)?
             }
             None => Vec::new(),
         };
-        let wanted = |at: usize| match self.segment.wanted[at] {
-            Origin::Data(at) => data(at),
-            Origin::Cut(at) => &cut[at],
-            Origin::Run(at) => &outputs[at].1,
+        let wanted = |at: usize| match &self.segment.wanted[at] {
+            Origin::Fed(feed) => fed(feed),
+            Origin::Computed(at) => &outputs[*at].1,
         };
         let live: Vec<&Tensor> = (count..self.segment.wanted.len()).map(wanted).collect();
         self.to.store(sample, &live)?;
