@@ -13,7 +13,7 @@ use onnxq_numerics::{
 };
 use onnxq_run::{
     calibrate::{
-        self, CollectOptions, Collector, Identity, Replacement, Stats, StatsFile, Want,
+        self, CollectOptions, Collector, Identity, Replacement, Run, Stats, StatsFile, Want,
         can_observe, describe, merge, model_sha256,
     },
     data::{self, DataOptions},
@@ -49,10 +49,14 @@ fn batches(model: &Model, samples: usize) -> data::Batches {
     data::open(&fixture("calibration.txt"), &inputs, &options).unwrap()
 }
 
+fn run(it: &Setup, batches: data::Batches, options: CollectOptions) -> Run<'_> {
+    let runtime = RuntimeOptions::default();
+    Run { model: &it.model, files: &it.files, batches, options, runtime }
+}
+
 fn collector<'a>(it: &'a Setup, options: CollectOptions) -> Collector<'a> {
     let (wants, batches) = (wants(&it.model, Needs::Hessian), batches(&it.model, 5));
-    let runtime = RuntimeOptions::default();
-    Collector::new(&it.model, &it.files, wants, batches, options, &runtime, None).unwrap()
+    Collector::new(run(it, batches, options), wants, None).unwrap()
 }
 
 /// All statistics, and how many waves they took.
@@ -192,9 +196,7 @@ fn padding_does_not_count() {
     }
     let batches = data::open(folder.path(), &inputs, &data).unwrap();
     let wants = wants(&it.model, Needs::Diagonal);
-    let runtime = RuntimeOptions::default();
-    let mut collector =
-        Collector::new(&it.model, &it.files, wants, batches, options(2), &runtime, None).unwrap();
+    let mut collector = Collector::new(run(&it, batches, options(2)), wants, None).unwrap();
     let stats = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
     assert!(stats.iter().all(|it| it.1.rows == tokens as u64 && it.1.hessian.is_none()));
 }
@@ -233,8 +235,7 @@ fn identity(it: &Setup, samples: u64) -> Identity {
 fn stored<'a>(it: &'a Setup, path: &Path, options: CollectOptions) -> Collector<'a> {
     let (wants, batches) = (wants(&it.model, Needs::Hessian), batches(&it.model, 5));
     let store = StatsFile::begin(path, identity(it, 5), true).unwrap();
-    let runtime = RuntimeOptions::default();
-    Collector::new(&it.model, &it.files, wants, batches, options, &runtime, Some(store)).unwrap()
+    Collector::new(run(it, batches, options), wants, Some(store)).unwrap()
 }
 
 #[test]
@@ -289,10 +290,8 @@ fn a_complete_log_needs_no_run() {
         let stats = InputStats { rows: 7, mean_square, max_abs, hessian: None, drift: None };
         store.append(&it.model.value(want.value).name, &stats).unwrap();
     }
-    let (data, runtime) = (batches(&it.model, 5), RuntimeOptions::default());
-    let all = options(1);
-    let mut collector =
-        Collector::new(&it.model, &it.files, list, data, all, &runtime, Some(store)).unwrap();
+    let run = run(&it, batches(&it.model, 5), options(1));
+    let mut collector = Collector::new(run, list, Some(store)).unwrap();
     let stats = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
     assert!(stats.iter().all(|it| it.1.rows == 7));
     assert!(collector.next(&[], &Ctx::silent()).unwrap().is_none());

@@ -19,8 +19,8 @@ use onnxq_ir::{
 };
 use onnxq_quant::recipe;
 use onnxq_run::{
-    calibrate::{self, model_inputs},
-    data::{Batches, DataOptions},
+    calibrate::model_inputs,
+    data::{self, Batches, DataOptions},
 };
 use serde_json::Value;
 

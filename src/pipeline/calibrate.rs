@@ -13,6 +13,7 @@ use onnxq_ir::{
     Model, ValueId,
     codes::Fault,
     ctx::Ctx,
+    onnx::Files,
     tensor::{DType, QSource},
     untrusted::Untrusted,
 };
@@ -29,7 +30,8 @@ use onnxq_quant::{
 };
 use onnxq_run::{
     calibrate::{
-        self, CollectOptions, Collector, Identity, Replacement, Stats, StatsFile, Want, can_observe,
+        self, CollectOptions, Collector, Identity, Replacement, Run, Stats, StatsFile, Want,
+        can_observe,
     },
     data::{self, Batches, DataOptions},
     engine::RuntimeOptions,
@@ -55,8 +57,19 @@ impl Calibration<'_> {
         Ok(data::open(data, &calibrate::model_inputs(m), &self.options)?)
     }
 
-    pub(super) fn collect(&self, sequential: bool) -> CollectOptions {
-        CollectOptions { memory: self.memory, threads: self.threads, sequential }
+    /// A run on the samples, of a model that is made of what `files` hold.
+    pub(super) fn run<'b>(
+        &'b self,
+        model: &'b Model,
+        files: &'b Files,
+        batches: Batches,
+    ) -> Run<'b> {
+        let options = CollectOptions {
+            memory: self.memory,
+            threads: self.threads,
+            ..CollectOptions::default()
+        };
+        Run { model, files, batches, options, runtime: self.runtime.clone() }
     }
 
     /// No data and no statistics: enough for solvers that need none.
@@ -256,13 +269,13 @@ impl Solving<'_> {
         let keep = calibration.stats.is_some();
         let path = calibration.stats.clone().unwrap_or_else(|| log_beside(output));
         let store = Some(StatsFile::begin(&path, identity, keep)?);
-        let options = calibration.collect(self.sequential);
-        let (files, runtime) = (&planned.files, &calibration.runtime);
-        let mut collector = Collector::new(m, files, wants, batches, options, runtime, store)?;
+        let mut run = calibration.run(m, &planned.files, batches);
+        run.options.sequential = self.sequential;
+        let mut collector = Collector::new(run, wants, store)?;
         let mut replaced = self.data_free();
-        while let Some(wave) = collector.next(&replaced, ctx)? {
+        while let Some(inputs) = collector.next(&replaced, ctx)? {
             replaced.clear();
-            for (value, stats) in wave {
+            for (value, stats) in inputs {
                 replaced.extend(self.input(value, stats)?);
             }
         }

@@ -17,10 +17,7 @@ use onnxq_rewrite::{
     PassError, cache::CacheError, half::HalfError, lint::OwnFinding, opset::OpsetError,
 };
 use onnxq_run::{
-    calibrate::{CalibrateError, StatsError},
-    compare::CompareError,
-    data::DataError,
-    engine::EngineError,
+    calibrate::CalibrateError, compare::CompareError, data::DataError, engine::EngineError,
 };
 
 /// Why a job failed: the error of the step that did.
@@ -48,7 +45,6 @@ pub enum Error {
     Report(#[from] ReadError),
     Save(#[from] SaveError),
     Shape(#[from] ShapeError),
-    Stats(#[from] StatsError),
     Store(#[from] StoreError),
     Transform(#[from] TransformNeedsData),
     Unbisectable(#[from] Unbisectable),
@@ -80,7 +76,6 @@ impl Error {
             Error::Report(it) => it,
             Error::Save(it) => it,
             Error::Shape(it) => it,
-            Error::Stats(it) => it,
             Error::Store(it) => it,
             Error::Transform(it) => it,
             Error::Unbisectable(it) => it,

@@ -177,10 +177,7 @@ impl<'a> Judge<'a> {
 /// The model with these weights instead of its own.
 pub(super) fn with(model: &Model, replaced: &[Replacement]) -> Model {
     let mut model = model.clone();
-    for it in replaced {
-        let constant = model.add_constant(model.main, "replaced", it.tensor.clone());
-        model.set_input(it.node, it.index, Some(constant));
-    }
+    calibrate::replace(&mut model, replaced);
     model
 }
 

@@ -91,8 +91,8 @@ pub(super) fn collect(
     let values: BTreeSet<ValueId> = wanted.iter().map(|it| it.0).collect();
     let values: Vec<ValueId> = values.into_iter().collect();
     let batches = calibration.batches(m)?;
-    let (files, options) = (&planned.files, calibration.collect(false));
-    let stats = calibrate::ranges(m, files, &values, batches, options, &calibration.runtime, ctx)?;
+    let run = calibration.run(m, &planned.files, batches);
+    let stats = calibrate::ranges(run, &values, ctx)?;
     let range = |(value, codes): (ValueId, Codes)| {
         let range = codes.observer.range(stats.get(&value)?, LEVELS, codes.symmetric);
         Some(((value, key(&codes)), range))

@@ -162,12 +162,10 @@ impl Step<'_> {
         let wants = wants.into_iter().map(|value| Want { value, needs: Needs::Diagonal }).collect();
         let m = &planned.model;
         let batches = calibration.batches(m)?;
-        let options = calibration.collect(false);
-        let runtime = &calibration.runtime;
-        let mut collector =
-            Collector::new(m, &planned.files, wants, batches, options, runtime, None)?;
-        while let Some(wave) = collector.next(&[], ctx)? {
-            for (value, stats) in wave {
+        let run = calibration.run(m, &planned.files, batches);
+        let mut collector = Collector::new(run, wants, None)?;
+        while let Some(inputs) = collector.next(&[], ctx)? {
+            for (value, stats) in inputs {
                 let readers = groups.iter().filter(|it| it.input == value);
                 for site in readers.flat_map(|it| &it.sites) {
                     self.known.insert(*site, stats.clone());

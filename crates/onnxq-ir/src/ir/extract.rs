@@ -156,10 +156,10 @@ main (float[2] x, bool[] p) => (float[2] y) {
         );
         let [a, y] = values(&m, ["a", "y"]);
         let rest = extract(&m, &[a], &[y]);
-        assert_eq!((ops(&rest.model), rest.feeds), (vec!["If".into()], vec![
-            input("p"),
-            Feed::Value(0)
-        ]));
+        assert_eq!(
+            (ops(&rest.model), rest.feeds),
+            (vec!["If".into()], vec![input("p"), Feed::Value(0)])
+        );
         rest.model.verify().unwrap();
     }
 }
