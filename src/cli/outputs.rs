@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::{Failure, Ui};
-use onnxq_ir::{codes::Fault, untrusted::Untrusted};
+use onnxq_ir::{
+    diag::{Code, Diagnostic},
+    untrusted::Untrusted,
+};
 use onnxq_report::{
     Report, Verdict,
     emit::{EMITTERS, Emitter, emitter},
@@ -62,11 +65,11 @@ pub enum OutputError {
     Input { path: PathBuf },
 }
 
-impl Fault for OutputError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for OutputError {
+    fn code(&self) -> Code {
         match self {
-            OutputError::Write { .. } => "E901",
-            OutputError::Input { .. } => "E904",
+            OutputError::Write { .. } => Code::E901,
+            OutputError::Input { .. } => Code::E904,
         }
     }
 
@@ -302,7 +305,7 @@ mod tests {
         let emit = vec![Emit { format: "junit", file: path("all") }];
         let failed = OutputArgs { emit, ..OutputArgs::default() };
         let failure = failed.deliver(&Report::default(), String::new, &ui).unwrap_err();
-        assert_eq!((failure.code(), count(path(""))), ("E901", 2));
+        assert_eq!((failure.code(), count(path(""))), (Code::E901, 2));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use super::{Table, adapted, proof, solved};
 use crate::pipeline::{Goal, Mixed, Outcome};
 use onnxq_ir::{
+    diag::Code,
     human::{bytes, grouped},
     untrusted::{Untrusted, escape},
 };
@@ -204,7 +205,10 @@ fn last_line(it: &Outcome, validation: Option<&Report>) -> String {
         return match path {
             Some(path) => format!("ok  {path}  nothing was quantized\n"),
             None => {
-                "no-op [N001]: there is nothing to quantize, so nothing is written\n".to_owned()
+                format!(
+                    "no-op [{}]: there is nothing to quantize, so nothing is written\n",
+                    Code::N001
+                )
             }
         };
     }

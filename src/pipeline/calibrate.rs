@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use super::{Error, Planned};
 use onnxq_ir::{
     Model, ValueId,
-    codes::Fault,
     ctx::Ctx,
+    diag::{Code, Diagnostic},
     onnx::Files,
     tensor::{DType, QSource},
     untrusted::Untrusted,
@@ -92,9 +92,9 @@ pub struct NeedsData {
     pub node: String,
 }
 
-impl Fault for NeedsData {
-    fn code(&self) -> &'static str {
-        "E610"
+impl Diagnostic for NeedsData {
+    fn code(&self) -> Code {
+        Code::E610
     }
 
     fn hint(&self) -> Option<String> {
@@ -113,9 +113,9 @@ pub struct MissingStats {
     pub input: String,
 }
 
-impl Fault for MissingStats {
-    fn code(&self) -> &'static str {
-        "E611"
+impl Diagnostic for MissingStats {
+    fn code(&self) -> Code {
+        Code::E611
     }
 
     fn hint(&self) -> Option<String> {

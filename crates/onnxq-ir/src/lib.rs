@@ -1,7 +1,7 @@
 //! Tensors, the graph, ONNX files and text, shapes, and a reference evaluator.
 
-pub mod codes;
 pub mod ctx;
+pub mod diag;
 pub mod eval;
 pub mod human;
 pub mod infer;

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use onnxq_ir::{
-    codes::Fault,
+    diag::{Code, Diagnostic},
     tensor::{DType, QMatrix, QShape, QSource, Tensor, TensorError, first_non_finite},
 };
 use onnxq_numerics::{
@@ -122,12 +122,12 @@ pub enum StoreError {
     Tensor(#[from] TensorError),
 }
 
-impl Fault for StoreError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for StoreError {
+    fn code(&self) -> Code {
         match self {
-            StoreError::Io(_) | StoreError::Tensor(TensorError::Io(_)) => "E901",
-            StoreError::Tensor(TensorError::NonFinite { .. }) => "E501",
-            StoreError::Tensor(_) => "E303",
+            StoreError::Io(_) | StoreError::Tensor(TensorError::Io(_)) => Code::E901,
+            StoreError::Tensor(TensorError::NonFinite { .. }) => Code::E501,
+            StoreError::Tensor(_) => Code::E303,
         }
     }
 }

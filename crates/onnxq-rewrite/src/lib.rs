@@ -17,8 +17,8 @@ use std::{collections::BTreeMap, sync::PoisonError};
 pub use self::{fixpoint::fixpoint, passes::PASSES, rules::RULES};
 use onnxq_ir::{
     Model, Name, NoMatch, NodeId, Patch,
-    codes::Fault,
     ctx::Ctx,
+    diag::{Code, Diagnostic},
     untrusted::{Untrusted, escape},
 };
 
@@ -64,12 +64,12 @@ pub enum PassError {
     TooManyNodes { limit: usize },
 }
 
-impl Fault for PassError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for PassError {
+    fn code(&self) -> Code {
         match self {
-            PassError::Unknown { .. } => "E703",
-            PassError::Cycle { .. } => "E105",
-            PassError::TooManyNodes { .. } => "E106",
+            PassError::Unknown { .. } => Code::E703,
+            PassError::Cycle { .. } => Code::E105,
+            PassError::TooManyNodes { .. } => Code::E106,
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
     number::count,
 };
 use crate::Report;
-use onnxq_ir::{codes, untrusted::escape};
+use onnxq_ir::{diag::Code, untrusted::escape};
 use onnxq_quant::recipe::metrics::METRICS;
 use onnxq_rewrite::lint::CHECKS;
 
@@ -63,7 +63,7 @@ fn notifications(left_out: usize) -> Vec<Value> {
 fn rule(id: &str) -> Value {
     let metric = METRICS.iter().find(|it| it.name == id).map(|it| it.help);
     let check = CHECKS.iter().find(|it| it.code == id).map(|it| it.help);
-    let code = codes::code(id).map(|it| it.text);
+    let code = id.parse().ok().map(Code::text);
     let help = metric.or(check).or(code).unwrap_or(match id {
         "suggestion" => "what would make the candidate more accurate, and what it costs",
         _ => "see the report",

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::data::{Batch, roles};
 use crate::engine::IoInfo;
-use onnxq_ir::{Def, Model, ValueId, ctx::Ctx, human::grouped};
+use onnxq_ir::{Def, Model, ValueId, ctx::Ctx, diag::Warning, human::grouped};
 use onnxq_numerics::{
     drift::Drift,
     moments::Moments,
@@ -166,10 +166,10 @@ impl<'a> Collector<'a> {
         let count = hessians.filter(|it| !self.drifts(it)).count();
         if self.driver.has_reference() && count > 0 {
             let memory = self.driver.options().memory >> 20;
-            ctx.progress.warn(&format!(
+            ctx.progress.warn(&Warning::remark(format!(
                 "{count} inputs are too wide for --memory {memory}MiB: their weights aim at the \
                  quantized layers before them, not at the float model"
-            ));
+            )));
         }
     }
 

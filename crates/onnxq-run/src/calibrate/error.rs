@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use crate::data::DataError;
 use crate::engine::EngineError;
 use onnxq_ir::{
-    codes::Fault,
+    diag::{Code, Diagnostic},
     onnx::{LoadError, SaveError},
     tensor::TensorError,
     untrusted::Untrusted,
@@ -53,26 +53,26 @@ pub enum CalibrateError {
     OtherPrefix { path: PathBuf },
 }
 
-impl Fault for CalibrateError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for CalibrateError {
+    fn code(&self) -> Code {
         match self {
             CalibrateError::Data(it) => it.code(),
             CalibrateError::Engine(it) => it.code(),
             CalibrateError::Load(it) => it.code(),
             CalibrateError::Save(it) => it.code(),
-            CalibrateError::Scratch(_) => "E901",
-            CalibrateError::NoData { .. } => "E610",
-            CalibrateError::Memory { .. } => "E612",
-            CalibrateError::NonFinite { .. } => "E614",
+            CalibrateError::Scratch(_) => Code::E901,
+            CalibrateError::NoData { .. } => Code::E610,
+            CalibrateError::Memory { .. } => Code::E612,
+            CalibrateError::NonFinite { .. } => Code::E614,
             CalibrateError::Width { .. }
             | CalibrateError::Tensor { .. }
-            | CalibrateError::Unobservable { .. } => "E803",
-            CalibrateError::StatsFile { .. } => "E902",
-            CalibrateError::Damaged { .. } => "E613",
+            | CalibrateError::Unobservable { .. } => Code::E803,
+            CalibrateError::StatsFile { .. } => Code::E902,
+            CalibrateError::Damaged { .. } => Code::E613,
             CalibrateError::OtherModel { .. }
             | CalibrateError::OtherData { .. }
             | CalibrateError::OtherSamples { .. }
-            | CalibrateError::OtherPrefix { .. } => "E611",
+            | CalibrateError::OtherPrefix { .. } => Code::E611,
         }
     }
 

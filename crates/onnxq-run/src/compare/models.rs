@@ -14,8 +14,8 @@ use crate::{
     engine::{EngineError, IoInfo, Session},
 };
 use onnxq_ir::{
-    codes::Fault,
     ctx::Ctx,
+    diag::{Code, Diagnostic},
     tensor::{DType, Tensor, TensorError},
     untrusted::Untrusted,
 };
@@ -62,15 +62,15 @@ pub enum CompareError {
     Tensor { output: String, source: TensorError },
 }
 
-impl Fault for CompareError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for CompareError {
+    fn code(&self) -> Code {
         match self {
             CompareError::Data(it) => it.code(),
             CompareError::Engine { source, .. } => source.code(),
-            CompareError::Input { .. } => "E607",
-            CompareError::InputType { .. } => "E604",
+            CompareError::Input { .. } => Code::E607,
+            CompareError::InputType { .. } => Code::E604,
             CompareError::Output(_) | CompareError::Shape { .. } | CompareError::Tensor { .. } => {
-                "E609"
+                Code::E609
             }
         }
     }
@@ -402,20 +402,20 @@ pub mod tests {
         let error = compared(fake(Box::new(renamed)), &CompareOptions::default()).unwrap_err();
         assert_eq!(
             (error.code(), error.to_string().as_str()),
-            ("E609", "the candidate has no output `logits`")
+            (Code::E609, "the candidate has no output `logits`")
         );
         let flat = |_: &BTreeMap<&str, &Tensor>| vec![("logits".to_owned(), Tensor::scalar(1.0))];
         let error = compared(fake(Box::new(flat)), &CompareOptions::default()).unwrap_err();
-        assert_eq!(error.code(), "E609");
+        assert_eq!(error.code(), Code::E609);
     }
 
     #[test]
     fn inputs_must_be_in_the_data() {
         let mut other = echo(2.0);
         other.inputs[0].name = "tokens".into();
-        assert_eq!(compared(other, &CompareOptions::default()).unwrap_err().code(), "E607");
+        assert_eq!(compared(other, &CompareOptions::default()).unwrap_err().code(), Code::E607);
         let mut narrow = echo(2.0);
         narrow.inputs[0].ty.dtype = DType::I32;
-        assert_eq!(compared(narrow, &CompareOptions::default()).unwrap_err().code(), "E609");
+        assert_eq!(compared(narrow, &CompareOptions::default()).unwrap_err().code(), Code::E609);
     }
 }

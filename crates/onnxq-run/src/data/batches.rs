@@ -434,7 +434,10 @@ fn fixed_batch(source: &Source, inputs: &[IoInfo]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::{super::npy::tests as npy, *};
-    use onnxq_ir::{codes::Fault, tensor::TensorType};
+    use onnxq_ir::{
+        diag::{Code, Diagnostic},
+        tensor::TensorType,
+    };
 
     fn symbol(name: &str) -> Dim {
         Dim::Symbol(name.into())
@@ -469,7 +472,7 @@ mod tests {
         DataOptions { batch, ..DataOptions::default() }
     }
 
-    fn code(path: &Path, inputs: &[IoInfo]) -> &'static str {
+    fn code(path: &Path, inputs: &[IoInfo]) -> Code {
         let batches = open(path, inputs, &options(4));
         batches.and_then(|it| it.collect::<Result<Vec<_>, _>>()).expect_err("an error").code()
     }
@@ -506,7 +509,7 @@ mod tests {
         let batches = open(&folder.path().join("x.npy"), &inputs, &options(4)).unwrap();
         assert_eq!((batches.samples(), batches.dropped(), batches.batch()), (4, 1, 2));
         assert_eq!(batches.count(), 2);
-        assert_eq!(code(&folder.path().join("one.npy"), &inputs), "E606");
+        assert_eq!(code(&folder.path().join("one.npy"), &inputs), Code::E606);
     }
 
     #[test]
@@ -535,18 +538,18 @@ mod tests {
         ]);
         let at = |name: &str| folder.path().join(name);
         let floats = [input("x", DType::F32, vec![symbol("n"), Dim::Fixed(2)])];
-        assert_eq!(code(&at("data.csv"), &model()), "E601");
-        assert_eq!(code(&at("rank.npy"), &model()), "E603");
-        assert_eq!(code(&at("float.npy"), &model()), "E604");
-        assert_eq!(code(&at("nan.npy"), &floats), "E605");
-        assert_eq!(code(&at("empty.npy"), &model()), "E606");
+        assert_eq!(code(&at("data.csv"), &model()), Code::E601);
+        assert_eq!(code(&at("rank.npy"), &model()), Code::E603);
+        assert_eq!(code(&at("float.npy"), &model()), Code::E604);
+        assert_eq!(code(&at("nan.npy"), &floats), Code::E605);
+        assert_eq!(code(&at("empty.npy"), &model()), Code::E606);
         assert_eq!(
             code(&at("float.npy"), &[floats[0].clone(), input("y", DType::F32, vec![])]),
-            "E607"
+            Code::E607
         );
-        assert_eq!(code(folder.path(), &model()), "E607");
-        assert_eq!(code(&at("words.txt"), &model()), "E608");
-        assert_eq!(code(&at("nothing.npy"), &model()), "E902");
+        assert_eq!(code(folder.path(), &model()), Code::E607);
+        assert_eq!(code(&at("words.txt"), &model()), Code::E608);
+        assert_eq!(code(&at("nothing.npy"), &model()), Code::E902);
     }
 
     #[test]
@@ -555,11 +558,11 @@ mod tests {
             ("input_ids.npy", npy::ids(2, 3, 0..6)),
             ("attention_mask.npy", npy::ids(2, 4, [1; 8])),
         ]);
-        assert_eq!(code(longer.path(), &model()), "E603");
+        assert_eq!(code(longer.path(), &model()), Code::E603);
         let fewer = write(&[
             ("input_ids.npy", npy::ids(2, 3, 0..6)),
             ("attention_mask.npy", npy::ids(1, 3, [1; 3])),
         ]);
-        assert_eq!(code(fewer.path(), &model()), "E603");
+        assert_eq!(code(fewer.path(), &model()), Code::E603);
     }
 }
