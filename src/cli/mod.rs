@@ -7,6 +7,7 @@ pub mod compare;
 pub mod completions;
 pub mod convert;
 pub mod doctor;
+pub mod environment;
 pub mod explain;
 pub mod failure;
 mod footprint;

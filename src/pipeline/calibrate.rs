@@ -34,7 +34,7 @@ use onnxq_run::{
         can_observe,
     },
     data::{self, Batches, DataOptions},
-    engine::RuntimeOptions,
+    engine::Runtime,
 };
 
 /// Where statistics come from, and the budget for collecting them.
@@ -47,7 +47,7 @@ pub struct Calibration<'a> {
     /// Bytes for the sums that are kept at a time.
     pub memory: u64,
     pub threads: usize,
-    pub runtime: RuntimeOptions<'a>,
+    pub runtime: Runtime<'a>,
 }
 
 impl Calibration<'_> {
@@ -80,7 +80,7 @@ impl Calibration<'_> {
             stats: None,
             memory: 2 << 30,
             threads: 1,
-            runtime: RuntimeOptions::default(),
+            runtime: Runtime::default(),
         }
     }
 }

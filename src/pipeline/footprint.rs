@@ -24,7 +24,7 @@ use onnxq_report::{Footprint, document::Warning};
 use onnxq_run::{
     calibrate,
     data::{self, DataOptions},
-    engine::{self, Located, RuntimeOptions, SessionOptions},
+    engine::{Located, Runtime, SessionOptions},
 };
 
 /// A model, and what it is run on.
@@ -165,7 +165,7 @@ pub fn measure(
     options: &DataOptions,
     open: &OpenOptions,
     threads: usize,
-    runtime: &RuntimeOptions,
+    runtime: &Runtime,
 ) -> Result<Footprint, Error> {
     // Our own reader first, as always, and everything of it goes before memory is looked at.
     let inputs = calibrate::model_inputs(&onnx::open(model, open)?.model);
@@ -173,12 +173,12 @@ pub fn measure(
     batches.one_by_one();
     let sample = batches.next().transpose()?.unwrap_or_default();
     drop(batches);
-    engine::start(&engine::ensure(runtime)?)?;
+    runtime.start()?;
     let reset = fs::write("/proc/self/clear_refs", "5").is_ok();
     let base_bytes = resident("VmRSS:");
     let session = SessionOptions { threads, ..SessionOptions::default() };
     let start = Instant::now();
-    let mut session = engine::open(model, &session, runtime)?;
+    let mut session = runtime.open(model, &session)?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     let inputs: Vec<(&str, &Tensor)> = sample.iter().map(|(name, it)| (&**name, it)).collect();
     session.run(&inputs)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{Setup, fixture, setup};
+use crate::common::{Setup, fixture, runtime, setup};
 use onnxq_ir::{
     Def, Model, NodeId, ValueId,
     ctx::Ctx,
@@ -20,7 +20,7 @@ use onnxq_run::{
         can_observe, describe, merge, model_sha256,
     },
     data::{self, DataOptions},
-    engine::{self, RuntimeOptions, SessionOptions},
+    engine::SessionOptions,
 };
 
 /// MatMuls by a constant.
@@ -53,7 +53,7 @@ fn batches(model: &Model, samples: usize) -> data::Batches {
 }
 
 fn run(it: &Setup, batches: data::Batches, options: CollectOptions) -> Run<'_> {
-    let runtime = RuntimeOptions::default();
+    let runtime = runtime();
     Run { model: &it.model, files: &it.files, batches, options, runtime }
 }
 
@@ -105,7 +105,7 @@ fn statistics_are_those_of_the_tapped_values() {
     found.iter().for_each(|(value, _)| tapped.add_output(main, *value));
     let bytes = onnx::to_bytes(&tapped).unwrap();
     let plain = SessionOptions { optimize: false, ..SessionOptions::default() };
-    let mut session = engine::open_bytes(&bytes, None, &plain, &RuntimeOptions::default()).unwrap();
+    let mut session = runtime().open_bytes(&bytes, None, &plain).unwrap();
     let mut data = batches(&it.model, 5);
     data.one_by_one();
     let mut moments: Vec<Moments> =

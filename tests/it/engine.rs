@@ -2,26 +2,27 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::common::{FIXTURES, fixture, inputs, job, quantized, relative_error};
-use onnxq::pipeline::{self, Calibration};
+use crate::common::{
+    FIXTURES, fixture, inputs, job, no_calibration, quantized, relative_error, runtime,
+};
+use onnxq::pipeline;
 use onnxq_ir::{Model, ctx::Ctx, eval, onnx, tensor::Tensor, text};
 use onnxq_quant::recipe;
 use onnxq_run::{
     data::DataOptions,
-    engine::{self, RuntimeOptions, SessionOptions, Verdict},
+    engine::{SessionOptions, Verdict},
 };
 
 /// The outputs of a model in ONNX Runtime.
 fn run(path: &Path, inputs: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let mut session =
-        engine::open(path, &SessionOptions::default(), &RuntimeOptions::default()).unwrap();
+    let mut session = runtime().open(path, &SessionOptions::default()).unwrap();
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
     session.run(&inputs).unwrap().into_iter().collect()
 }
 
 /// Whether the int8 kernels of this CPU are right for weights of 7 bits only.
 fn saturates() -> bool {
-    let verdict = engine::examine(&RuntimeOptions::default()).verdict;
+    let verdict = runtime().examine().verdict;
     matches!(verdict, Verdict::Saturates | Verdict::SaturatesDespiteVnni)
 }
 
@@ -215,7 +216,7 @@ fn fixture_by_recipes(name: &str) {
             &job,
             &path,
             &Default::default(),
-            &Calibration::none(),
+            &no_calibration(),
             false,
             &Ctx::silent(),
         )
@@ -224,6 +225,7 @@ fn fixture_by_recipes(name: &str) {
         let data = fixture("eval_ids.npy");
         let job = pipeline::Validate {
             options: DataOptions { samples: Some(4), ..DataOptions::default() },
+            runtime: runtime(),
             ..pipeline::Validate::new(&job.model, &path, &data)
         };
         let report = pipeline::validate(&job, None, &Ctx::silent()).unwrap();

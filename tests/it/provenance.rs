@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::common::{fixture, job};
+use crate::common::{fixture, job, runtime};
 use onnxq::pipeline::{self, facts, origin};
 use onnxq_ir::{
     ctx::Ctx,
@@ -213,11 +213,7 @@ fn facts_of_a_quantized_model_add_up() {
     assert!((4.0..6.0).contains(&bits), "{bits}");
     assert_eq!(facts.metadata.len(), 6);
     assert!(facts.metadata.keys().all(|it| it.starts_with("onnxq.")));
-    let execution = pipeline::execution(
-        &loaded.model,
-        &loaded.files,
-        &onnxq_run::engine::RuntimeOptions::default(),
-    );
+    let execution = pipeline::execution(&loaded.model, &loaded.files, &runtime());
     let rows = facts::precision(&loaded.model, Some(&execution));
     let quantized = rows.iter().filter(|it| it.declared.is_some()).count();
     assert_eq!(quantized as u64, json["quantize"]["quantized_nodes"].as_u64().unwrap());
@@ -240,7 +236,7 @@ fn what_stays_in_float_is_grouped_by_reason() {
 #[test]
 fn a_footprint_is_that_of_a_process_of_its_own() {
     use onnxq::pipeline::footprint::{FootprintError, FootprintJob, footprint};
-    let library = onnxq_run::engine::ensure(&Default::default()).unwrap();
+    let library = runtime().ensure().unwrap();
     let (model, data) = (fixture("model.onnx"), fixture("calibration_input_ids.npy"));
     let bytes = fs::metadata(&model).unwrap().len();
     let job = |model| FootprintJob {

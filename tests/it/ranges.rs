@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{Setup, arrays::npy, fixture, setup};
+use crate::common::{Setup, arrays::npy, fixture, runtime, setup};
 use onnxq_ir::{
     Model, ValueId,
     ctx::Ctx,
@@ -15,7 +15,6 @@ use onnxq_rewrite as rewrite;
 use onnxq_run::{
     calibrate::{self, CollectOptions, Run, can_tap, ranges},
     data::{self, Batches, DataOptions},
-    engine::RuntimeOptions,
 };
 
 /// What nodes of the main graph compute, whatever its rank.
@@ -40,7 +39,7 @@ fn batches(it: &Setup, batch: usize) -> Batches {
 }
 
 fn run(it: &Setup, batches: Batches, options: CollectOptions) -> Run<'_> {
-    let runtime = RuntimeOptions::default();
+    let runtime = runtime();
     Run { model: &it.model, files: &it.files, batches, options, runtime }
 }
 

@@ -11,7 +11,7 @@ use onnxq_ir::{
 };
 use onnxq_run::{
     data::{Batch, converted},
-    engine::{self, EngineError, IoInfo, Session, SessionOptions},
+    engine::{EngineError, IoInfo, Session, SessionOptions},
 };
 
 /// A part of a model, ready to run.
@@ -34,7 +34,7 @@ impl Runner {
         let options =
             SessionOptions { threads: 1, optimize: false, lean: true, ..Default::default() };
         let folder = Some(Attached::folder());
-        let session = engine::open_bytes(&attached.graph, folder, &options, &side.runtime)?;
+        let session = side.runtime.open_bytes(&attached.graph, folder, &options)?;
         Ok(Runner { session, feeds: part.feeds })
     }
 

@@ -12,7 +12,7 @@ use super::{
     sessions,
 };
 use crate::data::{Batch, Batches};
-use crate::engine::{self, RuntimeOptions};
+use crate::engine::Runtime;
 use onnxq_ir::{Model, ValueId, ctx::Ctx, onnx::Files};
 
 /// A model, the data that it runs on, and what that may take.
@@ -22,7 +22,7 @@ pub struct Run<'a> {
     pub files: &'a Files,
     pub batches: Batches,
     pub options: CollectOptions,
-    pub runtime: RuntimeOptions<'a>,
+    pub runtime: Runtime<'a>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,14 +55,14 @@ pub struct Driver<'a> {
     reference: Option<Cut>,
     batches: Batches,
     options: CollectOptions,
-    runtime: RuntimeOptions<'a>,
+    runtime: Runtime<'a>,
 }
 
 impl<'a> Driver<'a> {
     /// `changing` are values read by layers whose weights may be replaced between passes.
     pub fn new(run: Run<'a>, changing: &BTreeSet<ValueId>) -> Result<Driver<'a>, CalibrateError> {
         let Run { model, files, mut batches, options, runtime } = run;
-        engine::ensure(&runtime)?;
+        runtime.ensure()?;
         batches.one_by_one();
         Ok(Driver {
             original: model,

@@ -1,14 +1,14 @@
 //! Sessions that run a segment of a model, one for each thread.
 
 use super::{CalibrateError, segment::Segment};
-use crate::engine::{self, RuntimeOptions, Session, SessionOptions};
+use crate::engine::{Runtime, Session, SessionOptions};
 use onnxq_ir::onnx::{self, Attached, Files};
 
 /// One session per thread; none where nothing is left to compute.
 pub fn open(
     segment: &Segment,
     files: &Files,
-    runtime: &RuntimeOptions,
+    runtime: &Runtime,
     threads: usize,
 ) -> Result<Vec<Option<Box<dyn Session>>>, CalibrateError> {
     if !segment.runs() {
@@ -20,6 +20,6 @@ pub fn open(
     // weights and an arena gain 12 %, for another copy of the weights per thread.
     let options = SessionOptions { threads: 1, optimize: false, lean: true, ..Default::default() };
     let folder = Some(Attached::folder());
-    let open = |_| Ok(Some(engine::open_bytes(&attached.graph, folder, &options, runtime)?));
+    let open = |_| Ok(Some(runtime.open_bytes(&attached.graph, folder, &options)?));
     (0..threads).map(open).collect()
 }
