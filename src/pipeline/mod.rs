@@ -6,7 +6,6 @@ mod calibrate;
 pub mod convert;
 mod error;
 pub mod facts;
-pub mod footprint;
 mod isolation;
 mod judge;
 mod lint;

@@ -9,7 +9,6 @@ use super::{
     Error, Execution, Outcome,
     attribution::{self, Attribute},
     execution, facts,
-    footprint::{self, FootprintJob},
     isolation::isolation,
 };
 use onnxq_ir::{
@@ -27,6 +26,7 @@ use onnxq_run::{
     compare::{CompareOptions, compare, decode},
     data::{self, Batches, DataOptions, Decoder},
     engine::{Located, Runtime, Sampled, Sampler, Session, SessionOptions},
+    worker::{self, FootprintJob},
 };
 
 /// What to measure besides the outputs. What a gate limits is measured in any case.
@@ -203,20 +203,21 @@ impl<'a> Run<'a> {
         let program = self.job.program.as_deref()?;
         self.ctx.progress.start("footprint", 2);
         let of = |model: &'a Path, loaded: &Loaded| {
-            let measured = footprint::footprint(
-                program,
-                &FootprintJob {
-                    model,
-                    bytes: loaded.files.size(),
-                    data: self.job.data,
-                    options: self.job.options.clone(),
-                    open: self.job.open,
-                    threads: self.job.threads,
-                    library: &self.library,
-                },
-            );
+            let job = FootprintJob {
+                model: model.to_owned(),
+                data: self.job.data.to_owned(),
+                tokenizer: self.job.options.tokenizer.clone(),
+                preprocess: self.job.options.preprocess.clone(),
+                open: self.job.open,
+                threads: self.job.threads.max(1),
+                library: self.library.path.clone(),
+            };
+            let measured = worker::footprint(program, loaded.files.size(), job);
             self.ctx.progress.step(1);
-            measured.map_err(|error| error.warning(model))
+            measured.map_err(|error| {
+                let message = format!("load time and memory are not measured: {error}");
+                Warning::new(Code::W202, model, message)
+            })
         };
         let both =
             [of(self.job.reference, &self.loaded[0]), of(self.job.candidate, &self.loaded[1])];

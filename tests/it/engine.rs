@@ -252,3 +252,22 @@ fn the_dynamo_export_survives_every_recipe() {
 fn the_export_with_past_survives_every_recipe() {
     fixture_by_recipes("model_with_past.onnx");
 }
+
+/// In a process whose environment neither forbids reports nor hints at a test run.
+#[test]
+fn onnx_runtime_reports_nothing() {
+    let located = runtime().ensure().unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_onnxq"))
+        .arg("doctor")
+        .env_clear()
+        .env("HOME", home.path())
+        .env("XDG_CACHE_HOME", home.path())
+        .env("ORT_DYLIB_PATH", &located.path)
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    // It would keep its reports and an identifier of the machine here.
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+}

@@ -11,11 +11,13 @@ use std::{
 use bytes::Bytes;
 use memmap2::Mmap;
 use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
 
 use super::{ExternalProblem, LoadError};
 
 /// Which external data files are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ExternalPolicy {
     /// Links may lead anywhere inside the model's folder or the folder of the real model file
     /// (a Hugging Face cache works).
