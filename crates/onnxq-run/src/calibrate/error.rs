@@ -24,8 +24,6 @@ pub enum CalibrateError {
     Save(#[from] SaveError),
     #[error("cannot keep what the model computed in a temporary file")]
     Scratch(#[source] io::Error),
-    #[error("solver {solver} needs calibration data and there is none")]
-    NoData { solver: &'static str },
     #[error("statistics of `{}` need {needed} bytes, the budget is {memory}", Untrusted(value))]
     Memory { value: String, needed: u64, memory: u64 },
     #[error("`{}` is not finite while the model runs on the data", Untrusted(value))]
@@ -61,7 +59,6 @@ impl Diagnostic for CalibrateError {
             CalibrateError::Load(it) => it.code(),
             CalibrateError::Save(it) => it.code(),
             CalibrateError::Scratch(_) => Code::E901,
-            CalibrateError::NoData { .. } => Code::E610,
             CalibrateError::Memory { .. } => Code::E612,
             CalibrateError::NonFinite { .. } => Code::E614,
             CalibrateError::Width { .. }
@@ -85,7 +82,6 @@ impl Diagnostic for CalibrateError {
             CalibrateError::Scratch(_) => {
                 "free some space in the temporary folder, or set TMPDIR to another one".into()
             }
-            CalibrateError::NoData { .. } => "pass --data, or choose another solver".into(),
             CalibrateError::Memory { needed, .. } => {
                 format!("pass --memory {}MiB or more", needed.div_ceil(1 << 20))
             }
