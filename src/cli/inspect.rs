@@ -22,7 +22,6 @@ use onnxq_quant::{
     raise,
     saturation::{self, Safety},
 };
-use onnxq_run::engine;
 
 /// Show what is in a model
 #[derive(Debug, clap::Args)]
@@ -97,7 +96,7 @@ fn safety(m: &Model) -> Result<Safety, pipeline::Error> {
 fn executed(loaded: &Loaded, ui: &Ui) -> Result<u8, Failure> {
     let runtime = ui.global.runtime(ui);
     // Asked for, so worth an installation.
-    engine::ensure(&runtime)?;
+    runtime.ensure()?;
     let execution = pipeline::execution(&loaded.model, &loaded.files, &runtime);
     match ui.global.json {
         true => ui.print_json(&execution)?,

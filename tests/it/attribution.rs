@@ -4,12 +4,12 @@ use std::{fs, path::Path};
 
 use crate::common::{
     arrays::{noise, npy},
-    fixture, job,
+    fixture, job, no_calibration,
     outside::{Place, run},
 };
 use onnxq_ir::{ctx::Ctx, diag::Diagnostic, onnx};
 use onnxq_pipeline::{
-    self as pipeline, Calibration,
+    self as pipeline,
     attribution::{self, Attribute},
 };
 use onnxq_quant::recipe::Gate;
@@ -19,7 +19,7 @@ use onnxq_run::data::DataOptions;
 /// The fixture by a recipe, made once per test.
 fn quantized(place: &Place, recipe: &str) -> String {
     let output = place.path(&format!("{recipe}.onnx"));
-    let (save, none) = (Default::default(), Calibration::none());
+    let (save, none) = (Default::default(), no_calibration());
     let job = job(&fixture("model.onnx"), recipe);
     pipeline::quantize(&job, Path::new(&output), &save, &none, false, &Ctx::silent()).unwrap();
     output

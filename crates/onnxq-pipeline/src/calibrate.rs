@@ -12,6 +12,7 @@ use onnxq_ir::{
     ctx::Ctx,
     diag::{Code, Diagnostic},
     digest::sha256_hex,
+    onnx::Files,
     tensor::{DType, QSource},
     untrusted::Untrusted,
 };
@@ -28,10 +29,11 @@ use onnxq_quant::{
 };
 use onnxq_run::{
     calibrate::{
-        self, CollectOptions, Collector, Identity, Replacement, Stats, StatsFile, Want, can_observe,
+        self, CollectOptions, Collector, Identity, Replacement, Run, Stats, StatsFile, Want,
+        can_observe,
     },
     data::{self, Batches, DataOptions},
-    engine::RuntimeOptions,
+    engine::Runtime,
 };
 
 /// Where statistics come from, and the budget for collecting them.
@@ -44,7 +46,7 @@ pub struct Calibration<'a> {
     /// Bytes for the sums that are kept at a time.
     pub memory: u64,
     pub threads: usize,
-    pub runtime: RuntimeOptions<'a>,
+    pub runtime: Runtime<'a>,
 }
 
 impl Calibration<'_> {
@@ -54,8 +56,19 @@ impl Calibration<'_> {
         Ok(data::open(data, &calibrate::model_inputs(m), &self.options)?)
     }
 
-    pub(super) fn collect(&self, sequential: bool) -> CollectOptions {
-        CollectOptions { memory: self.memory, threads: self.threads, sequential }
+    /// A run on the samples, of a model that is made of what `files` hold.
+    pub(super) fn run<'b>(
+        &'b self,
+        model: &'b Model,
+        files: &'b Files,
+        batches: Batches,
+    ) -> Run<'b> {
+        let options = CollectOptions {
+            memory: self.memory,
+            threads: self.threads,
+            ..CollectOptions::default()
+        };
+        Run { model, files, batches, options, runtime: self.runtime.clone() }
     }
 
     /// No data and no statistics: enough for solvers that need none.
@@ -66,16 +79,17 @@ impl Calibration<'_> {
             stats: None,
             memory: 2 << 30,
             threads: 1,
-            runtime: RuntimeOptions::default(),
+            runtime: Runtime::default(),
         }
     }
 }
 
+/// A step learns from data, and none was given.
 #[derive(Debug, thiserror::Error)]
-#[error("solver `{solver}` of `{}` needs calibration data, and there is none", Untrusted(node))]
+#[error("{who} needs calibration data, and there is none")]
 pub struct NeedsData {
-    pub solver: &'static str,
-    pub node: String,
+    /// What learns; names in it are escaped.
+    pub who: String,
 }
 
 impl Diagnostic for NeedsData {
@@ -85,8 +99,9 @@ impl Diagnostic for NeedsData {
 
     fn hint(&self) -> Option<String> {
         Some(
-            "pass --calibration with text like the model's own (and --tokenizer), images (and --preprocess), .npy or .npz; \
-             or --stats; solvers rtn, mse and hqq need none"
+            "pass --calibration with data like the model's own: text (and --tokenizer), images \
+             (and --preprocess), .npy or .npz; for solvers, --stats of an earlier run is enough; \
+             or take a recipe that needs none"
                 .into(),
         )
     }
@@ -255,13 +270,13 @@ impl Solving<'_> {
         let keep = calibration.stats.is_some();
         let path = calibration.stats.clone().unwrap_or_else(|| log_beside(output));
         let store = Some(StatsFile::begin(&path, identity, keep)?);
-        let options = calibration.collect(self.sequential);
-        let (files, runtime) = (&planned.files, &calibration.runtime);
-        let mut collector = Collector::new(m, files, wants, batches, options, runtime, store)?;
+        let mut run = calibration.run(m, &planned.files, batches);
+        run.options.sequential = self.sequential;
+        let mut collector = Collector::new(run, wants, store)?;
         let mut replaced = self.data_free();
-        while let Some(wave) = collector.next(&replaced, ctx)? {
+        while let Some(inputs) = collector.next(&replaced, ctx)? {
             replaced.clear();
-            for (value, stats) in wave {
+            for (value, stats) in inputs {
                 replaced.extend(self.input(value, stats)?);
             }
         }
@@ -272,7 +287,7 @@ impl Solving<'_> {
         let site = self.sites.iter().find(|it| reads(self.m, it, value));
         let site = site.expect("a want comes from a site");
         let (solver, node) = (site.solver.name(), self.m.node_label(site.site.node));
-        NeedsData { solver, node }
+        NeedsData { who: format!("solver `{solver}` of `{}`", Untrusted(&node)) }
     }
 
     /// Weights that need no data are quantized from the start, if later layers are to see it.

@@ -12,7 +12,7 @@ use onnxq_report::{Isolation, summary::finite};
 use onnxq_rewrite as rewrite;
 use onnxq_run::{
     data::Batches,
-    engine::{self, RuntimeOptions, SessionOptions},
+    engine::{Runtime, SessionOptions},
 };
 
 /// Each form runs on these alone.
@@ -26,7 +26,7 @@ pub fn isolation(
     (path, candidate): (&Path, &Loaded),
     batches: Batches,
     session: &SessionOptions,
-    runtime: &RuntimeOptions,
+    runtime: &Runtime,
     ctx: &Ctx,
 ) -> Result<Isolation, Error> {
     ctx.progress.start("isolate", 3);
@@ -37,14 +37,14 @@ pub fn isolation(
         ctx.progress.step(1);
         Ok(finite(loss))
     };
-    let deployed = loss(engine::open(path, session, runtime)?)?;
+    let deployed = loss(runtime.open(path, session)?)?;
     let plain = SessionOptions { optimize: false, ..session.clone() };
-    let unoptimized = loss(engine::open(path, &plain, runtime)?)?;
+    let unoptimized = loss(runtime.open(path, &plain)?)?;
     let (weights_only, note) = match in_float(candidate) {
         Ok((attached, left)) => {
             let plain = SessionOptions { lean: true, ..plain };
             let folder = Some(Attached::folder());
-            let session = engine::open_bytes(&attached.graph, folder, &plain, runtime)?;
+            let session = runtime.open_bytes(&attached.graph, folder, &plain)?;
             (loss(session)?, (left > 0).then(|| not_all(left)))
         }
         Err(error) => (None, Some(error.to_string())),

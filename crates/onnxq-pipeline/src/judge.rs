@@ -17,7 +17,7 @@ use onnxq_run::{
     calibrate::{self, Replacement},
     compare::{CompareOptions, compare},
     data::{Batch, Batches},
-    engine::{self, EngineError, IoInfo, RuntimeOptions, Session, SessionOptions},
+    engine::{EngineError, IoInfo, Runtime, Session, SessionOptions},
 };
 
 /// What a loss is.
@@ -47,7 +47,7 @@ const SAMPLES: usize = 16;
 pub(super) struct Judge<'a> {
     m: &'a Model,
     files: &'a Files,
-    runtime: RuntimeOptions<'a>,
+    runtime: Runtime<'a>,
     batches: Vec<Batch>,
     samples: usize,
     inputs: Vec<IoInfo>,
@@ -74,7 +74,7 @@ impl<'a> Judge<'a> {
         mut batches: Batches,
         count: usize,
         room: u64,
-        runtime: RuntimeOptions<'a>,
+        runtime: Runtime<'a>,
     ) -> Result<Judge<'a>, Error> {
         let inputs = calibrate::model_inputs(m);
         batches.one_by_one();
@@ -153,7 +153,7 @@ impl<'a> Judge<'a> {
         let attached = onnx::attach(&model, self.files)?;
         let options = SessionOptions { threads: 1, optimize, lean: true, ..Default::default() };
         let folder = Some(Attached::folder());
-        Ok(engine::open_bytes(&attached.graph, folder, &options, &self.runtime)?)
+        Ok(self.runtime.open_bytes(&attached.graph, folder, &options)?)
     }
 
     /// The float model's outputs, if `room` bytes hold them.
@@ -177,10 +177,7 @@ impl<'a> Judge<'a> {
 /// The model with these weights instead of its own.
 pub(super) fn with(model: &Model, replaced: &[Replacement]) -> Model {
     let mut model = model.clone();
-    for it in replaced {
-        let constant = model.add_constant(model.main, "replaced", it.tensor.clone());
-        model.set_input(it.node, it.index, Some(constant));
-    }
+    calibrate::replace(&mut model, replaced);
     model
 }
 

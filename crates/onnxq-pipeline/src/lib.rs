@@ -6,7 +6,6 @@ mod calibrate;
 pub mod convert;
 mod error;
 pub mod facts;
-pub mod footprint;
 mod isolation;
 mod judge;
 mod lint;
@@ -31,9 +30,7 @@ pub use self::{
     error::Error,
     lint::{Execution, LintReport, execution, fix, lint},
     mixed::{Goal, Mixed, Point, Sensitivity, Unmet},
-    ranges::RangesNeedData,
     saturation::{Bits, Exactness},
-    transform::TransformNeedsData,
     validate::{Measures, Validate, validate},
 };
 use onnxq_ir::{

@@ -14,7 +14,7 @@ use onnxq_rewrite::lint::{
     self, Finding, Mend, Severity,
     executed::{Executed, executed},
 };
-use onnxq_run::engine::{self, EngineError, RuntimeOptions, SessionOptions};
+use onnxq_run::engine::{EngineError, Runtime, SessionOptions};
 
 /// What a model's quantized weights run as.
 #[derive(Clone, Debug, Serialize)]
@@ -94,7 +94,7 @@ pub struct LintReport {
 
 /// Looks for slow and broken forms. If there is an ONNX Runtime, and nothing is broken yet, it is
 /// asked to load the model: a kernel that it lacks is a finding.
-pub fn lint(model: &Model, files: &Files, runtime: &RuntimeOptions) -> LintReport {
+pub fn lint(model: &Model, files: &Files, runtime: &Runtime) -> LintReport {
     let mut findings = lint::run(model);
     let broken = findings.iter().any(|it| it.severity == Severity::Broken);
     let execution = match broken {
@@ -127,8 +127,8 @@ pub fn fix(model: &mut Model, close: bool, ctx: &Ctx) -> Result<Vec<(String, usi
 
 /// Asks ONNX Runtime, if there is one, for the graph that it would execute. Nothing is installed
 /// for that, and its files are gone when this returns.
-pub fn execution(model: &Model, files: &Files, runtime: &RuntimeOptions) -> Execution {
-    let located = match engine::available(runtime) {
+pub fn execution(model: &Model, files: &Files, runtime: &Runtime) -> Execution {
+    let located = match runtime.available() {
         Ok(it) => it,
         Err(error) => return Execution::NotChecked(briefly(&error)),
     };
@@ -137,10 +137,12 @@ pub fn execution(model: &Model, files: &Files, runtime: &RuntimeOptions) -> Exec
             let nodes = executed(model, &optimized);
             Execution::Checked { onnxruntime: located.version, nodes }
         }
-        Err(Error::Engine(EngineError::Refused { message, version, .. })) => {
-            Execution::Refused { onnxruntime: version, message }
-        }
-        Err(error) => Execution::NotChecked(error.to_string()),
+        Err(error) => match error.downcast_ref() {
+            Some(EngineError::Refused { message, version, .. }) => {
+                Execution::Refused { onnxruntime: version.clone(), message: message.clone() }
+            }
+            _ => Execution::NotChecked(error.to_string()),
+        },
     }
 }
 
@@ -154,7 +156,7 @@ fn briefly(error: &EngineError) -> String {
     }
 }
 
-fn optimized(model: &Model, files: &Files, runtime: &RuntimeOptions) -> Result<Model, Error> {
+fn optimized(model: &Model, files: &Files, runtime: &Runtime) -> Result<Model, Error> {
     let folder = tempfile::tempdir()
         .map_err(|source| onnx::SaveError::Io { path: std::env::temp_dir(), source })?;
     let path = folder.path().join("optimized.onnx");
@@ -165,7 +167,7 @@ fn optimized(model: &Model, files: &Files, runtime: &RuntimeOptions) -> Result<M
         lean: true,
         ..SessionOptions::default()
     };
-    let session = engine::open_bytes(&attached.graph, Some(Attached::folder()), &options, runtime)?;
+    let session = runtime.open_bytes(&attached.graph, Some(Attached::folder()), &options)?;
     drop(session);
     graph(&path)
 }

@@ -14,7 +14,7 @@ use onnxq_report::document::RecipeFacts;
 use onnxq_run::{
     calibrate::{Stats, StatsOrigin},
     data::{Batches, Contents},
-    engine::{self, Cpu, RuntimeOptions},
+    engine::{self, Cpu, Runtime},
 };
 
 pub const CALIBRATION_COUNT: &str = "onnxq.calibration_count";
@@ -162,7 +162,7 @@ fn learns(planned: &Planned, job: &Job) -> bool {
 }
 
 /// What statistics of these samples, collected here, should say of themselves.
-pub fn stats_origin(batches: &mut Batches, runtime: &RuntimeOptions) -> Result<StatsOrigin, Error> {
+pub fn stats_origin(batches: &mut Batches, runtime: &Runtime) -> Result<StatsOrigin, Error> {
     of_samples(batches, of_machine(runtime))
 }
 
@@ -171,9 +171,9 @@ fn of_samples(batches: &mut Batches, machine: StatsOrigin) -> Result<StatsOrigin
     Ok(StatsOrigin { sha256, sketch: sketch.to_string(), ..machine })
 }
 
-fn of_machine(runtime: &RuntimeOptions) -> StatsOrigin {
+fn of_machine(runtime: &Runtime) -> StatsOrigin {
     // If there is none yet, this one will be installed.
-    let version = engine::available(runtime).map(|it| it.version);
+    let version = runtime.available().map(|it| it.version);
     let onnxruntime = version.unwrap_or_else(|_| engine::pinned_version().to_owned());
     StatsOrigin { onnxruntime, cpu: Cpu::of_process().model, ..StatsOrigin::default() }
 }

@@ -129,9 +129,9 @@ fn observe(
         let bytes = SampledRows::bytes(view.width, limit) as u64;
         Target { value: view.x, bytes, observer }
     });
-    let (m, files) = (&planned.model, &planned.files);
-    let (batches, options) = (calibration.batches(m)?, calibration.collect(false));
-    calibrate::observe(m, files, targets.collect(), batches, options, &calibration.runtime, ctx)?;
+    let batches = calibration.batches(&planned.model)?;
+    let run = calibration.run(&planned.model, &planned.files, batches);
+    calibrate::observe(run, targets.collect(), ctx)?;
     Ok(rows)
 }
 

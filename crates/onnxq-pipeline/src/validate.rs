@@ -9,7 +9,6 @@ use super::{
     Error, Execution, Outcome,
     attribution::{self, Attribute},
     execution, facts,
-    footprint::{self, FootprintJob},
     isolation::isolation,
 };
 use onnxq_ir::{
@@ -26,7 +25,8 @@ use onnxq_report::{
 use onnxq_run::{
     compare::{CompareOptions, compare, decode},
     data::{self, Batches, DataOptions, Decoder},
-    engine::{self, Located, RuntimeOptions, Sampled, Sampler, Session, SessionOptions},
+    engine::{Located, Runtime, Sampled, Sampler, Session, SessionOptions},
+    worker::{self, FootprintJob},
 };
 
 /// What to measure besides the outputs. What a gate limits is measured in any case.
@@ -79,7 +79,7 @@ pub struct Validate<'a> {
     pub threads: usize,
     /// Bytes for inner values, where the error is looked for.
     pub memory: u64,
-    pub runtime: RuntimeOptions<'a>,
+    pub runtime: Runtime<'a>,
     /// The command line, for the report.
     pub command: Vec<String>,
     /// This program, to measure a model in a process of its own.
@@ -100,7 +100,7 @@ impl<'a> Validate<'a> {
             measures: Measures::default(),
             threads: 1,
             memory: 2 << 30,
-            runtime: RuntimeOptions::default(),
+            runtime: Runtime::default(),
             command: Vec::new(),
             program: None,
         }
@@ -111,7 +111,7 @@ impl<'a> Validate<'a> {
 /// if it just was.
 pub fn validate(job: &Validate, outcome: Option<&Outcome>, ctx: &Ctx) -> Result<Report, Error> {
     let before = job.baseline.map(document::read).transpose()?;
-    let library = engine::ensure(&job.runtime)?;
+    let library = job.runtime.ensure()?;
     let mut run = Run::open(job, library, ctx)?;
     let figures = run.figures()?;
     let mut report = run.report(figures, outcome)?;
@@ -148,8 +148,8 @@ impl<'a> Run<'a> {
         // ONNX Runtime sees only what our own reader accepts.
         let loaded = [onnx::open(job.reference, &job.open)?, onnx::open(job.candidate, &job.open)?];
         let session = SessionOptions { threads: job.threads, ..SessionOptions::default() };
-        let reference = engine::open(job.reference, &session, &job.runtime)?;
-        let candidate = engine::open(job.candidate, &session, &job.runtime)?;
+        let reference = job.runtime.open(job.reference, &session)?;
+        let candidate = job.runtime.open(job.candidate, &session)?;
         let batches = data::open(job.data, reference.inputs(), &job.options)?;
         let measures = job.measures.for_gates(job.gates);
         let notes = Vec::new();
@@ -203,20 +203,21 @@ impl<'a> Run<'a> {
         let program = self.job.program.as_deref()?;
         self.ctx.progress.start("footprint", 2);
         let of = |model: &'a Path, loaded: &Loaded| {
-            let measured = footprint::footprint(
-                program,
-                &FootprintJob {
-                    model,
-                    bytes: loaded.files.size(),
-                    data: self.job.data,
-                    options: self.job.options.clone(),
-                    open: self.job.open,
-                    threads: self.job.threads,
-                    library: &self.library,
-                },
-            );
+            let job = FootprintJob {
+                model: model.to_owned(),
+                data: self.job.data.to_owned(),
+                tokenizer: self.job.options.tokenizer.clone(),
+                preprocess: self.job.options.preprocess.clone(),
+                open: self.job.open,
+                threads: self.job.threads.max(1),
+                library: self.library.path.clone(),
+            };
+            let measured = worker::footprint(program, loaded.files.size(), job);
             self.ctx.progress.step(1);
-            measured.map_err(|error| error.warning(model))
+            measured.map_err(|error| {
+                let message = format!("load time and memory are not measured: {error}");
+                Warning::new(Code::W202, model, message)
+            })
         };
         let both =
             [of(self.job.reference, &self.loaded[0]), of(self.job.candidate, &self.loaded[1])];

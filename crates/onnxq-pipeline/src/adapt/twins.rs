@@ -54,8 +54,8 @@ impl<'a> Twins<'a> {
         let targets = values.into_iter().zip(observers).map(target).collect();
         let batches = calibration.batches(&planned.model)?;
         let samples = batches.samples() as u64;
-        let (files, options) = (&planned.files, calibration.collect(false));
-        calibrate::observe(&self.m, files, targets, batches, options, &calibration.runtime, ctx)?;
+        let run = calibration.run(&self.m, &planned.files, batches);
+        calibrate::observe(run, targets, ctx)?;
         Ok(samples)
     }
 

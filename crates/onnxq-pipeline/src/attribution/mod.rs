@@ -30,7 +30,7 @@ use onnxq_rewrite as rewrite;
 use onnxq_run::{
     calibrate,
     data::{self, DataOptions},
-    engine::RuntimeOptions,
+    engine::Runtime,
 };
 
 /// Two models, and samples to run them on.
@@ -44,7 +44,7 @@ pub struct Attribute<'a> {
     pub memory: u64,
     /// Samples, or hybrids of the models, that run at the same time. Changes no result.
     pub threads: usize,
-    pub runtime: RuntimeOptions<'a>,
+    pub runtime: Runtime<'a>,
 }
 
 /// Losses are means over tokens, and every layer is to be looked at.
@@ -54,7 +54,7 @@ const SAMPLES: usize = 8;
 struct Side<'a> {
     model: Model,
     files: Files,
-    runtime: RuntimeOptions<'a>,
+    runtime: Runtime<'a>,
 }
 
 /// Why the node that breaks a limit cannot be looked for.

@@ -2,19 +2,16 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use super::{
-    Side,
-    cut::{Feed, piece},
-};
+use super::Side;
 use crate::Error;
 use onnxq_ir::{
-    Model, ValueId,
+    Feed, Model, ValueId, extract,
     onnx::{self, Attached},
     tensor::{DType, Tensor},
 };
 use onnxq_run::{
     data::{Batch, converted},
-    engine::{self, EngineError, IoInfo, Session, SessionOptions},
+    engine::{EngineError, IoInfo, Session, SessionOptions},
 };
 
 /// A part of a model, ready to run.
@@ -31,14 +28,14 @@ impl Runner {
         cut: &[ValueId],
         wanted: &[ValueId],
     ) -> Result<Runner, Error> {
-        let piece = piece(model, cut, wanted);
-        let attached = onnx::attach(&piece.model, &side.files)?;
+        let part = extract(model, cut, wanted);
+        let attached = onnx::attach(&part.model, &side.files)?;
         // As it is written: fusions depend on which values are outputs, and so would the numbers.
         let options =
             SessionOptions { threads: 1, optimize: false, lean: true, ..Default::default() };
         let folder = Some(Attached::folder());
-        let session = engine::open_bytes(&attached.graph, folder, &options, &side.runtime)?;
-        Ok(Runner { session, feeds: piece.feeds })
+        let session = side.runtime.open_bytes(&attached.graph, folder, &options)?;
+        Ok(Runner { session, feeds: part.feeds })
     }
 
     /// The wanted values; of `cut` only those that are needed have to be there.
@@ -50,8 +47,8 @@ impl Runner {
         let mut given = Vec::new();
         for (input, feed) in self.session.inputs().iter().zip(&self.feeds) {
             let tensor = match feed {
-                Feed::Data(name) => data.get(name),
-                Feed::Cut(at) => cut.get(*at).copied().flatten(),
+                Feed::Input(name) => data.get(&**name),
+                Feed::Value(at) => cut.get(*at).copied().flatten(),
             };
             let missing = || EngineError::MissingInput {
                 name: input.name.clone(),

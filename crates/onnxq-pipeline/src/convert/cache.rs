@@ -14,7 +14,7 @@ use onnxq_rewrite::cache::{self, CacheError, Cached, Scales};
 use onnxq_run::{
     compare::{CompareOptions, compare},
     data::{self, Batch, DataOptions},
-    engine::{self, RuntimeOptions, Session, SessionOptions},
+    engine::{Runtime, RuntimeOptions, Session, SessionOptions},
 };
 
 /// Where the scales of an int8 cache come from, and what runs the model.
@@ -23,9 +23,7 @@ pub struct Int8Cache {
     pub data: PathBuf,
     pub tokenizer: Option<PathBuf>,
     pub preprocess: Option<String>,
-    pub library: Option<PathBuf>,
-    pub offline: bool,
-    pub index_url: Option<String>,
+    pub runtime: RuntimeOptions,
     pub threads: usize,
 }
 
@@ -88,16 +86,11 @@ fn session(
     job: &Int8Cache,
     ctx: &Ctx,
 ) -> Result<Box<dyn Session>, Error> {
-    let runtime = RuntimeOptions {
-        library: job.library.clone(),
-        offline: job.offline,
-        index_url: job.index_url.clone(),
-        progress: ctx.progress,
-    };
+    let runtime = Runtime::new(job.runtime.clone(), ctx.progress);
     let options = SessionOptions { threads: job.threads, ..SessionOptions::default() };
     let attached = onnx::attach(m, files)?;
     let folder = Some(onnx::Attached::folder());
-    Ok(engine::open_bytes(&attached.graph, folder, &options, &runtime)?)
+    Ok(runtime.open_bytes(&attached.graph, folder, &options)?)
 }
 
 /// Samples one by one.

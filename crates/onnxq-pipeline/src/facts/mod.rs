@@ -15,12 +15,12 @@ use onnxq_ir::{
 use onnxq_report::document::{Environment, FileFacts, ModelFacts, Overlap, Samples, Warning};
 use onnxq_run::{
     data::{Batches, Sketch},
-    engine::{self, Located, RuntimeOptions},
+    engine::{Located, Runtime},
 };
 
 /// The machine, and the library at work; its int8 kernels are probed.
-pub fn environment(library: &Located, threads: usize, runtime: &RuntimeOptions) -> Environment {
-    let doctor = engine::examine(runtime);
+pub fn environment(library: &Located, threads: usize, runtime: &Runtime) -> Environment {
+    let doctor = runtime.examine();
     let features = doctor.cpu.features.iter();
     Environment {
         onnxq: env!("CARGO_PKG_VERSION").to_owned(),

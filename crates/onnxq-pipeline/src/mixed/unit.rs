@@ -178,13 +178,11 @@ pub(super) fn solve(
     let mut solving = Solving { m, sources: Sources::default() };
     if !wants.is_empty() {
         let batches = calibration.batches(m)?;
-        let options = calibration.collect(false);
-        let runtime = &calibration.runtime;
         let values: Vec<ValueId> = wants.iter().map(|it| it.value).collect();
-        let mut collector =
-            Collector::new(m, &planned.files, wants, batches, options, runtime, None)?;
-        while let Some(wave) = collector.next(&[], ctx)? {
-            for (value, stats) in wave {
+        let run = calibration.run(m, &planned.files, batches);
+        let mut collector = Collector::new(run, wants, None)?;
+        while let Some(inputs) = collector.next(&[], ctx)? {
+            for (value, stats) in inputs {
                 solving.all(units, |it| it == Some(value), Some(&stats))?;
             }
         }

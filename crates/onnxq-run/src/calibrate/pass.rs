@@ -9,31 +9,31 @@ use super::{
     CalibrateError,
     cut::Cut,
     observe::{Mask, Tap},
-    segment::{Origin, Segment},
+    segment::{Origin, Segment, segment},
 };
 use crate::data::{
     Batch, Batches, DataError,
     roles::{Role, role},
 };
 use crate::engine::{EngineError, Session};
-use onnxq_ir::{ctx::Ctx, tensor::Tensor};
+use onnxq_ir::{Feed, Model, ValueId, ctx::Ctx, tensor::Tensor};
 
-/// The wanted values of each part are those of `taps`, then those of its `to`.
-pub struct Wave<'a, 't> {
+/// Runs of one part of a model. The wanted values of it are those of `taps`, then those of its `to`.
+pub struct Pass<'a, 't> {
     pub part: Part<'a>,
     /// The same part of the float model, where layers before are quantized.
-    pub float: Option<Part<'a>>,
+    pub reference: Option<Part<'a>>,
     pub taps: Vec<Tap<'t>>,
 }
 
 /// A segment, where it begins, and where it ends.
 pub struct Part<'a> {
-    pub segment: &'a Segment,
-    pub from: &'a Cut,
-    pub to: &'a Cut,
+    pub segment: Segment,
+    from: &'a Cut,
+    pub to: Cut,
 }
 
-/// What runs a wave's part and its float twin; `None` where there is nothing to run.
+/// What runs a part and that of the reference; `None` where there is nothing to run.
 pub type Sessions = [Option<Box<dyn Session>>; 2];
 
 /// The data, handed out one batch at a time.
@@ -45,7 +45,7 @@ struct Source<'a> {
 /// Why a sample failed; the first of the data counts, whichever thread was faster.
 type Failed = Box<(usize, CalibrateError)>;
 
-impl Wave<'_, '_> {
+impl Pass<'_, '_> {
     /// Runs all batches; each session is a thread of its own.
     pub fn run(
         &self,
@@ -97,26 +97,38 @@ impl Wave<'_, '_> {
         &self,
         sample: usize,
         batch: &Batch,
-        [own, float]: &mut Sessions,
+        [own, reference]: &mut Sessions,
         first: usize,
     ) -> Result<(), CalibrateError> {
         let count = self.taps.len();
         let own = self.part.run(sample, batch, own.as_deref_mut(), count)?;
-        let float = match &self.float {
-            Some(part) => Some(part.run(sample, batch, float.as_deref_mut(), count)?),
+        let reference = match &self.reference {
+            Some(part) => Some(part.run(sample, batch, reference.as_deref_mut(), count)?),
             None => None,
         };
         let mask = mask(batch)?;
         for at in (first..count).chain(0..first) {
-            let float = float.as_ref().map(|it| &it[at]);
+            let float = reference.as_ref().map(|it| &it[at]);
             self.taps[at].add(sample, &own[at], float, mask.as_ref())?;
         }
         Ok(())
     }
 }
 
-impl Part<'_> {
-    /// Runs a sample, keeps what later waves need, and returns the first `count` wanted values.
+impl<'a> Part<'a> {
+    /// From `from` to the values to look at and those that the next pass needs.
+    pub fn new(
+        model: &Model,
+        from: &'a Cut,
+        values: &[ValueId],
+        live: &[ValueId],
+    ) -> Result<Part<'a>, CalibrateError> {
+        let segment = segment(model, &from.values, &[values, live].concat());
+        let to = Cut::new(live.to_vec()).map_err(CalibrateError::Scratch)?;
+        Ok(Part { segment, from, to })
+    }
+
+    /// Runs a sample, keeps what later passes need, and returns the first `count` wanted values.
     fn run(
         &self,
         sample: usize,
@@ -124,34 +136,32 @@ impl Part<'_> {
         session: Option<&mut (dyn Session + 'static)>,
         count: usize,
     ) -> Result<Vec<Tensor>, CalibrateError> {
-        if let Some(name) = self.segment.data.iter().find(|it| !batch.contains_key(*it)) {
-            let (name, given) = (name.clone(), batch.keys().cloned().collect());
+        if let Some(name) = self.segment.data().find(|it| !batch.contains_key(*it)) {
+            let (name, given) = (name.to_owned(), batch.keys().cloned().collect());
             return Err(EngineError::MissingInput { name, given }.into());
         }
-        let cut = self.from.load(sample)?;
-        let data = |at: usize| &batch[&self.segment.data[at]];
+        let cut = self.from.load(sample).map_err(CalibrateError::Scratch)?;
+        let fed = |it: &Feed| match it {
+            Feed::Input(name) => &batch[&**name],
+            Feed::Value(at) => &cut[*at],
+        };
         let outputs = match session {
             Some(session) => {
                 let names: Vec<String> =
                     session.inputs().iter().map(|it| it.name.clone()).collect();
-                let tensor = |it: &Origin| match *it {
-                    Origin::Data(at) => data(at),
-                    Origin::Cut(at) | Origin::Run(at) => &cut[at],
-                };
-                let tensors = self.segment.inputs.iter().map(tensor);
+                let tensors = self.segment.part.feeds.iter().map(fed);
                 let given: Vec<(&str, &Tensor)> =
                     names.iter().map(|it| &**it).zip(tensors).collect();
                 session.run(&given)?
             }
             None => Vec::new(),
         };
-        let wanted = |at: usize| match self.segment.wanted[at] {
-            Origin::Data(at) => data(at),
-            Origin::Cut(at) => &cut[at],
-            Origin::Run(at) => &outputs[at].1,
+        let wanted = |at: usize| match &self.segment.wanted[at] {
+            Origin::Fed(feed) => fed(feed),
+            Origin::Computed(at) => &outputs[*at].1,
         };
         let live: Vec<&Tensor> = (count..self.segment.wanted.len()).map(wanted).collect();
-        self.to.store(sample, &live)?;
+        self.to.store(sample, &live).map_err(CalibrateError::Scratch)?;
         Ok((0..count).map(|at| wanted(at).clone()).collect())
     }
 }
