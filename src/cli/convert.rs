@@ -9,7 +9,6 @@ use super::{
     shared::{InputArgs, find, preprocess_help, size, words},
     show::{Reasons, comment, grouped_by_reason},
 };
-use crate::pipeline::convert::{self, Convert, Converted, HALVES, Int8Cache, Shapes, Step};
 use onnxq_ir::{
     diag::{Code, EXIT_NOTHING},
     human::{bytes, grouped},
@@ -18,6 +17,7 @@ use onnxq_ir::{
     text,
     untrusted::escape,
 };
+use onnxq_pipeline::convert::{self, Convert, Converted, HALVES, Int8Cache, Shapes, Step};
 use onnxq_quant::lower::{FORMS, Form};
 
 /// Convert a model to another form
@@ -146,15 +146,12 @@ fn storage(text: &str) -> Result<onnx::ExternalData, String> {
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let what = self.what;
-        let runtime = ui.global.runtime(ui);
         // The command line allows no --kv-cache without data, and no data without it.
         let kv_cache = self.cache.calibration.map(|data| Int8Cache {
             data,
             tokenizer: self.cache.tokenizer,
             preprocess: self.cache.preprocess,
-            library: runtime.library,
-            offline: runtime.offline,
-            index_url: runtime.index_url,
+            runtime: ui.global.runtime_options(),
             threads: ui.global.session_threads(),
         });
         let (to, half) = match what.to {

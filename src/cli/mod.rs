@@ -7,9 +7,9 @@ pub mod compare;
 pub mod completions;
 pub mod convert;
 pub mod doctor;
+pub mod environment;
 pub mod explain;
 pub mod failure;
-mod footprint;
 pub mod inspect;
 mod layers;
 pub mod lint;
@@ -28,6 +28,7 @@ pub mod solved;
 pub mod table;
 pub mod ui;
 pub mod validate;
+mod worker;
 
 use std::{env, ffi::OsString, panic, path::PathBuf, process::ExitCode};
 
@@ -82,8 +83,6 @@ commands! {
     Convert(convert),
     Doctor(doctor),
     Explain(explain),
-    #[command(hide = true)]
-    Footprint(footprint),
     Inspect(inspect),
     Pass(pass),
     Plan(plan),
@@ -92,6 +91,8 @@ commands! {
     Report(report),
     Runtime(runtime),
     Validate(validate),
+    #[command(hide = true)]
+    Worker(worker),
 }
 
 /// Flags that every subcommand takes.
