@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Failure, Table, Ui,
-    quantize::NoData,
-    ranges,
-    shared::{InputArgs, RecipeArgs, SampleArgs, size},
+    Failure, Table, Ui, ranges,
+    shared::{InputArgs, NoData, RecipeArgs, SampleArgs, size},
 };
 use crate::pipeline::{self, Job, Planned};
 use onnxq_ir::{

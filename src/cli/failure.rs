@@ -2,6 +2,7 @@
 
 use std::{error::Error, io};
 
+use crate::pipeline;
 use onnxq_ir::diag::{Code, Diagnostic};
 
 /// An error with a code. `?` makes one of any library error.
@@ -15,6 +16,12 @@ pub enum Failure {
 impl<E: Diagnostic + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Failure {
         Failure::Coded(Box::new(error))
+    }
+}
+
+impl From<pipeline::Error> for Failure {
+    fn from(error: pipeline::Error) -> Failure {
+        Failure::Coded(error.into())
     }
 }
 

@@ -6,8 +6,8 @@ use super::{
     Failure, Ui,
     outputs::OutputArgs,
     shared::{
-        CalibrationArgs, DataArgs, ExternalData, InputArgs, MeasureArgs, Nonfinite, RecipeArgs,
-        size,
+        CalibrationArgs, DataArgs, ExternalData, InputArgs, MeasureArgs, NoData, Nonfinite,
+        RecipeArgs, size,
     },
     show,
 };
@@ -190,20 +190,6 @@ impl Diagnostic for NoComparison {
 
     fn hint(&self) -> Option<String> {
         Some("add --validate with --data".into())
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("there is no data to {0}")]
-pub(super) struct NoData(pub &'static str);
-
-impl Diagnostic for NoData {
-    fn code(&self) -> Code {
-        Code::E607
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some("pass --data with text and --tokenizer, images and --preprocess, .npy, .npz or test_data_set folders".into())
     }
 }
 

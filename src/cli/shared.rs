@@ -6,6 +6,7 @@ use super::{Failure, Global, Ui};
 use crate::pipeline::{Calibration, Measures};
 use onnxq_ir::{
     ctx::Ctx,
+    diag::{Code, Diagnostic},
     human,
     onnx::{self, OpenOptions, SaveOptions},
 };
@@ -264,6 +265,25 @@ impl ExternalData {
             ExternalData::Never => onnx::ExternalData::Never,
         };
         SaveOptions { external, force }
+    }
+}
+
+/// A subcommand runs models, and nothing says on what.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no data to {0}")]
+pub struct NoData(pub &'static str);
+
+impl Diagnostic for NoData {
+    fn code(&self) -> Code {
+        Code::E607
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(
+            "pass --data with text and --tokenizer, images and --preprocess, .npy, .npz or \
+             test_data_set folders"
+                .into(),
+        )
     }
 }
 

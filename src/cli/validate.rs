@@ -6,8 +6,7 @@ use super::{
     Failure, Ui,
     outputs::OutputArgs,
     proof,
-    quantize::NoData,
-    shared::{DataArgs, InputArgs, MeasureArgs, size},
+    shared::{DataArgs, InputArgs, MeasureArgs, NoData, size},
 };
 use crate::pipeline::{self, Validate};
 use onnxq_ir::diag::EXIT_GATE;

@@ -71,11 +71,12 @@ impl Calibration<'_> {
     }
 }
 
+/// A step learns from data, and none was given.
 #[derive(Debug, thiserror::Error)]
-#[error("solver `{solver}` of `{}` needs calibration data, and there is none", Untrusted(node))]
+#[error("{who} needs calibration data, and there is none")]
 pub struct NeedsData {
-    pub solver: &'static str,
-    pub node: String,
+    /// What learns; names in it are escaped.
+    pub who: String,
 }
 
 impl Diagnostic for NeedsData {
@@ -85,8 +86,9 @@ impl Diagnostic for NeedsData {
 
     fn hint(&self) -> Option<String> {
         Some(
-            "pass --calibration with text like the model's own (and --tokenizer), images (and --preprocess), .npy or .npz; \
-             or --stats; solvers rtn, mse and hqq need none"
+            "pass --calibration with data like the model's own: text (and --tokenizer), images \
+             (and --preprocess), .npy or .npz; for solvers, --stats of an earlier run is enough; \
+             or take a recipe that needs none"
                 .into(),
         )
     }
@@ -272,7 +274,7 @@ impl Solving<'_> {
         let site = self.sites.iter().find(|it| reads(self.m, it, value));
         let site = site.expect("a want comes from a site");
         let (solver, node) = (site.solver.name(), self.m.node_label(site.site.node));
-        NeedsData { solver, node }
+        NeedsData { who: format!("solver `{solver}` of `{}`", Untrusted(&node)) }
     }
 
     /// Weights that need no data are quantized from the start, if later layers are to see it.

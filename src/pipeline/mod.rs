@@ -31,9 +31,7 @@ pub use self::{
     error::Error,
     lint::{Execution, LintReport, execution, fix, lint},
     mixed::{Goal, Mixed, Point, Sensitivity, Unmet},
-    ranges::RangesNeedData,
     saturation::{Bits, Exactness},
-    transform::TransformNeedsData,
     validate::{Measures, Validate, validate},
 };
 use onnxq_ir::{
