@@ -6,12 +6,15 @@ use super::{
     Failure, Ui,
     outputs::OutputArgs,
     shared::{
-        CalibrationArgs, DataArgs, ExternalData, InputArgs, MeasureArgs, NoData, Nonfinite,
-        RecipeArgs, size,
+        CalibrationArgs, DataArgs, InputArgs, MeasureArgs, NoData, Nonfinite, RecipeArgs,
+        external_data, size,
     },
     show,
 };
-use onnxq_ir::diag::{Code, Diagnostic, EXIT_GATE, EXIT_NOTHING};
+use onnxq_ir::{
+    diag::{Code, Diagnostic, EXIT_GATE, EXIT_NOTHING},
+    onnx::{ExternalData, SaveOptions},
+};
 use onnxq_pipeline::{self as pipeline, Goal, Job, Outcome, Validate};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::Report;
@@ -41,7 +44,7 @@ pub struct Args {
     #[arg(long)]
     pub dry_run: bool,
     /// Whether weights go into a file of their own
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = external_data())]
     pub external_data: ExternalData,
     /// What to do with a weight that holds NaN or Inf
     #[arg(long, value_name = "ACTION", default_value = "error")]
@@ -98,7 +101,7 @@ impl Args {
             skip_nonfinite: self.nonfinite == Nonfinite::Skip,
             goal: self.goal.goal(),
         };
-        let save = self.external_data.save(self.force);
+        let save = SaveOptions { external: self.external_data, force: self.force };
         ui.note(&format!("onnxq {} · recipe {}", env!("CARGO_PKG_VERSION"), job.recipe.name));
         if self.dry_run {
             let output = self.output.clone().unwrap_or_else(|| self.model.with_extension("q.onnx"));
