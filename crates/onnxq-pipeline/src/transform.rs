@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Calibration, Error, Job, NeedsData, Planned, decide};
+use super::{Error, Inputs, Job, NeedsData, Planned, decide::Deciding, plan};
 use onnxq_ir::{Model, NoMatch, NodeId, ValueId, ctx::Ctx, no_match};
 use onnxq_numerics::stats::{InputStats, Needs};
 use onnxq_quant::{
@@ -19,54 +19,45 @@ use onnxq_run::calibrate::{self, Collector, Want, can_observe};
 
 /// Carries out the recipe's transforms and plans again: weights are new constants then. Notes say
 /// which sites were left alone, and why.
-pub(super) fn transform(
-    planned: &mut Planned,
-    job: &Job,
-    calibration: &Calibration,
-    ctx: &Ctx,
-) -> Result<(), Error> {
-    let specs = job.recipe.transforms.as_deref().unwrap_or_default();
+pub(super) fn transform(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+    let Job { recipe, inputs, ctx } = *job;
+    let specs = recipe.transforms.as_deref().unwrap_or_default();
     if specs.is_empty() {
-        return Ok(());
+        return Ok(deciding);
     }
-    let blind = specs.iter().find(|it| it.needs_data()).filter(|_| calibration.data.is_none());
+    let blind = specs.iter().find(|it| it.needs_data()).filter(|_| inputs.data.is_none());
     if let Some(spec) = blind {
         return Err(NeedsData { who: format!("transform `{}`", spec.name()) }.into());
     }
+    let planned = &mut deciding.planned;
     let mut notes: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
     let mut known: BTreeMap<NodeId, InputStats> = BTreeMap::new();
     for spec in specs {
-        let mut job = Step { spec, notes: &mut notes, known: &mut known };
+        let mut step = Step { spec, notes: &mut notes, known: &mut known };
         if let TransformSpec::Equalize(it) = spec {
-            job.equalize(planned, *it, ctx)?;
+            step.equalize(planned, *it, ctx)?;
             continue;
         }
-        let groups = job.groups(&planned.model, &planned.plan.sites);
-        job.observe(planned, &groups, calibration, ctx)?;
+        let groups = step.groups(&planned.model, &planned.plan.sites);
+        step.observe(planned, &groups, inputs, ctx)?;
         ctx.progress.start(spec.name(), groups.len() as u64);
         for group in &groups {
-            job.apply(planned, group)?;
+            step.apply(planned, group)?;
             ctx.progress.step(1);
         }
         ctx.progress.done(&describe(&groups));
     }
     planned.model.verify()?;
-    planned.plan = decide(job, &planned.model)?;
-    planned.rows = planned.plan.rows(&planned.model);
-    for row in &mut planned.rows {
-        if let Some(notes) = notes.remove(&row.id) {
-            let notes = row.note.take().into_iter().chain(notes);
-            row.note = Some(notes.collect::<Vec<_>>().join("; "));
-        }
-    }
-    Ok(())
+    planned.plan = plan::decide(job, &planned.model)?;
+    planned.plan.notes = notes;
+    Ok(deciding)
 }
 
 /// What the transforms make of the graph, without data: all scales are one. For a prediction.
-pub(super) fn outline(planned: &mut Planned, job: &Job) -> Result<(), Error> {
+pub(super) fn outline(mut planned: Planned, job: &Job) -> Result<Planned, Error> {
     let specs = job.recipe.transforms.as_deref().unwrap_or_default();
     if specs.is_empty() {
-        return Ok(());
+        return Ok(planned);
     }
     for spec in specs.iter().filter(|it| it.needs_data()) {
         let (mut notes, mut known) = (BTreeMap::new(), BTreeMap::new());
@@ -77,9 +68,8 @@ pub(super) fn outline(planned: &mut Planned, job: &Job) -> Result<(), Error> {
             let _ = fold::apply(&mut planned.model, &group, &vec![1.0; width]);
         }
     }
-    planned.plan = decide(job, &planned.model)?;
-    planned.rows = planned.plan.rows(&planned.model);
-    Ok(())
+    planned.plan = plan::decide(job, &planned.model)?;
+    Ok(planned)
 }
 
 /// One transform of the list.
@@ -132,7 +122,7 @@ impl Step<'_> {
         &mut self,
         planned: &Planned,
         groups: &[Group],
-        calibration: &Calibration,
+        inputs: &Inputs,
         ctx: &Ctx,
     ) -> Result<(), Error> {
         let unknown = groups.iter().filter(|it| !self.known.contains_key(&it.sites[0]));
@@ -142,8 +132,8 @@ impl Step<'_> {
         }
         let wants = wants.into_iter().map(|value| Want { value, needs: Needs::Diagonal }).collect();
         let m = &planned.model;
-        let batches = calibration.batches(m)?;
-        let run = calibration.run(m, &planned.files, batches);
+        let batches = inputs.batches(m)?;
+        let run = inputs.run(m, &planned.files, batches);
         let mut collector = Collector::new(run, wants, None)?;
         while let Some(inputs) = collector.next(&[], ctx)? {
             for (value, stats) in inputs {
