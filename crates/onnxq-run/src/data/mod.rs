@@ -21,6 +21,7 @@ pub use self::{
     dataset::Dataset,
     error::DataError,
     fit::converted,
+    images::SHIPPED as PRESETS,
     open::open,
     roles::{Role, make, role},
     sketch::{Contents, Sketch},
