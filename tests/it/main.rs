@@ -17,7 +17,6 @@ mod calibrate;
 mod calibration_cli;
 #[cfg(feature = "cli")]
 mod cli;
-mod codegen;
 mod common;
 #[cfg(feature = "runtime")]
 mod convert;

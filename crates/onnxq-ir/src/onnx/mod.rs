@@ -7,7 +7,7 @@ mod external;
 mod files;
 mod graph_in;
 mod limits;
-#[allow(clippy::enum_variant_names)]
+#[allow(clippy::enum_variant_names, reason = "the names are those of onnx.proto")]
 #[rustfmt::skip]
 mod proto;
 mod read;
