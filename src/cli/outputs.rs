@@ -5,13 +5,13 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use super::{Failure, Ui};
 use onnxq_ir::{
     diag::{Code, Diagnostic},
+    fs::replace,
     untrusted::Untrusted,
 };
 use onnxq_report::{
@@ -188,22 +188,6 @@ fn spare_inputs(report: &Report, path: &Path) -> Result<(), OutputError> {
         true => Err(OutputError::Input { path: path.into() }),
         false => Ok(()),
     }
-}
-
-/// Through a temporary file beside it. A pipe or a device is written as it is.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    if fs::metadata(&real).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
-        return OpenOptions::new().write(true).open(&real)?.write_all(text);
-    }
-    let folder = real.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".onnxq-")
-        .suffix(".tmp")
-        .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder)?;
-    file.write_all(text)?;
-    file.persist(&real).map(drop).map_err(|error| error.error)
 }
 
 /// The summary and the verdict, where GitHub Actions asks for them.

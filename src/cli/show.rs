@@ -6,7 +6,7 @@ use super::{Table, adapted, proof, solved};
 use crate::pipeline::{Goal, Mixed, Outcome};
 use onnxq_ir::{
     diag::Code,
-    human::{bytes, grouped},
+    human::{bytes, grouped, number},
     untrusted::{Untrusted, escape},
 };
 use onnxq_quant::plan::PlanRow;
@@ -224,30 +224,5 @@ fn last_line(it: &Outcome, validation: Option<&Report>) -> String {
         }
         Some(path) => format!("ok  {path}  {what}\n"),
         None => format!("dry run: {} bytes would be written; {what}\n", grouped(it.after.bytes)),
-    }
-}
-
-/// Four significant digits.
-pub(super) fn number(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".into(),
-        it if !(1e-4..1e6).contains(&it) => format!("{value:.3e}"),
-        it => {
-            let digits = (3 - it.log10().floor() as i32).clamp(0, 8) as usize;
-            format!("{value:.digits$}")
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_have_four_digits() {
-        assert_eq!(
-            [0.0, 0.99612, 45.4321, 1234.5, 1.5e-7].map(number),
-            ["0", "0.9961", "45.43", "1234", "1.500e-7"]
-        );
     }
 }

@@ -70,7 +70,7 @@ impl Ui {
     }
 
     /// Text in a style, if colours are on, for stderr.
-    pub fn paint(&self, style: Style, text: &str) -> String {
+    fn paint(&self, style: Style, text: &str) -> String {
         let code = match style {
             Style::Bold => "1",
             Style::Dim => "2",

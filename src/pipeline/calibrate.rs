@@ -6,13 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use sha2::{Digest, Sha256};
-
 use super::{Error, Planned};
 use onnxq_ir::{
     Model, ValueId,
     ctx::Ctx,
     diag::{Code, Diagnostic},
+    digest::sha256_hex,
     tensor::{DType, QSource},
     untrusted::Untrusted,
 };
@@ -156,7 +155,7 @@ fn prefix(recipe: &Recipe, planned: &Planned, sequential: bool) -> String {
         let label = planned.model.node_label(it.site.node);
         text += &format!("\n{label} {:?} {:?} {:?}", it.scheme, it.scales, it.solver);
     }
-    Sha256::digest(text).iter().map(|it| format!("{it:02x}")).collect()
+    sha256_hex(text)
 }
 
 /// The values to observe. Where that is impossible, the user is told.

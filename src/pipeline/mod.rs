@@ -266,9 +266,6 @@ impl Planned {
     }
 }
 
-/// What is worth merging once quantization has added its nodes.
-const CLEAN_UP: &[&str] = &["dedupe-constants", "dedupe-nodes", "remove-dead"];
-
 /// The whole job: the model at `job.model` becomes one at `output`.
 ///
 /// Returns an outcome without an output if nothing can be quantized and `allow_noop` is off.
@@ -385,7 +382,7 @@ fn finish(model: &mut Model, sites: &[SitePlan], ctx: &Ctx) -> Result<(), Error>
     formats.sort_by_key(|it| it.name);
     formats.dedup_by_key(|it| it.name);
     format::lower(model, &formats)?;
-    rewrite::run(model, CLEAN_UP, ctx)?;
+    rewrite::run(model, rewrite::CLEAN_UP, ctx)?;
     Ok(())
 }
 

@@ -2,7 +2,9 @@
 
 pub mod ctx;
 pub mod diag;
+pub mod digest;
 pub mod eval;
+pub mod fs;
 pub mod human;
 pub mod infer;
 pub mod ir;

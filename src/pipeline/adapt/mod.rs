@@ -6,7 +6,6 @@
 
 mod alone;
 mod bias;
-mod exact;
 mod probe;
 mod report;
 mod twins;

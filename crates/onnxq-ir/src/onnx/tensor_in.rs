@@ -150,7 +150,7 @@ impl TensorReader {
             return Err(ExternalProblem::Length { length, dtype, shape, expected: nbytes });
         }
         if let Some(expected) = place.checksum {
-            let digest = || Sha1::digest(&file).iter().map(|it| format!("{it:02x}")).collect();
+            let digest = || hex::encode(Sha1::digest(&file));
             let actual = self.digests.entry(location.clone()).or_insert_with(digest);
             if !expected.eq_ignore_ascii_case(actual) {
                 return Err(ExternalProblem::Checksum { location });

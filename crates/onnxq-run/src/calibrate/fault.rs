@@ -25,8 +25,6 @@ pub enum CalibrateError {
     Cut(#[from] CutError),
     #[error(transparent)]
     Stats(#[from] StatsError),
-    #[error("solver {solver} needs calibration data and there is none")]
-    NoData { solver: &'static str },
     #[error("statistics of `{}` need {needed} bytes, the budget is {memory}", Untrusted(value))]
     Memory { value: String, needed: u64, memory: u64 },
     #[error("`{}` is not finite while the model runs on the data", Untrusted(value))]
@@ -51,7 +49,6 @@ impl Diagnostic for CalibrateError {
             CalibrateError::Save(it) => it.code(),
             CalibrateError::Cut(_) => Code::E901,
             CalibrateError::Stats(it) => it.code(),
-            CalibrateError::NoData { .. } => Code::E610,
             CalibrateError::Memory { .. } => Code::E612,
             CalibrateError::NonFinite { .. } => Code::E614,
             CalibrateError::Width { .. }
@@ -70,7 +67,6 @@ impl Diagnostic for CalibrateError {
             CalibrateError::Cut(_) => {
                 "free some space in the temporary folder, or set TMPDIR to another one".into()
             }
-            CalibrateError::NoData { .. } => "pass --data, or choose another solver".into(),
             CalibrateError::Memory { needed, .. } => {
                 format!("pass --memory {}MiB or more", needed.div_ceil(1 << 20))
             }

@@ -2,8 +2,6 @@
 
 use std::{borrow::Cow, collections::BTreeMap, sync::mpsc, thread};
 
-use bytes::Bytes;
-
 use super::{
     accumulate::{Accumulator, Context},
     latency,
@@ -254,9 +252,8 @@ fn add(
     }
     let unreadable = |source| CompareError::Tensor { output: name.into(), source };
     if reference.dtype.is_float() {
-        let (expected, actual) = (Floats::of(reference), Floats::of(candidate));
-        let (expected, actual) = (expected.map_err(unreadable)?, actual.map_err(unreadable)?);
-        let (expected, actual) = (expected.get(), actual.get());
+        let expected = reference.f32s().map_err(unreadable)?;
+        let actual = candidate.f32s().map_err(unreadable)?;
         let role = || Accumulator::new(role(name, &reference.shape, &expected, context));
         let totals = outputs.entry(name.to_owned()).or_insert_with(role);
         totals.add(&reference.shape, &expected, &actual, context);
@@ -273,32 +270,6 @@ fn add(
     let totals = outputs.entry(name.to_owned()).or_insert_with(|| Accumulator::new(Role::Discrete));
     totals.add_discrete(context.batch, equal, elements);
     Ok(())
-}
-
-/// A tensor's numbers, where they lie if they are float32 already.
-enum Floats {
-    Own(Vec<f32>),
-    There(Bytes),
-}
-
-impl Floats {
-    fn of(tensor: &Tensor) -> Result<Floats, TensorError> {
-        Ok(match tensor.dtype {
-            DType::F32 => Floats::There(tensor.bytes()?),
-            _ => Floats::Own(tensor.to_f32()?),
-        })
-    }
-
-    fn get(&self) -> Cow<'_, [f32]> {
-        match self {
-            Floats::Own(list) => Cow::Borrowed(list),
-            Floats::There(bytes) => match bytemuck::try_cast_slice(bytes) {
-                Ok(list) => Cow::Borrowed(list),
-                // They begin at an odd address.
-                Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
-            },
-        }
-    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::{RuntimeOptions, install, ort};
 use onnxq_ir::diag::{Code, Diagnostic};
 
 /// The oldest version whose interface we use.
-pub const MINIMUM: (u32, u32) = (1, 23);
+const MINIMUM: (u32, u32) = (1, 23);
 
 /// The rule that led to a library, in the order in which they are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -21,7 +21,7 @@ macro_rules! shipped {
 shipped! { "clip" "imagenet" "minus_one_one" "paddle_ocr_det" "pixels" "zero_one" }
 
 /// No model takes images with a longer side.
-pub const MAX_SIDE: u32 = 1 << 14;
+const MAX_SIDE: u32 = 1 << 14;
 
 /// What the file says; `calibration/README.md` is its manual.
 #[derive(Deserialize)]
