@@ -2,15 +2,19 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, Global, Ui};
-use crate::pipeline::{Calibration, Measures};
+use super::{Failure, Global, Ui, environment};
 use onnxq_ir::{
     ctx::Ctx,
+    diag::{Code, Diagnostic},
     human,
     onnx::{self, OpenOptions, SaveOptions},
 };
+use onnxq_pipeline::{Calibration, Measures};
 use onnxq_quant::recipe::{self, Gate, Recipe, gate::GateError};
-use onnxq_run::{data::DataOptions, engine::RuntimeOptions};
+use onnxq_run::{
+    data::DataOptions,
+    engine::{Runtime, RuntimeOptions},
+};
 
 /// Which recipe, and what to change in it.
 #[derive(Debug, clap::Args)]
@@ -267,19 +271,41 @@ impl ExternalData {
     }
 }
 
+/// A subcommand runs models, and nothing says on what.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no data to {0}")]
+pub struct NoData(pub &'static str);
+
+impl Diagnostic for NoData {
+    fn code(&self) -> Code {
+        Code::E607
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(
+            "pass --data with text and --tokenizer, images and --preprocess, .npy, .npz or \
+             test_data_set folders"
+                .into(),
+        )
+    }
+}
+
 impl Global {
     /// Threads of one session; 1 unless the user asks for more, as servers run one per core.
     pub fn session_threads(&self) -> usize {
         self.threads.map_or(1, usize::from)
     }
 
-    pub fn runtime<'a>(&self, ui: &'a Ui) -> RuntimeOptions<'a> {
-        RuntimeOptions {
-            library: self.ort_lib.clone(),
-            offline: self.offline,
-            progress: ui,
-            ..RuntimeOptions::default()
-        }
+    pub fn runtime<'a>(&self, ui: &'a Ui) -> Runtime<'a> {
+        Runtime::new(self.runtime_options(), ui)
+    }
+
+    /// What the flags and the environment say of ONNX Runtime.
+    pub fn runtime_options(&self) -> RuntimeOptions {
+        let mut options = environment::runtime();
+        options.places.library = self.ort_lib.clone();
+        options.offline |= self.offline;
+        options
     }
 }
 
