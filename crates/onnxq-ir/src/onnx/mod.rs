@@ -1,6 +1,7 @@
 //! Reading and writing ONNX files. The only place that knows protobuf.
 
 mod attach;
+mod attr_in;
 mod digest;
 mod error;
 mod external;
@@ -8,6 +9,8 @@ mod files;
 mod graph_in;
 mod limits;
 #[allow(clippy::enum_variant_names, reason = "the names are those of onnx.proto")]
+mod order;
+mod parts;
 #[rustfmt::skip]
 mod proto;
 mod read;
@@ -15,6 +18,7 @@ mod save;
 mod scan;
 #[rustfmt::skip]
 mod schema;
+mod tensor_data;
 mod tensor_in;
 mod write;
 
