@@ -8,9 +8,9 @@ mod external;
 mod files;
 mod graph_in;
 mod limits;
-#[allow(clippy::enum_variant_names, reason = "the names are those of onnx.proto")]
 mod order;
 mod parts;
+#[allow(clippy::enum_variant_names, reason = "the names are those of onnx.proto")]
 #[rustfmt::skip]
 mod proto;
 mod read;
