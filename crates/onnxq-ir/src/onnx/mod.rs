@@ -10,7 +10,7 @@ mod graph_in;
 mod limits;
 mod order;
 mod parts;
-#[allow(clippy::enum_variant_names)]
+#[allow(clippy::enum_variant_names, reason = "the names are those of onnx.proto")]
 #[rustfmt::skip]
 mod proto;
 mod read;
