@@ -6,13 +6,13 @@ use super::{
     Failure, Table, Ui, ranges,
     shared::{InputArgs, NoData, RecipeArgs, SampleArgs, size},
 };
-use crate::pipeline::{self, Job, Planned};
 use onnxq_ir::{
     ctx::Progress,
     diag::{EXIT_NOTHING, Warning},
     human::grouped,
 };
 use onnxq_numerics::{observe::ObserverSpec, stats::Needs};
+use onnxq_pipeline::{self as pipeline, Job, Planned};
 use onnxq_quant::ops::Weight;
 use onnxq_run::{
     calibrate::{

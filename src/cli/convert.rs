@@ -7,7 +7,6 @@ use super::{
     shared::{InputArgs, size},
     show::{Reasons, comment, grouped_by_reason},
 };
-use crate::pipeline::convert::{self, Convert, Converted, Int8Cache, Shapes, Step};
 use onnxq_ir::{
     diag::{Code, EXIT_NOTHING},
     human::{bytes, grouped},
@@ -16,6 +15,7 @@ use onnxq_ir::{
     text,
     untrusted::escape,
 };
+use onnxq_pipeline::convert::{self, Convert, Converted, Int8Cache, Shapes, Step};
 use onnxq_quant::lower::Target;
 
 /// Convert a model to another form

@@ -9,7 +9,6 @@ use super::{
     lint::{self, FixArgs},
     shared::InputArgs,
 };
-use crate::pipeline::{self, Census, Execution};
 use onnxq_ir::{
     Model, ValueId,
     ctx::Progress,
@@ -18,6 +17,7 @@ use onnxq_ir::{
     onnx::{self, Loaded},
     untrusted::{Untrusted, escape},
 };
+use onnxq_pipeline::{self as pipeline, Census, Execution};
 use onnxq_quant::{
     raise,
     saturation::{self, Safety},

@@ -11,8 +11,8 @@ use super::{
     },
     show,
 };
-use crate::pipeline::{self, Goal, Job, Outcome, Validate};
 use onnxq_ir::diag::{Code, Diagnostic, EXIT_GATE, EXIT_NOTHING};
+use onnxq_pipeline::{self as pipeline, Goal, Job, Outcome, Validate};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::Report;
 

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use super::{Failure, Global, Ui, environment};
-use crate::pipeline::{Calibration, Measures};
 use onnxq_ir::{
     ctx::Ctx,
     diag::{Code, Diagnostic},
     human,
     onnx::{self, OpenOptions, SaveOptions},
 };
+use onnxq_pipeline::{Calibration, Measures};
 use onnxq_quant::recipe::{self, Gate, Recipe, gate::GateError};
 use onnxq_run::{
     data::DataOptions,

@@ -7,11 +7,11 @@ use crate::common::{
     fixture, job, no_calibration,
     outside::{Place, run},
 };
-use onnxq::pipeline::{
-    self,
+use onnxq_ir::{ctx::Ctx, diag::Diagnostic, onnx};
+use onnxq_pipeline::{
+    self as pipeline,
     attribution::{self, Attribute},
 };
-use onnxq_ir::{ctx::Ctx, diag::Diagnostic, onnx};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::document::{Attribution, LayerError};
 use onnxq_run::data::DataOptions;

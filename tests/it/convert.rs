@@ -4,7 +4,6 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::common::{fixture, inputs, job, relative_error, runtime};
-use onnxq::pipeline::{self, Calibration, convert::Convert};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -13,6 +12,7 @@ use onnxq_ir::{
     tensor::Tensor,
     text,
 };
+use onnxq_pipeline::{self as pipeline, Calibration, convert::Convert};
 use onnxq_quant::lower::{self, Target};
 use onnxq_rewrite as rewrite;
 use onnxq_run::{data::DataOptions, engine::SessionOptions};

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::Path};
 use crate::common::{
     FIXTURES, fixture, inputs, job, no_calibration, quantized, relative_error, runtime,
 };
-use onnxq::pipeline;
 use onnxq_ir::{Model, ctx::Ctx, eval, onnx, tensor::Tensor, text};
+use onnxq_pipeline as pipeline;
 use onnxq_quant::recipe;
 use onnxq_run::{
     data::DataOptions,

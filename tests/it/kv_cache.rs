@@ -8,7 +8,6 @@ use std::{
 };
 
 use crate::common::{fixture, inputs, relative_error, runtime};
-use onnxq::pipeline::convert::{self, Convert, Int8Cache};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -17,6 +16,7 @@ use onnxq_ir::{
     tensor::{DType, Tensor},
     text,
 };
+use onnxq_pipeline::convert::{self, Convert, Int8Cache};
 use onnxq_rewrite::cache::{self, Cached, Scales};
 use onnxq_run::engine::{Session, SessionOptions};
 

@@ -1,8 +1,8 @@
 //! What we write has no slow or broken form of our own, and runs as it is declared.
 
 use crate::common::{FIXTURES, fixture, job, no_calibration, quantized, runtime};
-use onnxq::pipeline::{self, Execution};
 use onnxq_ir::{Model, ctx::Ctx, onnx, text};
+use onnxq_pipeline::{self as pipeline, Execution};
 use onnxq_quant::recipe;
 use onnxq_rewrite as rewrite;
 use onnxq_rewrite::lint;

@@ -8,12 +8,12 @@ use std::{
 };
 
 use crate::common::{fixture, job, runtime};
-use onnxq::pipeline::{self, facts, origin};
 use onnxq_ir::{
     ctx::Ctx,
     diag::Code,
     onnx::{self, ExternalData, SaveOptions},
 };
+use onnxq_pipeline::{self as pipeline, facts, origin};
 use onnxq_quant::recipe;
 use onnxq_run::{
     calibrate::model_inputs,

@@ -11,9 +11,9 @@ use std::{
 };
 
 use crate::common::{inputs, relative_error, runtime};
-use onnxq::pipeline;
 use onnxq_ir::{Model, ctx::Ctx, eval, onnx, tensor::Tensor, text};
 use onnxq_numerics::affine::Interval;
+use onnxq_pipeline as pipeline;
 use onnxq_quant::{
     chain::Layout,
     format, insert,

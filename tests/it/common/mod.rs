@@ -8,15 +8,15 @@ pub mod reports;
 
 use std::path::{Path, PathBuf};
 
-#[cfg(all(feature = "cli", feature = "runtime"))]
-use onnxq::pipeline::Calibration;
-use onnxq::pipeline::Job;
 use onnxq_ir::{
     Model,
     ctx::Ctx,
     onnx::{self, Files},
     tensor::Tensor,
 };
+#[cfg(all(feature = "cli", feature = "runtime"))]
+use onnxq_pipeline::Calibration;
+use onnxq_pipeline::Job;
 use onnxq_quant::{
     format, insert,
     recipe::{Recipe, resolve::resolve},

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Step, halves::Halves};
-use crate::pipeline::Error;
+use crate::Error;
 use onnxq_ir::{
     Model,
     ctx::Ctx,

@@ -9,7 +9,7 @@ use super::{
     Planned, built,
     unit::{Unit, Way},
 };
-use crate::pipeline::{Error, judge::Judge};
+use crate::{Error, judge::Judge};
 use onnxq_ir::{Model, ctx::Ctx};
 use onnxq_quant::plan::SitePlan;
 

@@ -1,7 +1,7 @@
 //! `--to`: a quantized model in another quantized form, or in none.
 
 use super::{Left, Step};
-use crate::pipeline::Error;
+use crate::Error;
 use onnxq_ir::{Model, ctx::Ctx};
 use onnxq_quant::lower::{self, Target};
 use onnxq_rewrite as rewrite;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::Serialize;
 
 use super::unit::Unit;
-use crate::pipeline::{Planned, judge::Measure};
+use crate::{Planned, judge::Measure};
 use onnxq_ir::no_match;
 use onnxq_quant::{
     plan::Kept,

@@ -15,7 +15,7 @@ use super::{
     cut::{Region, region},
     relay::Runner,
 };
-use crate::pipeline::Error;
+use crate::Error;
 use onnxq_ir::{
     ValueId,
     tensor::{Tensor, TensorError},

@@ -3,7 +3,7 @@
 //! Next to every node stands a twin for each way; only the power of its error leaves the graph.
 
 use super::{twins::Twins, unit::Unit};
-use crate::pipeline::{Calibration, Error, Planned};
+use crate::{Calibration, Error, Planned};
 use onnxq_ir::{Attrs, ValueId, ctx::Ctx};
 use onnxq_numerics::{exact_sum::FixedSum, solve::BadStats};
 use onnxq_quant::{ops::Weight, plan::Activation};

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::pipeline::{Calibration, Error, Planned, finish, ranges::Spans};
+use crate::{Calibration, Error, Planned, finish, ranges::Spans};
 use onnxq_ir::{
     Attrs, Def, Model, NodeId, Op, ValueId,
     ctx::Ctx,

@@ -8,7 +8,7 @@ use super::{
     rank::layer_node,
     relay::{Leg, Relay, Runner, finish},
 };
-use crate::pipeline::{Error, judge::Judge};
+use crate::{Error, judge::Judge};
 use onnxq_ir::{ValueId, ctx::Ctx};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::{

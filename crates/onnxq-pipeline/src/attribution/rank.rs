@@ -10,7 +10,7 @@ use super::{
     noise::{Noise, each, sqnr_db},
     relay::{Leg, Relay, Runner, finish},
 };
-use crate::pipeline::{
+use crate::{
     Error,
     judge::{Judge, with},
 };

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::weights::{Part, part};
-use crate::pipeline::Execution;
+use crate::Execution;
 use onnxq_ir::{Def, Model, NodeId, ValueId};
 use onnxq_quant::{ops, plan::PlanRow};
 use onnxq_report::document::{Kept, PrecisionRow};

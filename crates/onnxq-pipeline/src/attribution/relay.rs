@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use super::Side;
-use crate::pipeline::Error;
+use crate::Error;
 use onnxq_ir::{
     Feed, Model, ValueId, extract,
     onnx::{self, Attached},

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Side, noise::Meter, relay::Runner};
-use crate::pipeline::Error;
+use crate::Error;
 use onnxq_ir::{
     Attrs, Def, Model, Name, Op, ValueId,
     tensor::{DType, Dim, TensorType},

@@ -7,7 +7,7 @@ use super::{
     noise::each,
     rank::{Ranking, is_quantized_op},
 };
-use crate::pipeline::Error;
+use crate::Error;
 use onnxq_ir::{
     Model, NodeId, User, ValueId,
     human::bytes,

@@ -4,7 +4,7 @@
 //! here the mean error of each node is measured on data.
 
 use super::{built_of, report::Correction, twins::Twins};
-use crate::pipeline::{Calibration, Error, Planned, judge::Judge};
+use crate::{Calibration, Error, Planned, judge::Judge};
 use onnxq_ir::{Attrs, Model, NodeId, ValueId, ctx::Ctx, tensor::Tensor};
 use onnxq_numerics::{exact_sum::FixedSum, solve::BadStats};
 use onnxq_quant::{

@@ -1,7 +1,7 @@
 //! Raises the standard operator set, and says which operators had to change.
 
 use super::Step;
-use crate::pipeline::Error;
+use crate::Error;
 use onnxq_ir::{Model, ctx::Ctx};
 use onnxq_rewrite::opset::{self, Converted};
 

@@ -1,7 +1,7 @@
 //! `--fuse`: what `quantize` does to a model before it quantizes, and nothing else.
 
 use super::Step;
-use crate::pipeline::Error;
+use crate::Error;
 use onnxq_ir::{Model, ctx::Ctx};
 use onnxq_rewrite as rewrite;
 use onnxq_rewrite::STANDARD;

@@ -1,7 +1,7 @@
 //! `--to float16` and `--to bfloat16`: narrow floats wherever nothing speaks against them.
 
 use super::{Left, Step};
-use crate::pipeline::Error;
+use crate::Error;
 use onnxq_ir::{Model, ctx::Ctx, human::grouped, tensor::DType};
 use onnxq_rewrite::half::{HalfReport, to_half};
 
