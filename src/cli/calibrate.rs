@@ -38,9 +38,7 @@ pub struct Args {
     /// Keep the whole second moments, whatever the recipe's solvers need
     #[arg(long)]
     pub hessian: bool,
-    /// Print the ranges of what layers read and make instead: min_max, average, percentile,
-    /// percentile=99.99, entropy, mse, mse=2.4
-    #[arg(long, value_name = "NAME", value_parser = ranges::observer)]
+    #[arg(long, value_name = "NAME", value_parser = ranges::observer, help = ranges::help())]
     #[arg(conflicts_with_all = ["hessian", "merge", "output", "show"])]
     pub observer: Option<ObserverSpec>,
     /// Where to write the statistics

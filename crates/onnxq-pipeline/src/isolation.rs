@@ -7,7 +7,7 @@ use onnxq_ir::{
     ctx::Ctx,
     onnx::{self, Attached, Loaded},
 };
-use onnxq_quant::lower::{self, Target};
+use onnxq_quant::lower::{self, FLOAT};
 use onnxq_report::{Isolation, summary::finite};
 use onnxq_rewrite as rewrite;
 use onnxq_run::{
@@ -63,7 +63,7 @@ fn not_all(left: usize) -> String {
 fn in_float(candidate: &Loaded) -> Result<(Attached, usize), Error> {
     let (mut model, silent) = (candidate.model.clone(), Ctx::silent());
     rewrite::run(&mut model, &["infer-types"], &silent)?;
-    let report = lower::convert(&mut model, Target::Float, &silent)?;
+    let report = lower::convert(&mut model, &FLOAT, &silent)?;
     model.remove_all_dead();
     Ok((onnx::attach(&model, &candidate.files)?, report.left.len()))
 }

@@ -10,7 +10,7 @@ use onnxq_quant::{
     plan::SitePlan,
     sources::{self, Sources},
     transform::{
-        Equalize, Reader, TransformSpec,
+        ChangeModel, FindScales, Reader, Work,
         fold::{self, Group, Kind},
         rescale,
     },
@@ -36,19 +36,11 @@ pub(super) fn transform(
     let mut notes: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
     let mut known: BTreeMap<NodeId, InputStats> = BTreeMap::new();
     for spec in specs {
-        let mut job = Step { spec, notes: &mut notes, known: &mut known };
-        if let TransformSpec::Equalize(it) = spec {
-            job.equalize(planned, *it, ctx)?;
-            continue;
+        let mut step = Step { name: spec.name(), notes: &mut notes, known: &mut known };
+        match spec.transform().work() {
+            Work::Model(it) => step.change(planned, it, ctx)?,
+            Work::Scales(it) => step.scale(planned, it, calibration, ctx)?,
         }
-        let groups = job.groups(&planned.model, &planned.plan.sites);
-        job.observe(planned, &groups, calibration, ctx)?;
-        ctx.progress.start(spec.name(), groups.len() as u64);
-        for group in &groups {
-            job.apply(planned, group)?;
-            ctx.progress.step(1);
-        }
-        ctx.progress.done(&describe(&groups));
     }
     planned.model.verify()?;
     planned.plan = decide(job, &planned.model)?;
@@ -68,10 +60,11 @@ pub(super) fn outline(planned: &mut Planned, job: &Job) -> Result<(), Error> {
     if specs.is_empty() {
         return Ok(());
     }
-    for spec in specs.iter().filter(|it| it.needs_data()) {
+    for spec in specs {
+        let Work::Scales(it) = spec.transform().work() else { continue };
         let (mut notes, mut known) = (BTreeMap::new(), BTreeMap::new());
-        let mut step = Step { spec, notes: &mut notes, known: &mut known };
-        for group in step.groups(&planned.model, &planned.plan.sites) {
+        let mut step = Step { name: spec.name(), notes: &mut notes, known: &mut known };
+        for group in step.groups(&planned.model, &planned.plan.sites, it.mul()) {
             let width = calibrate::width(&planned.model, group.input).unwrap_or(0);
             // What cannot be folded stays as it is, as it will with data.
             let _ = fold::apply(&mut planned.model, &group, &vec![1.0; width]);
@@ -84,16 +77,52 @@ pub(super) fn outline(planned: &mut Planned, job: &Job) -> Result<(), Error> {
 
 /// One transform of the list.
 struct Step<'a> {
-    spec: &'a TransformSpec,
+    name: &'static str,
     notes: &'a mut BTreeMap<NodeId, Vec<String>>,
     /// The statistics of what each site reads, as far as the transforms have got.
     known: &'a mut BTreeMap<NodeId, InputStats>,
 }
 
 impl Step<'_> {
+    /// Changes weights alone; what was known of activations is no longer true.
+    fn change(
+        &mut self,
+        planned: &mut Planned,
+        it: &dyn ChangeModel,
+        ctx: &Ctx,
+    ) -> Result<(), Error> {
+        ctx.progress.start(self.name, 0);
+        let done = it.change(&mut planned.model)?;
+        self.known.clear();
+        for (node, reason) in &done.missed {
+            self.note(*node, &reason.to_string());
+        }
+        ctx.progress.done(&done.summary);
+        Ok(())
+    }
+
+    /// Scales the channels of every activation that can be scaled.
+    fn scale(
+        &mut self,
+        planned: &mut Planned,
+        it: &dyn FindScales,
+        calibration: &Calibration,
+        ctx: &Ctx,
+    ) -> Result<(), Error> {
+        let groups = self.groups(&planned.model, &planned.plan.sites, it.mul());
+        self.observe(planned, &groups, calibration, ctx)?;
+        ctx.progress.start(self.name, groups.len() as u64);
+        for group in &groups {
+            self.apply(planned, it, group)?;
+            ctx.progress.step(1);
+        }
+        ctx.progress.done(&describe(&groups));
+        Ok(())
+    }
+
     /// What can be transformed; of the rest, the user is told.
-    fn groups(&mut self, m: &Model, sites: &[SitePlan]) -> Vec<Group> {
-        let (groups, missed) = fold::groups(m, sites, self.spec.mul());
+    fn groups(&mut self, m: &Model, sites: &[SitePlan], mul: bool) -> Vec<Group> {
+        let (groups, missed) = fold::groups(m, sites, mul);
         for (node, reason) in missed {
             self.note(node, &reason.to_string());
         }
@@ -112,19 +141,7 @@ impl Step<'_> {
 
     fn note(&mut self, node: NodeId, reason: &str) {
         let list = self.notes.entry(node).or_default();
-        list.push(format!("{}: {reason}", self.spec.name()));
-    }
-
-    /// Changes weights alone; what was known of activations is no longer true.
-    fn equalize(&mut self, planned: &mut Planned, spec: Equalize, ctx: &Ctx) -> Result<(), Error> {
-        ctx.progress.start(self.spec.name(), 0);
-        let done = spec.apply(&mut planned.model)?;
-        self.known.clear();
-        for (node, reason) in &done.missed {
-            self.note(*node, &reason.to_string());
-        }
-        ctx.progress.done(&done.describe());
-        Ok(())
+        list.push(format!("{}: {reason}", self.name));
     }
 
     /// Collects the statistics that are not known yet.
@@ -156,7 +173,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn apply(&mut self, planned: &mut Planned, group: &Group) -> Result<(), Error> {
+    fn apply(
+        &mut self,
+        planned: &mut Planned,
+        it: &dyn FindScales,
+        group: &Group,
+    ) -> Result<(), Error> {
         let Some(stats) = self.known.get(&group.sites[0]) else {
             let reason = "nothing is known of its input: no sample reached it";
             group.sites.iter().for_each(|it| self.note(*it, reason));
@@ -166,7 +188,7 @@ impl Step<'_> {
         let sites = planned.plan.sites.iter();
         let sites = sites.filter(|it| group.sites.contains(&it.site.node));
         let readers: Vec<Reader> = sites.filter_map(|it| reader(m, it)).collect();
-        let scales = self.spec.scales(&readers, stats, group.ties)?;
+        let scales = it.scales(&readers, stats, group.ties)?;
         // Elsewhere a scale of one costs nothing, and the file is as large as predicted.
         if group.fold.kind == Kind::Mul && scales.iter().all(|it| *it == 1.0) {
             let reason = "no scale makes it better";

@@ -16,7 +16,7 @@ use onnxq_ir::{
     diag::Code,
     onnx::{self, Loaded, OpenOptions},
 };
-use onnxq_quant::recipe::Gate;
+use onnxq_quant::recipe::{Gate, metrics::Measure};
 use onnxq_report::{
     Comparison, Footprints, Kernels, Report, Role, Size, baseline,
     document::{self, ModelFacts, Provenance, RecipeFacts, Warning},
@@ -51,14 +51,13 @@ impl Measures {
 
     /// With what gates need.
     fn for_gates(mut self, gates: &[Gate]) -> Measures {
-        for gate in gates {
-            match gate.metric.as_str() {
-                "latency_ms" | "latency_ratio" | "speedup" | "vnni" => self.latency = true,
-                "load_ms" | "load_ratio" | "memory_bytes" | "memory_ratio" => self.footprint = true,
-                "deployed_loss" | "unoptimized_loss" | "weights_only_loss" => self.isolation = true,
-                it if it.starts_with("decode_") => self.decode = true,
-                "cache_kl" | "common_prefix" => self.decode = true,
-                _ => {}
+        for metric in gates.iter().filter_map(|it| it.known().ok()) {
+            match metric.measured_by {
+                Measure::Outputs => {}
+                Measure::Latency => self.latency = true,
+                Measure::Decode => self.decode = true,
+                Measure::Isolation => self.isolation = true,
+                Measure::Footprint => self.footprint = true,
             }
         }
         self
