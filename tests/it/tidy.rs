@@ -27,7 +27,6 @@ const MODULES: &[(&str, &[&[&str]])] = &[
     ("crates/onnxq-ir/src", &[&["ir"], &["eval", "infer", "onnx", "text"]]),
     ("crates/onnxq-quant/src", &[&["recipe"]]),
     ("crates/onnxq-run/src", &[&["data"], &["calibrate", "compare"], &["worker"]]),
-    ("src", &[&["cli"]]),
 ];
 
 /// Uses of `it` that are no closure's: names of parameters and of variables. They may only fall.
