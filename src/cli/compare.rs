@@ -8,8 +8,8 @@ use super::{
     Failure, Ui, layers, proof,
     shared::{InputArgs, NoData, SampleArgs, size},
 };
-use crate::pipeline::{
-    self, Measures, Validate,
+use onnxq_pipeline::{
+    self as pipeline, self, Measures, Validate,
     attribution::{self, Attribute},
 };
 use onnxq_quant::recipe::{Gate, gate::GateError};

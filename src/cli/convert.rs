@@ -7,7 +7,6 @@ use super::{
     shared::{InputArgs, size},
     show::{Reasons, comment, grouped_by_reason},
 };
-use crate::pipeline::convert::{self, Convert, Converted, Int8Cache, Shapes, Step};
 use onnxq_ir::{
     diag::{Code, EXIT_NOTHING},
     human::{bytes, grouped},
@@ -16,6 +15,7 @@ use onnxq_ir::{
     text,
     untrusted::escape,
 };
+use onnxq_pipeline::convert::{self, Convert, Converted, Int8Cache, Shapes, Step};
 use onnxq_quant::lower::Target;
 
 /// Convert a model to another form
@@ -166,15 +166,12 @@ fn storage(text: &str) -> Result<onnx::ExternalData, String> {
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let what = self.what;
-        let runtime = ui.global.runtime(ui);
         // The command line allows no --kv-cache without data, and no data without it.
         let kv_cache = self.cache.calibration.map(|data| Int8Cache {
             data,
             tokenizer: self.cache.tokenizer,
             preprocess: self.cache.preprocess,
-            library: runtime.library,
-            offline: runtime.offline,
-            index_url: runtime.index_url,
+            runtime: ui.global.runtime_options(),
             threads: ui.global.session_threads(),
         });
         let job = Convert {

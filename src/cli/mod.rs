@@ -7,9 +7,9 @@ pub mod compare;
 pub mod completions;
 pub mod convert;
 pub mod doctor;
+pub mod environment;
 pub mod explain;
 pub mod failure;
-mod footprint;
 pub mod inspect;
 mod layers;
 pub mod lint;
@@ -28,6 +28,7 @@ pub mod solved;
 pub mod table;
 pub mod ui;
 pub mod validate;
+mod worker;
 
 use std::{env, ffi::OsString, panic, path::PathBuf, process::ExitCode};
 
@@ -65,8 +66,6 @@ pub enum Command {
     Convert(convert::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
-    #[command(hide = true)]
-    Footprint(footprint::Args),
     Inspect(inspect::Args),
     Pass(pass::Args),
     Plan(plan::Args),
@@ -75,6 +74,8 @@ pub enum Command {
     Report(report::Args),
     Runtime(runtime::Args),
     Validate(validate::Args),
+    #[command(hide = true)]
+    Worker(worker::Args),
 }
 
 /// Flags that every subcommand takes.
@@ -216,7 +217,6 @@ impl Command {
             Command::Convert(args) => args.run(ui),
             Command::Doctor(args) => args.run(ui),
             Command::Explain(args) => args.run(ui),
-            Command::Footprint(args) => args.run(ui),
             Command::Inspect(args) => args.run(ui),
             Command::Pass(args) => args.run(ui),
             Command::Plan(args) => args.run(ui),
@@ -225,6 +225,7 @@ impl Command {
             Command::Report(args) => args.run(ui),
             Command::Runtime(args) => args.run(ui),
             Command::Validate(args) => args.run(ui),
+            Command::Worker(args) => args.run(),
         }
     }
 }

@@ -11,11 +11,10 @@ use super::{
     },
     show,
 };
-use crate::pipeline::{self, Goal, Job, Outcome, Validate};
 use onnxq_ir::diag::{Code, Diagnostic, EXIT_GATE, EXIT_NOTHING};
+use onnxq_pipeline::{self as pipeline, Goal, Job, Outcome, Validate};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::Report;
-use onnxq_run::engine;
 
 /// Quantize a model by a recipe
 #[derive(Debug, clap::Args)]
@@ -114,7 +113,7 @@ impl Args {
         }
         if data.is_some() {
             // Fetched now, it can also say what executes; if it cannot be, the comparison says so.
-            let _ = engine::ensure(&ui.global.runtime(ui));
+            let _ = ui.global.runtime(ui).ensure();
         }
         let calibration = self.calibration.calibration(&self.data, &job.recipe, ui);
         let outcome =

@@ -6,15 +6,12 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Failure, Table, Ui};
-use onnxq_ir::{Model, ValueId, diag::EXIT_NOTHING, human::grouped, onnx::Files};
+use onnxq_ir::{Model, ValueId, diag::EXIT_NOTHING, human::grouped};
 use onnxq_numerics::{
     affine::Interval,
     observe::{Mse, ObserverSpec, Percentile, RangeStats},
 };
-use onnxq_run::{
-    calibrate::{self, CollectOptions, can_tap},
-    data::Batches,
-};
+use onnxq_run::calibrate::{self, Run, can_tap};
 
 /// Codes of 8 bits.
 const LEVELS: u32 = 256;
@@ -53,20 +50,13 @@ struct Row {
 }
 
 /// Runs the model on the data and prints the ranges of what its layers read and make.
-pub fn run(
-    model: &Model,
-    files: &Files,
-    spec: ObserverSpec,
-    batches: Batches,
-    options: CollectOptions,
-    ui: &Ui,
-) -> Result<u8, Failure> {
+pub fn run(run: Run<'_>, spec: ObserverSpec, ui: &Ui) -> Result<u8, Failure> {
+    let model = run.model;
     let values = activations(model);
     if values.is_empty() {
         return Ok(EXIT_NOTHING);
     }
-    let runtime = ui.global.runtime(ui);
-    let stats = calibrate::ranges(model, files, &values, batches, options, &runtime, &ui.ctx())?;
+    let stats = calibrate::ranges(run, &values, &ui.ctx())?;
     let row = |value: &ValueId| row(&model.value(*value).name, &stats[value], spec);
     let rows: Vec<Row> = values.par_iter().map(row).collect();
     if ui.global.json {

@@ -2,16 +2,19 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, Global, Ui};
-use crate::pipeline::{Calibration, Measures};
+use super::{Failure, Global, Ui, environment};
 use onnxq_ir::{
     ctx::Ctx,
     diag::{Code, Diagnostic},
     human,
     onnx::{self, OpenOptions, SaveOptions},
 };
+use onnxq_pipeline::{Calibration, Measures};
 use onnxq_quant::recipe::{self, Gate, Recipe, gate::GateError};
-use onnxq_run::{data::DataOptions, engine::RuntimeOptions};
+use onnxq_run::{
+    data::DataOptions,
+    engine::{Runtime, RuntimeOptions},
+};
 
 /// Which recipe, and what to change in it.
 #[derive(Debug, clap::Args)]
@@ -293,13 +296,16 @@ impl Global {
         self.threads.map_or(1, usize::from)
     }
 
-    pub fn runtime<'a>(&self, ui: &'a Ui) -> RuntimeOptions<'a> {
-        RuntimeOptions {
-            library: self.ort_lib.clone(),
-            offline: self.offline,
-            progress: ui,
-            ..RuntimeOptions::default()
-        }
+    pub fn runtime<'a>(&self, ui: &'a Ui) -> Runtime<'a> {
+        Runtime::new(self.runtime_options(), ui)
+    }
+
+    /// What the flags and the environment say of ONNX Runtime.
+    pub fn runtime_options(&self) -> RuntimeOptions {
+        let mut options = environment::runtime();
+        options.places.library = self.ort_lib.clone();
+        options.offline |= self.offline;
+        options
     }
 }
 

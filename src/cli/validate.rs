@@ -8,8 +8,8 @@ use super::{
     proof,
     shared::{DataArgs, InputArgs, MeasureArgs, NoData, size},
 };
-use crate::pipeline::{self, Validate};
 use onnxq_ir::diag::EXIT_GATE;
+use onnxq_pipeline::{self as pipeline, Validate};
 
 /// Compare a quantized model with its original on data; exit with 1 if a gate fails
 ///

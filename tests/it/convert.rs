@@ -3,8 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use crate::common::{fixture, inputs, job, relative_error};
-use onnxq::pipeline::{self, Calibration, convert::Convert};
+use crate::common::{fixture, inputs, job, relative_error, runtime};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -13,12 +12,10 @@ use onnxq_ir::{
     tensor::Tensor,
     text,
 };
+use onnxq_pipeline::{self as pipeline, Calibration, convert::Convert};
 use onnxq_quant::lower::{self, Target};
 use onnxq_rewrite as rewrite;
-use onnxq_run::{
-    data::DataOptions,
-    engine::{self, RuntimeOptions, SessionOptions},
-};
+use onnxq_run::{data::DataOptions, engine::SessionOptions};
 
 const TARGETS: [Target; 5] =
     [Target::Float, Target::MatmulNbits, Target::Portable, Target::Qdq, Target::Qoperator];
@@ -79,8 +76,7 @@ fn every_form_computes_nearly_the_same() {
 
 /// The outputs of a model in ONNX Runtime.
 fn run(path: &Path, inputs: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let mut session =
-        engine::open(path, &SessionOptions::default(), &RuntimeOptions::default()).unwrap();
+    let mut session = runtime().open(path, &SessionOptions::default()).unwrap();
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
     session.run(&inputs).unwrap().into_iter().collect()
 }
@@ -106,7 +102,7 @@ fn recipes_convert_to_every_form_in_onnx_runtime() {
             stats: None,
             memory: 1 << 30,
             threads: 1,
-            runtime: RuntimeOptions::default(),
+            runtime: runtime(),
         };
         pipeline::quantize(&job, &own, &save, &calibration, false, &Ctx::silent()).unwrap();
         let model = onnxq_ir::onnx::open(&own, &OpenOptions::default()).unwrap().model;
