@@ -56,7 +56,7 @@ mod tests {
     use onnxq_ir::{Broken, tensor::TensorError};
 
     use super::*;
-    use crate::pipeline::NeedsData;
+    use crate::NeedsData;
 
     #[test]
     fn an_error_is_that_of_its_step() {
