@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::Failure;
+use super::{Failure, Ui};
 use onnxq_run::worker;
 
 /// Read a request from standard input and answer it, both in JSON
@@ -10,7 +10,7 @@ use onnxq_run::worker;
 pub struct Args {}
 
 impl Args {
-    pub fn run(self) -> Result<u8, Failure> {
+    pub fn run(self, _: &Ui) -> Result<u8, Failure> {
         worker::serve(io::stdin().lock(), io::stdout().lock()).map_err(Failure::Stdout)?;
         Ok(0)
     }

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::{Error, judge::Judge};
+use super::{Error, judge::Judge, validate::open_session};
 use onnxq_ir::{
     ctx::Ctx,
     onnx::{self, Attached, Loaded},
 };
-use onnxq_quant::lower::{self, Target};
+use onnxq_quant::lower::{self, FLOAT};
 use onnxq_report::{Isolation, summary::finite};
 use onnxq_rewrite as rewrite;
 use onnxq_run::{
@@ -37,9 +37,9 @@ pub fn isolation(
         ctx.progress.step(1);
         Ok(finite(loss))
     };
-    let deployed = loss(runtime.open(path, session)?)?;
+    let deployed = loss(open_session(candidate, path, session, runtime)?)?;
     let plain = SessionOptions { optimize: false, ..session.clone() };
-    let unoptimized = loss(runtime.open(path, &plain)?)?;
+    let unoptimized = loss(open_session(candidate, path, &plain, runtime)?)?;
     let (weights_only, note) = match in_float(candidate) {
         Ok((attached, left)) => {
             let plain = SessionOptions { lean: true, ..plain };
@@ -63,7 +63,7 @@ fn not_all(left: usize) -> String {
 fn in_float(candidate: &Loaded) -> Result<(Attached, usize), Error> {
     let (mut model, silent) = (candidate.model.clone(), Ctx::silent());
     rewrite::run(&mut model, &["infer-types"], &silent)?;
-    let report = lower::convert(&mut model, Target::Float, &silent)?;
+    let report = lower::convert(&mut model, &FLOAT, &silent)?;
     model.remove_all_dead();
     Ok((onnx::attach(&model, &candidate.files)?, report.left.len()))
 }

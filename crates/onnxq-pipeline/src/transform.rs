@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Calibration, Error, Job, NeedsData, Planned, decide};
+use super::{Error, Inputs, Job, NeedsData, Planned, decide::Deciding, plan};
 use onnxq_ir::{Model, NoMatch, NodeId, ValueId, ctx::Ctx, no_match};
 use onnxq_numerics::stats::{InputStats, Needs};
 use onnxq_quant::{
@@ -10,7 +10,7 @@ use onnxq_quant::{
     plan::SitePlan,
     sources::{self, Sources},
     transform::{
-        Equalize, Reader, TransformSpec,
+        ChangeModel, FindScales, Reader, Work,
         fold::{self, Group, Kind},
         rescale,
     },
@@ -19,81 +19,100 @@ use onnxq_run::calibrate::{self, Collector, Want, can_observe};
 
 /// Carries out the recipe's transforms and plans again: weights are new constants then. Notes say
 /// which sites were left alone, and why.
-pub(super) fn transform(
-    planned: &mut Planned,
-    job: &Job,
-    calibration: &Calibration,
-    ctx: &Ctx,
-) -> Result<(), Error> {
-    let specs = job.recipe.transforms.as_deref().unwrap_or_default();
+pub(super) fn transform(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+    let Job { recipe, inputs, ctx } = *job;
+    let specs = recipe.transforms.as_deref().unwrap_or_default();
     if specs.is_empty() {
-        return Ok(());
+        return Ok(deciding);
     }
-    let blind = specs.iter().find(|it| it.needs_data()).filter(|_| calibration.data.is_none());
+    let blind = specs.iter().find(|it| it.needs_data()).filter(|_| inputs.data.is_none());
     if let Some(spec) = blind {
         return Err(NeedsData { who: format!("transform `{}`", spec.name()) }.into());
     }
+    let planned = &mut deciding.planned;
     let mut notes: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
     let mut known: BTreeMap<NodeId, InputStats> = BTreeMap::new();
     for spec in specs {
-        let mut job = Step { spec, notes: &mut notes, known: &mut known };
-        if let TransformSpec::Equalize(it) = spec {
-            job.equalize(planned, *it, ctx)?;
-            continue;
+        let mut step = Step { name: spec.name(), notes: &mut notes, known: &mut known };
+        match spec.transform().work() {
+            Work::Model(it) => step.change(planned, it, ctx)?,
+            Work::Scales(it) => step.scale(planned, it, inputs, ctx)?,
         }
-        let groups = job.groups(&planned.model, &planned.plan.sites);
-        job.observe(planned, &groups, calibration, ctx)?;
-        ctx.progress.start(spec.name(), groups.len() as u64);
-        for group in &groups {
-            job.apply(planned, group)?;
-            ctx.progress.step(1);
-        }
-        ctx.progress.done(&describe(&groups));
     }
     planned.model.verify()?;
-    planned.plan = decide(job, &planned.model)?;
-    planned.rows = planned.plan.rows(&planned.model);
-    for row in &mut planned.rows {
-        if let Some(notes) = notes.remove(&row.id) {
-            let notes = row.note.take().into_iter().chain(notes);
-            row.note = Some(notes.collect::<Vec<_>>().join("; "));
-        }
-    }
-    Ok(())
+    planned.plan = plan::decide(job, &planned.model)?;
+    planned.plan.notes = notes;
+    Ok(deciding)
 }
 
 /// What the transforms make of the graph, without data: all scales are one. For a prediction.
-pub(super) fn outline(planned: &mut Planned, job: &Job) -> Result<(), Error> {
+pub(super) fn outline(mut planned: Planned, job: &Job) -> Result<Planned, Error> {
     let specs = job.recipe.transforms.as_deref().unwrap_or_default();
     if specs.is_empty() {
-        return Ok(());
+        return Ok(planned);
     }
-    for spec in specs.iter().filter(|it| it.needs_data()) {
+    for spec in specs {
+        let Work::Scales(it) = spec.transform().work() else { continue };
         let (mut notes, mut known) = (BTreeMap::new(), BTreeMap::new());
-        let mut step = Step { spec, notes: &mut notes, known: &mut known };
-        for group in step.groups(&planned.model, &planned.plan.sites) {
+        let mut step = Step { name: spec.name(), notes: &mut notes, known: &mut known };
+        for group in step.groups(&planned.model, &planned.plan.sites, it.mul()) {
             let width = calibrate::width(&planned.model, group.input).unwrap_or(0);
             // What cannot be folded stays as it is, as it will with data.
             let _ = fold::apply(&mut planned.model, &group, &vec![1.0; width]);
         }
     }
-    planned.plan = decide(job, &planned.model)?;
-    planned.rows = planned.plan.rows(&planned.model);
-    Ok(())
+    planned.plan = plan::decide(job, &planned.model)?;
+    Ok(planned)
 }
 
 /// One transform of the list.
 struct Step<'a> {
-    spec: &'a TransformSpec,
+    name: &'static str,
     notes: &'a mut BTreeMap<NodeId, Vec<String>>,
     /// The statistics of what each site reads, as far as the transforms have got.
     known: &'a mut BTreeMap<NodeId, InputStats>,
 }
 
 impl Step<'_> {
+    /// Changes weights alone; what was known of activations is no longer true.
+    fn change(
+        &mut self,
+        planned: &mut Planned,
+        it: &dyn ChangeModel,
+        ctx: &Ctx,
+    ) -> Result<(), Error> {
+        ctx.progress.start(self.name, 0);
+        let done = it.change(&mut planned.model)?;
+        self.known.clear();
+        for (node, reason) in &done.missed {
+            self.note(*node, &reason.to_string());
+        }
+        ctx.progress.done(&done.summary);
+        Ok(())
+    }
+
+    /// Scales the channels of every activation that can be scaled.
+    fn scale(
+        &mut self,
+        planned: &mut Planned,
+        it: &dyn FindScales,
+        inputs: &Inputs,
+        ctx: &Ctx,
+    ) -> Result<(), Error> {
+        let groups = self.groups(&planned.model, &planned.plan.sites, it.mul());
+        self.observe(planned, &groups, inputs, ctx)?;
+        ctx.progress.start(self.name, groups.len() as u64);
+        for group in &groups {
+            self.apply(planned, it, group)?;
+            ctx.progress.step(1);
+        }
+        ctx.progress.done(&describe(&groups));
+        Ok(())
+    }
+
     /// What can be transformed; of the rest, the user is told.
-    fn groups(&mut self, m: &Model, sites: &[SitePlan]) -> Vec<Group> {
-        let (groups, missed) = fold::groups(m, sites, self.spec.mul());
+    fn groups(&mut self, m: &Model, sites: &[SitePlan], mul: bool) -> Vec<Group> {
+        let (groups, missed) = fold::groups(m, sites, mul);
         for (node, reason) in missed {
             self.note(node, &reason.to_string());
         }
@@ -112,19 +131,7 @@ impl Step<'_> {
 
     fn note(&mut self, node: NodeId, reason: &str) {
         let list = self.notes.entry(node).or_default();
-        list.push(format!("{}: {reason}", self.spec.name()));
-    }
-
-    /// Changes weights alone; what was known of activations is no longer true.
-    fn equalize(&mut self, planned: &mut Planned, spec: Equalize, ctx: &Ctx) -> Result<(), Error> {
-        ctx.progress.start(self.spec.name(), 0);
-        let done = spec.apply(&mut planned.model)?;
-        self.known.clear();
-        for (node, reason) in &done.missed {
-            self.note(*node, &reason.to_string());
-        }
-        ctx.progress.done(&done.describe());
-        Ok(())
+        list.push(format!("{}: {reason}", self.name));
     }
 
     /// Collects the statistics that are not known yet.
@@ -132,7 +139,7 @@ impl Step<'_> {
         &mut self,
         planned: &Planned,
         groups: &[Group],
-        calibration: &Calibration,
+        inputs: &Inputs,
         ctx: &Ctx,
     ) -> Result<(), Error> {
         let unknown = groups.iter().filter(|it| !self.known.contains_key(&it.sites[0]));
@@ -142,8 +149,8 @@ impl Step<'_> {
         }
         let wants = wants.into_iter().map(|value| Want { value, needs: Needs::Diagonal }).collect();
         let m = &planned.model;
-        let batches = calibration.batches(m)?;
-        let run = calibration.run(m, &planned.files, batches);
+        let batches = inputs.batches(m)?;
+        let run = inputs.run(m, &planned.files, batches);
         let mut collector = Collector::new(run, wants, None)?;
         while let Some(inputs) = collector.next(&[], ctx)? {
             for (value, stats) in inputs {
@@ -156,7 +163,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn apply(&mut self, planned: &mut Planned, group: &Group) -> Result<(), Error> {
+    fn apply(
+        &mut self,
+        planned: &mut Planned,
+        it: &dyn FindScales,
+        group: &Group,
+    ) -> Result<(), Error> {
         let Some(stats) = self.known.get(&group.sites[0]) else {
             let reason = "nothing is known of its input: no sample reached it";
             group.sites.iter().for_each(|it| self.note(*it, reason));
@@ -166,7 +178,7 @@ impl Step<'_> {
         let sites = planned.plan.sites.iter();
         let sites = sites.filter(|it| group.sites.contains(&it.site.node));
         let readers: Vec<Reader> = sites.filter_map(|it| reader(m, it)).collect();
-        let scales = self.spec.scales(&readers, stats, group.ties)?;
+        let scales = it.scales(&readers, stats, group.ties)?;
         // Elsewhere a scale of one costs nothing, and the file is as large as predicted.
         if group.fold.kind == Kind::Mul && scales.iter().all(|it| *it == 1.0) {
             let reason = "no scale makes it better";

@@ -3,15 +3,15 @@
 use super::{Left, Step};
 use crate::Error;
 use onnxq_ir::{Model, ctx::Ctx};
-use onnxq_quant::lower::{self, Target};
+use onnxq_quant::lower::{self, Form};
 use onnxq_rewrite as rewrite;
 
-/// Brings all that is quantized to `target`; what it cannot hold is named.
-pub fn run(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Step, Error> {
+/// Brings all that is quantized to `form`; what it cannot hold is named.
+pub fn run(m: &mut Model, form: &Form, ctx: &Ctx) -> Result<Step, Error> {
     // Ranks of indices and types of activations decide what can be done.
     rewrite::run(m, &["infer-types"], ctx)?;
-    let report = lower::convert(m, target, ctx)?;
-    let mut step = Step::new(target.name());
+    let report = lower::convert(m, form, ctx)?;
+    let mut step = Step::new(form.name);
     step.changed = report.changed();
     step.lines = report.converted.iter().map(|(what, count)| format!("{count} × {what}")).collect();
     if report.unquantized > 0 {

@@ -5,6 +5,18 @@ use crate::Error;
 use onnxq_ir::{Model, ctx::Ctx, human::grouped, tensor::DType};
 use onnxq_rewrite::half::{HalfReport, to_half};
 
+/// The types that `--to` takes, and its help for each.
+pub const HALVES: &[(DType, &str)] = &[
+    (
+        DType::BF16,
+        "Weights and activations in bfloat16, but for nodes that would overflow or do not take it",
+    ),
+    (
+        DType::F16,
+        "Weights and activations in float16, but for nodes that would overflow or do not take it",
+    ),
+];
+
 /// Makes what is float32 narrow; nodes that stay in float32 are named.
 pub fn run(m: &mut Model, dtype: DType, keep_io: bool, ctx: &Ctx) -> Result<Step, Error> {
     let report = to_half(m, dtype, keep_io, ctx)?;

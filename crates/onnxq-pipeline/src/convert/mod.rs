@@ -21,8 +21,9 @@ use serde::Serialize;
 pub use self::{
     cache::Int8Cache,
     fix_shape::{ShapeError, Shapes},
+    half::HALVES,
 };
-use super::{Census, Error, describe_input, read_back};
+use super::{Census, Error, Opened, write::read_back};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -30,7 +31,7 @@ use onnxq_ir::{
     onnx::{self, ExternalData, Files, OpenOptions, SaveOptions},
     tensor::DType,
 };
-use onnxq_quant::lower::Target;
+use onnxq_quant::lower::Form;
 use onnxq_report::Comparison;
 
 /// What to convert, and to what.
@@ -47,7 +48,7 @@ pub struct Convert {
     pub add_kv_cache: bool,
     /// Store that cache in eight bits.
     pub kv_cache: Option<Int8Cache>,
-    pub to: Option<Target>,
+    pub to: Option<&'static Form>,
     /// A narrow float type, after all else.
     pub half: Option<DType>,
     /// Inputs and outputs keep float32 all the same.
@@ -113,12 +114,12 @@ pub struct Done {
 
 /// Reads a model and carries out the steps that are asked for.
 pub fn run(job: &Convert, ctx: &Ctx) -> Result<Done, Error> {
-    let loaded = onnx::open(&job.model, &job.open)?;
-    let (mut model, files, warnings) = (loaded.model, loaded.files, loaded.warnings);
-    let before = Census::of(&model, files.size());
-    ctx.progress.start("read", 0);
-    ctx.progress.done(&describe_input(&model, &before, &files));
-    warnings.iter().for_each(|it| ctx.progress.warn(it));
+    apply(Opened::read(&job.model, &job.open, ctx)?, job, ctx)
+}
+
+/// Carries out the steps that are asked for, in memory.
+pub fn apply(opened: Opened, job: &Convert, ctx: &Ctx) -> Result<Done, Error> {
+    let Opened { mut model, files, warnings, before, .. } = opened;
     let steps = steps(job, &mut model, &files, ctx)?;
     model.verify()?;
     Ok(Done { model, files, before, steps, warnings })
@@ -186,8 +187,8 @@ fn steps(job: &Convert, model: &mut Model, files: &Files, ctx: &Ctx) -> Result<V
     if let Some(it) = &job.kv_cache {
         done.push(cache::to_int8(model, files, it, ctx)?);
     }
-    if let Some(target) = job.to {
-        done.push(form::run(model, target, ctx)?);
+    if let Some(form) = job.to {
+        done.push(form::run(model, form, ctx)?);
     }
     if let Some(dtype) = job.half {
         done.push(half::run(model, dtype, job.keep_io, ctx)?);
