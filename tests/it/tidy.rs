@@ -79,7 +79,10 @@ fn foreign_types_stay_in_their_rooms() {
         ("indicatif", "src/cli/ui.rs"),
         ("minijinja", "crates/onnxq-report/src/emit/html/"),
         ("ort::", "crates/onnxq-run/src/engine/"),
+        ("os::unix", "crates/onnxq-ir/src/fs/"),
+        ("os::windows", "crates/onnxq-ir/src/fs/"),
         ("prost", "crates/onnxq-ir/src/onnx/"),
+        ("rustix", "crates/onnxq-ir/src/fs/"),
         ("serde_yaml", "crates/onnxq-quant/src/recipe/"),
         ("tokenizers::", "crates/onnxq-run/src/data/text_data.rs"),
     ];
