@@ -26,7 +26,7 @@ const CRATES: &[&[&str]] = &[
 const MODULES: &[(&str, &[&[&str]])] = &[
     ("crates/onnxq-ir/src", &[&["ir"], &["eval", "infer", "onnx", "text"]]),
     ("crates/onnxq-quant/src", &[&["recipe"]]),
-    ("crates/onnxq-run/src", &[&["data"], &["calibrate", "compare", "worker"]]),
+    ("crates/onnxq-run/src", &[&["data"], &["calibrate", "compare"], &["worker"]]),
 ];
 
 /// Uses of `it` that are no closure's: names of parameters and of variables. They may only fall.
@@ -110,6 +110,16 @@ fn unsafe_code_stays_where_its_reason_is() {
         let inside = allowed.iter().any(|it| path.starts_with(it));
         assert!(count == 0 || inside, "{}: unsafe code", path.display());
         assert!(count <= reasons, "{}: unsafe without a reason", path.display());
+    }
+}
+
+#[test]
+fn only_the_command_line_reads_the_environment() {
+    let word = Regex::new(r"env::(set_|remove_)?vars?(_os)?\(").unwrap();
+    for path in sources() {
+        let outside = !path.starts_with("src/cli") && path != Path::new("src/main.rs");
+        let found = outside && word.is_match(&production(&path));
+        assert!(!found, "{}: reads the environment", path.display());
     }
 }
 
