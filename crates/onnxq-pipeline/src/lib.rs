@@ -44,7 +44,7 @@ pub use self::{
     plan::Planned,
     quantize::{Quantized, outline, quantize},
     saturation::{Bits, Exactness},
-    validate::{Measures, Validate, validate},
+    validate::{Measures, Validate, validate, validate_loaded},
 };
 use onnxq_ir::{Model, ctx::Ctx};
 use onnxq_quant::recipe;

@@ -28,6 +28,7 @@ pub enum ExternalPolicy {
 }
 
 /// The files that a model was read from. Mappings live as long as the tensors in them.
+#[derive(Clone)]
 pub struct Files {
     pub model: PathBuf,
     folder: PathBuf,
