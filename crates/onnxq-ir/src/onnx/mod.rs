@@ -56,6 +56,17 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
     read::open(path, options)
 }
 
+/// Reads a model from the bytes of an `.onnx` file, and says what its reader noticed.
+///
+/// Its weights lie in these bytes: external data is refused.
+pub fn from_bytes(
+    bytes: bytes::Bytes,
+    options: &OpenOptions,
+) -> Result<(Model, Vec<String>), LoadError> {
+    let decoded = read::decode(bytes, None, options)?;
+    Ok((decoded.model, decoded.warnings))
+}
+
 /// One serialized `TensorProto`, as `test_data_set_*/input_*.pb` holds it: its name and value.
 pub fn tensor_from_pb(bytes: bytes::Bytes) -> Result<(String, Tensor), LoadError> {
     tensor_in::from_pb(bytes)

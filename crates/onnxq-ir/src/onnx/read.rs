@@ -1,10 +1,11 @@
-//! An `.onnx` file → `Model`.
+//! The bytes of an `.onnx` file → `Model`.
 
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
 };
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::{
@@ -14,11 +15,28 @@ use super::{
     scan::{self, Unknown},
     tensor_in::TensorReader,
 };
-use crate::ir::{Attrs, Function, KeptModel, Name, Op};
+use crate::ir::{Attrs, Function, KeptModel, Model, Name, Op};
 
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
     let mut files = Files::new(path, options.external)?;
     let bytes = files.map_model()?;
+    let Decoded { model, warnings, files } = decode(bytes, Some(files), options)?;
+    Ok(Loaded { model, warnings, files: files.ok_or(LoadError::NoGraph)? })
+}
+
+/// What was read, and the files that it was read from, if any.
+pub(super) struct Decoded {
+    pub model: Model,
+    pub warnings: Vec<String>,
+    pub files: Option<Files>,
+}
+
+/// Without `files`, external data is refused.
+pub(super) fn decode(
+    bytes: Bytes,
+    files: Option<Files>,
+    options: &OpenOptions,
+) -> Result<Decoded, LoadError> {
     if bytes.is_empty() {
         return Err(LoadError::Empty);
     }
@@ -30,7 +48,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadErr
     check_versions(&proto, options)?;
     check_functions(&proto, &options.limits)?;
 
-    let tensors = TensorReader::new(Some(files), options.limits);
+    let tensors = TensorReader::new(files, options.limits);
     let mut reader = GraphReader::new(tensors, proto.ir_version());
     header(&mut reader, &proto)?;
     reader.model.kept.unknown = unknown.into();
@@ -49,8 +67,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadErr
     }
     let mut seen = HashSet::new();
     warnings.retain(|it| seen.insert(it.clone()));
-    let files = tensors.files.ok_or(LoadError::NoGraph)?;
-    Ok(Loaded { model, warnings, files })
+    Ok(Decoded { model, warnings, files: tensors.files })
 }
 
 /// Unknown fields of the model itself pass through; deeper ones would be lost.

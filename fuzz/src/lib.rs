@@ -1,0 +1,9 @@
+//! Fuzz targets for everything that reads untrusted bytes, and the engine that feeds them.
+
+pub mod corpus;
+pub mod coverage;
+pub mod engine;
+pub mod mutate;
+pub mod state;
+pub mod supervise;
+pub mod targets;
