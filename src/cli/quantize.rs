@@ -12,7 +12,7 @@ use super::{
     show,
 };
 use crate::pipeline::{self, Goal, Job, Outcome, Validate};
-use onnxq_ir::codes::{EXIT_GATE, EXIT_NOTHING};
+use onnxq_ir::diag::{Code, Diagnostic, EXIT_GATE, EXIT_NOTHING};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::Report;
 use onnxq_run::engine;
@@ -183,9 +183,9 @@ impl Args {
 #[error("there is no report without a comparison")]
 struct NoComparison;
 
-impl onnxq_ir::codes::Fault for NoComparison {
-    fn code(&self) -> &'static str {
-        "E712"
+impl Diagnostic for NoComparison {
+    fn code(&self) -> Code {
+        Code::E712
     }
 
     fn hint(&self) -> Option<String> {
@@ -197,9 +197,9 @@ impl onnxq_ir::codes::Fault for NoComparison {
 #[error("there is no data to {0}")]
 pub(super) struct NoData(pub &'static str);
 
-impl onnxq_ir::codes::Fault for NoData {
-    fn code(&self) -> &'static str {
-        "E607"
+impl Diagnostic for NoData {
+    fn code(&self) -> Code {
+        Code::E607
     }
 
     fn hint(&self) -> Option<String> {
@@ -218,9 +218,9 @@ struct OriginalLost {
     path: PathBuf,
 }
 
-impl onnxq_ir::codes::Fault for OriginalLost {
-    fn code(&self) -> &'static str {
-        "E904"
+impl Diagnostic for OriginalLost {
+    fn code(&self) -> Code {
+        Code::E904
     }
 
     fn hint(&self) -> Option<String> {

@@ -10,7 +10,7 @@ use super::{
     shared::{DataArgs, InputArgs, MeasureArgs, size},
 };
 use crate::pipeline::{self, Validate};
-use onnxq_ir::codes::EXIT_GATE;
+use onnxq_ir::diag::EXIT_GATE;
 
 /// Compare a quantized model with its original on data; exit with 1 if a gate fails
 ///

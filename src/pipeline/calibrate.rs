@@ -6,13 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use sha2::{Digest, Sha256};
-
 use super::{Error, Planned};
 use onnxq_ir::{
     Model, ValueId,
-    codes::Fault,
     ctx::Ctx,
+    diag::{Code, Diagnostic},
+    digest::sha256_hex,
     tensor::{DType, QSource},
     untrusted::Untrusted,
 };
@@ -79,9 +78,9 @@ pub struct NeedsData {
     pub node: String,
 }
 
-impl Fault for NeedsData {
-    fn code(&self) -> &'static str {
-        "E610"
+impl Diagnostic for NeedsData {
+    fn code(&self) -> Code {
+        Code::E610
     }
 
     fn hint(&self) -> Option<String> {
@@ -100,9 +99,9 @@ pub struct MissingStats {
     pub input: String,
 }
 
-impl Fault for MissingStats {
-    fn code(&self) -> &'static str {
-        "E611"
+impl Diagnostic for MissingStats {
+    fn code(&self) -> Code {
+        Code::E611
     }
 
     fn hint(&self) -> Option<String> {
@@ -156,7 +155,7 @@ fn prefix(recipe: &Recipe, planned: &Planned, sequential: bool) -> String {
         let label = planned.model.node_label(it.site.node);
         text += &format!("\n{label} {:?} {:?} {:?}", it.scheme, it.scales, it.solver);
     }
-    Sha256::digest(text).iter().map(|it| format!("{it:02x}")).collect()
+    sha256_hex(text)
 }
 
 /// The values to observe. Where that is impossible, the user is told.

@@ -6,7 +6,7 @@ use super::{
 };
 use onnxq_ir::{
     Broken,
-    codes::Fault,
+    diag::{Code, Diagnostic},
     onnx::{LoadError, SaveError},
     tensor::TensorError,
 };
@@ -57,7 +57,7 @@ pub enum Error {
 }
 
 impl Error {
-    fn fault(&self) -> Option<&dyn Fault> {
+    fn fault(&self) -> Option<&dyn Diagnostic> {
         Some(match self {
             Error::Broken(_) => return None,
             Error::BadStats(it) => it,
@@ -97,9 +97,9 @@ impl From<TensorError> for Error {
     }
 }
 
-impl Fault for Error {
-    fn code(&self) -> &'static str {
-        self.fault().map_or("E999", |it| it.code())
+impl Diagnostic for Error {
+    fn code(&self) -> Code {
+        self.fault().map_or(Code::E999, |it| it.code())
     }
 
     fn hint(&self) -> Option<String> {

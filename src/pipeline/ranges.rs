@@ -3,7 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Calibration, Error, Planned};
-use onnxq_ir::{Model, ValueId, codes::Fault, ctx::Ctx, untrusted::Untrusted};
+use onnxq_ir::{
+    Model, ValueId,
+    ctx::Ctx,
+    diag::{Code, Diagnostic},
+    untrusted::Untrusted,
+};
 use onnxq_numerics::affine::Interval;
 use onnxq_quant::{
     chain::Layout,
@@ -20,9 +25,9 @@ pub struct RangesNeedData {
     pub node: String,
 }
 
-impl Fault for RangesNeedData {
-    fn code(&self) -> &'static str {
-        "E610"
+impl Diagnostic for RangesNeedData {
+    fn code(&self) -> Code {
+        Code::E610
     }
 
     fn hint(&self) -> Option<String> {

@@ -3,7 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Calibration, Error, Job, Planned, decide};
-use onnxq_ir::{Model, NoMatch, NodeId, ValueId, codes::Fault, ctx::Ctx, no_match};
+use onnxq_ir::{
+    Model, NoMatch, NodeId, ValueId,
+    ctx::Ctx,
+    diag::{Code, Diagnostic},
+    no_match,
+};
 use onnxq_numerics::stats::{InputStats, Needs};
 use onnxq_quant::{
     ops::rows,
@@ -23,9 +28,9 @@ pub struct TransformNeedsData {
     pub transform: &'static str,
 }
 
-impl Fault for TransformNeedsData {
-    fn code(&self) -> &'static str {
-        "E610"
+impl Diagnostic for TransformNeedsData {
+    fn code(&self) -> Code {
+        Code::E610
     }
 
     fn hint(&self) -> Option<String> {

@@ -10,7 +10,7 @@ mod text;
 
 use std::fmt::Display;
 
-use onnxq_ir::codes::Fault;
+use onnxq_ir::diag::Diagnostic;
 
 use crate::mutate::Grammar;
 
@@ -39,7 +39,7 @@ pub fn target(name: &str) -> Option<&'static Target> {
 }
 
 /// The word of an error: its code, and its message without names and numbers.
-fn refusal(error: &(impl Fault + Display)) -> String {
+fn refusal(error: &(impl Diagnostic + Display)) -> String {
     const LONGEST: usize = 60;
     let message = error.to_string();
     let words = message.split('`').step_by(2).flat_map(str::chars);

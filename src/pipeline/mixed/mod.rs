@@ -18,8 +18,8 @@ use super::{
     judge::{self, Judge, Measure},
 };
 use onnxq_ir::{
-    codes::Fault,
     ctx::Ctx,
+    diag::{Code, Diagnostic},
     human::bytes,
     onnx::{self, SaveOptions},
 };
@@ -103,11 +103,11 @@ pub enum Unmet {
     Kl { asked: f64, best: f64 },
 }
 
-impl Fault for Unmet {
-    fn code(&self) -> &'static str {
+impl Diagnostic for Unmet {
+    fn code(&self) -> Code {
         match self {
-            Unmet::NoData => "E610",
-            _ => "E615",
+            Unmet::NoData => Code::E610,
+            _ => Code::E615,
         }
     }
 

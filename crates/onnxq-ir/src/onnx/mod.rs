@@ -28,13 +28,13 @@ pub use self::{
     limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},
     save::{ExternalData, SaveOptions, Saved, is_external, layout_sizes, save},
 };
-use crate::{ir::Model, tensor::Tensor};
+use crate::{diag::Warning, ir::Model, tensor::Tensor};
 
 /// A model, and what its reader noticed.
 pub struct Loaded {
     pub model: Model,
-    /// `W405: …`: accepted, but the user should know.
-    pub warnings: Vec<String>,
+    /// Accepted, but the user should know.
+    pub warnings: Vec<Warning>,
     pub files: Files,
 }
 
@@ -62,7 +62,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
 pub fn from_bytes(
     bytes: bytes::Bytes,
     options: &OpenOptions,
-) -> Result<(Model, Vec<String>), LoadError> {
+) -> Result<(Model, Vec<Warning>), LoadError> {
     let decoded = read::decode(bytes, None, options)?;
     Ok((decoded.model, decoded.warnings))
 }

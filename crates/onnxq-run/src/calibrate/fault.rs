@@ -4,7 +4,7 @@ use super::{StatsError, cut::CutError};
 use crate::data::DataError;
 use crate::engine::EngineError;
 use onnxq_ir::{
-    codes::Fault,
+    diag::{Code, Diagnostic},
     onnx::{LoadError, SaveError},
     tensor::TensorError,
     untrusted::Untrusted,
@@ -25,8 +25,6 @@ pub enum CalibrateError {
     Cut(#[from] CutError),
     #[error(transparent)]
     Stats(#[from] StatsError),
-    #[error("solver {solver} needs calibration data and there is none")]
-    NoData { solver: &'static str },
     #[error("statistics of `{}` need {needed} bytes, the budget is {memory}", Untrusted(value))]
     Memory { value: String, needed: u64, memory: u64 },
     #[error("`{}` is not finite while the model runs on the data", Untrusted(value))]
@@ -42,21 +40,20 @@ pub enum CalibrateError {
     Unobservable { value: String, reason: String },
 }
 
-impl Fault for CalibrateError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for CalibrateError {
+    fn code(&self) -> Code {
         match self {
             CalibrateError::Data(it) => it.code(),
             CalibrateError::Engine(it) => it.code(),
             CalibrateError::Load(it) => it.code(),
             CalibrateError::Save(it) => it.code(),
-            CalibrateError::Cut(_) => "E901",
+            CalibrateError::Cut(_) => Code::E901,
             CalibrateError::Stats(it) => it.code(),
-            CalibrateError::NoData { .. } => "E610",
-            CalibrateError::Memory { .. } => "E612",
-            CalibrateError::NonFinite { .. } => "E614",
+            CalibrateError::Memory { .. } => Code::E612,
+            CalibrateError::NonFinite { .. } => Code::E614,
             CalibrateError::Width { .. }
             | CalibrateError::Tensor { .. }
-            | CalibrateError::Unobservable { .. } => "E803",
+            | CalibrateError::Unobservable { .. } => Code::E803,
         }
     }
 
@@ -70,7 +67,6 @@ impl Fault for CalibrateError {
             CalibrateError::Cut(_) => {
                 "free some space in the temporary folder, or set TMPDIR to another one".into()
             }
-            CalibrateError::NoData { .. } => "pass --data, or choose another solver".into(),
             CalibrateError::Memory { needed, .. } => {
                 format!("pass --memory {}MiB or more", needed.div_ceil(1 << 20))
             }
