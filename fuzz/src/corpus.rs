@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Longer inputs are neither read nor made: they are slow and find nothing more.
-pub const LONGEST: usize = 32 << 10;
+pub const LONGEST: usize = 48 << 10;
 
 /// The top of the repository.
 fn root() -> &'static Path {

@@ -140,7 +140,7 @@ impl Run<'_> {
         let from = if self.rng.u8(..3) == 0 { recent } else { 0 };
         let mut input = self.corpus[self.rng.usize(from..count)].clone();
         let other = &self.corpus[self.rng.usize(..count)];
-        for _ in 0..1 << self.rng.u32(..4) {
+        for _ in 0..1 << self.rng.u32(..3) {
             mutate(self.target.grammar, &mut input, other, self.target.words, &mut self.rng);
         }
         input.truncate(corpus::LONGEST);

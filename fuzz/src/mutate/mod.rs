@@ -2,6 +2,7 @@
 
 mod array;
 mod bytes;
+mod json;
 mod proto;
 mod text;
 
@@ -12,6 +13,7 @@ use fastrand::Rng;
 pub enum Grammar {
     /// npy, and zip archives of them.
     Array,
+    Json,
     Protobuf,
     Text,
 }
@@ -21,6 +23,7 @@ pub fn mutate(grammar: Grammar, input: &mut Vec<u8>, other: &[u8], words: &[&str
     let structured = rng.u8(..8) != 0;
     match grammar {
         Grammar::Array if structured => array::mutate(input, other, words, rng),
+        Grammar::Json if structured => json::mutate(input, other, words, rng),
         Grammar::Protobuf if structured => proto::mutate(input, other, words, rng),
         Grammar::Text if structured => text::mutate(input, other, words, rng),
         _ => bytes::mutate(input, other, words, rng),

@@ -11,6 +11,8 @@ use onnxq_rewrite as rewrite;
 /// Larger constants are not written, since text can claim any number of filler values.
 const MAX_BYTES: usize = 1 << 20;
 const PRINT: PrintOptions = PrintOptions { max_elements: 256, value_info: true };
+/// Types between nodes are written only if the file that was read states them.
+const UNTYPED: PrintOptions = PrintOptions { value_info: false, ..PRINT };
 
 /// Verifies, prints, reads back, infers, lints and rewrites.
 pub fn explore(mut model: Model) -> String {
@@ -58,7 +60,7 @@ fn read_back_bytes(model: &Model) {
     let Ok(bytes) = onnx::to_bytes(model) else { return };
     match onnx::from_bytes(bytes.into(), &Default::default()) {
         Ok((again, _)) => {
-            let [before, after] = [model, &again].map(|it| text::print_with(it, &PRINT));
+            let [before, after] = [model, &again].map(|it| text::print_with(it, &UNTYPED));
             assert_same(&before, &after, "bytes");
         }
         Err(error) => panic!("written bytes are refused: {error}"),

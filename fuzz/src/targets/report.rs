@@ -12,7 +12,7 @@ pub const TARGET: Target = Target {
     name: "report",
     about: "report.json: read, judge, compare with itself, and every emitter",
     run,
-    grammar: Grammar::Text,
+    grammar: Grammar::Json,
     seeds,
     words: &[
         "onnxq.report/1",

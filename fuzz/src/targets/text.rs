@@ -1,6 +1,6 @@
 //! ONNX as text: `.onnxtxt`.
 
-use onnxq_ir::text as onnx_text;
+use onnxq_ir::onnx;
 
 use super::{Outcome, Target, explore::explore, refusal};
 use crate::{corpus, mutate::Grammar};
@@ -142,7 +142,7 @@ pub const WORDS: &[&str] = &[
 
 fn run(bytes: &[u8]) -> Outcome {
     let Ok(text) = std::str::from_utf8(bytes) else { return Err("no UTF-8".into()) };
-    onnx_text::parse(text).map(explore).map_err(|it| refusal(&it))
+    onnx::from_text(text, &Default::default()).map(explore).map_err(|it| refusal(&it))
 }
 
 fn seeds() -> Vec<Vec<u8>> {
