@@ -3,22 +3,21 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Failure, Table, Ui,
-    quantize::NoData,
-    ranges,
-    shared::{InputArgs, RecipeArgs, SampleArgs, size},
+    Failure, Table, Ui, ranges,
+    shared::{InputArgs, NoData, RecipeArgs, SampleArgs, size},
 };
-use crate::pipeline::{self, Job, Planned};
 use onnxq_ir::{
     ctx::Progress,
     diag::{EXIT_NOTHING, Warning},
     human::grouped,
 };
 use onnxq_numerics::{observe::ObserverSpec, stats::Needs};
+use onnxq_pipeline::{self as pipeline, Job, Planned};
 use onnxq_quant::ops::Weight;
 use onnxq_run::{
     calibrate::{
-        self, CollectOptions, Collector, Identity, Stats, StatsFile, StatsRow, Want, can_observe,
+        self, CollectOptions, Collector, Identity, Run, Stats, StatsFile, StatsRow, Want,
+        can_observe,
     },
     data::{self, Batches},
 };
@@ -39,9 +38,7 @@ pub struct Args {
     /// Keep the whole second moments, whatever the recipe's solvers need
     #[arg(long)]
     pub hessian: bool,
-    /// Print the ranges of what layers read and make instead: min_max, average, percentile,
-    /// percentile=99.99, entropy, mse, mse=2.4
-    #[arg(long, value_name = "NAME", value_parser = ranges::observer)]
+    #[arg(long, value_name = "NAME", value_parser = ranges::observer, help = ranges::help())]
     #[arg(conflicts_with_all = ["hessian", "merge", "output", "show"])]
     pub observer: Option<ObserverSpec>,
     /// Where to write the statistics
@@ -77,9 +74,11 @@ impl Args {
         };
         let planned = pipeline::plan(&job, &ui.ctx())?;
         if let Some(spec) = self.observer {
-            let batches = self.batches(&planned, data)?;
-            let (model, files) = (&planned.model, &planned.files);
-            return ranges::run(model, files, spec, batches, self.options(ui), ui);
+            return ranges::run(
+                self.run_over(&planned, self.batches(&planned, data)?, ui),
+                spec,
+                ui,
+            );
         }
         let Some(output) = &self.output else { return Ok(0) };
         let wants = self.wants(&planned, ui);
@@ -110,9 +109,15 @@ impl Args {
         Ok(data::open(data, &inputs, &self.data.options())?)
     }
 
-    fn options(&self, ui: &Ui) -> CollectOptions {
+    fn run_over<'a>(&self, planned: &'a Planned, batches: Batches, ui: &'a Ui) -> Run<'a> {
         let threads = ui.global.threads.map_or(0, usize::from);
-        CollectOptions { memory: self.memory, threads, sequential: false }
+        Run {
+            model: &planned.model,
+            files: &planned.files,
+            batches,
+            options: CollectOptions { memory: self.memory, threads, sequential: false },
+            runtime: ui.global.runtime(ui),
+        }
     }
 
     fn collect(
@@ -133,10 +138,8 @@ impl Args {
             prefix: String::new(),
         };
         let store = StatsFile::begin(output, identity, true)?;
-        let options = self.options(ui);
-        let (model, files) = (&planned.model, &planned.files);
-        let mut collector =
-            Collector::new(model, files, wants, batches, options, &runtime, Some(store))?;
+        let run = self.run_over(planned, batches, ui);
+        let mut collector = Collector::new(run, wants, Some(store))?;
         while collector.next(&[], &ui.ctx())?.is_some() {}
         Ok(())
     }

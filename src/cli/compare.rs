@@ -6,11 +6,10 @@ use serde::Serialize;
 
 use super::{
     Failure, Ui, layers, proof,
-    quantize::NoData,
-    shared::{InputArgs, SampleArgs, size},
+    shared::{InputArgs, NoData, SampleArgs, size},
 };
-use crate::pipeline::{
-    self, Measures, Validate,
+use onnxq_pipeline::{
+    self as pipeline, self, Measures, Validate,
     attribution::{self, Attribute},
 };
 use onnxq_quant::recipe::{Gate, gate::GateError};

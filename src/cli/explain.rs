@@ -80,3 +80,17 @@ fn parse(text: &str) -> Result<Known, String> {
         None => "there is no such code; `onnxq explain` lists them".to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_known_in_upper_and_lower_case() {
+        for code in Code::ALL {
+            assert_eq!(parse(code.name()).unwrap().0, code.name());
+            assert_eq!(parse(&code.name().to_lowercase()).unwrap().0, code.name());
+        }
+        assert_eq!(parse("E20").unwrap_err(), "there is no such code; did you mean E201?");
+    }
+}

@@ -12,9 +12,9 @@ pub enum Failure {
     Stdout(io::Error),
 }
 
-impl<E: Diagnostic + Send + Sync + 'static> From<E> for Failure {
+impl<E: Into<Box<dyn Diagnostic + Send + Sync>>> From<E> for Failure {
     fn from(error: E) -> Failure {
-        Failure::Coded(Box::new(error))
+        Failure::Coded(error.into())
     }
 }
 

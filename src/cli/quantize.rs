@@ -6,16 +6,15 @@ use super::{
     Failure, Ui,
     outputs::OutputArgs,
     shared::{
-        CalibrationArgs, DataArgs, ExternalData, InputArgs, MeasureArgs, Nonfinite, RecipeArgs,
-        size,
+        CalibrationArgs, DataArgs, ExternalData, InputArgs, MeasureArgs, NoData, Nonfinite,
+        RecipeArgs, size,
     },
     show,
 };
-use crate::pipeline::{self, Goal, Job, Outcome, Validate};
 use onnxq_ir::diag::{Code, Diagnostic, EXIT_GATE, EXIT_NOTHING};
+use onnxq_pipeline::{self as pipeline, Goal, Job, Outcome, Validate};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::Report;
-use onnxq_run::engine;
 
 /// Quantize a model by a recipe
 #[derive(Debug, clap::Args)]
@@ -114,7 +113,7 @@ impl Args {
         }
         if data.is_some() {
             // Fetched now, it can also say what executes; if it cannot be, the comparison says so.
-            let _ = engine::ensure(&ui.global.runtime(ui));
+            let _ = ui.global.runtime(ui).ensure();
         }
         let calibration = self.calibration.calibration(&self.data, &job.recipe, ui);
         let outcome =
@@ -190,20 +189,6 @@ impl Diagnostic for NoComparison {
 
     fn hint(&self) -> Option<String> {
         Some("add --validate with --data".into())
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("there is no data to {0}")]
-pub(super) struct NoData(pub &'static str);
-
-impl Diagnostic for NoData {
-    fn code(&self) -> Code {
-        Code::E607
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some("pass --data with text and --tokenizer, images and --preprocess, .npy, .npz or test_data_set folders".into())
     }
 }
 

@@ -4,14 +4,14 @@ use std::{fs, path::Path};
 
 use crate::common::{
     arrays::{noise, npy},
-    fixture, job,
+    fixture, job, no_calibration,
     outside::{Place, run},
 };
-use onnxq::pipeline::{
-    self, Calibration,
+use onnxq_ir::{ctx::Ctx, diag::Diagnostic, onnx};
+use onnxq_pipeline::{
+    self as pipeline,
     attribution::{self, Attribute},
 };
-use onnxq_ir::{ctx::Ctx, diag::Diagnostic, onnx};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::document::{Attribution, LayerError};
 use onnxq_run::data::DataOptions;
@@ -19,7 +19,7 @@ use onnxq_run::data::DataOptions;
 /// The fixture by a recipe, made once per test.
 fn quantized(place: &Place, recipe: &str) -> String {
     let output = place.path(&format!("{recipe}.onnx"));
-    let (save, none) = (Default::default(), Calibration::none());
+    let (save, none) = (Default::default(), no_calibration());
     let job = job(&fixture("model.onnx"), recipe);
     pipeline::quantize(&job, Path::new(&output), &save, &none, false, &Ctx::silent()).unwrap();
     output

@@ -11,7 +11,7 @@
 mod adapt;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod attribution;
-#[cfg(all(feature = "runtime", feature = "text"))]
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod calibrate;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod calibration_cli;
@@ -19,9 +19,9 @@ mod calibration_cli;
 mod cli;
 mod codegen;
 mod common;
-#[cfg(feature = "runtime")]
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod convert;
-#[cfg(feature = "runtime")]
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod engine;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod examples;
@@ -33,9 +33,9 @@ mod golden;
 mod images;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod kernels;
-#[cfg(feature = "runtime")]
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod kv_cache;
-#[cfg(feature = "runtime")]
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod lint;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod lstm;
@@ -45,7 +45,7 @@ mod malformed;
 mod memory;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod mixed;
-#[cfg(feature = "runtime")]
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod opset;
 mod page;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
@@ -54,7 +54,7 @@ mod proof;
 mod provenance;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod quantize_cli;
-#[cfg(all(feature = "runtime", feature = "text"))]
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod ranges;
 #[cfg(feature = "cli")]
 mod report_outputs;
@@ -64,7 +64,7 @@ mod roundtrip;
 mod saturation;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod static_cnn;
-#[cfg(feature = "runtime")]
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod static_int8;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod static_quantize;

@@ -7,13 +7,13 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::common::{fixture, job};
-use onnxq::pipeline::{self, facts, origin};
+use crate::common::{fixture, job, runtime};
 use onnxq_ir::{
     ctx::Ctx,
     diag::Code,
     onnx::{self, ExternalData, SaveOptions},
 };
+use onnxq_pipeline::{self as pipeline, facts, origin};
 use onnxq_quant::recipe;
 use onnxq_run::{
     calibrate::model_inputs,
@@ -213,11 +213,7 @@ fn facts_of_a_quantized_model_add_up() {
     assert!((4.0..6.0).contains(&bits), "{bits}");
     assert_eq!(facts.metadata.len(), 6);
     assert!(facts.metadata.keys().all(|it| it.starts_with("onnxq.")));
-    let execution = pipeline::execution(
-        &loaded.model,
-        &loaded.files,
-        &onnxq_run::engine::RuntimeOptions::default(),
-    );
+    let execution = pipeline::execution(&loaded.model, &loaded.files, &runtime());
     let rows = facts::precision(&loaded.model, Some(&execution));
     let quantized = rows.iter().filter(|it| it.declared.is_some()).count();
     assert_eq!(quantized as u64, json["quantize"]["quantized_nodes"].as_u64().unwrap());
@@ -239,28 +235,28 @@ fn what_stays_in_float_is_grouped_by_reason() {
 
 #[test]
 fn a_footprint_is_that_of_a_process_of_its_own() {
-    use onnxq::pipeline::footprint::{FootprintError, FootprintJob, footprint};
-    let library = onnxq_run::engine::ensure(&Default::default()).unwrap();
+    use onnxq_run::worker::{FootprintJob, WorkerError, footprint};
+    let library = runtime().ensure().unwrap();
     let (model, data) = (fixture("model.onnx"), fixture("calibration_input_ids.npy"));
     let bytes = fs::metadata(&model).unwrap().len();
-    let job = |model| FootprintJob {
-        model,
-        bytes,
-        data: &data,
-        options: DataOptions::default(),
+    let job = |model: &Path| FootprintJob {
+        model: model.to_owned(),
+        data: data.clone(),
+        tokenizer: None,
+        preprocess: None,
         open: Default::default(),
         threads: 1,
-        library: &library,
+        library: library.path.clone(),
     };
     let exe = Path::new(env!("CARGO_BIN_EXE_onnxq"));
-    let it = footprint(exe, &job(&model)).unwrap();
+    let it = footprint(exe, bytes, job(&model)).unwrap();
     assert!(it.load_ms.unwrap() > 0.0);
     if cfg!(target_os = "linux") {
         let (base, peak) = (it.base_bytes.unwrap(), it.peak_bytes.unwrap());
         assert!(peak > base + bytes && peak < base + 50 * bytes, "{it:?}");
     }
     let missing = fixture("no_such_model.onnx");
-    let error = footprint(exe, &job(&missing)).unwrap_err();
-    assert!(matches!(error, FootprintError::Failed { .. }), "{error}");
+    let error = footprint(exe, bytes, job(&missing)).unwrap_err();
+    assert!(matches!(error, WorkerError::Refused(_)), "{error}");
     assert!(error.to_string().contains("E902"), "{error}");
 }

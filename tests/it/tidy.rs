@@ -1,11 +1,13 @@
 //! Rules about the code itself that the compiler does not check.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use onnxq_ir::diag::Code;
 use regex::Regex;
 
 /// A crate may depend on those of the rows before it; see ARCHITECTURE.md.
@@ -96,7 +98,8 @@ fn foreign_types_stay_in_their_rooms() {
 
 #[test]
 fn unsafe_code_stays_where_its_reason_is() {
-    let allowed = ["crates/onnxq-ir/src/onnx/files.rs", "crates/onnxq-run/src/engine/"];
+    let allowed =
+        ["crates/onnxq-ir/src/onnx/files.rs", "crates/onnxq-run/src/engine/", "src/main.rs"];
     for path in sources() {
         let text = fs::read_to_string(&path).unwrap();
         let count = text.matches("unsafe {").count();
@@ -144,6 +147,23 @@ fn no_merge_was_left_half_done() {
         };
         let marker = text.lines().find(is_marker);
         assert_eq!(marker, None, "{}", path.display());
+    }
+}
+
+#[test]
+fn every_code_is_emitted_and_documents_name_no_others() {
+    let table = Path::new("crates/onnxq-ir/src/diag/codes.rs");
+    let sources = sources().into_iter().filter(|it| it != table);
+    let sources: Vec<String> = sources.map(|it| production(&it)).collect();
+    let emitted = Regex::new(r"\bCode::([ENW]\d{3})\b").unwrap();
+    let known: BTreeSet<&str> = Code::ALL.iter().map(|it| it.name()).collect();
+    assert_eq!(sources.iter().flat_map(|it| firsts(&emitted, it)).collect::<BTreeSet<_>>(), known);
+    let named = Regex::new(r"\b([ENW]\d{3})\b").unwrap();
+    let documents =
+        tracked_texts().into_iter().filter(|it| it.0.extension() == Some("md".as_ref()));
+    for text in documents.map(|it| it.1).chain(sources) {
+        let unknown = firsts(&named, &text).find(|it| !known.contains(it));
+        assert_eq!(unknown, None, "`onnxq explain` does not know it");
     }
 }
 
@@ -216,6 +236,11 @@ fn production(path: &Path) -> String {
     }
     let text = fs::read_to_string(path).unwrap();
     text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()
+}
+
+/// What the first group of a pattern matches.
+fn firsts<'a>(pattern: &'a Regex, text: &'a str) -> impl Iterator<Item = &'a str> {
+    pattern.captures_iter(text).map(|it| it.extract::<1>().1[0])
 }
 
 fn has_word(code: &str, word: &str) -> bool {

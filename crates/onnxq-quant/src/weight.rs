@@ -125,9 +125,8 @@ pub enum StoreError {
 impl Diagnostic for StoreError {
     fn code(&self) -> Code {
         match self {
-            StoreError::Io(_) | StoreError::Tensor(TensorError::Io(_)) => Code::E901,
-            StoreError::Tensor(TensorError::NonFinite { .. }) => Code::E501,
-            StoreError::Tensor(_) => Code::E303,
+            StoreError::Io(_) => Code::E901,
+            StoreError::Tensor(it) => it.code(),
         }
     }
 }

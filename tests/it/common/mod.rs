@@ -8,19 +8,23 @@ pub mod reports;
 
 use std::path::{Path, PathBuf};
 
-use onnxq::pipeline::Job;
 use onnxq_ir::{
     Model,
     ctx::Ctx,
     onnx::{self, Files},
     tensor::Tensor,
 };
+#[cfg(all(feature = "cli", feature = "runtime"))]
+use onnxq_pipeline::Calibration;
+use onnxq_pipeline::Job;
 use onnxq_quant::{
     format, insert,
     recipe::{Recipe, resolve::resolve},
     sources::Sources,
 };
 use onnxq_rewrite as rewrite;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+use onnxq_run::engine::Runtime;
 
 pub use self::random::inputs;
 
@@ -42,6 +46,18 @@ pub fn setup(name: &str) -> Setup {
     let mut model = loaded.model;
     rewrite::run(&mut model, rewrite::STANDARD, &Ctx::silent()).unwrap();
     Setup { model, files: loaded.files }
+}
+
+/// ONNX Runtime as the program finds it, installed by whichever test is first.
+#[cfg(all(feature = "cli", feature = "runtime"))]
+pub fn runtime() -> Runtime<'static> {
+    Runtime::from(onnxq::cli::environment::runtime())
+}
+
+/// Nothing to calibrate with.
+#[cfg(all(feature = "cli", feature = "runtime"))]
+pub fn no_calibration() -> Calibration<'static> {
+    Calibration { runtime: runtime(), ..Calibration::none() }
 }
 
 pub fn job(model: &Path, recipe: &str) -> Job {

@@ -8,12 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use memmap2::Mmap;
+use serde::{Deserialize, Serialize};
 
 use super::{ExternalProblem, LoadError};
 use crate::fs::{Stamp, links, open_regular};
 
 /// Which external data files are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ExternalPolicy {
     /// Links may lead anywhere inside the model's folder or the folder of the real model file
     /// (a Hugging Face cache works).

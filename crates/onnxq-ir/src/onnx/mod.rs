@@ -1,12 +1,15 @@
 //! Reading and writing ONNX files. The only place that knows protobuf.
 
 mod attach;
+mod attr_in;
 mod digest;
 mod error;
 mod external;
 mod files;
 mod graph_in;
 mod limits;
+mod order;
+mod parts;
 #[allow(clippy::enum_variant_names)]
 #[rustfmt::skip]
 mod proto;
@@ -15,6 +18,7 @@ mod save;
 mod scan;
 #[rustfmt::skip]
 mod schema;
+mod tensor_data;
 mod tensor_in;
 mod write;
 

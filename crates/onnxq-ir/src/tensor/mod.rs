@@ -15,6 +15,7 @@ pub use self::{
     packed::{Packing, Part, QMatrix, QShape, QSource, Zeros, pack_bits, unpack_bits},
     shape::{Dim, Shape, TensorType},
 };
+use crate::diag::{Code, Diagnostic};
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TensorError {
@@ -30,6 +31,16 @@ pub enum TensorError {
     Io(String),
     #[error("a string tensor has no fixed size")]
     Strings,
+}
+
+impl Diagnostic for TensorError {
+    fn code(&self) -> Code {
+        match self {
+            TensorError::Io(_) => Code::E901,
+            TensorError::NonFinite { .. } => Code::E501,
+            _ => Code::E303,
+        }
+    }
 }
 
 /// A constant: cheap to clone, never copied by a rewrite.

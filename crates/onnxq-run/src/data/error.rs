@@ -18,6 +18,10 @@ use onnxq_quant::recipe::RecipeError;
 pub enum DataError {
     #[error("`{}` {fact}", shown(file))]
     Format { file: PathBuf, fact: Cow<'static, str> },
+    #[error("`{}` holds Python objects (a pickle), which are never loaded", shown(file))]
+    Pickle { file: PathBuf },
+    #[error("`{}` stores its array in Fortran order", shown(file))]
+    Fortran { file: PathBuf },
     #[error("`{}` {fact}", shown(file))]
     Size { file: PathBuf, fact: String },
     #[error(
@@ -91,7 +95,9 @@ impl DataError {
 impl Diagnostic for DataError {
     fn code(&self) -> Code {
         match self {
-            DataError::Format { .. } => Code::E601,
+            DataError::Format { .. } | DataError::Pickle { .. } | DataError::Fortran { .. } => {
+                Code::E601
+            }
             DataError::Size { .. } => Code::E602,
             DataError::Shape { .. }
             | DataError::Samples { .. }
@@ -111,11 +117,11 @@ impl Diagnostic for DataError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            DataError::Format { fact, .. } if fact.contains("pickle") => {
+            DataError::Pickle { .. } => {
                 "save a plain array: `numpy.save(path, array.astype(...), allow_pickle=False)`"
                     .into()
             }
-            DataError::Format { fact, .. } if fact.contains("Fortran") => {
+            DataError::Fortran { .. } => {
                 "save it in C order: `numpy.save(path, numpy.ascontiguousarray(array))`".into()
             }
             DataError::DType { expected, .. } | DataError::Inexact { expected, .. } => {

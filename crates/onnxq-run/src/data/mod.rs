@@ -19,6 +19,7 @@ pub use self::{
     batches::{Batch, Batches, DataOptions},
     error::DataError,
     fit::converted,
+    images::SHIPPED as PRESETS,
     open::open,
     roles::{Role, make, role},
     sketch::{Contents, Sketch},

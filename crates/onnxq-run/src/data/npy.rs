@@ -39,7 +39,7 @@ impl Npy {
         let (dtype, big_endian) = element_type(file, &header.descr)?;
         check_size(file, &header.shape, dtype, total - start)?;
         if header.fortran && header.shape.iter().filter(|it| **it > 1).count() > 1 {
-            return Err(DataError::format(file, "stores its array in Fortran order"));
+            return Err(DataError::Fortran { file: file.into() });
         }
         Ok(Npy {
             file: file.into(),
@@ -132,10 +132,7 @@ fn element_type(file: &Path, descr: &str) -> Result<(DType, bool), DataError> {
         "u4" => DType::U32,
         "u8" => DType::U64,
         _ if kind.starts_with('O') => {
-            return Err(DataError::format(
-                file,
-                "holds Python objects (a pickle), which are never loaded",
-            ));
+            return Err(DataError::Pickle { file: file.into() });
         }
         _ => {
             return Err(DataError::format(
