@@ -1,4 +1,5 @@
 //! `fuzz TARGET`: feeds a target with inputs for some seconds; exits with 1 if it breaks.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a program for people")]
 
 use std::{alloc::System, fs, path::PathBuf, process::ExitCode};
 

@@ -12,14 +12,14 @@ use onnxq_ir::{
     human::grouped,
 };
 use onnxq_numerics::{observe::ObserverSpec, stats::Needs};
-use onnxq_pipeline::{self as pipeline, Job, Planned};
+use onnxq_pipeline::{self as pipeline, Inputs, Job, Opened, Planned};
 use onnxq_quant::ops::Weight;
 use onnxq_run::{
     calibrate::{
         self, CollectOptions, Collector, Identity, Run, Stats, StatsFile, StatsRow, Want,
         can_observe,
     },
-    data::{self, Batches},
+    data::{Batches, Dataset},
 };
 
 /// Run a model on data and keep what its layers see, for solvers, or print its ranges
@@ -65,14 +65,12 @@ impl Args {
             return show(output, ui);
         };
         let Some(data) = &self.data.data else { return Err(NoData("run the model on").into()) };
-        let job = Job {
-            model: model.clone(),
-            recipe: self.recipe.load()?,
-            open: self.input.options(),
-            skip_nonfinite: true,
-            goal: None,
-        };
-        let planned = pipeline::plan(&job, &ui.ctx())?;
+        let recipe = self.recipe.load()?;
+        let inputs = Inputs { skip_nonfinite: true, ..Inputs::default() };
+        let ctx = ui.ctx();
+        let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
+        let model = Opened::read(model, &self.input.options(), &ctx)?;
+        let planned = model.prepare(&job)?.plan(&job)?;
         if let Some(spec) = self.observer {
             return ranges::run(
                 self.run_over(&planned, self.batches(&planned, data)?, ui),
@@ -106,7 +104,7 @@ impl Args {
 
     fn batches(&self, planned: &Planned, data: &Path) -> Result<Batches, Failure> {
         let inputs = calibrate::model_inputs(&planned.model);
-        Ok(data::open(data, &inputs, &self.data.options())?)
+        Ok(Dataset::of_path(data, self.data.options()).batches(&inputs)?)
     }
 
     fn run_over<'a>(&self, planned: &'a Planned, batches: Batches, ui: &'a Ui) -> Run<'a> {
@@ -128,10 +126,10 @@ impl Args {
         output: &Path,
         ui: &Ui,
     ) -> Result<(), Failure> {
-        let mut batches = self.batches(planned, data)?;
+        let batches = self.batches(planned, data)?;
         let runtime = ui.global.runtime(ui);
         let identity = Identity {
-            origin: pipeline::origin::stats_origin(&mut batches, &runtime)?,
+            origin: pipeline::origin::stats_origin(&batches, &runtime)?,
             model: calibrate::model_sha256(&planned.files),
             data: vec![batches.sha256().to_owned()],
             samples: batches.samples() as u64,

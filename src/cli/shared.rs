@@ -11,10 +11,10 @@ use onnxq_ir::{
     human,
     onnx::{self, OpenOptions, SaveOptions},
 };
-use onnxq_pipeline::{Calibration, Measures};
+use onnxq_pipeline::{Inputs, Measures};
 use onnxq_quant::recipe::{self, Gate, Recipe, gate::GateError};
 use onnxq_run::{
-    data::{DataOptions, PRESETS},
+    data::{DataOptions, Dataset, PRESETS},
     engine::{Runtime, RuntimeOptions},
 };
 
@@ -205,22 +205,19 @@ pub fn size(text: &str) -> Result<u64, String> {
 }
 
 impl CalibrationArgs {
-    pub fn calibration<'a>(&self, data: &DataArgs, recipe: &Recipe, ui: &'a Ui) -> Calibration<'a> {
+    /// What the command line says of calibration.
+    pub fn inputs<'a>(&self, data: &DataArgs, recipe: &Recipe, ui: &'a Ui) -> Inputs<'a> {
         let spec = recipe.calibration.unwrap_or_default();
-        let default = DataOptions::default();
-        let sequence = spec.sequence.unwrap_or(default.sequence);
-        Calibration {
-            data: self.calibration.clone(),
-            options: DataOptions {
-                samples: spec.samples,
-                sequence,
-                batch: 1,
-                ..data.from.options()
-            },
+        let sequence = spec.sequence.unwrap_or(DataOptions::default().sequence);
+        let options =
+            DataOptions { samples: spec.samples, sequence, batch: 1, ..data.from.options() };
+        Inputs {
+            data: self.calibration.as_ref().map(|it| Dataset::of_path(it, options)),
             stats: self.stats.clone(),
             memory: self.memory,
             threads: ui.global.threads.map_or_else(available_threads, usize::from),
             runtime: ui.global.runtime(ui),
+            ..Inputs::default()
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use crate::common::{fixture, inputs, job, relative_error, runtime};
+use crate::common::{fixture, inputs, quantize_file, relative_error, runtime};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -12,10 +12,10 @@ use onnxq_ir::{
     tensor::Tensor,
     text,
 };
-use onnxq_pipeline::{self as pipeline, Calibration, convert::Convert};
+use onnxq_pipeline::{self as pipeline, convert::Convert};
 use onnxq_quant::lower::{self, FORMS, Form};
 use onnxq_rewrite as rewrite;
-use onnxq_run::{data::DataOptions, engine::SessionOptions};
+use onnxq_run::engine::SessionOptions;
 
 fn converted(model: &Model, form: &Form) -> (Model, usize) {
     let mut m = model.clone();
@@ -91,17 +91,8 @@ fn recipes_convert_to_every_form_in_onnx_runtime() {
     let folder = tempfile::tempdir().unwrap();
     for recipe in ["avx2", "avx512_vnni_row", "arm64", "int4", "int8_weights"] {
         let own = folder.path().join(format!("{recipe}.onnx"));
-        let job = job(&fixture("model.onnx"), recipe);
         let save = SaveOptions::default();
-        let calibration = Calibration {
-            data: None,
-            options: DataOptions::default(),
-            stats: None,
-            memory: 1 << 30,
-            threads: 1,
-            runtime: runtime(),
-        };
-        pipeline::quantize(&job, &own, &save, &calibration, false, &Ctx::silent()).unwrap();
+        quantize_file(&fixture("model.onnx"), recipe, &own);
         let model = onnxq_ir::onnx::open(&own, &OpenOptions::default()).unwrap().model;
         let wanted = |it: &str| {
             model.graph(model.main).inputs.iter().any(|id| *model.value(*id).name == *it)

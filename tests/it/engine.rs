@@ -2,14 +2,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::common::{
-    FIXTURES, fixture, inputs, job, no_calibration, quantized, relative_error, runtime,
-};
+use crate::common::{FIXTURES, fixture, inputs, quantize_file, quantized, relative_error, runtime};
 use onnxq_ir::{Model, ctx::Ctx, eval, onnx, tensor::Tensor, text};
 use onnxq_pipeline as pipeline;
 use onnxq_quant::recipe;
 use onnxq_run::{
-    data::DataOptions,
+    data::{DataOptions, Dataset},
     engine::{SessionOptions, Verdict},
 };
 
@@ -210,24 +208,14 @@ fn fixture_by_recipes(name: &str) {
     let folder = tempfile::tempdir().unwrap();
     let saturates = saturates();
     for (recipe, limit) in limits {
-        let job = job(&fixture(name), recipe);
         let path = folder.path().join(format!("{recipe}.onnx"));
-        let outcome = pipeline::quantize(
-            &job,
-            &path,
-            &Default::default(),
-            &no_calibration(),
-            false,
-            &Ctx::silent(),
-        )
-        .unwrap();
+        let model = fixture(name);
+        let outcome = quantize_file(&model, recipe, &path);
         assert!(outcome.quantized_weights >= 0.99, "{recipe}: {}", outcome.quantized_weights);
-        let data = fixture("eval_ids.npy");
-        let job = pipeline::Validate {
-            options: DataOptions { samples: Some(4), ..DataOptions::default() },
-            runtime: runtime(),
-            ..pipeline::Validate::new(&job.model, &path, &data)
-        };
+        let options = DataOptions { samples: Some(4), ..DataOptions::default() };
+        let data = Dataset::of_path(fixture("eval_ids.npy"), options);
+        let validate = pipeline::Validate::new(&model, &path, data);
+        let job = pipeline::Validate { runtime: runtime(), ..validate };
         let report = pipeline::validate(&job, None, &Ctx::silent()).unwrap();
         let logits = &report.figures.outputs["logits"];
         assert_eq!((logits.nonfinite.reference, logits.nonfinite.candidate), (0, 0), "{recipe}");

@@ -1,6 +1,6 @@
 //! What we write has no slow or broken form of our own, and runs as it is declared.
 
-use crate::common::{FIXTURES, fixture, job, no_calibration, quantized, runtime};
+use crate::common::{FIXTURES, fixture, quantize_file, quantized, runtime};
 use onnxq_ir::{Model, ctx::Ctx, onnx, text};
 use onnxq_pipeline::{self as pipeline, Execution};
 use onnxq_quant::recipe;
@@ -52,10 +52,7 @@ fn the_runtime_executes_what_is_declared() {
     let folder = tempfile::tempdir().unwrap();
     for recipe in ["avx512_vnni", "arm64", "int4"] {
         let output = folder.path().join(format!("{recipe}.onnx"));
-        let job = job(&fixture(FIXTURES[0]), recipe);
-        let (save, none) = (Default::default(), no_calibration());
-        let outcome =
-            pipeline::quantize(&job, &output, &save, &none, false, &Ctx::silent()).unwrap();
+        let outcome = quantize_file(&fixture(FIXTURES[0]), recipe, &output);
         let execution = outcome.execution.unwrap();
         assert_eq!(execution.differing(), [] as [&lint::executed::Executed; 0], "{recipe}");
         let Execution::Checked { nodes, .. } = execution else { panic!("{execution:?}") };

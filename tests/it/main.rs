@@ -17,7 +17,6 @@ mod calibrate;
 mod calibration_cli;
 #[cfg(feature = "cli")]
 mod cli;
-mod codegen;
 mod common;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod convert;

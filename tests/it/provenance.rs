@@ -7,13 +7,13 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::common::{fixture, job, runtime};
+use crate::common::{fixture, runtime};
 use onnxq_ir::{
     ctx::Ctx,
     diag::Code,
     onnx::{self, ExternalData, SaveOptions},
 };
-use onnxq_pipeline::{self as pipeline, facts, origin};
+use onnxq_pipeline::{Inputs, Job, Opened, facts, origin};
 use onnxq_quant::recipe;
 use onnxq_run::{
     calibrate::model_inputs,
@@ -91,7 +91,7 @@ fn calibration_is_told_without_paths_and_times() {
     quantized(folder.path(), "q.onnx", true, &["--threads", "1"]);
     let told = metadata(&folder.path().join("q.onnx"));
     assert_eq!(told[origin::CALIBRATION_COUNT], "4");
-    let mut samples = batches_of("calibration_input_ids.npy", Some(4));
+    let samples = batches_of("calibration_input_ids.npy", Some(4));
     let contents = samples.contents().unwrap();
     assert_eq!(told[origin::CALIBRATION_SHA256], contents.sha256);
     assert_eq!(told[origin::CALIBRATION_SAMPLES], contents.sketch.to_string());
@@ -213,7 +213,7 @@ fn facts_of_a_quantized_model_add_up() {
     assert!((4.0..6.0).contains(&bits), "{bits}");
     assert_eq!(facts.metadata.len(), 6);
     assert!(facts.metadata.keys().all(|it| it.starts_with("onnxq.")));
-    let execution = pipeline::execution(&loaded.model, &loaded.files, &runtime());
+    let execution = onnxq_pipeline::execution(&loaded.model, &loaded.files, &runtime());
     let rows = facts::precision(&loaded.model, Some(&execution));
     let quantized = rows.iter().filter(|it| it.declared.is_some()).count();
     assert_eq!(quantized as u64, json["quantize"]["quantized_nodes"].as_u64().unwrap());
@@ -224,12 +224,16 @@ fn facts_of_a_quantized_model_add_up() {
 
 #[test]
 fn what_stays_in_float_is_grouped_by_reason() {
-    let mut job = job(&fixture("model.onnx"), "int4");
-    job.recipe = recipe::apply_set(&job.recipe, "quantize.0.min_elements=100000").unwrap();
-    let planned = pipeline::plan(&job, &Ctx::silent()).unwrap();
-    let kept = facts::kept(&planned.rows);
+    let int4 = recipe::load("int4").unwrap();
+    let recipe = recipe::apply_set(&int4, "quantize.0.min_elements=100000").unwrap();
+    let (inputs, ctx) = (Inputs::default(), Ctx::silent());
+    let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
+    let model = Opened::read(&fixture("model.onnx"), &Default::default(), &ctx).unwrap();
+    let planned = model.prepare(&job).unwrap().plan(&job).unwrap();
+    let rows = planned.plan.rows(&planned.model);
+    let kept = facts::kept(&rows);
     let nodes: usize = kept.iter().map(|it| it.nodes.len()).sum();
-    assert_eq!(nodes, planned.rows.iter().filter(|it| it.kept.is_some()).count());
+    assert_eq!(nodes, rows.iter().filter(|it| it.kept.is_some()).count());
     assert!(nodes > 0 && kept.is_sorted_by(|a, b| a.bytes >= b.bytes));
 }
 

@@ -17,6 +17,7 @@ const CRATES: &[&[&str]] = &[
     &["onnxq-quant"],
     &["onnxq-report"],
     &["onnxq-run"],
+    &["onnxq-pipeline"],
     &["onnxq"],
 ];
 
@@ -26,7 +27,6 @@ const MODULES: &[(&str, &[&[&str]])] = &[
     ("crates/onnxq-ir/src", &[&["ir"], &["eval", "infer", "onnx", "text"]]),
     ("crates/onnxq-quant/src", &[&["recipe"]]),
     ("crates/onnxq-run/src", &[&["data"], &["calibrate", "compare"]]),
-    ("src", &[&["cli"]]),
 ];
 
 /// Uses of `it` that are no closure's: names of parameters and of variables. They may only fall.

@@ -6,13 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{Error, Planned};
+use super::{Error, Job, Planned};
 use onnxq_ir::{
     Model, ValueId,
-    ctx::Ctx,
     diag::{Code, Diagnostic},
     digest::sha256_hex,
-    onnx::Files,
     tensor::{DType, QSource},
     untrusted::Untrusted,
 };
@@ -22,67 +20,14 @@ use onnxq_numerics::{
 };
 use onnxq_quant::{
     ops::Weight,
-    plan::SitePlan,
+    plan::{Plan, SitePlan},
     recipe::Recipe,
     sources::Sources,
     weight::{Input, dequantized},
 };
-use onnxq_run::{
-    calibrate::{
-        self, CollectOptions, Collector, Identity, Replacement, Run, Stats, StatsFile, Want,
-        can_observe,
-    },
-    data::{self, Batches, DataOptions},
-    engine::Runtime,
+use onnxq_run::calibrate::{
+    self, CalibrateError, Collector, Identity, Replacement, Stats, StatsFile, Want, can_observe,
 };
-
-/// Where statistics come from, and the budget for collecting them.
-pub struct Calibration<'a> {
-    /// Samples to run the model on.
-    pub data: Option<PathBuf>,
-    pub options: DataOptions,
-    /// A file that keeps statistics: read if it is there, written if not.
-    pub stats: Option<PathBuf>,
-    /// Bytes for the sums that are kept at a time.
-    pub memory: u64,
-    pub threads: usize,
-    pub runtime: Runtime<'a>,
-}
-
-impl Calibration<'_> {
-    /// The samples for a model; to be asked only if there are some.
-    pub(super) fn batches(&self, m: &Model) -> Result<Batches, Error> {
-        let data = self.data.as_deref().unwrap_or(Path::new(""));
-        Ok(data::open(data, &calibrate::model_inputs(m), &self.options)?)
-    }
-
-    /// A run on the samples, of a model that is made of what `files` hold.
-    pub(super) fn run<'b>(
-        &'b self,
-        model: &'b Model,
-        files: &'b Files,
-        batches: Batches,
-    ) -> Run<'b> {
-        let options = CollectOptions {
-            memory: self.memory,
-            threads: self.threads,
-            ..CollectOptions::default()
-        };
-        Run { model, files, batches, options, runtime: self.runtime.clone() }
-    }
-
-    /// No data and no statistics: enough for solvers that need none.
-    pub fn none() -> Calibration<'static> {
-        Calibration {
-            data: None,
-            options: DataOptions::default(),
-            stats: None,
-            memory: 2 << 30,
-            threads: 1,
-            runtime: Runtime::default(),
-        }
-    }
-}
 
 /// A step learns from data, and none was given.
 #[derive(Debug, thiserror::Error)]
@@ -126,34 +71,28 @@ impl Diagnostic for MissingStats {
 
 /// Sources of all weights whose solver needs data. In sequential mode layers see what comes before
 /// them quantized.
-pub(super) fn solve(
-    planned: &mut Planned,
-    recipe: &Recipe,
-    calibration: &Calibration,
-    output: &Path,
-    ctx: &Ctx,
-) -> Result<Sources, Error> {
-    let wants = observable(planned);
+pub(super) fn solve(planned: &mut Planned, job: &Job) -> Result<Sources, Error> {
+    let wants = observable(&planned.model, &mut planned.plan);
     if wants.is_empty() {
         return Ok(Sources::default());
     }
-    let m = &planned.model;
-    let sequential = recipe.calibration.unwrap_or_default().sequential;
+    let (m, inputs) = (&planned.model, job.inputs);
+    let sequential = job.recipe.calibration.unwrap_or_default().sequential;
     let mut solving =
         Solving { m, sites: &planned.plan.sites, sources: Sources::default(), sequential };
-    let kept = calibration.stats.as_deref().filter(|it| it.exists());
-    if kept.is_none() && calibration.data.is_none() {
+    let kept = inputs.stats.as_deref().filter(|it| it.exists());
+    if kept.is_none() && inputs.data.is_none() {
         return Err(solving.needs_data(wants[0].value).into());
     }
     let identity = Identity {
         model: calibrate::model_sha256(&planned.files),
-        prefix: prefix(recipe, planned, sequential),
+        prefix: prefix(job.recipe, planned, sequential),
         origin: planned.origin.of_stats(),
         ..Identity::default()
     };
     match kept {
-        Some(file) => solving.take_file(file, identity, wants, calibration, ctx)?,
-        None => solving.take_data(planned, identity, wants, calibration, output, ctx)?,
+        Some(file) => solving.take_file(file, identity, wants, job)?,
+        None => solving.take_data(planned, identity, wants, job)?,
     }
     Ok(solving.sources)
 }
@@ -174,10 +113,10 @@ fn prefix(recipe: &Recipe, planned: &Planned, sequential: bool) -> String {
 }
 
 /// The values to observe. Where that is impossible, the user is told.
-fn observable(planned: &mut Planned) -> Vec<Want> {
-    let m = &planned.model;
+fn observable(m: &Model, plan: &mut Plan) -> Vec<Want> {
     let mut wants: BTreeMap<ValueId, Needs> = BTreeMap::new();
-    for site in &planned.plan.sites {
+    let mut notes = Vec::new();
+    for site in &plan.sites {
         let Some((value, needs)) = site.wants(m) else { continue };
         match can_observe(m, value) {
             Ok(()) => {
@@ -185,16 +124,11 @@ fn observable(planned: &mut Planned) -> Vec<Want> {
                 *it = needs.max(*it);
             }
             Err(reason) => {
-                let row = planned.rows.iter_mut().find(|it| it.id == site.site.node);
-                let row = row.expect("every site has a row");
-                let note = format!("nothing is known of its input: {reason}");
-                row.note = Some(match row.note.take() {
-                    Some(old) => format!("{old}; {note}"),
-                    None => note,
-                });
+                notes.push((site.site.node, format!("nothing is known of its input: {reason}")));
             }
         }
     }
+    notes.into_iter().for_each(|(node, note)| plan.note(node, note));
     wants.into_iter().map(|(value, needs)| Want { value, needs }).collect()
 }
 
@@ -223,15 +157,15 @@ impl Solving<'_> {
         path: &Path,
         mut identity: Identity,
         wants: Vec<Want>,
-        calibration: &Calibration,
-        ctx: &Ctx,
+        job: &Job,
     ) -> Result<(), Error> {
+        let (inputs, ctx) = (job.inputs, job.ctx);
         let stats = Stats::read(path)?;
         // Without data, that of the file is meant.
         identity.data = stats.identity.data.clone();
         identity.samples = stats.identity.samples;
-        if calibration.data.is_some() {
-            let batches = calibration.batches(self.m)?;
+        if inputs.data.is_some() {
+            let batches = inputs.batches(self.m)?;
             identity.data = vec![batches.sha256().to_owned()];
             identity.samples = batches.samples() as u64;
         }
@@ -259,24 +193,25 @@ impl Solving<'_> {
         planned: &Planned,
         mut identity: Identity,
         wants: Vec<Want>,
-        calibration: &Calibration,
-        output: &Path,
-        ctx: &Ctx,
+        job: &Job,
     ) -> Result<(), Error> {
-        let m = self.m;
-        let batches = calibration.batches(m)?;
+        let (m, inputs, ctx) = (self.m, job.inputs, job.ctx);
+        let batches = inputs.batches(m)?;
         identity.data = vec![batches.sha256().to_owned()];
         identity.samples = batches.samples() as u64;
-        let keep = calibration.stats.is_some();
-        let path = calibration.stats.clone().unwrap_or_else(|| log_beside(output));
+        let keep = inputs.stats.is_some();
+        let scratch = tempfile::tempdir()
+            .map_err(|source| CalibrateError::StatsFile { path: std::env::temp_dir(), source })?;
+        let path = inputs.stats.clone().or_else(|| inputs.output.path.as_deref().map(log_beside));
+        let path = path.unwrap_or_else(|| scratch.path().join("statistics"));
         let store = Some(StatsFile::begin(&path, identity, keep)?);
-        let mut run = calibration.run(m, &planned.files, batches);
+        let mut run = inputs.run(m, &planned.files, batches);
         run.options.sequential = self.sequential;
         let mut collector = Collector::new(run, wants, store)?;
         let mut replaced = self.data_free();
-        while let Some(inputs) = collector.next(&replaced, ctx)? {
+        while let Some(seen) = collector.next(&replaced, ctx)? {
             replaced.clear();
-            for (value, stats) in inputs {
+            for (value, stats) in seen {
                 replaced.extend(self.input(value, stats)?);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Error, judge::Judge};
+use super::{Error, judge::Judge, validate::open_session};
 use onnxq_ir::{
     ctx::Ctx,
     onnx::{self, Attached, Loaded},
@@ -37,9 +37,9 @@ pub fn isolation(
         ctx.progress.step(1);
         Ok(finite(loss))
     };
-    let deployed = loss(runtime.open(path, session)?)?;
+    let deployed = loss(open_session(candidate, path, session, runtime)?)?;
     let plain = SessionOptions { optimize: false, ..session.clone() };
-    let unoptimized = loss(runtime.open(path, &plain)?)?;
+    let unoptimized = loss(open_session(candidate, path, &plain, runtime)?)?;
     let (weights_only, note) = match in_float(candidate) {
         Ok((attached, left)) => {
             let plain = SessionOptions { lean: true, ..plain };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Calibration, Error, Planned};
+use super::{Error, Inputs, Planned};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -60,10 +60,10 @@ type Outputs = Vec<(String, Tensor)>;
 
 impl<'a> Judge<'a> {
     /// To be asked only if there is data.
-    pub fn new(planned: &'a Planned, calibration: &Calibration<'a>) -> Result<Judge<'a>, Error> {
+    pub fn new(planned: &'a Planned, inputs: &Inputs<'a>) -> Result<Judge<'a>, Error> {
         let (m, files) = (&planned.model, &planned.files);
-        let (batches, runtime) = (calibration.batches(m)?, calibration.runtime.clone());
-        Judge::over(m, files, batches, SAMPLES, calibration.memory / 4, runtime)
+        let (batches, runtime) = (inputs.batches(m)?, inputs.runtime.clone());
+        Judge::over(m, files, batches, SAMPLES, inputs.memory / 4, runtime)
     }
 
     /// On so many batches at most, of one sample unless the model states another number; expected

@@ -3,13 +3,16 @@
 
 use std::{collections::BTreeMap, path::Path, thread};
 
-use super::{Calibration, Error, Goal, Job, Planned};
+use super::{Error, Goal, Job, decide::Deciding};
 use onnxq_ir::{
     Model,
     digest::sha256_hex,
     onnx::{self, ExternalData, FileDigest, Files, LoadError, SaveOptions},
 };
-use onnxq_quant::recipe::{self, Recipe};
+use onnxq_quant::{
+    plan::Plan,
+    recipe::{self, Recipe},
+};
 use onnxq_report::document::RecipeFacts;
 use onnxq_run::{
     calibrate::{Stats, StatsOrigin},
@@ -47,8 +50,8 @@ pub const KEYS: [&str; 11] = [
 
 /// What is known of a job before its result is written.
 pub(super) struct Origin {
-    /// Of the model's files; as many zeros until that is known, so that sizes can be predicted.
-    source: String,
+    /// Of the model's files, while other steps run.
+    source: Option<thread::JoinHandle<Result<Vec<FileDigest>, LoadError>>>,
     command: String,
     recipe: RecipeFacts,
     learned: Option<Learned>,
@@ -63,14 +66,29 @@ pub(super) struct Learned {
 }
 
 impl Origin {
-    pub fn new(job: &Job) -> Origin {
-        let (command, recipe) = (command(job), recipe_facts(&job.recipe));
-        Origin { source: "0".repeat(64), command, recipe, learned: None }
+    pub fn new(model: &Path, drop_unknown: bool, job: &Job) -> Origin {
+        let (command, recipe) = (command(model, drop_unknown, job), recipe_facts(job.recipe));
+        Origin { source: None, command, recipe, learned: None }
     }
 
-    /// The source's digest, now that it is known.
-    pub fn settle(&mut self, files: &[FileDigest]) {
-        self.source = onnx::combined(files);
+    /// Begins to read the source once more, for its digest.
+    pub fn start_digest(&mut self, files: &Files) {
+        let (in_memory, named) = (onnx::in_memory(files), files.named());
+        self.source = Some(thread::spawn(move || match in_memory {
+            Some(digest) => Ok(vec![digest]),
+            None => onnx::digest_all(&named),
+        }));
+    }
+
+    /// What stands for a digest that is not known: as long, so that sizes can be predicted.
+    pub fn unknown() -> String {
+        "0".repeat(64)
+    }
+
+    /// The source's digest; unknown if nobody asked for it.
+    pub fn digest(&mut self) -> Result<String, Error> {
+        let Some(reader) = self.source.take() else { return Ok(Origin::unknown()) };
+        Ok(onnx::combined(&reader.join().expect("reading files does not panic")?))
     }
 
     /// Where the statistics that the job collects come from.
@@ -80,13 +98,13 @@ impl Origin {
 
     /// Marks a model; what the original says of itself stays, except what onnxq said of an
     /// earlier quantization.
-    pub fn mark(&self, model: &mut Model, save: &SaveOptions) {
-        let entries = self.entries(save);
+    pub fn mark(&self, model: &mut Model, source: &str, save: &SaveOptions) {
+        let entries = self.entries(source, save);
         model.metadata.retain(|it| !KEYS.contains(&it.0.as_str()));
         model.metadata.extend(entries.into_iter().map(|(key, it)| (key.to_owned(), it)));
     }
 
-    fn entries(&self, save: &SaveOptions) -> BTreeMap<&'static str, String> {
+    fn entries(&self, source: &str, save: &SaveOptions) -> BTreeMap<&'static str, String> {
         let command = match save.external {
             ExternalData::Always => self.command.clone() + " --external-data always",
             ExternalData::Never => self.command.clone() + " --external-data never",
@@ -97,7 +115,7 @@ impl Origin {
             (RECIPE, self.recipe.name.clone()),
             (RECIPE_SHA256, self.recipe.sha256.clone()),
             (RECIPE_YAML, self.recipe.yaml.clone().unwrap_or_default()),
-            (SOURCE_SHA256, self.source.clone()),
+            (SOURCE_SHA256, source.to_owned()),
             (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
         ]);
         let Some(it) = &self.learned else { return entries };
@@ -112,27 +130,22 @@ impl Origin {
     }
 }
 
-/// Digests of a model's files, made while other steps run.
-pub(super) fn hash(files: &Files) -> thread::JoinHandle<Result<Vec<FileDigest>, LoadError>> {
-    let files = files.named();
-    thread::spawn(move || onnx::digest_all(&files))
-}
-
 /// What the job learns from data, if it does: looked up before anything is measured, so that a
 /// prediction of the size knows it too.
-pub(super) fn learn(
-    planned: &mut Planned,
-    job: &Job,
-    calibration: &Calibration,
-) -> Result<(), Error> {
-    if !learns(planned, job) {
-        return Ok(());
+pub(super) fn record(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+    if learns(&deciding.planned.plan, job) {
+        deciding.planned.origin.learned = learned(&deciding.planned.model, job)?;
     }
+    Ok(deciding)
+}
+
+fn learned(model: &Model, job: &Job) -> Result<Option<Learned>, Error> {
+    let inputs = job.inputs;
     // If it is damaged, the step that needs it says so.
-    let kept = calibration.stats.as_deref().filter(|it| it.exists());
+    let kept = inputs.stats.as_deref().filter(|it| it.exists());
     let kept = kept.and_then(|it| Stats::read(it).ok()).map(|it| it.identity);
-    let here = || of_machine(&calibration.runtime);
-    planned.origin.learned = match (&calibration.data, kept) {
+    let here = || of_machine(&inputs.runtime);
+    Ok(match (&inputs.data, kept) {
         (None, None) => None,
         (None, Some(kept)) => Some(Learned {
             sha256: Some(kept.origin.sha256.clone())
@@ -142,31 +155,29 @@ pub(super) fn learn(
             origin: kept.origin,
         }),
         (Some(_), kept) => {
-            let mut batches = calibration.batches(&planned.model)?;
+            let batches = inputs.batches(model)?;
             let machine = kept.map_or_else(here, |it| it.origin);
-            let origin = of_samples(&mut batches, machine)?;
+            let origin = of_samples(&batches, machine)?;
             let (sha256, count) = (origin.sha256.clone(), batches.samples() as u64);
             Some(Learned { sha256, count, origin })
         }
-    };
-    Ok(())
+    })
 }
 
 /// Whether data that is given decides anything.
-fn learns(planned: &Planned, job: &Job) -> bool {
-    let sites = &planned.plan.sites;
-    job.goal.is_some()
+fn learns(plan: &Plan, job: &Job) -> bool {
+    job.inputs.goal.is_some()
         || job.recipe.needs_data()
         || job.recipe.adapt.is_some()
-        || sites.iter().any(|it| it.measured && it.activation.is_some())
+        || plan.sites.iter().any(|it| it.measured && it.activation.is_some())
 }
 
 /// What statistics of these samples, collected here, should say of themselves.
-pub fn stats_origin(batches: &mut Batches, runtime: &Runtime) -> Result<StatsOrigin, Error> {
+pub fn stats_origin(batches: &Batches, runtime: &Runtime) -> Result<StatsOrigin, Error> {
     of_samples(batches, of_machine(runtime))
 }
 
-fn of_samples(batches: &mut Batches, machine: StatsOrigin) -> Result<StatsOrigin, Error> {
+fn of_samples(batches: &Batches, machine: StatsOrigin) -> Result<StatsOrigin, Error> {
     let Contents { sha256, sketch } = batches.contents()?;
     Ok(StatsOrigin { sha256, sketch: sketch.to_string(), ..machine })
 }
@@ -195,20 +206,20 @@ pub fn recipe_facts(recipe: &Recipe) -> RecipeFacts {
 
 /// The command line as far as it decides bytes. What it changes in the recipe is in the recipe,
 /// and calibration data is named by its digest.
-fn command(job: &Job) -> String {
-    let mut words = vec!["onnxq".to_owned(), "quantize".to_owned(), file_name(&job.model)];
+fn command(model: &Path, drop_unknown: bool, job: &Job) -> String {
+    let mut words = vec!["onnxq".to_owned(), "quantize".to_owned(), file_name(model)];
     words.extend(["--recipe".to_owned(), job.recipe.name.clone()]);
-    let goal = match job.goal {
+    let goal = match job.inputs.goal {
         Some(Goal::MaxSize(it)) => vec!["--max-size".to_owned(), it.to_string()],
         Some(Goal::MaxKl(it)) => vec!["--max-kl".to_owned(), it.to_string()],
         Some(Goal::TargetBpw(it)) => vec!["--target-bpw".to_owned(), it.to_string()],
         None => Vec::new(),
     };
     words.extend(goal);
-    if job.skip_nonfinite {
+    if job.inputs.skip_nonfinite {
         words.extend(["--nonfinite".to_owned(), "skip".to_owned()]);
     }
-    if job.open.drop_unknown {
+    if drop_unknown {
         words.push("--drop-unknown".to_owned());
     }
     words.iter().map(|it| quoted(it)).collect::<Vec<_>>().join(" ")
@@ -230,22 +241,22 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Inputs;
+    use onnxq_ir::ctx::Ctx;
 
     #[test]
     fn the_command_has_no_folders_and_can_be_typed() {
-        let job = Job {
-            model: "/some/folder/it's a model.onnx".into(),
-            recipe: recipe::load("int4").unwrap(),
-            open: Default::default(),
-            skip_nonfinite: true,
-            goal: Some(Goal::TargetBpw(4.5)),
-        };
+        let recipe = recipe::load("int4").unwrap();
+        let goal = Some(Goal::TargetBpw(4.5));
+        let inputs = Inputs { skip_nonfinite: true, goal, ..Inputs::default() };
+        let job = Job { recipe: &recipe, inputs: &inputs, ctx: &Ctx::silent() };
+        let path = Path::new("/some/folder/it's a model.onnx");
         let text = r"onnxq quantize 'it'\''s a model.onnx' --recipe int4 --target-bpw 4.5 --nonfinite skip";
-        assert_eq!(command(&job), text);
+        assert_eq!(command(path, false, &job), text);
         let mut model = onnxq_ir::text::parse("main (float[1] x) => (float[1] y) { y = Abs (x) }");
         let model = model.as_mut().unwrap();
         model.metadata = vec![("mine".into(), "1".into()), (CPU.into(), "old".into())];
-        Origin::new(&job).mark(model, &SaveOptions::default());
+        Origin::new(path, false, &job).mark(model, &Origin::unknown(), &SaveOptions::default());
         let keys: Vec<&str> = model.metadata.iter().map(|it| &*it.0).collect();
         let ours = [COMMAND, RECIPE, RECIPE_SHA256, RECIPE_YAML, SOURCE_SHA256, VERSION];
         assert_eq!(keys, [&["mine"][..], &ours].concat());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Calibration, Error, NeedsData, Planned};
+use super::{Error, Inputs, Job, NeedsData, Planned, decide::Deciding};
 use onnxq_ir::{Model, ValueId, ctx::Ctx, untrusted::Untrusted};
 use onnxq_numerics::affine::Interval;
 use onnxq_quant::{
@@ -43,11 +43,18 @@ fn key(codes: &Codes) -> String {
     format!("{:?} {}", codes.observer, codes.symmetric)
 }
 
+/// A plan and what calibration data says of the values in it.
+#[derive(Clone, Copy)]
+pub(super) struct Ranged<'a> {
+    pub planned: &'a Planned,
+    pub spans: &'a Spans,
+}
+
 /// The ranges of all values that static sites, those of `others` among them, and the chain need.
 pub(super) fn collect(
     planned: &Planned,
     others: Vec<SitePlan>,
-    calibration: &Calibration,
+    inputs: &Inputs,
     ctx: &Ctx,
 ) -> Result<Spans, Error> {
     let m = &planned.model;
@@ -59,7 +66,7 @@ pub(super) fn collect(
     let Some(first) = groups.values().flatten().next().map(|it| it.site.node) else {
         return Ok(Spans::default());
     };
-    if calibration.data.is_none() {
+    if inputs.data.is_none() {
         let node = m.node_label(first);
         let who = format!("the fixed range of the activation of `{}`", Untrusted(&node));
         return Err(NeedsData { who }.into());
@@ -69,8 +76,8 @@ pub(super) fn collect(
     let wanted: Vec<(ValueId, Codes)> = observed.filter(|it| can_tap(m, it.0).is_ok()).collect();
     let values: BTreeSet<ValueId> = wanted.iter().map(|it| it.0).collect();
     let values: Vec<ValueId> = values.into_iter().collect();
-    let batches = calibration.batches(m)?;
-    let run = calibration.run(m, &planned.files, batches);
+    let batches = inputs.batches(m)?;
+    let run = inputs.run(m, &planned.files, batches);
     let stats = calibrate::ranges(run, &values, ctx)?;
     let range = |(value, codes): (ValueId, Codes)| {
         let range = codes.observer.range(stats.get(&value)?, LEVELS, codes.symmetric);
@@ -79,13 +86,22 @@ pub(super) fn collect(
     Ok(Spans { known: wanted.into_iter().filter_map(range).collect() })
 }
 
+/// The ranges of the plan as it stands, unless `adapt` is still to choose among several.
+pub(super) fn observe(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+    if job.recipe.adapt.is_none() || job.inputs.data.is_none() {
+        deciding.spans = collect(&deciding.planned, Vec::new(), job.inputs, job.ctx)?;
+    }
+    Ok(deciding)
+}
+
 /// Gives the plan its ranges. Sites that need one nobody could observe stay as they are, and say so.
-pub(super) fn settle(planned: &mut Planned) {
-    planned.plan.ranges = planned.spans.of(&planned.model, &planned.plan);
-    let m = &planned.model;
-    let mut left: BTreeMap<_, _> = Layout::new(m, &planned.plan).left.into_iter().collect();
+pub(super) fn finalize(mut deciding: Deciding, _: &Job) -> Result<Deciding, Error> {
+    let Deciding { planned, spans, .. } = &mut deciding;
+    let (m, plan) = (&planned.model, &mut planned.plan);
+    plan.ranges = spans.of(m, plan);
+    let mut left: BTreeMap<_, _> = Layout::new(m, plan).left.into_iter().collect();
     let (mut sites, mut kept) = (Vec::new(), Vec::new());
-    for site in std::mem::take(&mut planned.plan.sites) {
+    for site in std::mem::take(&mut plan.sites) {
         let node = site.site.node;
         match left.remove(&node) {
             Some(reason) => {
@@ -95,9 +111,7 @@ pub(super) fn settle(planned: &mut Planned) {
             None => sites.push(site),
         }
     }
-    planned.plan.sites = sites;
-    if !kept.is_empty() {
-        planned.plan.kept.extend(kept);
-        planned.rows = planned.plan.rows(m);
-    }
+    plan.sites = sites;
+    plan.kept.extend(kept);
+    Ok(deciding)
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Calibration, Error, Planned};
+use super::{Error, Inputs, Job, Planned, decide::Deciding};
 use onnxq_ir::{Model, NoMatch, ValueId, ctx::Ctx, no_match};
 use onnxq_numerics::{affine::Affine, scheme::Range};
 use onnxq_quant::{
     chain,
     ops::rows,
-    plan::{Activation, Plan, PlanRow, SitePlan, describe},
+    plan::{Activation, Plan, PlanRow, SitePlan},
     saturation::{self, Choice, Layout, Safety, SampledRows, Window},
     sources::{self, Sources},
 };
@@ -34,30 +34,19 @@ pub(super) fn release(plan: &mut Plan) {
     plan.sites.iter_mut().filter(float).for_each(|it| it.scheme.range = EIGHT);
 }
 
-/// The same once activations were chosen.
-fn release_adapted(planned: &mut Planned) {
-    release(&mut planned.plan);
-    for site in planned.plan.sites.iter().filter(|it| it.measured && it.activation.is_none()) {
-        let row = planned.rows.iter_mut().find(|it| it.id == site.site.node);
-        row.expect("every site has a row").scheme = Some(describe(&site.scheme, site.scales));
-    }
-}
-
 /// Gives weights whose range is to be measured the one that loses less without VNNI.
-pub(super) fn choose(
-    planned: &mut Planned,
-    calibration: &Calibration,
-    ctx: &Ctx,
-) -> Result<(), Error> {
-    release_adapted(planned);
+pub(super) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+    let planned = &mut deciding.planned;
+    // Activations may have been chosen in the meantime.
+    release(&mut planned.plan);
     let of_codes = |it: &SitePlan| it.measured && it.activation.is_some();
     let all = planned.plan.sites.iter().enumerate();
     let sites: Vec<usize> = all.filter(|it| of_codes(it.1)).map(|it| it.0).collect();
     if sites.is_empty() {
-        return Ok(());
+        return Ok(deciding);
     }
-    let mut verdicts = match calibration.data {
-        Some(_) => measure(planned, &sites, calibration, ctx)?,
+    let mut verdicts = match job.inputs.data {
+        Some(_) => measure(planned, &sites, job.inputs, job.ctx)?,
         None => {
             let reason = no_match!("no calibration data shows what 8 bits would saturate");
             sites.iter().map(|it| (*it, Err(reason.clone()))).collect()
@@ -65,9 +54,9 @@ pub(super) fn choose(
     };
     agree(planned, &mut verdicts);
     for (at, verdict) in verdicts {
-        apply(planned, at, verdict);
+        apply(&mut planned.plan, at, verdict);
     }
-    Ok(())
+    Ok(deciding)
 }
 
 /// By site; the reason why a layer could not be simulated, if so.
@@ -76,7 +65,7 @@ type Verdicts = BTreeMap<usize, Result<Choice, NoMatch>>;
 fn measure(
     planned: &Planned,
     sites: &[usize],
-    calibration: &Calibration,
+    inputs: &Inputs,
     ctx: &Ctx,
 ) -> Result<Verdicts, Error> {
     let m = &planned.model;
@@ -89,7 +78,7 @@ fn measure(
             Err(reason) => drop(verdicts.insert(at, Err(reason))),
         }
     }
-    let rows = observe(planned, &views, calibration, ctx)?;
+    let rows = observe(planned, &views, inputs, ctx)?;
     ctx.progress.start("saturation", layers.len() as u64);
     for it in &layers {
         let choice = it.choose(m, &planned.plan.sites[it.at], &rows[it.view])?;
@@ -115,7 +104,7 @@ struct View {
 fn observe(
     planned: &Planned,
     views: &[View],
-    calibration: &Calibration,
+    inputs: &Inputs,
     ctx: &Ctx,
 ) -> Result<Vec<SampledRows>, Error> {
     let total: usize = views.iter().map(|it| SampledRows::bytes(it.width, 1)).sum();
@@ -129,8 +118,8 @@ fn observe(
         let bytes = SampledRows::bytes(view.width, limit) as u64;
         Target { value: view.x, bytes, observer }
     });
-    let batches = calibration.batches(&planned.model)?;
-    let run = calibration.run(&planned.model, &planned.files, batches);
+    let batches = inputs.batches(&planned.model)?;
+    let run = inputs.run(&planned.model, &planned.files, batches);
     calibrate::observe(run, targets.collect(), ctx)?;
     Ok(rows)
 }
@@ -210,23 +199,15 @@ fn agree(planned: &Planned, verdicts: &mut Verdicts) {
     }
 }
 
-fn apply(planned: &mut Planned, at: usize, verdict: Result<Choice, NoMatch>) {
-    let site = &mut planned.plan.sites[at];
-    let row = planned.rows.iter_mut().find(|it| it.id == site.site.node);
-    let row = row.expect("every site has a row");
+fn apply(plan: &mut Plan, at: usize, verdict: Result<Choice, NoMatch>) {
+    let site = &mut plan.sites[at];
+    let node = site.site.node;
     match verdict {
         Ok(choice) => {
             site.scheme.range = choice.range(EIGHT);
-            row.scheme = Some(describe(&site.scheme, site.scales));
-            row.saturation = Some(choice);
+            plan.saturation.insert(node, choice);
         }
-        Err(reason) => {
-            let note = format!("7 bits: {reason}");
-            row.note = Some(match row.note.take() {
-                Some(old) => format!("{old}; {note}"),
-                None => note,
-            });
-        }
+        Err(reason) => plan.note(node, format!("7 bits: {reason}")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Calibration, Error, Job, NeedsData, Planned, decide};
+use super::{Error, Inputs, Job, NeedsData, Planned, decide::Deciding, plan};
 use onnxq_ir::{Model, NoMatch, NodeId, ValueId, ctx::Ctx, no_match};
 use onnxq_numerics::stats::{InputStats, Needs};
 use onnxq_quant::{
@@ -19,46 +19,37 @@ use onnxq_run::calibrate::{self, Collector, Want, can_observe};
 
 /// Carries out the recipe's transforms and plans again: weights are new constants then. Notes say
 /// which sites were left alone, and why.
-pub(super) fn transform(
-    planned: &mut Planned,
-    job: &Job,
-    calibration: &Calibration,
-    ctx: &Ctx,
-) -> Result<(), Error> {
-    let specs = job.recipe.transforms.as_deref().unwrap_or_default();
+pub(super) fn transform(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+    let Job { recipe, inputs, ctx } = *job;
+    let specs = recipe.transforms.as_deref().unwrap_or_default();
     if specs.is_empty() {
-        return Ok(());
+        return Ok(deciding);
     }
-    let blind = specs.iter().find(|it| it.needs_data()).filter(|_| calibration.data.is_none());
+    let blind = specs.iter().find(|it| it.needs_data()).filter(|_| inputs.data.is_none());
     if let Some(spec) = blind {
         return Err(NeedsData { who: format!("transform `{}`", spec.name()) }.into());
     }
+    let planned = &mut deciding.planned;
     let mut notes: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
     let mut known: BTreeMap<NodeId, InputStats> = BTreeMap::new();
     for spec in specs {
         let mut step = Step { name: spec.name(), notes: &mut notes, known: &mut known };
         match spec.transform().work() {
             Work::Model(it) => step.change(planned, it, ctx)?,
-            Work::Scales(it) => step.scale(planned, it, calibration, ctx)?,
+            Work::Scales(it) => step.scale(planned, it, inputs, ctx)?,
         }
     }
     planned.model.verify()?;
-    planned.plan = decide(job, &planned.model)?;
-    planned.rows = planned.plan.rows(&planned.model);
-    for row in &mut planned.rows {
-        if let Some(notes) = notes.remove(&row.id) {
-            let notes = row.note.take().into_iter().chain(notes);
-            row.note = Some(notes.collect::<Vec<_>>().join("; "));
-        }
-    }
-    Ok(())
+    planned.plan = plan::decide(job, &planned.model)?;
+    planned.plan.notes = notes;
+    Ok(deciding)
 }
 
 /// What the transforms make of the graph, without data: all scales are one. For a prediction.
-pub(super) fn outline(planned: &mut Planned, job: &Job) -> Result<(), Error> {
+pub(super) fn outline(mut planned: Planned, job: &Job) -> Result<Planned, Error> {
     let specs = job.recipe.transforms.as_deref().unwrap_or_default();
     if specs.is_empty() {
-        return Ok(());
+        return Ok(planned);
     }
     for spec in specs {
         let Work::Scales(it) = spec.transform().work() else { continue };
@@ -70,9 +61,8 @@ pub(super) fn outline(planned: &mut Planned, job: &Job) -> Result<(), Error> {
             let _ = fold::apply(&mut planned.model, &group, &vec![1.0; width]);
         }
     }
-    planned.plan = decide(job, &planned.model)?;
-    planned.rows = planned.plan.rows(&planned.model);
-    Ok(())
+    planned.plan = plan::decide(job, &planned.model)?;
+    Ok(planned)
 }
 
 /// One transform of the list.
@@ -106,11 +96,11 @@ impl Step<'_> {
         &mut self,
         planned: &mut Planned,
         it: &dyn FindScales,
-        calibration: &Calibration,
+        inputs: &Inputs,
         ctx: &Ctx,
     ) -> Result<(), Error> {
         let groups = self.groups(&planned.model, &planned.plan.sites, it.mul());
-        self.observe(planned, &groups, calibration, ctx)?;
+        self.observe(planned, &groups, inputs, ctx)?;
         ctx.progress.start(self.name, groups.len() as u64);
         for group in &groups {
             self.apply(planned, it, group)?;
@@ -149,7 +139,7 @@ impl Step<'_> {
         &mut self,
         planned: &Planned,
         groups: &[Group],
-        calibration: &Calibration,
+        inputs: &Inputs,
         ctx: &Ctx,
     ) -> Result<(), Error> {
         let unknown = groups.iter().filter(|it| !self.known.contains_key(&it.sites[0]));
@@ -159,8 +149,8 @@ impl Step<'_> {
         }
         let wants = wants.into_iter().map(|value| Want { value, needs: Needs::Diagonal }).collect();
         let m = &planned.model;
-        let batches = calibration.batches(m)?;
-        let run = calibration.run(m, &planned.files, batches);
+        let batches = inputs.batches(m)?;
+        let run = inputs.run(m, &planned.files, batches);
         let mut collector = Collector::new(run, wants, None)?;
         while let Some(inputs) = collector.next(&[], ctx)? {
             for (value, stats) in inputs {

@@ -14,7 +14,7 @@ use super::{
 use onnxq_ir::{
     ctx::Ctx,
     diag::Code,
-    onnx::{self, Loaded, OpenOptions},
+    onnx::{self, Attached, Loaded, OpenOptions},
 };
 use onnxq_quant::recipe::{Gate, metrics::Measure};
 use onnxq_report::{
@@ -24,7 +24,7 @@ use onnxq_report::{
 };
 use onnxq_run::{
     compare::{CompareOptions, compare, decode},
-    data::{self, Batches, DataOptions, Decoder},
+    data::{Batches, Dataset, Decoder},
     engine::{Located, Runtime, Sampled, Sampler, Session, SessionOptions},
     worker::{self, FootprintJob},
 };
@@ -68,8 +68,7 @@ impl Measures {
 pub struct Validate<'a> {
     pub reference: &'a Path,
     pub candidate: &'a Path,
-    pub data: &'a Path,
-    pub options: DataOptions,
+    pub data: Dataset,
     pub open: OpenOptions,
     pub gates: &'a [Gate],
     /// An older report; what is worse than there fails.
@@ -87,12 +86,11 @@ pub struct Validate<'a> {
 
 impl<'a> Validate<'a> {
     /// Compares outputs only.
-    pub fn new(reference: &'a Path, candidate: &'a Path, data: &'a Path) -> Validate<'a> {
+    pub fn new(reference: &'a Path, candidate: &'a Path, data: Dataset) -> Validate<'a> {
         Validate {
             reference,
             candidate,
             data,
-            options: DataOptions::default(),
             open: OpenOptions::default(),
             gates: &[],
             baseline: None,
@@ -109,9 +107,21 @@ impl<'a> Validate<'a> {
 /// Runs both models in ONNX Runtime on the same data. `outcome` says how the candidate was made,
 /// if it just was.
 pub fn validate(job: &Validate, outcome: Option<&Outcome>, ctx: &Ctx) -> Result<Report, Error> {
+    // ONNX Runtime sees only what our own reader accepts.
+    let loaded = [onnx::open(job.reference, &job.open)?, onnx::open(job.candidate, &job.open)?];
+    validate_loaded(loaded, job, outcome, ctx)
+}
+
+/// The same of models that were read already, or that are in memory; `job` names their paths.
+pub fn validate_loaded(
+    loaded: [Loaded; 2],
+    job: &Validate,
+    outcome: Option<&Outcome>,
+    ctx: &Ctx,
+) -> Result<Report, Error> {
     let before = job.baseline.map(document::read).transpose()?;
     let library = job.runtime.ensure()?;
-    let mut run = Run::open(job, library, ctx)?;
+    let mut run = Run::open(loaded, job, library, ctx)?;
     let figures = run.figures()?;
     let mut report = run.report(figures, outcome)?;
     report.gates = job.gates.iter().map(|it| gate::check(it, &report.figures)).collect();
@@ -143,13 +153,18 @@ const PLACES: usize = 100;
 const MORE_RUNS: Duration = Duration::from_millis(1500);
 
 impl<'a> Run<'a> {
-    fn open(job: &'a Validate, library: Located, ctx: &'a Ctx<'a>) -> Result<Run<'a>, Error> {
-        // ONNX Runtime sees only what our own reader accepts.
-        let loaded = [onnx::open(job.reference, &job.open)?, onnx::open(job.candidate, &job.open)?];
+    fn open(
+        loaded: [Loaded; 2],
+        job: &'a Validate,
+        library: Located,
+        ctx: &'a Ctx<'a>,
+    ) -> Result<Run<'a>, Error> {
         let session = SessionOptions { threads: job.threads, ..SessionOptions::default() };
-        let reference = job.runtime.open(job.reference, &session)?;
-        let candidate = job.runtime.open(job.candidate, &session)?;
-        let batches = data::open(job.data, reference.inputs(), &job.options)?;
+        let [reference, candidate] = [
+            open_session(&loaded[0], job.reference, &session, &job.runtime)?,
+            open_session(&loaded[1], job.candidate, &session, &job.runtime)?,
+        ];
+        let batches = job.data.batches(reference.inputs())?;
         let measures = job.measures.for_gates(job.gates);
         let notes = Vec::new();
         Ok(Run {
@@ -204,9 +219,9 @@ impl<'a> Run<'a> {
         let of = |model: &'a Path, loaded: &Loaded| {
             let job = FootprintJob {
                 model: model.to_owned(),
-                data: self.job.data.to_owned(),
-                tokenizer: self.job.options.tokenizer.clone(),
-                preprocess: self.job.options.preprocess.clone(),
+                data: self.job.data.path().to_owned(),
+                tokenizer: self.job.data.options().tokenizer.clone(),
+                preprocess: self.job.data.options().preprocess.clone(),
                 open: self.job.open,
                 threads: self.job.threads.max(1),
                 library: self.library.path.clone(),
@@ -231,7 +246,7 @@ impl<'a> Run<'a> {
     }
 
     fn fresh_batches(&self) -> Result<Batches, Error> {
-        Ok(data::open(self.job.data, self.reference.inputs(), &self.job.options)?)
+        Ok(self.job.data.batches(self.reference.inputs())?)
     }
 
     /// Lets the candidate run on if too few samples were taken to say what it executes.
@@ -265,7 +280,7 @@ impl<'a> Run<'a> {
 
     /// Gives the worst tokens their text, if there is a tokenizer.
     fn name_tokens(&self, comparison: &mut Comparison) -> Result<(), Error> {
-        let Some(tokenizer) = &self.job.options.tokenizer else { return Ok(()) };
+        let Some(tokenizer) = &self.job.data.options().tokenizer else { return Ok(()) };
         let decoder = Decoder::open(tokenizer)?;
         let outputs = comparison.outputs.values_mut().filter(|it| it.role == Role::Logits);
         for token in outputs.flat_map(|it| &mut it.worst_tokens) {
@@ -309,8 +324,7 @@ impl<'a> Run<'a> {
             let job = Attribute {
                 reference: job.reference,
                 candidate: job.candidate,
-                data: job.data,
-                options: job.options.clone(),
+                data: job.data.clone(),
                 open: job.open,
                 memory: job.memory,
                 threads: job.threads,
@@ -333,7 +347,7 @@ impl<'a> Run<'a> {
         Ok(Provenance {
             command: self.job.command.clone(),
             recipe,
-            evaluation: facts::samples(self.job.data, &batches)?,
+            evaluation: facts::samples(self.job.data.path(), &batches)?,
             calibration: facts::calibrated_on(metadata),
             overlap: facts::overlap(metadata, &mut batches)?,
         })
@@ -347,7 +361,7 @@ impl<'a> Run<'a> {
     ) -> Vec<Warning> {
         let mut list = Vec::new();
         let overlap = provenance.overlap.as_ref();
-        list.extend(overlap.and_then(|it| facts::overlap_warning(it, self.job.data)));
+        list.extend(overlap.and_then(|it| facts::overlap_warning(it, self.job.data.path())));
         let differing = execution.differing().len();
         if differing > 0 {
             let message = format!("{differing} nodes run slowly or otherwise than declared");
@@ -359,6 +373,20 @@ impl<'a> Run<'a> {
         list.extend(made.map(|it| Warning::new(Code::W204, self.job.candidate, it)));
         list
     }
+}
+
+/// The model as its file says, or as it is in memory.
+pub(super) fn open_session(
+    loaded: &Loaded,
+    path: &Path,
+    options: &SessionOptions,
+    runtime: &Runtime,
+) -> Result<Box<dyn Session>, Error> {
+    if !loaded.files.is_in_memory() {
+        return Ok(runtime.open(path, options)?);
+    }
+    let attached = onnx::attach(&loaded.model, &loaded.files)?;
+    Ok(runtime.open_bytes(&attached.graph, Some(Attached::folder()), options)?)
 }
 
 /// What comes of running both models on the data.

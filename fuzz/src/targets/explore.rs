@@ -1,5 +1,7 @@
 //! What is done with every model that was read, and what must hold on the way.
 
+use std::path::Path;
+
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -58,8 +60,8 @@ fn read_back_bytes(model: &Model) {
         return;
     }
     let Ok(bytes) = onnx::to_bytes(model) else { return };
-    match onnx::from_bytes(bytes.into(), &Default::default()) {
-        Ok((again, _)) => {
+    match onnx::open_bytes(bytes.into(), Path::new("again.onnx"), &Default::default()) {
+        Ok(onnx::Loaded { model: again, .. }) => {
             let [before, after] = [model, &again].map(|it| text::print_with(it, &UNTYPED));
             assert_same(&before, &after, "bytes");
         }

@@ -1,5 +1,7 @@
 //! ONNX as protobuf: `.onnx`.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use onnxq_ir::{
     onnx::{self, OpenOptions},
@@ -21,8 +23,8 @@ pub const TARGET: Target = Target {
 fn run(bytes: &[u8]) -> Outcome {
     // Fields that the schema does not know must not hide what lies beside them.
     let options = OpenOptions { drop_unknown: bytes.len() % 2 == 0, ..OpenOptions::default() };
-    let read = onnx::from_bytes(Bytes::copy_from_slice(bytes), &options);
-    read.map(|it| explore(it.0)).map_err(|it| refusal(&it))
+    let read = onnx::open_bytes(Bytes::copy_from_slice(bytes), Path::new("fuzz.onnx"), &options);
+    read.map(|it| explore(it.model)).map_err(|it| refusal(&it))
 }
 
 /// The models of the filetests as bytes.

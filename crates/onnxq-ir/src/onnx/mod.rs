@@ -10,7 +10,7 @@ mod graph_in;
 mod limits;
 mod order;
 mod parts;
-#[allow(clippy::enum_variant_names)]
+#[allow(clippy::enum_variant_names, reason = "the names are those of onnx.proto")]
 #[rustfmt::skip]
 mod proto;
 mod read;
@@ -24,9 +24,11 @@ mod write;
 
 use std::path::Path;
 
+use bytes::Bytes;
+
 pub use self::{
     attach::{Attached, attach},
-    digest::{FileDigest, combined, digest_all, digests, sha256},
+    digest::{FileDigest, combined, digest_all, digests, in_memory, sha256},
     error::{ExternalProblem, LoadError, SaveError, TensorProblem},
     files::{ExternalPolicy, Files, map_file},
     limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},
@@ -40,6 +42,14 @@ pub struct Loaded {
     /// Accepted, but the user should know.
     pub warnings: Vec<Warning>,
     pub files: Files,
+}
+
+/// Reads a model from the bytes of an `.onnx` file. `name` stands for its path in messages.
+///
+/// External data is refused: there is no folder that it could lie in.
+pub fn open_bytes(bytes: Bytes, name: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
+    let files = Files::in_memory(name, bytes.clone());
+    read::read(bytes, files, options)
 }
 
 /// Reads a model: ONNX text if the name ends with `.onnxtxt`, else protobuf.
@@ -58,17 +68,6 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
         return Ok(Loaded { model, warnings: Vec::new(), files });
     }
     read::open(path, options)
-}
-
-/// Reads a model from the bytes of an `.onnx` file, and says what its reader noticed.
-///
-/// Its weights lie in these bytes: external data is refused.
-pub fn from_bytes(
-    bytes: bytes::Bytes,
-    options: &OpenOptions,
-) -> Result<(Model, Vec<Warning>), LoadError> {
-    let decoded = read::decode(bytes, None, options)?;
-    Ok((decoded.model, decoded.warnings))
 }
 
 /// Reads a model from ONNX text.

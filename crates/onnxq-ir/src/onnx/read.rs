@@ -23,23 +23,11 @@ use crate::{
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
     let mut files = Files::new(path, options.external)?;
     let bytes = files.map_model()?;
-    let Decoded { model, warnings, files } = decode(bytes, Some(files), options)?;
-    Ok(Loaded { model, warnings, files: files.ok_or(LoadError::NoGraph)? })
+    read(bytes, files, options)
 }
 
-/// What was read, and the files that it was read from, if any.
-pub(super) struct Decoded {
-    pub model: Model,
-    pub warnings: Vec<Warning>,
-    pub files: Option<Files>,
-}
-
-/// Without `files`, external data is refused.
-pub(super) fn decode(
-    bytes: Bytes,
-    files: Option<Files>,
-    options: &OpenOptions,
-) -> Result<Decoded, LoadError> {
+/// A model in bytes; `files` knows where its external data is.
+pub(super) fn read(bytes: Bytes, files: Files, options: &OpenOptions) -> Result<Loaded, LoadError> {
     if bytes.is_empty() {
         return Err(LoadError::Empty);
     }
@@ -51,7 +39,7 @@ pub(super) fn decode(
     check_versions(&proto, options)?;
     check_functions(&proto, &options.limits)?;
 
-    let tensors = TensorReader::new(files, options.limits);
+    let tensors = TensorReader::new(Some(files), options.limits);
     let mut reader = GraphReader::new(tensors, proto.ir_version());
     header(&mut reader, &proto)?;
     reader.model.kept.unknown = unknown.into();
@@ -71,7 +59,8 @@ pub(super) fn decode(
     }
     let mut seen = HashSet::new();
     warnings.retain(|it| seen.insert(it.clone()));
-    Ok(Decoded { model, warnings, files: tensors.files })
+    let files = tensors.files.ok_or(LoadError::NoGraph)?;
+    Ok(Loaded { model, warnings, files })
 }
 
 /// Unknown fields of the model itself pass through; deeper ones would be lost.

@@ -6,10 +6,10 @@
 use rayon::prelude::*;
 
 use super::{
-    Planned, built,
+    built,
     unit::{Unit, Way},
 };
-use crate::{Error, judge::Judge};
+use crate::{Error, judge::Judge, ranges::Ranged};
 use onnxq_ir::{Model, ctx::Ctx};
 use onnxq_quant::plan::SitePlan;
 
@@ -38,14 +38,14 @@ const NEGLIGIBLE: f64 = 0.03;
 /// Measures the losses of the ways, the fastest first, until one loses next to nothing. What is
 /// not measured loses in proportion to the errors at its nodes; what stays as it is, nothing.
 pub(super) fn measure(
-    planned: &Planned,
+    ranged: Ranged<'_>,
     units: &mut [Unit],
     judge: &Judge,
     ctx: &Ctx,
 ) -> Result<(), Error> {
     ctx.progress.start("measure", 0);
     let first =
-        losses(planned, units, judge, &(0..units.len()).map(|at| (at, 0)).collect::<Vec<_>>())?;
+        losses(ranged, units, judge, &(0..units.len()).map(|at| (at, 0)).collect::<Vec<_>>())?;
     let mut known: Vec<Vec<f64>> = first.iter().map(|it| vec![*it]).collect();
     let wanted = significant(&first);
     let deepest = units.iter().map(|it| it.ways.len()).max().unwrap_or(0);
@@ -56,7 +56,7 @@ pub(super) fn measure(
             !done && unit.ways.get(way).is_some_and(Way::is_quantized)
         };
         let runs: Vec<(usize, usize)> = wanted.iter().filter(open).map(|at| (*at, way)).collect();
-        for (run, loss) in runs.iter().zip(losses(planned, units, judge, &runs)?) {
+        for (run, loss) in runs.iter().zip(losses(ranged, units, judge, &runs)?) {
             known[run.0].push(loss);
         }
     }
@@ -70,14 +70,14 @@ pub(super) fn measure(
 
 /// What the model loses if only this unit is quantized, only this way; for each run.
 fn losses(
-    planned: &Planned,
+    ranged: Ranged<'_>,
     units: &[Unit],
     judge: &Judge,
     runs: &[(usize, usize)],
 ) -> Result<Vec<f64>, Error> {
     let measured = runs.par_iter().map(|&(unit, way)| {
         let plans = units[unit].ways[way].plans.iter().flatten().cloned().collect();
-        judge.loss_of(&built(planned, plans)?, SAMPLES)
+        judge.loss_of(&built(ranged, plans)?, SAMPLES)
     });
     measured.collect()
 }

@@ -4,7 +4,7 @@
 //! here the mean error of each node is measured on data.
 
 use super::{built_of, report::Correction, twins::Twins};
-use crate::{Calibration, Error, Planned, judge::Judge};
+use crate::{Error, Inputs, judge::Judge, ranges::Ranged};
 use onnxq_ir::{Attrs, Model, NodeId, ValueId, ctx::Ctx, tensor::Tensor};
 use onnxq_numerics::{exact_sum::FixedSum, solve::BadStats};
 use onnxq_quant::{
@@ -25,15 +25,15 @@ struct Bias {
 
 /// The model with corrected biases of all static sites, if that helps; `None` if they have none.
 pub(super) fn correct(
-    planned: &Planned,
-    calibration: &Calibration,
+    ranged: Ranged<'_>,
+    inputs: &Inputs,
     ctx: &Ctx,
 ) -> Result<Option<(Correction, Option<Model>)>, Error> {
-    let sites = &planned.plan.sites;
-    let mut twins = Twins::new(planned);
+    let sites = &ranged.planned.plan.sites;
+    let mut twins = Twins::new(ranged);
     let (mut biases, mut errors) = (Vec::new(), Vec::new());
     for site in sites.iter().filter(|it| it.activation == Some(Activation::Static)) {
-        let Some(bias) = bias_of(&planned.model, site) else { continue };
+        let Some(bias) = bias_of(&ranged.planned.model, site) else { continue };
         errors.push(error(&mut twins, site));
         biases.push(bias);
     }
@@ -42,14 +42,13 @@ pub(super) fn correct(
     }
     let observers = biases.iter_mut().map(|it| &mut it.sums as &mut dyn Observe);
     let values = errors.into_iter().zip(observers).collect();
-    twins.run(planned, values, calibration, ctx)?;
-    let mut model = planned.model.clone();
+    twins.run(ranged, values, inputs, ctx)?;
+    let mut model = ranged.planned.model.clone();
     biases.iter().for_each(|it| it.apply(&mut model));
-    let judge = Judge::new(planned, calibration)?;
-    let loss = |model: &Model| {
-        judge.loss_of(&built_of(model.clone(), planned, sites.clone())?, usize::MAX)
-    };
-    let (loss, corrected_loss) = (loss(&planned.model)?, loss(&model)?);
+    let judge = Judge::new(ranged.planned, inputs)?;
+    let loss =
+        |model: &Model| judge.loss_of(&built_of(model.clone(), ranged, sites.clone())?, usize::MAX);
+    let (loss, corrected_loss) = (loss(&ranged.planned.model)?, loss(&model)?);
     let kept = corrected_loss < loss;
     let correction = Correction { biases: biases.len(), loss, corrected_loss, kept };
     Ok(Some((correction, kept.then_some(model))))

@@ -13,7 +13,13 @@ mod unit;
 
 pub use self::report::{Adapted, Choosing, Correction, Measured, Tried};
 use self::unit::Unit;
-use super::{Calibration, Error, Job, Planned, finish, judge::Judge, ranges};
+use super::{
+    Error, Job, Planned,
+    decide::Deciding,
+    judge::Judge,
+    lower::finish,
+    ranges::{self, Ranged},
+};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -49,30 +55,28 @@ impl Diagnostic for Unreached {
     }
 }
 
-/// Replaces activations of the plan by those that the data recommends; `None` if the recipe leaves
-/// nothing to choose or there is no data.
-pub(super) fn choose(
-    planned: &mut Planned,
-    job: &Job,
-    calibration: &Calibration,
-    ctx: &Ctx,
-) -> Result<Option<Adapted>, Error> {
-    let Some(spec) = job.recipe.adapt.as_ref().filter(|_| calibration.data.is_some()) else {
-        return Ok(None);
+/// Replaces activations of the plan by those that the data recommends, if the recipe leaves
+/// something to choose and there is data.
+pub(super) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+    let Job { inputs, ctx, .. } = *job;
+    let Some(spec) = job.recipe.adapt.as_ref().filter(|_| inputs.data.is_some()) else {
+        return Ok(deciding);
     };
+    let planned = &deciding.planned;
     let mut units = unit::find(&planned.model, &planned.plan.sites, spec);
     let all = units.iter().flat_map(|it| &it.ways).flat_map(|it| it.plans.iter().flatten());
-    planned.spans = ranges::collect(planned, all.cloned().collect(), calibration, ctx)?;
+    deciding.spans = ranges::collect(planned, all.cloned().collect(), inputs, ctx)?;
     if units.is_empty() && spec.goal.is_none() {
-        return Ok(None);
+        return Ok(deciding);
     }
-    let samples = probe::measure(planned, &mut units, calibration, ctx)?;
-    let judge = Judge::new(planned, calibration)?;
-    let alone = alone::is_affordable(&planned.model, &units, samples);
+    let ranged = deciding.ranged();
+    let samples = probe::measure(ranged, &mut units, inputs, ctx)?;
+    let judge = Judge::new(ranged.planned, inputs)?;
+    let alone = alone::is_affordable(&ranged.planned.model, &units, samples);
     if alone {
-        alone::measure(planned, &mut units, &judge, ctx)?;
+        alone::measure(ranged, &mut units, &judge, ctx)?;
     }
-    let mut adapter = Adapter::new(planned, spec, &units, samples);
+    let mut adapter = Adapter::new(ranged, spec, &units, samples);
     adapter.spend();
     adapter.limit();
     if let Some(goal) = spec.goal {
@@ -80,36 +84,35 @@ pub(super) fn choose(
     }
     let Adapter { picks, tried, .. } = adapter;
     let measure = alone.then_some(judge.measure());
-    let adapted = Adapted::new(planned, spec, &units, &picks, measure, tried);
-    let kept = report::kept(planned, &units, &picks);
-    planned.plan.sites = sites(planned, &units, &picks);
-    planned.plan.kept.extend(kept);
-    planned.rows = planned.plan.rows(&planned.model);
-    Ok(Some(adapted))
+    let adapted = Adapted::new(ranged, spec, &units, &picks, measure, tried);
+    let kept = report::kept(ranged, &units, &picks);
+    let sites = sites(ranged.planned, &units, &picks);
+    drop(judge);
+    deciding.planned.plan.sites = sites;
+    deciding.planned.plan.kept.extend(kept);
+    deciding.adapted = Some(adapted);
+    Ok(deciding)
 }
 
 /// Corrects biases for what the plan adds on average, its schemes being final.
-pub(super) fn correct(
-    planned: &mut Planned,
-    job: &Job,
-    adapted: &mut Adapted,
-    calibration: &Calibration,
-    ctx: &Ctx,
-) -> Result<(), Error> {
-    if !job.recipe.adapt.as_ref().is_some_and(|it| it.bias_correction) {
-        return Ok(());
+pub(super) fn correct(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+    let wanted = job.recipe.adapt.as_ref().is_some_and(|it| it.bias_correction);
+    if !wanted || deciding.adapted.is_none() {
+        return Ok(deciding);
     }
-    let corrected = bias::correct(planned, calibration, ctx)?;
-    let Some((correction, model)) = corrected else { return Ok(()) };
-    adapted.bias_correction = Some(correction);
+    let corrected = bias::correct(deciding.ranged(), job.inputs, job.ctx)?;
+    let Some((correction, model)) = corrected else { return Ok(deciding) };
+    if let Some(adapted) = &mut deciding.adapted {
+        adapted.bias_correction = Some(correction);
+    }
     if let Some(model) = model {
-        planned.model = model;
+        deciding.planned.model = model;
     }
-    Ok(())
+    Ok(deciding)
 }
 
 struct Adapter<'a> {
-    planned: &'a Planned,
+    ranged: Ranged<'a>,
     spec: &'a AdaptSpec,
     units: &'a [Unit],
     choices: Vec<Vec<Choice>>,
@@ -120,14 +123,14 @@ struct Adapter<'a> {
 
 impl<'a> Adapter<'a> {
     fn new(
-        planned: &'a Planned,
+        ranged: Ranged<'a>,
         spec: &'a AdaptSpec,
         units: &'a [Unit],
         samples: u64,
     ) -> Adapter<'a> {
         let choices = units.iter().map(|it| it.choices(samples)).collect();
         let picks = vec![0; units.len()];
-        Adapter { planned, spec, units, choices, picks, tried: Vec::new() }
+        Adapter { ranged, spec, units, choices, picks, tried: Vec::new() }
     }
 
     /// Spends the budget where it removes the most error.
@@ -194,7 +197,7 @@ impl<'a> Adapter<'a> {
     }
 
     fn measure(&self, picks: &[usize], judge: &Judge) -> Result<Measured, Error> {
-        let model = built(self.planned, sites(self.planned, self.units, picks))?;
+        let model = built(self.ranged, sites(self.ranged.planned, self.units, picks))?;
         Ok(Measured::of(&judge.compare_model(&model)?))
     }
 }
@@ -211,14 +214,14 @@ fn sites(planned: &Planned, units: &[Unit], picks: &[usize]) -> Vec<SitePlan> {
 }
 
 /// The model as it would be written with these sites.
-fn built(planned: &Planned, sites: Vec<SitePlan>) -> Result<Model, Error> {
-    built_of(planned.model.clone(), planned, sites)
+fn built(ranged: Ranged<'_>, sites: Vec<SitePlan>) -> Result<Model, Error> {
+    built_of(ranged.planned.model.clone(), ranged, sites)
 }
 
 /// The same of a changed model.
-fn built_of(mut model: Model, planned: &Planned, sites: Vec<SitePlan>) -> Result<Model, Error> {
-    let mut plan = Plan { sites, chain: planned.plan.chain.clone(), ..Plan::default() };
-    plan.ranges = planned.spans.of(&model, &plan);
+fn built_of(mut model: Model, ranged: Ranged<'_>, sites: Vec<SitePlan>) -> Result<Model, Error> {
+    let mut plan = Plan { sites, chain: ranged.planned.plan.chain.clone(), ..Plan::default() };
+    plan.ranges = ranged.spans.of(&model, &plan);
     insert::quantize(&mut model, &plan, &mut Sources::default());
     finish(&mut model, &plan.sites, &Ctx::silent())?;
     Ok(model)

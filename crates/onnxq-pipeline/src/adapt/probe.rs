@@ -3,7 +3,7 @@
 //! Next to every node stands a twin for each way; only the power of its error leaves the graph.
 
 use super::{twins::Twins, unit::Unit};
-use crate::{Calibration, Error, Planned};
+use crate::{Error, Inputs, ranges::Ranged};
 use onnxq_ir::{Attrs, ValueId, ctx::Ctx};
 use onnxq_numerics::{exact_sum::FixedSum, solve::BadStats};
 use onnxq_quant::{ops::Weight, plan::Activation};
@@ -12,12 +12,12 @@ use onnxq_run::calibrate::{Observe, Sample};
 /// Fills in the errors of all ways, and what is known of the units' rows. Returns how many samples
 /// it ran.
 pub(super) fn measure(
-    planned: &Planned,
+    ranged: Ranged<'_>,
     units: &mut [Unit],
-    calibration: &Calibration,
+    inputs: &Inputs,
     ctx: &Ctx,
 ) -> Result<u64, Error> {
-    let mut probe = Probe { twins: Twins::new(planned), taps: Vec::new() };
+    let mut probe = Probe { twins: Twins::new(ranged), taps: Vec::new() };
     for (at, unit) in units.iter().enumerate() {
         probe.unit(at, unit);
     }
@@ -25,7 +25,7 @@ pub(super) fn measure(
     let mut sums: Vec<Sums> = taps.iter().map(|it| Sums::new(it.by_row)).collect();
     let observers = sums.iter_mut().map(|it| it as &mut dyn Observe);
     let values = taps.iter().map(|it| it.value).zip(observers).collect();
-    let samples = twins.run(planned, values, calibration, ctx)?;
+    let samples = twins.run(ranged, values, inputs, ctx)?;
     for (tap, sums) in taps.iter().zip(&sums) {
         tap.tell(&mut units[tap.unit], sums);
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::Serialize;
 
 use super::unit::Unit;
-use crate::{Planned, judge::Measure};
+use crate::{judge::Measure, ranges::Ranged};
 use onnxq_ir::no_match;
 use onnxq_quant::{
     plan::Kept,
@@ -111,14 +111,14 @@ impl fmt::Display for Measured {
 
 impl Adapted {
     pub(super) fn new(
-        planned: &Planned,
+        ranged: Ranged<'_>,
         spec: &AdaptSpec,
         units: &[Unit],
         picks: &[usize],
         measure: Option<Measure>,
         tried: Vec<Tried>,
     ) -> Adapted {
-        let m = &planned.model;
+        let m = &ranged.planned.model;
         let time = |picked: &dyn Fn(usize) -> usize| -> f64 {
             let each = units.iter().enumerate();
             each.map(|(at, it)| (it.ways[picked(at)].time * it.rows) as f64).sum()
@@ -145,10 +145,11 @@ impl Adapted {
 }
 
 /// The nodes that stay as they are, with the error that they would have.
-pub(super) fn kept(planned: &Planned, units: &[Unit], picks: &[usize]) -> Vec<Kept> {
-    let m = &planned.model;
-    let elements =
-        |it: usize| m.constant(planned.plan.sites[it].site.weight).map_or(0, |it| it.numel());
+pub(super) fn kept(ranged: Ranged<'_>, units: &[Unit], picks: &[usize]) -> Vec<Kept> {
+    let m = &ranged.planned.model;
+    let elements = |it: usize| {
+        m.constant(ranged.planned.plan.sites[it].site.weight).map_or(0, |it| it.numel())
+    };
     let mut list = Vec::new();
     for (unit, pick) in units.iter().zip(picks) {
         if unit.ways[*pick].plans.iter().any(Option::is_some) {

@@ -4,7 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Calibration, Error, Planned, finish, ranges::Spans};
+use crate::{
+    Error, Inputs,
+    lower::finish,
+    ranges::{Ranged, Spans},
+};
 use onnxq_ir::{
     Attrs, Def, Model, NodeId, Op, ValueId,
     ctx::Ctx,
@@ -29,17 +33,17 @@ pub(super) struct Twins<'a> {
 }
 
 impl<'a> Twins<'a> {
-    pub fn new(planned: &'a Planned) -> Twins<'a> {
-        let (m, spans) = (planned.model.clone(), &planned.spans);
+    pub fn new(ranged: Ranged<'a>) -> Twins<'a> {
+        let (m, spans) = (ranged.planned.model.clone(), ranged.spans);
         Twins { m, spans, ranges: BTreeMap::new(), sites: Vec::new() }
     }
 
     /// Quantizes the twins and shows `values` to their observers; returns how many samples ran.
     pub fn run(
         mut self,
-        planned: &Planned,
+        ranged: Ranged<'_>,
         values: Vec<(ValueId, &mut dyn Observe)>,
-        calibration: &Calibration,
+        inputs: &Inputs,
         ctx: &Ctx,
     ) -> Result<u64, Error> {
         let outputs = self.m.graph(self.m.main).outputs.len();
@@ -52,9 +56,9 @@ impl<'a> Twins<'a> {
         let values = self.m.graph(self.m.main).outputs[outputs..].to_vec();
         let target = |(value, observer)| Target { value, bytes: 0, observer };
         let targets = values.into_iter().zip(observers).map(target).collect();
-        let batches = calibration.batches(&planned.model)?;
+        let batches = inputs.batches(&ranged.planned.model)?;
         let samples = batches.samples() as u64;
-        let run = calibration.run(&self.m, &planned.files, batches);
+        let run = inputs.run(&self.m, &ranged.planned.files, batches);
         calibrate::observe(run, targets, ctx)?;
         Ok(samples)
     }

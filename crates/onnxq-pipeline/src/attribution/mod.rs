@@ -27,18 +27,13 @@ use onnxq_ir::{
 };
 use onnxq_report::document::Attribution;
 use onnxq_rewrite as rewrite;
-use onnxq_run::{
-    calibrate,
-    data::{self, DataOptions},
-    engine::Runtime,
-};
+use onnxq_run::{calibrate, data::Dataset, engine::Runtime};
 
 /// Two models, and samples to run them on.
 pub struct Attribute<'a> {
     pub reference: &'a Path,
     pub candidate: &'a Path,
-    pub data: &'a Path,
-    pub options: DataOptions,
+    pub data: Dataset,
     pub open: OpenOptions,
     /// Bytes for inner values that are held at a time.
     pub memory: u64,
@@ -127,7 +122,7 @@ fn open<'a>(job: &Attribute<'a>) -> Result<[Side<'a>; 2], Error> {
 
 fn judge<'a>(job: &Attribute<'a>, sides: &'a [Side<'a>; 2]) -> Result<Judge<'a>, Error> {
     let Side { model, files, .. } = &sides[0];
-    let batches = data::open(job.data, &calibrate::model_inputs(model), &job.options)?;
+    let batches = job.data.batches(&calibrate::model_inputs(model))?;
     Judge::over(model, files, batches, SAMPLES, job.memory / 4, job.runtime.clone())
 }
 

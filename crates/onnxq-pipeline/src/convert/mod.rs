@@ -23,7 +23,7 @@ pub use self::{
     fix_shape::{ShapeError, Shapes},
     half::HALVES,
 };
-use super::{Census, Error, describe_input, read_back};
+use super::{Census, Error, Opened, write::read_back};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -114,12 +114,12 @@ pub struct Done {
 
 /// Reads a model and carries out the steps that are asked for.
 pub fn run(job: &Convert, ctx: &Ctx) -> Result<Done, Error> {
-    let loaded = onnx::open(&job.model, &job.open)?;
-    let (mut model, files, warnings) = (loaded.model, loaded.files, loaded.warnings);
-    let before = Census::of(&model, files.size());
-    ctx.progress.start("read", 0);
-    ctx.progress.done(&describe_input(&model, &before, &files));
-    warnings.iter().for_each(|it| ctx.progress.warn(it));
+    apply(Opened::read(&job.model, &job.open, ctx)?, job, ctx)
+}
+
+/// Carries out the steps that are asked for, in memory.
+pub fn apply(opened: Opened, job: &Convert, ctx: &Ctx) -> Result<Done, Error> {
+    let Opened { mut model, files, warnings, before, .. } = opened;
     let steps = steps(job, &mut model, &files, ctx)?;
     model.verify()?;
     Ok(Done { model, files, before, steps, warnings })

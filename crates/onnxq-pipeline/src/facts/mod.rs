@@ -85,7 +85,7 @@ pub fn calibrated_on(metadata: &BTreeMap<String, String>) -> Option<Samples> {
 /// can be read.
 pub fn overlap(
     metadata: &BTreeMap<String, String>,
-    batches: &mut Batches,
+    batches: &Batches,
 ) -> Result<Option<Overlap>, Error> {
     let count = metadata.get(origin::CALIBRATION_COUNT).and_then(|it| it.parse().ok());
     let sketch = metadata.get(origin::CALIBRATION_SAMPLES);

@@ -7,21 +7,21 @@
 mod probe;
 mod unit;
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
 use self::unit::Unit;
 use super::{
-    Calibration, Error, Job, NeedsData, Planned,
+    Error, Inputs, Job, NeedsData, OutputFile, Planned,
     calibrate::replacement,
+    decide::Deciding,
     judge::{self, Judge, Measure},
 };
 use onnxq_ir::{
-    ctx::Ctx,
     diag::{Code, Diagnostic},
     human::bytes,
-    onnx::{self, SaveOptions},
+    onnx,
 };
 use onnxq_quant::{
     budget::{self, Choice, Mix},
@@ -121,32 +121,32 @@ impl Diagnostic for Unmet {
     }
 }
 
-/// Where the result goes, which decides what it takes.
-#[derive(Clone, Copy)]
-pub(super) struct Target<'a> {
-    pub output: &'a Path,
-    pub save: &'a SaveOptions,
+/// Replaces the schemes of the plan by those that meet the goal best, if there is one.
+pub(super) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+    let Some(goal) = job.inputs.goal else { return Ok(deciding) };
+    let (sites, mixed) = choose_sites(&deciding.planned, job, goal)?;
+    let planned = &mut deciding.planned;
+    planned.plan.sites = sites;
+    let apart = tied::apart(&planned.model, &planned.plan);
+    apart.iter().for_each(|it| job.ctx.progress.warn(it));
+    planned.warnings.extend(apart);
+    deciding.mixed = Some(mixed);
+    Ok(deciding)
 }
 
-/// Replaces the schemes of the plan by those that meet the goal best.
-pub(super) fn choose(
-    planned: &mut Planned,
-    job: &Job,
-    goal: Goal,
-    target: Target,
-    calibration: &Calibration,
-    ctx: &Ctx,
-) -> Result<Mixed, Error> {
-    if calibration.data.is_none() {
+fn choose_sites(planned: &Planned, job: &Job, goal: Goal) -> Result<(Vec<SitePlan>, Mixed), Error> {
+    let (inputs, ctx) = (job.inputs, job.ctx);
+    if inputs.data.is_none() {
         return Err(NeedsData { who: "choosing bits by measurement".to_owned() }.into());
     }
-    let external = onnx::is_external(&planned.model, target.save, Some(&planned.files));
-    let mut units = unit::find(planned, &job.recipe, external);
+    let target = &inputs.output;
+    let external = onnx::is_external(&planned.model, &target.save, Some(&planned.files));
+    let mut units = unit::find(planned, job.recipe, external);
     if units.iter().all(|it| it.ways.len() < 2) {
         return Err(Unmet::NoChoice.into());
     }
-    unit::solve(planned, &mut units, calibration, ctx)?;
-    let judge = Judge::new(planned, calibration)?;
+    unit::solve(planned, &mut units, inputs, ctx)?;
+    let judge = Judge::new(planned, inputs)?;
     if matches!(goal, Goal::MaxKl(_)) && judge.measure() != Measure::Kl {
         return Err(Unmet::NoLogits.into());
     }
@@ -154,18 +154,12 @@ pub(super) fn choose(
     let mixer = Mixer::new(planned, target, &judge, &units, &probes)?;
     let (mix, loss) = mixer.meet(goal)?;
     let mixed = mixer.report(goal, &mix, loss)?;
-    let sites = mixer.sites(&mix.picks);
-    planned.plan.sites = sites;
-    planned.rows = planned.plan.rows(&planned.model);
-    let apart = tied::apart(&planned.model, &planned.plan);
-    apart.iter().for_each(|it| ctx.progress.warn(it));
-    planned.warnings.extend(apart);
-    Ok(mixed)
+    Ok((mixer.sites(&mix.picks), mixed))
 }
 
 struct Mixer<'a> {
     planned: &'a Planned,
-    target: Target<'a>,
+    target: &'a OutputFile,
     judge: &'a Judge<'a>,
     units: &'a [Unit],
     probes: &'a [(usize, f64)],
@@ -185,7 +179,7 @@ const POINTS: usize = 16;
 impl<'a> Mixer<'a> {
     fn new(
         planned: &'a Planned,
-        target: Target<'a>,
+        target: &'a OutputFile,
         judge: &'a Judge<'a>,
         units: &'a [Unit],
         probes: &'a [(usize, f64)],
@@ -282,8 +276,7 @@ impl<'a> Mixer<'a> {
 
     /// Bytes of all files.
     fn size(&self, mix: &Mix) -> Result<u64, Error> {
-        let Target { output, save } = self.target;
-        self.planned.size_with(self.sites(&mix.picks), output, save)
+        self.planned.size_with(self.sites(&mix.picks), self.target)
     }
 
     /// Measured with all weights replaced at once.

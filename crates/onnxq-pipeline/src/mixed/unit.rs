@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
-use super::{Calibration, Error, Planned};
+use super::{Error, Inputs, Planned};
 use onnxq_ir::{
     Model, ValueId,
     ctx::Ctx,
@@ -170,16 +170,16 @@ fn stored(m: &Model, plans: &[SitePlan], external: bool) -> u64 {
 pub(super) fn solve(
     planned: &Planned,
     units: &mut [Unit],
-    calibration: &Calibration,
+    inputs: &Inputs,
     ctx: &Ctx,
 ) -> Result<(), Error> {
     let m = &planned.model;
     let wants = wants(m, units);
     let mut solving = Solving { m, sources: Sources::default() };
     if !wants.is_empty() {
-        let batches = calibration.batches(m)?;
+        let batches = inputs.batches(m)?;
         let values: Vec<ValueId> = wants.iter().map(|it| it.value).collect();
-        let run = calibration.run(m, &planned.files, batches);
+        let run = inputs.run(m, &planned.files, batches);
         let mut collector = Collector::new(run, wants, None)?;
         while let Some(inputs) = collector.next(&[], ctx)? {
             for (value, stats) in inputs {
