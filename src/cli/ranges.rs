@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Failure, Table, Ui};
-use onnxq_ir::{Model, ValueId, codes::EXIT_NOTHING, human::grouped, onnx::Files};
+use onnxq_ir::{Model, ValueId, codes::EXIT_NOTHING, human::grouped, onnx::Files, ops::Layout};
 use onnxq_numerics::{
     affine::Interval,
     observe::{Mse, ObserverSpec, Percentile, RangeStats},
@@ -83,7 +83,7 @@ fn activations(model: &Model) -> Vec<ValueId> {
     let mut list = Vec::new();
     for id in model.nodes_of(model.main) {
         let node = model.node(id);
-        if !["MatMul", "Gemm", "Conv", "ConvTranspose"].iter().any(|it| node.op.is(it)) {
+        if !node.op.float_layout().is_some_and(Layout::is_product) {
             continue;
         }
         let inputs = node.inputs.iter().take(2).flatten();
