@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Table, show::number};
+use super::Table;
 use crate::pipeline::{Adapted, Choosing, Correction};
+use onnxq_ir::human::number;
 
 /// Rows of the table; the JSON output has all.
 const ROWS: usize = 12;

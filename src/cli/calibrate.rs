@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Failure, Table, Ui,
-    quantize::NoData,
-    ranges,
-    shared::{InputArgs, RecipeArgs, SampleArgs, size},
+    Failure, Table, Ui, ranges,
+    shared::{InputArgs, NoData, RecipeArgs, SampleArgs, size},
 };
 use crate::pipeline::{self, Job, Planned};
-use onnxq_ir::{codes::EXIT_NOTHING, ctx::Progress, human::grouped};
+use onnxq_ir::{
+    ctx::Progress,
+    diag::{EXIT_NOTHING, Warning},
+    human::grouped,
+};
 use onnxq_numerics::{observe::ObserverSpec, stats::Needs};
 use onnxq_quant::ops::Weight;
 use onnxq_run::{
@@ -95,7 +97,7 @@ impl Args {
             let Ok(value) = m.operand(it.site.node, 0) else { continue };
             match can_observe(m, value) {
                 Ok(()) => wants.push(Want { value, needs: least.max(it.solver.solver().needs()) }),
-                Err(reason) => ui.warn(&reason.to_string()),
+                Err(reason) => ui.warn(&Warning::remark(reason.to_string())),
             }
         }
         wants

@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use super::{
     Failure, Ui, layers, proof,
-    quantize::NoData,
-    shared::{InputArgs, SampleArgs, size},
+    shared::{InputArgs, NoData, SampleArgs, size},
 };
 use crate::pipeline::{
     self, Measures, Validate,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::pipeline::convert::{self, Convert, Converted, Int8Cache, Shapes, Step};
 use onnxq_ir::{
-    codes::EXIT_NOTHING,
+    diag::{Code, EXIT_NOTHING},
     human::{bytes, grouped},
     onnx::{self, SaveOptions},
     tensor::DType,
@@ -223,7 +223,11 @@ fn steps(list: &[Step]) -> String {
 fn show(it: &Converted) -> String {
     let out = format!("\n{}", steps(&it.steps));
     let Some(output) = &it.output else {
-        return out + "\nno-op [N002]: the conversion changes nothing, so nothing is written\n";
+        let code = Code::N002;
+        return out
+            + &format!(
+                "\nno-op [{code}]: the conversion changes nothing, so nothing is written\n"
+            );
     };
     let mut table = Table::new(["", "before", "after"]).right(&[1, 2]);
     table.row(["size", &bytes(it.before.bytes), &bytes(it.after.bytes)]);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Failure, Ui};
-use onnxq_ir::{codes::EXIT_ENVIRONMENT, untrusted::escape};
+use onnxq_ir::{diag::EXIT_ENVIRONMENT, untrusted::escape};
 use onnxq_run::engine::{self, Doctor};
 
 /// Say what this machine can do: CPU, ONNX Runtime, caches

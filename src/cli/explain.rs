@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Failure, Ui};
 use onnxq_ir::{
-    codes::{CODES, EXIT_GATE},
+    diag::{Code, EXIT_GATE},
     suggest::suggest,
 };
 use onnxq_quant::recipe::metrics::{Better, METRICS, Metric};
@@ -40,7 +40,8 @@ struct Row {
 
 /// Errors, and then checks and metrics, which are no errors but end with the code of a gate.
 fn rows() -> impl Iterator<Item = Row> {
-    let errors = CODES.iter().map(|it| Row { code: it.code, exit: it.exit, text: it.text.into() });
+    let errors =
+        Code::ALL.iter().map(|it| Row { code: it.name(), exit: it.exit(), text: it.text().into() });
     let checks = CHECKS.iter().map(|it| (it.code, it.help.into()));
     let metrics = METRICS.iter().map(|it| (it.name, metric(it).into()));
     let gates = checks.chain(metrics);
@@ -78,4 +79,18 @@ fn parse(text: &str) -> Result<Known, String> {
         Some(near) => format!("there is no such code; did you mean {near}?"),
         None => "there is no such code; `onnxq explain` lists them".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_known_in_upper_and_lower_case() {
+        for code in Code::ALL {
+            assert_eq!(parse(code.name()).unwrap().0, code.name());
+            assert_eq!(parse(&code.name().to_lowercase()).unwrap().0, code.name());
+        }
+        assert_eq!(parse("E20").unwrap_err(), "there is no such code; did you mean E201?");
+    }
 }

@@ -2,44 +2,51 @@
 
 use std::{error::Error, io};
 
-use onnxq_ir::codes::{self, EXIT_BUG, Fault};
+use crate::pipeline;
+use onnxq_ir::diag::{Code, Diagnostic};
 
 /// An error with a code. `?` makes one of any library error.
 #[derive(Debug)]
 pub enum Failure {
-    Fault(Box<dyn Fault + Send + Sync>),
+    Coded(Box<dyn Diagnostic + Send + Sync>),
     /// The result could not be printed.
     Stdout(io::Error),
 }
 
-impl<F: Fault + Send + Sync + 'static> From<F> for Failure {
-    fn from(fault: F) -> Failure {
-        Failure::Fault(Box::new(fault))
+impl<E: Diagnostic + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Coded(Box::new(error))
+    }
+}
+
+impl From<pipeline::Error> for Failure {
+    fn from(error: pipeline::Error) -> Failure {
+        Failure::Coded(error.into())
     }
 }
 
 impl Failure {
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Failure::Fault(fault) => fault.code(),
-            Failure::Stdout(_) => "E901",
+            Failure::Coded(error) => error.code(),
+            Failure::Stdout(_) => Code::E901,
         }
     }
 
     pub fn exit(&self) -> u8 {
-        codes::code(self.code()).map_or(EXIT_BUG, |it| it.exit)
+        self.code().exit()
     }
 
     pub fn message(&self) -> String {
         match self {
-            Failure::Fault(fault) => fault.to_string(),
+            Failure::Coded(error) => error.to_string(),
             Failure::Stdout(_) => "the result could not be printed".to_owned(),
         }
     }
 
     pub fn hint(&self) -> Option<String> {
         match self {
-            Failure::Fault(fault) => fault.hint(),
+            Failure::Coded(error) => error.hint(),
             Failure::Stdout(_) => None,
         }
     }
@@ -47,7 +54,7 @@ impl Failure {
     /// The causes, nearest first.
     pub fn causes(&self) -> Vec<String> {
         let mut cause: Option<&dyn Error> = match self {
-            Failure::Fault(fault) => fault.source(),
+            Failure::Coded(error) => error.source(),
             Failure::Stdout(error) => Some(error),
         };
         let mut list = Vec::new();
@@ -67,6 +74,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onnxq_ir::diag::EXIT_USAGE;
     use onnxq_quant::recipe;
 
     #[test]
@@ -76,7 +84,7 @@ mod tests {
             Ok(())
         };
         let failure = fails().unwrap_err();
-        assert_eq!((failure.code(), failure.exit()), ("E705", codes::EXIT_USAGE));
+        assert_eq!((failure.code(), failure.exit()), (Code::E705, EXIT_USAGE));
         assert_eq!(failure.hint().unwrap(), "did you mean `avx2`?");
         let unread: Failure = recipe::load("/none/such.yaml").unwrap_err().into();
         assert_eq!(unread.causes().len(), 1);

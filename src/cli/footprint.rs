@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::{
     Failure, Ui,
-    shared::{InputArgs, SampleArgs},
+    shared::{InputArgs, NoData, SampleArgs},
 };
-use crate::{cli::quantize::NoData, pipeline::footprint};
+use crate::pipeline::footprint;
 
 /// Load one model, run one sample and print the time and memory that took
 #[derive(Debug, clap::Args)]

@@ -12,8 +12,8 @@ use super::{
 use crate::pipeline::{self, Census, Execution};
 use onnxq_ir::{
     Model, ValueId,
-    codes::EXIT_GATE,
     ctx::Progress,
+    diag::EXIT_GATE,
     human::{bytes, grouped},
     onnx::{self, Loaded},
     untrusted::{Untrusted, escape},

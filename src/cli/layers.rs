@@ -1,7 +1,10 @@
 //! Where the error enters, as tables: layers by what they cost, suggestions, a bisection.
 
-use super::{Table, show::number};
-use onnxq_ir::untrusted::{Untrusted, escape};
+use super::Table;
+use onnxq_ir::{
+    human::number,
+    untrusted::{Untrusted, escape},
+};
 use onnxq_report::document::{Attribution, Bisection, LayerError};
 
 /// Rows that are shown; all are in the JSON.

@@ -37,7 +37,7 @@ use clap::{
 };
 
 pub use self::{failure::Failure, table::Table, ui::Ui};
-use onnxq_ir::codes::{EXIT_BUG, EXIT_USAGE};
+use onnxq_ir::diag::{EXIT_BUG, EXIT_USAGE};
 
 /// Release compiler for small language models: float ONNX in; the smallest, fastest, verified
 /// model for the target CPU out.

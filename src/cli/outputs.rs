@@ -5,12 +5,15 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use super::{Failure, Ui};
-use onnxq_ir::{codes::Fault, untrusted::Untrusted};
+use onnxq_ir::{
+    diag::{Code, Diagnostic},
+    fs::replace,
+    untrusted::Untrusted,
+};
 use onnxq_report::{
     Report, Verdict,
     emit::{EMITTERS, Emitter, emitter},
@@ -62,11 +65,11 @@ pub enum OutputError {
     Input { path: PathBuf },
 }
 
-impl Fault for OutputError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for OutputError {
+    fn code(&self) -> Code {
         match self {
-            OutputError::Write { .. } => "E901",
-            OutputError::Input { .. } => "E904",
+            OutputError::Write { .. } => Code::E901,
+            OutputError::Input { .. } => Code::E904,
         }
     }
 
@@ -187,22 +190,6 @@ fn spare_inputs(report: &Report, path: &Path) -> Result<(), OutputError> {
     }
 }
 
-/// Through a temporary file beside it. A pipe or a device is written as it is.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    if fs::metadata(&real).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
-        return OpenOptions::new().write(true).open(&real)?.write_all(text);
-    }
-    let folder = real.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".onnxq-")
-        .suffix(".tmp")
-        .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder)?;
-    file.write_all(text)?;
-    file.persist(&real).map(drop).map_err(|error| error.error)
-}
-
 /// The summary and the verdict, where GitHub Actions asks for them.
 fn github_files(
     report: &Report,
@@ -302,7 +289,7 @@ mod tests {
         let emit = vec![Emit { format: "junit", file: path("all") }];
         let failed = OutputArgs { emit, ..OutputArgs::default() };
         let failure = failed.deliver(&Report::default(), String::new, &ui).unwrap_err();
-        assert_eq!((failure.code(), count(path(""))), ("E901", 2));
+        assert_eq!((failure.code(), count(path(""))), (Code::E901, 2));
     }
 
     #[test]

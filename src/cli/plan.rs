@@ -8,7 +8,7 @@ use super::{
     show,
 };
 use crate::pipeline::{self, Job};
-use onnxq_ir::{codes::EXIT_NOTHING, onnx::SaveOptions, text};
+use onnxq_ir::{diag::EXIT_NOTHING, onnx::SaveOptions, text};
 use onnxq_quant::sources::Sources;
 
 /// Say what a recipe would do to each node, why, and how large the result would be

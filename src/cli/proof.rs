@@ -1,11 +1,8 @@
 //! A report on the terminal: how close the outputs are, how fast, and what the gates say.
 
-use super::{
-    Table, layers,
-    show::{number, sizes},
-};
+use super::{Table, layers, show::sizes};
 use onnxq_ir::{
-    human::{bytes, grouped},
+    human::{bytes, grouped, number, percent},
     untrusted::{Untrusted, escape},
 };
 use onnxq_report::{
@@ -225,10 +222,6 @@ fn lowest(it: &Summary) -> String {
 fn parts(list: &[(&str, Option<f64>)]) -> String {
     let part = |(name, value): &(&str, Option<f64>)| Some(format!("{name} {}", number((*value)?)));
     list.iter().filter_map(part).collect::<Vec<_>>().join(" · ")
-}
-
-fn percent(it: f64) -> String {
-    format!("{:.2} %", it * 100.0)
 }
 
 fn perplexity(it: &Perplexity) -> Option<String> {

@@ -6,13 +6,13 @@ use super::{
     Failure, Ui,
     outputs::OutputArgs,
     shared::{
-        CalibrationArgs, DataArgs, ExternalData, InputArgs, MeasureArgs, Nonfinite, RecipeArgs,
-        size,
+        CalibrationArgs, DataArgs, ExternalData, InputArgs, MeasureArgs, NoData, Nonfinite,
+        RecipeArgs, size,
     },
     show,
 };
 use crate::pipeline::{self, Goal, Job, Outcome, Validate};
-use onnxq_ir::codes::{EXIT_GATE, EXIT_NOTHING};
+use onnxq_ir::diag::{Code, Diagnostic, EXIT_GATE, EXIT_NOTHING};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::Report;
 use onnxq_run::engine;
@@ -183,27 +183,13 @@ impl Args {
 #[error("there is no report without a comparison")]
 struct NoComparison;
 
-impl onnxq_ir::codes::Fault for NoComparison {
-    fn code(&self) -> &'static str {
-        "E712"
+impl Diagnostic for NoComparison {
+    fn code(&self) -> Code {
+        Code::E712
     }
 
     fn hint(&self) -> Option<String> {
         Some("add --validate with --data".into())
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("there is no data to {0}")]
-pub(super) struct NoData(pub &'static str);
-
-impl onnxq_ir::codes::Fault for NoData {
-    fn code(&self) -> &'static str {
-        "E607"
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some("pass --data with text and --tokenizer, images and --preprocess, .npy, .npz or test_data_set folders".into())
     }
 }
 
@@ -218,9 +204,9 @@ struct OriginalLost {
     path: PathBuf,
 }
 
-impl onnxq_ir::codes::Fault for OriginalLost {
-    fn code(&self) -> &'static str {
-        "E904"
+impl Diagnostic for OriginalLost {
+    fn code(&self) -> Code {
+        Code::E904
     }
 
     fn hint(&self) -> Option<String> {

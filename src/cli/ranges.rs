@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Failure, Table, Ui};
-use onnxq_ir::{Model, ValueId, codes::EXIT_NOTHING, human::grouped, onnx::Files, ops::Layout};
+use onnxq_ir::{Model, ValueId, diag::EXIT_NOTHING, human::grouped, onnx::Files, ops::Layout};
 use onnxq_numerics::{
     affine::Interval,
     observe::{Mse, ObserverSpec, Percentile, RangeStats},

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Failure, Ui, outputs};
 use onnxq_ir::{
-    codes::{EXIT_GATE, Fault},
+    diag::{Code, Diagnostic, EXIT_GATE},
     untrusted::Untrusted,
 };
 use onnxq_quant::recipe::{Gate, gate::GateError};
@@ -66,9 +66,9 @@ pub enum Format {
 #[error("`{}` does not say in which format to write the report", Untrusted(&.0.to_string_lossy()))]
 struct NoFormat(PathBuf);
 
-impl Fault for NoFormat {
-    fn code(&self) -> &'static str {
-        "E711"
+impl Diagnostic for NoFormat {
+    fn code(&self) -> Code {
+        Code::E711
     }
 
     fn hint(&self) -> Option<String> {

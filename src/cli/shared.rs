@@ -6,6 +6,8 @@ use super::{Failure, Global, Ui};
 use crate::pipeline::{Calibration, Measures};
 use onnxq_ir::{
     ctx::Ctx,
+    diag::{Code, Diagnostic},
+    human,
     onnx::{self, OpenOptions, SaveOptions},
 };
 use onnxq_quant::recipe::{self, Gate, Recipe, gate::GateError};
@@ -163,12 +165,7 @@ impl InputArgs {
     }
 }
 
-/// The program and its arguments, as they were given: for the report.
-pub fn command_line() -> Vec<String> {
-    std::env::args_os().map(|it| it.to_string_lossy().into_owned()).collect()
-}
-
-pub fn at_least_one(text: &str) -> Result<usize, String> {
+fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".to_owned()),
         Ok(count) => Ok(count),
@@ -178,27 +175,11 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 
 /// `2GiB`, `500MB`, `1048576`: bytes.
 pub fn size(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    const UNITS: [(&str, u64); 7] = [
-        ("GiB", 1 << 30),
-        ("MiB", 1 << 20),
-        ("KiB", 1 << 10),
-        ("GB", 1_000_000_000),
-        ("MB", 1_000_000),
-        ("kB", 1_000),
-        ("B", 1),
-    ];
-    let found = UNITS.iter().find_map(|(unit, factor)| {
-        let (head, tail) = text.split_at_checked(text.len().checked_sub(unit.len())?)?;
-        tail.eq_ignore_ascii_case(unit).then_some((head, *factor))
-    });
-    let (number, factor) = found.unwrap_or((text, 1));
-    let number: f64 = number.trim().parse().map_err(|_| format!("`{text}` is not a size"))?;
-    let bytes = number * factor as f64;
-    if !(1.0..1e18).contains(&bytes) {
-        return Err(format!("`{text}` is out of range"));
+    match human::parse_bytes(text.trim()) {
+        Some(bytes @ 1..1_000_000_000_000_000_000) => Ok(bytes),
+        Some(_) => Err(format!("`{text}` is out of range")),
+        None => Err(format!("`{text}` is not a size")),
     }
-    Ok(bytes as u64)
 }
 
 impl CalibrationArgs {
@@ -284,6 +265,25 @@ impl ExternalData {
             ExternalData::Never => onnx::ExternalData::Never,
         };
         SaveOptions { external, force }
+    }
+}
+
+/// A subcommand runs models, and nothing says on what.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no data to {0}")]
+pub struct NoData(pub &'static str);
+
+impl Diagnostic for NoData {
+    fn code(&self) -> Code {
+        Code::E607
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(
+            "pass --data with text and --tokenizer, images and --preprocess, .npy, .npz or \
+             test_data_set folders"
+                .into(),
+        )
     }
 }
 

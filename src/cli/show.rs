@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fmt::Write};
 use super::{Table, adapted, proof, solved};
 use crate::pipeline::{Goal, Mixed, Outcome};
 use onnxq_ir::{
-    human::{bytes, grouped},
+    diag::Code,
+    human::{bytes, grouped, number},
     untrusted::{Untrusted, escape},
 };
 use onnxq_quant::plan::PlanRow;
@@ -204,7 +205,10 @@ fn last_line(it: &Outcome, validation: Option<&Report>) -> String {
         return match path {
             Some(path) => format!("ok  {path}  nothing was quantized\n"),
             None => {
-                "no-op [N001]: there is nothing to quantize, so nothing is written\n".to_owned()
+                format!(
+                    "no-op [{}]: there is nothing to quantize, so nothing is written\n",
+                    Code::N001
+                )
             }
         };
     }
@@ -220,30 +224,5 @@ fn last_line(it: &Outcome, validation: Option<&Report>) -> String {
         }
         Some(path) => format!("ok  {path}  {what}\n"),
         None => format!("dry run: {} bytes would be written; {what}\n", grouped(it.after.bytes)),
-    }
-}
-
-/// Four significant digits.
-pub(super) fn number(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".into(),
-        it if !(1e-4..1e6).contains(&it) => format!("{value:.3e}"),
-        it => {
-            let digits = (3 - it.log10().floor() as i32).clamp(0, 8) as usize;
-            format!("{value:.digits$}")
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_have_four_digits() {
-        assert_eq!(
-            [0.0, 0.99612, 45.4321, 1234.5, 1.5e-7].map(number),
-            ["0", "0.9961", "45.43", "1234", "1.500e-7"]
-        );
     }
 }

@@ -12,7 +12,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Color, Failure, Global};
-use onnxq_ir::{ctx::Progress, untrusted::escape};
+use onnxq_ir::{
+    ctx::Progress,
+    diag::{EXIT_NOTHING, Warning},
+    untrusted::escape,
+};
 
 /// Redraws of a progress bar per second.
 const HERTZ: u8 = 10;
@@ -66,7 +70,7 @@ impl Ui {
     }
 
     /// Text in a style, if colours are on, for stderr.
-    pub fn paint(&self, style: Style, text: &str) -> String {
+    fn paint(&self, style: Style, text: &str) -> String {
         let code = match style {
             Style::Bold => "1",
             Style::Dim => "2",
@@ -107,7 +111,7 @@ impl Ui {
 
     fn fail_text(&self, failure: &Failure) {
         let (word, style) = match failure.code() {
-            code if code.starts_with('N') => ("note", Style::Warn),
+            code if code.exit() == EXIT_NOTHING => ("note", Style::Warn),
             _ => ("error", Style::Bad),
         };
         let head = self.paint(style, &format!("{word}[{}]:", failure.code()));
@@ -174,9 +178,13 @@ impl Progress for Ui {
         }
     }
 
-    fn warn(&self, message: &str) {
+    fn warn(&self, warning: &Warning) {
         if !self.global.quiet {
-            self.line(&format!("{} {}", self.paint(Style::Warn, "warning:"), escape(message)));
+            self.line(&format!(
+                "{} {}",
+                self.paint(Style::Warn, "warning:"),
+                escape(&warning.to_string())
+            ));
         }
     }
 }
@@ -263,7 +271,7 @@ mod tests {
         ui.done("");
         ui.start("read", 0);
         ui.step(1);
-        ui.warn("nobody hears this");
+        ui.warn(&Warning::remark("nobody hears this"));
         ui.done("all of it");
         assert!(ui.task().is_none());
     }

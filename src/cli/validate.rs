@@ -6,11 +6,10 @@ use super::{
     Failure, Ui,
     outputs::OutputArgs,
     proof,
-    quantize::NoData,
-    shared::{DataArgs, InputArgs, MeasureArgs, size},
+    shared::{DataArgs, InputArgs, MeasureArgs, NoData, size},
 };
 use crate::pipeline::{self, Validate};
-use onnxq_ir::codes::EXIT_GATE;
+use onnxq_ir::diag::EXIT_GATE;
 
 /// Compare a quantized model with its original on data; exit with 1 if a gate fails
 ///

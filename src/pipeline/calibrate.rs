@@ -6,13 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use sha2::{Digest, Sha256};
-
 use super::{Error, Planned};
 use onnxq_ir::{
     Model, ValueId,
-    codes::Fault,
     ctx::Ctx,
+    diag::{Code, Diagnostic},
+    digest::sha256_hex,
     tensor::{DType, QSource},
     untrusted::Untrusted,
 };
@@ -72,22 +71,24 @@ impl Calibration<'_> {
     }
 }
 
+/// A step learns from data, and none was given.
 #[derive(Debug, thiserror::Error)]
-#[error("solver `{solver}` of `{}` needs calibration data, and there is none", Untrusted(node))]
+#[error("{who} needs calibration data, and there is none")]
 pub struct NeedsData {
-    pub solver: &'static str,
-    pub node: String,
+    /// What learns; names in it are escaped.
+    pub who: String,
 }
 
-impl Fault for NeedsData {
-    fn code(&self) -> &'static str {
-        "E610"
+impl Diagnostic for NeedsData {
+    fn code(&self) -> Code {
+        Code::E610
     }
 
     fn hint(&self) -> Option<String> {
         Some(
-            "pass --calibration with text like the model's own (and --tokenizer), images (and --preprocess), .npy or .npz; \
-             or --stats; solvers rtn, mse and hqq need none"
+            "pass --calibration with data like the model's own: text (and --tokenizer), images \
+             (and --preprocess), .npy or .npz; for solvers, --stats of an earlier run is enough; \
+             or take a recipe that needs none"
                 .into(),
         )
     }
@@ -100,9 +101,9 @@ pub struct MissingStats {
     pub input: String,
 }
 
-impl Fault for MissingStats {
-    fn code(&self) -> &'static str {
-        "E611"
+impl Diagnostic for MissingStats {
+    fn code(&self) -> Code {
+        Code::E611
     }
 
     fn hint(&self) -> Option<String> {
@@ -156,7 +157,7 @@ fn prefix(recipe: &Recipe, planned: &Planned, sequential: bool) -> String {
         let label = planned.model.node_label(it.site.node);
         text += &format!("\n{label} {:?} {:?} {:?}", it.scheme, it.scales, it.solver);
     }
-    Sha256::digest(text).iter().map(|it| format!("{it:02x}")).collect()
+    sha256_hex(text)
 }
 
 /// The values to observe. Where that is impossible, the user is told.
@@ -273,7 +274,7 @@ impl Solving<'_> {
         let site = self.sites.iter().find(|it| reads(self.m, it, value));
         let site = site.expect("a want comes from a site");
         let (solver, node) = (site.solver.name(), self.m.node_label(site.site.node));
-        NeedsData { solver, node }
+        NeedsData { who: format!("solver `{solver}` of `{}`", Untrusted(&node)) }
     }
 
     /// Weights that need no data are quantized from the start, if later layers are to see it.

@@ -1,108 +1,52 @@
 //! Why a job failed.
 
-use super::{
-    MissingStats, NeedsData, RangesNeedData, TransformNeedsData, Unmet, Unreached,
-    attribution::Unbisectable, convert::ShapeError,
-};
-use onnxq_ir::{
-    Broken,
-    codes::Fault,
-    onnx::{LoadError, SaveError},
-    tensor::TensorError,
-};
-use onnxq_numerics::solve::BadStats;
-use onnxq_quant::{format::NotLowered, recipe::RecipeError, weight::StoreError};
-use onnxq_report::{baseline::OtherBaseline, document::ReadError};
-use onnxq_rewrite::{
-    PassError, cache::CacheError, half::HalfError, lint::OwnFinding, opset::OpsetError,
-};
-use onnxq_run::{
-    calibrate::{CalibrateError, StatsError},
-    compare::CompareError,
-    data::DataError,
-    engine::EngineError,
-};
+use std::{error, fmt};
 
-/// Why a job failed: the error of the step that did.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub enum Error {
-    BadStats(#[from] BadStats),
-    Broken(#[from] Broken),
-    Cache(#[from] CacheError),
-    Calibrate(#[from] CalibrateError),
-    Compare(#[from] CompareError),
-    Data(#[from] DataError),
-    Engine(#[from] EngineError),
-    Half(#[from] HalfError),
-    Load(#[from] LoadError),
-    MissingStats(#[from] MissingStats),
-    NeedsData(#[from] NeedsData),
-    NotLowered(#[from] NotLowered),
-    Opset(#[from] OpsetError),
-    OtherBaseline(#[from] OtherBaseline),
-    OwnFinding(#[from] OwnFinding),
-    Pass(#[from] PassError),
-    Ranges(#[from] RangesNeedData),
-    Recipe(#[from] RecipeError),
-    Report(#[from] ReadError),
-    Save(#[from] SaveError),
-    Shape(#[from] ShapeError),
-    Stats(#[from] StatsError),
-    Store(#[from] StoreError),
-    Transform(#[from] TransformNeedsData),
-    Unbisectable(#[from] Unbisectable),
-    Unmet(#[from] Unmet),
-    Unreached(#[from] Unreached),
-}
+use onnxq_ir::diag::{Code, Diagnostic};
+
+/// Why a job failed: the error of the step that did. `?` makes one of any error with a code.
+#[derive(Debug)]
+pub struct Error(Box<dyn Diagnostic + Send + Sync>);
 
 impl Error {
-    fn fault(&self) -> Option<&dyn Fault> {
-        Some(match self {
-            Error::Broken(_) => return None,
-            Error::BadStats(it) => it,
-            Error::Cache(it) => it,
-            Error::Calibrate(it) => it,
-            Error::Compare(it) => it,
-            Error::Data(it) => it,
-            Error::Engine(it) => it,
-            Error::Half(it) => it,
-            Error::Load(it) => it,
-            Error::MissingStats(it) => it,
-            Error::NeedsData(it) => it,
-            Error::NotLowered(it) => it,
-            Error::Opset(it) => it,
-            Error::OtherBaseline(it) => it,
-            Error::OwnFinding(it) => it,
-            Error::Pass(it) => it,
-            Error::Ranges(it) => it,
-            Error::Recipe(it) => it,
-            Error::Report(it) => it,
-            Error::Save(it) => it,
-            Error::Shape(it) => it,
-            Error::Stats(it) => it,
-            Error::Store(it) => it,
-            Error::Transform(it) => it,
-            Error::Unbisectable(it) => it,
-            Error::Unmet(it) => it,
-            Error::Unreached(it) => it,
-        })
+    /// Which row of the table of codes explains it.
+    pub fn code(&self) -> Code {
+        self.0.code()
+    }
+
+    /// Advice, apart from the facts of the message.
+    pub fn hint(&self) -> Option<String> {
+        self.0.hint()
+    }
+
+    /// The error of the step, if it is an `E`.
+    pub fn downcast_ref<E: Diagnostic + 'static>(&self) -> Option<&E> {
+        let error: &(dyn error::Error + 'static) = &*self.0;
+        error.downcast_ref()
     }
 }
 
-/// A weight that cannot be read fails the same way whatever it is read for.
-impl From<TensorError> for Error {
-    fn from(it: TensorError) -> Error {
-        StoreError::Tensor(it).into()
+/// Possible because `Error` itself is no `Diagnostic`: its methods have the same names instead.
+impl<E: Diagnostic + Send + Sync + 'static> From<E> for Error {
+    fn from(error: E) -> Error {
+        Error(Box::new(error))
     }
 }
 
-impl Fault for Error {
-    fn code(&self) -> &'static str {
-        self.fault().map_or("E999", |it| it.code())
+impl From<Error> for Box<dyn Diagnostic + Send + Sync> {
+    fn from(error: Error) -> Self {
+        error.0
     }
+}
 
-    fn hint(&self) -> Option<String> {
-        self.fault()?.hint()
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.0.source()
     }
 }

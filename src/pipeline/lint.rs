@@ -137,10 +137,12 @@ pub fn execution(model: &Model, files: &Files, runtime: &RuntimeOptions) -> Exec
             let nodes = executed(model, &optimized);
             Execution::Checked { onnxruntime: located.version, nodes }
         }
-        Err(Error::Engine(EngineError::Refused { message, version, .. })) => {
-            Execution::Refused { onnxruntime: version, message }
-        }
-        Err(error) => Execution::NotChecked(error.to_string()),
+        Err(error) => match error.downcast_ref() {
+            Some(EngineError::Refused { message, version, .. }) => {
+                Execution::Refused { onnxruntime: version.clone(), message: message.clone() }
+            }
+            _ => Execution::NotChecked(error.to_string()),
+        },
     }
 }
 

@@ -31,14 +31,13 @@ pub use self::{
     error::Error,
     lint::{Execution, LintReport, execution, fix, lint},
     mixed::{Goal, Mixed, Point, Sensitivity, Unmet},
-    ranges::RangesNeedData,
     saturation::{Bits, Exactness},
-    transform::TransformNeedsData,
     validate::{Measures, Validate, validate},
 };
 use onnxq_ir::{
     Model, NoMatch, NodeId,
     ctx::Ctx,
+    diag::Warning,
     human::{bytes, grouped},
     no_match,
     onnx::{self, Files, OpenOptions, SaveOptions},
@@ -73,7 +72,7 @@ pub struct Planned {
     pub plan: Plan,
     pub rows: Vec<PlanRow>,
     pub before: Census,
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// The errors of the weights of these nodes, once they are solved.
     gauges: Vec<(NodeId, Gauge)>,
     /// What calibration data says of static activations.
@@ -118,7 +117,7 @@ pub struct Outcome {
     /// On which CPUs its int8 layers are exact; `None` after a dry run and without such layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub int8: Option<Exactness>,
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// Reads a model, prepares it and decides for each node.
@@ -265,9 +264,6 @@ impl Planned {
     }
 }
 
-/// What is worth merging once quantization has added its nodes.
-const CLEAN_UP: &[&str] = &["dedupe-constants", "dedupe-nodes", "remove-dead"];
-
 /// The whole job: the model at `job.model` becomes one at `output`.
 ///
 /// Returns an outcome without an output if nothing can be quantized and `allow_noop` is off.
@@ -328,20 +324,20 @@ pub fn quantize(
 }
 
 /// What two bits cost, if some weights got no more.
-fn two_bits(rows: &[PlanRow]) -> Option<String> {
+fn two_bits(rows: &[PlanRow]) -> Option<Warning> {
     let is_coarse = |it: &&PlanRow| it.scheme.as_ref().is_some_and(|it| it.starts_with("int2"));
     let errors = rows.iter().filter(is_coarse).filter_map(|it| Some(it.error?.solved));
     let mut errors: Vec<f64> = errors.collect();
     errors.sort_by(f64::total_cmp);
     let (median, worst) = (errors.get(errors.len() / 2)?, errors.last()?);
     let percent = |it: &f64| 100.0 * it.sqrt();
-    Some(format!(
+    Some(Warning::remark(format!(
         "2 bits lose quality: the outputs of {} weights are off by {:.0} % (rms, median; worst \
          {:.0} %)",
         errors.len(),
         percent(median),
         percent(worst)
-    ))
+    )))
 }
 
 /// What `quantize` would do, with the exact size of its output. Nothing is run on the data.
@@ -384,7 +380,7 @@ fn finish(model: &mut Model, sites: &[SitePlan], ctx: &Ctx) -> Result<(), Error>
     formats.sort_by_key(|it| it.name);
     formats.dedup_by_key(|it| it.name);
     format::lower(model, &formats)?;
-    rewrite::run(model, CLEAN_UP, ctx)?;
+    rewrite::run(model, rewrite::CLEAN_UP, ctx)?;
     Ok(())
 }
 
@@ -461,7 +457,7 @@ fn read_back(output: &Path, options: &OpenOptions) -> Result<onnx::Loaded, Error
 
 /// Slow and broken forms of the result: those that the original had are a warning, others are our
 /// own, and a bug.
-fn own_findings(theirs: &[Finding], written: &Model, ctx: &Ctx) -> Result<Option<String>, Error> {
+fn own_findings(theirs: &[Finding], written: &Model, ctx: &Ctx) -> Result<Option<Warning>, Error> {
     let findings = onnxq_rewrite::lint::run(written);
     let own = onnxq_rewrite::lint::new(theirs, &findings);
     if let Some(first) = own.first() {
@@ -471,7 +467,9 @@ fn own_findings(theirs: &[Finding], written: &Model, ctx: &Ctx) -> Result<Option
     let count = findings.iter().filter(|it| it.severity < Severity::Advice).count();
     let warning = (count > 0).then(|| {
         let s = if count == 1 { "" } else { "s" };
-        format!("{count} node{s} of the original run slowly or not at all: see `inspect --lint`")
+        Warning::remark(format!(
+            "{count} node{s} of the original run slowly or not at all: see `inspect --lint`"
+        ))
     });
     warning.iter().for_each(|it| ctx.progress.warn(it));
     Ok(warning)

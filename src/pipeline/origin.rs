@@ -3,11 +3,10 @@
 
 use std::{collections::BTreeMap, path::Path, thread};
 
-use sha2::{Digest, Sha256};
-
 use super::{Calibration, Error, Goal, Job, Planned};
 use onnxq_ir::{
     Model,
+    digest::sha256_hex,
     onnx::{self, ExternalData, FileDigest, Files, LoadError, SaveOptions},
 };
 use onnxq_quant::recipe::{self, Recipe};
@@ -183,19 +182,15 @@ fn of_machine(runtime: &RuntimeOptions) -> StatsOrigin {
 fn digest_of(data: &[String]) -> String {
     match data {
         [only] => only.clone(),
-        several => sha256(several.join("\n").as_bytes()),
+        several => sha256_hex(several.join("\n")),
     }
 }
 
 /// The recipe in full.
 pub fn recipe_facts(recipe: &Recipe) -> RecipeFacts {
     let yaml = recipe::to_yaml(recipe);
-    let sha256 = sha256(yaml.as_bytes());
+    let sha256 = sha256_hex(&yaml);
     RecipeFacts { name: recipe.name.clone(), sha256, yaml: Some(yaml) }
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|it| format!("{it:02x}")).collect()
 }
 
 /// The command line as far as it decides bytes. What it changes in the recipe is in the recipe,

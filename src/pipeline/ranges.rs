@@ -2,37 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Calibration, Error, Planned};
-use onnxq_ir::{Model, ValueId, codes::Fault, ctx::Ctx, untrusted::Untrusted};
+use super::{Calibration, Error, NeedsData, Planned};
+use onnxq_ir::{Model, ValueId, ctx::Ctx, untrusted::Untrusted};
 use onnxq_numerics::affine::Interval;
 use onnxq_quant::{
     chain::Layout,
     plan::{Activation, ChainNode, Codes, Kept, Plan, SitePlan},
 };
 use onnxq_run::calibrate::{self, can_tap};
-
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the activation of `{}` gets a fixed range, which calibration data must tell, and there is none",
-    Untrusted(node)
-)]
-pub struct RangesNeedData {
-    pub node: String,
-}
-
-impl Fault for RangesNeedData {
-    fn code(&self) -> &'static str {
-        "E610"
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(
-            "pass --calibration with data like the model's own: text (and --tokenizer), images \
-             (and --preprocess), .npy or .npz; or take a recipe without `range: static`"
-                .into(),
-        )
-    }
-}
 
 /// Levels of an 8-bit code.
 const LEVELS: u32 = 256;
@@ -83,7 +60,9 @@ pub(super) fn collect(
         return Ok(Spans::default());
     };
     if calibration.data.is_none() {
-        return Err(RangesNeedData { node: m.node_label(first) }.into());
+        let node = m.node_label(first);
+        let who = format!("the fixed range of the activation of `{}`", Untrusted(&node));
+        return Err(NeedsData { who }.into());
     }
     let of_sites = groups.into_values().flat_map(|sites| observed(m, sites, &[]));
     let observed = of_sites.chain(observed(m, Vec::new(), &planned.plan.chain));

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Calibration, Error, Job, Planned, decide};
-use onnxq_ir::{Model, NoMatch, NodeId, ValueId, codes::Fault, ctx::Ctx, no_match};
+use super::{Calibration, Error, Job, NeedsData, Planned, decide};
+use onnxq_ir::{Model, NoMatch, NodeId, ValueId, ctx::Ctx, no_match};
 use onnxq_numerics::stats::{InputStats, Needs};
 use onnxq_quant::{
     ops::rows,
@@ -16,25 +16,6 @@ use onnxq_quant::{
     },
 };
 use onnxq_run::calibrate::{self, Collector, Want, can_observe};
-
-#[derive(Debug, thiserror::Error)]
-#[error("transform `{transform}` needs calibration data, and there is none")]
-pub struct TransformNeedsData {
-    pub transform: &'static str,
-}
-
-impl Fault for TransformNeedsData {
-    fn code(&self) -> &'static str {
-        "E610"
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(
-            "pass --calibration with text like the model's own (and --tokenizer), images like its own (and --preprocess), .npy or .npz"
-                .into(),
-        )
-    }
-}
 
 /// Carries out the recipe's transforms and plans again: weights are new constants then. Notes say
 /// which sites were left alone, and why.
@@ -50,7 +31,7 @@ pub(super) fn transform(
     }
     let blind = specs.iter().find(|it| it.needs_data()).filter(|_| calibration.data.is_none());
     if let Some(spec) = blind {
-        return Err(TransformNeedsData { transform: spec.name() }.into());
+        return Err(NeedsData { who: format!("transform `{}`", spec.name()) }.into());
     }
     let mut notes: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
     let mut known: BTreeMap<NodeId, InputStats> = BTreeMap::new();

@@ -14,6 +14,7 @@ use super::{
 };
 use onnxq_ir::{
     ctx::Ctx,
+    diag::Code,
     onnx::{self, Loaded, OpenOptions},
 };
 use onnxq_quant::recipe::Gate;
@@ -350,18 +351,14 @@ impl<'a> Run<'a> {
         let differing = execution.differing().len();
         if differing > 0 {
             let message = format!("{differing} nodes run slowly or otherwise than declared");
-            list.push(warning("W203", Some(self.job.candidate), message));
+            list.push(Warning::new(Code::W203, self.job.candidate, message));
         }
-        let theirs = self.loaded[1].warnings.iter().filter_map(|it| it.split_once(": "));
-        list.extend(theirs.map(|(code, it)| warning(code, Some(self.job.candidate), it.into())));
-        let made = outcome.map_or(&[][..], |it| &it.warnings);
-        list.extend(made.iter().map(|it| warning("W204", Some(self.job.candidate), it.clone())));
+        let read = self.loaded[1].warnings.iter().filter_map(|it| Some((it.code?, &it.message)));
+        list.extend(read.map(|(code, it)| Warning::new(code, self.job.candidate, it.clone())));
+        let made = outcome.map_or(&[][..], |it| &it.warnings).iter().map(ToString::to_string);
+        list.extend(made.map(|it| Warning::new(Code::W204, self.job.candidate, it)));
         list
     }
-}
-
-fn warning(code: &str, at: Option<&Path>, message: String) -> Warning {
-    Warning { code: code.into(), at: at.map(|it| it.display().to_string()), message }
 }
 
 /// What comes of running both models on the data.

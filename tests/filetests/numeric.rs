@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::common::inputs;
 use libtest_mimic::Failed;
 use onnxq_ir::{Model, ctx::Ctx, eval, tensor::Tensor, text};
 use onnxq_rewrite as rewrite;
+
+use super::random::inputs;
 
 /// What a symbolic or unknown dimension stands for.
 const SIZE: usize = 2;

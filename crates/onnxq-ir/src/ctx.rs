@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+use crate::diag::Warning;
+
 /// Told what a long step does; the library never prints.
 pub trait Progress: Sync {
     /// A task begins; `total` is in the unit that `step` counts, 0 if unknown.
@@ -10,7 +12,7 @@ pub trait Progress: Sync {
     /// The task ended; `summary` is one line for the log, or empty.
     fn done(&self, summary: &str);
     /// Something the user should know although it is no error.
-    fn warn(&self, message: &str);
+    fn warn(&self, warning: &Warning);
 }
 
 /// Says nothing.
@@ -20,7 +22,7 @@ impl Progress for Silent {
     fn start(&self, _: &str, _: u64) {}
     fn step(&self, _: u64) {}
     fn done(&self, _: &str) {}
-    fn warn(&self, _: &str) {}
+    fn warn(&self, _: &Warning) {}
 }
 
 pub struct Ctx<'a> {

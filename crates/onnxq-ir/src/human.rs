@@ -1,4 +1,6 @@
-//! Counts and sizes as people read them.
+//! Numbers, counts and sizes as people read them.
+
+use bytesize::ByteSize;
 
 /// `1,142,372`: counts as people read them.
 pub fn grouped(count: u64) -> String {
@@ -13,15 +15,35 @@ pub fn grouped(count: u64) -> String {
     out
 }
 
+/// `0.004123`, `12.34`, `123,456`, `1.234e-9`.
+pub fn number(value: f64) -> String {
+    let scientific = format!("{value:.3e}");
+    // Of what is left after rounding: 999.96 has four digits before the point.
+    let exponent = scientific.split_once('e').and_then(|it| it.1.parse::<i32>().ok());
+    match exponent {
+        _ if value == 0.0 => "0".to_owned(),
+        Some(3..=8) => {
+            let sign = if value < 0.0 { "-" } else { "" };
+            format!("{sign}{}", grouped(value.abs().round() as u64))
+        }
+        Some(exponent @ -4..=2) => format!("{value:.*}", (3 - exponent) as usize),
+        _ => scientific,
+    }
+}
+
+/// Of a fraction.
+pub fn percent(value: f64) -> String {
+    format!("{:.2} %", value * 100.0)
+}
+
 /// `25.1 MiB`: sizes as people read them.
 pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let (mut value, mut unit) = (count as f64, 0);
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    ByteSize(count).display().iec().to_string()
+}
+
+/// A size as people write it: `2GiB`, `1.5 MiB`, `500MB`, `1048576`.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    text.parse().ok().map(|ByteSize(count)| count)
 }
 
 #[cfg(test)]
@@ -31,5 +53,34 @@ mod tests {
     #[test]
     fn digits_come_in_groups() {
         assert_eq!([0, 999, 1000, 1_142_372].map(grouped), ["0", "999", "1,000", "1,142,372"]);
+    }
+
+    #[test]
+    fn numbers_have_four_digits() {
+        let cases = [
+            (0.0, "0"),
+            (0.004_123_4, "0.004123"),
+            (-0.5, "-0.5000"),
+            (12.344_9, "12.34"),
+            (0.2 - 0.21, "-0.01000"),
+            (999.94, "999.9"),
+            (999.96, "1,000"),
+            (-123_456.4, "-123,456"),
+            (1.234e-9, "1.234e-9"),
+            (f64::MAX, "1.798e308"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!(percent(0.98442), "98.44 %");
+    }
+
+    #[test]
+    fn sizes_have_one_digit_behind_the_point() {
+        let sizes = [0, 1023, 1024, 1_048_575, 26_319_258, 3 << 40];
+        let texts = ["0 B", "1023 B", "1.0 KiB", "1024.0 KiB", "25.1 MiB", "3.0 TiB"];
+        assert_eq!(sizes.map(bytes), texts);
+        let read = ["0 B", "1.5 MiB", "7", "2gib", "1kB", "-1", "x"].map(parse_bytes);
+        assert_eq!(read, [Some(0), Some(3 << 19), Some(7), Some(2 << 30), Some(1000), None, None]);
     }
 }

@@ -1,8 +1,10 @@
 //! Tensors, the graph, ONNX files and text, shapes, and a reference evaluator.
 
-pub mod codes;
 pub mod ctx;
+pub mod diag;
+pub mod digest;
 pub mod eval;
+pub mod fs;
 pub mod human;
 pub mod infer;
 pub mod ir;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ndarray::{Array2, ArrayView2, linalg::general_mat_mul, s};
 
 use super::{
-    moments::{BIN, exponent, quantum, rounder},
+    exact_sum::{BIN, exponent, quantum, rounder},
     solve::BadStats,
 };
 

@@ -4,6 +4,7 @@
 pub mod affine;
 pub mod drift;
 pub mod error;
+pub mod exact_sum;
 pub mod moments;
 pub mod observe;
 pub mod scheme;

@@ -1,28 +1,20 @@
 //! Second moments of inputs, summed so that no order of samples changes a bit.
 //!
-//! Every entry of a sample's `Xᵀ X` is rounded to a multiple of a quantum before it is added, so
-//! that sums in f64 are exact, as in Demmel & Nguyen, "Fast Reproducible Floating-Point
-//! Summation", 2013. The quantum follows from the largest entry of the sample; samples of very
-//! different size go to different accumulators, which are added in a fixed order at the end.
+//! Every entry of a sample's `Xᵀ X` is rounded as [`exact_sum`](super::exact_sum) has it. The
+//! quantum follows from the largest entry of the sample.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, linalg::general_mat_mul, s};
 
 use super::{
+    exact_sum::{BIN, exponent, quantum, rounder},
     solve::BadStats,
     stats::{Hessian, InputStats, Needs},
 };
 
 /// Columns of `Xᵀ X` that are computed at a time: what bounds the scratch memory.
 const PANEL: usize = 256;
-
-/// Binary digits of magnitude that share an accumulator.
-pub(crate) const BIN: i32 = 8;
-
-/// Binary digits from the largest magnitude of an accumulator down to its quantum. Up to
-/// `2^(53 - DIGITS) = 2^15` samples are summed exactly.
-const DIGITS: i32 = 38;
 
 /// Sums over the samples seen so far. `k` is the length of a row of an input.
 #[derive(Clone, Debug)]
@@ -172,21 +164,6 @@ fn columns(x: ArrayView2<f32>) -> (Vec<f64>, Vec<f32>) {
         max_abs.fill(f32::INFINITY);
     }
     (squares, max_abs)
-}
-
-/// `floor(log2(value))` of a positive normal number.
-pub(crate) fn exponent(value: f64) -> i32 {
-    ((value.to_bits() >> 52) & 0x7ff) as i32 - 1023
-}
-
-/// What the entries of samples in `bin`, which are below `2^(BIN (bin + 1))`, are multiples of.
-pub(super) fn quantum(bin: i32) -> f64 {
-    2f64.powi(BIN * (bin + 1) - DIGITS)
-}
-
-/// Adding and subtracting this rounds to a multiple of `quantum`, ties to even.
-pub(super) fn rounder(quantum: f64) -> f64 {
-    1.5 * 2f64.powi(52) * quantum
 }
 
 #[cfg(test)]

@@ -1,17 +1,10 @@
 //! What quantization knows of operators: where the weight is, and which axis it sums over.
 
 use onnxq_ir::{
-    Model, NoMatch, NodeId, User, ValueId, no_match,
-    ops::{Set, Traits},
+    Model, NoMatch, NodeId, Op, User, ValueId, no_match,
+    ops::{Layout, Set, Traits},
     tensor::{DType, Tensor},
 };
-
-/// One row: an operator that has weights worth quantizing.
-pub struct OpWeight {
-    /// Printed name: `MatMul`, `com.microsoft.MatMulNBits`.
-    pub op: &'static str,
-    pub weight: Weight,
-}
 
 /// Where the weight of an operator is, and how a quantized weight replaces it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,28 +25,26 @@ pub enum Weight {
     Done,
 }
 
-/// In alphabetical order.
-pub const OPS: &[OpWeight] = &[
-    OpWeight { op: "Conv", weight: Weight::Conv },
-    OpWeight { op: "ConvInteger", weight: Weight::Done },
-    OpWeight { op: "ConvTranspose", weight: Weight::ConvTranspose },
-    OpWeight { op: "DequantizeLinear", weight: Weight::Done },
-    OpWeight { op: "GRU", weight: Weight::Kept(RECURRENT) },
-    OpWeight { op: "Gather", weight: Weight::Gather },
-    OpWeight { op: "Gemm", weight: Weight::Kept(GEMM) },
-    OpWeight { op: "LSTM", weight: Weight::Lstm },
-    OpWeight { op: "MatMul", weight: Weight::MatMul },
-    OpWeight { op: "MatMulInteger", weight: Weight::Done },
-    OpWeight { op: "QLinearConv", weight: Weight::Done },
-    OpWeight { op: "QLinearMatMul", weight: Weight::Done },
-    OpWeight { op: "RNN", weight: Weight::Kept(RECURRENT) },
-    OpWeight { op: "com.microsoft.Attention", weight: Weight::Kept(FUSED) },
-    OpWeight { op: "com.microsoft.DynamicQuantizeMatMul", weight: Weight::Done },
-    OpWeight { op: "com.microsoft.EmbedLayerNormalization", weight: Weight::Kept(FUSED) },
-    OpWeight { op: "com.microsoft.GatherBlockQuantized", weight: Weight::Done },
-    OpWeight { op: "com.microsoft.MatMulIntegerToFloat", weight: Weight::Done },
-    OpWeight { op: "com.microsoft.MatMulNBits", weight: Weight::Done },
-];
+/// What is to be done with the weights of an operator; `None`: it is not known to have any.
+fn weight_of(op: &Op) -> Option<Weight> {
+    let info = op.info()?;
+    if info.has_quantized_weights() {
+        // ONNX Runtime's other quantized operators are named by their constants, as unknown ones.
+        let own = matches!(info.layout, Some(Layout::Blocks | Layout::MatMul | Layout::Table));
+        return (info.domain.is_empty() || own).then_some(Weight::Done);
+    }
+    Some(match op.float_layout()? {
+        Layout::Blocks => return None,
+        Layout::Conv => Weight::Conv,
+        Layout::ConvTranspose => Weight::ConvTranspose,
+        Layout::Fused => Weight::Kept(FUSED),
+        Layout::Gemm => Weight::Kept(GEMM),
+        Layout::MatMul => Weight::MatMul,
+        Layout::Recurrent if op.is("LSTM") => Weight::Lstm,
+        Layout::Recurrent => Weight::Kept(RECURRENT),
+        Layout::Table => Weight::Gather,
+    })
+}
 
 const FUSED: &str = "the weights are inside a fused operator; quantize before fusing";
 const GEMM: &str = "it could not be rewritten as MatMul and Add";
@@ -70,8 +61,8 @@ pub struct Site {
 /// The site at a node. `None`: the node has no weights at all, so nothing needs to be said.
 pub fn site(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
     let op = &m.node(node).op;
-    let Some(info) = OPS.iter().find(|it| op.is(it.op)) else { return unknown(m, node) };
-    let index = match info.weight {
+    let Some(kind) = weight_of(op) else { return unknown(m, node) };
+    let index = match kind {
         Weight::Kept(reason) => return Some(Err(NoMatch(reason.into()))),
         Weight::Done => {
             // The float consumer of a DequantizeLinear is what counts; this is just storage.
@@ -83,10 +74,10 @@ pub fn site(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
         Ok(it) => it,
         Err(reason) => return Some(Err(reason)),
     };
-    let site = Site { node, kind: info.weight, weight };
+    let site = Site { node, kind, weight };
     match m.constant(weight) {
         Ok(tensor) => check(m, &site, tensor).transpose(),
-        Err(_) if info.weight == Weight::Gather => None,
+        Err(_) if kind == Weight::Gather => None,
         Err(reason) => Some(Err(variable(m, node, weight).unwrap_or(reason))),
     }
 }
@@ -323,7 +314,13 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_sorted() {
-        assert!(OPS.is_sorted_by(|a, b| a.op < b.op));
+    fn quantized_weights_are_done_and_fused_ones_kept() {
+        let weight = |op: &str| weight_of(&Op::new(op));
+        let done = ["ConvInteger", "DequantizeLinear", "com.microsoft.MatMulNBits"];
+        assert!(done.iter().all(|it| weight(it) == Some(Weight::Done)));
+        assert_eq!(weight("com.microsoft.Attention"), Some(Weight::Kept(FUSED)));
+        assert_eq!(weight("GRU"), Some(Weight::Kept(RECURRENT)));
+        let unknown = ["Relu", "com.microsoft.QGemm", "com.microsoft.QAttention"];
+        assert!(unknown.iter().all(|it| weight(it).is_none()));
     }
 }

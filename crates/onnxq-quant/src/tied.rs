@@ -8,6 +8,7 @@ use super::{
 };
 use onnxq_ir::{
     Attrs, Model, NodeId, Patch, ValueId,
+    diag::{Code, Warning},
     tensor::{Packing, Part, Tensor},
 };
 
@@ -64,26 +65,27 @@ fn codes(m: &Model, value: ValueId, wanted: Packing) -> Option<usize> {
     fits.then(|| Arc::as_ptr(source).cast::<()>().addr())
 }
 
-/// A line for each table that is also a head and shares no byte with it.
-pub fn apart(m: &Model, plan: &Plan) -> Vec<String> {
+/// A warning for each table that is also a head and shares no byte with it.
+pub fn apart(m: &Model, plan: &Plan) -> Vec<Warning> {
     let place = |site: &Site| rows(site, m.constant(site.weight).ok()?).place();
     let of = |kind| plan.sites.iter().filter(move |it| it.site.kind == kind);
-    let mut lines: Vec<String> = Vec::new();
+    let mut warnings: Vec<Warning> = Vec::new();
     for table in of(Weight::Gather) {
         let Some(at) = place(&table.site) else { continue };
         let heads = of(Weight::MatMul).filter(|it| place(&it.site) == Some(at));
         for head in heads.filter(|it| !same(table, it)) {
             let name = onnxq_ir::untrusted::Untrusted(&m.value(table.site.weight).name);
-            let line = format!(
-                "W503: `{name}` and the head `{}` are tied but stored differently: two copies",
+            let text = format!(
+                "`{name}` and the head `{}` are tied but stored differently: two copies",
                 onnxq_ir::untrusted::Untrusted(&m.node_label(head.site.node))
             );
-            if !lines.contains(&line) {
-                lines.push(line);
+            let warning = Warning::new(Code::W503, text);
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
             }
         }
     }
-    lines
+    warnings
 }
 
 fn same(a: &SitePlan, b: &SitePlan) -> bool {

@@ -5,7 +5,6 @@ use std::{
     fs::File,
     io,
     ops::Range,
-    os::unix::fs::FileExt,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -14,7 +13,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use onnxq_ir::{
-    codes::Fault,
+    diag::{Code, Diagnostic},
+    fs::{read_exact_at, write_all_at},
     tensor::{DType, QMatrix, QShape, QSource, Tensor, TensorError, first_non_finite},
 };
 use onnxq_numerics::{
@@ -122,12 +122,11 @@ pub enum StoreError {
     Tensor(#[from] TensorError),
 }
 
-impl Fault for StoreError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for StoreError {
+    fn code(&self) -> Code {
         match self {
-            StoreError::Io(_) | StoreError::Tensor(TensorError::Io(_)) => "E901",
-            StoreError::Tensor(TensorError::NonFinite { .. }) => "E501",
-            StoreError::Tensor(_) => "E303",
+            StoreError::Io(_) => Code::E901,
+            StoreError::Tensor(it) => it.code(),
         }
     }
 }
@@ -154,7 +153,7 @@ impl StoredWeight {
             bytes.extend(zeros.iter());
             bytes.extend(scales.iter().flat_map(|it| it.to_le_bytes()));
         }
-        self.file.write_all_at(&bytes, self.at + start as u64 * self.row_bytes())
+        write_all_at(&self.file, &bytes, self.at + start as u64 * self.row_bytes())
     }
 }
 
@@ -167,7 +166,8 @@ impl QSource for StoredWeight {
         let (k, blocks, width) = (self.shape.k, self.shape.blocks(), self.row_bytes() as usize);
         let mut bytes = vec![0; width * rows.len()];
         let at = self.at + (rows.start * width) as u64;
-        self.file.read_exact_at(&mut bytes, at).map_err(|err| TensorError::Io(err.to_string()))?;
+        read_exact_at(&self.file, &mut bytes, at)
+            .map_err(|err| TensorError::Io(err.to_string()))?;
         let (mut codes, mut zeros, mut scales) = (Vec::new(), Vec::new(), Vec::new());
         for row in bytes.chunks_exact(width.max(1)) {
             codes.extend_from_slice(&row[..k]);

@@ -9,7 +9,7 @@ use super::{
     lookup::{self, Measured},
 };
 use crate::summary::finite;
-use onnxq_ir::codes::Fault;
+use onnxq_ir::diag::{Code, Diagnostic};
 use onnxq_quant::recipe::metrics::{Better, METRICS, Metric, Slack};
 
 /// The older report, and each figure that both have.
@@ -43,9 +43,9 @@ pub struct BaselineRow {
 #[error("the baseline was measured on other data or against another original: its {0} differs")]
 pub struct OtherBaseline(&'static str);
 
-impl Fault for OtherBaseline {
-    fn code(&self) -> &'static str {
-        "E618"
+impl Diagnostic for OtherBaseline {
+    fn code(&self) -> Code {
+        Code::E618
     }
 
     fn hint(&self) -> Option<String> {
@@ -158,6 +158,9 @@ mod tests {
         let mut other = report(0.01, 0.95);
         other.provenance.evaluation.sha256 = "1".into();
         let error = compare("old.json", &other, &report(0.01, 0.95)).unwrap_err();
-        assert_eq!((error.code(), error.to_string().ends_with("its data differs")), ("E618", true));
+        assert_eq!(
+            (error.code(), error.to_string().ends_with("its data differs")),
+            (Code::E618, true)
+        );
     }
 }

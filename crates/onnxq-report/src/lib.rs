@@ -5,7 +5,7 @@ pub mod document;
 pub mod emit;
 pub mod figures;
 pub mod gate;
-pub mod lookup;
+mod lookup;
 pub mod summary;
 
 pub use self::{

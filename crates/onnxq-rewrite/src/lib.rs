@@ -7,8 +7,8 @@ pub mod half;
 mod laws;
 pub mod lint;
 pub mod opset;
-pub mod passes;
-pub mod rules;
+mod passes;
+mod rules;
 #[cfg(test)]
 mod testing;
 
@@ -17,8 +17,9 @@ use std::{collections::BTreeMap, sync::PoisonError};
 pub use self::{fixpoint::fixpoint, passes::PASSES, rules::RULES};
 use onnxq_ir::{
     Model, Name, NoMatch, NodeId, Patch,
-    codes::Fault,
     ctx::Ctx,
+    diag::{Code, Diagnostic},
+    suggest::suggest,
     untrusted::{Untrusted, escape},
 };
 
@@ -64,12 +65,12 @@ pub enum PassError {
     TooManyNodes { limit: usize },
 }
 
-impl Fault for PassError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for PassError {
+    fn code(&self) -> Code {
         match self {
-            PassError::Unknown { .. } => "E703",
-            PassError::Cycle { .. } => "E105",
-            PassError::TooManyNodes { .. } => "E106",
+            PassError::Unknown { .. } => Code::E703,
+            PassError::Cycle { .. } => Code::E105,
+            PassError::TooManyNodes { .. } => Code::E106,
         }
     }
 
@@ -80,6 +81,9 @@ impl Fault for PassError {
         }
     }
 }
+
+/// What merges equal parts and drops what nothing needs, once other rewrites have added nodes.
+pub const CLEAN_UP: &[&str] = &["dedupe-constants", "dedupe-nodes", "remove-dead"];
 
 /// What every float model goes through before it is quantized.
 pub const STANDARD: &[&str] = &[
@@ -219,27 +223,7 @@ fn step(name: &str) -> Result<Step, PassError> {
 
 /// The step whose name differs by a few letters.
 fn similar(name: &str) -> Option<&'static str> {
-    const LONGEST: usize = 64;
-    if name.len() > LONGEST {
-        return None;
-    }
-    let name = name.replace('_', "-");
-    let near = steps().map(|it| (distance(&name, it.name()), it.name())).min()?;
-    (near.0 <= 1 + name.len() / 4).then_some(near.1)
-}
-
-/// How many letters must be inserted, removed or changed.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let changed = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+    suggest(&name.replace('_', "-"), steps().map(|it| it.name()))
 }
 
 /// A broken invariant is our bug, found where it was made.
@@ -292,6 +276,7 @@ mod tests {
     #[test]
     fn the_standard_steps_exist() {
         run(&mut Model::empty(), STANDARD, &Ctx::silent()).unwrap();
+        run(&mut Model::empty(), CLEAN_UP, &Ctx::silent()).unwrap();
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019;
 //! here the mean error of each node is measured on data.
 
-use super::{built_of, exact::Exact, report::Correction, twins::Twins};
+use super::{built_of, report::Correction, twins::Twins};
 use crate::pipeline::{Calibration, Error, Planned, judge::Judge};
 use onnxq_ir::{Attrs, Model, NodeId, ValueId, ctx::Ctx, tensor::Tensor};
-use onnxq_numerics::solve::BadStats;
+use onnxq_numerics::{exact_sum::FixedSum, solve::BadStats};
 use onnxq_quant::{
     ops::Weight,
     plan::{Activation, SitePlan},
@@ -102,13 +102,13 @@ impl Bias {
 
 /// The sum of each channel.
 struct Sums {
-    totals: Vec<Exact>,
+    totals: Vec<FixedSum>,
     rows: u64,
 }
 
 impl Sums {
     fn new(channels: usize) -> Sums {
-        Sums { totals: vec![Exact::default(); channels], rows: 0 }
+        Sums { totals: vec![FixedSum::default(); channels], rows: 0 }
     }
 
     fn mean(&self) -> Vec<f32> {

@@ -6,7 +6,6 @@
 
 mod alone;
 mod bias;
-mod exact;
 mod probe;
 mod report;
 mod twins;
@@ -15,7 +14,11 @@ mod unit;
 pub use self::report::{Adapted, Choosing, Correction, Measured, Tried};
 use self::unit::Unit;
 use super::{Calibration, Error, Job, Planned, finish, judge::Judge, ranges};
-use onnxq_ir::{Model, codes::Fault, ctx::Ctx};
+use onnxq_ir::{
+    Model,
+    ctx::Ctx,
+    diag::{Code, Diagnostic},
+};
 use onnxq_quant::{
     budget::{self, Choice},
     insert,
@@ -34,9 +37,9 @@ pub struct Unreached {
     pub goal: String,
 }
 
-impl Fault for Unreached {
-    fn code(&self) -> &'static str {
-        "E617"
+impl Diagnostic for Unreached {
+    fn code(&self) -> Code {
+        Code::E617
     }
 
     fn hint(&self) -> Option<String> {

@@ -2,10 +2,10 @@
 //!
 //! Next to every node stands a twin for each way; only the power of its error leaves the graph.
 
-use super::{exact::Exact, twins::Twins, unit::Unit};
+use super::{twins::Twins, unit::Unit};
 use crate::pipeline::{Calibration, Error, Planned};
 use onnxq_ir::{Attrs, ValueId, ctx::Ctx};
-use onnxq_numerics::solve::BadStats;
+use onnxq_numerics::{exact_sum::FixedSum, solve::BadStats};
 use onnxq_quant::{ops::Weight, plan::Activation};
 use onnxq_run::calibrate::{Observe, Sample};
 
@@ -107,14 +107,14 @@ struct Sums {
     by_row: bool,
     rows: u64,
     /// Of ratios.
-    total: Exact,
+    total: FixedSum,
     terms: u64,
     ratio: f64,
 }
 
 impl Sums {
     fn new(by_row: bool) -> Sums {
-        Sums { by_row, rows: 0, total: Exact::default(), terms: 0, ratio: 1.0 }
+        Sums { by_row, rows: 0, total: FixedSum::default(), terms: 0, ratio: 1.0 }
     }
 
     fn mean(&self) -> f64 {

@@ -19,8 +19,8 @@ use super::{
 };
 use onnxq_ir::{
     Model,
-    codes::Fault,
     ctx::Ctx,
+    diag::{Code, Diagnostic},
     human::grouped,
     onnx::{self, Files, OpenOptions},
     untrusted::Untrusted,
@@ -66,11 +66,11 @@ pub enum Unbisectable {
     Unkept(String),
 }
 
-impl Fault for Unbisectable {
-    fn code(&self) -> &'static str {
+impl Diagnostic for Unbisectable {
+    fn code(&self) -> Code {
         match self {
-            Unbisectable::Unshared => "E620",
-            Unbisectable::Unkept(_) => "E621",
+            Unbisectable::Unshared => Code::E620,
+            Unbisectable::Unkept(_) => Code::E621,
         }
     }
 

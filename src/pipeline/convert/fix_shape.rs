@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Step;
 use onnxq_ir::{
     Def, Model, Name, ValueId,
-    codes::Fault,
+    diag::{Code, Diagnostic},
     infer::{self, bind},
     suggest::suggest,
     tensor::{Dim, TensorType},
@@ -45,9 +45,9 @@ pub enum ShapeError {
     Output { output: String, declared: String, inferred: String },
 }
 
-impl Fault for ShapeError {
-    fn code(&self) -> &'static str {
-        "E710"
+impl Diagnostic for ShapeError {
+    fn code(&self) -> Code {
+        Code::E710
     }
 
     fn hint(&self) -> Option<String> {

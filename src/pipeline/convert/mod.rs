@@ -26,6 +26,7 @@ use super::{Census, Error, describe_input, read_back};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
+    diag::Warning,
     onnx::{self, ExternalData, Files, OpenOptions, SaveOptions},
     tensor::DType,
 };
@@ -98,7 +99,7 @@ pub struct Converted {
     pub before: Census,
     pub after: Census,
     pub steps: Vec<Step>,
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// A converted model in memory.
@@ -107,7 +108,7 @@ pub struct Done {
     pub files: Files,
     pub before: Census,
     pub steps: Vec<Step>,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
 }
 
 /// Reads a model and carries out the steps that are asked for.

@@ -8,10 +8,11 @@ use std::{collections::BTreeMap, path::Path};
 pub use self::precision::{kept, precision};
 pub use super::origin::recipe_facts;
 use super::{Census, Error, origin};
-use onnxq_ir::onnx::{self, FileDigest, Loaded};
-use onnxq_report::document::{
-    Environment, FileFacts, ModelFacts, Overlap, Samples, Warning as ReportWarning,
+use onnxq_ir::{
+    diag::Code,
+    onnx::{self, FileDigest, Loaded},
 };
+use onnxq_report::document::{Environment, FileFacts, ModelFacts, Overlap, Samples, Warning};
 use onnxq_run::{
     data::{Batches, Sketch},
     engine::{self, Located, RuntimeOptions},
@@ -95,14 +96,10 @@ pub fn overlap(
 }
 
 /// What to say of samples that both were calibrated and are compared on.
-pub fn overlap_warning(overlap: &Overlap, path: &Path) -> Option<ReportWarning> {
+pub fn overlap_warning(overlap: &Overlap, path: &Path) -> Option<Warning> {
     let Overlap { checked, shared } = *overlap;
     let message = format!(
         "{shared} of {checked} evaluation samples were calibrated on: the figures flatter the model"
     );
-    (shared > 0).then(|| ReportWarning {
-        code: "W201".to_owned(),
-        at: Some(path.display().to_string()),
-        message,
-    })
+    (shared > 0).then(|| Warning::new(Code::W201, path, message))
 }

@@ -13,13 +13,13 @@ use serde::Serialize;
 
 use self::unit::Unit;
 use super::{
-    Calibration, Error, Job, Planned,
+    Calibration, Error, Job, NeedsData, Planned,
     calibrate::replacement,
     judge::{self, Judge, Measure},
 };
 use onnxq_ir::{
-    codes::Fault,
     ctx::Ctx,
+    diag::{Code, Diagnostic},
     human::bytes,
     onnx::{self, SaveOptions},
 };
@@ -85,8 +85,6 @@ pub struct Point {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Unmet {
-    #[error("choosing bits by measurement needs calibration data, and there is none")]
-    NoData,
     #[error("no weight of the plan has two candidates to choose from")]
     NoChoice,
     #[error("no output of the model is logits, so there is no KL divergence to limit")]
@@ -103,19 +101,13 @@ pub enum Unmet {
     Kl { asked: f64, best: f64 },
 }
 
-impl Fault for Unmet {
-    fn code(&self) -> &'static str {
-        match self {
-            Unmet::NoData => "E610",
-            _ => "E615",
-        }
+impl Diagnostic for Unmet {
+    fn code(&self) -> Code {
+        Code::E615
     }
 
     fn hint(&self) -> Option<String> {
         let text = match self {
-            Unmet::NoData => {
-                "pass --calibration with text like the model's own (and --tokenizer), images like its own (and --preprocess), .npy or .npz"
-            }
             Unmet::NoChoice => {
                 "use a recipe of weight-only formats, as int4, or add candidates under `mixed`"
             }
@@ -146,7 +138,7 @@ pub(super) fn choose(
     ctx: &Ctx,
 ) -> Result<Mixed, Error> {
     if calibration.data.is_none() {
-        return Err(Unmet::NoData.into());
+        return Err(NeedsData { who: "choosing bits by measurement".to_owned() }.into());
     }
     let external = onnx::is_external(&planned.model, target.save, Some(&planned.files));
     let mut units = unit::find(planned, &job.recipe, external);

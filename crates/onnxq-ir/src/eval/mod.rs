@@ -35,7 +35,7 @@ pub use self::{
     table::{Evaluate, OPS},
 };
 use crate::{
-    codes::Fault,
+    diag::{Code, Diagnostic},
     ir::{Model, NodeId, Op},
     tensor::{DType, Tensor, TensorError},
 };
@@ -69,13 +69,13 @@ pub enum EvalError {
     Unsupported { op: String },
 }
 
-impl Fault for EvalError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for EvalError {
+    fn code(&self) -> Code {
         match self {
-            EvalError::MissingInput { .. } => "E607",
+            EvalError::MissingInput { .. } => Code::E607,
             EvalError::Node { source, .. } => source.code(),
-            EvalError::TooLarge { .. } => "E302",
-            _ => "E407",
+            EvalError::TooLarge { .. } => Code::E302,
+            _ => Code::E407,
         }
     }
 }

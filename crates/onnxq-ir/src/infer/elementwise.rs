@@ -51,7 +51,7 @@ pub fn dropout(c: &Call) -> Types {
 }
 
 /// The shape of the given inputs from `first` on, stretched.
-pub fn broadcast_shape(c: &Call, first: usize) -> Option<Shape> {
+fn broadcast_shape(c: &Call, first: usize) -> Option<Shape> {
     let given = (first..c.inputs()).filter(|it| c.has(*it));
     let shapes: Vec<Option<Shape>> = given.map(|it| c.shape(it)).collect();
     if shapes.is_empty() { None } else { dims::broadcast(&shapes) }

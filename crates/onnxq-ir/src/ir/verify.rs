@@ -1,11 +1,19 @@
 //! The invariants of a model. A broken one is our bug, not the user's.
 
 use super::{Def, GraphId, Model, Use, User, ValueId};
+use crate::diag::{Code, Diagnostic};
 
 /// A broken invariant: which, and where.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Broken(pub String);
+
+/// What a file can do wrong is found when it is read: this is a bug of whoever changed the model.
+impl Diagnostic for Broken {
+    fn code(&self) -> Code {
+        Code::E999
+    }
+}
 
 impl Model {
     /// Use lists match inputs; every use comes after its definition, or is a constant, an input

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    os::unix::fs::FileExt,
     path::Path,
 };
 
@@ -16,6 +15,7 @@ use super::{
 };
 use crate::{
     ctx::Ctx,
+    fs::write_all_at,
     ir::{Model, ValueId},
     tensor::{DType, Tensor, from_f32},
 };
@@ -140,7 +140,7 @@ fn write_view(file: &File, extent: &Extent) -> Result<(), Fill> {
         let rows = start..(start + step).min(count);
         let values = tensor.rows_f32(rows).map_err(failed)?;
         let bytes = from_f32(tensor.dtype, &values).map_err(failed)?;
-        file.write_all_at(&bytes, extent.offset + (start * width) as u64).map_err(Fill::Io)?;
+        write_all_at(file, &bytes, extent.offset + (start * width) as u64).map_err(Fill::Io)?;
     }
     Ok(())
 }

@@ -2,15 +2,14 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
-use sha2::{Digest, Sha256};
-
 use super::{Files, LoadError};
+use crate::digest::{sha256_hex, sha256_of};
 
 /// A file and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +22,6 @@ pub struct FileDigest {
 
 /// More readers than this only wait for the disk.
 const READERS: usize = 4;
-const BUFFER: usize = 1 << 20;
 
 /// The files that a model was read from, the model itself first.
 pub fn digests(files: &Files) -> Result<Vec<FileDigest>, LoadError> {
@@ -59,32 +57,13 @@ pub fn combined(files: &[FileDigest]) -> String {
     if let [only] = files {
         return only.sha256.clone();
     }
-    let mut hash = Sha256::new();
-    for it in files {
-        hash.update(format!("{}  {}\n", it.sha256, it.name));
-    }
-    hex(&hash.finalize())
+    let line = |it: &FileDigest| format!("{}  {}\n", it.sha256, it.name);
+    sha256_hex(files.iter().map(line).collect::<String>())
 }
 
 /// The size and the digest of a file.
 pub fn sha256(path: &Path) -> io::Result<(u64, String)> {
-    let (mut file, mut hash, mut bytes) = (File::open(path)?, Sha256::new(), 0);
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok((bytes, hex(&hash.finalize()))),
-            Ok(len) => {
-                hash.update(&buffer[..len]);
-                bytes += len as u64;
-            }
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(err),
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|it| format!("{it:02x}")).collect()
+    sha256_of(File::open(path)?)
 }
 
 #[cfg(test)]

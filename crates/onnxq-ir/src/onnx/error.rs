@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use crate::{
-    codes::Fault,
+    diag::{Code, Diagnostic},
     tensor::{DType, TensorError},
     untrusted::Untrusted,
 };
@@ -123,32 +123,32 @@ pub enum TensorProblem {
     Sparse(&'static str),
 }
 
-impl Fault for LoadError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for LoadError {
+    fn code(&self) -> Code {
         match self {
-            LoadError::Io { .. } => "E902",
-            LoadError::NotProtobuf { .. } | LoadError::Decode(_) => "E101",
-            LoadError::Empty => "E102",
-            LoadError::Depth { .. } => "E103",
-            LoadError::Budget { .. } | LoadError::Opsets { .. } => "E104",
-            LoadError::FunctionCycle { .. } => "E105",
-            LoadError::FunctionExpansion { .. } => "E106",
-            LoadError::UnknownField { .. } => "E107",
-            LoadError::NoGraph => "E110",
-            LoadError::NoOpset => "E111",
-            LoadError::Opset { .. } => "E112",
-            LoadError::IrVersion { .. } => "E113",
+            LoadError::Io { .. } => Code::E902,
+            LoadError::NotProtobuf { .. } | LoadError::Decode(_) => Code::E101,
+            LoadError::Empty => Code::E102,
+            LoadError::Depth { .. } => Code::E103,
+            LoadError::Budget { .. } | LoadError::Opsets { .. } => Code::E104,
+            LoadError::FunctionCycle { .. } => Code::E105,
+            LoadError::FunctionExpansion { .. } => Code::E106,
+            LoadError::UnknownField { .. } => Code::E107,
+            LoadError::NoGraph => Code::E110,
+            LoadError::NoOpset => Code::E111,
+            LoadError::Opset { .. } => Code::E112,
+            LoadError::IrVersion { .. } => Code::E113,
             LoadError::External { problem, .. } => problem.code(),
             LoadError::Tensor { problem, .. } => problem.code(),
-            LoadError::NegativeDim { .. } => "E301",
-            LoadError::TypeOverflow { .. } => "E302",
-            LoadError::DuplicateValue { .. } | LoadError::DuplicateFunction { .. } => "E401",
-            LoadError::DuplicateInitializer { .. } => "E402",
-            LoadError::Cycle { .. } => "E404",
-            LoadError::Missing { .. } => "E406",
-            LoadError::Attribute { .. } | LoadError::Segment { .. } => "E407",
-            LoadError::Text(_) => "E408",
-            LoadError::Changed { .. } => "E207",
+            LoadError::NegativeDim { .. } => Code::E301,
+            LoadError::TypeOverflow { .. } => Code::E302,
+            LoadError::DuplicateValue { .. } | LoadError::DuplicateFunction { .. } => Code::E401,
+            LoadError::DuplicateInitializer { .. } => Code::E402,
+            LoadError::Cycle { .. } => Code::E404,
+            LoadError::Missing { .. } => Code::E406,
+            LoadError::Attribute { .. } | LoadError::Segment { .. } => Code::E407,
+            LoadError::Text(_) => Code::E408,
+            LoadError::Changed { .. } => Code::E207,
         }
     }
 
@@ -172,19 +172,19 @@ impl Fault for LoadError {
 }
 
 impl ExternalProblem {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> Code {
         match self {
-            ExternalProblem::Location { .. } | ExternalProblem::Refused => "E201",
-            ExternalProblem::Escapes { .. } => "E202",
-            ExternalProblem::Link { .. } => "E203",
-            ExternalProblem::NotFile { .. } => "E204",
+            ExternalProblem::Location { .. } | ExternalProblem::Refused => Code::E201,
+            ExternalProblem::Escapes { .. } => Code::E202,
+            ExternalProblem::Link { .. } => Code::E203,
+            ExternalProblem::NotFile { .. } => Code::E204,
             ExternalProblem::Number { .. }
             | ExternalProblem::BeyondEnd { .. }
-            | ExternalProblem::Length { .. } => "E205",
-            ExternalProblem::NotFound { .. } => "E206",
-            ExternalProblem::DuplicateKey { .. } => "E208",
-            ExternalProblem::Checksum { .. } => "E209",
-            ExternalProblem::Io { .. } => "E902",
+            | ExternalProblem::Length { .. } => Code::E205,
+            ExternalProblem::NotFound { .. } => Code::E206,
+            ExternalProblem::DuplicateKey { .. } => Code::E208,
+            ExternalProblem::Checksum { .. } => Code::E209,
+            ExternalProblem::Io { .. } => Code::E902,
         }
     }
 
@@ -201,16 +201,16 @@ impl ExternalProblem {
 }
 
 impl TensorProblem {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> Code {
         match self {
-            TensorProblem::NegativeDim(_) => "E301",
-            TensorProblem::Overflow(_) | TensorProblem::Rank(_) => "E302",
-            TensorProblem::Size { dtype, .. } if dtype.bits() < 8 && dtype.bits() > 0 => "E307",
-            TensorProblem::Size { .. } => "E303",
-            TensorProblem::Twice(_) => "E304",
-            TensorProblem::DType(_) => "E305",
-            TensorProblem::Field { .. } | TensorProblem::Value { .. } => "E306",
-            TensorProblem::Sparse(_) => "E308",
+            TensorProblem::NegativeDim(_) => Code::E301,
+            TensorProblem::Overflow(_) | TensorProblem::Rank(_) => Code::E302,
+            TensorProblem::Size { dtype, .. } if dtype.bits() < 8 && dtype.bits() > 0 => Code::E307,
+            TensorProblem::Size { .. } => Code::E303,
+            TensorProblem::Twice(_) => Code::E304,
+            TensorProblem::DType(_) => Code::E305,
+            TensorProblem::Field { .. } | TensorProblem::Value { .. } => Code::E306,
+            TensorProblem::Sparse(_) => Code::E308,
         }
     }
 }
@@ -245,15 +245,15 @@ impl SaveError {
     }
 }
 
-impl Fault for SaveError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for SaveError {
+    fn code(&self) -> Code {
         match self {
-            SaveError::Io { .. } | SaveError::NoSpace { .. } => "E901",
-            SaveError::Exists { .. } => "E903",
-            SaveError::InputData { .. } => "E904",
-            SaveError::TooLarge { .. } => "E407",
-            SaveError::NonFinite { .. } => "E501",
-            SaveError::Tensor { .. } => "E902",
+            SaveError::Io { .. } | SaveError::NoSpace { .. } => Code::E901,
+            SaveError::Exists { .. } => Code::E903,
+            SaveError::InputData { .. } => Code::E904,
+            SaveError::TooLarge { .. } => Code::E407,
+            SaveError::NonFinite { .. } => Code::E501,
+            SaveError::Tensor { .. } => Code::E902,
         }
     }
 

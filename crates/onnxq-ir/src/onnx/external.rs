@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     io,
-    os::unix::fs::FileExt,
     sync::Arc,
 };
 
@@ -14,6 +13,7 @@ use rayon::prelude::*;
 use super::SaveError;
 use crate::{
     ctx::Ctx,
+    fs::write_all_at,
     ir::{Def, GraphId, Model, ValueId},
     tensor::{Packing, Part, QMatrix, QSource, Tensor, TensorError},
 };
@@ -283,7 +283,7 @@ fn stack(mut list: Vec<QMatrix>) -> QMatrix {
 fn write(file: &File, bytes: &[u8], offset: u64, ctx: &Ctx) -> Result<(), Fill> {
     // In pieces, so that progress moves within a large weight.
     for (i, piece) in bytes.chunks(16 << 20).enumerate() {
-        file.write_all_at(piece, offset + ((i * (16 << 20)) as u64)).map_err(Fill::Io)?;
+        write_all_at(file, piece, offset + ((i * (16 << 20)) as u64)).map_err(Fill::Io)?;
         ctx.progress.step(piece.len() as u64);
     }
     Ok(())

@@ -2,17 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io,
-    os::unix::fs::MetadataExt,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
 use memmap2::Mmap;
-use rustix::fs::{Mode, OFlags};
 
 use super::{ExternalProblem, LoadError};
+use crate::fs::{Stamp, links, open_regular};
 
 /// Which external data files are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,15 +41,6 @@ struct Mapped {
     stamp: Stamp,
 }
 
-/// What changes when somebody writes to a file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
 impl Files {
     pub fn new(model: &Path, policy: ExternalPolicy) -> Result<Files, LoadError> {
         let io = |source| LoadError::Io { path: model.into(), source };
@@ -68,7 +57,7 @@ impl Files {
     /// The model file itself.
     pub(super) fn map_model(&mut self) -> Result<Bytes, LoadError> {
         let io = |source| LoadError::Io { path: self.model.clone(), source };
-        let mapped = map(&self.model, OFlags::empty()).map_err(io)?;
+        let mapped = map(&self.model, true).map_err(io)?;
         let Some(mapped) = mapped else {
             return Err(io(io::Error::other("not a regular file")));
         };
@@ -97,12 +86,12 @@ impl Files {
         if !self.roots.iter().any(|it| real.starts_with(it)) {
             return Err(ExternalProblem::Escapes { location: owned });
         }
-        // The real path has no links; NOFOLLOW keeps it so between the check and the opening.
-        let Some(mapped) = map(&real, OFlags::NOFOLLOW).map_err(io)? else {
+        // The real path has no links; not following them keeps it so until it is open.
+        let Some(mapped) = map(&real, false).map_err(io)? else {
             return Err(ExternalProblem::NotFile { location: owned });
         };
         if self.policy == ExternalPolicy::Strict {
-            let links = fs::metadata(&real).map_err(io)?.nlink();
+            let links = links(&fs::metadata(&real).map_err(io)?);
             if links > 1 || real != self.roots[0].join(location) {
                 return Err(ExternalProblem::Link { location: owned });
             }
@@ -154,14 +143,14 @@ impl Files {
     /// Whether `path` is one of the data files, whatever it is called.
     pub fn is_data(&self, path: &Path) -> bool {
         let Ok(meta) = fs::metadata(path) else { return false };
-        let same = |it: &Mapped| it.stamp.device == meta.dev() && it.stamp.inode == meta.ino();
-        self.open.iter().any(|(name, it)| !name.is_empty() && same(it))
+        let stamp = Stamp::of(&meta);
+        self.open.iter().any(|(name, it)| !name.is_empty() && it.stamp.is_same_file(&stamp))
     }
 
     /// Fails if a file changed since it was opened: what we read from it may be torn.
     pub fn check_unchanged(&self) -> Result<(), LoadError> {
         for it in self.open.values() {
-            let now = fs::metadata(&it.path).map(|it| stamp(&it));
+            let now = fs::metadata(&it.path).map(|it| Stamp::of(&it));
             if !matches!(now, Ok(now) if now == it.stamp) {
                 return Err(LoadError::Changed { path: it.path.clone() });
             }
@@ -172,35 +161,20 @@ impl Files {
 
 /// The contents of any regular file, mapped.
 pub fn map_file(path: &Path) -> io::Result<Bytes> {
-    let mapped = map(path, OFlags::empty())?;
+    let mapped = map(path, true)?;
     Ok(mapped.ok_or_else(|| io::Error::other("not a regular file"))?.bytes)
 }
 
 /// `None` if the path is no regular file.
-fn map(path: &Path, flags: OFlags) -> io::Result<Option<Mapped>> {
-    // NONBLOCK: opening a pipe must not wait for a writer.
-    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Ok(None);
-    }
+fn map(path: &Path, follow: bool) -> io::Result<Option<Mapped>> {
+    let Some((file, meta)) = open_regular(path, follow)? else { return Ok(None) };
     let bytes = match meta.len() {
         0 => Bytes::new(),
         // SAFETY: the mapping is private and read-only. If another process truncates the file
         // while we read, the system ends us by a signal; nothing is written through it.
         _ => Bytes::from_owner(unsafe { Mmap::map(&file)? }),
     };
-    Ok(Some(Mapped { path: path.into(), bytes, stamp: stamp(&meta) }))
-}
-
-fn stamp(meta: &fs::Metadata) -> Stamp {
-    Stamp {
-        device: meta.dev(),
-        inode: meta.ino(),
-        size: meta.len(),
-        modified: (meta.mtime(), meta.mtime_nsec()),
-    }
+    Ok(Some(Mapped { path: path.into(), bytes, stamp: Stamp::of(&meta) }))
 }
 
 /// The same names are refused on every platform, so that a model is portable or refused.

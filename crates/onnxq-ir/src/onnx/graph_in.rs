@@ -13,6 +13,7 @@ use super::{
     tensor_in::{TensorReader, nbytes},
 };
 use crate::{
+    diag::{Code, Warning},
     ir::{Annotation, Attr, Attrs, Def, GraphId, KeptNode, Model, NodeId, Op, ValueId},
     tensor::{DType, Dim, TensorType},
     untrusted::Untrusted,
@@ -182,8 +183,8 @@ impl<'a> GraphReader<'a> {
         let named = list.iter().map(|it| it.name()).filter(|it| !it.is_empty());
         if let Some(name) = { named }.find(|it| !seen.insert(*it)) {
             let (graph, name) = (Untrusted(graph), Untrusted(name));
-            let text = format!("W403: two nodes of graph `{graph}` are called `{name}`");
-            self.tensors.warnings.push(text);
+            let text = format!("two nodes of graph `{graph}` are called `{name}`");
+            self.tensors.warnings.push(Warning::new(Code::W403, text));
         }
     }
 
@@ -322,7 +323,8 @@ impl<'a> GraphReader<'a> {
         let order: Vec<NodeId> = order.into_iter().map(|at| nodes[at]).collect();
         self.model.reorder(id, &order);
         let name = Untrusted(graph);
-        self.tensors.warnings.push(format!("W405: the nodes of graph `{name}` were not sorted"));
+        let text = format!("the nodes of graph `{name}` were not sorted");
+        self.tensors.warnings.push(Warning::new(Code::W405, text));
         Ok(())
     }
 

@@ -28,13 +28,13 @@ pub use self::{
     limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},
     save::{ExternalData, SaveOptions, Saved, is_external, layout_sizes, save},
 };
-use crate::{ir::Model, tensor::Tensor};
+use crate::{diag::Warning, ir::Model, tensor::Tensor};
 
 /// A model, and what its reader noticed.
 pub struct Loaded {
     pub model: Model,
-    /// `W405: …`: accepted, but the user should know.
-    pub warnings: Vec<String>,
+    /// Accepted, but the user should know.
+    pub warnings: Vec<Warning>,
     pub files: Files,
 }
 

@@ -14,7 +14,10 @@ use super::{
     scan::{self, Unknown},
     tensor_in::TensorReader,
 };
-use crate::ir::{Attrs, Function, KeptModel, Name, Op};
+use crate::{
+    diag::{Code, Warning},
+    ir::{Attrs, Function, KeptModel, Name, Op},
+};
 
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
     let mut files = Files::new(path, options.external)?;
@@ -45,7 +48,8 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadErr
     warnings.splice(0..0, tensors.warnings);
     for it in &scan.unknown {
         let fate = if it.depth == 1 { "kept" } else { "dropped" };
-        warnings.push(format!("W107: unknown field {} of {} is {fate}", it.number, it.message));
+        let text = format!("unknown field {} of {} is {fate}", it.number, it.message);
+        warnings.push(Warning::new(Code::W107, text));
     }
     let mut seen = HashSet::new();
     warnings.retain(|it| seen.insert(it.clone()));

@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +10,6 @@ use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
 };
-use tempfile::NamedTempFile;
 
 use super::{
     Files, SaveError,
@@ -21,6 +19,7 @@ use super::{
 };
 use crate::{
     ctx::Ctx,
+    fs::{Replacement, available_space, write_all_at},
     ir::{Def, Model, ValueId},
     tensor::Tensor,
 };
@@ -94,13 +93,13 @@ pub fn save(
     let mut saved = vec![(path.to_owned(), parts.total)];
     let mut external = Vec::new();
     for (index, path) in data.into_iter().enumerate() {
-        let temp = temporary(&path)?;
-        fill_external(model, &layout, index, &temp, &path, ctx)?;
+        let data = replacement(&path)?;
+        fill_external(model, &layout, index, data.file(), &path, ctx)?;
         saved.push((path.clone(), layout.files[index].bytes));
-        external.push((temp, path));
+        external.push((data, path));
     }
-    let temp = temporary(path)?;
-    parts.write(model, &temp, path, ctx)?;
+    let graph = replacement(path)?;
+    parts.write(model, graph.file(), path, ctx)?;
     if let Some(files) = input {
         files.check_unchanged().map_err(|err| SaveError::Io {
             path: files.model.clone(),
@@ -111,10 +110,10 @@ pub fn save(
     if !external.is_empty() {
         remove_old(path)?;
     }
-    for (temp, path) in external {
-        persist(temp, &path)?;
+    for (data, path) in external {
+        persist(data, &path)?;
     }
-    persist(temp, path)?;
+    persist(graph, path)?;
     ctx.progress.done(&path.display().to_string());
     Ok(Saved { files: saved })
 }
@@ -207,13 +206,12 @@ impl Parts {
         Ok(Parts { pieces, total })
     }
 
-    fn write(&self, model: &Model, temp: &Temp, path: &Path, ctx: &Ctx) -> Result<(), SaveError> {
+    fn write(&self, model: &Model, file: &File, path: &Path, ctx: &Ctx) -> Result<(), SaveError> {
         let io = |source| SaveError::Io { path: path.into(), source };
-        let file = temp.file();
         file.set_len(self.total).map_err(io)?;
         let (mut offset, mut extents) = (0u64, Vec::new());
         for (bytes, value) in &self.pieces {
-            file.write_all_at(bytes, offset).map_err(io)?;
+            write_all_at(file, bytes, offset).map_err(io)?;
             ctx.progress.step(bytes.len() as u64);
             offset += bytes.len() as u64;
             if let Some(value) = value {
@@ -230,11 +228,10 @@ fn fill_external(
     model: &Model,
     layout: &Layout,
     index: usize,
-    temp: &Temp,
+    file: &File,
     path: &Path,
     ctx: &Ctx,
 ) -> Result<(), SaveError> {
-    let file = temp.file();
     let io = |source| SaveError::Io { path: path.into(), source };
     file.set_len(layout.files[index].bytes).map_err(io)?;
     let mut places = layout.of_file(index);
@@ -304,95 +301,20 @@ fn folder(path: &Path) -> &Path {
 
 /// Refuses before any work what certainly cannot end well.
 fn check_space(path: &Path, needed: u64) -> Result<(), SaveError> {
-    let Ok(disk) = rustix::fs::statvfs(folder(path)) else { return Ok(()) };
-    let available = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if needed > available {
-        return Err(SaveError::NoSpace { path: path.into(), needed, available });
-    }
-    Ok(())
-}
-
-/// A file on the destination's disk that becomes it in one step, or vanishes.
-enum Temp {
-    /// Without a name, so that not even a killed process leaves it behind.
-    Unnamed(File),
-    Named(NamedTempFile),
-}
-
-impl Temp {
-    fn file(&self) -> &File {
-        match self {
-            Temp::Unnamed(file) => file,
-            Temp::Named(file) => file.as_file(),
+    match available_space(folder(path)) {
+        Some(available) if needed > available => {
+            Err(SaveError::NoSpace { path: path.into(), needed, available })
         }
+        _ => Ok(()),
     }
 }
 
-fn temporary(path: &Path) -> Result<Temp, SaveError> {
-    if let Some(file) = unnamed(folder(path)) {
-        return Ok(Temp::Unnamed(file));
-    }
-    let permissions = fs::Permissions::from_mode(0o666);
-    let prefix = prefix(path);
-    let named = sibling(&prefix).permissions(permissions).tempfile_in(folder(path));
-    named.map(Temp::Named).map_err(|source| SaveError::Io { path: path.into(), source })
+fn replacement(path: &Path) -> Result<Replacement, SaveError> {
+    Replacement::of(path).map_err(|source| SaveError::Io { path: path.into(), source })
 }
 
-/// `None` where the system or the disk cannot do it.
-fn unnamed(folder: &Path) -> Option<File> {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::fs::{Mode, OFlags, open};
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        open(folder, flags, Mode::from_raw_mode(0o666)).ok().map(File::from)
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = folder;
-        None
-    }
-}
-
-/// Temporary names beside the destination, so that the rename stays on one disk.
-fn sibling(prefix: &str) -> tempfile::Builder<'_, 'static> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(prefix).suffix(".tmp");
-    builder
-}
-
-fn prefix(path: &Path) -> String {
-    format!(".{}-", path.file_name().unwrap_or_default().to_string_lossy())
-}
-
-fn persist(temp: Temp, path: &Path) -> Result<(), SaveError> {
-    let io = |source| SaveError::Io { path: path.into(), source };
-    temp.file().sync_all().map_err(io)?;
-    match temp {
-        Temp::Named(named) => drop(named.persist(path).map_err(|err| io(err.error))?),
-        Temp::Unnamed(file) => {
-            let name = |it: &Path| link(&file, it);
-            let prefix = prefix(path);
-            let linked = sibling(&prefix).make_in(folder(path), name).map_err(io)?;
-            linked.into_temp_path().persist(path).map_err(|err| io(err.error))?;
-        }
-    }
-    // The rename itself must survive a power cut.
-    File::open(folder(path)).and_then(|it| it.sync_all()).map_err(io)
-}
-
-/// Gives a file without a name one.
-#[cfg(target_os = "linux")]
-fn link(file: &File, name: &Path) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-
-    use rustix::fs::{AtFlags, CWD, linkat};
-    let from = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(linkat(CWD, from, CWD, name, AtFlags::SYMLINK_FOLLOW)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn link(_: &File, _: &Path) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+fn persist(file: Replacement, path: &Path) -> Result<(), SaveError> {
+    file.persist().map_err(|source| SaveError::Io { path: path.into(), source })
 }
 
 fn remove_old(path: &Path) -> Result<(), SaveError> {

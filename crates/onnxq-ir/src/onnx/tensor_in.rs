@@ -12,6 +12,7 @@ use super::{
     scan,
 };
 use crate::{
+    diag::{Code, Warning},
     ir::Sparse,
     tensor::{DType, Tensor},
     untrusted::Untrusted,
@@ -21,7 +22,7 @@ use crate::{
 pub(super) struct TensorReader {
     pub files: Option<Files>,
     pub limits: Limits,
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// SHA-1 of data files, by location: each is computed once.
     digests: BTreeMap<String, String>,
     /// Ranges of data files that tensors refer to, by location.
@@ -43,7 +44,7 @@ impl TensorReader {
     }
 
     /// A warning for each data file in which tensors overlap without being the same.
-    pub fn overlaps(&self) -> Vec<String> {
+    pub fn overlaps(&self) -> Vec<Warning> {
         let overlap = |ranges: &BTreeSet<(u64, u64)>| {
             let mut end = 0;
             ranges.iter().any(|it| {
@@ -53,7 +54,8 @@ impl TensorReader {
             })
         };
         let files = self.ranges.iter().filter(|it| overlap(it.1)).map(|it| Untrusted(it.0));
-        files.map(|it| format!("W210: tensors overlap in `{it}`")).collect()
+        let warning = |it| Warning::new(Code::W210, format!("tensors overlap in `{it}`"));
+        files.map(warning).collect()
     }
 
     pub fn tensor(&mut self, proto: &TensorProto) -> Result<Tensor, LoadError> {
@@ -86,12 +88,13 @@ impl TensorReader {
 
     /// What is odd, but means the same to everyone.
     fn notice(&mut self, tensor: &Tensor, name: &str) {
-        let mut warn = |text: &str| {
-            self.warnings.push(format!("{text} in tensor `{}`", Untrusted(name)));
+        let mut warn = |code, text: &str| {
+            let text = format!("{text} in tensor `{}`", Untrusted(name));
+            self.warnings.push(Warning::new(code, text));
         };
         if let Some(list) = tensor.string_values() {
             if list.iter().any(|it| std::str::from_utf8(it).is_err()) {
-                warn("W309: strings that are not UTF-8");
+                warn(Code::W309, "strings that are not UTF-8");
             }
             return;
         }
@@ -100,7 +103,7 @@ impl TensorReader {
             && let Ok(bytes) = tensor.bytes()
             && bytes.last().is_some_and(|it| it >> used != 0)
         {
-            warn("W307: padding bits that are not zero");
+            warn(Code::W307, "padding bits that are not zero");
         }
     }
 
@@ -147,7 +150,7 @@ impl TensorReader {
             return Err(ExternalProblem::Length { length, dtype, shape, expected: nbytes });
         }
         if let Some(expected) = place.checksum {
-            let digest = || Sha1::digest(&file).iter().map(|it| format!("{it:02x}")).collect();
+            let digest = || hex::encode(Sha1::digest(&file));
             let actual = self.digests.entry(location.clone()).or_insert_with(digest);
             if !expected.eq_ignore_ascii_case(actual) {
                 return Err(ExternalProblem::Checksum { location });
@@ -174,7 +177,7 @@ impl Place {
         &mut self,
         key: &str,
         value: &str,
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<Warning>,
     ) -> Result<(), ExternalProblem> {
         let number = |key, value: &str| {
             let fits = value.parse::<u64>().ok().filter(|it| i64::try_from(*it).is_ok());
@@ -188,7 +191,8 @@ impl Place {
             "basepath" => false,
             _ => {
                 let key = Untrusted(key);
-                warnings.push(format!("W208: unknown key `{key}` of external data is dropped"));
+                let text = format!("unknown key `{key}` of external data is dropped");
+                warnings.push(Warning::new(Code::W208, text));
                 false
             }
         };
@@ -390,9 +394,9 @@ fn check_sparse(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codes::Fault;
+    use crate::diag::{Code, Diagnostic};
 
-    fn read(proto: TensorProto) -> Result<Tensor, &'static str> {
+    fn read(proto: TensorProto) -> Result<Tensor, Code> {
         from_pb(proto.encode_to_vec().into()).map(|it| it.1).map_err(|err| err.code())
     }
 
@@ -406,21 +410,21 @@ mod tests {
             raw_data: Some(vec![0; len].into()),
             ..proto(dtype, dims)
         };
-        assert_eq!(read(raw(DType::F32, &[-1], 0)).unwrap_err(), "E301");
-        assert_eq!(read(raw(DType::F32, &[1 << 32, 1 << 32], 0)).unwrap_err(), "E302");
-        assert_eq!(read(raw(DType::F32, &[2], 7)).unwrap_err(), "E303");
-        assert_eq!(read(raw(DType::F32, &[2], 9)).unwrap_err(), "E303");
-        assert_eq!(read(raw(DType::I4, &[3], 1)).unwrap_err(), "E307");
+        assert_eq!(read(raw(DType::F32, &[-1], 0)).unwrap_err(), Code::E301);
+        assert_eq!(read(raw(DType::F32, &[1 << 32, 1 << 32], 0)).unwrap_err(), Code::E302);
+        assert_eq!(read(raw(DType::F32, &[2], 7)).unwrap_err(), Code::E303);
+        assert_eq!(read(raw(DType::F32, &[2], 9)).unwrap_err(), Code::E303);
+        assert_eq!(read(raw(DType::I4, &[3], 1)).unwrap_err(), Code::E307);
         let twice = TensorProto { float_data: vec![1.0], ..raw(DType::F32, &[1], 4) };
-        assert_eq!(read(twice).unwrap_err(), "E304");
+        assert_eq!(read(twice).unwrap_err(), Code::E304);
         let unknown = TensorProto { data_type: Some(99), ..raw(DType::F32, &[1], 4) };
-        assert_eq!(read(unknown).unwrap_err(), "E305");
+        assert_eq!(read(unknown).unwrap_err(), Code::E305);
         let wrong = TensorProto { float_data: vec![1.0], ..proto(DType::I8, &[1]) };
-        assert_eq!(read(wrong).unwrap_err(), "E306");
+        assert_eq!(read(wrong).unwrap_err(), Code::E306);
         let range = TensorProto { int32_data: vec![128], ..proto(DType::I8, &[1]) };
-        assert_eq!(read(range).unwrap_err(), "E306");
+        assert_eq!(read(range).unwrap_err(), Code::E306);
         let external = TensorProto { data_location: Some(1), ..proto(DType::F32, &[1]) };
-        assert_eq!(read(external).unwrap_err(), "E201");
+        assert_eq!(read(external).unwrap_err(), Code::E201);
     }
 
     /// Every element type through `raw_data`, with odd, even and zero element counts.

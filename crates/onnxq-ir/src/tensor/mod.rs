@@ -5,7 +5,7 @@ mod dtype;
 mod packed;
 mod shape;
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -13,8 +13,9 @@ pub use self::{
     cast::{first_non_finite, from_f32, to_f32},
     dtype::DType,
     packed::{Packing, Part, QMatrix, QShape, QSource, Zeros, pack_bits, unpack_bits},
-    shape::{Dim, Shape, TensorType},
+    shape::{Dim, Shape, TensorType, position},
 };
+use crate::diag::{Code, Diagnostic};
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TensorError {
@@ -30,6 +31,16 @@ pub enum TensorError {
     Io(String),
     #[error("a string tensor has no fixed size")]
     Strings,
+}
+
+impl Diagnostic for TensorError {
+    fn code(&self) -> Code {
+        match self {
+            TensorError::Io(_) => Code::E901,
+            TensorError::NonFinite { .. } => Code::E501,
+            _ => Code::E303,
+        }
+    }
 }
 
 /// A constant: cheap to clone, never copied by a rewrite.
@@ -195,6 +206,19 @@ impl Tensor {
         Ok(out)
     }
 
+    /// Every element as `f32`: where they lie if they are stored so, or else made.
+    pub fn f32s(&self) -> Result<Cow<'_, [f32]>, TensorError> {
+        if let (DType::F32, Data::Bytes(bytes)) = (self.dtype, &self.data)
+            && cfg!(target_endian = "little")
+            && bytes.len() == self.nbytes()
+            // Slices of a file may begin at an odd address.
+            && let Ok(values) = bytemuck::try_cast_slice(bytes)
+        {
+            return Ok(Cow::Borrowed(values));
+        }
+        self.to_f32().map(Cow::Owned)
+    }
+
     /// Every element of an integer or boolean tensor.
     pub fn to_i64(&self) -> Result<Vec<i64>, TensorError> {
         cast::to_i64(self.dtype, &self.bytes()?)
@@ -319,6 +343,25 @@ mod tests {
         let stored = view.to_f32().unwrap();
         assert_ne!(stored[0], 1.0 / 3.0);
         assert_eq!(view.rows_f32(0..1).unwrap(), stored);
+    }
+
+    #[test]
+    fn floats_are_read_where_they_lie() {
+        let values = [1.5, -2.0, 3.25];
+        let tensor = Tensor::from_f32(&[3], values);
+        let place = tensor.bytes().unwrap().as_ptr().addr();
+        let read = tensor.f32s().unwrap();
+        assert_eq!(read[..], values);
+        assert_eq!(matches!(read, Cow::Borrowed(_)), place.is_multiple_of(4));
+        let odd: Vec<u8> = [0].into_iter().chain(tensor.bytes().unwrap().to_vec()).collect();
+        for start in 0..2 {
+            let bytes = Bytes::from([&vec![0; start][..], &odd].concat()).slice(start + 1..);
+            assert_eq!(Tensor::new(DType::F32, vec![3], bytes).f32s().unwrap()[..], values);
+        }
+        let half = Tensor::new(DType::F16, vec![3], from_f32(DType::F16, &values).unwrap());
+        assert_eq!(half.f32s().unwrap()[..], values);
+        assert!(Tensor::new(DType::F32, vec![2], vec![0u8; 4]).f32s().is_err());
+        assert!(Tensor::strings(vec![0], []).f32s().is_err());
     }
 
     #[test]

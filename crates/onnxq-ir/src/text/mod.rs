@@ -42,7 +42,10 @@ mod tests;
 
 pub use self::print::{PrintOptions, print_with};
 use self::{lex::Fail, parse::Parser};
-use crate::{codes::Fault, ir::Model};
+use crate::{
+    diag::{Code, Diagnostic},
+    ir::Model,
+};
 
 /// The text is not a model: where, counted from 1, and why.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -53,9 +56,9 @@ pub struct ParseError {
     pub message: String,
 }
 
-impl Fault for ParseError {
-    fn code(&self) -> &'static str {
-        "E408"
+impl Diagnostic for ParseError {
+    fn code(&self) -> Code {
+        Code::E408
     }
 
     fn hint(&self) -> Option<String> {

@@ -77,7 +77,7 @@ mod tests {
         let values: Vec<f32> =
             (0..20_000).map(|it| ((it * 7919) % 20_011) as f32 / 4e3 - 1.5).collect();
         let mut stats = RangeStats::default();
-        stats.add(&values, &[values.len()]).unwrap();
+        stats.add(&values).unwrap();
         for (lo, hi) in [(-1.5, 3.5), (-1.0, 2.0), (0.0, 3.0), (-0.3, 0.2)] {
             for (levels, norm) in [(16, 2.0), (256, 2.0), (256, 1.0), (128, 2.4)] {
                 let step = f64::from(hi - lo) / f64::from(levels - 1);

@@ -12,7 +12,7 @@ fn spec(name: &str) -> ObserverSpec {
 
 fn stats(samples: &[Vec<f32>]) -> RangeStats {
     let mut stats = RangeStats::default();
-    samples.iter().for_each(|it| stats.add(it, &[it.len()]).unwrap());
+    samples.iter().for_each(|it| stats.add(it).unwrap());
     stats
 }
 

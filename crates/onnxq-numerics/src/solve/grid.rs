@@ -8,6 +8,9 @@ use onnxq_ir::tensor::{DType, Zeros};
 /// Adding 1.5 · 2^23 leaves no bits below one: the sum is rounded, ties to even.
 pub(super) const ROUND: f32 = 12_582_912.0;
 
+/// The largest float below one half.
+pub(super) const BELOW_HALF: f32 = 0.499_999_97;
+
 /// Adding 2^23 to a number from 0 to 2^22 leaves no bits below one either.
 const WHOLE: f32 = 8_388_608.0;
 
@@ -140,7 +143,7 @@ impl Grid {
     #[inline(always)]
     pub fn code_by(&self, value: f32, inverse: f32) -> f32 {
         match self.ties {
-            Ties::Up => whole(self.within(value * inverse + self.zero) + 0.499_999_97),
+            Ties::Up => whole(self.within(value * inverse + self.zero) + BELOW_HALF),
             Ties::Even => self.within((value * inverse + ROUND) - ROUND + self.zero),
         }
     }

@@ -29,7 +29,7 @@ use super::{
     stats::{InputStats, Needs},
 };
 use onnxq_ir::{
-    codes::Fault,
+    diag::{Code, Diagnostic},
     tensor::{QMatrix, QShape},
 };
 
@@ -74,9 +74,9 @@ pub struct Prepared {
 #[error("the statistics hold {0}")]
 pub struct BadStats(pub &'static str);
 
-impl Fault for BadStats {
-    fn code(&self) -> &'static str {
-        "E614"
+impl Diagnostic for BadStats {
+    fn code(&self) -> Code {
+        Code::E614
     }
 }
 

@@ -50,7 +50,7 @@ impl Layout {
     }
 
     /// The code type of all activations: kernels want the same on all sides.
-    pub fn code_type(plan: &Plan) -> CodeType {
+    fn code_type(plan: &Plan) -> CodeType {
         let mut sites = plan.sites.iter().filter(|it| it.activation == Some(Activation::Static));
         sites.next().map_or(CodeType::default(), |it| it.codes.dtype)
     }

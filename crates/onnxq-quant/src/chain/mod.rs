@@ -4,10 +4,10 @@
 //! them, [`layout`] which of the nodes then do, and [`emit`] writes `QuantizeLinear` and
 //! `DequantizeLinear` around those, of which ONNX Runtime makes integer operators.
 
-pub mod bias;
-pub mod emit;
-pub mod layout;
-pub mod table;
+pub(crate) mod bias;
+pub(crate) mod emit;
+pub(crate) mod layout;
+pub(crate) mod table;
 
 pub use self::{
     layout::{Layout, observed},

@@ -31,7 +31,7 @@ pub const DYNAMIC: Format = Format {
     opset: None,
 };
 
-pub const LOWER_DYNAMIC: Rule = Rule {
+const LOWER_DYNAMIC: Rule = Rule {
     name: "lower-dynamic",
     help: "MatMul of a dynamically quantized activation and an int8 weight → MatMulInteger",
     root: "MatMul",

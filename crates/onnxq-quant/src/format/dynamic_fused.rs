@@ -20,7 +20,7 @@ pub const DYNAMIC_FUSED: Format = Format {
     opset: Some((MICROSOFT, 1)),
 };
 
-pub const LOWER_DYNAMIC_FUSED: Rule = Rule {
+const LOWER_DYNAMIC_FUSED: Rule = Rule {
     name: "lower-dynamic-fused",
     help: "MatMul of a dynamically quantized activation and an int8 weight → DynamicQuantizeMatMul",
     root: "MatMul",

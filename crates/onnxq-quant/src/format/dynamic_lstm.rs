@@ -33,7 +33,7 @@ pub const DYNAMIC_LSTM: Format = Format {
     opset: Some((MICROSOFT, 1)),
 };
 
-pub const LOWER_DYNAMIC_LSTM: Rule = Rule {
+const LOWER_DYNAMIC_LSTM: Rule = Rule {
     name: "lower-dynamic-lstm",
     help: "LSTM of int8 weights → DynamicQuantizeLSTM",
     root: "LSTM",

@@ -21,7 +21,7 @@ pub const GATHER_BLOCK_QUANTIZED: Format = Format {
     opset: Some((MICROSOFT, 1)),
 };
 
-pub const LOWER_GATHER: Rule = Rule {
+const LOWER_GATHER: Rule = Rule {
     name: "lower-gather-block-quantized",
     help: "Gather from a blocked DequantizeLinear → GatherBlockQuantized",
     root: "Gather",

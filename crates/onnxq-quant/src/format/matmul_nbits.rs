@@ -20,7 +20,7 @@ pub const MATMUL_NBITS: Format = Format {
     opset: Some((MICROSOFT, 1)),
 };
 
-pub const LOWER_MATMUL_NBITS: Rule = Rule {
+const LOWER_MATMUL_NBITS: Rule = Rule {
     name: "lower-matmul-nbits",
     help: "MatMul of an activation and a blocked DequantizeLinear → MatMulNBits",
     root: "MatMul",

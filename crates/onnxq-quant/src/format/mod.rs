@@ -18,7 +18,9 @@ use super::{
     plan::Activation,
 };
 use onnxq_ir::{
-    Attrs, Def, Model, NoMatch, NodeId, Patch, Ref, ValueId, no_match,
+    Attrs, Def, Model, NoMatch, NodeId, Patch, Ref, ValueId,
+    diag::{Code, Diagnostic},
+    no_match,
     tensor::{DType, Packing, Part, QSource, Tensor, Zeros},
 };
 use onnxq_numerics::scheme::{Granularity, Range, Scheme};
@@ -264,9 +266,9 @@ pub struct NotLowered {
     pub reason: String,
 }
 
-impl onnxq_ir::codes::Fault for NotLowered {
-    fn code(&self) -> &'static str {
-        "E502"
+impl Diagnostic for NotLowered {
+    fn code(&self) -> Code {
+        Code::E502
     }
 }
 

@@ -25,7 +25,7 @@ pub const STATIC_FUSED: Format = Format {
     opset: Some((MICROSOFT, 1)),
 };
 
-pub const LOWER_STATIC_FUSED: Rule = Rule {
+const LOWER_STATIC_FUSED: Rule = Rule {
     name: "lower-static-fused",
     help: "MatMul of codes of a fixed range and an int8 weight → MatMulIntegerToFloat",
     root: "MatMul",

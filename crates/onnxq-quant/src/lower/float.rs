@@ -9,7 +9,7 @@ use crate::raise::{Kind, Site, Weights, constant, dequantize, optional, quantize
 use onnxq_ir::{
     Attrs, Def, Model, NoMatch, NodeId, Patch, Ref, User, no_match,
     ops::{Set, Traits},
-    tensor::{DType, Tensor, TensorError, from_f32},
+    tensor::{DType, Tensor, TensorError, from_f32, position},
 };
 
 pub fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch> {
@@ -175,9 +175,8 @@ fn dequantized(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
         return Err(NoMatch("it is in blocks".into()));
     }
     let axis = m.int_attr(node, "axis", 1);
-    let axis = if axis < 0 { axis + codes.shape.len() as i64 } else { axis };
     let channels = scales.numel();
-    let inner = match (channels, usize::try_from(axis).ok().filter(|it| *it < codes.shape.len())) {
+    let inner = match (channels, position(axis, codes.shape.len())) {
         (1, _) => codes.numel().max(1),
         (_, Some(axis)) if codes.shape[axis] == channels => {
             codes.shape[axis + 1..].iter().product::<usize>().max(1)

@@ -6,8 +6,8 @@ mod float;
 mod integer;
 mod matmul_nbits;
 mod portable;
-pub mod qdq;
-pub mod qlinear;
+pub(crate) mod qdq;
+pub(crate) mod qlinear;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -139,7 +139,7 @@ pub fn convert(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Report, PassE
         report.converted.extend((constants > 0).then_some((what, constants)));
     }
     if report.changed() > 0 {
-        rewrite::run(m, &["dedupe-constants", "dedupe-nodes", "remove-dead"], ctx)?;
+        rewrite::run(m, rewrite::CLEAN_UP, ctx)?;
     }
     state_versions(m);
     report.left.retain(|it| m.is_live(it.0));

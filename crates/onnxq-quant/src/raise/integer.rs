@@ -2,12 +2,10 @@
 //! operators that ONNX Runtime fuses it to.
 
 use super::{
-    Bias, Input, Kind, Site, Weights,
+    Bias, Found, Input, Kind, Site, Weights,
     operand::{Channels, codes_of, optional},
 };
 use onnxq_ir::{Model, NoMatch, NodeId, ValueId, no_match};
-
-type Found = Option<Result<Site, NoMatch>>;
 
 /// `Mul(Cast(MatMulInteger(xq, wq, xz, wz)), Mul(xs, ws))`.
 pub fn matmul_integer(m: &Model, node: NodeId, weights: &mut Weights) -> Found {

@@ -9,7 +9,7 @@ mod nbits;
 mod operand;
 mod qdq;
 mod qlinear;
-pub mod stored;
+pub(crate) mod stored;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,6 +19,9 @@ use onnxq_ir::{
     Model, NoMatch, NodeId, ValueId,
     tensor::{DType, QSource, Tensor, Zeros},
 };
+
+/// What a recogniser says of a node: nothing if it is no such form, or why it cannot be raised.
+type Found = Option<Result<Site, NoMatch>>;
 
 /// A quantized product or look-up.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Bias, Input, Kind, Site, Weight, Weights,
+    Bias, Found, Input, Kind, Site, Weight, Weights,
     operand::{constant, optional, stem},
     stored::{Grid, Stored, Zero},
 };
@@ -11,8 +11,6 @@ use onnxq_ir::{
     Model, NoMatch, NodeId, ValueId, no_match,
     tensor::{DType, QShape, Tensor, Zeros},
 };
-
-type Found = Option<Result<Site, NoMatch>>;
 
 /// `A, B, scales, zero_points, g_idx, bias`.
 pub fn matmul(m: &Model, node: NodeId, weights: &mut Weights) -> Found {

@@ -1,12 +1,10 @@
 //! Standard operators behind `DequantizeLinear`: products, and look-ups before or after it.
 
 use super::{
-    Bias, Kind, Site, Weights,
+    Bias, Found, Kind, Site, Weights,
     operand::{Channels, activation, constant, dequantize, dequantized, optional},
 };
 use onnxq_ir::{Model, NoMatch, NodeId, ValueId, no_match};
-
-type Found = Option<Result<Site, NoMatch>>;
 
 /// `MatMul(x, DequantizeLinear(w))`.
 pub fn matmul(m: &Model, node: NodeId, weights: &mut Weights) -> Found {

@@ -1,12 +1,10 @@
 //! Products of codes that yield codes: `QLinearMatMul` and `com.microsoft.QGemm`.
 
 use super::{
-    Bias, Kind, Site, Weights,
+    Bias, Found, Kind, Site, Weights,
     operand::{Channels, codes_of, constant, optional},
 };
 use onnxq_ir::{Model, NoMatch, NodeId};
-
-type Found = Option<Result<Site, NoMatch>>;
 
 /// `a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero`; of two activations: no site.
 pub fn matmul(m: &Model, node: NodeId, weights: &mut Weights) -> Found {

@@ -3,7 +3,11 @@
 use std::io;
 
 use super::{Position, SHIPPED, load::MAX_BYTES};
-use onnxq_ir::{codes::Fault, suggest::suggest, untrusted::Untrusted};
+use onnxq_ir::{
+    diag::{Code, Diagnostic},
+    suggest::suggest,
+    untrusted::Untrusted,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
@@ -53,18 +57,18 @@ impl RecipeError {
     }
 }
 
-impl Fault for RecipeError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for RecipeError {
+    fn code(&self) -> Code {
         match self {
-            RecipeError::Unknown(_) | RecipeError::Read { .. } => "E705",
+            RecipeError::Unknown(_) | RecipeError::Read { .. } => Code::E705,
             RecipeError::TooLarge(_) | RecipeError::Syntax { .. } | RecipeError::Key { .. } => {
-                "E701"
+                Code::E701
             }
             RecipeError::Word { .. } | RecipeError::Value { .. } | RecipeError::Cycle { .. } => {
-                "E703"
+                Code::E703
             }
-            RecipeError::NoMatch { .. } => "E702",
-            RecipeError::Conflict { .. } => "E704",
+            RecipeError::NoMatch { .. } => Code::E702,
+            RecipeError::Conflict { .. } => Code::E704,
         }
     }
 

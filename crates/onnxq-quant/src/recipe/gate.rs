@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{METRICS, Metric, metric};
-use onnxq_ir::{codes::Fault, untrusted::Untrusted};
+use onnxq_ir::{
+    diag::{Code, Diagnostic},
+    untrusted::Untrusted,
+};
 
 /// A limit for one measured number. In a recipe: `{metric: kl, statistic: mean, max: 0.01}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,9 +48,9 @@ pub enum GateError {
     Statistic { metric: &'static str, statistic: String },
 }
 
-impl Fault for GateError {
-    fn code(&self) -> &'static str {
-        "E706"
+impl Diagnostic for GateError {
+    fn code(&self) -> Code {
+        Code::E706
     }
 
     fn hint(&self) -> Option<String> {

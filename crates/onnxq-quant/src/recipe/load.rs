@@ -292,7 +292,7 @@ mod tests {
         recipe::{ActivationGranularity, WeightRange, to_yaml},
         transform::{Awq, SmoothQuant, TransformSpec},
     };
-    use onnxq_ir::codes::Fault;
+    use onnxq_ir::diag::{Code, Diagnostic};
 
     #[test]
     fn every_shipped_recipe_loads_and_survives_printing() {
@@ -356,7 +356,7 @@ mod tests {
         assert!(error.to_string().ends_with("c.yaml:3:10: unknown recipe `avx3`"), "{error}");
         assert_eq!(error.hint().unwrap(), "did you mean `avx2`?");
         write("d.yaml", "none.yaml");
-        assert_eq!(load(&path("d.yaml")).unwrap_err().code(), "E705");
+        assert_eq!(load(&path("d.yaml")).unwrap_err().code(), Code::E705);
     }
 
     #[test]
@@ -465,9 +465,9 @@ mod tests {
         let error = load(path.to_str().unwrap()).unwrap_err().to_string();
         assert!(error.ends_with(":1:8: format 2 is unknown, this program reads 1"), "{error}");
         fs::write(&path, vec![b'#'; MAX_BYTES as usize + 1]).unwrap();
-        assert_eq!(load(path.to_str().unwrap()).unwrap_err().code(), "E701");
+        assert_eq!(load(path.to_str().unwrap()).unwrap_err().code(), Code::E701);
         fs::write(&path, [0xff]).unwrap();
-        assert_eq!(load(path.to_str().unwrap()).unwrap_err().code(), "E705");
+        assert_eq!(load(path.to_str().unwrap()).unwrap_err().code(), Code::E705);
         assert_eq!(load("int3").unwrap_err().hint().unwrap(), "did you mean `int4`?");
     }
 }

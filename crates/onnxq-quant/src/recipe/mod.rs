@@ -1,6 +1,6 @@
 //! Recipes: which weights become what, as data. The comments of the fields are the manual.
 
-pub mod adapt;
+mod adapt;
 mod error;
 pub mod gate;
 pub mod load;

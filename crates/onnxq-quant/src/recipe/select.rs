@@ -263,7 +263,7 @@ fn glob_matches(glob: &[char], name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::recipe::{WeightRange, yaml};
-    use onnxq_ir::codes::Fault;
+    use onnxq_ir::diag::{Code, Diagnostic};
 
     fn recipe(quantize: &str) -> Recipe {
         let text = format!("onnxq: 1\nname: x\nquantize:\n{quantize}");
@@ -345,7 +345,7 @@ mod tests {
         selector.see("/model/fc");
         let errors = selector.unmatched();
         assert_eq!(errors.len(), 1);
-        assert_eq!(errors[0].code(), "E702");
+        assert_eq!(errors[0].code(), Code::E702);
         assert_eq!(errors[0].to_string(), "x.yaml:4:13: pattern `*/lm_haed/*` matches no node");
         let hint = errors[0].hint().unwrap();
         assert!(hint.starts_with("did you mean `*/lm_head/*`?"), "{hint}");

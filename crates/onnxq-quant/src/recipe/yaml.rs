@@ -237,7 +237,7 @@ fn message(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onnxq_ir::codes::Fault;
+    use onnxq_ir::diag::Diagnostic;
 
     fn check(text: &str) -> String {
         let head = "onnxq: 1\nname: x\n";

@@ -5,7 +5,7 @@
 //! not.
 
 mod awq;
-pub mod equalize;
+mod equalize;
 pub mod fold;
 mod smooth_quant;
 mod spec;

@@ -9,7 +9,10 @@ use std::{
 use serde::Deserialize;
 
 use super::{Report, SCHEMA};
-use onnxq_ir::{codes::Fault, untrusted::Untrusted};
+use onnxq_ir::{
+    diag::{Code, Diagnostic},
+    untrusted::Untrusted,
+};
 
 /// More than a report of a million nodes.
 const MAX_BYTES: u64 = 1 << 30;
@@ -30,11 +33,11 @@ pub enum ReadError {
     Schema { path: PathBuf, schema: String },
 }
 
-impl Fault for ReadError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for ReadError {
+    fn code(&self) -> Code {
         match self {
-            ReadError::Io { .. } => "E902",
-            _ => "E619",
+            ReadError::Io { .. } => Code::E902,
+            _ => Code::E619,
         }
     }
 

@@ -1,11 +1,12 @@
 //! What a report was made with and from.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::FileFacts;
+use onnxq_ir::diag::Code;
 
 /// The machine and the programs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -80,4 +81,12 @@ pub struct Warning {
     /// The node, output or file it is about.
     pub at: Option<String>,
     pub message: String,
+}
+
+/// Codes are texts in a report: it may be of a version that has others.
+impl Warning {
+    pub fn new(code: Code, at: &Path, message: String) -> Warning {
+        let at = Some(at.display().to_string());
+        Warning { code: code.to_string(), at, message }
+    }
 }

@@ -48,5 +48,5 @@ pub fn fingerprint(it: &Finding, nth: usize) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().map(|it| format!("{it:02x}")).collect()
+    hex::encode(hash.finalize())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::{
@@ -11,12 +12,15 @@ use super::{
     number::count,
 };
 use crate::Report;
-use onnxq_ir::{codes, untrusted::escape};
+use onnxq_ir::{diag::Code, untrusted::escape};
 use onnxq_quant::recipe::metrics::METRICS;
 use onnxq_rewrite::lint::CHECKS;
 
 const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
+
+/// What RFC 3986 does not call unreserved.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// GitHub shows no more of a run.
 const MAX: usize = 5000;
@@ -63,7 +67,7 @@ fn notifications(left_out: usize) -> Vec<Value> {
 fn rule(id: &str) -> Value {
     let metric = METRICS.iter().find(|it| it.name == id).map(|it| it.help);
     let check = CHECKS.iter().find(|it| it.code == id).map(|it| it.help);
-    let code = codes::code(id).map(|it| it.text);
+    let code = id.parse().ok().map(Code::text);
     let help = metric.or(check).or(code).unwrap_or(match id {
         "suggestion" => "what would make the candidate more accurate, and what it costs",
         _ => "see the report",
@@ -103,16 +107,10 @@ fn message(text: &str) -> String {
 
 /// A file name as a relative reference.
 fn uri(name: &str) -> String {
-    let mut out = String::new();
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(byte.into());
-            }
-            _ => out += &format!("%{byte:02X}"),
-        }
+    match name {
+        "" => "model.onnx".to_owned(),
+        name => utf8_percent_encode(name, RESERVED).to_string(),
     }
-    if out.is_empty() { "model.onnx".to_owned() } else { out }
 }
 
 #[cfg(test)]

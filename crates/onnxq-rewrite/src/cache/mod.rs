@@ -16,7 +16,12 @@ pub use self::{
     int8::{Scales, to_int8},
 };
 use super::{PassError, STANDARD};
-use onnxq_ir::{Model, NodeId, codes::Fault, ctx::Ctx, untrusted::Untrusted};
+use onnxq_ir::{
+    Model, NodeId,
+    ctx::Ctx,
+    diag::{Code, Diagnostic},
+    untrusted::Untrusted,
+};
 
 /// Why a model gets no cache, or no other.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -35,12 +40,12 @@ pub enum CacheError {
     Pass(#[from] PassError),
 }
 
-impl Fault for CacheError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for CacheError {
+    fn code(&self) -> Code {
         match self {
-            CacheError::NotFinite { .. } => "E614",
+            CacheError::NotFinite { .. } => Code::E614,
             CacheError::Pass(it) => it.code(),
-            _ => "E411",
+            _ => Code::E411,
         }
     }
 

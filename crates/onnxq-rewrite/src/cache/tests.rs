@@ -1,7 +1,8 @@
-//! What becomes of small decoders; tests/kv_cache.rs runs them.
+//! What becomes of small decoders; tests/it/kv_cache.rs runs them.
 
 use super::*;
 use onnxq_ir::{
+    diag::Code,
     tensor::{DType, TensorType},
     text,
 };
@@ -16,7 +17,7 @@ fn refusal(body: &str) -> String {
     let mut m = text::parse(&body).unwrap();
     let before = text::print(&m);
     let error = add_kv_cache(&mut m, &Ctx::silent()).unwrap_err();
-    assert_eq!((error.code(), text::print(&m)), ("E411", before));
+    assert_eq!((error.code(), text::print(&m)), (Code::E411, before));
     error.to_string()
 }
 

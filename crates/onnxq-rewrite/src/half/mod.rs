@@ -14,8 +14,8 @@ use crate as rewrite;
 use crate::PassError;
 use onnxq_ir::{
     Attr, Model, NodeId, ValueId,
-    codes::Fault,
     ctx::Ctx,
+    diag::{Code, Diagnostic},
     tensor::{DType, TensorError},
     untrusted::Untrusted,
 };
@@ -58,13 +58,13 @@ pub enum HalfError {
     Type(DType),
 }
 
-impl Fault for HalfError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for HalfError {
+    fn code(&self) -> Code {
         match self {
             HalfError::Pass(it) => it.code(),
-            HalfError::Tensor { source: TensorError::Io(_), .. } => "E901",
-            HalfError::Tensor { .. } => "E303",
-            HalfError::Type(_) => "E703",
+            HalfError::Tensor { source: TensorError::Io(_), .. } => Code::E901,
+            HalfError::Tensor { .. } => Code::E303,
+            HalfError::Type(_) => Code::E703,
         }
     }
 }

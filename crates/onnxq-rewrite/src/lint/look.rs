@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate as rewrite;
 use onnxq_ir::{
-    Attr, Def, GraphId, Model, NodeId, User, ValueId,
+    Def, GraphId, Model, NodeId, User, ValueId,
     ctx::Ctx,
     ops::{OpInfo, QuantizedOp, Set, Traits},
     tensor::{DType, Tensor},
@@ -89,13 +89,6 @@ impl Look {
 
     pub fn dtype(&self, node: NodeId, index: usize) -> Option<DType> {
         self.m.dtype(self.input(node, index)?)
-    }
-
-    pub fn string_attr(&self, node: NodeId, name: &str) -> Option<String> {
-        match self.m.node(node).attrs.get(name) {
-            Some(Attr::String(it)) => Some(String::from_utf8_lossy(it).into_owned()),
-            _ => None,
-        }
     }
 
     /// Nodes that use the first output, and at which input.

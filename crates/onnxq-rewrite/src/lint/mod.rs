@@ -16,8 +16,8 @@ use crate as rewrite;
 use crate::{PassError, Step};
 use onnxq_ir::{
     Model, NodeId,
-    codes::{EXIT_GATE, Fault},
     ctx::Ctx,
+    diag::{Code, Diagnostic, EXIT_GATE},
 };
 
 /// A form to look for. To add one, add a function in `checks/` and a row to [`CHECKS`].
@@ -256,9 +256,9 @@ pub struct OwnFinding {
     pub what: String,
 }
 
-impl Fault for OwnFinding {
-    fn code(&self) -> &'static str {
-        "E503"
+impl Diagnostic for OwnFinding {
+    fn code(&self) -> Code {
+        Code::E503
     }
 
     fn hint(&self) -> Option<String> {

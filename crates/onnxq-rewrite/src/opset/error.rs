@@ -2,7 +2,11 @@
 
 use super::NEWEST;
 use crate::PassError;
-use onnxq_ir::{NoMatch, codes::Fault, untrusted::Untrusted};
+use onnxq_ir::{
+    NoMatch,
+    diag::{Code, Diagnostic},
+    untrusted::Untrusted,
+};
 
 /// How many nodes an error names.
 const MOST_NAMED: usize = 20;
@@ -52,11 +56,11 @@ impl Refusal {
     }
 }
 
-impl Fault for OpsetError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for OpsetError {
+    fn code(&self) -> Code {
         match self {
             OpsetError::Inline(it) => it.code(),
-            _ => "E410",
+            _ => Code::E410,
         }
     }
 }

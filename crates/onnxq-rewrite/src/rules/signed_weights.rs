@@ -15,19 +15,14 @@ use onnxq_ir::{
     tensor::{DType, Tensor},
 };
 
-pub const SIGNED_WEIGHTS: Rule = Rule {
-    name: "signed-weights",
-    help: "store uint8 weights of MatMulInteger as int8",
-    root: "MatMulInteger",
-    apply: |m, node| signed(m, node, 1, 3),
-};
+pub const SIGNED_WEIGHTS: Rule =
+    rule::<1, 3>("signed-weights", "store uint8 weights of MatMulInteger as int8", "MatMulInteger");
 
-pub const SIGNED_WEIGHTS_CONV: Rule = Rule {
-    name: "signed-weights-conv",
-    help: "store uint8 weights of QLinearConv as int8",
-    root: "QLinearConv",
-    apply: |m, node| signed(m, node, 3, 5),
-};
+pub const SIGNED_WEIGHTS_CONV: Rule = rule::<3, 5>(
+    "signed-weights-conv",
+    "store uint8 weights of QLinearConv as int8",
+    "QLinearConv",
+);
 
 pub const SIGNED_WEIGHTS_DEQUANTIZE: Rule = Rule {
     name: "signed-weights-dequantize",
@@ -39,26 +34,32 @@ pub const SIGNED_WEIGHTS_DEQUANTIZE: Rule = Rule {
     },
 };
 
-pub const SIGNED_WEIGHTS_FLOAT: Rule = Rule {
-    name: "signed-weights-float",
-    help: "store uint8 weights of MatMulIntegerToFloat as int8",
-    root: "com.microsoft.MatMulIntegerToFloat",
-    apply: |m, node| signed(m, node, 1, 5),
-};
+pub const SIGNED_WEIGHTS_FLOAT: Rule = rule::<1, 5>(
+    "signed-weights-float",
+    "store uint8 weights of MatMulIntegerToFloat as int8",
+    "com.microsoft.MatMulIntegerToFloat",
+);
 
-pub const SIGNED_WEIGHTS_FUSED: Rule = Rule {
-    name: "signed-weights-fused",
-    help: "store uint8 weights of DynamicQuantizeMatMul as int8",
-    root: "com.microsoft.DynamicQuantizeMatMul",
-    apply: |m, node| signed(m, node, 1, 3),
-};
+pub const SIGNED_WEIGHTS_FUSED: Rule = rule::<1, 3>(
+    "signed-weights-fused",
+    "store uint8 weights of DynamicQuantizeMatMul as int8",
+    "com.microsoft.DynamicQuantizeMatMul",
+);
 
-pub const SIGNED_WEIGHTS_QLINEAR: Rule = Rule {
-    name: "signed-weights-qlinear",
-    help: "store uint8 weights of QLinearMatMul as int8",
-    root: "QLinearMatMul",
-    apply: |m, node| signed(m, node, 3, 5),
-};
+pub const SIGNED_WEIGHTS_QLINEAR: Rule = rule::<3, 5>(
+    "signed-weights-qlinear",
+    "store uint8 weights of QLinearMatMul as int8",
+    "QLinearMatMul",
+);
+
+/// Of an operator whose weight and its zero point are these inputs.
+const fn rule<const WEIGHT: usize, const ZERO: usize>(
+    name: &'static str,
+    help: &'static str,
+    root: &'static str,
+) -> Rule {
+    Rule { name, help, root, apply: |m, node| signed(m, node, WEIGHT, ZERO) }
+}
 
 fn signed(m: &Model, node: NodeId, weight: usize, zero: usize) -> Result<Patch, NoMatch> {
     let w = m.operand(node, weight)?;

@@ -19,7 +19,8 @@ use super::{
 use crate::data::{Batches, roles};
 use crate::engine::{self, IoInfo, RuntimeOptions};
 use onnxq_ir::{
-    Def, Model, NodeId, ValueId, ctx::Ctx, human::grouped, onnx::Files, tensor::Tensor,
+    Def, Model, NodeId, ValueId, ctx::Ctx, diag::Warning, human::grouped, onnx::Files,
+    tensor::Tensor,
 };
 use onnxq_numerics::{
     drift::Drift,
@@ -237,10 +238,10 @@ impl<'a> Collector<'a> {
         let count = hessians.filter(|it| !self.drifts(it)).count();
         if self.float.is_some() && count > 0 {
             let memory = self.options.memory >> 20;
-            ctx.progress.warn(&format!(
+            ctx.progress.warn(&Warning::remark(format!(
                 "{count} inputs are too wide for --memory {memory}MiB: their weights aim at the \
                  quantized layers before them, not at the float model"
-            ));
+            )));
         }
     }
 

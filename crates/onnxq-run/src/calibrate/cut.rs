@@ -3,12 +3,12 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt,
     sync::{Mutex, PoisonError},
 };
 
 use onnxq_ir::{
     ValueId,
+    fs::{read_exact_at, write_all_at},
     tensor::{DType, Tensor, TensorError},
 };
 
@@ -50,7 +50,7 @@ impl Cut {
         for tensor in tensors {
             let bytes = tensor.bytes()?;
             let offset = self.reserve(bytes.len());
-            file.write_all_at(&bytes, offset)?;
+            write_all_at(file, &bytes, offset)?;
             let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
             list.push(Stored { dtype, shape, offset, len: bytes.len() });
         }
@@ -79,7 +79,7 @@ impl Cut {
         let mut tensors = Vec::new();
         for it in list.ok_or_else(missing)? {
             let mut bytes = vec![0; it.len];
-            file.read_exact_at(&mut bytes, it.offset)?;
+            read_exact_at(file, &mut bytes, it.offset)?;
             tensors.push(Tensor::new(it.dtype, it.shape, bytes));
         }
         Ok(tensors)

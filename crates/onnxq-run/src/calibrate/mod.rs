@@ -2,8 +2,8 @@
 
 mod collect;
 mod cut;
+mod error;
 mod extents;
-mod fault;
 mod flow;
 mod observe;
 mod part_log;
@@ -16,7 +16,7 @@ mod wave;
 
 pub use self::{
     collect::{CollectOptions, Collector, Replacement, Want, model_inputs},
-    fault::CalibrateError,
+    error::CalibrateError,
     flow::{can_observe, can_tap, reads, width},
     observe::{Mask, Observe, Sample},
     ranges::{Target, observe, ranges},

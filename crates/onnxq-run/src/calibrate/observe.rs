@@ -5,10 +5,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use bytes::Bytes;
-
 use super::CalibrateError;
-use onnxq_ir::tensor::{DType, Tensor, TensorError};
+use onnxq_ir::tensor::{Tensor, TensorError};
 use onnxq_numerics::solve::BadStats;
 
 /// What one run of the model computed of a value; tokens of padding are left out.
@@ -49,11 +47,10 @@ impl Tap<'_> {
     ) -> Result<(), CalibrateError> {
         let unreadable = |source| CalibrateError::Tensor { value: self.name.clone(), source };
         self.check_width(own)?;
-        let read = |it: &Tensor| Values::read(it, mask, self.tokens).map_err(unreadable);
-        let own = read(own)?;
-        let float = float.map(read).transpose()?;
-        let (values, float) = (own.get(), float.as_ref().map(Values::get));
-        let sample = Sample { index, shape: &own.shape, values: &values, float: float.as_deref() };
+        let (values, shape) = without_padding(own, mask, self.tokens).map_err(unreadable)?;
+        let float = float.map(|it| without_padding(it, mask, self.tokens));
+        let float = float.transpose().map_err(unreadable)?.map(|it| it.0);
+        let sample = Sample { index, shape: &shape, values: &values, float: float.as_deref() };
         let mut observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner);
         let bad = |source| CalibrateError::NonFinite { value: self.name.clone(), source };
         observer.observe(&sample).map_err(bad)
@@ -115,45 +112,19 @@ impl Mask {
     }
 }
 
-/// A tensor's numbers, where they lie if possible.
-struct Values {
-    shape: Vec<usize>,
-    bytes: Bytes,
-    made: Option<Vec<f32>>,
-}
-
-impl Values {
-    fn read(
-        tensor: &Tensor,
-        mask: Option<&Mask>,
-        tokens: Option<usize>,
-    ) -> Result<Values, TensorError> {
-        let shape = tensor.shape.clone();
-        let whole = match tensor.dtype {
-            DType::F32 => Values { shape, bytes: tensor.bytes()?, made: None },
-            _ => Values { shape, bytes: Bytes::new(), made: Some(tensor.to_f32()?) },
-        };
-        match (mask, tokens) {
-            (Some(mask), Some(axis)) if mask.fits(&whole.shape, axis) => {
-                let (values, shape) = mask.keep(&whole.get(), &whole.shape, axis);
-                Ok(Values { shape, bytes: Bytes::new(), made: Some(values) })
-            }
-            _ => Ok(whole),
+/// The values of a tensor's tokens that are none of padding, and their shape.
+fn without_padding<'a>(
+    tensor: &'a Tensor,
+    mask: Option<&Mask>,
+    tokens: Option<usize>,
+) -> Result<(Cow<'a, [f32]>, Cow<'a, [usize]>), TensorError> {
+    let (values, shape) = (tensor.f32s()?, &tensor.shape);
+    match (mask, tokens) {
+        (Some(mask), Some(axis)) if mask.fits(shape, axis) => {
+            let (values, shape) = mask.keep(&values, shape, axis);
+            Ok((values.into(), shape.into()))
         }
-    }
-
-    fn get(&self) -> Cow<'_, [f32]> {
-        let bytes = match &self.made {
-            Some(made) => return Cow::Borrowed(made),
-            None => &self.bytes,
-        };
-        if cfg!(target_endian = "little")
-            && let Ok(values) = bytemuck::try_cast_slice(bytes)
-        {
-            return Cow::Borrowed(values);
-        }
-        let float = |it: &[u8]| f32::from_le_bytes(it.try_into().expect("4 bytes"));
-        Cow::Owned(bytes.chunks_exact(4).map(float).collect())
+        _ => Ok((values, shape.into())),
     }
 }
 

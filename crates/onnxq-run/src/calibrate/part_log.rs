@@ -3,10 +3,10 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
     path::Path,
 };
 
+use onnxq_ir::fs::{read_exact_at, write_all_at};
 use sha2::{Digest, Sha256};
 
 const MAGIC: &[u8] = b"onnxq statistics log 1\n";
@@ -44,7 +44,7 @@ impl Log {
         if size < MAGIC.len() as u64 {
             return Ok(None);
         }
-        file.read_exact_at(&mut magic, 0)?;
+        read_exact_at(&file, &mut magic, 0)?;
         if magic != MAGIC {
             return Ok(None);
         }
@@ -63,7 +63,7 @@ impl Log {
         let options =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).to_owned();
         let file = options.open(path)?;
-        file.write_all_at(MAGIC, 0)?;
+        write_all_at(&file, MAGIC, 0)?;
         Ok(Log { file, end: MAGIC.len() as u64 })
     }
 
@@ -73,7 +73,7 @@ impl Log {
         if self.end + HEAD as u64 > size {
             return Ok(None);
         }
-        self.file.read_exact_at(&mut head, self.end)?;
+        read_exact_at(&self.file, &mut head, self.end)?;
         let (len, sum) = head.split_at(8);
         let len = u64::from_le_bytes(len.try_into().expect("8 bytes"));
         let offset = self.end + HEAD as u64;
@@ -86,7 +86,7 @@ impl Log {
 
     pub fn read(&self, record: Record) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; record.len as usize];
-        self.file.read_exact_at(&mut bytes, record.offset)?;
+        read_exact_at(&self.file, &mut bytes, record.offset)?;
         Ok(bytes)
     }
 
@@ -95,8 +95,8 @@ impl Log {
         let len = bytes.len() as u64;
         let head = [&len.to_le_bytes()[..], &checksum(bytes)].concat();
         let offset = self.end + HEAD as u64;
-        self.file.write_all_at(&head, self.end)?;
-        self.file.write_all_at(bytes, offset)?;
+        write_all_at(&self.file, &head, self.end)?;
+        write_all_at(&self.file, bytes, offset)?;
         self.file.sync_data()?;
         self.end = offset + len;
         Ok(Record { offset, len })

@@ -31,7 +31,7 @@ pub struct Target<'a> {
 
 impl Observe for RangeStats {
     fn observe(&mut self, sample: &Sample<'_>) -> Result<(), BadStats> {
-        self.add(sample.values, sample.shape)
+        self.add(sample.values)
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use onnxq_ir::{codes::Fault, untrusted::Untrusted};
+use onnxq_ir::{
+    diag::{Code, Diagnostic},
+    untrusted::Untrusted,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StatsError {
@@ -20,12 +23,12 @@ pub enum StatsError {
     OtherPrefix { path: PathBuf },
 }
 
-impl Fault for StatsError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for StatsError {
+    fn code(&self) -> Code {
         match self {
-            StatsError::Io { .. } => "E902",
-            StatsError::Damaged { .. } => "E613",
-            _ => "E611",
+            StatsError::Io { .. } => Code::E902,
+            StatsError::Damaged { .. } => Code::E613,
+            _ => Code::E611,
         }
     }
 

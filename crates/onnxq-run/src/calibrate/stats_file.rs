@@ -90,7 +90,7 @@ pub fn model_sha256(files: &Files) -> String {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     }
-    hash.finalize().iter().map(|it| format!("{it:02x}")).collect()
+    hex::encode(hash.finalize())
 }
 
 impl Identity {

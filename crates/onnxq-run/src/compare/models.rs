@@ -2,8 +2,6 @@
 
 use std::{borrow::Cow, collections::BTreeMap, sync::mpsc, thread};
 
-use bytes::Bytes;
-
 use super::{
     accumulate::{Accumulator, Context},
     latency,
@@ -14,8 +12,8 @@ use crate::{
     engine::{EngineError, IoInfo, Session},
 };
 use onnxq_ir::{
-    codes::Fault,
     ctx::Ctx,
+    diag::{Code, Diagnostic},
     tensor::{DType, Tensor, TensorError},
     untrusted::Untrusted,
 };
@@ -62,15 +60,15 @@ pub enum CompareError {
     Tensor { output: String, source: TensorError },
 }
 
-impl Fault for CompareError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for CompareError {
+    fn code(&self) -> Code {
         match self {
             CompareError::Data(it) => it.code(),
             CompareError::Engine { source, .. } => source.code(),
-            CompareError::Input { .. } => "E607",
-            CompareError::InputType { .. } => "E604",
+            CompareError::Input { .. } => Code::E607,
+            CompareError::InputType { .. } => Code::E604,
             CompareError::Output(_) | CompareError::Shape { .. } | CompareError::Tensor { .. } => {
-                "E609"
+                Code::E609
             }
         }
     }
@@ -254,9 +252,8 @@ fn add(
     }
     let unreadable = |source| CompareError::Tensor { output: name.into(), source };
     if reference.dtype.is_float() {
-        let (expected, actual) = (Floats::of(reference), Floats::of(candidate));
-        let (expected, actual) = (expected.map_err(unreadable)?, actual.map_err(unreadable)?);
-        let (expected, actual) = (expected.get(), actual.get());
+        let expected = reference.f32s().map_err(unreadable)?;
+        let actual = candidate.f32s().map_err(unreadable)?;
         let role = || Accumulator::new(role(name, &reference.shape, &expected, context));
         let totals = outputs.entry(name.to_owned()).or_insert_with(role);
         totals.add(&reference.shape, &expected, &actual, context);
@@ -273,32 +270,6 @@ fn add(
     let totals = outputs.entry(name.to_owned()).or_insert_with(|| Accumulator::new(Role::Discrete));
     totals.add_discrete(context.batch, equal, elements);
     Ok(())
-}
-
-/// A tensor's numbers, where they lie if they are float32 already.
-enum Floats {
-    Own(Vec<f32>),
-    There(Bytes),
-}
-
-impl Floats {
-    fn of(tensor: &Tensor) -> Result<Floats, TensorError> {
-        Ok(match tensor.dtype {
-            DType::F32 => Floats::There(tensor.bytes()?),
-            _ => Floats::Own(tensor.to_f32()?),
-        })
-    }
-
-    fn get(&self) -> Cow<'_, [f32]> {
-        match self {
-            Floats::Own(list) => Cow::Borrowed(list),
-            Floats::There(bytes) => match bytemuck::try_cast_slice(bytes) {
-                Ok(list) => Cow::Borrowed(list),
-                // They begin at an odd address.
-                Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
-            },
-        }
-    }
 }
 
 #[cfg(test)]
@@ -402,20 +373,20 @@ pub mod tests {
         let error = compared(fake(Box::new(renamed)), &CompareOptions::default()).unwrap_err();
         assert_eq!(
             (error.code(), error.to_string().as_str()),
-            ("E609", "the candidate has no output `logits`")
+            (Code::E609, "the candidate has no output `logits`")
         );
         let flat = |_: &BTreeMap<&str, &Tensor>| vec![("logits".to_owned(), Tensor::scalar(1.0))];
         let error = compared(fake(Box::new(flat)), &CompareOptions::default()).unwrap_err();
-        assert_eq!(error.code(), "E609");
+        assert_eq!(error.code(), Code::E609);
     }
 
     #[test]
     fn inputs_must_be_in_the_data() {
         let mut other = echo(2.0);
         other.inputs[0].name = "tokens".into();
-        assert_eq!(compared(other, &CompareOptions::default()).unwrap_err().code(), "E607");
+        assert_eq!(compared(other, &CompareOptions::default()).unwrap_err().code(), Code::E607);
         let mut narrow = echo(2.0);
         narrow.inputs[0].ty.dtype = DType::I32;
-        assert_eq!(compared(narrow, &CompareOptions::default()).unwrap_err().code(), "E609");
+        assert_eq!(compared(narrow, &CompareOptions::default()).unwrap_err().code(), Code::E609);
     }
 }

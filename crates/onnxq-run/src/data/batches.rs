@@ -1,21 +1,14 @@
-//! Data files as batches of model inputs; arrays are read as they are needed.
+//! Samples as checked batches of model inputs, read as they are needed.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
     ops::Range,
     path::{Path, PathBuf},
 };
 
-use super::{
-    DataError, digest, fit,
-    images::{self, Images},
-    npy::Npy,
-    npz::Npz,
-    roles, test_data, text_data,
-};
+use super::{DataError, digest, fit, roles, source::Source};
 use crate::engine::IoInfo;
-use onnxq_ir::tensor::{DType, Dim, Tensor};
+use onnxq_ir::tensor::Tensor;
 
 /// A tensor for each input of the model.
 pub type Batch = BTreeMap<String, Tensor>;
@@ -55,70 +48,46 @@ pub struct Batches {
     at: usize,
 }
 
-pub(super) enum Source {
-    Arrays(Vec<Array>),
-    Sets(Vec<PathBuf>),
-    Tokens { input: usize, tokens: text_data::Tokens },
-    Images(Images),
-}
-
-pub(super) struct Array {
-    input: usize,
-    /// The same for every run: the input has no batch axis.
-    whole: bool,
-    npy: Npy,
-}
-
-/// Opens `.npy`, `.npz`, text, an image or a folder of `<input>.npy` files, of ONNX test data or
-/// of images.
-///
-/// What the data lacks is made from the inputs' names: masks, positions, an empty past.
-pub fn open(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Batches, DataError> {
-    let kind = fs::metadata(path).map_err(DataError::io(path))?;
-    let extension = path.extension().and_then(|it| it.to_str()).unwrap_or("");
-    let (source, files) = match extension.to_ascii_lowercase().as_str() {
-        _ if kind.is_dir() => folder(path, inputs, options)?,
-        _ if !kind.is_file() => return Err(DataError::format(path, "is not a regular file")),
-        "npy" => one_array(path, inputs)?,
-        "npz" => archive(path, inputs)?,
-        "md" | "text" | "txt" => text(path, inputs, options)?,
-        _ if images::is_image(path) => pictures(path, vec![path.into()], inputs, options)?,
-        _ => {
-            let fact = "is none of .npy, .npz, .txt, an image or a folder";
-            return Err(DataError::format(path, fact));
-        }
-    };
-    let sha256 = digest::of(&files, source.settings())?;
-    let per_run = fixed_batch(&source, inputs);
-    let total = source.samples(inputs)?;
-    let batch = if source.is_one_by_one() {
-        per_run.unwrap_or(1)
-    } else {
-        per_run.unwrap_or(options.batch.max(1))
-    };
-    let wanted = options.samples.unwrap_or(total).min(total);
-    let samples = if per_run.is_some() { wanted / batch * batch } else { wanted };
-    if wanted == 0 {
-        return Err(DataError::Empty { file: path.into() });
-    }
-    if samples == 0 {
-        return Err(DataError::TooFew { file: path.into(), actual: wanted, batch });
-    }
-    Ok(Batches {
-        inputs: inputs.to_vec(),
-        sha256,
-        files,
-        source,
-        file: path.into(),
-        samples,
-        dropped: wanted - samples,
-        batch,
-        is_fixed: per_run.is_some(),
-        at: 0,
-    })
-}
-
 impl Batches {
+    /// Batches of what was opened: as many samples as are wanted, in batches of the size that the
+    /// model states or that is wanted.
+    pub(super) fn new(
+        path: &Path,
+        source: Source,
+        files: Vec<PathBuf>,
+        inputs: &[IoInfo],
+        options: &DataOptions,
+    ) -> Result<Batches, DataError> {
+        let sha256 = digest::of(&files, source.settings())?;
+        let per_run = source.fixed_batch(inputs);
+        let total = source.samples(inputs)?;
+        let batch = if source.is_one_by_one() {
+            per_run.unwrap_or(1)
+        } else {
+            per_run.unwrap_or(options.batch.max(1))
+        };
+        let wanted = options.samples.unwrap_or(total).min(total);
+        let samples = if per_run.is_some() { wanted / batch * batch } else { wanted };
+        if wanted == 0 {
+            return Err(DataError::Empty { file: path.into() });
+        }
+        if samples == 0 {
+            return Err(DataError::TooFew { file: path.into(), actual: wanted, batch });
+        }
+        Ok(Batches {
+            inputs: inputs.to_vec(),
+            sha256,
+            files,
+            source,
+            file: path.into(),
+            samples,
+            dropped: wanted - samples,
+            batch,
+            is_fixed: per_run.is_some(),
+            at: 0,
+        })
+    }
+
     /// Samples that the batches hold together.
     pub fn samples(&self) -> usize {
         self.samples
@@ -196,245 +165,23 @@ impl Iterator for Batches {
     }
 }
 
-impl Source {
-    /// Samples may differ in shape.
-    fn is_one_by_one(&self) -> bool {
-        match self {
-            Source::Sets(_) => true,
-            Source::Images(images) => !images.same_size,
-            Source::Arrays(_) | Source::Tokens { .. } => false,
-        }
-    }
-
-    /// What the samples depend on besides files.
-    pub(super) fn settings(&self) -> Option<&str> {
-        match self {
-            Source::Images(images) => Some(&images.description),
-            _ => None,
-        }
-    }
-
-    /// Samples in the data; arrays must agree about it.
-    fn samples(&self, inputs: &[IoInfo]) -> Result<usize, DataError> {
-        match self {
-            Source::Sets(sets) => Ok(sets.len()),
-            Source::Tokens { tokens, .. } => Ok(tokens.rows()),
-            Source::Images(images) => Ok(images.len()),
-            Source::Arrays(arrays) => {
-                let mut counts = arrays
-                    .iter()
-                    .filter(|it| !it.whole)
-                    .map(|it| (it.input, it.npy.shape.first().copied().unwrap_or(0)));
-                // If every array is the same for every run, there is one run.
-                let Some((_, expected)) = counts.next() else { return Ok(1) };
-                match counts.find(|(_, actual)| *actual != expected) {
-                    None => Ok(expected),
-                    Some((input, actual)) => {
-                        let input = inputs[input].name.clone();
-                        Err(DataError::Samples { input, actual, expected })
-                    }
-                }
-            }
-        }
-    }
-
-    /// What the data itself has for these samples.
-    pub(super) fn read(
-        &mut self,
-        rows: Range<usize>,
-        inputs: &[IoInfo],
-    ) -> Result<Batch, DataError> {
-        match self {
-            Source::Arrays(arrays) => arrays
-                .iter_mut()
-                .map(|it| {
-                    let tensor =
-                        if it.whole { it.npy.whole()? } else { it.npy.rows(rows.clone())? };
-                    Ok((inputs[it.input].name.clone(), tensor))
-                })
-                .collect(),
-            Source::Sets(sets) => test_data::read(&sets[rows.start], inputs),
-            Source::Images(images) => {
-                let name = inputs[images.input].name.clone();
-                Ok(Batch::from([(name, images.read(rows)?)]))
-            }
-            Source::Tokens { input, tokens } => {
-                let shape = [rows.len(), tokens.width];
-                let ids = &tokens.ids[rows.start * tokens.width..rows.end * tokens.width];
-                let tensor = Tensor::from_i64(&shape, ids.iter().map(|it| i64::from(*it)));
-                Ok(Batch::from([(inputs[*input].name.clone(), tensor)]))
-            }
-        }
-    }
-}
-
-/// What an array is opened as, and the files it came from.
-type Opened = (Source, Vec<PathBuf>);
-
-fn one_array(path: &Path, inputs: &[IoInfo]) -> Result<Opened, DataError> {
-    let input = primary(inputs);
-    let npy = Npy::open(path, File::open(path).map_err(DataError::io(path))?)?;
-    arrays(path, inputs, vec![(input, npy)], vec![path.into()])
-}
-
-fn archive(path: &Path, inputs: &[IoInfo]) -> Result<Opened, DataError> {
-    let mut npz = Npz::open(path)?;
-    let mut found = Vec::new();
-    for (at, input) in inputs.iter().enumerate() {
-        if let Some(npy) = npz.array(&input.name)? {
-            found.push((at, npy));
-        }
-    }
-    require(path, inputs, &found, npz.names())?;
-    arrays(path, inputs, found, vec![path.into()])
-}
-
-fn folder(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Opened, DataError> {
-    let sets = test_data::sets(path)?;
-    if !sets.is_empty() {
-        let mut files = Vec::new();
-        for set in &sets {
-            files.extend(test_data::files(set)?.into_iter().map(|(_, file)| file));
-        }
-        return Ok((Source::Sets(sets), files));
-    }
-    let (mut found, mut files) = (Vec::new(), Vec::new());
-    // A name with a separator would lead out of the folder.
-    let plain = |it: &str| !it.contains(['/', '\\', '\0']);
-    for (at, input) in inputs.iter().enumerate().filter(|(_, it)| plain(&it.name)) {
-        let file = path.join(format!("{}.npy", input.name));
-        if file.is_file() {
-            found.push((at, Npy::open(&file, File::open(&file).map_err(DataError::io(&file))?)?));
-            files.push(file);
-        }
-    }
-    if found.is_empty() {
-        let files = images::find(path)?;
-        if !files.is_empty() {
-            return pictures(path, files, inputs, options);
-        }
-    }
-    let names = found.iter().map(|(at, _)| inputs[*at].name.clone()).collect();
-    require(path, inputs, &found, names)?;
-    arrays(path, inputs, found, files)
-}
-
-fn pictures(
-    path: &Path,
-    files: Vec<PathBuf>,
-    inputs: &[IoInfo],
-    options: &DataOptions,
-) -> Result<Opened, DataError> {
-    let Some(preprocess) = &options.preprocess else {
-        return Err(DataError::NoPreprocess { file: path.into() });
-    };
-    let description = images::load(preprocess)?;
-    let images = Images::new(path, files.clone(), &description, inputs)?;
-    let others = inputs.iter().enumerate().filter(|it| it.0 != images.input);
-    if let Some((_, input)) = others.clone().find(|(_, it)| roles::role(&it.name).is_none()) {
-        return Err(missing(path, input, vec!["images".into()]));
-    }
-    Ok((Source::Images(images), files))
-}
-
-fn text(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Opened, DataError> {
-    let Some(tokenizer) = &options.tokenizer else {
-        return Err(DataError::NoTokenizer { file: path.into() });
-    };
-    let at = primary(inputs);
-    let Some(input) = inputs.get(at).filter(|it| !it.ty.dtype.is_float()) else {
-        let ids = IoInfo {
-            name: "input_ids".into(),
-            ty: onnxq_ir::tensor::TensorType { dtype: DType::I64, shape: None },
-        };
-        return Err(missing(path, &ids, vec!["text".into()]));
-    };
-    let fixed = input.ty.shape.as_ref().and_then(|it| it.get(1)?.fixed());
-    let tokens = text_data::read(path, tokenizer, fixed.unwrap_or(options.sequence))?;
-    Ok((Source::Tokens { input: at, tokens }, vec![path.into(), tokenizer.clone()]))
-}
-
-/// The input that a lone array or a text is for.
-fn primary(inputs: &[IoInfo]) -> usize {
-    let ids = inputs.iter().position(|it| it.name == "input_ids");
-    ids.or_else(|| inputs.iter().position(|it| roles::role(&it.name).is_none())).unwrap_or(0)
-}
-
-/// Fails early if an input is neither in the data nor can be made.
-fn require(
-    path: &Path,
-    inputs: &[IoInfo],
-    found: &[(usize, Npy)],
-    names: Vec<String>,
-) -> Result<(), DataError> {
-    let lacks = |at: usize| !found.iter().any(|(it, _)| *it == at);
-    let mut candidates = inputs.iter().enumerate();
-    match candidates.find(|(at, it)| lacks(*at) && roles::role(&it.name).is_none()) {
-        Some((_, input)) => Err(missing(path, input, names)),
-        None => Ok(()),
-    }
-}
-
-fn missing(file: &Path, input: &IoInfo, found: Vec<String>) -> DataError {
+pub(super) fn missing(file: &Path, input: &IoInfo, found: Vec<String>) -> DataError {
     let (input, ty) = (input.name.clone(), input.ty.clone());
     DataError::Missing { file: file.into(), input, ty, found }
 }
 
-fn arrays(
-    path: &Path,
-    inputs: &[IoInfo],
-    found: Vec<(usize, Npy)>,
-    files: Vec<PathBuf>,
-) -> Result<Opened, DataError> {
-    let Some(first) = inputs.first() else {
-        return Err(DataError::format(path, "is data for a model that has no inputs"));
-    };
-    let leading = |it: &IoInfo| it.ty.shape.as_ref().map(|dims| dims.first().cloned());
-    let open = inputs.iter().any(|it| !matches!(leading(it), Some(None | Some(Dim::Fixed(_)))));
-    let mut list = Vec::new();
-    for (at, npy) in found {
-        let input = &inputs[at];
-        let whole = match leading(input) {
-            Some(None) => true,
-            Some(Some(Dim::Fixed(_))) if open => true,
-            Some(Some(Dim::Fixed(_))) => leading(input) != leading(first),
-            _ => false,
-        };
-        check_rank(input, &npy)?;
-        list.push(Array { input: at, whole, npy });
-    }
-    Ok((Source::Arrays(list), files))
-}
-
-/// The other dimensions are checked with each batch.
-fn check_rank(input: &IoInfo, npy: &Npy) -> Result<(), DataError> {
-    match &input.ty.shape {
-        Some(expected) if expected.len() != npy.shape.len() => {
-            let (input, actual) = (input.name.clone(), npy.shape.clone());
-            Err(DataError::Shape { input, actual, expected: expected.clone() })
-        }
-        None if npy.shape.is_empty() => {
-            Err(DataError::format(&npy.file, "is a single number without an axis for samples"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The batch size, if the model states it.
-fn fixed_batch(source: &Source, inputs: &[IoInfo]) -> Option<usize> {
-    let input = match source {
-        Source::Sets(_) => return None,
-        Source::Tokens { input, .. } => *input,
-        Source::Images(images) => images.input,
-        Source::Arrays(arrays) => arrays.iter().find(|it| !it.whole)?.input,
-    };
-    inputs[input].ty.shape.as_ref()?.first()?.fixed().filter(|it| *it > 0)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{super::npy::tests as npy, *};
-    use onnxq_ir::{codes::Fault, tensor::TensorType};
+    use std::fs;
+
+    use super::{
+        super::{npy::tests as npy, open},
+        *,
+    };
+    use onnxq_ir::{
+        diag::{Code, Diagnostic},
+        tensor::{DType, Dim, TensorType},
+    };
 
     fn symbol(name: &str) -> Dim {
         Dim::Symbol(name.into())
@@ -469,7 +216,7 @@ mod tests {
         DataOptions { batch, ..DataOptions::default() }
     }
 
-    fn code(path: &Path, inputs: &[IoInfo]) -> &'static str {
+    fn code(path: &Path, inputs: &[IoInfo]) -> Code {
         let batches = open(path, inputs, &options(4));
         batches.and_then(|it| it.collect::<Result<Vec<_>, _>>()).expect_err("an error").code()
     }
@@ -506,7 +253,7 @@ mod tests {
         let batches = open(&folder.path().join("x.npy"), &inputs, &options(4)).unwrap();
         assert_eq!((batches.samples(), batches.dropped(), batches.batch()), (4, 1, 2));
         assert_eq!(batches.count(), 2);
-        assert_eq!(code(&folder.path().join("one.npy"), &inputs), "E606");
+        assert_eq!(code(&folder.path().join("one.npy"), &inputs), Code::E606);
     }
 
     #[test]
@@ -535,18 +282,18 @@ mod tests {
         ]);
         let at = |name: &str| folder.path().join(name);
         let floats = [input("x", DType::F32, vec![symbol("n"), Dim::Fixed(2)])];
-        assert_eq!(code(&at("data.csv"), &model()), "E601");
-        assert_eq!(code(&at("rank.npy"), &model()), "E603");
-        assert_eq!(code(&at("float.npy"), &model()), "E604");
-        assert_eq!(code(&at("nan.npy"), &floats), "E605");
-        assert_eq!(code(&at("empty.npy"), &model()), "E606");
+        assert_eq!(code(&at("data.csv"), &model()), Code::E601);
+        assert_eq!(code(&at("rank.npy"), &model()), Code::E603);
+        assert_eq!(code(&at("float.npy"), &model()), Code::E604);
+        assert_eq!(code(&at("nan.npy"), &floats), Code::E605);
+        assert_eq!(code(&at("empty.npy"), &model()), Code::E606);
         assert_eq!(
             code(&at("float.npy"), &[floats[0].clone(), input("y", DType::F32, vec![])]),
-            "E607"
+            Code::E607
         );
-        assert_eq!(code(folder.path(), &model()), "E607");
-        assert_eq!(code(&at("words.txt"), &model()), "E608");
-        assert_eq!(code(&at("nothing.npy"), &model()), "E902");
+        assert_eq!(code(folder.path(), &model()), Code::E607);
+        assert_eq!(code(&at("words.txt"), &model()), Code::E608);
+        assert_eq!(code(&at("nothing.npy"), &model()), Code::E902);
     }
 
     #[test]
@@ -555,11 +302,11 @@ mod tests {
             ("input_ids.npy", npy::ids(2, 3, 0..6)),
             ("attention_mask.npy", npy::ids(2, 4, [1; 8])),
         ]);
-        assert_eq!(code(longer.path(), &model()), "E603");
+        assert_eq!(code(longer.path(), &model()), Code::E603);
         let fewer = write(&[
             ("input_ids.npy", npy::ids(2, 3, 0..6)),
             ("attention_mask.npy", npy::ids(1, 3, [1; 3])),
         ]);
-        assert_eq!(code(fewer.path(), &model()), "E603");
+        assert_eq!(code(fewer.path(), &model()), Code::E603);
     }
 }

@@ -22,9 +22,5 @@ pub fn of(files: &[PathBuf], settings: Option<&str>) -> Result<String, DataError
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         hash.update(format!("{digest}  {name}\n"));
     }
-    Ok(hex(&hash.finalize()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|it| format!("{it:02x}")).collect()
+    Ok(hex::encode(hash.finalize()))
 }

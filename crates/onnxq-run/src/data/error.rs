@@ -7,7 +7,7 @@ use std::{
 
 use super::images;
 use onnxq_ir::{
-    codes::Fault,
+    diag::{Code, Diagnostic},
     suggest::suggest,
     tensor::{DType, Shape, TensorType},
     untrusted::Untrusted,
@@ -18,6 +18,10 @@ use onnxq_quant::recipe::RecipeError;
 pub enum DataError {
     #[error("`{}` {fact}", shown(file))]
     Format { file: PathBuf, fact: Cow<'static, str> },
+    #[error("`{}` holds Python objects (a pickle), which are never loaded", shown(file))]
+    Pickle { file: PathBuf },
+    #[error("`{}` stores its array in Fortran order", shown(file))]
+    Fortran { file: PathBuf },
     #[error("`{}` {fact}", shown(file))]
     Size { file: PathBuf, fact: String },
     #[error(
@@ -88,34 +92,36 @@ impl DataError {
     }
 }
 
-impl Fault for DataError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for DataError {
+    fn code(&self) -> Code {
         match self {
-            DataError::Format { .. } => "E601",
-            DataError::Size { .. } => "E602",
+            DataError::Format { .. } | DataError::Pickle { .. } | DataError::Fortran { .. } => {
+                Code::E601
+            }
+            DataError::Size { .. } => Code::E602,
             DataError::Shape { .. }
             | DataError::Samples { .. }
             | DataError::Symbol { .. }
-            | DataError::Extent { .. } => "E603",
-            DataError::DType { .. } | DataError::Inexact { .. } => "E604",
-            DataError::NonFinite { .. } => "E605",
-            DataError::Empty { .. } | DataError::TooFew { .. } => "E606",
-            DataError::Missing { .. } | DataError::NoImageInput { .. } => "E607",
-            DataError::NoTokenizer { .. } | DataError::NoText { .. } => "E608",
-            DataError::NoPreprocess { .. } | DataError::NoImages { .. } => "E616",
-            DataError::NoDescription { .. } => "E705",
+            | DataError::Extent { .. } => Code::E603,
+            DataError::DType { .. } | DataError::Inexact { .. } => Code::E604,
+            DataError::NonFinite { .. } => Code::E605,
+            DataError::Empty { .. } | DataError::TooFew { .. } => Code::E606,
+            DataError::Missing { .. } | DataError::NoImageInput { .. } => Code::E607,
+            DataError::NoTokenizer { .. } | DataError::NoText { .. } => Code::E608,
+            DataError::NoPreprocess { .. } | DataError::NoImages { .. } => Code::E616,
+            DataError::NoDescription { .. } => Code::E705,
             DataError::Description(error) => error.code(),
-            DataError::Io { .. } => "E902",
+            DataError::Io { .. } => Code::E902,
         }
     }
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            DataError::Format { fact, .. } if fact.contains("pickle") => {
+            DataError::Pickle { .. } => {
                 "save a plain array: `numpy.save(path, array.astype(...), allow_pickle=False)`"
                     .into()
             }
-            DataError::Format { fact, .. } if fact.contains("Fortran") => {
+            DataError::Fortran { .. } => {
                 "save it in C order: `numpy.save(path, numpy.ascontiguousarray(array))`".into()
             }
             DataError::DType { expected, .. } | DataError::Inexact { expected, .. } => {

@@ -138,7 +138,10 @@ fn non_finite(tensor: &Tensor) -> Option<(usize, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onnxq_ir::{codes::Fault, tensor::TensorType};
+    use onnxq_ir::{
+        diag::{Code, Diagnostic},
+        tensor::TensorType,
+    };
 
     fn input(dtype: DType, dims: &[usize]) -> IoInfo {
         IoInfo { name: "x".into(), ty: TensorType::new(dtype, dims.iter().copied()) }
@@ -157,21 +160,24 @@ mod tests {
         assert_eq!(single.to_f32().unwrap(), [0.5, -3.0]);
 
         let code = |input, tensor| fit(&input, tensor).unwrap_err().code();
-        assert_eq!(code(input(DType::I32, &[1]), Tensor::from_i64(&[1], [1 << 31])), "E604");
-        assert_eq!(code(input(DType::F32, &[1]), doubles(&[0.1])), "E604");
-        assert_eq!(code(input(DType::F32, &[1]), Tensor::from_i64(&[1], [1])), "E604");
-        assert_eq!(code(input(DType::I64, &[1]), Tensor::from_f32(&[1], [1.0])), "E604");
+        assert_eq!(code(input(DType::I32, &[1]), Tensor::from_i64(&[1], [1 << 31])), Code::E604);
+        assert_eq!(code(input(DType::F32, &[1]), doubles(&[0.1])), Code::E604);
+        assert_eq!(code(input(DType::F32, &[1]), Tensor::from_i64(&[1], [1])), Code::E604);
+        assert_eq!(code(input(DType::I64, &[1]), Tensor::from_f32(&[1], [1.0])), Code::E604);
         let top = Tensor::new(DType::U64, vec![1], u64::MAX.to_le_bytes().to_vec());
-        assert_eq!(code(input(DType::I64, &[1]), top), "E604");
+        assert_eq!(code(input(DType::I64, &[1]), top), Code::E604);
     }
 
     #[test]
     fn shapes_and_values_are_checked() {
         let code = |input, tensor| fit(&input, tensor).unwrap_err().code();
-        assert_eq!(code(input(DType::F32, &[2]), Tensor::from_f32(&[3], [0.; 3])), "E603");
-        assert_eq!(code(input(DType::F32, &[2]), Tensor::from_f32(&[2, 1], [0.; 2])), "E603");
-        assert_eq!(code(input(DType::F32, &[2]), Tensor::from_f32(&[2], [0., f32::NAN])), "E605");
-        assert_eq!(code(input(DType::F32, &[1]), doubles(&[f64::INFINITY])), "E605");
+        assert_eq!(code(input(DType::F32, &[2]), Tensor::from_f32(&[3], [0.; 3])), Code::E603);
+        assert_eq!(code(input(DType::F32, &[2]), Tensor::from_f32(&[2, 1], [0.; 2])), Code::E603);
+        assert_eq!(
+            code(input(DType::F32, &[2]), Tensor::from_f32(&[2], [0., f32::NAN])),
+            Code::E605
+        );
+        assert_eq!(code(input(DType::F32, &[1]), doubles(&[f64::INFINITY])), Code::E605);
         assert!(fit(&input(DType::F64, &[1]), doubles(&[1e300])).is_ok());
     }
 }

@@ -39,7 +39,7 @@ impl Npy {
         let (dtype, big_endian) = element_type(file, &header.descr)?;
         check_size(file, &header.shape, dtype, total - start)?;
         if header.fortran && header.shape.iter().filter(|it| **it > 1).count() > 1 {
-            return Err(DataError::format(file, "stores its array in Fortran order"));
+            return Err(DataError::Fortran { file: file.into() });
         }
         Ok(Npy {
             file: file.into(),
@@ -132,10 +132,7 @@ fn element_type(file: &Path, descr: &str) -> Result<(DType, bool), DataError> {
         "u4" => DType::U32,
         "u8" => DType::U64,
         _ if kind.starts_with('O') => {
-            return Err(DataError::format(
-                file,
-                "holds Python objects (a pickle), which are never loaded",
-            ));
+            return Err(DataError::Pickle { file: file.into() });
         }
         _ => {
             return Err(DataError::format(
@@ -232,7 +229,7 @@ pub mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use onnxq_ir::codes::Fault;
+    use onnxq_ir::diag::{Code, Diagnostic};
 
     /// A `.npy` file of version 1 with any header, true or not.
     pub fn file(descr: &str, order: &str, shape: &str, data: &[u8]) -> Vec<u8> {
@@ -257,7 +254,7 @@ pub mod tests {
         Npy::open(Path::new("x.npy"), Cursor::new(bytes))
     }
 
-    fn code(bytes: Vec<u8>) -> &'static str {
+    fn code(bytes: Vec<u8>) -> Code {
         open(bytes).err().expect("an error").code()
     }
 
@@ -276,28 +273,28 @@ pub mod tests {
 
     #[test]
     fn headers_that_lie_are_refused_before_allocation() {
-        assert_eq!(code(file("'<f4'", "False", "(1099511627776,)", &[])), "E602");
-        assert_eq!(code(file("'<f8'", "False", "(4294967296, 4294967296, 16)", &[])), "E602");
-        assert_eq!(code(file("'<f4'", "False", "(2,)", &[0; 7])), "E602");
-        assert_eq!(code(file("'<f4'", "False", "(2,)", &[0; 9])), "E602");
+        assert_eq!(code(file("'<f4'", "False", "(1099511627776,)", &[])), Code::E602);
+        assert_eq!(code(file("'<f8'", "False", "(4294967296, 4294967296, 16)", &[])), Code::E602);
+        assert_eq!(code(file("'<f4'", "False", "(2,)", &[0; 7])), Code::E602);
+        assert_eq!(code(file("'<f4'", "False", "(2,)", &[0; 9])), Code::E602);
         let mut long = MAGIC.to_vec();
         long.extend([2, 0]);
         long.extend(u32::MAX.to_le_bytes());
-        assert_eq!(code(long), "E602");
+        assert_eq!(code(long), Code::E602);
     }
 
     #[test]
     fn only_plain_arrays_are_read() {
-        assert_eq!(code(b"not an array".to_vec()), "E601");
-        assert_eq!(code(Vec::new()), "E601");
-        assert_eq!(code(file("'|O'", "False", "(1,)", &[0; 8])), "E601");
-        assert_eq!(code(file("'<U4'", "False", "(1,)", &[0; 16])), "E601");
-        assert_eq!(code(file("[('a', '<f4')]", "False", "(1,)", &[0; 4])), "E601");
-        assert_eq!(code(file("'<f4'", "True", "(2, 2)", &[0; 16])), "E601");
-        assert_eq!(code(file("'<f4'", "False", "(-1,)", &[])), "E601");
-        assert_eq!(code(file("'<f4'", "False", "(2)", &[0; 8])), "E601");
-        assert_eq!(code(file("'<f4'", "False", "(1,), 'shape': (1,)", &[0; 4])), "E601");
-        assert_eq!(code(file("'é4'", "False", "(1,)", &[0; 4])), "E601");
+        assert_eq!(code(b"not an array".to_vec()), Code::E601);
+        assert_eq!(code(Vec::new()), Code::E601);
+        assert_eq!(code(file("'|O'", "False", "(1,)", &[0; 8])), Code::E601);
+        assert_eq!(code(file("'<U4'", "False", "(1,)", &[0; 16])), Code::E601);
+        assert_eq!(code(file("[('a', '<f4')]", "False", "(1,)", &[0; 4])), Code::E601);
+        assert_eq!(code(file("'<f4'", "True", "(2, 2)", &[0; 16])), Code::E601);
+        assert_eq!(code(file("'<f4'", "False", "(-1,)", &[])), Code::E601);
+        assert_eq!(code(file("'<f4'", "False", "(2)", &[0; 8])), Code::E601);
+        assert_eq!(code(file("'<f4'", "False", "(1,), 'shape': (1,)", &[0; 4])), Code::E601);
+        assert_eq!(code(file("'é4'", "False", "(1,)", &[0; 4])), Code::E601);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use super::{Batch, Batches, DataError, batches::Source, roles};
+use super::{Batch, Batches, DataError, roles, source::Source};
 use onnxq_ir::{
     onnx,
     tensor::{DType, Tensor, TensorError},
@@ -100,7 +100,7 @@ impl Batches {
         let mut hash = Sha256::new();
         hash.update(self.source.settings().unwrap_or_default());
         hashes.iter().for_each(|it| hash.update(it));
-        let sha256 = hash.finalize().iter().map(|it| format!("{it:02x}")).collect();
+        let sha256 = hex::encode(hash.finalize());
         Ok(Contents { sha256, sketch })
     }
 

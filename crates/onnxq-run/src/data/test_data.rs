@@ -66,7 +66,7 @@ fn number(path: &Path, prefix: &str, suffix: &str) -> Option<usize> {
 mod tests {
     use super::*;
     use onnxq_ir::{
-        codes::Fault,
+        diag::{Code, Diagnostic},
         tensor::{DType, TensorType},
     };
 
@@ -89,6 +89,6 @@ mod tests {
         let inputs = ["a", "b"].map(|it| IoInfo { name: it.into(), ty: ty.clone() });
         assert_eq!(read(&sets[0], &inputs).unwrap().keys().collect::<Vec<_>>(), ["b"]);
         fs::write(sets[0].join("input_1.pb"), TYPED).unwrap();
-        assert_eq!(read(&sets[0], &inputs).unwrap_err().code(), "E601");
+        assert_eq!(read(&sets[0], &inputs).unwrap_err().code(), Code::E601);
     }
 }

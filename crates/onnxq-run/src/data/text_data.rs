@@ -116,7 +116,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use onnxq_ir::codes::Fault;
+    use onnxq_ir::diag::{Code, Diagnostic};
 
     const PLAIN: &str = r#"{"version": "1.0", "truncation": {"direction": "Right", "max_length": 2,
         "strategy": "LongestFirst", "stride": 0}, "padding": null, "added_tokens": [],
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn files_that_are_something_else_are_refused() {
-        assert_eq!(tokens(b"\xff\xfe", PLAIN, 3).unwrap_err().code(), "E601");
-        assert_eq!(tokens(b"a", "{}", 3).unwrap_err().code(), "E601");
+        assert_eq!(tokens(b"\xff\xfe", PLAIN, 3).unwrap_err().code(), Code::E601);
+        assert_eq!(tokens(b"a", "{}", 3).unwrap_err().code(), Code::E601);
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{InstallError, NotFound};
 use onnxq_ir::{
-    codes::Fault,
+    diag::{Code, Diagnostic},
     tensor::{DType, TensorError, TensorType},
     untrusted::{Untrusted, escape},
 };
@@ -45,24 +45,24 @@ pub enum EngineError {
     Eval(#[from] onnxq_ir::eval::EvalError),
 }
 
-impl Fault for EngineError {
-    fn code(&self) -> &'static str {
+impl Diagnostic for EngineError {
+    fn code(&self) -> Code {
         match self {
             EngineError::NotFound(not_found) => not_found.code(),
             EngineError::Install(error) => error.code(),
             EngineError::Eval(error) => error.code(),
             EngineError::Load { .. } | EngineError::OtherLibrary { .. } | EngineError::Disabled => {
-                "E801"
+                Code::E801
             }
-            EngineError::TooOld { .. } => "E802",
+            EngineError::TooOld { .. } => Code::E802,
             EngineError::Refused { .. }
             | EngineError::Run(_)
             | EngineError::NotTensor { .. }
             | EngineError::Element { .. }
-            | EngineError::Unreadable { .. } => "E803",
-            EngineError::InputShape { .. } => "E603",
-            EngineError::InputType { .. } => "E604",
-            EngineError::MissingInput { .. } | EngineError::UnknownInput { .. } => "E607",
+            | EngineError::Unreadable { .. } => Code::E803,
+            EngineError::InputShape { .. } => Code::E603,
+            EngineError::InputType { .. } => Code::E604,
+            EngineError::MissingInput { .. } | EngineError::UnknownInput { .. } => Code::E607,
         }
     }
 

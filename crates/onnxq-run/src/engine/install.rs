@@ -11,7 +11,7 @@ use etcetera::BaseStrategy;
 use serde::Deserialize;
 
 use super::{How, Located, Reject, RuntimeOptions, locate};
-use onnxq_ir::codes::Fault;
+use onnxq_ir::diag::{Code, Diagnostic};
 
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -39,9 +39,9 @@ pub enum InstallError {
     Unusable { path: PathBuf, reason: Reject },
 }
 
-impl Fault for InstallError {
-    fn code(&self) -> &'static str {
-        "E807"
+impl Diagnostic for InstallError {
+    fn code(&self) -> Code {
+        Code::E807
     }
 
     fn hint(&self) -> Option<String> {

@@ -12,10 +12,10 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use super::{RuntimeOptions, install, ort};
-use onnxq_ir::codes::Fault;
+use onnxq_ir::diag::{Code, Diagnostic};
 
 /// The oldest version whose interface we use.
-pub const MINIMUM: (u32, u32) = (1, 23);
+const MINIMUM: (u32, u32) = (1, 23);
 
 /// The rule that led to a library, in the order in which they are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -103,10 +103,10 @@ impl NotFound {
     }
 }
 
-impl Fault for NotFound {
-    fn code(&self) -> &'static str {
+impl Diagnostic for NotFound {
+    fn code(&self) -> Code {
         let too_old = self.tried.iter().any(|it| matches!(it.reason, Reject::TooOld(_)));
-        if self.explicit() && too_old { "E802" } else { "E801" }
+        if self.explicit() && too_old { Code::E802 } else { Code::E801 }
     }
 
     fn hint(&self) -> Option<String> {
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(located, None);
         let error = NotFound { tried };
         assert!(error.explicit());
-        assert_eq!(error.code(), "E802");
+        assert_eq!(error.code(), Code::E802);
         assert!(error.to_string().contains("is ONNX Runtime 1.20.1, too old"), "{error}");
     }
 

@@ -192,14 +192,17 @@ fn fits(tensor: &Tensor, ty: &TensorType) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onnxq_ir::{codes::Fault, tensor::DType};
+    use onnxq_ir::{
+        diag::{Code, Diagnostic},
+        tensor::DType,
+    };
 
     fn ids() -> IoInfo {
         let ty = TensorType::new(DType::I64, [Dim::Symbol("batch".into()), Dim::Fixed(3)]);
         IoInfo { name: "ids".to_owned(), ty }
     }
 
-    fn complaint(given: &[(&str, &Tensor)]) -> (String, &'static str) {
+    fn complaint(given: &[(&str, &Tensor)]) -> (String, Code) {
         let error = match_inputs(&[ids()], given).unwrap_err();
         (error.to_string(), error.code())
     }
@@ -211,12 +214,12 @@ mod tests {
         let narrow = Tensor::from_i64(&[1, 2], [1, 2]);
         assert!(match_inputs(&[ids()], &[("ids", &good)]).is_ok());
         let text = "no data for input `ids`: given are none";
-        assert_eq!(complaint(&[]), (text.to_owned(), "E607"));
+        assert_eq!(complaint(&[]), (text.to_owned(), Code::E607));
         let text = "the model has no input `x`: its inputs are `ids`";
-        assert_eq!(complaint(&[("ids", &good), ("x", &good)]), (text.to_owned(), "E607"));
+        assert_eq!(complaint(&[("ids", &good), ("x", &good)]), (text.to_owned(), Code::E607));
         let text = "input `ids` takes int64[batch,3], not float";
-        assert_eq!(complaint(&[("ids", &float)]), (text.to_owned(), "E604"));
+        assert_eq!(complaint(&[("ids", &float)]), (text.to_owned(), Code::E604));
         let text = "input `ids` takes int64[batch,3], not shape [1, 2]";
-        assert_eq!(complaint(&[("ids", &narrow)]), (text.to_owned(), "E603"));
+        assert_eq!(complaint(&[("ids", &narrow)]), (text.to_owned(), Code::E603));
     }
 }

@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
 use super::{InstallError, install::Pin, locate::library_version};
+use onnxq_ir::onnx;
 
 /// Far beyond any release, so that only a broken archive reaches it.
 const MAX_FILE: u64 = 1 << 30;
@@ -31,27 +31,13 @@ pub fn unpack(
 }
 
 fn verify(pin: &Pin, wheel: &Path) -> Result<(), InstallError> {
-    let actual =
-        sha256(wheel).map_err(|source| InstallError::Io { path: wheel.to_owned(), source })?;
+    let io = |source| InstallError::Io { path: wheel.to_owned(), source };
+    let (_, actual) = onnx::sha256(wheel).map_err(io)?;
     if actual == pin.sha256 {
         return Ok(());
     }
     let (path, expected) = (wheel.to_owned(), pin.sha256.clone());
     Err(InstallError::Checksum { path, expected, actual })
-}
-
-fn sha256(path: &Path) -> io::Result<String> {
-    let mut file = fs::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            break;
-        }
-        hasher.update(&buffer[..n]);
-    }
-    Ok(hasher.finalize().iter().map(|it| format!("{it:02x}")).collect())
 }
 
 fn extract(wheel: &Path, folder: &Path) -> Result<(), InstallError> {
@@ -129,7 +115,7 @@ mod tests {
         zip.finish().unwrap();
         let text = format!(
             r#"{{"os": "", "arch": "", "platform": "", "file": "", "size": 0, "sha256": "{}"}}"#,
-            sha256(path).unwrap()
+            onnx::sha256(path).unwrap().1
         );
         serde_json::from_str(&text).unwrap()
     }

@@ -6,7 +6,7 @@ use super::{
     feedback::{Feedback, PANEL},
     polish::Polish,
 };
-use crate::solve::grid::{Grid, Ties};
+use crate::solve::grid::{BELOW_HALF, Grid, ROUND, Ties};
 use onnxq_ir::tensor::{QMatrix, QShape};
 
 /// Rows that are solved together. All lanes are always computed, so that a row's result does not
@@ -239,13 +239,11 @@ impl LaneGrid {
     /// As [`Grid::round`], and what the codes stand for.
     #[inline(always)]
     pub fn round(&self, values: &Lanes, codes: &mut Lanes<u8>) -> Lanes {
-        // See `Grid::round`.
-        const ROUND: f32 = 12_582_912.0;
         let mut back = [0.0; LANES];
         for it in 0..LANES {
             let at = values[it] * self.inverse[it];
             let at = match self.ties {
-                Ties::Up => (at + self.zero[it]).clamp(self.low[it], self.high[it]) + 0.499_999_97,
+                Ties::Up => (at + self.zero[it]).clamp(self.low[it], self.high[it]) + BELOW_HALF,
                 Ties::Even => {
                     ((at + ROUND) - ROUND + self.zero[it]).clamp(self.low[it], self.high[it])
                 }

@@ -113,7 +113,7 @@ mod tests {
     use image::RgbImage;
 
     use super::{super::Description, *};
-    use onnxq_ir::codes::Fault;
+    use onnxq_ir::diag::{Code, Diagnostic};
 
     fn decode(text: &str, bytes: &[u8]) -> Result<Pixels, DataError> {
         let folder = tempfile::tempdir().unwrap();
@@ -181,15 +181,15 @@ mod tests {
     fn what_is_no_image_or_too_large_is_refused() {
         let whole = png(64, 64, &[9; 64 * 64 * 3]);
         let code = |bytes: &[u8]| decode("", bytes).unwrap_err().code();
-        assert_eq!(code(b""), "E601");
-        assert_eq!(code(b"text"), "E601");
-        assert_eq!(code(&whole[..whole.len() / 2]), "E601");
+        assert_eq!(code(b""), Code::E601);
+        assert_eq!(code(b"text"), Code::E601);
+        assert_eq!(code(&whole[..whole.len() / 2]), Code::E601);
         // 60,000 x 60,000 pixels in the header, whose checksum is right.
         let mut bomb = png(1, 1, &[0; 3]);
         bomb[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
         let checksum = crc(&bomb[12..29]);
         bomb[29..33].copy_from_slice(&checksum.to_be_bytes());
-        assert_eq!(code(&bomb), "E602");
+        assert_eq!(code(&bomb), Code::E602);
     }
 
     fn crc(bytes: &[u8]) -> u32 {

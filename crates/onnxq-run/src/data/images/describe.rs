@@ -21,7 +21,7 @@ macro_rules! shipped {
 shipped! { "clip" "imagenet" "minus_one_one" "paddle_ocr_det" "pixels" "zero_one" }
 
 /// No model takes images with a longer side.
-pub const MAX_SIDE: u32 = 1 << 14;
+const MAX_SIDE: u32 = 1 << 14;
 
 /// What the file says; `calibration/README.md` is its manual.
 #[derive(Deserialize)]
@@ -325,7 +325,7 @@ fn number(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onnxq_ir::codes::Fault;
+    use onnxq_ir::diag::{Code, Diagnostic};
 
     fn check(text: &str) -> String {
         match Description::parse(&format!("onnxq: 1\n{text}\n"), "x.yaml") {
@@ -395,9 +395,9 @@ mod tests {
             assert_eq!(check(text), expected, "{text}");
         }
         let unknown = load("imagnet").unwrap_err();
-        assert_eq!(unknown.code(), "E705");
+        assert_eq!(unknown.code(), Code::E705);
         assert_eq!(unknown.hint().unwrap(), "did you mean `imagenet`?");
-        assert_eq!(load("./none.yaml").unwrap_err().code(), "E902");
+        assert_eq!(load("./none.yaml").unwrap_err().code(), Code::E902);
         let newer = Description::parse("onnxq: 2", "x.yaml").unwrap_err();
         assert_eq!(newer.to_string(), "x.yaml:1:8: format 2 is unknown, this program reads 1");
     }

@@ -54,7 +54,7 @@ fn extension(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onnxq_ir::codes::Fault;
+    use onnxq_ir::diag::{Code, Diagnostic};
 
     #[test]
     fn images_are_found_in_order_at_any_depth() {
@@ -67,6 +67,6 @@ mod tests {
         let expected = ["a.bmp", "b/a.jpeg", "b/c/x.PNG", "z.webp"].map(at);
         assert_eq!(find(folder.path()).unwrap(), expected);
         fs::write(at("y.tiff"), "").unwrap();
-        assert_eq!(find(folder.path()).unwrap_err().code(), "E601");
+        assert_eq!(find(folder.path()).unwrap_err().code(), Code::E601);
     }
 }

@@ -65,11 +65,6 @@ impl KernelSamples {
         format!("no int8 dot product executed ({count} of {} samples)", self.samples)
     }
 
-    /// VNNI or AMX ran.
-    pub fn has_dot_product(&self) -> bool {
-        [self.amx, self.avx512_vnni, self.avx_vnni].iter().any(|it| self.is_beyond_chance(*it))
-    }
-
     fn is_beyond_chance(&self, count: usize) -> bool {
         count >= 2 && count * 100 >= self.samples
     }
@@ -114,11 +109,9 @@ mod tests {
         let vnni = KernelSamples { avx512_vnni: 251, vpmaddubsw: 3, ..all };
         let text = "AVX-512 VNNI executed (61 % of 412 samples in ONNX Runtime)";
         assert_eq!(vnni.verdict(), text);
-        assert!(vnni.has_dot_product() && !all.has_dot_product());
         let madd = KernelSamples { vpmaddubsw: 206, avx_vnni: 1, ..all };
         let text = "no VNNI: vpmaddubsw executed (50 % of 412 samples in ONNX Runtime)";
         assert_eq!(madd.verdict(), text);
-        assert!(!madd.has_dot_product());
         assert_eq!(all.verdict(), "no int8 dot product executed (0 of 412 samples)");
         let few = KernelSamples { samples: 3, avx_vnni: 3, ..all };
         assert_eq!(few.verdict(), "too few samples (3 in ONNX Runtime)");

@@ -1,0 +1,14 @@
+//! Files, as far as systems differ: reading and writing at offsets, what tells files apart, and
+//! files that replace others in one step.
+//!
+//! Nothing else in the workspace names `std::os::unix` or `std::os::windows`.
+
+mod open;
+mod position;
+mod replace;
+
+pub use self::{
+    open::{Stamp, available_space, links, open_regular},
+    position::{read_exact_at, write_all_at},
+    replace::{Replacement, replace},
+};

@@ -1,0 +1,100 @@
+//! What calibration data decides about activations of dynamic recipes, and recipes that ask wrongly.
+
+use std::fs;
+
+use crate::common::{
+    arrays::{npy, rows},
+    fixture,
+    outside::{Place, run},
+};
+use serde_json::Value;
+
+/// What a run of `avx512_vnni` decided.
+fn adapted(place: &Place, more: &[&str]) -> Value {
+    let ids = fs::read(fixture("calibration_input_ids.npy")).unwrap();
+    let calibration = place.write("ids.npy", npy(&rows(&ids, &[0, 1, 2, 3], 32)));
+    let (model, output) = (fixture("model.onnx"), place.path("q.onnx"));
+    let args = ["quantize", model.to_str().unwrap(), "-r", "avx512_vnni", "-f", "-o", &output];
+    let data = ["--calibration", &calibration, "--json"];
+    run(&[&args[..], &data, more].concat()).json()["quantize"]["adapted"].clone()
+}
+
+fn choices(it: &Value) -> Vec<&str> {
+    let list = it["activations"].as_array().unwrap();
+    list.iter().map(|it| it["choice"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn data_chooses_rows_within_the_budget() {
+    let place = Place::new();
+    for budget in ["0", "0.05", "0.2"] {
+        let set = format!("adapt.budget={budget}");
+        let it = adapted(&place, &["--set", &set]);
+        let (extra, limit) = (it["extra_time"].as_f64().unwrap(), it["budget"].as_f64().unwrap());
+        assert_eq!(limit, budget.parse::<f64>().unwrap());
+        assert!(extra <= limit + 1e-6, "{extra} is more than {limit}");
+        let rows = choices(&it).iter().filter(|it| **it == "row").count();
+        assert!((rows == 0) == (budget == "0"), "{rows} rows for {budget}");
+    }
+}
+
+#[test]
+fn a_limit_for_errors_goes_before_the_budget() {
+    let place = Place::new();
+    let sets = ["--set", "adapt.budget=0", "--set", "adapt.max_error=0"];
+    let it = adapted(&place, &sets);
+    assert!(choices(&it).iter().all(|it| *it == "row"), "{it}");
+    assert!(it["extra_time"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn without_data_the_recipe_decides() {
+    let place = Place::new();
+    let (model, output) = (fixture("model.onnx"), place.path("q.onnx"));
+    let args = ["quantize", model.to_str().unwrap(), "-o", &output, "--json"];
+    assert!(run(&args).json()["quantize"]["adapted"].is_null());
+}
+
+/// How a recipe of one's own is refused.
+fn refused(adapt: &str) -> String {
+    let place = Place::new();
+    let path = place.write("my.yaml", format!("onnxq: 1\nname: my\nextends: avx2\n{adapt}\n"));
+    let it = run(&["recipe", "check", &path]);
+    assert_eq!((it.out.as_str(), it.code), ("", 2), "{}", it.error);
+    it.error.replace(&path, "my.yaml")
+}
+
+#[test]
+fn a_choice_of_nothing_is_refused() {
+    insta::assert_snapshot!(refused("adapt:\n  ways: []"), @"error[E703]: my.yaml:5:9: there is nothing to choose from");
+    insta::assert_snapshot!(refused("adapt: {budget: 0.1}"), @"error[E703]: my.yaml:4:9: `ways` is missing");
+}
+
+#[test]
+fn an_unknown_word_is_refused_with_a_guess() {
+    let way = "adapt:\n  ways:\n    - activation: none\n      format: [qdqq]";
+    insta::assert_snapshot!(refused(way), @"error[E703]: my.yaml:7:15: unknown format `qdqq`");
+    let way = "adapt:\n  ways:\n    - {activaton: none}";
+    insta::assert_snapshot!(refused(way), @r"
+    error[E701]: my.yaml:6:8: unknown key `activaton`
+
+    hint: did you mean `activation`?
+    ");
+    let observer = "adapt:\n  ways:\n    - activation: {range: static, observer: entropie}";
+    insta::assert_snapshot!(refused(observer), @r"
+    error[E703]: my.yaml:6:35: unknown value `entropie`
+
+    hint: did you mean `entropy`?
+    ");
+}
+
+#[test]
+fn a_limit_below_zero_is_refused() {
+    let ways = "  ways:\n    - activation: none";
+    for limit in ["budget: -0.1", "max_error: -1", "goal: {max_kl: -1}"] {
+        let error = refused(&format!("adapt:\n  {limit}\n{ways}"));
+        assert!(error.contains("my.yaml:5:"), "{error}");
+        assert!(error.contains("must not be negative"), "{error}");
+    }
+    insta::assert_snapshot!(refused(&format!("adapt:\n{ways}\n  budget: -0.1")), @"error[E703]: my.yaml:7:11: must not be negative");
+}

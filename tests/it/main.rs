@@ -1,0 +1,74 @@
+//! What the workspace does as a whole, from outside and across crates: one file per subject.
+//!
+//! Every test runs as a thread of one process: none may change the environment or the current
+//! folder, and what looks at the whole process starts one of its own (`kernels`).
+#![cfg_attr(
+    not(all(feature = "cli", feature = "runtime", feature = "text", feature = "images")),
+    allow(dead_code, reason = "helpers are written for all tests, and some of those are left out")
+)]
+
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod adapt;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod attribution;
+#[cfg(all(feature = "runtime", feature = "text"))]
+mod calibrate;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod calibration_cli;
+#[cfg(feature = "cli")]
+mod cli;
+mod codegen;
+mod common;
+#[cfg(feature = "runtime")]
+mod convert;
+#[cfg(feature = "runtime")]
+mod engine;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod examples;
+mod formats;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod gates;
+mod golden;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "images"))]
+mod images;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod kernels;
+#[cfg(feature = "runtime")]
+mod kv_cache;
+#[cfg(feature = "runtime")]
+mod lint;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod lstm;
+#[cfg(feature = "cli")]
+mod malformed;
+#[cfg(feature = "cli")]
+mod memory;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod mixed;
+mod operator_facts;
+#[cfg(feature = "runtime")]
+mod opset;
+mod page;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod proof;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod provenance;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod quantize_cli;
+#[cfg(all(feature = "runtime", feature = "text"))]
+mod ranges;
+#[cfg(feature = "cli")]
+mod report_outputs;
+#[cfg(feature = "cli")]
+mod roundtrip;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod saturation;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod static_cnn;
+#[cfg(feature = "runtime")]
+mod static_int8;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod static_quantize;
+mod tidy;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod tied;
