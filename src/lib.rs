@@ -2,4 +2,3 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
-pub mod pipeline;

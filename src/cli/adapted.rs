@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Table;
-use crate::pipeline::{Adapted, Choosing, Correction};
 use onnxq_ir::human::number;
+use onnxq_pipeline::{Adapted, Choosing, Correction};
 
 /// Rows of the table; the JSON output has all.
 const ROWS: usize = 12;

@@ -6,19 +6,20 @@ use super::{
     Failure, Table, Ui, ranges,
     shared::{InputArgs, NoData, RecipeArgs, SampleArgs, size},
 };
-use crate::pipeline::{self, Job, Planned};
 use onnxq_ir::{
     ctx::Progress,
     diag::{EXIT_NOTHING, Warning},
     human::grouped,
 };
 use onnxq_numerics::{observe::ObserverSpec, stats::Needs};
+use onnxq_pipeline::{self as pipeline, Inputs, Job, Opened, Planned};
 use onnxq_quant::ops::Weight;
 use onnxq_run::{
     calibrate::{
-        self, CollectOptions, Collector, Identity, Stats, StatsFile, StatsRow, Want, can_observe,
+        self, CollectOptions, Collector, Identity, Run, Stats, StatsFile, StatsRow, Want,
+        can_observe,
     },
-    data::{self, Batches},
+    data::{Batches, Dataset},
 };
 
 /// Run a model on data and keep what its layers see, for solvers, or print its ranges
@@ -37,9 +38,7 @@ pub struct Args {
     /// Keep the whole second moments, whatever the recipe's solvers need
     #[arg(long)]
     pub hessian: bool,
-    /// Print the ranges of what layers read and make instead: min_max, average, percentile,
-    /// percentile=99.99, entropy, mse, mse=2.4
-    #[arg(long, value_name = "NAME", value_parser = ranges::observer)]
+    #[arg(long, value_name = "NAME", value_parser = ranges::observer, help = ranges::help())]
     #[arg(conflicts_with_all = ["hessian", "merge", "output", "show"])]
     pub observer: Option<ObserverSpec>,
     /// Where to write the statistics
@@ -66,18 +65,18 @@ impl Args {
             return show(output, ui);
         };
         let Some(data) = &self.data.data else { return Err(NoData("run the model on").into()) };
-        let job = Job {
-            model: model.clone(),
-            recipe: self.recipe.load()?,
-            open: self.input.options(),
-            skip_nonfinite: true,
-            goal: None,
-        };
-        let planned = pipeline::plan(&job, &ui.ctx())?;
+        let recipe = self.recipe.load()?;
+        let inputs = Inputs { skip_nonfinite: true, ..Inputs::default() };
+        let ctx = ui.ctx();
+        let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
+        let model = Opened::read(model, &self.input.options(), &ctx)?;
+        let planned = model.prepare(&job)?.plan(&job)?;
         if let Some(spec) = self.observer {
-            let batches = self.batches(&planned, data)?;
-            let (model, files) = (&planned.model, &planned.files);
-            return ranges::run(model, files, spec, batches, self.options(ui), ui);
+            return ranges::run(
+                self.run_over(&planned, self.batches(&planned, data)?, ui),
+                spec,
+                ui,
+            );
         }
         let Some(output) = &self.output else { return Ok(0) };
         let wants = self.wants(&planned, ui);
@@ -105,12 +104,18 @@ impl Args {
 
     fn batches(&self, planned: &Planned, data: &Path) -> Result<Batches, Failure> {
         let inputs = calibrate::model_inputs(&planned.model);
-        Ok(data::open(data, &inputs, &self.data.options())?)
+        Ok(Dataset::of_path(data, self.data.options()).batches(&inputs)?)
     }
 
-    fn options(&self, ui: &Ui) -> CollectOptions {
+    fn run_over<'a>(&self, planned: &'a Planned, batches: Batches, ui: &'a Ui) -> Run<'a> {
         let threads = ui.global.threads.map_or(0, usize::from);
-        CollectOptions { memory: self.memory, threads, sequential: false }
+        Run {
+            model: &planned.model,
+            files: &planned.files,
+            batches,
+            options: CollectOptions { memory: self.memory, threads, sequential: false },
+            runtime: ui.global.runtime(ui),
+        }
     }
 
     fn collect(
@@ -121,20 +126,18 @@ impl Args {
         output: &Path,
         ui: &Ui,
     ) -> Result<(), Failure> {
-        let mut batches = self.batches(planned, data)?;
+        let batches = self.batches(planned, data)?;
         let runtime = ui.global.runtime(ui);
         let identity = Identity {
-            origin: pipeline::origin::stats_origin(&mut batches, &runtime)?,
+            origin: pipeline::origin::stats_origin(&batches, &runtime)?,
             model: calibrate::model_sha256(&planned.files),
             data: vec![batches.sha256().to_owned()],
             samples: batches.samples() as u64,
             prefix: String::new(),
         };
         let store = StatsFile::begin(output, identity, true)?;
-        let options = self.options(ui);
-        let (model, files) = (&planned.model, &planned.files);
-        let mut collector =
-            Collector::new(model, files, wants, batches, options, &runtime, Some(store))?;
+        let run = self.run_over(planned, batches, ui);
+        let mut collector = Collector::new(run, wants, Some(store))?;
         while collector.next(&[], &ui.ctx())?.is_some() {}
         Ok(())
     }

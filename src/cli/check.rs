@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Failure, Ui, shared::InputArgs};
-use crate::pipeline;
 use onnxq_ir::{ctx::Progress, onnx};
+use onnxq_pipeline as pipeline;
 
 /// Read a model, its external data too, and verify its structure
 #[derive(Debug, clap::Args)]

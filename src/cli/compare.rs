@@ -8,8 +8,8 @@ use super::{
     Failure, Ui, layers, proof,
     shared::{InputArgs, NoData, SampleArgs, size},
 };
-use crate::pipeline::{
-    self, Measures, Validate,
+use onnxq_pipeline::{
+    self as pipeline, self, Measures, Validate,
     attribution::{self, Attribute},
 };
 use onnxq_quant::recipe::{Gate, gate::GateError};
@@ -17,6 +17,7 @@ use onnxq_report::{
     Comparison,
     document::{Attribution, Bisection},
 };
+use onnxq_run::data::Dataset;
 
 /// Explore how two models differ, and where; `validate` is for CI, this is for you
 ///
@@ -67,8 +68,7 @@ impl Args {
         let job = Attribute {
             reference: &self.original,
             candidate: &self.quantized,
-            data: &data,
-            options: self.data.options(),
+            data: Dataset::of_path(data, self.data.options()),
             open: self.input.options(),
             memory: self.memory,
             threads: ui.global.session_threads(),
@@ -101,12 +101,11 @@ impl Args {
 
 fn outputs(job: &Attribute, ui: &Ui) -> Result<Comparison, Failure> {
     let job = Validate {
-        options: job.options.clone(),
         open: job.open,
         measures: Measures { decode: true, ..Measures::default() },
         threads: job.threads,
         runtime: job.runtime.clone(),
-        ..Validate::new(job.reference, job.candidate, job.data)
+        ..Validate::new(job.reference, job.candidate, job.data.clone())
     };
     Ok(pipeline::validate(&job, None, &ui.ctx())?.figures)
 }

@@ -2,12 +2,13 @@
 
 use std::{fmt::Write, path::PathBuf};
 
+use clap::builder::TypedValueParser;
+
 use super::{
     Failure, Table, Ui,
-    shared::{InputArgs, size},
+    shared::{InputArgs, find, preprocess_help, size, words},
     show::{Reasons, comment, grouped_by_reason},
 };
-use crate::pipeline::convert::{self, Convert, Converted, Int8Cache, Shapes, Step};
 use onnxq_ir::{
     diag::{Code, EXIT_NOTHING},
     human::{bytes, grouped},
@@ -16,7 +17,8 @@ use onnxq_ir::{
     text,
     untrusted::escape,
 };
-use onnxq_quant::lower::Target;
+use onnxq_pipeline::convert::{self, Convert, Converted, HALVES, Int8Cache, Shapes, Step};
+use onnxq_quant::lower::{FORMS, Form};
 
 /// Convert a model to another form
 #[derive(Debug, clap::Args)]
@@ -64,8 +66,8 @@ pub struct What {
     #[arg(long, value_name = "TYPE", requires = "calibration")]
     pub kv_cache: Option<CacheType>,
     /// The form of quantized nodes, whoever quantized them, or a narrow float type
-    #[arg(long, value_name = "FORM")]
-    pub to: Option<Form>,
+    #[arg(long, value_name = "FORM", value_parser = to())]
+    pub to: Option<To>,
     /// With --to float16 or bfloat16: inputs and outputs stay float32
     #[arg(long, requires = "to")]
     pub keep_io: bool,
@@ -86,9 +88,7 @@ pub struct CacheData {
     /// The tokenizer.json for text
     #[arg(long, value_name = "FILE", requires = "calibration")]
     pub tokenizer: Option<PathBuf>,
-    /// How images become inputs: clip, imagenet, minus_one_one, paddle_ocr_det, pixels, zero_one
-    /// or a YAML file
-    #[arg(long, value_name = "NAME|FILE", requires = "calibration")]
+    #[arg(long, value_name = "NAME|FILE", requires = "calibration", help = preprocess_help())]
     pub preprocess: Option<String>,
 }
 
@@ -98,44 +98,24 @@ pub enum CacheType {
     Int8,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum Form {
-    /// Weights and activations in bfloat16, but for nodes that would overflow or do not take it
-    Bfloat16,
-    /// No quantization: weights in float again, activations as they were
-    Float,
-    /// Weights and activations in float16, but for nodes that would overflow or do not take it
-    Float16,
-    /// Weights in blocks, float activations: MatMulNBits and GatherBlockQuantized
-    MatmulNbits,
-    /// Standard operators only, so that other runtimes can run it
-    Portable,
-    /// QuantizeLinear and DequantizeLinear around float operators
-    Qdq,
-    /// Operators of integers: QLinearMatMul, MatMulInteger and their like
-    Qoperator,
+/// What `--to` names.
+#[derive(Clone, Copy, Debug)]
+pub enum To {
+    /// A form of quantized nodes.
+    Form(&'static Form),
+    /// A narrow float type.
+    Half(DType),
 }
 
-impl Form {
-    fn target(self) -> Option<Target> {
-        Some(match self {
-            Form::Bfloat16 | Form::Float16 => return None,
-            Form::Float => Target::Float,
-            Form::MatmulNbits => Target::MatmulNbits,
-            Form::Portable => Target::Portable,
-            Form::Qdq => Target::Qdq,
-            Form::Qoperator => Target::Qoperator,
-        })
-    }
-
-    fn half(self) -> Option<DType> {
-        match self {
-            Form::Bfloat16 => Some(DType::BF16),
-            Form::Float16 => Some(DType::F16),
-            _ => None,
-        }
-    }
+fn to() -> impl TypedValueParser<Value = To> {
+    let forms = FORMS.iter().map(|it| (it.name, it.help));
+    let halves = HALVES.iter().map(|it| (it.0.name(), it.1));
+    let mut rows: Vec<(&str, &str)> = forms.chain(halves).collect();
+    rows.sort_unstable();
+    words(rows).map(|word| match HALVES.iter().find(|it| it.0.name() == word) {
+        Some((dtype, _)) => To::Half(*dtype),
+        None => To::Form(find(FORMS, |it| it.name == word)),
+    })
 }
 
 /// `input_ids=1x128`.
@@ -166,17 +146,19 @@ fn storage(text: &str) -> Result<onnx::ExternalData, String> {
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let what = self.what;
-        let runtime = ui.global.runtime(ui);
         // The command line allows no --kv-cache without data, and no data without it.
         let kv_cache = self.cache.calibration.map(|data| Int8Cache {
             data,
             tokenizer: self.cache.tokenizer,
             preprocess: self.cache.preprocess,
-            library: runtime.library,
-            offline: runtime.offline,
-            index_url: runtime.index_url,
+            runtime: ui.global.runtime_options(),
             threads: ui.global.session_threads(),
         });
+        let (to, half) = match what.to {
+            None => (None, None),
+            Some(To::Form(form)) => (Some(form), None),
+            Some(To::Half(dtype)) => (None, Some(dtype)),
+        };
         let job = Convert {
             model: self.model,
             open: self.input.options(),
@@ -185,8 +167,8 @@ impl Args {
             fuse: what.fuse,
             add_kv_cache: what.add_kv_cache,
             kv_cache,
-            to: what.to.and_then(Form::target),
-            half: what.to.and_then(Form::half),
+            to,
+            half,
             keep_io: what.keep_io,
             strip: what.strip,
             allow_noop: self.allow_noop,

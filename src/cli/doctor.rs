@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Failure, Ui};
 use onnxq_ir::{diag::EXIT_ENVIRONMENT, untrusted::escape};
-use onnxq_run::engine::{self, Doctor};
+use onnxq_run::engine::Doctor;
 
 /// Say what this machine can do: CPU, ONNX Runtime, caches
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let mut doctor = engine::examine(&ui.global.runtime(ui));
+        let mut doctor = ui.global.runtime(ui).examine();
         if self.kernels {
             doctor.sample();
         }

@@ -2,7 +2,6 @@
 
 use std::{error::Error, io};
 
-use crate::pipeline;
 use onnxq_ir::diag::{Code, Diagnostic};
 
 /// An error with a code. `?` makes one of any library error.
@@ -13,14 +12,8 @@ pub enum Failure {
     Stdout(io::Error),
 }
 
-impl<E: Diagnostic + Send + Sync + 'static> From<E> for Failure {
+impl<E: Into<Box<dyn Diagnostic + Send + Sync>>> From<E> for Failure {
     fn from(error: E) -> Failure {
-        Failure::Coded(Box::new(error))
-    }
-}
-
-impl From<pipeline::Error> for Failure {
-    fn from(error: pipeline::Error) -> Failure {
         Failure::Coded(error.into())
     }
 }

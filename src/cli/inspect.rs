@@ -9,7 +9,6 @@ use super::{
     lint::{self, FixArgs},
     shared::InputArgs,
 };
-use crate::pipeline::{self, Census, Execution};
 use onnxq_ir::{
     Model, ValueId,
     ctx::Progress,
@@ -18,11 +17,11 @@ use onnxq_ir::{
     onnx::{self, Loaded},
     untrusted::{Untrusted, escape},
 };
+use onnxq_pipeline::{self as pipeline, Census, Execution};
 use onnxq_quant::{
     raise,
     saturation::{self, Safety},
 };
-use onnxq_run::engine;
 
 /// Show what is in a model
 #[derive(Debug, clap::Args)]
@@ -97,7 +96,7 @@ fn safety(m: &Model) -> Result<Safety, pipeline::Error> {
 fn executed(loaded: &Loaded, ui: &Ui) -> Result<u8, Failure> {
     let runtime = ui.global.runtime(ui);
     // Asked for, so worth an installation.
-    engine::ensure(&runtime)?;
+    runtime.ensure()?;
     let execution = pipeline::execution(&loaded.model, &loaded.files, &runtime);
     match ui.global.json {
         true => ui.print_json(&execution)?,

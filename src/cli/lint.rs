@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
 use super::{Failure, Table, Ui, shared::ExternalData, show::comment};
-use crate::pipeline::{self, Execution, LintReport};
 use onnxq_ir::{
     ctx::Progress,
     onnx::{self, Loaded, OpenOptions},
     untrusted::{Untrusted, escape},
 };
+use onnxq_pipeline::{self as pipeline, Execution, LintReport};
 use onnxq_rewrite::lint::{self, Factor, Finding, Mend, Severity, executed::Executed};
 
 /// What to do about findings.

@@ -7,9 +7,9 @@ pub mod compare;
 pub mod completions;
 pub mod convert;
 pub mod doctor;
+pub mod environment;
 pub mod explain;
 pub mod failure;
-mod footprint;
 pub mod inspect;
 mod layers;
 pub mod lint;
@@ -28,6 +28,7 @@ pub mod solved;
 pub mod table;
 pub mod ui;
 pub mod validate;
+mod worker;
 
 use std::{env, ffi::OsString, panic, path::PathBuf, process::ExitCode};
 
@@ -56,25 +57,42 @@ Each long flag can also be set by an environment variable: --ort-lib is ONNXQ_OR
 Exit codes: 0 done · 1 a gate failed · 2 usage or recipe · 3 input rejected
 4 valid but unsupported · 5 environment · 6 nothing to do · 70 a bug of onnxq";
 
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    Calibrate(calibrate::Args),
-    Check(check::Args),
-    Compare(compare::Args),
-    Completions(completions::Args),
-    Convert(convert::Args),
-    Doctor(doctor::Args),
-    Explain(explain::Args),
+/// One line for each subcommand, whose module has its name in lower case.
+macro_rules! commands {
+    ($($(#[$attr:meta])* $Name:ident($module:ident),)*) => {
+        #[derive(Debug, Subcommand)]
+        pub enum Command {
+            $($(#[$attr])* $Name($module::Args),)*
+        }
+
+        impl Command {
+            fn run(self, ui: &Ui) -> Result<u8, Failure> {
+                match self {
+                    $(Command::$Name(args) => args.run(ui),)*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    Calibrate(calibrate),
+    Check(check),
+    Compare(compare),
+    Completions(completions),
+    Convert(convert),
+    Doctor(doctor),
+    Explain(explain),
+    Inspect(inspect),
+    Pass(pass),
+    Plan(plan),
+    Quantize(quantize),
+    Recipe(recipe),
+    Report(report),
+    Runtime(runtime),
+    Validate(validate),
     #[command(hide = true)]
-    Footprint(footprint::Args),
-    Inspect(inspect::Args),
-    Pass(pass::Args),
-    Plan(plan::Args),
-    Quantize(quantize::Args),
-    Recipe(recipe::Args),
-    Report(report::Args),
-    Runtime(runtime::Args),
-    Validate(validate::Args),
+    Worker(worker),
 }
 
 /// Flags that every subcommand takes.
@@ -204,29 +222,6 @@ fn start_threads(global: &Global) {
     let Some(threads) = global.threads else { return };
     // Fails only if the pool exists already, which a program that has just begun cannot have.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
-}
-
-impl Command {
-    fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        match self {
-            Command::Calibrate(args) => args.run(ui),
-            Command::Check(args) => args.run(ui),
-            Command::Compare(args) => args.run(ui),
-            Command::Completions(args) => args.run(ui),
-            Command::Convert(args) => args.run(ui),
-            Command::Doctor(args) => args.run(ui),
-            Command::Explain(args) => args.run(ui),
-            Command::Footprint(args) => args.run(ui),
-            Command::Inspect(args) => args.run(ui),
-            Command::Pass(args) => args.run(ui),
-            Command::Plan(args) => args.run(ui),
-            Command::Quantize(args) => args.run(ui),
-            Command::Recipe(args) => args.run(ui),
-            Command::Report(args) => args.run(ui),
-            Command::Runtime(args) => args.run(ui),
-            Command::Validate(args) => args.run(ui),
-        }
-    }
 }
 
 #[cfg(test)]

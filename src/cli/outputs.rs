@@ -8,53 +8,52 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Failure, Ui};
+use clap::builder::TypedValueParser;
+
+use super::{
+    Failure, Ui,
+    shared::{find, words},
+};
 use onnxq_ir::{
     diag::{Code, Diagnostic},
     fs::replace,
+    human::listed,
     untrusted::Untrusted,
 };
 use onnxq_report::{
     Report, Verdict,
-    emit::{EMITTERS, Emitter, emitter},
+    emit::{EMITTERS, Emitter, GITHUB, HTML, JSON, MARKDOWN, emitter},
 };
 
 /// What becomes of the report. Files that exist are replaced.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Report")]
 pub struct OutputArgs {
-    /// Write the report into this folder: index.html, report.json, report.md, junit.xml,
-    /// report.sarif and model-card.md
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help = folder_help())]
     pub report: Option<PathBuf>,
-    /// Write the report in one format: html=page.html, junit=gates.xml; also card, github,
-    /// gitlab, json, markdown and sarif
-    #[arg(long, value_name = "FORMAT=FILE", value_parser = emit)]
+    #[arg(long, value_name = "FORMAT=FILE", value_parser = emit, help = emit_help())]
     pub emit: Vec<Emit>,
     /// What to print: `auto` is `github` under GitHub Actions [default: human, or json with --json]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = output_format())]
     pub output_format: Option<OutputFormat>,
 }
 
 /// One format and its file.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Emit {
-    pub format: &'static str,
+    pub format: &'static Emitter,
     pub file: PathBuf,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+/// What is printed.
+#[derive(Clone, Copy, Debug, Default)]
 pub enum OutputFormat {
+    /// What suits the place where the program runs.
     Auto,
-    Card,
-    Github,
-    Gitlab,
+    /// What people read on a terminal.
     #[default]
     Human,
-    Json,
-    Junit,
-    Markdown,
-    Sarif,
+    Emitted(&'static Emitter),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +80,29 @@ impl Diagnostic for OutputError {
     }
 }
 
+fn folder_help() -> String {
+    let files: Vec<&str> = EMITTERS.iter().filter(|it| it.common).map(|it| it.file).collect();
+    format!("Write the report into this folder: {}", listed(&files, "and"))
+}
+
+fn emit_help() -> String {
+    let shown = [HTML.name, "junit"];
+    let others = EMITTERS.iter().map(|it| it.name).filter(|it| !shown.contains(it));
+    let others = listed(&others.collect::<Vec<_>>(), "and");
+    format!("Write the report in one format: html=page.html, junit=gates.xml; also {others}")
+}
+
+fn output_format() -> impl TypedValueParser<Value = OutputFormat> {
+    let mut names: Vec<&str> = EMITTERS.iter().filter(|it| it.printed).map(|it| it.name).collect();
+    names.extend(["auto", "human"]);
+    names.sort_unstable();
+    words(names.into_iter().map(|it| (it, ""))).map(|word| match &*word {
+        "auto" => OutputFormat::Auto,
+        "human" => OutputFormat::Human,
+        word => OutputFormat::Emitted(find(EMITTERS, |it| it.name == word)),
+    })
+}
+
 fn emit(text: &str) -> Result<Emit, String> {
     let known = || EMITTERS.iter().map(|it| it.name).collect::<Vec<_>>().join(", ");
     let Some((format, file)) = text.split_once('=') else {
@@ -92,7 +114,7 @@ fn emit(text: &str) -> Result<Emit, String> {
     if file.is_empty() {
         return Err("the name of the file is missing".into());
     }
-    Ok(Emit { format: emitter.name, file: file.into() })
+    Ok(Emit { format: emitter, file: file.into() })
 }
 
 impl OutputArgs {
@@ -112,48 +134,32 @@ impl OutputArgs {
             write_folder(report, folder)?;
         }
         for it in &self.emit {
-            write(report, &it.file, by_name(it.format))?;
+            write(report, &it.file, it.format)?;
         }
-        let format = self.format(ui.global.json, |it| env::var_os(it));
-        if format == OutputFormat::Github {
+        let Some(emitter) = self.emitter(ui.global.json, |it| env::var_os(it)) else {
+            return ui.print(&human());
+        };
+        if emitter.name == GITHUB.name {
             github_files(report, |it| env::var_os(it))?;
         }
-        match format {
-            OutputFormat::Auto | OutputFormat::Human => ui.print(&human()),
-            format => ui.print(&(by_name(format.name()).emit)(report)),
-        }
+        ui.print(&(emitter.emit)(report))
     }
 
-    /// The flag decides; then `--json`. `auto` looks where it runs.
-    fn format(&self, json: bool, var: impl Fn(&str) -> Option<OsString>) -> OutputFormat {
-        let default = if json { OutputFormat::Json } else { OutputFormat::Human };
+    /// The flag decides; then `--json`. `auto` looks where it runs. `None` is for people.
+    fn emitter(
+        &self,
+        json: bool,
+        var: impl Fn(&str) -> Option<OsString>,
+    ) -> Option<&'static Emitter> {
         match self.output_format {
+            Some(OutputFormat::Emitted(emitter)) => Some(emitter),
+            Some(OutputFormat::Human) => None,
             Some(OutputFormat::Auto) if var("GITHUB_ACTIONS").is_some_and(|it| it == "true") => {
-                OutputFormat::Github
+                Some(&GITHUB)
             }
-            Some(OutputFormat::Auto) | None => default,
-            Some(format) => format,
+            Some(OutputFormat::Auto) | None => json.then_some(&JSON),
         }
     }
-}
-
-impl OutputFormat {
-    /// Of the emitter.
-    fn name(self) -> &'static str {
-        match self {
-            OutputFormat::Auto | OutputFormat::Human | OutputFormat::Markdown => "markdown",
-            OutputFormat::Card => "card",
-            OutputFormat::Github => "github",
-            OutputFormat::Gitlab => "gitlab",
-            OutputFormat::Json => "json",
-            OutputFormat::Junit => "junit",
-            OutputFormat::Sarif => "sarif",
-        }
-    }
-}
-
-fn by_name(name: &str) -> &'static Emitter {
-    emitter(name).expect("names of formats come from the table")
 }
 
 /// Every common format under its own name. The folder is made if need be.
@@ -197,7 +203,7 @@ fn github_files(
 ) -> Result<(), OutputError> {
     let file = |name: &str| var(name).filter(|it| !it.is_empty()).map(PathBuf::from);
     if let Some(path) = file("GITHUB_STEP_SUMMARY") {
-        append_summary(&path, &(by_name("markdown").emit)(report))?;
+        append_summary(&path, &(MARKDOWN.emit)(report))?;
     }
     if let Some(path) = file("GITHUB_OUTPUT") {
         append(&path, &format!("onnxq_verdict={}\n", word(report.verdict)))?;
@@ -245,25 +251,30 @@ mod tests {
     fn the_flag_decides_what_is_printed() {
         let format = |flag, json, actions: &str| {
             let args = OutputArgs { output_format: flag, ..OutputArgs::default() };
-            args.format(json, |_| Some(actions.into()))
+            args.emitter(json, |_| Some(actions.into())).map(|it| it.name)
         };
-        assert_eq!(format(None, false, "true"), OutputFormat::Human);
-        assert_eq!(format(None, true, "true"), OutputFormat::Json);
-        assert_eq!(format(Some(OutputFormat::Auto), false, "true"), OutputFormat::Github);
-        assert_eq!(format(Some(OutputFormat::Auto), true, ""), OutputFormat::Json);
-        assert_eq!(format(Some(OutputFormat::Sarif), true, ""), OutputFormat::Sarif);
+        assert_eq!(format(None, false, "true"), None);
+        assert_eq!(format(None, true, "true"), Some("json"));
+        assert_eq!(format(Some(OutputFormat::Human), true, "true"), None);
+        assert_eq!(format(Some(OutputFormat::Auto), false, "true"), Some("github"));
+        assert_eq!(format(Some(OutputFormat::Auto), true, ""), Some("json"));
+        let junit = OutputFormat::Emitted(emitter("junit").unwrap());
+        assert_eq!(format(Some(junit), true, ""), Some("junit"));
     }
 
     #[test]
-    fn every_printed_format_has_an_emitter() {
-        use clap::ValueEnum;
-        assert!(OutputFormat::value_variants().iter().all(|it| emitter(it.name()).is_some()));
+    fn lists_in_help_are_sentences() {
+        assert_eq!(
+            emit_help(),
+            "Write the report in one format: html=page.html, junit=gates.xml; \
+             also card, github, gitlab, json, markdown and sarif"
+        );
     }
 
     #[test]
     fn a_format_and_a_file_are_both_needed() {
-        let page = Emit { format: "html", file: "a=b.html".into() };
-        assert_eq!(emit("html=a=b.html"), Ok(page));
+        let page = emit("html=a=b.html").unwrap();
+        assert_eq!((page.format.name, page.file), ("html", PathBuf::from("a=b.html")));
         for text in ["html", "pdf=x", "html=", "=x"] {
             assert!(emit(text).is_err(), "{text}");
         }
@@ -275,7 +286,7 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         let args = OutputArgs {
             report: Some(path("all/of/it")),
-            emit: vec![Emit { format: "junit", file: path("gates.xml") }],
+            emit: vec![Emit { format: emitter("junit").unwrap(), file: path("gates.xml") }],
             ..OutputArgs::default()
         };
         let ui = Ui::new(crate::cli::Global::default());
@@ -285,8 +296,9 @@ mod tests {
         }
         assert!(fs::read_to_string(path("gates.xml")).unwrap().starts_with("<?xml"));
         let count = |folder| fs::read_dir(folder).unwrap().count();
-        assert_eq!((count(path("all/of/it")), count(path(""))), (6, 2));
-        let emit = vec![Emit { format: "junit", file: path("all") }];
+        let common = EMITTERS.iter().filter(|it| it.common).count();
+        assert_eq!((count(path("all/of/it")), count(path(""))), (common, 2));
+        let emit = vec![Emit { format: emitter("junit").unwrap(), file: path("all") }];
         let failed = OutputArgs { emit, ..OutputArgs::default() };
         let failure = failed.deliver(&Report::default(), String::new, &ui).unwrap_err();
         assert_eq!((failure.code(), count(path(""))), (Code::E901, 2));

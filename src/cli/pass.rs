@@ -6,12 +6,12 @@ use std::{
 };
 
 use super::{Failure, Ui, shared::InputArgs};
-use crate::pipeline;
 use onnxq_ir::{
     ctx::{Ctx, Progress},
     onnx::{self, SaveOptions},
     untrusted::escape,
 };
+use onnxq_pipeline as pipeline;
 
 /// Run named passes or rules on a model
 #[derive(Debug, clap::Args)]

@@ -7,9 +7,8 @@ use super::{
     shared::{InputArgs, RecipeArgs},
     show,
 };
-use crate::pipeline::{self, Job};
 use onnxq_ir::{diag::EXIT_NOTHING, onnx::SaveOptions, text};
-use onnxq_quant::sources::Sources;
+use onnxq_pipeline::{self as pipeline, Inputs, Job, Opened};
 
 /// Say what a recipe would do to each node, why, and how large the result would be
 #[derive(Debug, clap::Args)]
@@ -27,20 +26,15 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let job = Job {
-            model: self.model.clone(),
-            recipe: self.recipe.load()?,
-            open: self.input.options(),
-            skip_nonfinite: false,
-            goal: None,
-        };
-        let output = self.model.with_extension("q.onnx");
-        let mut planned = pipeline::plan(&job, &ui.ctx())?;
-        planned.outline(&job)?;
-        planned.lower(Sources::default(), &ui.ctx())?;
+        let (recipe, inputs) = (self.recipe.load()?, Inputs::default());
+        let ctx = ui.ctx();
+        let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
+        let model = Opened::read(&self.model, &self.input.options(), &ctx)?;
+        let lowered = pipeline::outline(model, &job)?;
         // Before the recipe's name and our version are added, which are no part of the plan.
-        let text = self.text.then(|| text::print(&planned.model));
-        let outcome = planned.dry_run(&job, &output, &SaveOptions::default())?;
+        let text = self.text.then(|| text::print(&lowered.model));
+        let output = self.model.with_extension("q.onnx");
+        let outcome = lowered.predict(&output, &SaveOptions::default(), &job)?;
         match text {
             Some(text) => ui.print(&(show::comment(&show::plan(&outcome.nodes)) + &text))?,
             None if ui.global.json => ui.print_json(&outcome)?,

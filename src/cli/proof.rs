@@ -7,7 +7,7 @@ use onnxq_ir::{
 };
 use onnxq_report::{
     BaselineFacts, Comparison, Decode, Footprints, GateResult, Interval, Isolation, OutputMetrics,
-    Perplexity, Report, Role, TokenError, summary::Summary,
+    Perplexity, Report, Role, TokenError, lookup::other_figures, summary::Summary,
 };
 
 /// The figures of `validate`.
@@ -74,6 +74,9 @@ fn metrics_table(name: &str, it: &OutputMetrics) -> String {
     row("SQNR", it.sqnr_db.map(|it| format!("{it:.2} dB")));
     row("max |Δ|", it.max_abs.map(number));
     row("equal", it.equal.map(percent));
+    for (label, value) in other_figures(it) {
+        row(&label, Some(number(value)));
+    }
     row("worst token", it.worst_tokens.first().map(worst));
     let nonfinite = (it.nonfinite.reference, it.nonfinite.candidate);
     row(

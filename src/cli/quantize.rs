@@ -11,11 +11,13 @@ use super::{
     },
     show,
 };
-use crate::pipeline::{self, Goal, Job, Outcome, Validate};
 use onnxq_ir::diag::{Code, Diagnostic, EXIT_GATE, EXIT_NOTHING};
+use onnxq_pipeline::{
+    self as pipeline, Goal, Job, Opened, Outcome, OutputFile, Quantized, Validate,
+};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::Report;
-use onnxq_run::engine;
+use onnxq_run::data::Dataset;
 
 /// Quantize a model by a recipe
 #[derive(Debug, clap::Args)]
@@ -92,19 +94,18 @@ impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let recipe = self.recipe.load()?;
         let gates = self.data.gates(Some(&recipe))?;
-        let job = Job {
-            model: self.model.clone(),
-            recipe,
-            open: self.input.options(),
-            skip_nonfinite: self.nonfinite == Nonfinite::Skip,
-            goal: self.goal.goal(),
-        };
         let save = self.external_data.save(self.force);
-        ui.note(&format!("onnxq {} · recipe {}", env!("CARGO_PKG_VERSION"), job.recipe.name));
+        ui.note(&format!("onnxq {} · recipe {}", env!("CARGO_PKG_VERSION"), recipe.name));
+        let mut inputs = self.calibration.inputs(&self.data, &recipe, ui);
+        inputs.skip_nonfinite = self.nonfinite == Nonfinite::Skip;
+        inputs.goal = self.goal.goal();
+        inputs.allow_noop = self.allow_noop;
+        let (open, ctx) = (self.input.options(), ui.ctx());
         if self.dry_run {
+            let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
             let output = self.output.clone().unwrap_or_else(|| self.model.with_extension("q.onnx"));
-            let calibration = self.calibration.calibration(&self.data, &job.recipe, ui);
-            let outcome = pipeline::dry_run(&job, &output, &save, &calibration, &ui.ctx())?;
+            let lowered = pipeline::outline(Opened::read(&self.model, &open, &ctx)?, &job)?;
+            let outcome = lowered.predict(&output, &save, &job)?;
             return report(ui, &outcome, None, self.allow_noop);
         }
         let output = self.output.as_deref().unwrap_or(Path::new(""));
@@ -114,11 +115,16 @@ impl Args {
         }
         if data.is_some() {
             // Fetched now, it can also say what executes; if it cannot be, the comparison says so.
-            let _ = engine::ensure(&ui.global.runtime(ui));
+            let _ = ui.global.runtime(ui).ensure();
         }
-        let calibration = self.calibration.calibration(&self.data, &job.recipe, ui);
-        let outcome =
-            pipeline::quantize(&job, output, &save, &calibration, self.allow_noop, &ui.ctx())?;
+        save.check_free(output)?;
+        inputs.output = OutputFile { path: Some(output.to_owned()), save };
+        let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
+        let model = Opened::read(&self.model, &open, &ctx)?;
+        let outcome = match pipeline::quantize(model, &job)? {
+            Quantized::Lowered(it) => it.write(output, &save, &job)?,
+            Quantized::Nothing(outcome) => *outcome,
+        };
         let validation = match data.filter(|_| outcome.output.is_some()) {
             Some(data) => Some(self.validate(&outcome, output, &data, &gates, ui)?),
             None => None,
@@ -149,8 +155,7 @@ impl Args {
         let validate = Validate {
             reference: &self.model,
             candidate: output,
-            data,
-            options: self.data.from.options(),
+            data: Dataset::of_path(data, self.data.from.options()),
             open: self.input.options(),
             gates,
             baseline: self.measure.baseline.as_deref(),

@@ -4,17 +4,21 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{Failure, Table, Ui};
-use onnxq_ir::{Model, ValueId, diag::EXIT_NOTHING, human::grouped, onnx::Files, ops::Layout};
+use onnxq_ir::{
+    Model, ValueId,
+    diag::EXIT_NOTHING,
+    human::{grouped, listed},
+    ops::Layout,
+};
 use onnxq_numerics::{
     affine::Interval,
-    observe::{Mse, ObserverSpec, Percentile, RangeStats},
+    observe::{ObserverSpec, RangeStats},
+    specs::{Settings, Spec},
 };
-use onnxq_run::{
-    calibrate::{self, CollectOptions, can_tap},
-    data::Batches,
-};
+use onnxq_run::calibrate::{self, Run, can_tap};
 
 /// Codes of 8 bits.
 const LEVELS: u32 = 256;
@@ -25,17 +29,52 @@ pub fn observer(text: &str) -> Result<ObserverSpec, String> {
         Some((word, setting)) => (word, Some(setting)),
         None => (text, None),
     };
-    let number = |it: &str| it.parse().map_err(|_| format!("`{it}` is no number"));
-    let spec = match (word, setting) {
-        ("percentile", Some(it)) => {
-            ObserverSpec::Percentile(Percentile { percentile: number(it)? })
-        }
-        ("mse", Some(it)) => ObserverSpec::Mse(Mse { norm: number(it)? }),
-        (_, Some(_)) => return Err("only percentile=NUMBER and mse=NUMBER have settings".into()),
-        (_, None) => serde_json::from_value(word.into()).map_err(|it| it.to_string())?,
-    };
-    spec.check()?;
+    let mut spec = serde_json::from_value(word.into()).map_err(|it| it.to_string())?;
+    if let Some(text) = setting {
+        spec = with_number(spec, text)?;
+    }
+    spec.check().map_err(|it| it.to_string())?;
     Ok(spec)
+}
+
+/// The observer with its only setting at this number.
+fn with_number(spec: ObserverSpec, text: &str) -> Result<ObserverSpec, String> {
+    let number: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    let mut tree = serde_json::to_value(spec).expect("settings are plain data");
+    match only_setting(&mut tree) {
+        Some(it) => *it = number.into(),
+        None => {
+            let with: Vec<String> = ObserverSpec::all()
+                .iter()
+                .filter(|it| spellings(it).len() > 1)
+                .map(|it| format!("{}=NUMBER", it.name()))
+                .collect();
+            return Err(format!("only {} have settings", listed(&with, "and")));
+        }
+    }
+    serde_json::from_value(tree).map_err(|it| it.to_string())
+}
+
+/// `{percentile: {percentile: 99.9}}` → `99.9`.
+fn only_setting(tree: &mut Value) -> Option<&mut Value> {
+    let settings = tree.as_object_mut()?.values_mut().next()?.as_object_mut()?;
+    let mut values = settings.values_mut();
+    let only = values.next().filter(|it| it.is_number())?;
+    values.next().is_none().then_some(only)
+}
+
+/// Of the flag: each observer, and how to give it a number.
+pub fn help() -> String {
+    let spellings: Vec<String> = ObserverSpec::all().iter().flat_map(spellings).collect();
+    let list = spellings.join(", ");
+    format!("Print the ranges of what layers read and make instead: {list}")
+}
+
+/// `mse` and `mse=2.0`.
+fn spellings(spec: &ObserverSpec) -> Vec<String> {
+    let mut tree = serde_json::to_value(spec).expect("settings are plain data");
+    let with_number = only_setting(&mut tree).map(|it| format!("{}={it}", spec.name()));
+    [spec.name().to_owned()].into_iter().chain(with_number).collect()
 }
 
 /// A line of the table.
@@ -53,20 +92,13 @@ struct Row {
 }
 
 /// Runs the model on the data and prints the ranges of what its layers read and make.
-pub fn run(
-    model: &Model,
-    files: &Files,
-    spec: ObserverSpec,
-    batches: Batches,
-    options: CollectOptions,
-    ui: &Ui,
-) -> Result<u8, Failure> {
+pub fn run(run: Run<'_>, spec: ObserverSpec, ui: &Ui) -> Result<u8, Failure> {
+    let model = run.model;
     let values = activations(model);
     if values.is_empty() {
         return Ok(EXIT_NOTHING);
     }
-    let runtime = ui.global.runtime(ui);
-    let stats = calibrate::ranges(model, files, &values, batches, options, &runtime, &ui.ctx())?;
+    let stats = calibrate::ranges(run, &values, &ui.ctx())?;
     let row = |value: &ValueId| row(&model.value(*value).name, &stats[value], spec);
     let rows: Vec<Row> = values.par_iter().map(row).collect();
     if ui.global.json {
@@ -121,6 +153,7 @@ fn table(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onnxq_numerics::observe::Percentile;
 
     #[test]
     fn observers_are_words_with_a_number() {

@@ -1,11 +1,13 @@
 //! `onnxq report`: an old report in another format.
 
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use super::{Failure, Ui, outputs};
+use clap::builder::TypedValueParser;
+
+use super::{
+    Failure, Ui, outputs,
+    shared::{find, words},
+};
 use onnxq_ir::{
     diag::{Code, Diagnostic, EXIT_GATE},
     untrusted::Untrusted,
@@ -14,7 +16,7 @@ use onnxq_quant::recipe::{Gate, gate::GateError};
 use onnxq_report::{
     Report, baseline,
     document::{read, schema},
-    emit::{EMITTERS, Emitter, emitter},
+    emit::{EMITTERS, Emitter, HTML, JSON, by_file},
     gate,
 };
 
@@ -29,8 +31,8 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE|DIR")]
     pub output: Option<PathBuf>,
     /// The format [default: what the name of the output ends in, or html]
-    #[arg(long, value_name = "FORMAT")]
-    pub format: Option<Format>,
+    #[arg(long, value_name = "FORMAT", value_parser = format())]
+    pub format: Option<&'static Emitter>,
     /// Judge the report by this gate as well, and exit with 1 unless it holds: kl.mean<=0.05
     #[arg(long, value_name = "EXPR")]
     pub gate: Vec<String>,
@@ -40,26 +42,6 @@ pub struct Args {
     /// Print the JSON Schema of report.json
     #[arg(long)]
     pub schema: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum Format {
-    /// The head and a table for a model card on Hugging Face
-    Card,
-    /// Annotations of GitHub Actions
-    Github,
-    /// Code quality of GitLab
-    Gitlab,
-    /// One page for people, without the network
-    Html,
-    /// The report itself
-    Json,
-    /// A test case for each gate
-    Junit,
-    /// Tables for a pull request or a summary
-    Markdown,
-    /// SARIF 2.1.0 for code scanning
-    Sarif,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -115,73 +97,20 @@ impl Args {
     }
 
     fn emitter(&self, ui: &Ui) -> Result<&'static Emitter, Failure> {
-        let name = match (self.format, &self.output) {
-            (Some(format), _) => format.name(),
-            (None, Some(output)) => by_ending(output).ok_or_else(|| NoFormat(output.clone()))?,
-            (None, None) if ui.global.json => "json",
-            (None, None) => "html",
-        };
-        Ok(emitter(name).expect("names of formats come from the table"))
+        match (self.format, &self.output) {
+            (Some(format), _) => Ok(format),
+            (None, Some(output)) => by_file(output).ok_or_else(|| NoFormat(output.clone()).into()),
+            (None, None) if ui.global.json => Ok(&JSON),
+            (None, None) => Ok(&HTML),
+        }
     }
 }
 
-impl Format {
-    fn name(self) -> &'static str {
-        match self {
-            Format::Card => "card",
-            Format::Github => "github",
-            Format::Gitlab => "gitlab",
-            Format::Html => "html",
-            Format::Json => "json",
-            Format::Junit => "junit",
-            Format::Markdown => "markdown",
-            Format::Sarif => "sarif",
-        }
-    }
+fn format() -> impl TypedValueParser<Value = &'static Emitter> {
+    let rows = EMITTERS.iter().map(|it| (it.name, it.about));
+    words(rows).map(|word| find(EMITTERS, |it| it.name == word))
 }
 
 fn is_folder(path: &Path) -> bool {
     path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")
-}
-
-/// The format whose own file has this name, or one that ends alike.
-fn by_ending(path: &Path) -> Option<&'static str> {
-    let own = EMITTERS.iter().find(|it| path.file_name() == Some(OsStr::new(it.file)));
-    let alike = || match path.extension()?.to_str()? {
-        "html" | "htm" => Some("html"),
-        "json" => Some("json"),
-        "md" => Some("markdown"),
-        "sarif" => Some("sarif"),
-        "xml" => Some("junit"),
-        _ => None,
-    };
-    own.map(|it| it.name).or_else(alike)
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::ValueEnum;
-
-    use super::*;
-
-    #[test]
-    fn every_emitter_is_a_format() {
-        let formats: Vec<&str> = Format::value_variants().iter().map(|it| it.name()).collect();
-        let emitters: Vec<&str> = EMITTERS.iter().map(|it| it.name).collect();
-        assert_eq!(formats, emitters);
-    }
-
-    #[test]
-    fn names_of_files_say_the_format() {
-        let cases = [
-            ("x/page.html", Some("html")),
-            ("model-card.md", Some("card")),
-            ("gl-code-quality-report.json", Some("gitlab")),
-            ("a.json", Some("json")),
-            ("model.onnx", None),
-        ];
-        for (path, format) in cases {
-            assert_eq!(by_ending(Path::new(path)), format);
-        }
-    }
 }

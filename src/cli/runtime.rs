@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Failure, Ui};
 use onnxq_ir::untrusted::escape;
-use onnxq_run::engine;
+use onnxq_run::engine::Runtime;
 
 /// Install ONNX Runtime, or say which one is used
 #[derive(Debug, clap::Args)]
@@ -30,13 +30,13 @@ pub enum Action {
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let mut options = ui.global.runtime(ui);
         let located = match self.action {
             Action::Install { from_wheel, index_url } => {
-                options.index_url = index_url;
-                engine::install(&options, from_wheel.as_deref())?
+                let mut options = ui.global.runtime_options();
+                options.index.url = index_url;
+                Runtime::new(options, ui).install(from_wheel.as_deref())?
             }
-            Action::Path => engine::locate(&options)?,
+            Action::Path => ui.global.runtime(ui).locate()?,
         };
         if ui.global.json {
             ui.print_json(&located)?;

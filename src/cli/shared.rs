@@ -2,16 +2,21 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, Global, Ui};
-use crate::pipeline::{Calibration, Measures};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+
+use super::{Failure, Global, Ui, environment};
 use onnxq_ir::{
     ctx::Ctx,
     diag::{Code, Diagnostic},
     human,
     onnx::{self, OpenOptions, SaveOptions},
 };
+use onnxq_pipeline::{Inputs, Measures};
 use onnxq_quant::recipe::{self, Gate, Recipe, gate::GateError};
-use onnxq_run::{data::DataOptions, engine::RuntimeOptions};
+use onnxq_run::{
+    data::{DataOptions, Dataset, PRESETS},
+    engine::{Runtime, RuntimeOptions},
+};
 
 /// Which recipe, and what to change in it.
 #[derive(Debug, clap::Args)]
@@ -39,9 +44,7 @@ pub struct SampleArgs {
     /// The tokenizer.json for text
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// How images become inputs: clip, imagenet, minus_one_one, paddle_ocr_det, pixels, zero_one
-    /// or a YAML file
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", help = preprocess_help())]
     pub preprocess: Option<String>,
     /// How many samples to use [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -165,6 +168,25 @@ impl InputArgs {
     }
 }
 
+pub fn preprocess_help() -> String {
+    let names: Vec<&str> = PRESETS.iter().map(|it| it.0).collect();
+    format!("How images become inputs: {} or a YAML file", names.join(", "))
+}
+
+/// Takes one of these words; help lists them, each with what it means unless that is empty.
+pub fn words(rows: impl IntoIterator<Item = (&'static str, &'static str)>) -> PossibleValuesParser {
+    let value = |(word, about): (&'static str, &'static str)| {
+        let value = PossibleValue::new(word);
+        if about.is_empty() { value } else { value.help(about) }
+    };
+    PossibleValuesParser::new(rows.into_iter().map(value))
+}
+
+/// The row that a word of [`words`] stands for.
+pub fn find<T>(table: &[&'static T], is: impl Fn(&T) -> bool) -> &'static T {
+    table.iter().find(|it| is(it)).expect("the words come from the table")
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".to_owned()),
@@ -183,22 +205,19 @@ pub fn size(text: &str) -> Result<u64, String> {
 }
 
 impl CalibrationArgs {
-    pub fn calibration<'a>(&self, data: &DataArgs, recipe: &Recipe, ui: &'a Ui) -> Calibration<'a> {
+    /// What the command line says of calibration.
+    pub fn inputs<'a>(&self, data: &DataArgs, recipe: &Recipe, ui: &'a Ui) -> Inputs<'a> {
         let spec = recipe.calibration.unwrap_or_default();
-        let default = DataOptions::default();
-        let sequence = spec.sequence.unwrap_or(default.sequence);
-        Calibration {
-            data: self.calibration.clone(),
-            options: DataOptions {
-                samples: spec.samples,
-                sequence,
-                batch: 1,
-                ..data.from.options()
-            },
+        let sequence = spec.sequence.unwrap_or(DataOptions::default().sequence);
+        let options =
+            DataOptions { samples: spec.samples, sequence, batch: 1, ..data.from.options() };
+        Inputs {
+            data: self.calibration.as_ref().map(|it| Dataset::of_path(it, options)),
             stats: self.stats.clone(),
             memory: self.memory,
             threads: ui.global.threads.map_or_else(available_threads, usize::from),
             runtime: ui.global.runtime(ui),
+            ..Inputs::default()
         }
     }
 }
@@ -293,13 +312,16 @@ impl Global {
         self.threads.map_or(1, usize::from)
     }
 
-    pub fn runtime<'a>(&self, ui: &'a Ui) -> RuntimeOptions<'a> {
-        RuntimeOptions {
-            library: self.ort_lib.clone(),
-            offline: self.offline,
-            progress: ui,
-            ..RuntimeOptions::default()
-        }
+    pub fn runtime<'a>(&self, ui: &'a Ui) -> Runtime<'a> {
+        Runtime::new(self.runtime_options(), ui)
+    }
+
+    /// What the flags and the environment say of ONNX Runtime.
+    pub fn runtime_options(&self) -> RuntimeOptions {
+        let mut options = environment::runtime();
+        options.places.library = self.ort_lib.clone();
+        options.offline |= self.offline;
+        options
     }
 }
 

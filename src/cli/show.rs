@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{Table, adapted, proof, solved};
-use crate::pipeline::{Goal, Mixed, Outcome};
 use onnxq_ir::{
     diag::Code,
     human::{bytes, grouped, number},
     untrusted::{Untrusted, escape},
 };
+use onnxq_pipeline::{Goal, Mixed, Outcome};
 use onnxq_quant::plan::PlanRow;
 use onnxq_report::{Latency, Report};
 

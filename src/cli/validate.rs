@@ -8,8 +8,9 @@ use super::{
     proof,
     shared::{DataArgs, InputArgs, MeasureArgs, NoData, size},
 };
-use crate::pipeline::{self, Validate};
 use onnxq_ir::diag::EXIT_GATE;
+use onnxq_pipeline::{self as pipeline, Validate};
+use onnxq_run::data::Dataset;
 
 /// Compare a quantized model with its original on data; exit with 1 if a gate fails
 ///
@@ -42,8 +43,7 @@ impl Args {
         let job = Validate {
             reference: &self.original,
             candidate: &self.quantized,
-            data: &data,
-            options: self.data.from.options(),
+            data: Dataset::of_path(data, self.data.from.options()),
             open: self.input.options(),
             gates: &gates,
             baseline: self.measure.baseline.as_deref(),

@@ -4,24 +4,20 @@ use std::{fs, path::Path};
 
 use crate::common::{
     arrays::{noise, npy},
-    fixture, job,
+    fixture,
     outside::{Place, run},
-};
-use onnxq::pipeline::{
-    self, Calibration,
-    attribution::{self, Attribute},
+    quantize_file,
 };
 use onnxq_ir::{ctx::Ctx, diag::Diagnostic, onnx};
+use onnxq_pipeline::attribution::{self, Attribute};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::document::{Attribution, LayerError};
-use onnxq_run::data::DataOptions;
+use onnxq_run::data::{DataOptions, Dataset};
 
 /// The fixture by a recipe, made once per test.
 fn quantized(place: &Place, recipe: &str) -> String {
     let output = place.path(&format!("{recipe}.onnx"));
-    let (save, none) = (Default::default(), Calibration::none());
-    let job = job(&fixture("model.onnx"), recipe);
-    pipeline::quantize(&job, Path::new(&output), &save, &none, false, &Ctx::silent()).unwrap();
+    quantize_file(&fixture("model.onnx"), recipe, Path::new(&output));
     output
 }
 
@@ -63,8 +59,7 @@ fn with<'a>(reference: &'a Path, candidate: &'a str, data: &'a Path) -> Attribut
     Attribute {
         reference,
         candidate: Path::new(candidate),
-        data,
-        options,
+        data: Dataset::of_path(data, options),
         open: Default::default(),
         memory: 1 << 30,
         threads: 2,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{Setup, fixture, setup};
+use crate::common::{Setup, fixture, runtime, setup};
 use onnxq_ir::{
     Def, Model, NodeId, ValueId,
     ctx::Ctx,
@@ -16,11 +16,11 @@ use onnxq_numerics::{
 };
 use onnxq_run::{
     calibrate::{
-        self, CollectOptions, Collector, Identity, Replacement, Stats, StatsFile, Want,
+        self, CollectOptions, Collector, Identity, Replacement, Run, Stats, StatsFile, Want,
         can_observe, describe, merge, model_sha256,
     },
     data::{self, DataOptions},
-    engine::{self, RuntimeOptions, SessionOptions},
+    engine::SessionOptions,
 };
 
 /// MatMuls by a constant.
@@ -52,10 +52,14 @@ fn batches(model: &Model, samples: usize) -> data::Batches {
     data::open(&fixture("calibration.txt"), &inputs, &options).unwrap()
 }
 
+fn run(it: &Setup, batches: data::Batches, options: CollectOptions) -> Run<'_> {
+    let runtime = runtime();
+    Run { model: &it.model, files: &it.files, batches, options, runtime }
+}
+
 fn collector<'a>(it: &'a Setup, options: CollectOptions) -> Collector<'a> {
     let (wants, batches) = (wants(&it.model, Needs::Hessian), batches(&it.model, 5));
-    let runtime = RuntimeOptions::default();
-    Collector::new(&it.model, &it.files, wants, batches, options, &runtime, None).unwrap()
+    Collector::new(run(it, batches, options), wants, None).unwrap()
 }
 
 /// All statistics, and how many waves they took.
@@ -101,7 +105,7 @@ fn statistics_are_those_of_the_tapped_values() {
     found.iter().for_each(|(value, _)| tapped.add_output(main, *value));
     let bytes = onnx::to_bytes(&tapped).unwrap();
     let plain = SessionOptions { optimize: false, ..SessionOptions::default() };
-    let mut session = engine::open_bytes(&bytes, None, &plain, &RuntimeOptions::default()).unwrap();
+    let mut session = runtime().open_bytes(&bytes, None, &plain).unwrap();
     let mut data = batches(&it.model, 5);
     data.one_by_one();
     let mut moments: Vec<Moments> =
@@ -195,9 +199,7 @@ fn padding_does_not_count() {
     }
     let batches = data::open(folder.path(), &inputs, &data).unwrap();
     let wants = wants(&it.model, Needs::Diagonal);
-    let runtime = RuntimeOptions::default();
-    let mut collector =
-        Collector::new(&it.model, &it.files, wants, batches, options(2), &runtime, None).unwrap();
+    let mut collector = Collector::new(run(&it, batches, options(2)), wants, None).unwrap();
     let stats = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
     assert!(stats.iter().all(|it| it.1.rows == tokens as u64 && it.1.hessian.is_none()));
 }
@@ -236,8 +238,7 @@ fn identity(it: &Setup, samples: u64) -> Identity {
 fn stored<'a>(it: &'a Setup, path: &Path, options: CollectOptions) -> Collector<'a> {
     let (wants, batches) = (wants(&it.model, Needs::Hessian), batches(&it.model, 5));
     let store = StatsFile::begin(path, identity(it, 5), true).unwrap();
-    let runtime = RuntimeOptions::default();
-    Collector::new(&it.model, &it.files, wants, batches, options, &runtime, Some(store)).unwrap()
+    Collector::new(run(it, batches, options), wants, Some(store)).unwrap()
 }
 
 #[test]
@@ -292,10 +293,8 @@ fn a_complete_log_needs_no_run() {
         let stats = InputStats { rows: 7, mean_square, max_abs, hessian: None, drift: None };
         store.append(&it.model.value(want.value).name, &stats).unwrap();
     }
-    let (data, runtime) = (batches(&it.model, 5), RuntimeOptions::default());
-    let all = options(1);
-    let mut collector =
-        Collector::new(&it.model, &it.files, list, data, all, &runtime, Some(store)).unwrap();
+    let run = run(&it, batches(&it.model, 5), options(1));
+    let mut collector = Collector::new(run, list, Some(store)).unwrap();
     let stats = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
     assert!(stats.iter().all(|it| it.1.rows == 7));
     assert!(collector.next(&[], &Ctx::silent()).unwrap().is_none());

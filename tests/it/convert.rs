@@ -3,8 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use crate::common::{fixture, inputs, job, relative_error};
-use onnxq::pipeline::{self, Calibration, convert::Convert};
+use crate::common::{fixture, inputs, quantize_file, relative_error, runtime};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -13,20 +12,15 @@ use onnxq_ir::{
     tensor::Tensor,
     text,
 };
-use onnxq_quant::lower::{self, Target};
+use onnxq_pipeline::{self as pipeline, convert::Convert};
+use onnxq_quant::lower::{self, FORMS, Form};
 use onnxq_rewrite as rewrite;
-use onnxq_run::{
-    data::DataOptions,
-    engine::{self, RuntimeOptions, SessionOptions},
-};
+use onnxq_run::engine::SessionOptions;
 
-const TARGETS: [Target; 5] =
-    [Target::Float, Target::MatmulNbits, Target::Portable, Target::Qdq, Target::Qoperator];
-
-fn converted(model: &Model, target: Target) -> (Model, usize) {
+fn converted(model: &Model, form: &Form) -> (Model, usize) {
     let mut m = model.clone();
     rewrite::run(&mut m, &["infer-types"], &Ctx::silent()).unwrap();
-    let report = lower::convert(&mut m, target, &Ctx::silent()).unwrap();
+    let report = lower::convert(&mut m, form, &Ctx::silent()).unwrap();
     m.verify().unwrap();
     (m, report.changed())
 }
@@ -53,8 +47,8 @@ fn every_form_computes_nearly_the_same() {
         let tolerance: f64 = tolerance.trim().parse().unwrap();
         let model = text::parse(file.split_once("# ----").unwrap().0).unwrap();
         let asked = words.split_whitespace().last().unwrap();
-        for target in TARGETS {
-            let (m, changed) = converted(&model, target);
+        for form in FORMS {
+            let (m, changed) = converted(&model, form);
             let inputs = inputs(&model, 2);
             let known = |it: &Model| eval::run(it, &inputs);
             // Operators of codes beyond the standard have no reference here.
@@ -62,14 +56,14 @@ fn every_form_computes_nearly_the_same() {
             let error = worst(&expected, &actual);
             let name = path.file_stem().unwrap().display();
             // Other forms may keep or drop the rounding of activations.
-            let limit = if target.name() == asked { tolerance } else { 0.06 };
-            assert!(error <= limit, "{name} as {}: {error}", target.name());
+            let limit = if form.name == asked { tolerance } else { 0.06 };
+            assert!(error <= limit, "{name} as {}: {error}", form.name);
             (cases, changes) = (cases + 1, changes + changed);
-            for next in TARGETS {
+            for next in FORMS {
                 let (again, _) = converted(&m, next);
                 let Ok(actual) = known(&again) else { continue };
                 let error = worst(&expected, &actual);
-                let (one, other) = (target.name(), next.name());
+                let (one, other) = (form.name, next.name);
                 assert!(error <= 0.06, "{name} as {one}, then as {other}: {error}");
             }
         }
@@ -79,8 +73,7 @@ fn every_form_computes_nearly_the_same() {
 
 /// The outputs of a model in ONNX Runtime.
 fn run(path: &Path, inputs: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let mut session =
-        engine::open(path, &SessionOptions::default(), &RuntimeOptions::default()).unwrap();
+    let mut session = runtime().open(path, &SessionOptions::default()).unwrap();
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
     session.run(&inputs).unwrap().into_iter().collect()
 }
@@ -98,33 +91,24 @@ fn recipes_convert_to_every_form_in_onnx_runtime() {
     let folder = tempfile::tempdir().unwrap();
     for recipe in ["avx2", "avx512_vnni_row", "arm64", "int4", "int8_weights"] {
         let own = folder.path().join(format!("{recipe}.onnx"));
-        let job = job(&fixture("model.onnx"), recipe);
         let save = SaveOptions::default();
-        let calibration = Calibration {
-            data: None,
-            options: DataOptions::default(),
-            stats: None,
-            memory: 1 << 30,
-            threads: 1,
-            runtime: RuntimeOptions::default(),
-        };
-        pipeline::quantize(&job, &own, &save, &calibration, false, &Ctx::silent()).unwrap();
+        quantize_file(&fixture("model.onnx"), recipe, &own);
         let model = onnxq_ir::onnx::open(&own, &OpenOptions::default()).unwrap().model;
         let wanted = |it: &str| {
             model.graph(model.main).inputs.iter().any(|id| *model.value(*id).name == *it)
         };
         let inputs: BTreeMap<_, _> = token_ids().into_iter().filter(|it| wanted(&it.0)).collect();
         let expected = run(&own, &inputs);
-        for target in TARGETS {
-            let path = folder.path().join(format!("{recipe}_{}.onnx", target.name()));
-            let job = Convert { model: own.clone(), to: Some(target), ..Convert::default() };
+        for form in FORMS {
+            let path = folder.path().join(format!("{recipe}_{}.onnx", form.name));
+            let job = Convert { model: own.clone(), to: Some(form), ..Convert::default() };
             let done = pipeline::convert::convert(&job, &path, &save, &Ctx::silent()).unwrap();
             if done.output.is_none() {
                 continue;
             }
             let error = worst(&expected, &run(&path, &inputs));
             // Kernels of 4 and 8 bits and dynamic ranges round activations, each in its own way.
-            assert!(error < 0.06, "{recipe} as {}: {error}", target.name());
+            assert!(error < 0.06, "{recipe} as {}: {error}", form.name);
         }
     }
 }

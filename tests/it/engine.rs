@@ -2,26 +2,25 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::common::{FIXTURES, fixture, inputs, job, quantized, relative_error};
-use onnxq::pipeline::{self, Calibration};
+use crate::common::{FIXTURES, fixture, inputs, quantize_file, quantized, relative_error, runtime};
 use onnxq_ir::{Model, ctx::Ctx, eval, onnx, tensor::Tensor, text};
+use onnxq_pipeline as pipeline;
 use onnxq_quant::recipe;
 use onnxq_run::{
-    data::DataOptions,
-    engine::{self, RuntimeOptions, SessionOptions, Verdict},
+    data::{DataOptions, Dataset},
+    engine::{SessionOptions, Verdict},
 };
 
 /// The outputs of a model in ONNX Runtime.
 fn run(path: &Path, inputs: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let mut session =
-        engine::open(path, &SessionOptions::default(), &RuntimeOptions::default()).unwrap();
+    let mut session = runtime().open(path, &SessionOptions::default()).unwrap();
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
     session.run(&inputs).unwrap().into_iter().collect()
 }
 
 /// Whether the int8 kernels of this CPU are right for weights of 7 bits only.
 fn saturates() -> bool {
-    let verdict = engine::examine(&RuntimeOptions::default()).verdict;
+    let verdict = runtime().examine().verdict;
     matches!(verdict, Verdict::Saturates | Verdict::SaturatesDespiteVnni)
 }
 
@@ -209,23 +208,14 @@ fn fixture_by_recipes(name: &str) {
     let folder = tempfile::tempdir().unwrap();
     let saturates = saturates();
     for (recipe, limit) in limits {
-        let job = job(&fixture(name), recipe);
         let path = folder.path().join(format!("{recipe}.onnx"));
-        let outcome = pipeline::quantize(
-            &job,
-            &path,
-            &Default::default(),
-            &Calibration::none(),
-            false,
-            &Ctx::silent(),
-        )
-        .unwrap();
+        let model = fixture(name);
+        let outcome = quantize_file(&model, recipe, &path);
         assert!(outcome.quantized_weights >= 0.99, "{recipe}: {}", outcome.quantized_weights);
-        let data = fixture("eval_ids.npy");
-        let job = pipeline::Validate {
-            options: DataOptions { samples: Some(4), ..DataOptions::default() },
-            ..pipeline::Validate::new(&job.model, &path, &data)
-        };
+        let options = DataOptions { samples: Some(4), ..DataOptions::default() };
+        let data = Dataset::of_path(fixture("eval_ids.npy"), options);
+        let validate = pipeline::Validate::new(&model, &path, data);
+        let job = pipeline::Validate { runtime: runtime(), ..validate };
         let report = pipeline::validate(&job, None, &Ctx::silent()).unwrap();
         let logits = &report.figures.outputs["logits"];
         assert_eq!((logits.nonfinite.reference, logits.nonfinite.candidate), (0, 0), "{recipe}");
@@ -249,4 +239,23 @@ fn the_dynamo_export_survives_every_recipe() {
 #[test]
 fn the_export_with_past_survives_every_recipe() {
     fixture_by_recipes("model_with_past.onnx");
+}
+
+/// In a process whose environment neither forbids reports nor hints at a test run.
+#[test]
+fn onnx_runtime_reports_nothing() {
+    let located = runtime().ensure().unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_onnxq"))
+        .arg("doctor")
+        .env_clear()
+        .env("HOME", home.path())
+        .env("XDG_CACHE_HOME", home.path())
+        .env("ORT_DYLIB_PATH", &located.path)
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    // It would keep its reports and an identifier of the machine here.
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
 }

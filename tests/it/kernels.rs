@@ -6,12 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{inputs, quantized};
+use crate::common::{inputs, quantized, runtime};
 use onnxq_ir::{Model, onnx, tensor::Tensor, text};
 use onnxq_quant::recipe;
-use onnxq_run::engine::{
-    self, Cpu, KernelSamples, RuntimeOptions, Sampled, Sampler, Session, SessionOptions,
-};
+use onnxq_run::engine::{Cpu, KernelSamples, Sampled, Sampler, Session, SessionOptions};
 
 const PRODUCT: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
 main (float[32,512] x) => (float[32,512] y) <float[512,512] w> { y = MatMul (x, w) }"#;
@@ -33,11 +31,11 @@ fn alone(name: &str, test: fn()) {
 }
 
 fn sampled(model: &Model) -> Option<KernelSamples> {
-    let runtime = RuntimeOptions::default();
-    let located = engine::ensure(&runtime).unwrap();
+    let runtime = runtime();
+    let located = runtime.ensure().unwrap();
     let bytes = onnx::to_bytes(model).unwrap();
     let options = SessionOptions::default();
-    let mut session = engine::open_bytes(&bytes, None, &options, &runtime).unwrap();
+    let mut session = runtime.open_bytes(&bytes, None, &options).unwrap();
     let inputs = inputs(model, 1);
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
     let sampler = Sampler::start()?;

@@ -7,8 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::common::{fixture, inputs, relative_error};
-use onnxq::pipeline::convert::{self, Convert, Int8Cache};
+use crate::common::{fixture, inputs, relative_error, runtime};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -17,8 +16,9 @@ use onnxq_ir::{
     tensor::{DType, Tensor},
     text,
 };
+use onnxq_pipeline::convert::{self, Convert, Int8Cache};
 use onnxq_rewrite::cache::{self, Cached, Scales};
-use onnxq_run::engine::{self, RuntimeOptions, Session, SessionOptions};
+use onnxq_run::engine::{Session, SessionOptions};
 
 type Values = BTreeMap<String, Tensor>;
 
@@ -123,9 +123,7 @@ fn converted(name: &str, folder: &Path, data: Option<PathBuf>) -> (PathBuf, conv
         data,
         tokenizer: None,
         preprocess: None,
-        library: None,
-        offline: false,
-        index_url: None,
+        runtime: onnxq::cli::environment::runtime(),
         threads: 1,
     });
     let add_kv_cache = name != "model_with_past.onnx";
@@ -141,7 +139,7 @@ fn prepared(path: &Path) -> Model {
 }
 
 fn open(path: &Path) -> Box<dyn Session> {
-    engine::open(path, &SessionOptions::default(), &RuntimeOptions::default()).unwrap()
+    runtime().open(path, &SessionOptions::default()).unwrap()
 }
 
 fn run(session: &mut dyn Session, inputs: &Values) -> Values {

@@ -1,12 +1,11 @@
 //! What we write has no slow or broken form of our own, and runs as it is declared.
 
-use crate::common::{FIXTURES, fixture, job, quantized};
-use onnxq::pipeline::{self, Calibration, Execution};
+use crate::common::{FIXTURES, fixture, quantize_file, quantized, runtime};
 use onnxq_ir::{Model, ctx::Ctx, onnx, text};
+use onnxq_pipeline::{self as pipeline, Execution};
 use onnxq_quant::recipe;
 use onnxq_rewrite as rewrite;
 use onnxq_rewrite::lint;
-use onnxq_run::engine::{self, RuntimeOptions};
 
 /// Slow and broken forms of a quantized model that its prepared original has not.
 fn own_findings(model: &Model, name: &str) -> Vec<String> {
@@ -49,14 +48,11 @@ fn what_the_original_does_slowly_is_not_our_bug() {
 
 #[test]
 fn the_runtime_executes_what_is_declared() {
-    engine::ensure(&RuntimeOptions::default()).unwrap();
+    runtime().ensure().unwrap();
     let folder = tempfile::tempdir().unwrap();
     for recipe in ["avx512_vnni", "arm64", "int4"] {
         let output = folder.path().join(format!("{recipe}.onnx"));
-        let job = job(&fixture(FIXTURES[0]), recipe);
-        let (save, none) = (Default::default(), Calibration::none());
-        let outcome =
-            pipeline::quantize(&job, &output, &save, &none, false, &Ctx::silent()).unwrap();
+        let outcome = quantize_file(&fixture(FIXTURES[0]), recipe, &output);
         let execution = outcome.execution.unwrap();
         assert_eq!(execution.differing(), [] as [&lint::executed::Executed; 0], "{recipe}");
         let Execution::Checked { nodes, .. } = execution else { panic!("{execution:?}") };
@@ -66,7 +62,7 @@ fn the_runtime_executes_what_is_declared() {
 
 #[test]
 fn a_weight_that_is_dequantized_in_each_run_is_seen() {
-    engine::ensure(&RuntimeOptions::default()).unwrap();
+    runtime().ensure().unwrap();
     let text = r#"<ir_version: 8, opset_import: ["" : 17]>
         main (float[2,128] x) => (float[2,64] y) <int8[128,64] w, float[1] s = {0.1}> {
             d = DequantizeLinear (w, s)
@@ -76,12 +72,12 @@ fn a_weight_that_is_dequantized_in_each_run_is_seen() {
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, onnx::to_bytes(&text::parse(text).unwrap()).unwrap()).unwrap();
     let loaded = onnx::open(&path, &Default::default()).unwrap();
-    let execution = pipeline::execution(&loaded.model, &loaded.files, &RuntimeOptions::default());
+    let execution = pipeline::execution(&loaded.model, &loaded.files, &runtime());
     let rows = execution.differing();
     assert_eq!(rows.len(), 1, "{execution:?}");
     assert_eq!(rows[0].differs.as_deref(), Some("the weight is dequantized in each run"));
     let mut model = loaded.model;
     pipeline::fix(&mut model, false, &Ctx::silent()).unwrap();
-    let execution = pipeline::execution(&model, &loaded.files, &RuntimeOptions::default());
+    let execution = pipeline::execution(&model, &loaded.files, &runtime());
     assert_eq!(execution.differing().len(), 0, "{execution:?}");
 }

@@ -11,17 +11,16 @@
 mod adapt;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod attribution;
-#[cfg(all(feature = "runtime", feature = "text"))]
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod calibrate;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod calibration_cli;
 #[cfg(feature = "cli")]
 mod cli;
-mod codegen;
 mod common;
-#[cfg(feature = "runtime")]
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod convert;
-#[cfg(feature = "runtime")]
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod engine;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod examples;
@@ -33,9 +32,9 @@ mod golden;
 mod images;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod kernels;
-#[cfg(feature = "runtime")]
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod kv_cache;
-#[cfg(feature = "runtime")]
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod lint;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod lstm;
@@ -46,7 +45,7 @@ mod memory;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod mixed;
 mod operator_facts;
-#[cfg(feature = "runtime")]
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod opset;
 mod page;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
@@ -55,7 +54,7 @@ mod proof;
 mod provenance;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod quantize_cli;
-#[cfg(all(feature = "runtime", feature = "text"))]
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod ranges;
 #[cfg(feature = "cli")]
 mod report_outputs;
@@ -65,7 +64,7 @@ mod roundtrip;
 mod saturation;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod static_cnn;
-#[cfg(feature = "runtime")]
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod static_int8;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod static_quantize;

@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::common::{inputs, relative_error};
+use crate::common::{inputs, relative_error, runtime};
 use onnxq_ir::{Model, ctx::Ctx, onnx, tensor::Tensor, text};
 use onnxq_rewrite::opset;
-use onnxq_run::engine::{self, RuntimeOptions, SessionOptions};
+use onnxq_run::engine::SessionOptions;
 
 /// Sums in another order.
 const TOLERANCE: f64 = 1e-6;
@@ -37,7 +37,7 @@ fn run(model: &Model, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<(String, 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     fs::write(&path, onnx::to_bytes(model).unwrap()).unwrap();
-    let session = engine::open(&path, &SessionOptions::default(), &RuntimeOptions::default());
+    let session = runtime().open(&path, &SessionOptions::default());
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
     let results = session.and_then(|mut it| it.run(&inputs)).map_err(|it| it.to_string())?;
     Ok(results.into_iter().collect())

@@ -2,12 +2,12 @@
 
 use std::{fs, path::Path};
 
-use crate::common::outside::run;
+use crate::common::{outside::run, runtime};
 use onnx_protobuf::ModelProto;
 use onnxq_ir::tensor::Tensor;
 use onnxq_run::{
     data::{self, DataOptions},
-    engine::{self, RuntimeOptions, SessionOptions},
+    engine::SessionOptions,
 };
 use protobuf::Message;
 use serde_json::Value;
@@ -38,8 +38,7 @@ fn number(it: &Value) -> f64 {
 
 /// Logits of the first samples, one row per token, and the tokens.
 fn logits(path: &str, samples: usize) -> (Vec<Vec<f64>>, Vec<i64>) {
-    let (options, runtime) = (SessionOptions::default(), RuntimeOptions::default());
-    let mut session = engine::open(Path::new(path), &options, &runtime).unwrap();
+    let mut session = runtime().open(Path::new(path), &SessionOptions::default()).unwrap();
     let options = DataOptions { samples: Some(samples), batch: samples, ..DataOptions::default() };
     let data = fixture("eval_ids.npy");
     let mut batches = data::open(Path::new(&data), session.inputs(), &options).unwrap();

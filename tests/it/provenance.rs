@@ -7,13 +7,13 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::common::{fixture, job};
-use onnxq::pipeline::{self, facts, origin};
+use crate::common::{fixture, runtime};
 use onnxq_ir::{
     ctx::Ctx,
     diag::Code,
     onnx::{self, ExternalData, SaveOptions},
 };
+use onnxq_pipeline::{Inputs, Job, Opened, facts, origin};
 use onnxq_quant::recipe;
 use onnxq_run::{
     calibrate::model_inputs,
@@ -91,7 +91,7 @@ fn calibration_is_told_without_paths_and_times() {
     quantized(folder.path(), "q.onnx", true, &["--threads", "1"]);
     let told = metadata(&folder.path().join("q.onnx"));
     assert_eq!(told[origin::CALIBRATION_COUNT], "4");
-    let mut samples = batches_of("calibration_input_ids.npy", Some(4));
+    let samples = batches_of("calibration_input_ids.npy", Some(4));
     let contents = samples.contents().unwrap();
     assert_eq!(told[origin::CALIBRATION_SHA256], contents.sha256);
     assert_eq!(told[origin::CALIBRATION_SAMPLES], contents.sketch.to_string());
@@ -213,11 +213,7 @@ fn facts_of_a_quantized_model_add_up() {
     assert!((4.0..6.0).contains(&bits), "{bits}");
     assert_eq!(facts.metadata.len(), 6);
     assert!(facts.metadata.keys().all(|it| it.starts_with("onnxq.")));
-    let execution = pipeline::execution(
-        &loaded.model,
-        &loaded.files,
-        &onnxq_run::engine::RuntimeOptions::default(),
-    );
+    let execution = onnxq_pipeline::execution(&loaded.model, &loaded.files, &runtime());
     let rows = facts::precision(&loaded.model, Some(&execution));
     let quantized = rows.iter().filter(|it| it.declared.is_some()).count();
     assert_eq!(quantized as u64, json["quantize"]["quantized_nodes"].as_u64().unwrap());
@@ -228,39 +224,43 @@ fn facts_of_a_quantized_model_add_up() {
 
 #[test]
 fn what_stays_in_float_is_grouped_by_reason() {
-    let mut job = job(&fixture("model.onnx"), "int4");
-    job.recipe = recipe::apply_set(&job.recipe, "quantize.0.min_elements=100000").unwrap();
-    let planned = pipeline::plan(&job, &Ctx::silent()).unwrap();
-    let kept = facts::kept(&planned.rows);
+    let int4 = recipe::load("int4").unwrap();
+    let recipe = recipe::apply_set(&int4, "quantize.0.min_elements=100000").unwrap();
+    let (inputs, ctx) = (Inputs::default(), Ctx::silent());
+    let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
+    let model = Opened::read(&fixture("model.onnx"), &Default::default(), &ctx).unwrap();
+    let planned = model.prepare(&job).unwrap().plan(&job).unwrap();
+    let rows = planned.plan.rows(&planned.model);
+    let kept = facts::kept(&rows);
     let nodes: usize = kept.iter().map(|it| it.nodes.len()).sum();
-    assert_eq!(nodes, planned.rows.iter().filter(|it| it.kept.is_some()).count());
+    assert_eq!(nodes, rows.iter().filter(|it| it.kept.is_some()).count());
     assert!(nodes > 0 && kept.is_sorted_by(|a, b| a.bytes >= b.bytes));
 }
 
 #[test]
 fn a_footprint_is_that_of_a_process_of_its_own() {
-    use onnxq::pipeline::footprint::{FootprintError, FootprintJob, footprint};
-    let library = onnxq_run::engine::ensure(&Default::default()).unwrap();
+    use onnxq_run::worker::{FootprintJob, WorkerError, footprint};
+    let library = runtime().ensure().unwrap();
     let (model, data) = (fixture("model.onnx"), fixture("calibration_input_ids.npy"));
     let bytes = fs::metadata(&model).unwrap().len();
-    let job = |model| FootprintJob {
-        model,
-        bytes,
-        data: &data,
-        options: DataOptions::default(),
+    let job = |model: &Path| FootprintJob {
+        model: model.to_owned(),
+        data: data.clone(),
+        tokenizer: None,
+        preprocess: None,
         open: Default::default(),
         threads: 1,
-        library: &library,
+        library: library.path.clone(),
     };
     let exe = Path::new(env!("CARGO_BIN_EXE_onnxq"));
-    let it = footprint(exe, &job(&model)).unwrap();
+    let it = footprint(exe, bytes, job(&model)).unwrap();
     assert!(it.load_ms.unwrap() > 0.0);
     if cfg!(target_os = "linux") {
         let (base, peak) = (it.base_bytes.unwrap(), it.peak_bytes.unwrap());
         assert!(peak > base + bytes && peak < base + 50 * bytes, "{it:?}");
     }
     let missing = fixture("no_such_model.onnx");
-    let error = footprint(exe, &job(&missing)).unwrap_err();
-    assert!(matches!(error, FootprintError::Failed { .. }), "{error}");
+    let error = footprint(exe, bytes, job(&missing)).unwrap_err();
+    assert!(matches!(error, WorkerError::Refused(_)), "{error}");
     assert!(error.to_string().contains("E902"), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{Setup, arrays::npy, fixture, setup};
+use crate::common::{Setup, arrays::npy, fixture, runtime, setup};
 use onnxq_ir::{
     Model, ValueId,
     ctx::Ctx,
@@ -13,9 +13,8 @@ use onnxq_ir::{
 use onnxq_numerics::observe::{ObserverSpec, RangeStats};
 use onnxq_rewrite as rewrite;
 use onnxq_run::{
-    calibrate::{self, CollectOptions, can_tap, ranges},
+    calibrate::{self, CollectOptions, Run, can_tap, ranges},
     data::{self, Batches, DataOptions},
-    engine::RuntimeOptions,
 };
 
 /// What nodes of the main graph compute, whatever its rank.
@@ -39,10 +38,13 @@ fn batches(it: &Setup, batch: usize) -> Batches {
     data::open(&fixture("calibration.txt"), &inputs, &options).unwrap()
 }
 
+fn run(it: &Setup, batches: Batches, options: CollectOptions) -> Run<'_> {
+    let runtime = runtime();
+    Run { model: &it.model, files: &it.files, batches, options, runtime }
+}
+
 fn of(it: &Setup, batches: Batches, options: CollectOptions) -> BTreeMap<ValueId, RangeStats> {
-    let runtime = RuntimeOptions::default();
-    let values = values(&it.model);
-    ranges(&it.model, &it.files, &values, batches, options, &runtime, &Ctx::silent()).unwrap()
+    ranges(run(it, batches, options), &values(&it.model), &Ctx::silent()).unwrap()
 }
 
 fn options(threads: usize) -> CollectOptions {
@@ -155,11 +157,9 @@ fn values_of_any_rank_are_observed() {
     );
     let names = ["x", "a", "y"];
     let find = |name: &str| it.model.values().find(|it| &*it.1.name == name).unwrap().0;
-    let runtime = RuntimeOptions::default();
     let values = names.map(find);
-    let (model, files) = (&it.model, &it.files);
-    let stats = ranges(model, files, &values, data.unwrap(), options(2), &runtime, &Ctx::silent());
-    let stats = stats.unwrap();
+    let run = run(&it, data.unwrap(), options(2));
+    let stats = ranges(run, &values, &Ctx::silent()).unwrap();
     let [x, a, y] = values.map(|it| &stats[&it]);
     assert_eq!((x.whole().lo, x.whole().hi, x.samples), (-10.0, 17.0, 3));
     assert_eq!((a.whole().lo, a.whole().hi), (0.0, 17.0));
@@ -172,15 +172,12 @@ fn values_of_any_rank_are_observed() {
 fn what_cannot_be_observed_is_named() {
     let it = setup("model.onnx");
     let input = it.model.graph(it.model.main).inputs[0];
-    let runtime = RuntimeOptions::default();
-    let (model, files) = (&it.model, &it.files);
-    let data = || batches(&it, 1);
     let found = |values: &[ValueId], options: CollectOptions| {
-        ranges(model, files, values, data(), options, &runtime, &Ctx::silent()).unwrap_err()
+        ranges(run(&it, batches(&it, 1), options), values, &Ctx::silent()).unwrap_err()
     };
     let error = found(&[input], options(1));
     assert_eq!(error.code(), Code::E803);
     assert!(error.to_string().contains("input_ids"), "{error}");
     let small = CollectOptions { memory: 1000, ..options(1) };
-    assert_eq!(found(&values(model)[..1], small).code(), Code::E612);
+    assert_eq!(found(&values(&it.model)[..1], small).code(), Code::E612);
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 use crate::common::{
     arrays::{noise, npz},
     outside::{Place, run},
-    relative_error,
+    relative_error, runtime,
 };
 use onnxq_ir::{onnx, tensor::Tensor};
-use onnxq_run::engine::{self, RuntimeOptions, SessionOptions};
+use onnxq_run::engine::SessionOptions;
 use serde_json::Value;
 
 /// Two convolutions worth computing in int8, one that is not, one too small to store in int8, a
@@ -52,9 +52,7 @@ fn quantize(place: &Place, opset: u32, recipe: &str, output: &str) -> Value {
 
 /// `y` for other data.
 fn outputs(path: &str) -> Tensor {
-    let mut session =
-        engine::open(Path::new(path), &SessionOptions::default(), &RuntimeOptions::default())
-            .unwrap();
+    let mut session = runtime().open(Path::new(path), &SessionOptions::default()).unwrap();
     let x = noise(&[SAMPLES, 3, 12, 12], 2);
     session.run(&[("x", &x)]).unwrap().remove(0).1
 }

@@ -10,10 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::common::{inputs, relative_error};
-use onnxq::pipeline;
+use crate::common::{inputs, relative_error, runtime};
 use onnxq_ir::{Model, ctx::Ctx, eval, onnx, tensor::Tensor, text};
 use onnxq_numerics::affine::Interval;
+use onnxq_pipeline as pipeline;
 use onnxq_quant::{
     chain::Layout,
     format, insert,
@@ -22,7 +22,7 @@ use onnxq_quant::{
     sources::Sources,
 };
 use onnxq_rewrite as rewrite;
-use onnxq_run::engine::{self, RuntimeOptions, SessionOptions, Verdict};
+use onnxq_run::engine::{SessionOptions, Verdict};
 
 const SEPARATOR: &str = "# ----\n";
 
@@ -134,8 +134,7 @@ fn run(m: &Model, inputs: &BTreeMap<String, Tensor>) -> Outputs {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     fs::write(&path, onnx::to_bytes(m).unwrap()).unwrap();
-    let mut session =
-        engine::open(&path, &SessionOptions::default(), &RuntimeOptions::default()).unwrap();
+    let mut session = runtime().open(&path, &SessionOptions::default()).unwrap();
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
     session.run(&inputs).unwrap().into_iter().collect()
 }
@@ -146,7 +145,7 @@ fn differing(m: &Model) -> Vec<String> {
     let path = folder.path().join("model.onnx");
     fs::write(&path, onnx::to_bytes(m).unwrap()).unwrap();
     let read = onnx::open(&path, &Default::default()).unwrap();
-    let execution = pipeline::execution(&read.model, &read.files, &RuntimeOptions::default());
+    let execution = pipeline::execution(&read.model, &read.files, &runtime());
     let rows = execution.differing().into_iter();
     rows.map(|it| format!("{}: {} {:?}", it.node, it.executed, it.differs)).collect()
 }
@@ -164,7 +163,7 @@ const REDUCED: [&str; 2] = ["quantize.1.weight.range=reduced", "quantize.2.weigh
 
 #[test]
 fn both_forms_compute_what_the_model_does() {
-    let verdict = engine::examine(&RuntimeOptions::default()).verdict;
+    let verdict = runtime().examine().verdict;
     let saturates = matches!(verdict, Verdict::Saturates | Verdict::SaturatesDespiteVnni);
     let reduced: &[&str] = if saturates { &REDUCED } else { &[] };
     for case in cases() {

@@ -17,6 +17,7 @@ const CRATES: &[&[&str]] = &[
     &["onnxq-quant"],
     &["onnxq-report"],
     &["onnxq-run"],
+    &["onnxq-pipeline"],
     &["onnxq"],
 ];
 
@@ -26,7 +27,6 @@ const MODULES: &[(&str, &[&[&str]])] = &[
     ("crates/onnxq-ir/src", &[&["ir"], &["eval", "infer", "onnx", "text"]]),
     ("crates/onnxq-quant/src", &[&["recipe"]]),
     ("crates/onnxq-run/src", &[&["data"], &["calibrate", "compare"]]),
-    ("src", &[&["cli"]]),
 ];
 
 /// Uses of `it` that are no closure's: names of parameters and of variables. They may only fall.
@@ -98,7 +98,8 @@ fn foreign_types_stay_in_their_rooms() {
 
 #[test]
 fn unsafe_code_stays_where_its_reason_is() {
-    let allowed = ["crates/onnxq-ir/src/onnx/files.rs", "crates/onnxq-run/src/engine/"];
+    let allowed =
+        ["crates/onnxq-ir/src/onnx/files.rs", "crates/onnxq-run/src/engine/", "src/main.rs"];
     for path in sources() {
         let text = fs::read_to_string(&path).unwrap();
         let count = text.matches("unsafe {").count();

@@ -46,6 +46,15 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     text.parse().ok().map(|ByteSize(count)| count)
 }
 
+/// `a, b or c`, with the word for `or`.
+pub fn listed<T: AsRef<str>>(words: &[T], or: &str) -> String {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    match &words[..] {
+        [first @ .., last] if !first.is_empty() => format!("{} {or} {last}", first.join(", ")),
+        few => few.concat(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

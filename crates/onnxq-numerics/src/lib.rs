@@ -9,4 +9,5 @@ pub mod moments;
 pub mod observe;
 pub mod scheme;
 pub mod solve;
+pub mod specs;
 pub mod stats;

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::specs::{Settings, Wrong};
 use onnxq_ir::tensor::{DType, QShape, Zeros};
 
 /// How a weight is stored. A format constrains it when the plan is made; solvers obey it.
@@ -50,6 +51,17 @@ pub enum Scales {
     /// Half the bytes; a Cast, which ONNX Runtime folds when it loads the model, makes them
     /// float again. A weight with scales that float16 cannot hold keeps float.
     Float16,
+}
+
+impl Settings for Granularity {
+    fn check(&self) -> Result<(), Wrong> {
+        let Granularity::Block(block) = *self else { return Ok(()) };
+        if block.is_power_of_two() && (16..=256).contains(&block) {
+            return Ok(());
+        }
+        let what = format!("block {block} is not a power of two from 16 to 256");
+        Err(Wrong::new("block", what))
+    }
 }
 
 impl Scheme {

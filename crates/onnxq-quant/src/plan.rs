@@ -31,6 +31,10 @@ pub struct Plan {
     /// What the codes of activations must span. A static site or a node of the chain that lacks a
     /// range stays in float; more ranges than needed do no harm.
     pub ranges: BTreeMap<ValueId, Interval>,
+    /// What is to be said of nodes besides: why a transform left them alone, what is not known.
+    pub notes: BTreeMap<NodeId, Vec<String>>,
+    /// Which weights keep all bits of their integers, as data shows.
+    pub saturation: BTreeMap<NodeId, saturation::Choice>,
 }
 
 /// A node without weights that may compute with codes.
@@ -135,7 +139,20 @@ impl Plan {
         let place: BTreeMap<NodeId, usize> =
             order.iter().enumerate().map(|(at, node)| (*node, at)).collect();
         rows.sort_by_key(|(node, _)| place.get(node).copied());
-        rows.into_iter().map(|it| it.1).collect()
+        rows.into_iter().map(|(node, row)| self.with_findings(node, row)).collect()
+    }
+
+    /// Keeps something to say of a node.
+    pub fn note(&mut self, node: NodeId, note: String) {
+        self.notes.entry(node).or_default().push(note);
+    }
+
+    /// The row with what data showed.
+    fn with_findings(&self, node: NodeId, row: PlanRow) -> PlanRow {
+        let notes = self.notes.get(&node).into_iter().flatten().cloned();
+        let notes: Vec<String> = row.note.into_iter().chain(notes).collect();
+        let note = (!notes.is_empty()).then(|| notes.join("; "));
+        PlanRow { note, saturation: self.saturation.get(&node).cloned(), ..row }
     }
 }
 

@@ -5,7 +5,7 @@ pub mod document;
 pub mod emit;
 pub mod figures;
 pub mod gate;
-mod lookup;
+pub mod lookup;
 pub mod summary;
 
 pub use self::{

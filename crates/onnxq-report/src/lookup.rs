@@ -1,9 +1,10 @@
 //! Figures by the names that gates and baselines call them by.
 
 use super::figures::{
-    CacheKl, Comparison, Decode, Footprint, Interval, Latency, OutputMetrics, Perplexity, Phase,
+    Comparison, Footprint, Interval, Kernels, Latency, OutputMetrics, Perplexity, Phase,
 };
 use crate::summary::{Summary, finite, percentile};
+use onnxq_quant::recipe::metrics::{METRICS, Metric};
 
 /// One figure of one thing.
 pub struct Measured {
@@ -27,27 +28,124 @@ impl Measured {
     }
 }
 
+/// Where the figure of a metric stands; the text is the statistic.
+enum Place {
+    Model(fn(&Comparison, &str) -> Option<f64>),
+    /// A figure of each output that it applies to. One that applies but is not finite is NaN, which
+    /// no limit allows.
+    Output(fn(&OutputMetrics, &str) -> Option<f64>),
+    /// A figure for each input that was timed.
+    Run(fn(&Latency, &str) -> Option<f64>),
+}
+
+use Place::{Model, Output, Run};
+
+/// A line for each row of `METRICS`.
+#[rustfmt::skip]
+const PLACES: &[(&str, Place)] = &[
+    ("cache_kl", Model(|it, _| it.decode.as_ref()?.cache_kl?.candidate)),
+    ("common_prefix", Model(|it, of| of_summary(&it.decode.as_ref()?.common_prefix, of))),
+    ("cosine", Output(|it, of| of_summary(&it.cosine, of))),
+    ("decode_kl", Model(|it, of| of_summary(&it.decode.as_ref()?.kl, of))),
+    ("decode_perplexity_ratio", Model(|it, of| ratio_of(&it.decode.as_ref()?.perplexity?, of))),
+    ("decode_top1", Model(|it, _| it.decode.as_ref()?.top1)),
+    ("deployed_loss", Model(|it, _| it.isolation.as_ref()?.deployed)),
+    ("equal", Output(|it, _| it.equal)),
+    ("iou", Output(|it, _| it.iou)),
+    ("kl", Output(kl)),
+    ("latency_ms", Run(latency_ms)),
+    ("latency_ratio", Run(latency_ratio)),
+    ("load_ms", Model(|it, _| it.footprint.as_ref()?.candidate.load_ms)),
+    ("load_ratio", Model(|it, _| footprint_ratio(it, |it| it.load_ms))),
+    ("max_abs", Output(|it, _| it.max_abs)),
+    ("mean_abs", Output(|it, _| it.mean_abs)),
+    ("memory_bytes", Model(|it, _| peak(&it.footprint.as_ref()?.candidate))),
+    ("memory_ratio", Model(|it, _| footprint_ratio(it, peak))),
+    ("nonfinite_rows", Output(|it, _| it.equal.is_none().then_some(it.nonfinite.broken_rows as f64))),
+    ("perplexity", Output(|it, _| must(it.perplexity?.candidate))),
+    ("perplexity_difference", Output(|it, of| difference_of(&it.perplexity?, of))),
+    ("perplexity_ratio", Output(|it, of| ratio_of(&it.perplexity?, of))),
+    ("pooled_cosine", Output(|it, of| of_summary(&it.pooled_cosine, of))),
+    ("psnr_db", Output(|it, _| noise(it, it.psnr_db, it.iou.is_some()))),
+    ("rank_correlation", Output(|it, _| it.rank_correlation)),
+    ("size_bytes", Model(|it, _| Some(it.size?.candidate as f64))),
+    ("size_ratio", Model(|it, _| it.size?.ratio)),
+    ("speedup", Run(speedup)),
+    ("sqnr_db", Output(|it, _| noise(it, it.sqnr_db, it.max_abs.is_some()))),
+    ("top1", Output(|it, _| it.top1)),
+    ("top5", Output(|it, _| it.top5)),
+    ("unoptimized_loss", Model(|it, _| it.isolation.as_ref()?.unoptimized)),
+    ("vnni", Model(|it, _| vnni(it.kernels.as_ref()?))),
+    ("weights_only_loss", Model(|it, _| it.isolation.as_ref()?.weights_only)),
+];
+
+fn place(metric: &str) -> Option<&'static Place> {
+    PLACES.iter().find(|it| it.0 == metric).map(|it| &it.1)
+}
+
 /// Whether a metric is measured for inputs of several shapes.
 pub fn is_of_runs(metric: &str) -> bool {
-    ["latency_ms", "latency_ratio", "speedup"].contains(&metric)
+    matches!(place(metric), Some(Run(_)))
 }
 
 /// The metric of each thing that has it, in the order of the report.
 pub fn find(it: &Comparison, metric: &str, statistic: Option<&str>) -> Vec<Measured> {
     let statistic = statistic.unwrap_or("");
-    if is_of_runs(metric) {
-        let value = |run: &Latency| {
-            let value = of_run(run, metric, statistic)?;
-            Some(Measured { phase: phase(run), ..Measured::of(Some(run.input.clone()), value) })
-        };
-        return it.latency.iter().filter_map(value).collect();
+    match place(metric) {
+        Some(Model(value)) => {
+            value(it, statistic).map(|it| Measured::of(None, it)).into_iter().collect()
+        }
+        Some(Output(value)) => {
+            let outputs = it.outputs.iter();
+            outputs
+                .filter_map(|(name, it)| of_output(name, it, metric, value(it, statistic)))
+                .collect()
+        }
+        Some(Run(value)) => {
+            let of_run = |run: &Latency| {
+                let measured = Measured::of(Some(run.input.clone()), value(run, statistic)?);
+                Some(Measured { phase: phase(run), ..measured })
+            };
+            it.latency.iter().filter_map(of_run).collect()
+        }
+        None => Vec::new(),
     }
-    if let Some(value) = of_model(it, metric, statistic) {
-        return vec![Measured::of(None, value)];
-    }
-    let value =
-        |(name, output): (&String, &OutputMetrics)| of_output(name, output, metric, statistic);
-    it.outputs.iter().filter_map(value).collect()
+}
+
+/// Metrics of outputs that tables for people show in rows of their own.
+const HAVE_ROWS: &[&str] = &[
+    "cosine",
+    "equal",
+    "iou",
+    "kl",
+    "max_abs",
+    "mean_abs",
+    "nonfinite_rows",
+    "perplexity",
+    "perplexity_difference",
+    "perplexity_ratio",
+    "pooled_cosine",
+    "psnr_db",
+    "rank_correlation",
+    "sqnr_db",
+    "top1",
+    "top5",
+];
+
+/// What the others are called there, and their values.
+pub fn other_figures(it: &OutputMetrics) -> Vec<(String, f64)> {
+    figures_but(it, HAVE_ROWS)
+}
+
+fn figures_but(it: &OutputMetrics, left_out: &[&str]) -> Vec<(String, f64)> {
+    let others = METRICS.iter().filter(|it| !left_out.contains(&it.name));
+    let figure = |metric: &Metric| {
+        let Output(value) = place(metric.name)? else { return None };
+        let statistic = metric.statistics.first().copied().unwrap_or("");
+        let words = [&*metric.name.replace('_', " "), statistic];
+        Some((words.join(" ").trim_end().to_owned(), value(it, statistic)?))
+    };
+    others.filter_map(figure).collect()
 }
 
 fn phase(run: &Latency) -> Option<&'static str> {
@@ -58,89 +156,9 @@ fn phase(run: &Latency) -> Option<&'static str> {
     }
 }
 
-fn of_run(run: &Latency, metric: &str, statistic: &str) -> Option<f64> {
-    let of_runs = || {
-        let mut sorted: Vec<f32> = run.candidate_runs_ms.iter().map(|it| *it as f32).collect();
-        sorted.sort_unstable_by(f32::total_cmp);
-        let share = if statistic == "p10" { 0.1 } else { 0.9 };
-        (!sorted.is_empty()).then(|| percentile(&sorted, share))
-    };
-    match (metric, statistic) {
-        ("latency_ms", "p50") => run.candidate_ms,
-        ("latency_ms", _) => of_runs(),
-        ("latency_ratio", "p50") => run.ratio,
-        ("latency_ratio", "p10") => Some(run.ratio_spread?.low),
-        ("latency_ratio", _) => Some(run.ratio_spread?.high),
-        (_, "p50") => run.speedup,
-        // A slow run is one of high ratio.
-        (_, "p10") => Some(run.ratio_spread?.high.recip()),
-        (_, _) => Some(run.ratio_spread?.low.recip()),
-    }
-}
-
-/// `None` if it is no figure of the whole model, or was not measured.
-fn of_model(it: &Comparison, metric: &str, statistic: &str) -> Option<f64> {
-    let decode = it.decode.as_ref();
-    let isolation = it.isolation.as_ref();
-    let both = it.footprint.as_ref().map(|it| (&it.reference, &it.candidate));
-    let ratio = |get: fn(&Footprint) -> Option<f64>| {
-        let (reference, candidate) = both?;
-        finite(get(candidate)? / get(reference)?)
-    };
-    match metric {
-        "cache_kl" => decode?.cache_kl.and_then(|it: CacheKl| it.candidate),
-        "common_prefix" => of_summary(decode?.common_prefix.as_ref()?, statistic),
-        "decode_kl" => of_summary(decode?.kl.as_ref()?, statistic),
-        "decode_perplexity_ratio" => {
-            ratio_of(&decode.and_then(|it: &Decode| it.perplexity)?, statistic)
-        }
-        "decode_top1" => decode?.top1,
-        "deployed_loss" => isolation?.deployed,
-        "load_ms" => both?.1.load_ms,
-        "load_ratio" => ratio(|it| it.load_ms),
-        "memory_bytes" => both?.1.peak_bytes.map(|it| it as f64),
-        "memory_ratio" => ratio(|it| it.peak_bytes.map(|it| it as f64)),
-        "size_bytes" => it.size.map(|it| it.candidate as f64),
-        "size_ratio" => it.size?.ratio,
-        "unoptimized_loss" => isolation?.unoptimized,
-        "vnni" => {
-            let it = it.kernels.as_ref().filter(|it| it.samples > 0)?;
-            Some((it.avx512_vnni + it.avx_vnni) as f64 / it.samples as f64)
-        }
-        "weights_only_loss" => isolation?.weights_only,
-        _ => None,
-    }
-}
-
 /// `None` if the metric does not apply to this output.
-fn of_output(name: &str, it: &OutputMetrics, metric: &str, statistic: &str) -> Option<Measured> {
-    let summary = |it: &Option<Summary>| of_summary(it.as_ref()?, statistic);
-    // A figure that applies but is not finite is NaN, which no limit allows.
-    let must = |it: Option<f64>| Some(it.unwrap_or(f64::NAN));
+fn of_output(name: &str, it: &OutputMetrics, metric: &str, value: Option<f64>) -> Option<Measured> {
     let broken = it.nonfinite.broken_rows;
-    let value = match metric {
-        "cosine" => summary(&it.cosine),
-        "equal" => it.equal,
-        "iou" => it.iou,
-        "kl" if statistic == "upper" => it.kl_interval.map(|it| it.high),
-        "kl" => summary(&it.kl),
-        "max_abs" => it.max_abs,
-        "mean_abs" => it.mean_abs,
-        "nonfinite_rows" if it.equal.is_none() => Some(broken as f64),
-        "perplexity" => it.perplexity.and_then(|it| must(it.candidate)),
-        "perplexity_difference" => {
-            let it = it.perplexity?;
-            of_interval(must(it.difference), it.difference_interval, statistic)
-        }
-        "perplexity_ratio" => ratio_of(&it.perplexity?, statistic),
-        "pooled_cosine" => summary(&it.pooled_cosine),
-        "psnr_db" => it.psnr_db.or((it.exact && it.iou.is_some()).then_some(f64::INFINITY)),
-        "rank_correlation" => it.rank_correlation,
-        "sqnr_db" => it.sqnr_db.or((it.exact && it.max_abs.is_some()).then_some(f64::INFINITY)),
-        "top1" => it.top1,
-        "top5" => it.top5,
-        _ => return None,
-    };
     // Figures leave broken rows out, so no figure may excuse them.
     let excused = metric == "nonfinite_rows" || it.equal.is_some();
     let reason =
@@ -151,8 +169,69 @@ fn of_output(name: &str, it: &OutputMetrics, metric: &str, statistic: &str) -> O
     Some(Measured { reason, ..Measured::of(Some(name.into()), value.unwrap_or(f64::NAN)) })
 }
 
+fn kl(it: &OutputMetrics, statistic: &str) -> Option<f64> {
+    match statistic {
+        "upper" => it.kl_interval.map(|it| it.high),
+        _ => of_summary(&it.kl, statistic),
+    }
+}
+
+fn latency_ms(run: &Latency, statistic: &str) -> Option<f64> {
+    if statistic == "p50" {
+        return run.candidate_ms;
+    }
+    let mut sorted: Vec<f32> = run.candidate_runs_ms.iter().map(|it| *it as f32).collect();
+    sorted.sort_unstable_by(f32::total_cmp);
+    let share = if statistic == "p10" { 0.1 } else { 0.9 };
+    (!sorted.is_empty()).then(|| percentile(&sorted, share))
+}
+
+fn latency_ratio(run: &Latency, statistic: &str) -> Option<f64> {
+    match statistic {
+        "p50" => run.ratio,
+        "p10" => Some(run.ratio_spread?.low),
+        _ => Some(run.ratio_spread?.high),
+    }
+}
+
+fn speedup(run: &Latency, statistic: &str) -> Option<f64> {
+    match statistic {
+        "p50" => run.speedup,
+        // A slow run is one of high ratio.
+        "p10" => Some(run.ratio_spread?.high.recip()),
+        _ => Some(run.ratio_spread?.low.recip()),
+    }
+}
+
+fn footprint_ratio(it: &Comparison, get: fn(&Footprint) -> Option<f64>) -> Option<f64> {
+    let both = it.footprint.as_ref()?;
+    finite(get(&both.candidate)? / get(&both.reference)?)
+}
+
+fn peak(it: &Footprint) -> Option<f64> {
+    it.peak_bytes.map(|it| it as f64)
+}
+
+fn vnni(it: &Kernels) -> Option<f64> {
+    let share = (it.avx512_vnni + it.avx_vnni) as f64 / it.samples as f64;
+    (it.samples > 0).then_some(share)
+}
+
+/// A ratio of signal to noise; without noise it is infinite, if it applies.
+fn noise(it: &OutputMetrics, value: Option<f64>, applies: bool) -> Option<f64> {
+    value.or((it.exact && applies).then_some(f64::INFINITY))
+}
+
+fn must(value: Option<f64>) -> Option<f64> {
+    Some(value.unwrap_or(f64::NAN))
+}
+
+fn difference_of(it: &Perplexity, statistic: &str) -> Option<f64> {
+    of_interval(must(it.difference), it.difference_interval, statistic)
+}
+
 fn ratio_of(it: &Perplexity, statistic: &str) -> Option<f64> {
-    of_interval(it.ratio.or(Some(f64::NAN)), it.ratio_interval, statistic)
+    of_interval(must(it.ratio), it.ratio_interval, statistic)
 }
 
 fn of_interval(value: Option<f64>, interval: Option<Interval>, statistic: &str) -> Option<f64> {
@@ -163,7 +242,8 @@ fn of_interval(value: Option<f64>, interval: Option<Interval>, statistic: &str) 
     }
 }
 
-fn of_summary(summary: &Summary, statistic: &str) -> Option<f64> {
+fn of_summary(summary: &Option<Summary>, statistic: &str) -> Option<f64> {
+    let summary = summary.as_ref()?;
     match statistic {
         "max" => summary.max,
         "mean" => summary.mean,
@@ -175,5 +255,28 @@ fn of_summary(summary: &Summary, statistic: &str) -> Option<f64> {
         "p99" => summary.p99,
         "p999" => summary.p999,
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onnxq_quant::recipe::metrics::Measure;
+
+    #[test]
+    fn every_metric_has_a_place() {
+        let places: Vec<&str> = PLACES.iter().map(|it| it.0).collect();
+        assert_eq!(places, METRICS.iter().map(|it| it.name).collect::<Vec<_>>());
+        for it in METRICS {
+            let of_outputs = matches!(place(it.name), Some(Output(_)));
+            assert!(!of_outputs || it.measured_by == Measure::Outputs, "{}", it.name);
+        }
+    }
+
+    #[test]
+    fn figures_without_a_row_of_their_own_are_named_after_the_metric() {
+        let it = OutputMetrics { max_abs: Some(2.0), iou: Some(0.5), ..OutputMetrics::default() };
+        let list = figures_but(&it, &["iou", "nonfinite_rows"]);
+        assert_eq!(list, [("max abs".to_owned(), 2.0)]);
     }
 }

@@ -4,3 +4,4 @@ pub mod calibrate;
 pub mod compare;
 pub mod data;
 pub mod engine;
+pub mod worker;

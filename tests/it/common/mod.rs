@@ -8,19 +8,19 @@ pub mod reports;
 
 use std::path::{Path, PathBuf};
 
-use onnxq::pipeline::Job;
 use onnxq_ir::{
     Model,
     ctx::Ctx,
-    onnx::{self, Files},
+    onnx::{self, Files, Loaded},
     tensor::Tensor,
 };
-use onnxq_quant::{
-    format, insert,
-    recipe::{Recipe, resolve::resolve},
-    sources::Sources,
-};
+use onnxq_pipeline::{self as pipeline, Inputs, Job, Opened};
+#[cfg(all(feature = "cli", feature = "runtime"))]
+use onnxq_pipeline::{Outcome, Quantized};
+use onnxq_quant::recipe::Recipe;
 use onnxq_rewrite as rewrite;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+use onnxq_run::engine::Runtime;
 
 pub use self::random::inputs;
 
@@ -44,24 +44,34 @@ pub fn setup(name: &str) -> Setup {
     Setup { model, files: loaded.files }
 }
 
-pub fn job(model: &Path, recipe: &str) -> Job {
+/// ONNX Runtime as the program finds it, installed by whichever test is first.
+#[cfg(all(feature = "cli", feature = "runtime"))]
+pub fn runtime() -> Runtime<'static> {
+    Runtime::from(onnxq::cli::environment::runtime())
+}
+
+/// A recipe's result in a file, made without data.
+#[cfg(all(feature = "cli", feature = "runtime"))]
+pub fn quantize_file(model: &Path, recipe: &str, output: &Path) -> Outcome {
     let recipe = onnxq_quant::recipe::load(recipe).unwrap();
-    let (open, skip_nonfinite) = (Default::default(), false);
-    Job { model: model.into(), recipe, open, skip_nonfinite, goal: None }
+    let inputs = Inputs { runtime: runtime(), ..Inputs::default() };
+    let ctx = Ctx::silent();
+    let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
+    let model = Opened::read(model, &Default::default(), &ctx).unwrap();
+    match pipeline::quantize(model, &job).unwrap() {
+        Quantized::Lowered(it) => it.write(output, &Default::default(), &job).unwrap(),
+        Quantized::Nothing(outcome) => panic!("nothing in {}", outcome.model.display()),
+    }
 }
 
 /// The model as a recipe makes it.
 pub fn quantized(model: &Model, recipe: &Recipe) -> Model {
-    let mut m = model.clone();
-    rewrite::run(&mut m, &recipe.prepare(rewrite::STANDARD), &Ctx::silent()).unwrap();
-    let plan = resolve(recipe, &m, &|_, _| Ok(())).unwrap();
-    insert::quantize(&mut m, &plan, &mut Sources::default());
-    let formats: Vec<_> = plan.sites.iter().map(|it| it.format).collect();
-    format::lower(&mut m, &formats).unwrap();
-    rewrite::run(&mut m, &["dedupe-constants", "dedupe-nodes", "remove-dead"], &Ctx::silent())
-        .unwrap();
-    m.verify().unwrap();
-    m
+    let (inputs, ctx) = (Inputs::default(), Ctx::silent());
+    let job = Job { recipe, inputs: &inputs, ctx: &ctx };
+    let files = Files::in_memory(Path::new("model.onnx"), Default::default());
+    let loaded = Loaded { model: model.clone(), warnings: Vec::new(), files };
+    let opened = Opened::of(loaded, &Default::default(), &ctx);
+    pipeline::outline(opened, &job).unwrap().model
 }
 
 /// `|expected - actual| / |expected|`, as vectors.

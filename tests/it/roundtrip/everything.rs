@@ -300,9 +300,11 @@ pub fn assert_same(expected: &ModelProto, actual: &ModelProto) {
     }
     let (left, right) = (format!("{expected:#?}"), format!("{actual:#?}"));
     let lines = left.lines().zip(right.lines()).enumerate();
-    for (at, (left, right)) in lines.filter(|(_, it)| it.0 != it.1).take(12) {
-        let cut = |it: &str| it.chars().take(120).collect::<String>();
-        eprintln!("{at}: {}\n   → {}", cut(left), cut(right));
-    }
-    panic!("the models differ: {} and {} lines", left.lines().count(), right.lines().count());
+    let cut = |it: &str| it.chars().take(120).collect::<String>();
+    let differences = lines.filter(|(_, it)| it.0 != it.1).take(12);
+    let shown: String = differences
+        .map(|(at, (left, right))| format!("{at}: {}\n   → {}\n", cut(left), cut(right)))
+        .collect();
+    let counts = [&left, &right].map(|it| it.lines().count());
+    panic!("the models differ, of {counts:?} lines:\n{shown}");
 }

@@ -18,3 +18,10 @@ pub trait Diagnostic: std::error::Error {
         None
     }
 }
+
+/// So that `?` makes one of any error with a code.
+impl<E: Diagnostic + Send + Sync + 'static> From<E> for Box<dyn Diagnostic + Send + Sync> {
+    fn from(error: E) -> Self {
+        Box::new(error)
+    }
+}

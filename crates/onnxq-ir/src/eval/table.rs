@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::{
     EvalError, attention, binary, call::Call, cast, control, conv, einsum, gather, generate, math,
-    matmul, nbits, norm, pad, pool, quant, reduce, resize, scatter, shape, sort, unary,
+    matmul, nbits, norm, pad, pool, quant, reduce, resize, rotary, scatter, shape, sort, unary,
 };
 use crate::{ir::Op, tensor::Tensor};
 
@@ -119,7 +119,7 @@ pub const OPS: &[(&str, Evaluate)] = &[
     ("Relu", |it| unary::number(it, |x| if x < 0.0 { 0.0 } else { x }, |x| x.max(0))),
     ("Reshape", shape::reshape),
     ("Resize", resize::resize),
-    ("RotaryEmbedding", attention::rotary),
+    ("RotaryEmbedding", rotary::rotary),
     ("Round", |it| unary::real(it, f64::round_ties_even)),
     ("Scatter", scatter::scatter_elements),
     ("ScatterElements", scatter::scatter_elements),
@@ -167,7 +167,7 @@ pub const OPS: &[(&str, Evaluate)] = &[
     ("com.microsoft.MultiHeadAttention", attention::multi_head_attention),
     ("com.microsoft.QuantizeLinear", quant::quantize_linear),
     ("com.microsoft.QuickGelu", unary::quick_gelu),
-    ("com.microsoft.RotaryEmbedding", attention::rotary_of_microsoft),
+    ("com.microsoft.RotaryEmbedding", rotary::rotary_of_microsoft),
     ("com.microsoft.SimplifiedLayerNormalization", norm::rms_norm),
     ("com.microsoft.SkipLayerNormalization", norm::skip_layer_norm),
     ("com.microsoft.SkipSimplifiedLayerNormalization", norm::skip_rms_norm),

@@ -4,6 +4,7 @@
 
 mod attr;
 mod edit;
+mod extract;
 mod matching;
 mod names;
 mod patch;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 
 pub use self::{
     attr::{Attr, Attrs},
+    extract::{Extracted, Feed, extract},
     matching::NoMatch,
     names::{unique_names, unique_node_names},
     patch::{Made, Patch, Ref},

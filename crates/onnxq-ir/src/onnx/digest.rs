@@ -25,7 +25,17 @@ const READERS: usize = 4;
 
 /// The files that a model was read from, the model itself first.
 pub fn digests(files: &Files) -> Result<Vec<FileDigest>, LoadError> {
-    digest_all(&files.named())
+    match in_memory(files) {
+        Some(digest) => Ok(vec![digest]),
+        None => digest_all(&files.named()),
+    }
+}
+
+/// That of a model in memory.
+pub fn in_memory(files: &Files) -> Option<FileDigest> {
+    let (_, bytes) = files.contents().next().filter(|_| files.is_in_memory())?;
+    let name = files.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Some(FileDigest { name, bytes: bytes.len() as u64, sha256: sha256_hex(bytes) })
 }
 
 /// The same of files with the names that count.

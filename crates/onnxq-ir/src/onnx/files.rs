@@ -8,12 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use memmap2::Mmap;
+use serde::{Deserialize, Serialize};
 
 use super::{ExternalProblem, LoadError};
 use crate::fs::{Stamp, links, open_regular};
 
 /// Which external data files are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ExternalPolicy {
     /// Links may lead anywhere inside the model's folder or the folder of the real model file
     /// (a Hugging Face cache works).
@@ -38,7 +40,8 @@ pub struct Files {
 struct Mapped {
     path: PathBuf,
     bytes: Bytes,
-    stamp: Stamp,
+    /// `None`: in memory.
+    stamp: Option<Stamp>,
 }
 
 impl Files {
@@ -52,6 +55,20 @@ impl Files {
         let mut roots = vec![fs::canonicalize(&folder).map_err(io)?];
         roots.extend(real.parent().map(Path::to_owned));
         Ok(Files { model: model.into(), folder, roots, policy, open: BTreeMap::new() })
+    }
+
+    /// Those of a model in memory: `bytes` is what it was read from, empty if it was never encoded.
+    /// It can have no external data. `name` stands for its path in messages and metadata.
+    pub fn in_memory(name: &Path, bytes: Bytes) -> Files {
+        let (model, policy) = (name.to_owned(), ExternalPolicy::None);
+        let mapped = Mapped { path: model.clone(), bytes, stamp: None };
+        let open = BTreeMap::from([(String::new(), mapped)]);
+        Files { model, folder: PathBuf::new(), roots: Vec::new(), policy, open }
+    }
+
+    /// Whether no file holds the model.
+    pub fn is_in_memory(&self) -> bool {
+        self.open.values().all(|it| it.stamp.is_none())
     }
 
     /// The model file itself.
@@ -107,7 +124,7 @@ impl Files {
 
     /// Bytes of the model file and of its data files.
     pub fn size(&self) -> u64 {
-        self.open.values().map(|it| it.stamp.size).sum()
+        self.open.values().map(|it| it.bytes.len() as u64).sum()
     }
 
     /// The model file first, then its data files.
@@ -133,7 +150,7 @@ impl Files {
 
     /// The file and the offset in it where bytes at an address come from, if they do.
     pub(super) fn locate(&self, (address, len): (usize, usize)) -> Option<(&Path, u64)> {
-        self.open.values().find_map(|it| {
+        self.open.values().filter(|it| it.stamp.is_some()).find_map(|it| {
             let offset = address.checked_sub(it.bytes.as_ptr().addr())?;
             let inside = offset.checked_add(len)? <= it.bytes.len();
             inside.then_some((&*it.path, offset as u64))
@@ -144,14 +161,16 @@ impl Files {
     pub fn is_data(&self, path: &Path) -> bool {
         let Ok(meta) = fs::metadata(path) else { return false };
         let stamp = Stamp::of(&meta);
-        self.open.iter().any(|(name, it)| !name.is_empty() && it.stamp.is_same_file(&stamp))
+        self.open.iter().any(|(name, it)| {
+            !name.is_empty() && it.stamp.is_some_and(|it| it.is_same_file(&stamp))
+        })
     }
 
     /// Fails if a file changed since it was opened: what we read from it may be torn.
     pub fn check_unchanged(&self) -> Result<(), LoadError> {
-        for it in self.open.values() {
+        for it in self.open.values().filter(|it| it.stamp.is_some()) {
             let now = fs::metadata(&it.path).map(|it| Stamp::of(&it));
-            if !matches!(now, Ok(now) if now == it.stamp) {
+            if !matches!(now, Ok(now) if Some(now) == it.stamp) {
                 return Err(LoadError::Changed { path: it.path.clone() });
             }
         }
@@ -174,7 +193,7 @@ fn map(path: &Path, follow: bool) -> io::Result<Option<Mapped>> {
         // while we read, the system ends us by a signal; nothing is written through it.
         _ => Bytes::from_owner(unsafe { Mmap::map(&file)? }),
     };
-    Ok(Some(Mapped { path: path.into(), bytes, stamp: Stamp::of(&meta) }))
+    Ok(Some(Mapped { path: path.into(), bytes, stamp: Some(Stamp::of(&meta)) }))
 }
 
 /// The same names are refused on every platform, so that a model is portable or refused.

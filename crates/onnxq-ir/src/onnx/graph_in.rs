@@ -1,7 +1,7 @@
 //! `GraphProto` → `Graph`: names become ids, order and scopes are checked.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     diag::{Code, Warning},
-    ir::{Annotation, Attr, Attrs, Def, GraphId, KeptNode, Model, NodeId, Op, ValueId},
+    ir::{Annotation, Attrs, Def, GraphId, KeptNode, Model, NodeId, Op, ValueId},
     tensor::{DType, Dim, TensorType},
     untrusted::Untrusted,
 };
@@ -239,95 +239,6 @@ impl<'a> GraphReader<'a> {
         Ok((node, captured))
     }
 
-    pub fn attr(&mut self, it: &'a proto::AttributeProto) -> Result<Option<Attr>, LoadError> {
-        use proto::attribute_proto::AttributeType as Type;
-        if let Some(name) = it.ref_attr_name.as_deref().filter(|it| !it.is_empty()) {
-            return Ok(Some(Attr::Ref { name: name.into(), kind: it.r#type.unwrap_or(0) }));
-        }
-        Ok(Some(match it.r#type() {
-            Type::Float => Attr::Float(it.f()),
-            Type::Int => Attr::Int(it.i()),
-            Type::String => Attr::String(it.s.clone().unwrap_or_default()),
-            Type::Tensor => match &it.t {
-                Some(tensor) => Attr::Tensor(self.tensors.tensor(tensor)?),
-                None => return Ok(None),
-            },
-            Type::Graph => match &it.g {
-                Some(graph) => Attr::Graph(self.subgraph(graph)?),
-                None => return Ok(None),
-            },
-            Type::SparseTensor => match &it.sparse_tensor {
-                Some(sparse) => Attr::Sparse(Arc::new(self.tensors.sparse(sparse)?)),
-                None => return Ok(None),
-            },
-            Type::TypeProto => match &it.tp {
-                Some(ty) => Attr::Type(ty.encode_to_vec().into()),
-                None => return Ok(None),
-            },
-            Type::Floats => Attr::Floats(it.floats.clone()),
-            Type::Ints => Attr::Ints(it.ints.clone()),
-            Type::Strings => Attr::Strings(it.strings.clone()),
-            Type::Tensors => {
-                let list = it.tensors.iter().map(|it| self.tensors.tensor(it));
-                Attr::Tensors(list.collect::<Result<_, _>>()?)
-            }
-            Type::Graphs => {
-                let list = it.graphs.iter().map(|it| self.subgraph(it));
-                Attr::Graphs(list.collect::<Result<_, _>>()?)
-            }
-            Type::SparseTensors => {
-                let list = it.sparse_tensors.iter().map(|it| self.tensors.sparse(it).map(Arc::new));
-                Attr::Sparses(list.collect::<Result<_, _>>()?)
-            }
-            Type::TypeProtos => {
-                Attr::Types(it.type_protos.iter().map(|it| it.encode_to_vec().into()).collect())
-            }
-            Type::Undefined => return Ok(None),
-        }))
-    }
-
-    fn subgraph(&mut self, proto: &'a GraphProto) -> Result<GraphId, LoadError> {
-        let id = self.model.add_graph();
-        self.graph(id, proto)?;
-        Ok(id)
-    }
-
-    /// Puts nodes after what they need. A file in order, as almost all are, stays as it is.
-    fn sort(
-        &mut self,
-        id: GraphId,
-        nodes: &[NodeId],
-        needs: &[Vec<ValueId>],
-        graph: &str,
-    ) -> Result<(), LoadError> {
-        let place: HashMap<NodeId, usize> =
-            nodes.iter().enumerate().map(|(at, node)| (*node, at)).collect();
-        let edges: Vec<Vec<usize>> = needs
-            .iter()
-            .map(|list| {
-                list.iter()
-                    .filter_map(|value| match self.model.value(*value).def {
-                        Def::Node(node) => place.get(&node).copied(),
-                        _ => None,
-                    })
-                    .collect()
-            })
-            .collect();
-        if edges.iter().enumerate().all(|(at, list)| list.iter().all(|it| *it < at)) {
-            return Ok(());
-        }
-        let order = topological(&edges).map_err(|at| LoadError::Cycle {
-            graph: graph.to_owned(),
-            node: self.model.node_label(nodes[at]),
-        })?;
-        let order: Vec<NodeId> = order.into_iter().map(|at| nodes[at]).collect();
-        self.model.reorder(id, &order);
-        let name = Untrusted(graph);
-        let text = format!("the nodes of graph `{name}` were not sorted");
-        self.tensors.warnings.push(Warning::new(Code::W405, text));
-        Ok(())
-    }
-
     fn types(&mut self, list: &'a [ValueInfoProto]) -> Result<(), LoadError> {
         for info in list {
             // The type of a value that no longer exists says nothing.
@@ -414,30 +325,6 @@ fn tensor_type(info: &ValueInfoProto) -> Result<(Option<TensorType>, bool), Load
         return Err(LoadError::TypeOverflow { value: info.name().to_owned() });
     }
     Ok((Some(TensorType { dtype, shape: Some(dims) }), complete))
-}
-
-/// Kahn's algorithm; among nodes that are ready, the order of the file. `Err`: one on a cycle.
-fn topological(edges: &[Vec<usize>]) -> Result<Vec<usize>, usize> {
-    let mut users: Vec<Vec<usize>> = vec![Vec::new(); edges.len()];
-    let mut missing: Vec<usize> = edges.iter().map(Vec::len).collect();
-    for (at, list) in edges.iter().enumerate() {
-        list.iter().for_each(|it| users[*it].push(at));
-    }
-    let mut ready: VecDeque<usize> = (0..edges.len()).filter(|it| missing[*it] == 0).collect();
-    let mut order = Vec::with_capacity(edges.len());
-    while let Some(at) = ready.pop_front() {
-        order.push(at);
-        for &user in &users[at] {
-            missing[user] -= 1;
-            if missing[user] == 0 {
-                ready.push_back(user);
-            }
-        }
-    }
-    match missing.iter().position(|it| *it > 0) {
-        Some(stuck) => Err(stuck),
-        None => Ok(order),
-    }
 }
 
 /// `ai.onnx` and the empty string are the same domain.

@@ -1,5 +1,7 @@
 //! How much an input may ask for before it is refused.
 
+use serde::{Deserialize, Serialize};
+
 use super::ExternalPolicy;
 
 /// The newest standard operator set and IR version of the vendored schema (onnx 1.23).
@@ -7,7 +9,7 @@ pub const KNOWN_OPSET: i64 = 28;
 pub const KNOWN_IR: i64 = 14;
 
 /// Bounds that no real model reaches; each is checked before memory is spent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Message nesting; protobuf's own limit everywhere.
     pub depth: usize,
@@ -39,7 +41,7 @@ impl Default for Limits {
 }
 
 /// What `open` accepts.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct OpenOptions {
     pub limits: Limits,
     pub external: ExternalPolicy,

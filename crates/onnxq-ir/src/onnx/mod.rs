@@ -1,13 +1,16 @@
 //! Reading and writing ONNX files. The only place that knows protobuf.
 
 mod attach;
+mod attr_in;
 mod digest;
 mod error;
 mod external;
 mod files;
 mod graph_in;
 mod limits;
-#[allow(clippy::enum_variant_names)]
+mod order;
+mod parts;
+#[allow(clippy::enum_variant_names, reason = "the names are those of onnx.proto")]
 #[rustfmt::skip]
 mod proto;
 mod read;
@@ -15,14 +18,17 @@ mod save;
 mod scan;
 #[rustfmt::skip]
 mod schema;
+mod tensor_data;
 mod tensor_in;
 mod write;
 
 use std::path::Path;
 
+use bytes::Bytes;
+
 pub use self::{
     attach::{Attached, attach},
-    digest::{FileDigest, combined, digest_all, digests, sha256},
+    digest::{FileDigest, combined, digest_all, digests, in_memory, sha256},
     error::{ExternalProblem, LoadError, SaveError, TensorProblem},
     files::{ExternalPolicy, Files, map_file},
     limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},
@@ -36,6 +42,14 @@ pub struct Loaded {
     /// Accepted, but the user should know.
     pub warnings: Vec<Warning>,
     pub files: Files,
+}
+
+/// Reads a model from the bytes of an `.onnx` file. `name` stands for its path in messages.
+///
+/// External data is refused: there is no folder that it could lie in.
+pub fn open_bytes(bytes: Bytes, name: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
+    let files = Files::in_memory(name, bytes.clone());
+    read::read(bytes, files, options)
 }
 
 /// Reads a model: ONNX text if the name ends with `.onnxtxt`, else protobuf.

@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::{
@@ -22,6 +23,11 @@ use crate::{
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
     let mut files = Files::new(path, options.external)?;
     let bytes = files.map_model()?;
+    read(bytes, files, options)
+}
+
+/// A model in bytes; `files` knows where its external data is.
+pub(super) fn read(bytes: Bytes, files: Files, options: &OpenOptions) -> Result<Loaded, LoadError> {
     if bytes.is_empty() {
         return Err(LoadError::Empty);
     }

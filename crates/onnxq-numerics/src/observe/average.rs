@@ -4,13 +4,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Observer, RangeStats, with};
-use crate::affine::Interval;
+use crate::{affine::Interval, specs::Settings};
 
 /// From the mean of the samples' least values to the mean of their greatest.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "AverageRange")]
 pub struct Average {}
+
+impl Settings for Average {}
 
 impl Observer for Average {
     fn range(&self, stats: &RangeStats, _: u32, symmetric: bool) -> Interval {

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Bin, Observer, RangeStats, search::search};
-use crate::affine::Interval;
+use crate::{affine::Interval, specs::Settings};
 
 /// Bins of the distributions for each code.
 const PER_CODE: usize = 8;
@@ -23,6 +23,8 @@ const MOST_CLIPPED: f64 = 0.005;
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Entropy {}
+
+impl Settings for Entropy {}
 
 impl Observer for Entropy {
     fn range(&self, stats: &RangeStats, levels: u32, symmetric: bool) -> Interval {

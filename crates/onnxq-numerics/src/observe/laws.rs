@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::specs::{Settings, Spec};
 
-const ALL: [&str; 5] = ["min_max", "average", "percentile", "entropy", "mse"];
+const ALL: &[&str] = ObserverSpec::NAMES;
 
 fn spec(name: &str) -> ObserverSpec {
     serde_json::from_str(&format!("\"{name}\"")).unwrap()
@@ -144,4 +145,18 @@ fn values_after_relu_keep_zero_as_their_end() {
         let range = spec(name).range(&stats, 256, false);
         assert!(range.lo == 0.0 && range.hi > 2.0, "{name} {range:?}");
     }
+}
+
+#[test]
+fn a_word_stands_alone_or_with_settings() {
+    let read = |text: &str| serde_json::from_str::<ObserverSpec>(text);
+    assert_eq!(read("\"min_max\"").unwrap(), ObserverSpec::default());
+    let percentile = ObserverSpec::Percentile(Percentile { percentile: 99.9 });
+    assert_eq!(read(r#"{"percentile": {"percentile": 99.9}}"#).unwrap(), percentile);
+    let text = serde_json::to_string(&percentile).unwrap();
+    assert_eq!(read(&text).unwrap(), percentile);
+    assert!(read(r#"{"mse": {"nrom": 2}}"#).is_err());
+    assert!(read("\"median\"").is_err());
+    assert!(read(r#"{"percentile": {"percentile": 7}}"#).unwrap().check().is_err());
+    assert!(percentile.check().is_ok());
 }

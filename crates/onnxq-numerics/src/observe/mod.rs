@@ -8,27 +8,47 @@ mod min_max;
 mod mse;
 mod percentile;
 mod search;
-mod spec;
 mod stats;
 
 pub use self::{
-    average::Average,
-    entropy::Entropy,
     error::expected_error,
     histogram::{Bin, Histogram},
-    min_max::MinMax,
-    mse::Mse,
-    percentile::Percentile,
-    spec::ObserverSpec,
     stats::RangeStats,
 };
 use super::affine::Interval;
+use crate::specs;
+
+specs! {
+    /// An observer and its settings, as a recipe names it.
+    pub enum ObserverSpec("observer", "an observer", "ObserverSettings") as observer: Observer {
+    } with settings {
+        min_max::MinMax,
+        average::Average,
+        percentile::Percentile,
+        entropy::Entropy,
+        mse::Mse,
+    }
+}
 
 /// How the range of codes is chosen from what was seen.
 pub trait Observer: Send + Sync {
     /// The interval that `levels` codes are to span: zero and values that were seen, or as far
     /// below zero as above if `symmetric`.
     fn range(&self, stats: &RangeStats, levels: u32, symmetric: bool) -> Interval;
+}
+
+impl Default for ObserverSpec {
+    fn default() -> ObserverSpec {
+        ObserverSpec::MinMax(MinMax {})
+    }
+}
+
+impl ObserverSpec {
+    /// The interval that `levels` codes are to span: zero and values that were seen, or as far
+    /// below zero as above if `symmetric`.
+    pub fn range(&self, stats: &RangeStats, levels: u32, symmetric: bool) -> Interval {
+        self.observer().range(stats, levels, symmetric)
+    }
 }
 
 /// An interval that was chosen without regard to symmetry.

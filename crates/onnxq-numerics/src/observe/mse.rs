@@ -4,7 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Bin, Observer, RangeStats, error::Grid, search::search};
-use crate::affine::Interval;
+use crate::{
+    affine::Interval,
+    specs::{Settings, Wrong, within},
+};
 
 /// Least expected error of the values.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +21,12 @@ pub struct Mse {
 impl Default for Mse {
     fn default() -> Mse {
         Mse { norm: 2.0 }
+    }
+}
+
+impl Settings for Mse {
+    fn check(&self) -> Result<(), Wrong> {
+        within("norm", self.norm, 0.5..=8.0)
     }
 }
 

@@ -4,7 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Observer, RangeStats, with};
-use crate::affine::Interval;
+use crate::{
+    affine::Interval,
+    specs::{Settings, Wrong, within},
+};
 
 /// Leaves out the rarest values at both ends.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +21,12 @@ pub struct Percentile {
 impl Default for Percentile {
     fn default() -> Percentile {
         Percentile { percentile: 99.999 }
+    }
+}
+
+impl Settings for Percentile {
+    fn check(&self) -> Result<(), Wrong> {
+        within("percentile", self.percentile, 50.0..=100.0)
     }
 }
 

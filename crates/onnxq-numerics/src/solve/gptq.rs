@@ -16,7 +16,7 @@ mod tile;
 
 use ndarray::{Array2, ArrayView2, Axis};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde::{Deserialize, Serialize};
 
 pub use self::feedback::Feedback;
 use self::tile::Tile;
@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     scheme::Scheme,
+    specs::{Settings, Wrong, within},
     stats::{InputStats, Needs},
 };
 use onnxq_ir::tensor::{QMatrix, QShape};
@@ -42,7 +43,6 @@ pub struct Gptq {
     /// Afterwards find better scales and codes, given all others.
     pub polish: bool,
     /// What is added to the Hessian's diagonal, as a part of its mean: 0 to 1.
-    #[serde(deserialize_with = "fraction")]
     #[schemars(range(min = 0, max = 1))]
     pub damping: f32,
 }
@@ -67,12 +67,10 @@ impl Default for Gptq {
     }
 }
 
-fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
-    let value = f32::deserialize(deserializer)?;
-    if !(0.0..=1.0).contains(&value) {
-        return Err(D::Error::custom("damping is a number from 0 to 1"));
+impl Settings for Gptq {
+    fn check(&self) -> Result<(), Wrong> {
+        within("damping", self.damping, 0.0..=1.0)
     }
-    Ok(value)
 }
 
 impl Solver for Gptq {

@@ -17,7 +17,10 @@ use super::{
     grid::{Grid, ROUND, grid, stored_scale},
     sums::{LANES, total},
 };
-use crate::scheme::{Range, Scheme};
+use crate::{
+    scheme::{Range, Scheme},
+    specs::{Settings, Wrong, within},
+};
 use onnxq_ir::tensor::{DType, QMatrix, QShape, Zeros};
 
 /// Half-quadratic quantization; needs no data. Errors are measured in steps of the grid, so that
@@ -42,6 +45,15 @@ impl Default for Hqq {
     }
 }
 
+impl Settings for Hqq {
+    fn check(&self) -> Result<(), Wrong> {
+        within("iterations", self.iterations, 0..=1000)?;
+        within("p", self.p, 0.1..=1.0)?;
+        within("beta", self.beta, 1e-3..=1e6)?;
+        within("kappa", self.kappa, 1.0..=100.0)
+    }
+}
+
 impl Solver for Hqq {
     fn solve(
         &self,
@@ -50,11 +62,10 @@ impl Solver for Hqq {
         extent: QShape,
         _: Option<&Prepared>,
     ) -> QMatrix {
-        let settings = self.clamped();
         quantize(rows, extent, |values, _| {
             Arch::new().dispatch(
                 #[inline(always)]
-                || settings.fit(values, scheme, extent.scale),
+                || self.fit(values, scheme, extent.scale),
             )
         })
     }
@@ -78,19 +89,6 @@ struct Sums {
 }
 
 impl Hqq {
-    fn clamped(self) -> Hqq {
-        let within = |it: f32, low: f32, high: f32, default: f32| {
-            if it.is_nan() { default } else { it.clamp(low, high) }
-        };
-        let default = Hqq::default();
-        Hqq {
-            iterations: self.iterations.min(1000),
-            p: within(self.p, 0.1, 1.0, default.p),
-            beta: within(self.beta, 1e-3, 1e6, default.beta),
-            kappa: within(self.kappa, 1.0, 100.0, default.kappa),
-        }
-    }
-
     #[inline(always)]
     fn fit(&self, values: &[f32], scheme: &Scheme, stored: DType) -> Grid {
         let plain = grid(values, scheme, stored);

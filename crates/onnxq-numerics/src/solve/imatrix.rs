@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{BadStats, Prepared, Solver, blocks::quantize, search::fit};
 use crate::{
     scheme::Scheme,
+    specs::{Settings, Wrong, within},
     stats::{InputStats, Needs},
 };
 use onnxq_ir::tensor::{QMatrix, QShape};
@@ -26,6 +27,12 @@ pub struct Imatrix {
 impl Default for Imatrix {
     fn default() -> Imatrix {
         Imatrix { floor: 0.01 }
+    }
+}
+
+impl Settings for Imatrix {
+    fn check(&self) -> Result<(), Wrong> {
+        within("floor", self.floor, 0.0..=1.0)
     }
 }
 
@@ -62,7 +69,7 @@ impl Solver for Imatrix {
 impl Imatrix {
     /// What an error costs in each column; 1 in the mean of each block of columns.
     pub(super) fn weights(&self, importance: &[f32], block: usize) -> Vec<f32> {
-        let floor = if self.floor.is_finite() { self.floor.clamp(0.0, 1.0) } else { 1.0 };
+        let floor = self.floor;
         let block_weights = |importance: &[f32]| {
             let sum: f64 = importance.iter().map(|it| f64::from(*it)).sum();
             let mean = sum / importance.len() as f64;

@@ -4,18 +4,15 @@ use ndarray::{Array1, Array2, ArrayView2, s};
 use proptest::prelude::*;
 
 use super::*;
-use crate::scheme::{Granularity, Range};
+use crate::{
+    scheme::{Granularity, Range},
+    specs::Spec,
+};
 use onnxq_ir::tensor::{DType, Zeros};
 
 /// Every solver with its default settings. Without statistics all columns count the same.
-fn solvers() -> [SolverSpec; 5] {
-    [
-        SolverSpec::Rtn,
-        SolverSpec::Mse(Mse::default()),
-        SolverSpec::Hqq(Hqq::default()),
-        SolverSpec::Imatrix(Imatrix::default()),
-        SolverSpec::Gptq(Gptq::default()),
-    ]
+fn solvers() -> Vec<SolverSpec> {
+    SolverSpec::all()
 }
 
 fn weight() -> impl Strategy<Value = Array2<f32>> {

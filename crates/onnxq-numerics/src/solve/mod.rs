@@ -8,30 +8,36 @@ mod imatrix;
 mod mse;
 mod rtn;
 mod search;
-mod spec;
 mod sums;
 mod target;
 
 use ndarray::ArrayView2;
 
-pub use self::spec::SpecVisitor;
-pub use self::{
-    gptq::{Feedback, Gptq},
-    hqq::Hqq,
-    imatrix::Imatrix,
-    mse::Mse,
-    rtn::Rtn,
-    spec::SolverSpec,
-    target::Target,
-};
+pub use self::{gptq::Feedback, target::Target};
 use super::{
     scheme::Scheme,
     stats::{InputStats, Needs},
 };
+use crate::specs;
 use onnxq_ir::{
     diag::{Code, Diagnostic},
     tensor::{QMatrix, QShape},
 };
+
+specs! {
+    /// A solver and its settings, as a recipe names it.
+    #[derive(Default)]
+    pub enum SolverSpec("solver", "a solver", "Settings") as solver: Solver {
+        /// Round to nearest: no data needed, and the bytes that ONNX Runtime's own tool writes.
+        #[default]
+        rtn::Rtn,
+    } with settings {
+        mse::Mse,
+        hqq::Hqq,
+        imatrix::Imatrix,
+        gptq::Gptq,
+    }
+}
 
 pub trait Solver: Send + Sync {
     /// What it must know of the weight's inputs.

@@ -5,13 +5,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Prepared, Solver, blocks::quantize, search::fit};
-use crate::scheme::Scheme;
+use crate::{scheme::Scheme, specs::Settings};
 use onnxq_ir::tensor::{QMatrix, QShape};
 
 /// Least squared error of the weights; needs no data.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mse {}
+
+impl Settings for Mse {}
 
 impl Solver for Mse {
     fn solve(

@@ -28,6 +28,7 @@ pub const DYNAMIC: Format = Format {
     int8_activations: false,
     float_when_loaded: false,
     rules: &[&LOWER_DYNAMIC],
+    stays_canonical: |_, _| false,
     opset: None,
 };
 

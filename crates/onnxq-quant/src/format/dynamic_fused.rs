@@ -17,6 +17,7 @@ pub const DYNAMIC_FUSED: Format = Format {
     int8_activations: false,
     float_when_loaded: false,
     rules: &[&LOWER_DYNAMIC_FUSED],
+    stays_canonical: |_, _| false,
     opset: Some((MICROSOFT, 1)),
 };
 

@@ -30,6 +30,7 @@ pub const DYNAMIC_LSTM: Format = Format {
     int8_activations: false,
     float_when_loaded: false,
     rules: &[&LOWER_DYNAMIC_LSTM],
+    stays_canonical: |_, _| false,
     opset: Some((MICROSOFT, 1)),
 };
 

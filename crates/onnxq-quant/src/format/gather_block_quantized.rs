@@ -18,6 +18,7 @@ pub const GATHER_BLOCK_QUANTIZED: Format = Format {
     int8_activations: false,
     float_when_loaded: false,
     rules: &[&LOWER_GATHER],
+    stays_canonical: |_, _| false,
     opset: Some((MICROSOFT, 1)),
 };
 

@@ -17,6 +17,7 @@ pub const MATMUL_NBITS: Format = Format {
     int8_activations: false,
     float_when_loaded: false,
     rules: &[&LOWER_MATMUL_NBITS],
+    stays_canonical: |_, _| false,
     opset: Some((MICROSOFT, 1)),
 };
 

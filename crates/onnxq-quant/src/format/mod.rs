@@ -45,6 +45,8 @@ pub struct Format {
     pub float_when_loaded: bool,
     /// Rules that turn the canonical form into this format.
     pub rules: &'static [&'static Rule],
+    /// Whether the canonical form of a node whose activation is static is also that of the file.
+    pub stays_canonical: fn(&Model, NodeId) -> bool,
     /// The operator set that the lowered form needs, and its version.
     pub opset: Option<(&'static str, i64)>,
 }
@@ -219,8 +221,6 @@ fn dynamic_activation(m: &Model, x: ValueId) -> Result<[ValueId; 3], NoMatch> {
 /// A planned site that no rule lowers is an error with the rule's reason, never a silent skip.
 pub fn lower(m: &mut Model, formats: &[&'static Format]) -> Result<usize, NotLowered> {
     let mut count = 0;
-    let uses = |format: &Format| formats.iter().any(|it| it.name == format.name);
-    let (qdq, fused) = (uses(&qdq::QDQ), uses(&static_fused::STATIC_FUSED));
     for node in m.nodes() {
         let mut reasons = Vec::new();
         for rule in formats.iter().flat_map(|it| it.rules) {
@@ -238,9 +238,9 @@ pub fn lower(m: &mut Model, formats: &[&'static Format]) -> Result<usize, NotLow
             }
         }
         if m.is_live(node) && is_canonical(m, node) {
-            // Between codes and codes, the canonical form is that of the file.
-            let stays = qdq || fused && static_fused::yields_codes(m, node);
-            if stays && is_static(m, node) {
+            let stays =
+                is_static(m, node) && formats.iter().any(|it| (it.stays_canonical)(m, node));
+            if stays {
                 continue;
             }
             let reason = reasons.join("; ");

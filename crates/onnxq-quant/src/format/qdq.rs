@@ -23,6 +23,7 @@ pub const QDQ: Format = Format {
     int8_activations: true,
     float_when_loaded: false,
     rules: &[],
+    stays_canonical: |_, _| true,
     opset: None,
 };
 

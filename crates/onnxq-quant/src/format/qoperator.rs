@@ -22,6 +22,7 @@ pub const QOPERATOR: Format = Format {
     int8_activations: false,
     float_when_loaded: false,
     rules: RULES,
+    stays_canonical: |_, _| false,
     opset: Some((MICROSOFT, 1)),
 };
 

@@ -22,6 +22,8 @@ pub const STATIC_FUSED: Format = Format {
     int8_activations: false,
     float_when_loaded: false,
     rules: &[&LOWER_STATIC_FUSED],
+    // Between codes and codes.
+    stays_canonical: yields_codes,
     opset: Some((MICROSOFT, 1)),
 };
 
@@ -48,7 +50,7 @@ pub(super) fn product(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
 }
 
 /// Whether all that reads the result of a node is one `QuantizeLinear`.
-pub(super) fn yields_codes(m: &Model, node: NodeId) -> bool {
+fn yields_codes(m: &Model, node: NodeId) -> bool {
     let user = m.only_use(m.node(node).output());
     user.is_ok_and(|it| quantize(m, m.node(it).output()).is_ok())
 }

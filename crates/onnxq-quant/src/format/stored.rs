@@ -26,6 +26,7 @@ pub const STORED: Format = Format {
     int8_activations: false,
     float_when_loaded: true,
     rules: &[],
+    stays_canonical: |_, _| false,
     opset: None,
 };
 

@@ -6,27 +6,25 @@
 //!   →   Conv(DequantizeLinear(x …), DequantizeLinear(w …))
 //! ```
 
-use super::{Report, Target, main_nodes};
+use super::{Convolutions, Form, Report, main_nodes};
 use crate::raise::optional;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId, no_match};
 
 /// Other forms have no other way to hold a convolution.
-pub(super) fn convert(m: &mut Model, target: Target, report: &mut Report) {
-    if matches!(target, Target::Portable | Target::Qoperator) {
-        return;
-    }
+pub(super) fn convert(m: &mut Model, form: &Form, report: &mut Report) {
     for node in main_nodes(m) {
         if !m.is_live(node) || !m.node(node).op.is("ConvInteger") {
             continue;
         }
-        let found = match target {
-            Target::MatmulNbits => Err(NoMatch("convolutions have no blocks".into())),
-            _ => raise(m, node),
+        let found = match form.convolutions {
+            Convolutions::Keep => return,
+            Convolutions::Raise => raise(m, node),
+            Convolutions::Refuse(reason) => Err(NoMatch(reason.into())),
         };
         match found {
             Ok(patch) => {
                 patch.apply(m);
-                report.count(format!("ConvInteger → {}", target.name()));
+                report.count(format!("ConvInteger → {}", form.name));
             }
             Err(reason) => report.left.push((node, reason)),
         }

@@ -2,6 +2,7 @@
 //! activations.
 
 use super::{
+    Convolutions, Form, PLAIN,
     emit::{Emit, only},
     main_nodes,
 };
@@ -12,7 +13,32 @@ use onnxq_ir::{
     tensor::{DType, Tensor, TensorError, from_f32, position},
 };
 
-pub fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch> {
+pub const FLOAT: Form = Form {
+    name: "float",
+    help: "No quantization: weights in float again, activations as they were",
+    lower,
+    frees_activations: true,
+    convolutions: Convolutions::Raise,
+    finish: |m| Some(("DequantizeLinear of constants → float", dequantize_constants(m))),
+    refuses,
+    ..PLAIN
+};
+
+/// Codes that are left are no float.
+fn refuses(m: &Model, node: NodeId) -> Option<NoMatch> {
+    let op = &m.node(node).op;
+    if op.name.ends_with("QuantizeLinear") {
+        return Some(NoMatch("its codes are used by other operators".into()));
+    }
+    if !op.is("DequantizeLinear") {
+        return None;
+    }
+    let constant = m.operand(node, 0).is_ok_and(|it| m.constant(it).is_ok());
+    let whence = if constant { "lie in blocks" } else { "come from other operators" };
+    Some(no_match!("its codes {whence}"))
+}
+
+fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch> {
     let mut to = Emit::new(m, site);
     let name = site.weight.stem.clone();
     match &site.kind {
@@ -145,7 +171,7 @@ fn is_positive(m: &Model, x: onnxq_ir::ValueId) -> bool {
 }
 
 /// `DequantizeLinear` of any other constant becomes the float constant, computed when written.
-pub fn dequantize_constants(m: &mut Model) -> usize {
+fn dequantize_constants(m: &mut Model) -> usize {
     let mut count = 0;
     for node in main_nodes(m) {
         if !m.is_live(node) {

@@ -1,6 +1,7 @@
 //! Operators of integers: `QLinearMatMul` where the result is quantized, else `MatMulInteger`.
 
 use super::{
+    Between, Form, PLAIN,
     emit::{Emit, by_channel, needs, only, to},
     rows,
 };
@@ -10,7 +11,19 @@ use onnxq_ir::{
     tensor::{DType, Packing, Part, QSource, Tensor, Zeros},
 };
 
-pub fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch> {
+pub const QOPERATOR: Form = Form {
+    name: "qoperator",
+    help: "Operators of integers: QLinearMatMul, MatMulInteger and their like",
+    has: |site| {
+        let own = ["Gather + DequantizeLinear", "MatMulInteger", "QGemm", "QLinearMatMul"];
+        own.contains(&site.form)
+    },
+    lower,
+    between: Between::Codes,
+    ..PLAIN
+};
+
+fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch> {
     if !by_channel(&site.weight) {
         let block = site.weight.source.shape().block;
         return Err(no_match!("no operator of integers has scales in blocks ({block})"));

@@ -2,17 +2,27 @@
 
 use std::sync::Arc;
 
-use super::emit::Emit;
+use super::{Convolutions, Form, PLAIN, emit::Emit};
 use crate::raise::{Kind, Site, Weights, stored::Stored};
 use onnxq_ir::{
     Attrs, Model, NoMatch, Patch, Ref, no_match,
     tensor::{DType, Packing, Part, QSource, Zeros},
 };
 
+pub const MATMUL_NBITS: Form = Form {
+    name: "matmul_nbits",
+    help: "Weights in blocks, float activations: MatMulNBits and GatherBlockQuantized",
+    has: |site| matches!(site.form, "GatherBlockQuantized" | "MatMulNBits"),
+    lower,
+    frees_activations: true,
+    convolutions: Convolutions::Refuse("convolutions have no blocks"),
+    ..PLAIN
+};
+
 /// Without it, 8 and 2 bits have no kernel and run 16 to 30 times slower.
 const ACCURACY_LEVEL: i64 = 4;
 
-pub fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch> {
+fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch> {
     let source = blocks(site, weights)?;
     match &site.kind {
         Kind::Product { x, bias } => {

@@ -6,11 +6,13 @@ mod float;
 mod integer;
 mod matmul_nbits;
 mod portable;
-pub(crate) mod qdq;
+mod qdq;
 pub(crate) mod qlinear;
 mod rows;
 
-use std::collections::BTreeMap;
+pub use self::float::FLOAT;
+
+use std::{collections::BTreeMap, fmt};
 
 use super::{
     format::MICROSOFT,
@@ -19,25 +21,78 @@ use super::{
 use onnxq_ir::{
     Model, NoMatch, NodeId, Patch,
     ctx::Ctx,
-    no_match,
     tensor::{DType, Tensor},
 };
 use onnxq_rewrite as rewrite;
 use onnxq_rewrite::PassError;
 
 /// A form that a quantized model can be brought to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Target {
-    /// No quantization: weights dequantized, activations as they were.
+pub struct Form {
+    /// What the command line calls it.
+    pub name: &'static str,
+    /// For the help of the command line.
+    pub help: &'static str,
+    /// Whether a site has this form already.
+    has: fn(&Site) -> bool,
+    lower: fn(&Model, &Site, &mut Weights) -> Result<Patch, NoMatch>,
+    /// Whether activations lose their quantization.
+    frees_activations: bool,
+    convolutions: Convolutions,
+    /// What becomes of operators between codes and codes.
+    between: Between,
+    /// What else to change when all sites have the form; says what, and how often.
+    finish: fn(&mut Model) -> Option<(&'static str, usize)>,
+    /// Why a node is not what the form promises.
+    refuses: fn(&Model, NodeId) -> Option<NoMatch>,
+}
+
+/// What becomes of `ConvInteger`.
+#[derive(Clone, Copy)]
+enum Convolutions {
+    Keep,
+    /// A float operator between dequantized operands.
+    Raise,
+    /// They are named, with this reason.
+    Refuse(&'static str),
+}
+
+/// What becomes of operators between codes and codes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Between {
+    /// `QLinearAdd` and its like.
+    Codes,
+    /// The float operator between `DequantizeLinear` and `QuantizeLinear`.
     Float,
-    /// Weights in blocks, float activations: `MatMulNBits`, `GatherBlockQuantized`.
-    MatmulNbits,
-    /// Standard operators only.
-    Portable,
-    /// `QuantizeLinear` and `DequantizeLinear` around float operators.
-    Qdq,
-    /// Operators of integers: `QLinearMatMul`, `MatMulInteger`, …
-    Qoperator,
+    /// The same of operators that are not ONNX's own.
+    Standard,
+}
+
+/// In alphabetical order. To add a form, add a file and a line here.
+pub const FORMS: &[&Form] = &[
+    &float::FLOAT,
+    &matmul_nbits::MATMUL_NBITS,
+    &portable::PORTABLE,
+    &qdq::QDQ,
+    &integer::QOPERATOR,
+];
+
+/// What most forms have in common.
+const PLAIN: Form = Form {
+    name: "",
+    help: "",
+    has: |_| false,
+    lower: |_, _, _| Err(NoMatch(std::borrow::Cow::Borrowed("it has no such form"))),
+    frees_activations: false,
+    convolutions: Convolutions::Keep,
+    between: Between::Float,
+    finish: |_| None,
+    refuses: |_, _| None,
+};
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 /// What a conversion did.
@@ -60,49 +115,8 @@ impl Report {
     }
 }
 
-impl Target {
-    pub fn name(self) -> &'static str {
-        match self {
-            Target::Float => "float",
-            Target::MatmulNbits => "matmul_nbits",
-            Target::Portable => "portable",
-            Target::Qdq => "qdq",
-            Target::Qoperator => "qoperator",
-        }
-    }
-
-    /// Whether a site has this form already.
-    fn has(self, site: &Site) -> bool {
-        match self {
-            Target::Float => false,
-            Target::MatmulNbits => matches!(site.form, "GatherBlockQuantized" | "MatMulNBits"),
-            Target::Portable => site.standard,
-            Target::Qdq => site.form.contains("DequantizeLinear"),
-            Target::Qoperator => {
-                let own = ["Gather + DequantizeLinear", "MatMulInteger", "QGemm", "QLinearMatMul"];
-                own.contains(&site.form)
-            }
-        }
-    }
-
-    fn lower(self, m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch> {
-        match self {
-            Target::Float => float::lower(m, site, weights),
-            Target::MatmulNbits => matmul_nbits::lower(m, site, weights),
-            Target::Portable => portable::lower(m, site, weights),
-            Target::Qdq => qdq::lower(m, site, weights),
-            Target::Qoperator => integer::lower(m, site, weights),
-        }
-    }
-
-    /// Whether activations lose their quantization.
-    fn frees_activations(self) -> bool {
-        matches!(self, Target::Float | Target::MatmulNbits)
-    }
-}
-
-/// Brings every quantized node that `target` can hold to it, and names those that it cannot.
-pub fn convert(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Report, PassError> {
+/// Brings every quantized node that `form` can hold to it, and names those that it cannot.
+pub fn convert(m: &mut Model, form: &Form, ctx: &Ctx) -> Result<Report, PassError> {
     let mut report = Report::default();
     let mut weights = Weights::default();
     for node in main_nodes(m) {
@@ -110,13 +124,13 @@ pub fn convert(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Report, PassE
             continue;
         }
         match raise::site(m, node, &mut weights) {
-            Some(Ok(site)) if target.has(&site) => {}
-            Some(Ok(site)) => match target.lower(m, &site, &mut weights) {
+            Some(Ok(site)) if (form.has)(&site) => {}
+            Some(Ok(site)) => match (form.lower)(m, &site, &mut weights) {
                 Ok(patch) => {
                     let quantized = matches!(&site.kind, Kind::Product { x, .. } if is_codes(x));
-                    report.unquantized += usize::from(quantized && target.frees_activations());
+                    report.unquantized += usize::from(quantized && form.frees_activations);
                     patch.apply(m);
-                    report.count(format!("{} → {}", site.form, target.name()));
+                    report.count(format!("{} → {}", site.form, form.name));
                 }
                 Err(reason) => report.left.push((node, reason)),
             },
@@ -124,26 +138,23 @@ pub fn convert(m: &mut Model, target: Target, ctx: &Ctx) -> Result<Report, PassE
             None => {}
         }
     }
-    conv_integer::convert(m, target, &mut report);
-    qlinear::convert(m, target, &mut report);
-    if target.frees_activations() {
+    conv_integer::convert(m, form, &mut report);
+    qlinear::convert(m, form, &mut report);
+    if form.frees_activations {
         float::dequantize_before_moves(m);
         let pairs = float::remove_pairs(m);
         report
             .converted
             .extend((pairs > 0).then(|| ("pairs of activations → float".into(), pairs)));
     }
-    if target == Target::Float {
-        let constants = float::dequantize_constants(m);
-        let what = "DequantizeLinear of constants → float".to_owned();
-        report.converted.extend((constants > 0).then_some((what, constants)));
-    }
+    let finished = (form.finish)(m).filter(|it| it.1 > 0);
+    report.converted.extend(finished.map(|(what, count)| (what.to_owned(), count)));
     if report.changed() > 0 {
         rewrite::run(m, rewrite::CLEAN_UP, ctx)?;
     }
     state_versions(m);
     report.left.retain(|it| m.is_live(it.0));
-    name_rest(m, target, &mut report);
+    name_rest(m, form, &mut report);
     Ok(report)
 }
 
@@ -163,23 +174,10 @@ fn state_versions(m: &mut Model) {
 /// The IR version that came with int4.
 const FOUR_BITS: i64 = 10;
 
-/// What no rule looks at and the target promises not to have.
-fn name_rest(m: &Model, target: Target, report: &mut Report) {
+/// What no rule looks at and the form promises not to have.
+fn name_rest(m: &Model, form: &Form, report: &mut Report) {
     for node in main_nodes(m) {
-        let op = &m.node(node).op;
-        let standard = op.domain.is_empty() || op.domain.starts_with("ai.onnx");
-        let reason = match target {
-            Target::Portable if !standard => no_match!("{op} is not written in standard operators"),
-            Target::Float if op.name.ends_with("QuantizeLinear") => {
-                NoMatch("its codes are used by other operators".into())
-            }
-            Target::Float if op.is("DequantizeLinear") => {
-                let constant = m.operand(node, 0).is_ok_and(|it| m.constant(it).is_ok());
-                let whence = if constant { "lie in blocks" } else { "come from other operators" };
-                no_match!("its codes {whence}")
-            }
-            _ => continue,
-        };
+        let Some(reason) = (form.refuses)(m, node) else { continue };
         if !report.left.iter().any(|it| it.0 == node) {
             report.left.push((node, reason));
         }

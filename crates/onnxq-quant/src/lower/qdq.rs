@@ -1,6 +1,7 @@
 //! `DequantizeLinear` before float operators: standard from opset 13 on, blocks from 21 on.
 
 use super::{
+    Convolutions, Form, PLAIN,
     emit::{Emit, by_channel, needs},
     rows,
 };
@@ -8,6 +9,15 @@ use crate::raise::{Kind, Site, Weights};
 use onnxq_ir::{
     Attrs, Model, NoMatch, Patch, Ref, no_match,
     tensor::{DType, Packing, Part, QSource},
+};
+
+pub const QDQ: Form = Form {
+    name: "qdq",
+    help: "QuantizeLinear and DequantizeLinear around float operators",
+    has: |site| site.form.contains("DequantizeLinear"),
+    lower,
+    convolutions: Convolutions::Raise,
+    ..PLAIN
 };
 
 pub fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch> {

@@ -6,7 +6,7 @@
 //!   ↔   QuantizeLinear(Add(DequantizeLinear(a …), DequantizeLinear(b …)), y_scale, y_zero)
 //! ```
 
-use super::{super::format::MICROSOFT, Report, Target, emit::only, main_nodes};
+use super::{super::format::MICROSOFT, Between, Form, Report, emit::only, main_nodes};
 use crate::raise::{dequantize, optional, quantize};
 use onnxq_ir::{
     Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId, no_match,
@@ -48,20 +48,20 @@ const fn row(op: &'static str, float: &'static str, operands: Operands, result: 
     QLinear { op, float, operands, result }
 }
 
-/// Brings all of these operators to `target`, as far as it takes them at all.
-pub(super) fn convert(m: &mut Model, target: Target, report: &mut Report) {
+/// Brings all of these operators to `form`, as far as it takes them at all.
+pub(super) fn convert(m: &mut Model, form: &Form, report: &mut Report) {
     for node in main_nodes(m) {
         if !m.is_live(node) {
             continue;
         }
-        let found = match target {
-            Target::Qoperator => TABLE
+        let found = match form.between {
+            Between::Codes => TABLE
                 .iter()
                 .find(|it| m.node(node).op.is(it.float))
                 .map(|it| (it, lower(m, node, it), format!("DequantizeLinear → {}", it.op))),
-            _ => TABLE
+            between => TABLE
                 .iter()
-                .filter(|it| target != Target::Portable || it.op.contains('.'))
+                .filter(|it| between == Between::Float || it.op.contains('.'))
                 .find(|it| m.node(node).op.is(it.op))
                 .map(|it| (it, raise(m, node, it), format!("{} → {}", it.op, it.float))),
         };
@@ -71,7 +71,7 @@ pub(super) fn convert(m: &mut Model, target: Target, report: &mut Report) {
                 report.count(what);
             }
             Some((_, Err(reason), _)) if is_quantized(m, node) => report.left.push((node, reason)),
-            None if is_unknown(m, node, target) => {
+            None if is_unknown(m, node, form.between) => {
                 let reason = no_match!("no such form of {} is known here", m.node(node).op);
                 report.left.push((node, reason));
             }
@@ -91,13 +91,13 @@ fn is_quantized(m: &Model, node: NodeId) -> bool {
 }
 
 /// Operators of codes that the table lacks, and operators between pairs that have no form there.
-fn is_unknown(m: &Model, node: NodeId, target: Target) -> bool {
+fn is_unknown(m: &Model, node: NodeId, between: Between) -> bool {
     let op = &m.node(node).op;
     let of_codes = &*op.domain == MICROSOFT
         && (op.name.starts_with("QLinear") || &*op.name == "NhwcMaxPool")
         && !TABLE.iter().any(|it| op.is(it.op));
-    match target {
-        Target::Qoperator => {
+    match between {
+        Between::Codes => {
             let own = TABLE.iter().any(|it| op.is(it.op)) || of_codes;
             let pair = op.is("DequantizeLinear") || op.is("QuantizeLinear");
             !own && !pair && is_quantized(m, node)

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{ActivationSpec, FormatName, resolve};
 use crate::{format, plan::SitePlan};
 use onnxq_ir::{Model, NoMatch};
+use onnxq_numerics::specs::{Settings, Wrong};
 
 /// What the activation of each node is quantized with, decided by what calibration data shows.
 ///
@@ -59,16 +60,21 @@ pub struct AdaptGoal {
     pub min_sqnr_db: Option<f64>,
 }
 
-impl AdaptSpec {
-    /// What types cannot say: the key that is wrong, and why.
-    pub(super) fn check(&self) -> Result<(), (String, String)> {
+impl Settings for AdaptSpec {
+    fn check(&self) -> Result<(), Wrong> {
         if self.ways.is_empty() {
-            return Err(("ways".into(), "there is nothing to choose from".into()));
+            return Err(Wrong::new("ways", "there is nothing to choose from"));
         }
         for (i, way) in self.ways.iter().enumerate() {
             let unknown = |it: &&FormatName| format::format(it).is_none();
             if let Some(name) = way.format.iter().flatten().find(unknown) {
-                return Err((format!("ways.{i}.format"), format!("unknown format `{name}`")));
+                return Err(Wrong::new(
+                    format!("ways.{i}.format"),
+                    format!("unknown format `{name}`"),
+                ));
+            }
+            if let Some(it) = way.activation.observer() {
+                it.check().map_err(|it| it.inside(&format!("ways.{i}.activation.observer")))?;
             }
         }
         let goal = self.goal.unwrap_or_default();
@@ -76,7 +82,7 @@ impl AdaptSpec {
             [("budget", self.budget), ("max_error", self.max_error), ("goal.max_kl", goal.max_kl)];
         for (key, limit) in limits {
             if limit.is_some_and(|it| !it.is_finite() || it < 0.0) {
-                return Err((key.into(), "must not be negative".into()));
+                return Err(Wrong::new(key, "must not be negative"));
             }
         }
         Ok(())

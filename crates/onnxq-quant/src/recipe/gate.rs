@@ -10,6 +10,7 @@ use onnxq_ir::{
     diag::{Code, Diagnostic},
     untrusted::Untrusted,
 };
+use onnxq_numerics::specs::{Settings, Wrong};
 
 /// A limit for one measured number. In a recipe: `{metric: kl, statistic: mean, max: 0.01}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -70,6 +71,12 @@ impl Diagnostic for GateError {
                 list => format!("`{metric}` has {}", list.join(", ")),
             },
         })
+    }
+}
+
+impl Settings for Gate {
+    fn check(&self) -> Result<(), Wrong> {
+        self.validate().map_err(|error| Wrong::new("", error.to_string()))
     }
 }
 

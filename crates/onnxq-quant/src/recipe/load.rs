@@ -8,9 +8,11 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Entry, Place, Position, Recipe, RecipeError, VERSION, WeightSpec, select, yaml};
+use super::{
+    ActivationSpec, Entry, Place, Position, Recipe, RecipeError, VERSION, WeightSpec, select, yaml,
+};
 use crate::target::{TARGETS, target};
-use onnxq_numerics::scheme::Granularity;
+use onnxq_numerics::specs::Settings;
 
 macro_rules! shipped {
     ($($name:literal)*) => {
@@ -207,50 +209,58 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         let at = recipe.place.at("target");
         return Err(RecipeError::Word { at, what: "target".to_owned(), word: name.clone(), known });
     }
-    for entry in &recipe.quantize {
-        check_block(entry.weight, || entry.place.at("weight.granularity.block"))?;
-        select::compile(entry)?;
+    for Part { place, key, settings } in parts(recipe) {
+        settings.check().map_err(|it| {
+            let at = place.at(format!("{key}.{}", it.key).trim_end_matches('.'));
+            RecipeError::value(at, it.to_string())
+        })?;
     }
-    for (i, transform) in recipe.transforms.iter().flatten().enumerate() {
-        if let Err(what) = transform.check() {
-            return Err(RecipeError::value(recipe.place.at(&format!("transforms.{i}")), what));
-        }
-    }
-    check_mixed(recipe)?;
-    if let Some((key, what)) = recipe.adapt.as_ref().and_then(|it| it.check().err()) {
-        return Err(RecipeError::value(recipe.place.at(&format!("adapt.{key}")), what));
-    }
-    for (i, gate) in recipe.gates.iter().flatten().enumerate() {
-        if let Err(error) = gate.validate() {
-            let at = recipe.place.at(&format!("gates.{i}"));
-            return Err(RecipeError::value(at, error.to_string()));
-        }
-    }
-    Ok(())
+    recipe.quantize.iter().try_for_each(|it| select::compile(it).map(drop))
 }
 
-fn check_mixed(recipe: &Recipe) -> Result<(), RecipeError> {
-    let Some(mixed) = &recipe.mixed else { return Ok(()) };
-    if mixed.candidates.is_empty() {
-        let what = "there is nothing to choose from".to_owned();
-        return Err(RecipeError::value(recipe.place.at("mixed.candidates"), what));
-    }
-    for (i, it) in mixed.candidates.iter().enumerate() {
-        let key = format!("mixed.candidates.{i}.granularity.block");
-        check_block(Some(*it), || recipe.place.at(&key))?;
-    }
-    Ok(())
+/// Settings that stand at `key` of `place`.
+struct Part<'a> {
+    place: &'a Place,
+    key: String,
+    settings: &'a dyn Settings,
 }
 
-fn check_block(weight: Option<WeightSpec>, at: impl Fn() -> Position) -> Result<(), RecipeError> {
-    let Some(Granularity::Block(block)) = weight.and_then(|it| it.granularity) else {
-        return Ok(());
-    };
-    if block.is_power_of_two() && (16..=256).contains(&block) {
-        return Ok(());
+/// Everything in a recipe that has settings.
+fn parts(recipe: &Recipe) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
+    for Entry { weight, activation, place, .. } in &recipe.quantize {
+        parts.extend(weight.iter().flat_map(|it| of_weight(it, place, "weight")));
+        let observer = activation.as_ref().and_then(ActivationSpec::observer);
+        parts.extend(observer.map(|settings| {
+            let key = "activation.observer".to_owned();
+            Part { place, key, settings }
+        }));
     }
-    let what = format!("block {block} is not a power of two from 16 to 256");
-    Err(RecipeError::value(at(), what))
+    let place = &recipe.place;
+    let mut add = |key: String, settings| parts.push(Part { place, key, settings });
+    for (i, it) in recipe.transforms.iter().flatten().enumerate() {
+        add(format!("transforms.{i}"), it);
+    }
+    if let Some(it) = &recipe.adapt {
+        add("adapt".into(), it);
+    }
+    for (i, it) in recipe.gates.iter().flatten().enumerate() {
+        add(format!("gates.{i}"), it);
+    }
+    if let Some(it) = &recipe.mixed {
+        add("mixed".into(), it);
+        for (i, it) in it.candidates.iter().enumerate() {
+            parts.extend(of_weight(it, place, &format!("mixed.candidates.{i}")));
+        }
+    }
+    parts
+}
+
+fn of_weight<'a>(it: &'a WeightSpec, place: &'a Place, key: &str) -> Vec<Part<'a>> {
+    let part = |inner, settings| Part { place, key: format!("{key}.{inner}"), settings };
+    let granularity = it.granularity.iter().map(|it| part("granularity", it as &dyn Settings));
+    let solver = it.solver.iter().map(|it| part("solver", it as &dyn Settings));
+    granularity.chain(solver).collect()
 }
 
 /// Puts a value at a path; says what is wrong with the path otherwise.
@@ -293,6 +303,7 @@ mod tests {
         transform::{Awq, SmoothQuant, TransformSpec},
     };
     use onnxq_ir::diag::{Code, Diagnostic};
+    use onnxq_numerics::scheme::Granularity;
 
     #[test]
     fn every_shipped_recipe_loads_and_survives_printing() {
@@ -459,6 +470,37 @@ mod tests {
             check("mixed: {candidates: [{dtype: uint4}, {granularity: {block: 33}}]}"),
             "x.yaml:3:60: block 33 is not a power of two from 16 to 256"
         );
+        let weight = "quantize:\n  - weight: {bits: 4, solver: {hqq: {p: 7}}}";
+        let cases = [
+            (weight.replace("bits: 4, ", ""), "4:29: `p` of hqq is 7, not from 0.1 to 1"),
+            (
+                "quantize: [{weight: {solver: {hqq: {iterations: 1001}}}}]".into(),
+                "3:49: `iterations` of hqq is 1001, not from 0 to 1000",
+            ),
+            (
+                "quantize: [{weight: {solver: {hqq: {kappa: .nan}}}}]".into(),
+                "3:44: `kappa` of hqq is NaN, not from 1 to 100",
+            ),
+            (
+                "quantize: [{weight: {solver: {gptq: {damping: 2}}}}]".into(),
+                "3:47: `damping` of gptq is 2, not from 0 to 1",
+            ),
+            (
+                "mixed: {candidates: [{solver: {imatrix: {floor: -1}}}]}".into(),
+                "3:49: `floor` of imatrix is -1, not from 0 to 1",
+            ),
+            (
+                "quantize: [{activation: {observer: {mse: {norm: 9}}}}]".into(),
+                "3:49: `norm` of mse is 9, not from 0.5 to 8",
+            ),
+            (
+                "transforms: [equalize, {awq: {steps: 0}}]".into(),
+                "3:38: `steps` of awq is 0, not from 1 to 1000",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(check(&text), format!("x.yaml:{expected}"));
+        }
         let regex = check("quantize: [{names: [a, 're:(']}]");
         assert!(regex.starts_with("x.yaml:3:24: `re:(` is not a regular expression"), "{regex}");
         fs::write(&path, "onnxq: 2\nname: x\n").unwrap();

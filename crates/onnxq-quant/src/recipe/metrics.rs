@@ -9,7 +9,24 @@ pub struct Metric {
     /// How much worse than in a baseline is no regression; `None` if the figure depends on the
     /// machine or on chance too much to be watched.
     pub slack: Option<Slack>,
+    /// What has to be run to have it.
+    pub measured_by: Measure,
     pub help: &'static str,
+}
+
+/// What a comparison runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Measure {
+    /// Both models on the data, in any case.
+    Outputs,
+    /// The same many times over, with a look at the instructions that run.
+    Latency,
+    /// Steps with a cache of keys and values.
+    Decode,
+    /// Other forms of the quantized model, on a few samples.
+    Isolation,
+    /// Each model alone in a process.
+    Footprint,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,69 +73,85 @@ const fn row(
     statistics: &'static [&'static str],
     better: Better,
     slack: Option<Slack>,
+    measured_by: Measure,
     help: &'static str,
 ) -> Metric {
-    Metric { name, statistics, better, slack, help }
+    Metric { name, statistics, better, slack, measured_by, help }
 }
 
 use Better::{Higher, Lower};
+use Measure::{Decode, Footprint, Isolation, Latency, Outputs};
 use Slack::{By, Of, OfRest};
 
 #[rustfmt::skip]
 pub const METRICS: &[Metric] = &[
-    row("cache_kl", &[], Lower, Some(Of(0.2)),
+    row("cache_kl", &[], Lower, Some(Of(0.2)), Decode,
         "KL between the quantized model's steps with its cache and its run of all tokens at once"),
-    row("common_prefix", &["mean", "median", "min"], Higher, None,
+    row("common_prefix", &["mean", "median", "min"], Higher, None, Decode,
         "tokens that greedy decoding says alike before it first differs"),
-    row("cosine", LIKENESS, Higher, Some(OfRest(0.1)),
+    row("cosine", LIKENESS, Higher, Some(OfRest(0.1)), Outputs,
         "cosine similarity of the outputs, per sample"),
-    row("decode_kl", STEPS, Lower, Some(Of(0.1)),
+    row("decode_kl", STEPS, Lower, Some(Of(0.1)), Decode,
         "KL divergence of steps with a cache of keys and values, in nats"),
-    row("decode_perplexity_ratio", SURE, Lower, Some(Of(0.005)),
+    row("decode_perplexity_ratio", SURE, Lower, Some(Of(0.005)), Decode,
         "perplexity of steps with a cache, relative to the original"),
-    row("decode_top1", &[], Higher, Some(OfRest(0.1)),
+    row("decode_top1", &[], Higher, Some(OfRest(0.1)), Decode,
         "fraction of steps with a cache that have the same most likely token"),
-    row("deployed_loss", &[], Lower, Some(Of(0.1)),
+    row("deployed_loss", &[], Lower, Some(Of(0.1)), Isolation,
         "loss on a few samples as the model will run (KL, or noise to signal)"),
-    row("equal", &[], Higher, Some(OfRest(0.1)),
+    row("equal", &[], Higher, Some(OfRest(0.1)), Outputs,
         "fraction of equal elements of an integer output"),
-    row("iou", &[], Higher, Some(OfRest(0.1)),
+    row("iou", &[], Higher, Some(OfRest(0.1)), Outputs,
         "intersection over union of the places above 0.3, of maps between 0 and 1"),
-    row("kl", DISTANCE, Lower, Some(Of(0.1)),
+    row("kl", DISTANCE, Lower, Some(Of(0.1)), Outputs,
         "KL divergence from the original's distribution over tokens or classes, in nats"),
-    row("latency_ms", RUNS, Lower, None, "time of a run of the quantized model"),
-    row("latency_ratio", RUNS, Lower, Some(Of(0.1)), "time of a run, relative to the original"),
-    row("load_ms", &[], Lower, None, "time until the quantized model is loaded"),
-    row("load_ratio", &[], Lower, None, "time until it is loaded, relative to the original"),
-    row("max_abs", &[], Lower, None, "largest absolute error"),
-    row("mean_abs", &[], Lower, Some(Of(0.1)), "mean absolute error"),
-    row("memory_bytes", &[], Lower, None,
+    row("latency_ms", RUNS, Lower, None, Latency,
+        "time of a run of the quantized model"),
+    row("latency_ratio", RUNS, Lower, Some(Of(0.1)), Latency,
+        "time of a run, relative to the original"),
+    row("load_ms", &[], Lower, None, Footprint,
+        "time until the quantized model is loaded"),
+    row("load_ratio", &[], Lower, None, Footprint,
+        "time until it is loaded, relative to the original"),
+    row("max_abs", &[], Lower, None, Outputs,
+        "largest absolute error"),
+    row("mean_abs", &[], Lower, Some(Of(0.1)), Outputs,
+        "mean absolute error"),
+    row("memory_bytes", &[], Lower, None, Footprint,
         "largest resident size of a process that runs the quantized model"),
-    row("memory_ratio", &[], Lower, Some(Of(0.1)),
+    row("memory_ratio", &[], Lower, Some(Of(0.1)), Footprint,
         "largest resident size, relative to the original"),
-    row("nonfinite_rows", &[], Lower, Some(By(0.0)),
+    row("nonfinite_rows", &[], Lower, Some(By(0.0)), Outputs,
         "rows with NaN or Inf where the original has none"),
-    row("perplexity", &[], Lower, None, "perplexity of the quantized model"),
-    row("perplexity_difference", SURE, Lower, None, "perplexity, minus that of the original"),
-    row("perplexity_ratio", SURE, Lower, Some(Of(0.005)), "perplexity, relative to the original"),
-    row("pooled_cosine", LIKENESS, Higher, Some(OfRest(0.1)),
+    row("perplexity", &[], Lower, None, Outputs,
+        "perplexity of the quantized model"),
+    row("perplexity_difference", SURE, Lower, None, Outputs,
+        "perplexity, minus that of the original"),
+    row("perplexity_ratio", SURE, Lower, Some(Of(0.005)), Outputs,
+        "perplexity, relative to the original"),
+    row("pooled_cosine", LIKENESS, Higher, Some(OfRest(0.1)), Outputs,
         "cosine similarity of hidden states averaged over a sample's tokens"),
-    row("psnr_db", &[], Higher, Some(By(0.5)), "peak signal to noise ratio of images, in dB"),
-    row("rank_correlation", &[], Higher, Some(OfRest(0.2)),
+    row("psnr_db", &[], Higher, Some(By(0.5)), Outputs,
+        "peak signal to noise ratio of images, in dB"),
+    row("rank_correlation", &[], Higher, Some(OfRest(0.2)), Outputs,
         "Spearman's correlation of the similarities of all pairs of samples"),
-    row("size_bytes", &[], Lower, None, "bytes of all files"),
-    row("size_ratio", &[], Lower, Some(Of(0.01)), "bytes, relative to the original"),
-    row("speedup", RUNS, Higher, None, "how many times faster a run is"),
-    row("sqnr_db", &[], Higher, Some(By(0.5)), "signal to quantization noise ratio, in dB"),
-    row("top1", &[], Higher, Some(OfRest(0.1)),
+    row("size_bytes", &[], Lower, None, Outputs,
+        "bytes of all files"),
+    row("size_ratio", &[], Lower, Some(Of(0.01)), Outputs,
+        "bytes, relative to the original"),
+    row("speedup", RUNS, Higher, None, Latency,
+        "how many times faster a run is"),
+    row("sqnr_db", &[], Higher, Some(By(0.5)), Outputs,
+        "signal to quantization noise ratio, in dB"),
+    row("top1", &[], Higher, Some(OfRest(0.1)), Outputs,
         "fraction of tokens with the same most likely successor, or of samples with the same class"),
-    row("top5", &[], Higher, Some(OfRest(0.1)),
+    row("top5", &[], Higher, Some(OfRest(0.1)), Outputs,
         "fraction whose most likely one is among the first five of the quantized model"),
-    row("unoptimized_loss", &[], Lower, Some(Of(0.1)),
+    row("unoptimized_loss", &[], Lower, Some(Of(0.1)), Isolation,
         "as deployed_loss, without ONNX Runtime's optimizations"),
-    row("vnni", &[], Higher, None,
+    row("vnni", &[], Higher, None, Latency,
         "fraction of samples of the CPU's place beside an int8 dot product (VPDPBUSD)"),
-    row("weights_only_loss", &[], Lower, Some(Of(0.1)),
+    row("weights_only_loss", &[], Lower, Some(Of(0.1)), Isolation,
         "as deployed_loss, with quantized weights and float activations"),
 ];
 

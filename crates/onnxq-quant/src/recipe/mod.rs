@@ -4,6 +4,7 @@ mod adapt;
 mod error;
 pub mod gate;
 pub mod load;
+mod manual;
 pub mod metrics;
 mod place;
 pub mod resolve;
@@ -35,6 +36,7 @@ use onnxq_numerics::{
     observe::ObserverSpec,
     scheme::{Granularity, Range, Scales},
     solve::SolverSpec,
+    specs::{Settings, Wrong},
     stats::Needs,
 };
 
@@ -59,7 +61,8 @@ pub struct Recipe {
     /// given here replace the parent's; entries of `quantize` are appended to the parent's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extends: Option<String>,
-    /// The class of CPUs to emit for: arm64, avx2, avx512_vnni or generic (the default).
+    /// The class of CPUs to emit for, one of [`target::TARGETS`].
+    #[schemars(description = manual::target())]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Passes and rules to run first, in order. The item `standard` stands for the standard list,
@@ -71,9 +74,8 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationSpec>,
     /// Changes of the float model that make it easier to quantize and leave what it computes the
-    /// same, in order: `awq`, `equalize` or `smooth_quant`, alone or with their settings. `equalize`
-    /// shares ranges between neighbouring layers and needs no data, the others need
-    /// `--calibration`. Replaces the parent's list; `[]` means none.
+    /// same, in order. Replaces the parent's list; `[]` means none.
+    #[schemars(description = manual::transforms())]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transforms: Option<Vec<TransformSpec>>,
     /// What data given with `--calibration` decides about the activations of each node. Without
@@ -165,9 +167,9 @@ pub struct Entry {
     /// nodes around them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<ActivationSpec>,
-    /// Formats to try in order; the first that can store the weight is used. dynamic,
-    /// dynamic_fused, gather_block_quantized, matmul_nbits, qdq, qoperator, static_fused or stored.
-    /// If none fits, the node stays in float and the plan says why.
+    /// Formats to try in order, by their names in [`format::FORMATS`]; the first that can store the
+    /// weight is used. If none fits, the node stays in float and the plan says why.
+    #[schemars(description = manual::formats())]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Vec<FormatName>>,
     /// Leaves the matching nodes as they are; `false` takes back what an earlier entry says.
@@ -272,8 +274,9 @@ pub struct ActivationFields {
     /// How many activations share a range. Default: tensor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granularity: Option<ActivationGranularity>,
-    /// Which of the values seen in calibration the codes of a static range must span: min_max,
-    /// average, percentile, entropy or mse. Default: min_max.
+    /// Which of the values seen in calibration the codes of a static range must span. Default:
+    /// min_max.
+    #[schemars(description = manual::observers())]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observer: Option<ObserverSpec>,
     /// A static range reaches as far below zero as above, except behind a `Relu`. Default: false.
@@ -413,7 +416,24 @@ impl WeightType {
     }
 }
 
+impl Settings for MixedSpec {
+    fn check(&self) -> Result<(), Wrong> {
+        match self.candidates.is_empty() {
+            true => Err(Wrong::new("candidates", "there is nothing to choose from")),
+            false => Ok(()),
+        }
+    }
+}
+
 impl ActivationSpec {
+    /// The observer that these settings name.
+    pub fn observer(&self) -> Option<&ObserverSpec> {
+        match self {
+            ActivationSpec::Float => None,
+            ActivationSpec::Quantized(it) => it.observer.as_ref(),
+        }
+    }
+
     /// These settings, except where `later` says otherwise.
     pub fn merge(self, later: ActivationSpec) -> ActivationSpec {
         let (ActivationSpec::Quantized(old), ActivationSpec::Quantized(new)) = (self, later) else {

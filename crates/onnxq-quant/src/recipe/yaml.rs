@@ -9,7 +9,9 @@ use serde_yaml::{
 };
 
 use super::{Place, Position, Recipe, RecipeError, schema::ACTIVATION};
+use crate::transform::TransformSpec;
 use onnxq_ir::untrusted::Untrusted;
+use onnxq_numerics::{observe::ObserverSpec, solve::SolverSpec, specs::Spec};
 
 /// Deeper nesting is neither a recipe nor a description of data.
 const MAX_DEPTH: usize = 32;
@@ -167,9 +169,8 @@ fn translate(error: &Error, root: &Place) -> RecipeError {
         }
         Error::SerdeUnknownVariant { variant, expected, .. } => {
             // These have a `Deserialize` of our own, so they are reported at what is around them.
-            let own = [("gptq", "solver"), ("awq", "transform")];
-            let own = own.into_iter().find(|it| expected.contains(&it.0));
-            let what = own.map(|it| it.1).or(key).unwrap_or("value").to_owned();
+            let own = kind_of(expected);
+            let what = own.or(key).unwrap_or("value").to_owned();
             if own.is_some() {
                 at = first_after(root, &what, &at).unwrap_or(at);
             }
@@ -189,6 +190,17 @@ fn translate(error: &Error, root: &Place) -> RecipeError {
     }
     let subject = key.map_or("value".to_owned(), |it| format!("`{}`", Untrusted(it)));
     RecipeError::Value { at, what: describe(error, &subject) }
+}
+
+/// What the words are that would have been known, if they are algorithms: `solver`.
+fn kind_of(expected: &[&str]) -> Option<&'static str> {
+    fn kind<S: Spec>(expected: &[&str]) -> Option<&'static str> {
+        let is_own = expected == S::NAMES || expected == S::CONFIGURABLE;
+        is_own.then_some(S::KIND)
+    }
+    kind::<SolverSpec>(expected)
+        .or_else(|| kind::<ObserverSpec>(expected))
+        .or_else(|| kind::<TransformSpec>(expected))
 }
 
 /// Where the first value of `key` stands that comes after `at`.
@@ -263,6 +275,15 @@ mod tests {
             (
                 &format!("{weight}{{solver: rtnn}}"),
                 "E703 x.yaml:5:22: unknown solver `rtnn` (did you mean `rtn`?)",
+            ),
+            (
+                "quantize:\n  - activation: {observer: medan}",
+                "E703 x.yaml:4:28: unknown observer `medan` \
+                 (known here: min_max, average, percentile, entropy, mse)",
+            ),
+            (
+                &format!("{weight}{{solver: {{gptq: {{grid: best}}}}}}"),
+                "E703 x.yaml:5:36: unknown grid `best` (known here: rtn, mse, imatrix)",
             ),
             (
                 &format!("{weight}{{granularity: {{blok: 32}}}}"),

@@ -9,11 +9,12 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Reader, Ties, in_pieces, rescale};
+use super::{FindScales, Reader, Ties, Transform, Work, in_pieces, rescale};
 use onnxq_ir::tensor::TensorError;
 use onnxq_numerics::{
     error::output_error,
     solve::{Rtn, Solver},
+    specs::{Settings, Wrong, within},
     stats::InputStats,
 };
 
@@ -40,8 +41,24 @@ const ROWS: usize = 512;
 /// Scales stay within this factor of one.
 const REACH: f32 = 1e4;
 
-impl Awq {
-    pub fn scales(
+impl Settings for Awq {
+    fn check(&self) -> Result<(), Wrong> {
+        within("steps", self.steps, 1..=1000)
+    }
+}
+
+impl Transform for Awq {
+    fn work(&self) -> Work<'_> {
+        Work::Scales(self)
+    }
+}
+
+impl FindScales for Awq {
+    fn mul(&self) -> bool {
+        self.mul
+    }
+
+    fn scales(
         &self,
         readers: &[Reader],
         stats: &InputStats,

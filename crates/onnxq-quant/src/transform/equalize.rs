@@ -20,15 +20,32 @@ use serde::{Deserialize, Serialize};
 
 use self::layer::{Layer, Side};
 pub use self::pairs::{Pair, Pairs};
+use super::{ChangeModel, Changed, Transform, Work};
 use onnxq_ir::{
     Model, NoMatch, NodeId, Patch, no_match,
     tensor::{DType, Tensor, TensorError, from_f32},
 };
+use onnxq_numerics::specs::Settings;
 
 /// The ranges of channels between two layers, shared by the weights of both. Needs no data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Equalize {}
+
+impl Settings for Equalize {}
+
+impl Transform for Equalize {
+    fn work(&self) -> Work<'_> {
+        Work::Model(self)
+    }
+}
+
+impl ChangeModel for Equalize {
+    fn change(&self, m: &mut Model) -> Result<Changed, TensorError> {
+        let done = self.apply(m)?;
+        Ok(Changed { summary: done.describe(), missed: done.missed })
+    }
+}
 
 /// What was equalized.
 #[derive(Clone, PartialEq, Debug, Default)]

@@ -8,16 +8,74 @@ mod awq;
 mod equalize;
 pub mod fold;
 mod smooth_quant;
-mod spec;
 
 use std::ops::Range;
 
-pub use self::{awq::Awq, equalize::Equalize, smooth_quant::SmoothQuant, spec::TransformSpec};
-use onnxq_ir::tensor::{DType, Tensor, TensorError};
+use onnxq_ir::{
+    Model, NoMatch, NodeId,
+    tensor::{DType, Tensor, TensorError},
+};
 use onnxq_numerics::{
     scheme::Scheme,
+    specs,
     stats::{Hessian, InputStats},
 };
+
+specs! {
+    /// A transform and its settings, as a recipe names it.
+    pub enum TransformSpec("transform", "a transform", "TransformSettings") as transform: Transform {
+    } with settings {
+        awq::Awq,
+        equalize::Equalize,
+        smooth_quant::SmoothQuant,
+    }
+}
+
+/// Leaves what the model computes the same and makes it easier to quantize.
+pub trait Transform: Send + Sync {
+    /// What it does, and so what it must know.
+    fn work(&self) -> Work<'_>;
+}
+
+/// What a transform does.
+pub enum Work<'a> {
+    /// It finds scales for channels of activations, and needs data.
+    Scales(&'a dyn FindScales),
+    /// It changes the model and looks at no activation.
+    Model(&'a dyn ChangeModel),
+}
+
+pub trait FindScales: Send + Sync {
+    /// Whether a node may be inserted where nothing absorbs the scales.
+    fn mul(&self) -> bool;
+
+    /// The scale of each channel of an activation, `[k]`: positive, and equal for tied channels.
+    fn scales(
+        &self,
+        readers: &[Reader],
+        stats: &InputStats,
+        ties: Ties,
+    ) -> Result<Vec<f32>, TensorError>;
+}
+
+pub trait ChangeModel: Send + Sync {
+    fn change(&self, m: &mut Model) -> Result<Changed, TensorError>;
+}
+
+/// What a transform did to the model.
+pub struct Changed {
+    /// In one line.
+    pub summary: String,
+    /// Nodes that it left alone, and why.
+    pub missed: Vec<(NodeId, NoMatch)>,
+}
+
+impl TransformSpec {
+    /// Whether it looks at activations; else it is a change of the model alone.
+    pub fn needs_data(&self) -> bool {
+        matches!(self.transform().work(), Work::Scales(_))
+    }
+}
 
 /// A weight that reads the activation.
 pub struct Reader {
@@ -102,6 +160,8 @@ fn in_pieces(rows: &Tensor, mut read: impl FnMut(Range<usize>, &[f32])) -> Resul
     Ok(())
 }
 
+#[cfg(test)]
+mod laws;
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,9 +6,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Reader, Ties, in_pieces};
+use super::{FindScales, Reader, Ties, Transform, Work, in_pieces};
 use onnxq_ir::tensor::TensorError;
-use onnxq_numerics::stats::InputStats;
+use onnxq_numerics::{
+    specs::{Settings, Wrong, within},
+    stats::InputStats,
+};
 
 /// Scales that make activations smoother, for formats that quantize them.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -30,8 +33,24 @@ impl Default for SmoothQuant {
 /// Scales stay within this factor of one.
 const REACH: f32 = 1e5;
 
-impl SmoothQuant {
-    pub fn scales(
+impl Settings for SmoothQuant {
+    fn check(&self) -> Result<(), Wrong> {
+        within("alpha", self.alpha, 0.0..=1.0)
+    }
+}
+
+impl Transform for SmoothQuant {
+    fn work(&self) -> Work<'_> {
+        Work::Scales(self)
+    }
+}
+
+impl FindScales for SmoothQuant {
+    fn mul(&self) -> bool {
+        self.mul
+    }
+
+    fn scales(
         &self,
         readers: &[Reader],
         stats: &InputStats,
@@ -50,7 +69,9 @@ impl SmoothQuant {
         let weights = ties.pooled(&weights, f32::max);
         Ok(activations.iter().zip(&weights).map(|(x, w)| self.scale(*x, *w)).collect())
     }
+}
 
+impl SmoothQuant {
     /// A channel without activations or weights has nothing to share.
     fn scale(&self, activation: f32, weight: f32) -> f32 {
         let is_live = |it: f32| it > 0.0 && it.is_finite();

@@ -2,9 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use super::markdown;
+use super::{Emitter, markdown};
 use crate::Report;
 use onnxq_ir::{human::grouped, untrusted::escape};
+
+pub const CARD: Emitter = Emitter {
+    name: "card",
+    file: "model-card.md",
+    endings: &[],
+    about: "The head and a table for a model card on Hugging Face",
+    common: true,
+    printed: true,
+    emit,
+};
 
 pub fn emit(report: &Report) -> String {
     let mut out = "---\n".to_owned();

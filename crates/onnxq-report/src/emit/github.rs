@@ -1,7 +1,7 @@
 //! Workflow commands of GitHub Actions: annotations.
 
 use super::{
-    candidate,
+    Emitter, candidate,
     findings::{Finding, Level, findings},
     number::count,
 };
@@ -11,8 +11,18 @@ use onnxq_ir::untrusted::escape;
 /// GitHub shows ten of a kind for each step.
 const MAX: usize = 10;
 
+pub const GITHUB: Emitter = Emitter {
+    name: "github",
+    file: "annotations.txt",
+    endings: &[],
+    about: "Annotations of GitHub Actions",
+    common: false,
+    printed: true,
+    emit,
+};
+
 /// At most [`MAX`] lines, the worst first.
-pub fn emit(report: &Report) -> String {
+fn emit(report: &Report) -> String {
     let all = findings(report);
     let shown = if all.len() > MAX { MAX - 1 } else { all.len() };
     let mut out: String = all[..shown].iter().map(|it| line(report, it)).collect();

@@ -6,13 +6,23 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    candidate,
+    Emitter, candidate,
     findings::{Finding, Level, findings},
 };
 use crate::Report;
 use onnxq_ir::untrusted::escape;
 
-pub fn emit(report: &Report) -> String {
+pub const GITLAB: Emitter = Emitter {
+    name: "gitlab",
+    file: "gl-code-quality-report.json",
+    endings: &[],
+    about: "Code quality of GitLab",
+    common: false,
+    printed: true,
+    emit,
+};
+
+fn emit(report: &Report) -> String {
     let mut seen = BTreeMap::new();
     let list: Vec<Value> = findings(report)
         .iter()

@@ -1,7 +1,7 @@
 //! JUnit XML: a test case for each gate, and for each figure that a baseline has.
 
 use super::{
-    candidate,
+    Emitter, candidate,
     findings::{missed, regressed},
     number::maybe,
     xml::text,
@@ -14,7 +14,17 @@ struct Case {
     failure: Option<(String, String)>,
 }
 
-pub fn emit(report: &Report) -> String {
+pub const JUNIT: Emitter = Emitter {
+    name: "junit",
+    file: "junit.xml",
+    endings: &["xml"],
+    about: "A test case for each gate",
+    common: true,
+    printed: true,
+    emit,
+};
+
+fn emit(report: &Report) -> String {
     let mut suites = vec![("gates", report.gates.iter().map(of_gate).collect::<Vec<_>>())];
     if let Some(baseline) = &report.baseline {
         suites.push(("baseline", baseline.rows.iter().map(of_row).collect()));

@@ -1,7 +1,7 @@
 //! Markdown as GitHub and GitLab draw it: the sections that a summary needs.
 
 use super::{
-    candidate, file_name,
+    Emitter, candidate, file_name,
     headline::headlines,
     number::plural,
     page::{Cell, Limits, Part, Section, Table, Tone, sections},
@@ -11,7 +11,17 @@ use onnxq_ir::untrusted::escape;
 
 const LIMITS: Limits = Limits { rows: 20, chars: 4000 };
 
-pub fn emit(report: &Report) -> String {
+pub const MARKDOWN: Emitter = Emitter {
+    name: "markdown",
+    file: "report.md",
+    endings: &["md"],
+    about: "Tables for a pull request or a summary",
+    common: true,
+    printed: true,
+    emit,
+};
+
+fn emit(report: &Report) -> String {
     let verdict = match report.verdict {
         Verdict::Pass => "✅ PASS",
         Verdict::PassWithWarnings => "⚠️ PASS WITH WARNINGS",

@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::{
-    candidate,
+    Emitter, candidate,
     findings::{Finding, Level, findings},
     gitlab::fingerprint,
     number::count,
@@ -25,7 +25,17 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 /// GitHub shows no more of a run.
 const MAX: usize = 5000;
 
-pub fn emit(report: &Report) -> String {
+pub const SARIF: Emitter = Emitter {
+    name: "sarif",
+    file: "report.sarif",
+    endings: &["sarif"],
+    about: "SARIF 2.1.0 for code scanning",
+    common: true,
+    printed: true,
+    emit,
+};
+
+fn emit(report: &Report) -> String {
     let all = findings(report);
     let shown = &all[..all.len().min(MAX)];
     let rules: BTreeSet<&str> = shown.iter().map(|it| it.rule).collect();

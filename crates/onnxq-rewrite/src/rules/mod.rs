@@ -2,6 +2,7 @@
 
 mod accuracy_level;
 mod affine_to_conv;
+mod attention_mask;
 mod channels;
 mod constant_to_initializer;
 mod dynamic_bias;

@@ -1,4 +1,4 @@
-//! Statistics of a model's inner values, wave by wave: each runs a part of the model on all data.
+//! Collects statistics of what layers read, pass by pass.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,20 +8,15 @@ use std::{
 use ndarray::ArrayView2;
 
 use super::{
-    CalibrateError, StatsFile,
-    cut::Cut,
-    flow::{Flow, can_observe, width},
+    CalibrateError, Replacement, StatsFile,
+    budget::{Cost, fitting},
+    driver::{Driver, Run},
+    flow::{can_observe, width},
     observe::{Observe, Sample, Tap},
-    segment::segment,
-    sessions,
-    wave::{Part, Wave},
 };
-use crate::data::{Batches, roles};
-use crate::engine::{self, IoInfo, RuntimeOptions};
-use onnxq_ir::{
-    Def, Model, NodeId, ValueId, ctx::Ctx, diag::Warning, human::grouped, onnx::Files,
-    tensor::Tensor,
-};
+use crate::data::{Batch, roles};
+use crate::engine::IoInfo;
+use onnxq_ir::{Def, Model, ValueId, ctx::Ctx, diag::Warning, human::grouped};
 use onnxq_numerics::{
     drift::Drift,
     moments::Moments,
@@ -36,58 +31,13 @@ pub struct Want {
     pub needs: Needs,
 }
 
-/// From now on, input `index` of `node` is this constant.
-///
-/// It is kept until the end, so its bytes should be lazy or mapped.
-#[derive(Clone, Debug)]
-pub struct Replacement {
-    pub node: NodeId,
-    pub index: usize,
-    pub tensor: Tensor,
-}
-
-#[derive(Clone, Debug)]
-pub struct CollectOptions {
-    /// Bytes for statistics and for the values they are made of.
-    pub memory: u64,
-    /// Samples that run at the same time; 0: one per core. Changes no result.
-    pub threads: usize,
-    /// One value per wave, so that each can be computed from quantized layers before it.
-    pub sequential: bool,
-}
-
-impl Default for CollectOptions {
-    fn default() -> CollectOptions {
-        CollectOptions { memory: 2 << 30, threads: 0, sequential: false }
-    }
-}
-
-impl CollectOptions {
-    /// Threads that have work.
-    pub(super) fn threads(&self, batches: &Batches) -> usize {
-        let all = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if self.threads == 0 { all() } else { self.threads };
-        threads.min(batches.samples().div_ceil(batches.batch())).max(1)
-    }
-}
-
 pub struct Collector<'a> {
-    /// With every replacement so far.
-    model: Model,
-    files: &'a Files,
-    flow: Flow,
+    driver: Driver<'a>,
     wants: Vec<Planned>,
     done: usize,
-    /// What the waves so far computed and later ones need.
-    cut: Cut,
-    /// The model as it was, and its values at the cut; `None` until a layer is replaced.
-    float: Option<(Model, Cut)>,
-    batches: Batches,
-    options: CollectOptions,
     /// Bytes that a worker needs for one observed number per token.
     tokens: u64,
     rows: u64,
-    runtime: RuntimeOptions<'a>,
     store: Option<StatsFile>,
 }
 
@@ -100,40 +50,21 @@ struct Planned {
 }
 
 impl<'a> Collector<'a> {
-    /// `model` is as prepared for quantization, `files` are those it was read from.
+    /// What is collected is added to the store, and what it knows already is taken from there.
     pub fn new(
-        model: &'a Model,
-        files: &'a Files,
+        run: Run<'a>,
         wants: Vec<Want>,
-        mut batches: Batches,
-        options: CollectOptions,
-        runtime: &RuntimeOptions<'a>,
         store: Option<StatsFile>,
     ) -> Result<Collector<'a>, CalibrateError> {
-        engine::ensure(runtime)?;
-        let planned: BTreeSet<ValueId> = wants.iter().map(|it| it.value).collect();
-        let flow = Flow::new(model, &planned);
-        let wants = in_order(model, &flow, wants)?;
-        batches.one_by_one();
-        let tokens = tokens(model, &mut batches)?;
-        Ok(Collector {
-            model: model.clone(),
-            files,
-            flow,
-            wants,
-            done: 0,
-            cut: Cut::start(),
-            float: None,
-            batches,
-            options,
-            tokens,
-            rows: 0,
-            runtime: runtime.clone(),
-            store,
-        })
+        let changing: BTreeSet<ValueId> = wants.iter().map(|it| it.value).collect();
+        let mut driver = Driver::new(run, &changing)?;
+        let wants = in_order(&driver, wants)?;
+        let first = driver.first()?;
+        let tokens = tokens(driver.model(), &first);
+        Ok(Collector { driver, wants, done: 0, tokens, rows: 0, store })
     }
 
-    /// The statistics of the next wave of inputs, in graph order; `None` when all are done.
+    /// The statistics of the inputs of the next pass, in graph order; `None` when all are done.
     ///
     /// `replaced` are the weights that changed since the last call.
     pub fn next(
@@ -147,28 +78,28 @@ impl<'a> Collector<'a> {
             return Ok(None);
         }
         if self.done == 0 {
-            let waves = self.waves()?;
+            let passes = self.passes()?;
             self.warn_of_memory(ctx);
-            ctx.progress.start("calibrate", waves * self.batches.samples() as u64);
+            ctx.progress.start("calibrate", passes * self.driver.samples() as u64);
         }
-        // What an earlier run collected; the cut stays where it is, so the first wave that is
+        // What an earlier run collected; the cut stays where it is, so the first pass that is
         // missing begins there and computes what lies between once more.
         let has = |it: &Planned| {
             self.store.as_ref().is_some_and(|store| store.has(&it.name, it.want.needs))
         };
-        let wave = &self.wants[self.done..self.done + fitting];
-        let known = wave.iter().take_while(|it| has(it)).count();
+        let wants = &self.wants[self.done..self.done + fitting];
+        let known = wants.iter().take_while(|it| has(it)).count();
         let end = self.done
             + match known {
-                0 => wave.iter().take_while(|it| !has(it)).count(),
+                0 => wants.iter().take_while(|it| !has(it)).count(),
                 _ => known,
             };
         let stats = match known {
-            0 => self.wave(end, ctx)?,
+            0 => self.pass(end, ctx)?,
             _ => self.stored(end)?,
         };
         if known > 0 && known == fitting {
-            ctx.progress.step(self.batches.samples() as u64);
+            ctx.progress.step(self.driver.samples() as u64);
         }
         self.done = end;
         self.rows = stats.iter().map(|it| it.1.rows).fold(self.rows, u64::max);
@@ -201,25 +132,22 @@ impl<'a> Collector<'a> {
 
     /// `24 inputs, 64 samples, 8,192 rows`.
     fn describe(&self) -> String {
-        let (inputs, samples) = (self.wants.len(), self.batches.samples());
+        let (inputs, samples) = (self.wants.len(), self.driver.samples());
         format!("{inputs} inputs, {samples} samples, {} rows", grouped(self.rows))
     }
 
     /// The float model runs alongside from the first replacement on, if that is before the first
-    /// wave: then all of its values are at hand in every later one.
+    /// pass.
     fn replace(&mut self, replaced: &[Replacement]) {
-        if self.options.sequential && self.done == 0 && self.float.is_none() {
-            self.float = Some((self.model.clone(), Cut::start()));
+        if self.driver.options().sequential && self.done == 0 {
+            self.driver.keep_reference();
         }
-        for it in replaced {
-            let constant = self.model.add_constant(self.model.main, "replaced", it.tensor.clone());
-            self.model.set_input(it.node, it.index, Some(constant));
-        }
+        self.driver.replace(replaced);
     }
 
-    /// Bytes that a wave needs for one of its inputs.
+    /// Bytes that a pass needs for one of its inputs.
     fn cost(&self, it: &Planned) -> u64 {
-        let observed = self.tokens * self.threads() as u64 * it.k as u64;
+        let observed = self.tokens * self.driver.threads() as u64 * it.k as u64;
         Moments::bytes(it.k, it.want.needs) as u64 + observed
     }
 
@@ -228,16 +156,16 @@ impl<'a> Collector<'a> {
     /// It changes results, so it depends on nothing but the input and the budget.
     fn drifts(&self, it: &Planned) -> bool {
         let needed = Moments::bytes(it.k, it.want.needs) + Drift::bytes(it.k);
-        let fits = needed as u64 <= self.options.memory;
-        self.float.is_some() && it.want.needs == Needs::Hessian && fits
+        let fits = needed as u64 <= self.driver.options().memory;
+        self.driver.has_reference() && it.want.needs == Needs::Hessian && fits
     }
 
     /// Tells of inputs whose weights cannot aim at the float model.
     fn warn_of_memory(&self, ctx: &Ctx) {
         let hessians = self.wants.iter().filter(|it| it.want.needs == Needs::Hessian);
         let count = hessians.filter(|it| !self.drifts(it)).count();
-        if self.float.is_some() && count > 0 {
-            let memory = self.options.memory >> 20;
+        if self.driver.has_reference() && count > 0 {
+            let memory = self.driver.options().memory >> 20;
             ctx.progress.warn(&Warning::remark(format!(
                 "{count} inputs are too wide for --memory {memory}MiB: their weights aim at the \
                  quantized layers before them, not at the float model"
@@ -245,76 +173,42 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// How many inputs the wave that begins with `start` observes.
+    /// How many inputs the pass that begins with `start` observes.
     fn fitting(&self, start: usize) -> Result<usize, CalibrateError> {
-        let (mut total, memory) = (0, self.options.memory);
-        for (count, it) in self.wants[start..].iter().enumerate() {
-            let needed = self.cost(it);
-            if needed > memory {
-                return Err(CalibrateError::Memory { value: it.name.clone(), needed, memory });
-            }
-            total += needed;
-            if total > memory || self.options.sequential && count == 1 {
-                return Ok(count);
-            }
-        }
-        Ok(self.wants.len() - start)
+        let options = self.driver.options();
+        let limit = if options.sequential { 1 } else { usize::MAX };
+        let costs =
+            self.wants[start..].iter().map(|it| Cost { value: &it.name, bytes: self.cost(it) });
+        fitting(costs, options.memory, limit)
     }
 
-    fn waves(&self) -> Result<u64, CalibrateError> {
-        let (mut at, mut waves) = (0, 0);
+    fn passes(&self) -> Result<u64, CalibrateError> {
+        let (mut at, mut passes) = (0, 0);
         while at < self.wants.len() {
             at += self.fitting(at)?;
-            waves += 1;
+            passes += 1;
         }
-        Ok(waves)
+        Ok(passes)
     }
 
-    fn threads(&self) -> usize {
-        self.options.threads(&self.batches)
-    }
-
-    fn wave(
+    fn pass(
         &mut self,
         end: usize,
         ctx: &Ctx,
     ) -> Result<Vec<(ValueId, InputStats)>, CalibrateError> {
         let wants = &self.wants[self.done..end];
-        let live = match wants.last() {
-            Some(last) if end < self.wants.len() => self.flow.live(last.at),
-            _ => Vec::new(),
-        };
-        let observed: Vec<ValueId> = wants.iter().map(|it| it.want.value).collect();
-        let wanted = [&observed[..], &live[..]].concat();
         let mut rows: Vec<Rows> = wants.iter().map(|it| it.observer(self.drifts(it))).collect();
         let taps = wants.iter().zip(&mut rows).map(|(it, rows)| it.tap(rows)).collect();
-        let cut = |live: &[ValueId]| Cut::new(live.to_vec()).map_err(super::cut::CutError::Io);
-        let own = segment(&self.model, &self.cut.values, &wanted);
-        let (to, float_to) = (cut(&live)?, cut(&live)?);
-        let twin = self.float.as_ref().map(|it| segment(&it.0, &it.1.values, &wanted));
-        let open = |it| sessions::open(it, self.files, &self.runtime, self.threads());
-        let mut sessions = open(Some(&own))?;
-        let twins = open(twin.as_ref())?;
-        sessions.iter_mut().zip(twins).for_each(|(own, [twin, _])| own[1] = twin);
-        let part = Part { segment: &own, from: &self.cut, to: &to };
-        let float = self.float.as_ref().zip(twin.as_ref());
-        let float = float.map(|(it, segment)| Part { segment, from: &it.1, to: &float_to });
-        let wave = Wave { part, float, taps };
-        wave.run(sessions, &mut self.batches, ctx)?;
-        self.files.check_unchanged()?;
-        let names: Vec<String> = wave.taps.into_iter().map(|it| it.name).collect();
-        self.cut = to;
-        if let Some(float) = &mut self.float {
-            float.1 = float_to;
-        }
+        let next = wants.last().map(|it| it.at).filter(|_| end < self.wants.len());
+        self.driver.pass(taps, next, ctx)?;
         let mut list = Vec::new();
-        for ((value, name), rows) in observed.into_iter().zip(names).zip(rows) {
+        for (it, rows) in wants.iter().zip(rows) {
             let mut stats = rows.moments.finish();
             stats.drift = rows.drift.and_then(Drift::finish);
             if let Some(store) = &mut self.store {
-                store.append(&name, &stats)?;
+                store.append(&it.name, &stats)?;
             }
-            list.push((value, stats));
+            list.push((it.want.value, stats));
         }
         Ok(list)
     }
@@ -350,12 +244,14 @@ impl Planned {
 
     fn tap<'a>(&self, rows: &'a mut Rows) -> Tap<'a> {
         let observer = Mutex::new(rows as &mut dyn Observe);
-        Tap { name: self.name.clone(), width: Some(self.k), tokens: Some(1), observer }
+        let (value, name) = (self.want.value, self.name.clone());
+        Tap { value, name, width: Some(self.k), tokens: Some(1), observer }
     }
 }
 
 /// Each value once, as the nodes that read them follow each other.
-fn in_order(model: &Model, flow: &Flow, wants: Vec<Want>) -> Result<Vec<Planned>, CalibrateError> {
+fn in_order(driver: &Driver, wants: Vec<Want>) -> Result<Vec<Planned>, CalibrateError> {
+    let model = driver.model();
     let mut merged: BTreeMap<ValueId, Needs> = BTreeMap::new();
     for Want { value, needs } in wants {
         let it = merged.entry(value).or_default();
@@ -369,7 +265,7 @@ fn in_order(model: &Model, flow: &Flow, wants: Vec<Want>) -> Result<Vec<Planned>
             let reason = it.to_string();
             CalibrateError::Unobservable { value: name.clone(), reason }
         })?;
-        let at = flow.first_read(value).unwrap_or(usize::MAX);
+        let at = driver.flow().first_read(value).unwrap_or(usize::MAX);
         list.push(Planned { want: Want { value, needs }, name, k, at });
     }
     list.sort_by_key(|it| (it.at, it.want.value));
@@ -384,10 +280,7 @@ pub fn model_inputs(model: &Model) -> Vec<IoInfo> {
 }
 
 /// Bytes of one number for each token of a run.
-fn tokens(model: &Model, batches: &mut Batches) -> Result<u64, CalibrateError> {
-    batches.rewind();
-    let first = batches.next().transpose()?.unwrap_or_default();
-    batches.rewind();
-    let (batch, sequence) = roles::extent(&model_inputs(model), &first).unwrap_or((1, 1));
-    Ok((batch * sequence * size_of::<f32>()) as u64)
+fn tokens(model: &Model, first: &Batch) -> u64 {
+    let (batch, sequence) = roles::extent(&model_inputs(model), first).unwrap_or((1, 1));
+    (batch * sequence * size_of::<f32>()) as u64
 }

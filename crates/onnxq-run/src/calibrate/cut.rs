@@ -9,7 +9,7 @@ use std::{
 use onnxq_ir::{
     ValueId,
     fs::{read_exact_at, write_all_at},
-    tensor::{DType, Tensor, TensorError},
+    tensor::{DType, Tensor},
 };
 
 pub struct Cut {
@@ -44,11 +44,11 @@ impl Cut {
         Ok(Cut { values, file, places: Mutex::default() })
     }
 
-    pub fn store(&self, sample: usize, tensors: &[&Tensor]) -> Result<(), CutError> {
+    pub fn store(&self, sample: usize, tensors: &[&Tensor]) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut list = Vec::new();
         for tensor in tensors {
-            let bytes = tensor.bytes()?;
+            let bytes = tensor.bytes().map_err(io::Error::other)?;
             let offset = self.reserve(bytes.len());
             write_all_at(file, &bytes, offset)?;
             let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
@@ -69,7 +69,7 @@ impl Cut {
         offset
     }
 
-    pub fn load(&self, sample: usize) -> Result<Vec<Tensor>, CutError> {
+    pub fn load(&self, sample: usize) -> io::Result<Vec<Tensor>> {
         let Some(file) = &self.file else { return Ok(Vec::new()) };
         let list = {
             let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,14 +84,6 @@ impl Cut {
         }
         Ok(tensors)
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum CutError {
-    #[error("cannot keep what the model computed in a temporary file")]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Tensor(#[from] TensorError),
 }
 
 #[cfg(test)]

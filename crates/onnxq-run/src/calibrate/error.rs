@@ -1,6 +1,7 @@
-//! What can go wrong while statistics of a model's inputs are collected.
+//! What can go wrong while a model's inner values are observed, or what is known of them is read.
 
-use super::{StatsError, cut::CutError};
+use std::{io, path::PathBuf};
+
 use crate::data::DataError;
 use crate::engine::EngineError;
 use onnxq_ir::{
@@ -21,10 +22,8 @@ pub enum CalibrateError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Save(#[from] SaveError),
-    #[error(transparent)]
-    Cut(#[from] CutError),
-    #[error(transparent)]
-    Stats(#[from] StatsError),
+    #[error("cannot keep what the model computed in a temporary file")]
+    Scratch(#[source] io::Error),
     #[error("statistics of `{}` need {needed} bytes, the budget is {memory}", Untrusted(value))]
     Memory { value: String, needed: u64, memory: u64 },
     #[error("`{}` is not finite while the model runs on the data", Untrusted(value))]
@@ -38,6 +37,18 @@ pub enum CalibrateError {
     Tensor { value: String, source: TensorError },
     #[error("`{}` cannot be observed: {reason}", Untrusted(value))]
     Unobservable { value: String, reason: String },
+    #[error("cannot read or write {}", .path.display())]
+    StatsFile { path: PathBuf, source: io::Error },
+    #[error("{} is damaged: {}", .path.display(), Untrusted(.fact))]
+    Damaged { path: PathBuf, fact: String },
+    #[error("{} holds statistics of another model", .path.display())]
+    OtherModel { path: PathBuf },
+    #[error("{} holds statistics of other data", .path.display())]
+    OtherData { path: PathBuf },
+    #[error("{} holds statistics of {actual} samples, not of {expected}", .path.display())]
+    OtherSamples { path: PathBuf, actual: u64, expected: u64 },
+    #[error("{} holds statistics of another plan", .path.display())]
+    OtherPrefix { path: PathBuf },
 }
 
 impl Diagnostic for CalibrateError {
@@ -47,13 +58,18 @@ impl Diagnostic for CalibrateError {
             CalibrateError::Engine(it) => it.code(),
             CalibrateError::Load(it) => it.code(),
             CalibrateError::Save(it) => it.code(),
-            CalibrateError::Cut(_) => Code::E901,
-            CalibrateError::Stats(it) => it.code(),
+            CalibrateError::Scratch(_) => Code::E901,
             CalibrateError::Memory { .. } => Code::E612,
             CalibrateError::NonFinite { .. } => Code::E614,
             CalibrateError::Width { .. }
             | CalibrateError::Tensor { .. }
             | CalibrateError::Unobservable { .. } => Code::E803,
+            CalibrateError::StatsFile { .. } => Code::E902,
+            CalibrateError::Damaged { .. } => Code::E613,
+            CalibrateError::OtherModel { .. }
+            | CalibrateError::OtherData { .. }
+            | CalibrateError::OtherSamples { .. }
+            | CalibrateError::OtherPrefix { .. } => Code::E611,
         }
     }
 
@@ -63,8 +79,7 @@ impl Diagnostic for CalibrateError {
             CalibrateError::Engine(it) => return it.hint(),
             CalibrateError::Load(it) => return it.hint(),
             CalibrateError::Save(it) => return it.hint(),
-            CalibrateError::Stats(it) => return it.hint(),
-            CalibrateError::Cut(_) => {
+            CalibrateError::Scratch(_) => {
                 "free some space in the temporary folder, or set TMPDIR to another one".into()
             }
             CalibrateError::Memory { needed, .. } => {
@@ -72,6 +87,16 @@ impl Diagnostic for CalibrateError {
             }
             CalibrateError::NonFinite { .. } => {
                 "check the model with `onnxq validate` on the same data".into()
+            }
+            CalibrateError::Damaged { .. } => "delete it and calibrate again".into(),
+            CalibrateError::OtherModel { .. } => {
+                "pass the model that they were made with, or another path for new ones".into()
+            }
+            CalibrateError::OtherData { .. } | CalibrateError::OtherSamples { .. } => {
+                "pass the data that they were made with, or another path for new ones".into()
+            }
+            CalibrateError::OtherPrefix { .. } => {
+                "later layers saw weights that were quantized differently: use the same recipe, or another path for new ones".into()
             }
             _ => return None,
         })

@@ -1,29 +1,31 @@
 //! Statistics of inner values over data: moments for solvers, ranges for activations.
 
+mod budget;
 mod collect;
 mod cut;
+mod driver;
 mod error;
 mod extents;
 mod flow;
 mod observe;
 mod part_log;
+mod pass;
 mod ranges;
+mod replace;
 mod segment;
 mod sessions;
-mod stats_error;
 mod stats_file;
-mod wave;
 
 pub use self::{
-    collect::{CollectOptions, Collector, Replacement, Want, model_inputs},
+    collect::{Collector, Want, model_inputs},
+    driver::{CollectOptions, Run},
     error::CalibrateError,
     flow::{can_observe, can_tap, reads, width},
     observe::{Mask, Observe, Sample},
+    pass::mask,
     ranges::{Target, observe, ranges},
-    segment::without_ends,
-    stats_error::StatsError,
+    replace::{Replacement, replace},
     stats_file::{
         Identity, Stats, StatsFile, StatsOrigin, StatsRow, describe, merge, model_sha256,
     },
-    wave::mask,
 };

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::CalibrateError;
-use onnxq_ir::tensor::{Tensor, TensorError};
+use onnxq_ir::{
+    ValueId,
+    tensor::{Tensor, TensorError},
+};
 use onnxq_numerics::solve::BadStats;
 
 /// What one run of the model computed of a value; tokens of padding are left out.
@@ -29,6 +32,7 @@ pub trait Observe: Send {
 
 /// An observer at its value. Threads take turns.
 pub struct Tap<'a> {
+    pub value: ValueId,
     pub name: String,
     /// The length of a row, if the observer wants rows of a known length.
     pub width: Option<usize>,
@@ -146,7 +150,7 @@ mod tests {
         let tensor = Tensor::from_f32(shape, (0..shape.iter().product()).map(|it| it as f32));
         let mask = Mask::read(mask).unwrap();
         let (name, observer) = ("x".into(), Mutex::new(&mut last as &mut dyn Observe));
-        let tap = Tap { name, width: None, tokens, observer };
+        let tap = Tap { value: ValueId::at(0), name, width: None, tokens, observer };
         tap.add(0, &tensor, None, mask.as_ref()).unwrap();
         last
     }

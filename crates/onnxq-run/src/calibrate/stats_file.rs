@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    StatsError,
+    CalibrateError,
     part_log::{Log, Record},
 };
 use crate::data::Sketch;
@@ -95,20 +95,20 @@ pub fn model_sha256(files: &Files) -> String {
 
 impl Identity {
     /// Whether statistics in the file at `path`, which belong to `self`, fit `wanted`.
-    pub fn check(&self, wanted: &Identity, path: &Path) -> Result<(), StatsError> {
+    pub fn check(&self, wanted: &Identity, path: &Path) -> Result<(), CalibrateError> {
         let path = path.to_owned();
         if self.model != wanted.model {
-            return Err(StatsError::OtherModel { path });
+            return Err(CalibrateError::OtherModel { path });
         }
         if self.data != wanted.data {
-            return Err(StatsError::OtherData { path });
+            return Err(CalibrateError::OtherData { path });
         }
         if self.samples != wanted.samples {
             let (actual, expected) = (self.samples, wanted.samples);
-            return Err(StatsError::OtherSamples { path, actual, expected });
+            return Err(CalibrateError::OtherSamples { path, actual, expected });
         }
         if self.prefix != wanted.prefix {
-            return Err(StatsError::OtherPrefix { path });
+            return Err(CalibrateError::OtherPrefix { path });
         }
         Ok(())
     }
@@ -118,11 +118,11 @@ impl StatsFile {
     /// Begins a run whose statistics go to `path`, or goes on with one that was interrupted.
     ///
     /// Without `keep` nothing stays once the run is complete.
-    pub fn begin(path: &Path, identity: Identity, keep: bool) -> Result<StatsFile, StatsError> {
+    pub fn begin(path: &Path, identity: Identity, keep: bool) -> Result<StatsFile, CalibrateError> {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
-        let io = |source| StatsError::Io { path: part.clone(), source };
+        let io = |source| CalibrateError::StatsFile { path: part.clone(), source };
         let old = match part.try_exists().map_err(io)? {
             true => Log::open(&part).map_err(io)?,
             false => None,
@@ -151,7 +151,7 @@ impl StatsFile {
     }
 
     /// What an earlier run collected of an input.
-    pub fn get(&self, name: &str, needs: Needs) -> Result<Option<InputStats>, StatsError> {
+    pub fn get(&self, name: &str, needs: Needs) -> Result<Option<InputStats>, CalibrateError> {
         let Some((head, record)) = self.known.get(name) else { return Ok(None) };
         if needs == Needs::Hessian && !head.hessian {
             return Ok(None);
@@ -165,7 +165,7 @@ impl StatsFile {
         self.known.get(name).is_some_and(|it| it.0.hessian || needs < Needs::Hessian)
     }
 
-    pub fn append(&mut self, name: &str, stats: &InputStats) -> Result<(), StatsError> {
+    pub fn append(&mut self, name: &str, stats: &InputStats) -> Result<(), CalibrateError> {
         let (k, hessian, drift) = (stats.k(), stats.hessian.is_some(), stats.drift.is_some());
         let head = Head { name: name.to_owned(), rows: stats.rows, k, hessian, drift };
         let json = serde_json::to_vec(&head).expect("plain data");
@@ -181,7 +181,7 @@ impl StatsFile {
     }
 
     /// The run is complete: one file at `path` in one step, or nothing at all.
-    pub fn finish(self) -> Result<(), StatsError> {
+    pub fn finish(self) -> Result<(), CalibrateError> {
         if self.keep {
             let rows = self.known.iter().map(|(name, it)| (name.clone(), it.0.rows)).collect();
             let version = VERSION.to_owned();
@@ -196,12 +196,12 @@ impl StatsFile {
         std::fs::remove_file(&self.part).map_err(|it| self.io(it))
     }
 
-    fn io(&self, source: io::Error) -> StatsError {
-        StatsError::Io { path: self.part.clone(), source }
+    fn io(&self, source: io::Error) -> CalibrateError {
+        CalibrateError::StatsFile { path: self.part.clone(), source }
     }
 }
 
-fn head(bytes: &[u8], path: &Path) -> Result<(Head, usize), StatsError> {
+fn head(bytes: &[u8], path: &Path) -> Result<(Head, usize), CalibrateError> {
     let short = || damaged(path, "a record is too short");
     let len = bytes.first_chunk::<8>().map(|it| u64::from_le_bytes(*it)).ok_or_else(short)?;
     let end = usize::try_from(len).ok().and_then(|it| it.checked_add(8)).ok_or_else(short)?;
@@ -217,7 +217,7 @@ fn head(bytes: &[u8], path: &Path) -> Result<(Head, usize), StatsError> {
     fits.then_some((head, end)).ok_or_else(short)
 }
 
-fn decode(bytes: &[u8], path: &Path) -> Result<(Head, InputStats), StatsError> {
+fn decode(bytes: &[u8], path: &Path) -> Result<(Head, InputStats), CalibrateError> {
     let (head, start) = head(bytes, path)?;
     let floats = floats(&bytes[start..]);
     let (mean_square, rest) = floats.split_at(head.k);
@@ -240,8 +240,8 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(float).collect()
 }
 
-fn damaged(path: &Path, fact: impl ToString) -> StatsError {
-    StatsError::Damaged { path: path.into(), fact: fact.to_string() }
+fn damaged(path: &Path, fact: impl ToString) -> CalibrateError {
+    CalibrateError::Damaged { path: path.into(), fact: fact.to_string() }
 }
 
 /// A vector of floats that is written when its turn comes.
@@ -269,7 +269,7 @@ impl View for Floats {
 }
 
 /// The tensors of a record, as slices of the log.
-fn views(head: &Head, bytes: Bytes, path: &Path) -> Result<Vec<(String, Floats)>, StatsError> {
+fn views(head: &Head, bytes: Bytes, path: &Path) -> Result<Vec<(String, Floats)>, CalibrateError> {
     let (_, start) = self::head(&bytes, path)?;
     let name = &head.name;
     let mut list = Vec::new();
@@ -298,11 +298,15 @@ const MAX_ABS: &str = "max_abs";
 const HESSIAN: &str = "hessian";
 const DRIFT: &str = "drift";
 
-fn write(path: &Path, metadata: &Metadata, list: Vec<(String, Floats)>) -> Result<(), StatsError> {
+fn write(
+    path: &Path,
+    metadata: &Metadata,
+    list: Vec<(String, Floats)>,
+) -> Result<(), CalibrateError> {
     // One entry, because the order of several would change from run to run.
     let json = serde_json::to_string(metadata).expect("plain data");
     let entries = HashMap::from([(KEY.to_owned(), json)]);
-    let io = |err: &dyn ToString| StatsError::Io {
+    let io = |err: &dyn ToString| CalibrateError::StatsFile {
         path: path.into(),
         source: io::Error::other(err.to_string()),
     };
@@ -319,8 +323,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub fn read(path: &Path) -> Result<Stats, StatsError> {
-        let io = |source| StatsError::Io { path: path.into(), source };
+    pub fn read(path: &Path) -> Result<Stats, CalibrateError> {
+        let io = |source| CalibrateError::StatsFile { path: path.into(), source };
         let bytes = onnx::map_file(path).map_err(io)?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|err| damaged(path, err))?;
         let json = header.metadata().as_ref().and_then(|it| it.get(KEY));
@@ -339,11 +343,11 @@ impl Stats {
         self.rows.keys().map(|it| &**it)
     }
 
-    pub fn get(&self, name: &str) -> Result<Option<InputStats>, StatsError> {
+    pub fn get(&self, name: &str) -> Result<Option<InputStats>, CalibrateError> {
         let Some(&rows) = self.rows.get(name) else { return Ok(None) };
         let tensors =
             SafeTensors::deserialize(&self.bytes).map_err(|err| damaged(&self.path, err))?;
-        let vector = |what: &str| -> Result<Option<Vec<f32>>, StatsError> {
+        let vector = |what: &str| -> Result<Option<Vec<f32>>, CalibrateError> {
             let Ok(view) = tensors.tensor(&format!("{name}.{what}")) else { return Ok(None) };
             if view.dtype() != Dtype::F32 {
                 return Err(damaged(&self.path, format!("`{name}.{what}` is not F32")));
@@ -371,7 +375,7 @@ impl Stats {
 }
 
 /// Statistics of several runs of one model as one file: means weighted by rows, largest maxima.
-pub fn merge(paths: &[PathBuf], output: &Path) -> Result<(), StatsError> {
+pub fn merge(paths: &[PathBuf], output: &Path) -> Result<(), CalibrateError> {
     let files: Vec<Stats> = paths.iter().map(|it| Stats::read(it)).collect::<Result<_, _>>()?;
     let Some(first) = files.first() else { return Ok(()) };
     let mut identity = first.identity.clone();
@@ -457,7 +461,7 @@ pub struct StatsRow {
 }
 
 /// What a file holds, by input.
-pub fn describe(stats: &Stats) -> Result<Vec<StatsRow>, StatsError> {
+pub fn describe(stats: &Stats) -> Result<Vec<StatsRow>, CalibrateError> {
     let row = |name: &str| {
         let it = stats.get(name)?.ok_or_else(|| damaged(&stats.path, "an input is missing"))?;
         Ok(describe_input(name, &it))

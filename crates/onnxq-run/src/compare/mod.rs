@@ -12,6 +12,7 @@ mod role;
 mod softmax;
 mod tokens;
 mod vectors;
+mod view;
 
 pub use self::{
     decode::decode,

@@ -4,9 +4,10 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{DataError, digest, fit, roles, source::Source};
+use super::{DataError, digest, fit, roles, sketch, source::Source};
 use crate::engine::IoInfo;
 use onnxq_ir::tensor::Tensor;
 
@@ -33,12 +34,16 @@ impl Default for DataOptions {
     }
 }
 
-/// Checked batches in the order of the data.
+/// Checked batches in the order of the data. Copies share what was opened, but not how far each
+/// has got.
+#[derive(Clone)]
 pub struct Batches {
-    pub(super) inputs: Vec<IoInfo>,
-    pub(super) source: Source,
+    pub(super) inputs: Arc<[IoInfo]>,
+    source: Arc<Mutex<Source>>,
+    /// What the samples depend on besides files.
+    pub(super) settings: Option<String>,
     pub(super) file: PathBuf,
-    files: Vec<PathBuf>,
+    files: Arc<[PathBuf]>,
     samples: usize,
     dropped: usize,
     batch: usize,
@@ -58,7 +63,10 @@ impl Batches {
         inputs: &[IoInfo],
         options: &DataOptions,
     ) -> Result<Batches, DataError> {
-        let sha256 = digest::of(&files, source.settings())?;
+        let sha256 = match &source {
+            Source::Samples(samples) => sketch::sha256_of(samples, path)?,
+            _ => digest::of(&files, source.settings())?,
+        };
         let per_run = source.fixed_batch(inputs);
         let total = source.samples(inputs)?;
         let batch = if source.is_one_by_one() {
@@ -75,10 +83,11 @@ impl Batches {
             return Err(DataError::TooFew { file: path.into(), actual: wanted, batch });
         }
         Ok(Batches {
-            inputs: inputs.to_vec(),
+            inputs: inputs.into(),
+            settings: source.settings().map(str::to_owned),
             sha256,
-            files,
-            source,
+            files: files.into(),
+            source: Arc::new(Mutex::new(source)),
             file: path.into(),
             samples,
             dropped: wanted - samples,
@@ -125,9 +134,18 @@ impl Batches {
         self.at = 0;
     }
 
-    fn read(&mut self, rows: Range<usize>) -> Result<Batch, DataError> {
-        let mut given = self.source.read(rows, &self.inputs)?;
-        for input in &self.inputs {
+    /// What the data itself has for these samples.
+    pub(super) fn given(&self, rows: Range<usize>) -> Result<Batch, DataError> {
+        self.with_source(|source| source.read(rows, &self.inputs))
+    }
+
+    pub(super) fn with_source<T>(&self, look: impl FnOnce(&mut Source) -> T) -> T {
+        look(&mut self.source.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn read(&self, rows: Range<usize>) -> Result<Batch, DataError> {
+        let mut given = self.given(rows)?;
+        for input in self.inputs.iter() {
             if let Some((name, tensor)) = given.remove_entry(&input.name) {
                 given.insert(name, fit::fit(input, tensor)?);
             }
@@ -135,7 +153,7 @@ impl Batches {
         fit::check_symbols(&self.inputs, &given)?;
         let extent = roles::extent(&self.inputs, &given);
         let mut batch = Batch::new();
-        for input in &self.inputs {
+        for input in self.inputs.iter() {
             let made = || roles::make(input, extent?);
             let Some(tensor) = given.get(&input.name).cloned().or_else(made) else {
                 let found = given.keys().cloned().collect();

@@ -1,6 +1,7 @@
 //! Data for calibrating and comparing: untrusted files become checked batches of model inputs.
 
 mod batches;
+mod dataset;
 mod digest;
 mod error;
 mod fit;
@@ -17,8 +18,10 @@ mod text_data;
 
 pub use self::{
     batches::{Batch, Batches, DataOptions},
+    dataset::Dataset,
     error::DataError,
     fit::converted,
+    images::SHIPPED as PRESETS,
     open::open,
     roles::{Role, make, role},
     sketch::{Contents, Sketch},

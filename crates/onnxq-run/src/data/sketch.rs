@@ -3,7 +3,7 @@
 //! Each sample has a digest. Of many, the smallest are kept: whether a sample was among those seen
 //! can then be told of a known fraction of all samples, without the data.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use sha2::{Digest, Sha256};
 
@@ -88,38 +88,51 @@ pub struct Contents {
 impl Batches {
     /// A digest of each sample: of its ids or pixels as they are given, so that neither the size
     /// of batches nor what is made from the inputs' names changes it. Of an image, of its file.
-    pub fn digests(&mut self) -> Result<Vec<u64>, DataError> {
+    pub fn digests(&self) -> Result<Vec<u64>, DataError> {
         Ok(self.hashes()?.iter().map(short).collect())
     }
 
     /// All samples in a few bytes.
-    pub fn contents(&mut self) -> Result<Contents, DataError> {
+    pub fn contents(&self) -> Result<Contents, DataError> {
         let mut hashes = self.hashes()?;
         let sketch = Sketch::of(&hashes.iter().map(short).collect::<Vec<_>>());
         hashes.sort_unstable();
         let mut hash = Sha256::new();
-        hash.update(self.source.settings().unwrap_or_default());
+        hash.update(self.settings.as_deref().unwrap_or_default());
         hashes.iter().for_each(|it| hash.update(it));
         let sha256 = hex::encode(hash.finalize());
         Ok(Contents { sha256, sketch })
     }
 
-    fn hashes(&mut self) -> Result<Vec<[u8; 32]>, DataError> {
+    fn hashes(&self) -> Result<Vec<[u8; 32]>, DataError> {
         (0..self.samples()).map(|at| self.hash(at)).collect()
     }
 
-    fn hash(&mut self, at: usize) -> Result<[u8; 32], DataError> {
-        if let Source::Images(images) = &self.source {
-            let file = images.file(at);
-            let bytes = onnx::map_file(file).map_err(DataError::io(file))?;
+    fn hash(&self, at: usize) -> Result<[u8; 32], DataError> {
+        let image = self.with_source(|source| match source {
+            Source::Images(images) => Some(images.file(at).to_owned()),
+            _ => None,
+        });
+        if let Some(file) = image {
+            let bytes = onnx::map_file(&file).map_err(DataError::io(&file))?;
             return Ok(Sha256::digest(&bytes).into());
         }
-        let given = self.source.read(at..at + 1, &self.inputs)?;
+        let given = self.given(at..at + 1)?;
         let is_main = |name: &str| roles::role(name).is_none();
         let any_main = given.keys().any(|it| is_main(it));
         let hashed = hash(&given, |name| is_main(name) || !any_main);
         hashed.map_err(|it| DataError::format(&self.file, format!("is no tensor: {it}")))
     }
+}
+
+/// Of samples in memory, in their order.
+pub(super) fn sha256_of(samples: &[Batch], name: &Path) -> Result<String, DataError> {
+    let mut all = Sha256::new();
+    for sample in samples {
+        let digest = hash(sample, |_| true);
+        all.update(digest.map_err(|it| DataError::format(name, format!("is no tensor: {it}")))?);
+    }
+    Ok(hex::encode(all.finalize()))
 }
 
 fn short(hash: &[u8; 32]) -> u64 {

@@ -9,8 +9,13 @@ use onnxq_ir::tensor::Tensor;
 pub(super) enum Source {
     Arrays(Vec<Array>),
     Sets(Vec<PathBuf>),
-    Tokens { input: usize, tokens: text_data::Tokens },
+    Tokens {
+        input: usize,
+        tokens: text_data::Tokens,
+    },
     Images(Images),
+    /// In memory, each a run of the model.
+    Samples(Vec<Batch>),
 }
 
 pub(super) struct Array {
@@ -24,7 +29,7 @@ impl Source {
     /// Samples may differ in shape.
     pub fn is_one_by_one(&self) -> bool {
         match self {
-            Source::Sets(_) => true,
+            Source::Sets(_) | Source::Samples(_) => true,
             Source::Images(images) => !images.same_size,
             Source::Arrays(_) | Source::Tokens { .. } => false,
         }
@@ -42,6 +47,7 @@ impl Source {
     pub fn samples(&self, inputs: &[IoInfo]) -> Result<usize, DataError> {
         match self {
             Source::Sets(sets) => Ok(sets.len()),
+            Source::Samples(samples) => Ok(samples.len()),
             Source::Tokens { tokens, .. } => Ok(tokens.rows()),
             Source::Images(images) => Ok(images.len()),
             Source::Arrays(arrays) => {
@@ -74,6 +80,7 @@ impl Source {
                 })
                 .collect(),
             Source::Sets(sets) => test_data::read(&sets[rows.start], inputs),
+            Source::Samples(samples) => Ok(samples[rows.start].clone()),
             Source::Images(images) => {
                 let name = inputs[images.input].name.clone();
                 Ok(Batch::from([(name, images.read(rows)?)]))
@@ -90,7 +97,7 @@ impl Source {
     /// The batch size, if the model states it.
     pub fn fixed_batch(&self, inputs: &[IoInfo]) -> Option<usize> {
         let input = match self {
-            Source::Sets(_) => return None,
+            Source::Sets(_) | Source::Samples(_) => return None,
             Source::Tokens { input, .. } => *input,
             Source::Images(images) => images.input,
             Source::Arrays(arrays) => arrays.iter().find(|it| !it.whole)?.input,

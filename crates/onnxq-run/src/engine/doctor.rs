@@ -5,7 +5,7 @@ use std::{fmt, fs, path::PathBuf, thread};
 use serde::{Serialize, Serializer};
 
 use super::{
-    EngineError, KernelRun, Located, Probe, RuntimeOptions, Tried, install, kernels, locate, ort,
+    EngineError, KernelRun, Located, Places, Probe, Tried, install, kernels, locate, ort,
     probe::probe,
 };
 
@@ -74,14 +74,14 @@ impl Doctor {
     }
 }
 
-pub fn examine(options: &RuntimeOptions<'_>) -> Doctor {
+pub fn examine(places: &Places) -> Doctor {
     let cpu = Cpu::of_process();
-    let (library, tried) = locate::survey(options);
+    let (library, tried) = locate::survey(places);
     let mut doctor = Doctor {
         cpu,
         library,
         tried,
-        cache: install::destination(),
+        cache: places.cache.clone(),
         installable: install::pinned_version(),
         providers: Vec::new(),
         probe: None,
@@ -90,7 +90,7 @@ pub fn examine(options: &RuntimeOptions<'_>) -> Doctor {
         problem: None,
     };
     if let Some(library) = doctor.library.clone()
-        && let Err(error) = run(&library, options, &mut doctor)
+        && let Err(error) = run(&library, places, &mut doctor)
     {
         doctor.problem = Some(error.to_string());
     }
@@ -98,12 +98,8 @@ pub fn examine(options: &RuntimeOptions<'_>) -> Doctor {
     doctor
 }
 
-fn run(
-    library: &Located,
-    options: &RuntimeOptions<'_>,
-    doctor: &mut Doctor,
-) -> Result<(), EngineError> {
-    ort::loaded(options.library.as_deref())?;
+fn run(library: &Located, places: &Places, doctor: &mut Doctor) -> Result<(), EngineError> {
+    ort::loaded(places.named())?;
     doctor.providers = ort::providers(library)?;
     doctor.probe = Some(probe(library)?);
     Ok(())
@@ -198,10 +194,27 @@ fn model_name() -> Option<String> {
         let output = command.args(["-n", "machdep.cpu.brand_string"]).output().ok()?;
         return Some(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
-    if cfg!(windows) {
-        return std::env::var("PROCESSOR_IDENTIFIER").ok();
+    cpuinfo("model name").or_else(|| cpuinfo("Model")).or_else(brand)
+}
+
+/// What the CPU calls itself, for systems that have no file to ask.
+#[cfg(target_arch = "x86_64")]
+fn brand() -> Option<String> {
+    use std::arch::x86_64::__cpuid;
+    const FIRST: u32 = 0x8000_0002;
+    const LAST: u32 = 0x8000_0004;
+    if __cpuid(0x8000_0000).eax < LAST {
+        return None;
     }
-    cpuinfo("model name").or_else(|| cpuinfo("Model"))
+    let words =
+        (FIRST..=LAST).map(|it| __cpuid(it)).flat_map(|it| [it.eax, it.ebx, it.ecx, it.edx]);
+    let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).take_while(|it| *it != 0).collect();
+    Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn brand() -> Option<String> {
+    None
 }
 
 /// A line of `/proc/cpuinfo`, for the first CPU that has it.
@@ -246,9 +259,8 @@ mod tests {
 
     #[test]
     fn a_missing_library_is_a_fact_not_a_failure() {
-        let options =
-            RuntimeOptions { library: Some("/nonexistent".into()), ..RuntimeOptions::default() };
-        let doctor = examine(&options);
+        let places = Places { library: Some("/nonexistent".into()), ..Places::default() };
+        let doctor = examine(&places);
         assert_eq!(doctor.library, None);
         assert_eq!(doctor.verdict, Verdict::Unknown);
         let json = serde_json::to_string(&doctor).unwrap();

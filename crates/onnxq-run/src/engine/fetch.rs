@@ -3,21 +3,20 @@
 //! No index is named here: whoever has neither pip nor an index must name one.
 
 use std::{
-    env, fs,
+    fs,
     io::{self, Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
-use etcetera::BaseStrategy;
 use ureq::{
-    Agent,
+    Agent, Proxy,
     tls::{RootCerts, TlsConfig},
 };
 
 use super::{
-    InstallError, RuntimeOptions,
+    InstallError, PackageIndex,
     install::{Pin, pins},
 };
 use onnxq_ir::{ctx::Progress, untrusted::escape};
@@ -28,14 +27,13 @@ const MAX_INDEX: u64 = 64 << 20;
 pub fn download(
     pin: &Pin,
     folder: &Path,
-    options: &RuntimeOptions<'_>,
+    index: &PackageIndex,
+    progress: &dyn Progress,
 ) -> Result<PathBuf, InstallError> {
-    let progress = options.progress;
     progress.start("fetch", pin.size);
-    let result = through_pip(pin, folder, options.index_url.as_deref()).or_else(|pip| {
-        let url = options.index_url.clone().or_else(configured_index);
-        let fetched = match url {
-            Some(url) => from_index(&agent(), pin, folder, &url, progress),
+    let result = through_pip(pin, folder, index.url.as_deref()).or_else(|pip| {
+        let fetched = match index.url.clone().or_else(|| configured(index)) {
+            Some(url) => from_index(&agent(index.proxy), pin, folder, &url, progress),
             None => Err("none is configured".to_owned()),
         };
         fetched.map_err(|index| InstallError::Fetch { file: pin.file.clone(), pip, index })
@@ -94,10 +92,12 @@ fn from_index(
     Ok(wheel)
 }
 
-fn agent() -> Agent {
+fn agent(proxy: bool) -> Agent {
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+    let proxy = if proxy { Proxy::try_from_env() } else { None };
     Agent::config_builder()
         .tls_config(tls)
+        .proxy(proxy)
         .timeout_connect(Some(Duration::from_secs(30)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
         .build()
@@ -160,36 +160,15 @@ fn resolve(base: &str, link: &str) -> String {
 }
 
 /// The index that the user configured for pip or uv.
-fn configured_index() -> Option<String> {
-    let variables = ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"];
-    let variable = variables.iter().find_map(|it| env::var(it).ok().filter(|it| !it.is_empty()));
-    let configured = variable.or_else(|| {
-        let files = config_files();
-        files.iter().find_map(|it| index_url(&fs::read_to_string(it).ok()?))
-    })?;
+fn configured(index: &PackageIndex) -> Option<String> {
+    let in_file = |it: &PathBuf| index_url(&fs::read_to_string(it).ok()?);
+    let in_files = || index.pip_files.iter().find_map(in_file);
+    let configured = index.configured.clone().or_else(in_files)?;
     // uv allows `name=url`.
     match configured.split_once('=') {
         Some((name, url)) if !name.contains(':') => Some(url.to_owned()),
         _ => Some(configured),
     }
-}
-
-/// pip's configuration files, the strongest first.
-fn config_files() -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> =
-        env::var_os("PIP_CONFIG_FILE").map(PathBuf::from).into_iter().collect();
-    let name = if cfg!(windows) { "pip.ini" } else { "pip.conf" };
-    let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"];
-    files
-        .extend(environments.iter().filter_map(|it| Some(Path::new(&env::var_os(it)?).join(name))));
-    if let Ok(strategy) = etcetera::choose_base_strategy() {
-        files.push(strategy.config_dir().join("pip").join(name));
-        files.push(strategy.home_dir().join(".pip").join(name));
-    }
-    if cfg!(unix) {
-        files.push(Path::new("/etc").join(name));
-    }
-    files
 }
 
 /// `index-url` of a section that concerns downloads.

@@ -7,10 +7,10 @@ use std::{
     sync::LazyLock,
 };
 
-use etcetera::BaseStrategy;
 use serde::Deserialize;
 
-use super::{How, Located, Reject, RuntimeOptions, locate};
+use super::{How, Located, PackageIndex, Reject, RuntimeOptions, locate};
+use onnxq_ir::ctx::Progress;
 use onnxq_ir::diag::{Code, Diagnostic};
 
 #[derive(Debug, thiserror::Error)]
@@ -64,37 +64,32 @@ pub fn pinned_version() -> &'static str {
     &pins().version
 }
 
-/// Where [`install`] puts its files.
-pub fn destination() -> Option<PathBuf> {
-    let cache = etcetera::choose_base_strategy().ok()?.cache_dir();
-    Some(cache.join("onnxq").join("runtime").join(pinned_version()))
-}
-
 /// Installs from `wheel`, or else from a package index: through pip if there is a Python, which
 /// honours the user's configuration, or directly.
 ///
 /// Several processes may do so at once; one installs, the others wait and use the result.
 pub fn install(
-    options: &RuntimeOptions<'_>,
+    options: &RuntimeOptions,
     wheel: Option<&Path>,
+    progress: &dyn Progress,
 ) -> Result<Located, InstallError> {
     let version = pinned_version().to_owned();
     let pin = pins().current().ok_or(InstallError::Platform { version })?;
-    let destination = destination().ok_or(InstallError::NoCache)?;
-    let folder = destination.parent().expect("the destination ends in a version");
+    let destination = options.places.cache.as_deref().ok_or(InstallError::NoCache)?;
+    let folder = destination.parent().ok_or(InstallError::NoCache)?;
     let _lock = lock(folder)?;
     if wheel.is_none() {
-        if let Ok(located) = usable(&destination) {
+        if let Ok(located) = usable(destination) {
             return Ok(located);
         }
-        if options.forbids_network() {
+        if options.offline {
             return Err(InstallError::Offline);
         }
     }
     let temp = tempfile::Builder::new().prefix(".install-").tempdir_in(folder);
     let temp = temp.map_err(|source| InstallError::Io { path: folder.to_owned(), source })?;
-    put(pin, wheel, &destination, temp.path(), options)?;
-    usable(&destination)
+    put(pin, wheel, destination, temp.path(), &options.index, progress)?;
+    usable(destination)
 }
 
 /// The pin table.
@@ -158,11 +153,12 @@ fn put(
     wheel: Option<&Path>,
     destination: &Path,
     temp: &Path,
-    options: &RuntimeOptions<'_>,
+    index: &PackageIndex,
+    progress: &dyn Progress,
 ) -> Result<(), InstallError> {
     let wheel = match wheel {
         Some(wheel) => wheel.to_owned(),
-        None => super::fetch::download(pin, temp, options)?,
+        None => super::fetch::download(pin, temp, index, progress)?,
     };
     super::wheel::unpack(pin, &wheel, destination, temp)
 }
@@ -173,7 +169,8 @@ fn put(
     _: Option<&Path>,
     _: &Path,
     _: &Path,
-    _: &RuntimeOptions<'_>,
+    _: &PackageIndex,
+    _: &dyn Progress,
 ) -> Result<(), InstallError> {
     Err(InstallError::Disabled)
 }

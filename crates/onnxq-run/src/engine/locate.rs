@@ -1,17 +1,14 @@
 //! Where ONNX Runtime is: the first library of a fixed list of places that loads and is new enough.
 
 use std::{
-    env::{
-        self,
-        consts::{DLL_PREFIX, DLL_SUFFIX},
-    },
+    env::consts::{DLL_PREFIX, DLL_SUFFIX},
     fmt, fs,
     path::{Path, PathBuf},
 };
 
 use serde::{Serialize, Serializer};
 
-use super::{RuntimeOptions, install, ort};
+use super::{Places, ort};
 use onnxq_ir::diag::{Code, Diagnostic};
 
 /// The oldest version whose interface we use.
@@ -70,14 +67,14 @@ pub struct NotFound {
 }
 
 /// The library that a session would use; nothing is installed.
-pub fn locate(options: &RuntimeOptions<'_>) -> Result<Located, NotFound> {
-    let (located, tried) = survey(options);
+pub fn locate(places: &Places) -> Result<Located, NotFound> {
+    let (located, tried) = survey(places);
     located.ok_or(NotFound { tried })
 }
 
 /// Like [`locate`], with the places that were passed over on the way.
-pub fn survey(options: &RuntimeOptions<'_>) -> (Option<Located>, Vec<Tried>) {
-    search(&Places::of_process(options), &ort::version)
+pub fn survey(places: &Places) -> (Option<Located>, Vec<Tried>) {
+    search(places, &ort::version)
 }
 
 /// The library of one folder, or why there is none.
@@ -150,43 +147,16 @@ impl fmt::Display for How {
     }
 }
 
-/// What the process knows about its surroundings; tests make their own.
-#[derive(Default)]
-struct Places {
-    option: Option<PathBuf>,
-    dylib_path: Option<PathBuf>,
-    /// With links resolved: tool managers link an executable out of its environment.
-    executable: Option<PathBuf>,
-    virtual_env: Option<PathBuf>,
-    conda: Option<PathBuf>,
-    cache: Option<PathBuf>,
-    system: bool,
-}
-
 impl Places {
-    fn of_process(options: &RuntimeOptions<'_>) -> Places {
-        let variable =
-            |name: &str| env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
-        // `ort` reads a relative path from the executable's folder.
-        let absolute = |it: PathBuf| std::path::absolute(&it).unwrap_or(it);
-        Places {
-            option: options.library.clone().map(absolute),
-            dylib_path: variable("ORT_DYLIB_PATH").map(absolute),
-            executable: env::current_exe().and_then(|it| it.canonicalize()).ok(),
-            virtual_env: variable("VIRTUAL_ENV"),
-            conda: variable("CONDA_PREFIX"),
-            cache: install::destination(),
-            system: true,
-        }
-    }
-
     /// Files and folders to look at, in order.
     fn list(&self) -> Vec<(How, PathBuf)> {
-        if let Some(path) = &self.option {
-            return vec![(How::Option, path.clone())];
+        // `ort` reads a relative path from the executable's folder.
+        let absolute = |it: &PathBuf| std::path::absolute(it).unwrap_or_else(|_| it.clone());
+        if let Some(path) = &self.library {
+            return vec![(How::Option, absolute(path))];
         }
         if let Some(path) = &self.dylib_path {
-            return vec![(How::DylibPath, path.clone())];
+            return vec![(How::DylibPath, absolute(path))];
         }
         let mut list = Vec::new();
         if let Some(folder) = self.executable.as_deref().and_then(Path::parent) {
@@ -253,7 +223,7 @@ fn search(places: &Places, version: Version<'_>) -> (Option<Located>, Vec<Tried>
         }
     }
     let explicit = list.iter().any(|(how, _)| matches!(how, How::Option | How::DylibPath));
-    let system = if places.system && !explicit { system_names() } else { Vec::new() };
+    let system = if places.no_system || explicit { Vec::new() } else { system_names() };
     for path in system {
         match check(&path, version) {
             Ok(version) => return (Some(Located { path, version, how: How::System }), tried),
@@ -344,13 +314,13 @@ mod tests {
         let at = |it: &str| dir.path().join(it);
         let capi = "lib/python3.11/site-packages/onnxruntime/capi";
         let mut places = Places {
-            option: Some(put(at("option"), "1.30.0")),
+            library: Some(put(at("option"), "1.30.0")),
             dylib_path: Some(put(at("dylib"), "1.30.1").parent().unwrap().to_owned()),
             executable: Some(at("env/bin/onnxq")),
             virtual_env: Some(at("venv")),
             conda: Some(at("conda")),
             cache: Some(at("cache")),
-            system: false,
+            no_system: true,
         };
         let beside = put(at("env/bin"), "1.30.2");
         let lib = put(at("env/lib"), "1.30.3");
@@ -360,7 +330,7 @@ mod tests {
         put(at("cache"), "1.30.7");
 
         assert_eq!(found(&places), (How::Option, "1.30.0".to_owned()));
-        places.option = None;
+        places.library = None;
         assert_eq!(found(&places), (How::DylibPath, "1.30.1".to_owned()));
         places.dylib_path = None;
         let order = [
@@ -383,7 +353,7 @@ mod tests {
         let old = put(dir.path().join("old"), "1.20.1");
         put(dir.path().join("cache"), "1.31.1");
         let cache = Some(dir.path().join("cache"));
-        let places = Places { option: Some(old), cache, system: true, ..Places::default() };
+        let places = Places { library: Some(old), cache, ..Places::default() };
         let (located, tried) = search(&places, &version);
         assert_eq!(located, None);
         let error = NotFound { tried };
@@ -400,6 +370,7 @@ mod tests {
         let places = Places {
             executable: Some(executable),
             cache: Some(dir.path().join("cache")),
+            no_system: true,
             ..Places::default()
         };
         let (located, tried) = search(&places, &version);

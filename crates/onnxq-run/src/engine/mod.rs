@@ -13,24 +13,25 @@ mod ort;
 #[path = "no_ort.rs"]
 mod ort;
 mod probe;
+mod runtime;
 mod sampler;
+#[cfg(all(test, feature = "runtime"))]
+mod testing;
 #[cfg(feature = "install")]
 mod wheel;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use self::{
-    doctor::{Cpu, Doctor, Verdict, examine},
+    doctor::{Cpu, Doctor, Verdict},
     error::EngineError,
-    install::{InstallError, install, pinned_version},
-    locate::{How, Located, NotFound, Reject, Tried, locate},
+    install::{InstallError, pinned_version},
+    locate::{How, Located, NotFound, Reject, Tried},
     probe::Probe,
+    runtime::{PackageIndex, Places, Runtime, RuntimeOptions},
     sampler::{KernelRun, KernelSamples, Sampled, Sampler, kernels},
 };
-use onnxq_ir::{
-    ctx::{Progress, Silent},
-    tensor::{Dim, Tensor, TensorType},
-};
+use onnxq_ir::tensor::{Dim, Tensor, TensorType};
 
 /// An input or output of a loaded model.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,78 +67,6 @@ impl Default for SessionOptions {
     fn default() -> SessionOptions {
         SessionOptions { threads: 1, optimize: true, optimized_model: None, lean: false }
     }
-}
-
-/// Which ONNX Runtime to use, and whether it may be fetched.
-#[derive(Clone)]
-pub struct RuntimeOptions<'a> {
-    /// `--ort-lib`: this library (or the one in this folder) and no other.
-    pub library: Option<PathBuf>,
-    /// Never fetch a missing library. `ONNXQ_OFFLINE=1` has the same effect.
-    pub offline: bool,
-    /// `--index-url`: the package index to fetch from, instead of the configured one.
-    pub index_url: Option<String>,
-    pub progress: &'a dyn Progress,
-}
-
-impl Default for RuntimeOptions<'_> {
-    fn default() -> Self {
-        RuntimeOptions { library: None, offline: false, index_url: None, progress: &Silent }
-    }
-}
-
-impl RuntimeOptions<'_> {
-    fn forbids_network(&self) -> bool {
-        let variable = std::env::var_os("ONNXQ_OFFLINE");
-        self.offline || variable.is_some_and(|it| !it.is_empty() && it != "0")
-    }
-}
-
-/// Loads a model file in ONNX Runtime; external data is found by its path relative to the file.
-pub fn open(
-    model: &Path,
-    options: &SessionOptions,
-    runtime: &RuntimeOptions<'_>,
-) -> Result<Box<dyn Session>, EngineError> {
-    ort::open(&ensure(runtime)?, ort::Source::File(model), options)
-}
-
-/// Loads a serialized model; external data is looked for in `folder`.
-pub fn open_bytes(
-    model: &[u8],
-    folder: Option<&Path>,
-    options: &SessionOptions,
-    runtime: &RuntimeOptions<'_>,
-) -> Result<Box<dyn Session>, EngineError> {
-    ort::open(&ensure(runtime)?, ort::Source::Bytes { model, folder }, options)
-}
-
-/// Finds ONNX Runtime, or installs it into the cache unless that is forbidden.
-pub fn ensure(options: &RuntimeOptions<'_>) -> Result<Located, EngineError> {
-    let not_found = match ort::loaded(options.library.as_deref())? {
-        Some(located) => return Ok(located),
-        None => match locate(options) {
-            Ok(located) => return Ok(located),
-            Err(not_found) => not_found,
-        },
-    };
-    if not_found.explicit() || options.forbids_network() {
-        return Err(EngineError::NotFound(not_found));
-    }
-    install(options, None).map_err(EngineError::Install)
-}
-
-/// The library that [`ensure`] would find without installing anything.
-pub fn available(options: &RuntimeOptions) -> Result<Located, EngineError> {
-    match ort::loaded(options.library.as_deref())? {
-        Some(located) => Ok(located),
-        None => locate(options).map_err(EngineError::NotFound),
-    }
-}
-
-/// Starts the library, which the first session would do otherwise.
-pub fn start(library: &Located) -> Result<(), EngineError> {
-    ort::providers(library).map(drop)
 }
 
 /// Puts the given tensors into the order of the model's inputs.

@@ -7,7 +7,7 @@ use std::{
     ffi::CStr,
     path::Path,
     ptr,
-    sync::{Mutex, Once, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -37,7 +37,7 @@ pub enum Source<'a> {
 
 /// The library that this process uses already; an error if another one is asked for.
 pub fn loaded(requested: Option<&Path>) -> Result<Option<Located>, EngineError> {
-    let Some(runtime) = RUNTIME.get() else { return Ok(None) };
+    let Some(runtime) = LOADED.get() else { return Ok(None) };
     let located = runtime.located.clone();
     let Some(requested) = requested else { return Ok(Some(located)) };
     let real = |it: &Path| it.canonicalize().unwrap_or_else(|_| it.to_owned());
@@ -84,7 +84,6 @@ pub fn providers(located: &Located) -> Result<Vec<String>, EngineError> {
 /// The version of a library, asked without `ort`: that accepts only one library per process.
 pub fn version(library: &Path) -> Result<String, Reject> {
     type GetBase = unsafe extern "C" fn() -> *const ort::sys::OrtApiBase;
-    forbid_telemetry();
     // SAFETY: loading runs the initialisers of a library that the user or the system chose as
     // their ONNX Runtime; it would run them in this process anyway.
     let library = unsafe { libloading::Library::new(library) }
@@ -98,34 +97,23 @@ pub fn version(library: &Path) -> Result<String, Reject> {
     Ok(version.to_string_lossy().into_owned())
 }
 
-/// The official builds report to their maker unless a variable forbids it before they start: the
-/// interface's own switch comes after the first report and after an identifier is on the disk.
-fn forbid_telemetry() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        for name in ["ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"] {
-            // SAFETY: Rust's own readers are locked out meanwhile. C code that reads the
-            // environment on another thread is the library itself, which is not loaded yet.
-            unsafe { std::env::set_var(name, "1") };
-        }
-    });
-}
-
-struct Runtime {
+struct Loaded {
     environment: Environment,
     located: Located,
 }
 
-/// ONNX Runtime allows one environment per process; it stays until the process ends.
-static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+/// The one thing that belongs to the process and not to a value: a library that is loaded cannot
+/// be replaced, and ONNX Runtime allows one environment in it, until the process ends.
+static LOADED: OnceLock<Loaded> = OnceLock::new();
 
-fn start(located: &Located) -> Result<&'static Runtime, EngineError> {
+fn start(located: &Located) -> Result<&'static Loaded, EngineError> {
     static STARTING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(runtime) = RUNTIME.get() {
-        return Ok(runtime);
+    if loaded(Some(&located.path))?.is_some()
+        && let Some(loaded) = LOADED.get()
+    {
+        return Ok(loaded);
     }
-    forbid_telemetry();
     let failed = |reason: String| EngineError::Load { path: located.path.clone(), reason };
     let builder = ort::init_from(&located.path).map_err(|it| failed(load_error(&it)))?;
     let environment = builder
@@ -135,7 +123,7 @@ fn start(located: &Located) -> Result<&'static Runtime, EngineError> {
         .map_err(|it| failed(it.message().to_owned()))?;
     // The environment begins at the most verbose level and would format each line for nobody.
     environment.set_log_level(LogLevel::Warning);
-    Ok(RUNTIME.get_or_init(|| Runtime { environment, located: located.clone() }))
+    Ok(LOADED.get_or_init(|| Loaded { environment, located: located.clone() }))
 }
 
 fn commit(
@@ -182,7 +170,7 @@ fn configure(builder: SessionBuilder, options: &SessionOptions) -> ort::Result<S
     Ok(builder)
 }
 
-fn refused(source: &Source<'_>, runtime: &Runtime, message: &str) -> EngineError {
+fn refused(source: &Source<'_>, runtime: &Loaded, message: &str) -> EngineError {
     let model = match source {
         Source::File(path) => format!("`{}`", path.display()),
         Source::Bytes { .. } => "the model".to_owned(),
@@ -418,8 +406,9 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::{
         super::{
-            RuntimeOptions, ensure, open_bytes,
+            Places, Runtime, RuntimeOptions,
             probe::{field, model, probe, value, varint},
+            testing::runtime,
         },
         *,
     };
@@ -470,36 +459,16 @@ mod tests {
     }
 
     fn session(model: &[u8]) -> Box<dyn Session> {
-        let options = SessionOptions::default();
-        open_bytes(model, None, &options, &RuntimeOptions::default()).unwrap()
+        runtime().open_bytes(model, None, &SessionOptions::default()).unwrap()
     }
 
     #[test]
     fn the_probe_gives_one_of_the_two_known_sums() {
-        let located = ensure(&RuntimeOptions::default()).unwrap();
+        let located = runtime().ensure().unwrap();
         let probe = probe(&located).unwrap();
         assert!(probe.exact() || probe.saturates(), "{probe:?}");
         assert!(providers(&located).unwrap().contains(&"CPUExecutionProvider".to_owned()));
         assert_eq!(version(&located.path).unwrap(), located.version);
-    }
-
-    /// In a process whose environment neither forbids reports nor hints at a test run.
-    #[test]
-    fn onnx_runtime_reports_nothing() {
-        let located = ensure(&RuntimeOptions::default()).unwrap();
-        let home = tempfile::tempdir().unwrap();
-        let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "engine::ort::tests::the_probe_gives_one_of_the_two_known_sums"])
-            .env_clear()
-            .env("HOME", home.path())
-            .env("XDG_CACHE_HOME", home.path())
-            .env("ORT_DYLIB_PATH", &located.path)
-            .stdout(std::process::Stdio::null())
-            .status()
-            .unwrap();
-        assert!(status.success());
-        // It would keep its reports and an identifier of the machine here.
-        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
     }
 
     #[test]
@@ -546,11 +515,10 @@ mod tests {
             optimized_model: Some(dir.path().join("o.onnx")),
             ..SessionOptions::default()
         };
-        let runtime = RuntimeOptions::default();
+        let runtime = runtime();
         let sessions = [
-            super::super::open(&file, &options, &runtime).unwrap(),
-            open_bytes(&external(), Some(dir.path()), &SessionOptions::default(), &runtime)
-                .unwrap(),
+            runtime.open(&file, &options).unwrap(),
+            runtime.open_bytes(&external(), Some(dir.path()), &SessionOptions::default()).unwrap(),
         ];
         assert!(dir.path().join("o.onnx").is_file());
         for mut session in sessions {
@@ -563,8 +531,7 @@ mod tests {
     #[test]
     fn refusals_name_the_model_and_the_reason() {
         let refusal = |model: &[u8]| {
-            let options = SessionOptions::default();
-            open_bytes(model, None, &options, &RuntimeOptions::default()).err().unwrap()
+            runtime().open_bytes(model, None, &SessionOptions::default()).err().unwrap()
         };
         assert_eq!(refusal(b"garbage").code(), Code::E803);
         let mut newer = identity(DType::F32);
@@ -584,9 +551,9 @@ mod tests {
     #[test]
     fn another_library_than_the_loaded_one_is_refused() {
         session(&model(64, 32));
-        let options =
-            RuntimeOptions { library: Some("/other/lib".into()), ..RuntimeOptions::default() };
-        let error = ensure(&options).unwrap_err();
+        let places = Places { library: Some("/other/lib".into()), ..Places::default() };
+        let other = Runtime::from(RuntimeOptions { places, ..RuntimeOptions::default() });
+        let error = other.ensure().unwrap_err();
         assert!(matches!(error, EngineError::OtherLibrary { .. }), "{error}");
     }
 }

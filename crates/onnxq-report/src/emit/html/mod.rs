@@ -9,7 +9,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    candidate, file_name,
+    Emitter, candidate, file_name,
     headline::{Headline, headlines},
     number::plural,
     page::{Limits, Part, Section, Table, name, sections},
@@ -28,7 +28,17 @@ pub const MAX_BYTES: usize = 2 << 20;
 /// Rows of each table, until the page is small enough.
 const ROWS: [usize; 4] = [400, 100, 20, 4];
 
-pub fn emit(report: &Report) -> String {
+pub const HTML: Emitter = Emitter {
+    name: "html",
+    file: "index.html",
+    endings: &["html", "htm"],
+    about: "One page for people, without the network",
+    common: true,
+    printed: false,
+    emit,
+};
+
+fn emit(report: &Report) -> String {
     let mut page = String::new();
     for rows in ROWS {
         let limits = Limits { rows, chars: 160 * rows };

@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     CacheKl, Decode, OutputMetrics, Perplexity, PositionBin, Report, Role, TokenError,
-    summary::Summary,
+    lookup::other_figures,
+    summary::{Summary, finite},
 };
 
 /// Outputs that are compared side by side; more become rows.
@@ -82,6 +83,9 @@ fn figures(it: &OutputMetrics) -> Vec<(String, Cell)> {
     add("IoU above 0.3", Cell::number(it.iou));
     add("largest error", Cell::number(it.max_abs));
     add("mean error", Cell::number(it.mean_abs));
+    for (label, value) in other_figures(it) {
+        add(&label, Cell::number(finite(value)));
+    }
     list.retain(|it| it.1.sort.is_some());
     let bad = it.nonfinite;
     let text = format!("{} | {}", count(bad.reference), count(bad.candidate));

@@ -33,7 +33,7 @@ impl Pixels {
 }
 
 /// Images that are read when their batch is.
-pub struct Images {
+pub(crate) struct Images {
     /// Which input of the model they are for.
     pub input: usize,
     /// Every image has the same size in the end.

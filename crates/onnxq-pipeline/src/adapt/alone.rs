@@ -1,0 +1,109 @@
+//! What the model's outputs lose if one activation alone is quantized.
+//!
+//! Errors at a node say little of errors at the outputs: a stem of a network matters more than its
+//! branches. Powers of small errors add up, so losses that are measured one by one can be summed.
+
+use rayon::prelude::*;
+
+use super::{
+    built,
+    unit::{Unit, Way},
+};
+use crate::{Error, judge::Judge, ranges::Ranged};
+use onnxq_ir::{Model, ctx::Ctx};
+use onnxq_quant::plan::SitePlan;
+
+/// Multiplications that all measurements together may take: minutes on a small machine. A model
+/// for which that is too few is judged by the errors at its nodes.
+const AFFORDABLE: u64 = 30_000_000_000_000;
+/// Samples for each: a loss is a mean over all their tokens or pixels.
+const SAMPLES: usize = 8;
+
+/// `samples` are those that the units' rows were counted on.
+pub(super) fn is_affordable(m: &Model, units: &[Unit], samples: u64) -> bool {
+    let elements = |it: &SitePlan| m.constant(it.site.weight).map_or(0, |it| it.numel() as u64);
+    let weights = |unit: &Unit| -> u64 {
+        let quantized = unit.ways.iter().find(|it| it.is_quantized());
+        quantized.iter().flat_map(|it| it.plans.iter().flatten()).map(elements).sum()
+    };
+    let model: u64 = units.iter().map(|it| weights(it).saturating_mul(it.rows)).sum();
+    let per_sample = model / samples.max(1);
+    let runs: u64 = units.iter().map(|it| it.ways.len() as u64).sum();
+    per_sample.saturating_mul(SAMPLES as u64).saturating_mul(runs) <= AFFORDABLE
+}
+
+/// Units whose losses come to so little of the sum of all are judged by their fastest way alone.
+const NEGLIGIBLE: f64 = 0.03;
+
+/// Measures the losses of the ways, the fastest first, until one loses next to nothing. What is
+/// not measured loses in proportion to the errors at its nodes; what stays as it is, nothing.
+pub(super) fn measure(
+    ranged: Ranged<'_>,
+    units: &mut [Unit],
+    judge: &Judge,
+    ctx: &Ctx,
+) -> Result<(), Error> {
+    ctx.progress.start("measure", 0);
+    let first =
+        losses(ranged, units, judge, &(0..units.len()).map(|at| (at, 0)).collect::<Vec<_>>())?;
+    let mut known: Vec<Vec<f64>> = first.iter().map(|it| vec![*it]).collect();
+    let wanted = significant(&first);
+    let deepest = units.iter().map(|it| it.ways.len()).max().unwrap_or(0);
+    for way in 1..deepest {
+        let open = |at: &&usize| {
+            let unit = &units[**at];
+            let done = known[**at].last().is_some_and(|it| *it <= NEGLIGIBLE * known[**at][0]);
+            !done && unit.ways.get(way).is_some_and(Way::is_quantized)
+        };
+        let runs: Vec<(usize, usize)> = wanted.iter().filter(open).map(|at| (*at, way)).collect();
+        for (run, loss) in runs.iter().zip(losses(ranged, units, judge, &runs)?) {
+            known[run.0].push(loss);
+        }
+    }
+    for (unit, known) in units.iter_mut().zip(&known) {
+        unit.set_losses(known);
+    }
+    let runs: usize = known.iter().map(Vec::len).sum();
+    ctx.progress.done(&format!("{} activations, {runs} ways one by one", units.len()));
+    Ok(())
+}
+
+/// What the model loses if only this unit is quantized, only this way; for each run.
+fn losses(
+    ranged: Ranged<'_>,
+    units: &[Unit],
+    judge: &Judge,
+    runs: &[(usize, usize)],
+) -> Result<Vec<f64>, Error> {
+    let measured = runs.par_iter().map(|&(unit, way)| {
+        let plans = units[unit].ways[way].plans.iter().flatten().cloned().collect();
+        judge.loss_of(&built(ranged, plans)?, SAMPLES)
+    });
+    measured.collect()
+}
+
+/// Indices of all but the smallest, which come to next to nothing together.
+fn significant(losses: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..losses.len()).collect();
+    order.sort_by(|a, b| losses[*a].total_cmp(&losses[*b]));
+    let room = NEGLIGIBLE * losses.iter().sum::<f64>();
+    let mut sum = 0.0;
+    order.retain(|it| {
+        sum += losses[*it];
+        sum > room
+    });
+    order.sort();
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_losses_are_left_out_together() {
+        assert_eq!(significant(&[0.5, 0.01, 0.3, 0.01]), [0, 2]);
+        assert_eq!(significant(&[0.5, 0.02, 0.3, 0.01]), [0, 1, 2]);
+        assert!(significant(&[]).is_empty());
+    }
+}

@@ -1,0 +1,228 @@
+//! How each activation is quantized, decided by what calibration data shows.
+//!
+//! Every way of every activation is measured at its nodes ([`probe`]). A budget of time is spent
+//! where it removes the most error; then nodes get slower ways, those with the largest errors
+//! first, until the whole model, run as it will be run, reaches the goal.
+
+mod alone;
+mod bias;
+mod probe;
+mod report;
+mod twins;
+mod unit;
+
+pub use self::report::{Adapted, Choosing, Correction, Measured, Tried};
+use self::unit::Unit;
+use super::{
+    Error, Job, Planned,
+    decide::Deciding,
+    judge::Judge,
+    lower::finish,
+    ranges::{self, Ranged},
+};
+use onnxq_ir::{
+    Model,
+    ctx::Ctx,
+    diag::{Code, Diagnostic},
+};
+use onnxq_quant::{
+    budget::{self, Choice},
+    insert,
+    plan::{Plan, SitePlan},
+    recipe::{AdaptGoal, AdaptSpec},
+    sources::Sources,
+};
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the goal is out of reach: with every activation in its most accurate way the model has \
+     {measured} on the calibration data, not {goal}"
+)]
+pub struct Unreached {
+    pub measured: String,
+    pub goal: String,
+}
+
+impl Diagnostic for Unreached {
+    fn code(&self) -> Code {
+        Code::E617
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(
+            "add a more accurate way under `adapt.ways`, or ask for less under `adapt.goal`".into(),
+        )
+    }
+}
+
+/// Replaces activations of the plan by those that the data recommends, if the recipe leaves
+/// something to choose and there is data.
+pub(super) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+    let Job { inputs, ctx, .. } = *job;
+    let Some(spec) = job.recipe.adapt.as_ref().filter(|_| inputs.data.is_some()) else {
+        return Ok(deciding);
+    };
+    let planned = &deciding.planned;
+    let mut units = unit::find(&planned.model, &planned.plan.sites, spec);
+    let all = units.iter().flat_map(|it| &it.ways).flat_map(|it| it.plans.iter().flatten());
+    deciding.spans = ranges::collect(planned, all.cloned().collect(), inputs, ctx)?;
+    if units.is_empty() && spec.goal.is_none() {
+        return Ok(deciding);
+    }
+    let ranged = deciding.ranged();
+    let samples = probe::measure(ranged, &mut units, inputs, ctx)?;
+    let judge = Judge::new(ranged.planned, inputs)?;
+    let alone = alone::is_affordable(&ranged.planned.model, &units, samples);
+    if alone {
+        alone::measure(ranged, &mut units, &judge, ctx)?;
+    }
+    let mut adapter = Adapter::new(ranged, spec, &units, samples);
+    adapter.spend();
+    adapter.limit();
+    if let Some(goal) = spec.goal {
+        adapter.reach(goal, &judge, ctx)?;
+    }
+    let Adapter { picks, tried, .. } = adapter;
+    let measure = alone.then_some(judge.measure());
+    let adapted = Adapted::new(ranged, spec, &units, &picks, measure, tried);
+    let kept = report::kept(ranged, &units, &picks);
+    let sites = sites(ranged.planned, &units, &picks);
+    drop(judge);
+    deciding.planned.plan.sites = sites;
+    deciding.planned.plan.kept.extend(kept);
+    deciding.adapted = Some(adapted);
+    Ok(deciding)
+}
+
+/// Corrects biases for what the plan adds on average, its schemes being final.
+pub(super) fn correct(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+    let wanted = job.recipe.adapt.as_ref().is_some_and(|it| it.bias_correction);
+    if !wanted || deciding.adapted.is_none() {
+        return Ok(deciding);
+    }
+    let corrected = bias::correct(deciding.ranged(), job.inputs, job.ctx)?;
+    let Some((correction, model)) = corrected else { return Ok(deciding) };
+    if let Some(adapted) = &mut deciding.adapted {
+        adapted.bias_correction = Some(correction);
+    }
+    if let Some(model) = model {
+        deciding.planned.model = model;
+    }
+    Ok(deciding)
+}
+
+struct Adapter<'a> {
+    ranged: Ranged<'a>,
+    spec: &'a AdaptSpec,
+    units: &'a [Unit],
+    choices: Vec<Vec<Choice>>,
+    /// For each unit, an index into its ways.
+    picks: Vec<usize>,
+    tried: Vec<Tried>,
+}
+
+impl<'a> Adapter<'a> {
+    fn new(
+        ranged: Ranged<'a>,
+        spec: &'a AdaptSpec,
+        units: &'a [Unit],
+        samples: u64,
+    ) -> Adapter<'a> {
+        let choices = units.iter().map(|it| it.choices(samples)).collect();
+        let picks = vec![0; units.len()];
+        Adapter { ranged, spec, units, choices, picks, tried: Vec::new() }
+    }
+
+    /// Spends the budget where it removes the most error.
+    fn spend(&mut self) {
+        let least: u64 = self.choices.iter().map(|it| it[0].price).sum();
+        let time: u64 = self.units.iter().map(|it| it.ways[0].time * it.rows).sum();
+        let budget = least + (time as f64 * self.spec.budget.unwrap_or(0.0)) as u64;
+        if let Some(mix) = budget::within(&self.choices, budget) {
+            self.picks = mix.picks;
+        }
+    }
+
+    /// Raises what is further off than the recipe allows.
+    fn limit(&mut self) {
+        let Some(limit) = self.spec.max_error else { return };
+        for (unit, pick) in self.units.iter().zip(&mut self.picks) {
+            if unit.ways[*pick].worst().sqrt() > limit {
+                *pick = unit.within(limit);
+            }
+        }
+    }
+
+    /// Raises activations until the model reaches the goal: the fewest of them, in the order in
+    /// which they remove the most error for their time.
+    fn reach(&mut self, goal: AdaptGoal, judge: &Judge, ctx: &Ctx) -> Result<(), Error> {
+        let mixes = budget::mixes(&self.choices);
+        let steps: Vec<Vec<usize>> = mixes.iter().map(|it| self.raised(&it.picks)).collect();
+        ctx.progress.start("adapt", 0);
+        // Mixes grow more accurate, so the first that passes is found by halving.
+        let (mut low, mut high, mut passed) = (0, steps.len(), None);
+        while low < high {
+            // The first try is what the budget left: most models need no more.
+            let at = if self.tried.is_empty() { 0 } else { (low + high) / 2 };
+            let measured = self.measure(&steps[at], judge)?;
+            let reached = measured.reaches(goal);
+            self.tried.push(Tried { raised: self.count(&steps[at]), measured, reached });
+            match reached {
+                true => (high, passed) = (at, Some(at)),
+                false => low = at + 1,
+            }
+        }
+        let last = self.tried.last().map(|it| it.measured);
+        let Some(at) = passed else {
+            let measured = last.unwrap_or_default().to_string();
+            return Err(Unreached { measured, goal: goal.to_string() }.into());
+        };
+        self.picks = steps[at].clone();
+        let slower = self.count(&self.picks);
+        ctx.progress.done(&format!("{slower} of {} activations slower ways", self.units.len()));
+        Ok(())
+    }
+
+    /// For each unit, the more accurate of what it has and what it would get.
+    fn raised(&self, picks: &[usize]) -> Vec<usize> {
+        let better = |(unit, (a, b)): (&Unit, (&usize, &usize))| {
+            if unit.ways[*b].loss < unit.ways[*a].loss { *b } else { *a }
+        };
+        self.units.iter().zip(self.picks.iter().zip(picks)).map(better).collect()
+    }
+
+    /// How many units have not their fastest way.
+    fn count(&self, picks: &[usize]) -> usize {
+        picks.iter().filter(|it| **it > 0).count()
+    }
+
+    fn measure(&self, picks: &[usize], judge: &Judge) -> Result<Measured, Error> {
+        let model = built(self.ranged, sites(self.ranged.planned, self.units, picks))?;
+        Ok(Measured::of(&judge.compare_model(&model)?))
+    }
+}
+
+/// The plan's sites with what the units chose.
+fn sites(planned: &Planned, units: &[Unit], picks: &[usize]) -> Vec<SitePlan> {
+    let mut sites: Vec<Option<SitePlan>> = planned.plan.sites.iter().cloned().map(Some).collect();
+    for (unit, pick) in units.iter().zip(picks) {
+        for (at, plan) in unit.sites.iter().zip(&unit.ways[*pick].plans) {
+            sites[*at] = plan.clone();
+        }
+    }
+    sites.into_iter().flatten().collect()
+}
+
+/// The model as it would be written with these sites.
+fn built(ranged: Ranged<'_>, sites: Vec<SitePlan>) -> Result<Model, Error> {
+    built_of(ranged.planned.model.clone(), ranged, sites)
+}
+
+/// The same of a changed model.
+fn built_of(mut model: Model, ranged: Ranged<'_>, sites: Vec<SitePlan>) -> Result<Model, Error> {
+    let mut plan = Plan { sites, chain: ranged.planned.plan.chain.clone(), ..Plan::default() };
+    plan.ranges = ranged.spans.of(&model, &plan);
+    insert::quantize(&mut model, &plan, &mut Sources::default());
+    finish(&mut model, &plan.sites, &Ctx::silent())?;
+    Ok(model)
+}

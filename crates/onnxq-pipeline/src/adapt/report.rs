@@ -1,0 +1,165 @@
+//! What was measured for each activation, and what it got.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::Serialize;
+
+use super::unit::Unit;
+use crate::{judge::Measure, ranges::Ranged};
+use onnxq_ir::no_match;
+use onnxq_quant::{
+    plan::Kept,
+    recipe::{AdaptGoal, AdaptSpec},
+};
+use onnxq_report::Comparison;
+
+/// How the activations were chosen.
+#[derive(Clone, Debug, Serialize)]
+pub struct Adapted {
+    /// Predicted: what the chosen ways take over the fastest ones, in proportion.
+    pub extra_time: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<f64>,
+    /// What losses are; `None`: choices went by the errors at nodes, the model being large.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measure: Option<Measure>,
+    pub activations: Vec<Choosing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias_correction: Option<Correction>,
+    /// Whole models that were measured on the way to the goal.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<Tried>,
+}
+
+/// An activation: what each way does, and which one it got.
+#[derive(Clone, Debug, Serialize)]
+pub struct Choosing {
+    pub activation: String,
+    pub nodes: Vec<String>,
+    pub choice: String,
+    /// The first of its ways.
+    pub fastest: String,
+    /// By how much the nodes' outputs are off (rms in proportion, the worst node), for each way.
+    pub errors: BTreeMap<String, f64>,
+    /// What the outputs lose if only this activation is quantized, for each way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub losses: Option<BTreeMap<String, f64>>,
+    /// How many times the largest row maximum is as large as the mean of all in its sample.
+    pub row_ratio: f64,
+}
+
+/// Biases that take back what quantization adds to a channel on average.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Correction {
+    pub biases: usize,
+    /// What the outputs lose with the biases as they were, and corrected.
+    pub loss: f64,
+    pub corrected_loss: f64,
+    /// Whether they were corrected: only if that helps.
+    pub kept: bool,
+}
+
+/// A model on the way to the goal.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Tried {
+    /// Activations with another than their fastest way.
+    pub raised: usize,
+    pub measured: Measured,
+    pub reached: bool,
+}
+
+/// The worst of all outputs that have a metric.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Measured {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sqnr_db: Option<f64>,
+}
+
+impl Measured {
+    pub(super) fn of(comparison: &Comparison) -> Measured {
+        let mut it = Measured::default();
+        for output in comparison.outputs.values().filter(|it| it.equal.is_none()) {
+            if let Some(kl) = output.kl {
+                let kl = kl.mean.unwrap_or(f64::MAX);
+                it.kl = Some(it.kl.map_or(kl, |other| other.max(kl)));
+            } else if !output.exact {
+                let db = output.sqnr_db.unwrap_or(f64::NEG_INFINITY);
+                it.sqnr_db = Some(it.sqnr_db.map_or(db, |other| other.min(db)));
+            }
+        }
+        it
+    }
+
+    pub(super) fn reaches(self, goal: AdaptGoal) -> bool {
+        let kl = goal.max_kl.zip(self.kl).is_none_or(|(max, it)| it <= max);
+        let sqnr = goal.min_sqnr_db.zip(self.sqnr_db).is_none_or(|(min, it)| it >= min);
+        kl && sqnr
+    }
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.kl, self.sqnr_db) {
+            (Some(kl), _) => write!(f, "a mean KL divergence of {kl:.4}"),
+            (None, Some(db)) => write!(f, "an SQNR of {db:.1} dB"),
+            (None, None) => f.write_str("the same outputs"),
+        }
+    }
+}
+
+impl Adapted {
+    pub(super) fn new(
+        ranged: Ranged<'_>,
+        spec: &AdaptSpec,
+        units: &[Unit],
+        picks: &[usize],
+        measure: Option<Measure>,
+        tried: Vec<Tried>,
+    ) -> Adapted {
+        let m = &ranged.planned.model;
+        let time = |picked: &dyn Fn(usize) -> usize| -> f64 {
+            let each = units.iter().enumerate();
+            each.map(|(at, it)| (it.ways[picked(at)].time * it.rows) as f64).sum()
+        };
+        let (least, chosen) = (time(&|_| 0), time(&|at| picks[at]));
+        let choosing = |(unit, pick): (&Unit, &usize)| Choosing {
+            activation: m.value(unit.x).name.to_string(),
+            nodes: unit.nodes.iter().map(|it| m.node_label(*it)).collect(),
+            choice: unit.ways[*pick].name(),
+            fastest: unit.ways[0].name(),
+            errors: unit.ways.iter().map(|it| (it.name(), it.worst().sqrt())).collect(),
+            losses: measure.map(|_| unit.ways.iter().map(|it| (it.name(), it.loss)).collect()),
+            row_ratio: unit.row_ratio,
+        };
+        Adapted {
+            extra_time: if least > 0.0 { chosen / least - 1.0 } else { 0.0 },
+            budget: spec.budget,
+            measure,
+            activations: units.iter().zip(picks).map(choosing).collect(),
+            bias_correction: None,
+            tried,
+        }
+    }
+}
+
+/// The nodes that stay as they are, with the error that they would have.
+pub(super) fn kept(ranged: Ranged<'_>, units: &[Unit], picks: &[usize]) -> Vec<Kept> {
+    let m = &ranged.planned.model;
+    let elements = |it: usize| {
+        m.constant(ranged.planned.plan.sites[it].site.weight).map_or(0, |it| it.numel())
+    };
+    let mut list = Vec::new();
+    for (unit, pick) in units.iter().zip(picks) {
+        if unit.ways[*pick].plans.iter().any(Option::is_some) {
+            continue;
+        }
+        let (name, error) = (unit.ways[0].name(), 100.0 * unit.ways[0].worst().sqrt());
+        let reason = no_match!("calibration: {name} would put its output {error:.1} % off");
+        for (node, site) in unit.nodes.iter().zip(&unit.sites) {
+            list.push(Kept { node: *node, elements: elements(*site), reason: reason.clone() });
+        }
+    }
+    list
+}

@@ -1,0 +1,165 @@
+//! Where the error of a model enters: value by value, against any other model that computes values
+//! of the same names.
+
+mod align;
+mod bisect;
+mod cut;
+mod noise;
+mod rank;
+mod relay;
+mod suggest;
+
+use std::path::Path;
+
+pub use self::bisect::bisect;
+use self::{align::Aligned, noise::Meter, relay::Relay};
+use super::{
+    Error,
+    judge::{Judge, Measure},
+};
+use onnxq_ir::{
+    Model,
+    ctx::Ctx,
+    diag::{Code, Diagnostic},
+    human::grouped,
+    onnx::{self, Files, OpenOptions},
+    untrusted::Untrusted,
+};
+use onnxq_report::document::Attribution;
+use onnxq_rewrite as rewrite;
+use onnxq_run::{calibrate, data::Dataset, engine::Runtime};
+
+/// Two models, and samples to run them on.
+pub struct Attribute<'a> {
+    pub reference: &'a Path,
+    pub candidate: &'a Path,
+    pub data: Dataset,
+    pub open: OpenOptions,
+    /// Bytes for inner values that are held at a time.
+    pub memory: u64,
+    /// Samples, or hybrids of the models, that run at the same time. Changes no result.
+    pub threads: usize,
+    pub runtime: Runtime<'a>,
+}
+
+/// Losses are means over tokens, and every layer is to be looked at.
+const SAMPLES: usize = 8;
+
+/// One of the models, as its file says.
+struct Side<'a> {
+    model: Model,
+    files: Files,
+    runtime: Runtime<'a>,
+}
+
+/// Why the node that breaks a limit cannot be looked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Unbisectable {
+    #[error("the two models share no inner value of the same name")]
+    Unshared,
+    #[error("`{}` does not hold even for the reference itself, or is not measured here", Untrusted(.0))]
+    Unkept(String),
+}
+
+impl Diagnostic for Unbisectable {
+    fn code(&self) -> Code {
+        match self {
+            Unbisectable::Unshared => Code::E620,
+            Unbisectable::Unkept(_) => Code::E621,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Unbisectable::Unshared => {
+                "compare with the very file that was quantized: most tools keep its names".into()
+            }
+            Unbisectable::Unkept(_) => {
+                "limit how outputs differ from the reference's: kl.mean<=0.05, sqnr_db>=20".into()
+            }
+        })
+    }
+}
+
+/// Errors of inner values, what hurts most, and what would help.
+///
+/// Both models run as they are written, without ONNX Runtime's fusions, on a few samples.
+pub fn attribute(job: &Attribute, ctx: &Ctx) -> Result<Attribution, Error> {
+    let sides = open(job)?;
+    let judge = judge(job, &sides)?;
+    ctx.progress.start("attribute", 0);
+    let meter = meter(job, &judge);
+    let aligned = align(&sides, &meter)?;
+    let whole = judge.compare_session(Box::new(whole(&sides)?))?;
+    let mut result = Attribution {
+        samples: judge.samples(),
+        measure: measure(&judge).into(),
+        loss: limited(judge.loss_in(&whole)),
+        unmatched: aligned.unmatched,
+        ..Attribution::default()
+    };
+    let noise = meter.measure(&sides, &aligned.pairs)?;
+    let hurt = rank::Ranking::new(&sides, &aligned, &judge, &noise);
+    let losses = hurt.losses(result.loss, job.threads)?;
+    result.layers = hurt.layers(&losses);
+    result.suggestions = suggest::suggestions(&hurt, &result, job.threads)?;
+    sides.iter().try_for_each(|it| it.files.check_unchanged())?;
+    let count = grouped(aligned.pairs.len() as u64);
+    ctx.progress.done(&format!("{count} values, {} samples", result.samples));
+    Ok(result)
+}
+
+fn open<'a>(job: &Attribute<'a>) -> Result<[Side<'a>; 2], Error> {
+    let side = |path| -> Result<Side<'a>, Error> {
+        let mut loaded = onnx::open(path, &job.open)?;
+        let steps = ["inline-functions", "infer-types"];
+        rewrite::run(&mut loaded.model, &steps, &Ctx::silent())?;
+        let runtime = job.runtime.clone();
+        Ok(Side { model: loaded.model, files: loaded.files, runtime })
+    };
+    Ok([side(job.reference)?, side(job.candidate)?])
+}
+
+fn judge<'a>(job: &Attribute<'a>, sides: &'a [Side<'a>; 2]) -> Result<Judge<'a>, Error> {
+    let Side { model, files, .. } = &sides[0];
+    let batches = job.data.batches(&calibrate::model_inputs(model))?;
+    Judge::over(model, files, batches, SAMPLES, job.memory / 4, job.runtime.clone())
+}
+
+fn meter<'a>(job: &Attribute, judge: &'a Judge) -> Meter<'a> {
+    Meter { batches: judge.batches(), memory: job.memory, threads: job.threads }
+}
+
+/// The values that can be held against each other.
+fn align(sides: &[Side; 2], meter: &Meter) -> Result<Aligned, Error> {
+    let mut aligned = Aligned::by_name(&sides[0].model, &sides[1].model);
+    let largest = meter
+        .batches
+        .iter()
+        .rev()
+        .max_by_key(|batch| batch.values().map(|it| it.numel()).sum::<usize>());
+    let Some(largest) = largest else { return Ok(aligned) };
+    aligned.measure(sides, largest)?;
+    let one = Meter { batches: std::slice::from_ref(largest), ..*meter };
+    aligned.drop_foreign(sides, &one)?;
+    Ok(aligned)
+}
+
+/// The candidate as a relay of one.
+fn whole(sides: &[Side; 2]) -> Result<Relay, Error> {
+    let inputs = calibrate::model_inputs(&sides[0].model);
+    relay::finish(&sides[1], &[], Vec::new(), &|_| None, inputs)
+}
+
+/// As reports call it.
+fn measure(judge: &Judge) -> &'static str {
+    match judge.measure() {
+        Measure::Kl => "kl",
+        Measure::NoiseToSignal => "noise_to_signal",
+    }
+}
+
+/// Reports hold finite numbers only.
+fn limited(loss: f64) -> f64 {
+    loss.min(1e30)
+}

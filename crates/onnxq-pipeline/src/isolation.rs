@@ -1,0 +1,69 @@
+//! How much of the error is the weights', and how much the way they are computed with.
+
+use std::path::Path;
+
+use super::{Error, judge::Judge, validate::open_session};
+use onnxq_ir::{
+    ctx::Ctx,
+    onnx::{self, Attached, Loaded},
+};
+use onnxq_quant::lower::{self, FLOAT};
+use onnxq_report::{Isolation, summary::finite};
+use onnxq_rewrite as rewrite;
+use onnxq_run::{
+    data::Batches,
+    engine::{Runtime, SessionOptions},
+};
+
+/// Each form runs on these alone.
+const SAMPLES: usize = 16;
+/// Bytes of expected outputs that may be kept.
+const ROOM: u64 = 512 << 20;
+
+/// The loss of the candidate in three forms, on the same samples.
+pub fn isolation(
+    reference: &Loaded,
+    (path, candidate): (&Path, &Loaded),
+    batches: Batches,
+    session: &SessionOptions,
+    runtime: &Runtime,
+    ctx: &Ctx,
+) -> Result<Isolation, Error> {
+    ctx.progress.start("isolate", 3);
+    let (model, files) = (&reference.model, &reference.files);
+    let judge = Judge::over(model, files, batches, SAMPLES, ROOM, runtime.clone())?;
+    let loss = |session| -> Result<Option<f64>, Error> {
+        let loss = judge.loss_in(&judge.compare_session(session)?);
+        ctx.progress.step(1);
+        Ok(finite(loss))
+    };
+    let deployed = loss(open_session(candidate, path, session, runtime)?)?;
+    let plain = SessionOptions { optimize: false, ..session.clone() };
+    let unoptimized = loss(open_session(candidate, path, &plain, runtime)?)?;
+    let (weights_only, note) = match in_float(candidate) {
+        Ok((attached, left)) => {
+            let plain = SessionOptions { lean: true, ..plain };
+            let folder = Some(Attached::folder());
+            let session = runtime.open_bytes(&attached.graph, folder, &plain)?;
+            (loss(session)?, (left > 0).then(|| not_all(left)))
+        }
+        Err(error) => (None, Some(error.to_string())),
+    };
+    ctx.progress.done(&format!("{} samples", judge.samples()));
+    let (samples, measure) = (judge.samples(), judge.measure().name().to_owned());
+    Ok(Isolation { samples, measure, weights_only, deployed, unoptimized, note })
+}
+
+fn not_all(left: usize) -> String {
+    let s = if left == 1 { "" } else { "s" };
+    format!("{left} quantized node{s} could not be brought to float and ran as they are")
+}
+
+/// The candidate with what its weights stand for in float, and how many nodes could not be.
+fn in_float(candidate: &Loaded) -> Result<(Attached, usize), Error> {
+    let (mut model, silent) = (candidate.model.clone(), Ctx::silent());
+    rewrite::run(&mut model, &["infer-types"], &silent)?;
+    let report = lower::convert(&mut model, &FLOAT, &silent)?;
+    model.remove_all_dead();
+    Ok((onnx::attach(&model, &candidate.files)?, report.left.len()))
+}

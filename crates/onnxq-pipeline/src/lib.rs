@@ -1,0 +1,70 @@
+//! The jobs as typed stages: each is a function that takes one and returns the next.
+//!
+//! ```text
+//! Opened ─prepare→ Prepared ─plan→ Planned ─decide→ Decided ─lower→ Lowered ─write→ Outcome
+//! ```
+//!
+//! [`DECISIONS`] lists what happens between a plan and its final form, by name.
+
+mod adapt;
+pub mod attribution;
+mod calibrate;
+pub mod convert;
+mod decide;
+mod error;
+pub mod facts;
+mod isolation;
+mod job;
+mod judge;
+mod lint;
+mod lower;
+mod mixed;
+mod open;
+pub mod origin;
+mod outcome;
+mod plan;
+mod quantize;
+mod ranges;
+mod saturation;
+mod transform;
+mod validate;
+mod write;
+
+pub use self::{
+    adapt::{Adapted, Choosing, Correction, Measured, Tried, Unreached},
+    calibrate::{MissingStats, NeedsData},
+    decide::{DECISIONS, Decided, Deciding, Decision},
+    error::Error,
+    job::{Inputs, Job, OutputFile},
+    lint::{Execution, LintReport, execution, fix, lint},
+    lower::Lowered,
+    mixed::{Goal, Mixed, Point, Sensitivity, Unmet},
+    open::{Census, Opened, Prepared},
+    outcome::Outcome,
+    plan::Planned,
+    quantize::{Quantized, outline, quantize},
+    saturation::{Bits, Exactness},
+    validate::{Measures, Validate, validate},
+};
+use onnxq_ir::{Model, ctx::Ctx};
+use onnxq_quant::recipe;
+use onnxq_rewrite as rewrite;
+
+/// Rewrites a model by named passes and rules.
+pub fn rewrite(
+    model: &mut Model,
+    names: &[String],
+    ctx: &Ctx,
+) -> Result<Vec<(String, usize)>, Error> {
+    let mut steps = Vec::new();
+    for name in names {
+        match name.as_str() {
+            // As in a recipe's `prepare`.
+            recipe::STANDARD => steps.extend(rewrite::STANDARD.iter().map(|it| (*it).to_owned())),
+            _ => steps.push(name.clone()),
+        }
+    }
+    let steps = rewrite::run(model, &steps, ctx)?;
+    model.verify()?;
+    Ok(steps)
+}

@@ -1,0 +1,128 @@
+//! Stage 5: the graph in its final form; weights that need no data are still to be computed.
+
+use std::collections::BTreeMap;
+
+use super::{Adapted, Census, Decided, Error, Job, Mixed, OutputFile, Planned, origin::Origin};
+use onnx::SaveOptions;
+use onnxq_ir::{
+    Model, NodeId,
+    ctx::Ctx,
+    diag::Warning,
+    onnx::{self, Files, OpenOptions},
+};
+use onnxq_quant::{
+    format::{self, Format},
+    insert,
+    plan::{Plan, PlanRow, SitePlan},
+    sources::{Gauge, Sources},
+    tied,
+};
+use onnxq_rewrite::{
+    self as rewrite,
+    lint::{self, Finding},
+};
+
+/// A model as it will be written, but for what depends on the file: whether tied tables share
+/// bytes, and what the metadata says.
+pub struct Lowered {
+    pub model: Model,
+    pub files: Files,
+    pub rows: Vec<PlanRow>,
+    pub before: Census,
+    pub warnings: Vec<Warning>,
+    pub adapted: Option<Adapted>,
+    pub mixed: Option<Mixed>,
+    pub(super) quantized_nodes: usize,
+    pub(super) options: OpenOptions,
+    /// Slow and broken forms that the original has.
+    pub(super) findings: Vec<Finding>,
+    pub(super) origin: Origin,
+    /// The errors of the weights of these nodes, once they are solved.
+    pub(super) gauges: Vec<(NodeId, Gauge)>,
+}
+
+impl Decided {
+    /// Brings the model to its final form.
+    pub fn lower(self, job: &Job) -> Result<Lowered, Error> {
+        let Decided { planned, adapted, mixed, mut sources } = self;
+        let Planned { mut model, files, plan, before, warnings, options, origin } = planned;
+        let (rows, findings) = (plan.rows(&model), lint::run(&model));
+        job.ctx.progress.start("quantize", 0);
+        insert::quantize(&mut model, &plan, &mut sources);
+        let gauges = sources.errors(&model, &plan.sites);
+        finish(&mut model, &plan.sites, job.ctx)?;
+        model.verify()?;
+        job.ctx.progress.done(&describe(&plan, &rows));
+        let quantized_nodes = plan.sites.len();
+        Ok(Lowered {
+            model,
+            files,
+            rows,
+            before,
+            warnings,
+            adapted,
+            mixed,
+            quantized_nodes,
+            options,
+            findings,
+            origin,
+            gauges,
+        })
+    }
+}
+
+impl Planned {
+    /// Bytes that would be written if these were the plan's sites.
+    pub(super) fn size_with(
+        &self,
+        sites: Vec<SitePlan>,
+        target: &OutputFile,
+    ) -> Result<u64, Error> {
+        let mut model = self.model.clone();
+        let (chain, ranges) = (self.plan.chain.clone(), self.plan.ranges.clone());
+        let plan = Plan { sites, chain, ranges, ..Plan::default() };
+        insert::quantize(&mut model, &plan, &mut Sources::default());
+        finish(&mut model, &plan.sites, &Ctx::silent())?;
+        share_tied(&mut model, &self.files, &target.save)?;
+        self.origin.mark(&mut model, &Origin::unknown(), &target.save);
+        let path = target.path.as_deref().unwrap_or(&self.files.model);
+        let (model, data) = onnx::layout_sizes(&model, path, &target.save, Some(&self.files))?;
+        Ok(model + data)
+    }
+}
+
+/// `30 of 39 nodes with weights: dynamic 29 · gather_block_quantized 1`.
+fn describe(plan: &Plan, rows: &[PlanRow]) -> String {
+    let mut formats: BTreeMap<&str, usize> = BTreeMap::new();
+    for site in &plan.sites {
+        *formats.entry(site.format.name).or_default() += 1;
+    }
+    let parts: Vec<String> = formats.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    let parts =
+        if parts.is_empty() { String::new() } else { ": ".to_owned() + &parts.join(" · ") };
+    let rows = rows.iter().filter(|it| !it.is_chain()).count();
+    format!("{} of {rows} nodes with weights{parts}", plan.sites.len())
+}
+
+/// From the canonical form to that of the file.
+pub(super) fn finish(model: &mut Model, sites: &[SitePlan], ctx: &Ctx) -> Result<(), Error> {
+    let mut formats: Vec<&'static Format> = sites.iter().map(|it| it.format).collect();
+    formats.sort_by_key(|it| it.name);
+    formats.dedup_by_key(|it| it.name);
+    format::lower(model, &formats)?;
+    rewrite::run(model, rewrite::CLEAN_UP, ctx)?;
+    Ok(())
+}
+
+/// Initializers of one file cannot share bytes, so there a tied table becomes a view.
+pub(super) fn share_tied(
+    model: &mut Model,
+    files: &Files,
+    save: &SaveOptions,
+) -> Result<(), Error> {
+    let external = onnx::is_external(model, save, Some(files));
+    if !external && tied::reshape(model) > 0 {
+        rewrite::run(model, &["remove-dead"], &Ctx::silent())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! Weights that choose a way to be stored: what each way takes and how far it is off.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
+use super::{Error, Inputs, Planned};
+use onnxq_ir::{
+    Model, ValueId,
+    ctx::Ctx,
+    tensor::{Packing, Part, QSource, Zeros},
+};
+use onnxq_numerics::{
+    error::{OutputError, output_error},
+    scheme::{Granularity, Scheme},
+    solve::SolverSpec,
+    stats::{InputStats, Needs},
+};
+use onnxq_quant::{
+    budget::Choice,
+    ops::{Weight, rows},
+    plan::{SitePlan, describe},
+    recipe::{Recipe, WeightSpec, WeightType, resolve},
+    sources::Sources,
+    tied,
+    weight::{Input, StoreError},
+};
+use onnxq_run::calibrate::{Collector, Want, can_observe};
+
+/// A weight, and the sites that use it: they choose together.
+pub(super) struct Unit {
+    /// Indices into the plan's sites.
+    pub sites: Vec<usize>,
+    pub nodes: Vec<String>,
+    pub elements: u64,
+    pub ways: Vec<Way>,
+}
+
+/// A way to store a weight.
+pub(super) struct Way {
+    /// As plans show it.
+    pub name: String,
+    /// For each site of the unit.
+    pub plans: Vec<SitePlan>,
+    pub sources: Vec<Arc<dyn QSource>>,
+    pub bytes: u64,
+    /// The squared error of the weight's outputs in proportion to them, summed over the sites.
+    pub error: f64,
+}
+
+impl Unit {
+    /// The way whose loss is measured: that with the largest error.
+    pub fn probe(&self) -> usize {
+        let mut probe = 0;
+        for (at, way) in self.ways.iter().enumerate() {
+            if way.error > self.ways[probe].error {
+                probe = at;
+            }
+        }
+        probe
+    }
+
+    /// Bytes and losses, given which way was measured and what it loses.
+    pub fn choices(&self, (probe, loss): (usize, f64)) -> Vec<Choice> {
+        let of_probe = self.ways[probe].error;
+        let share = |it: &Way| if of_probe > 0.0 { it.error / of_probe } else { 0.0 };
+        self.ways.iter().map(|it| Choice { price: it.bytes, loss: loss * share(it) }).collect()
+    }
+}
+
+/// What to choose from if the recipe does not say.
+fn default_candidates() -> Vec<WeightSpec> {
+    let of = |dtype, block| WeightSpec {
+        dtype: Some(dtype),
+        granularity: Some(Granularity::Block(block)),
+        ..WeightSpec::default()
+    };
+    vec![of(WeightType::Uint4, 128), of(WeightType::Uint4, 32), of(WeightType::Uint8, 128)]
+}
+
+/// The weights of formats that leave activations in float, in the order of their nodes.
+pub(super) fn find(planned: &Planned, recipe: &Recipe, external: bool) -> Vec<Unit> {
+    let (m, sites) = (&planned.model, &planned.plan.sites);
+    let candidates = match &recipe.mixed {
+        Some(it) => it.candidates.clone(),
+        None => default_candidates(),
+    };
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (at, site) in sites.iter().enumerate().filter(|it| it.1.activation.is_none()) {
+        let one = |it: &&mut Vec<usize>| Sources::share_weight(m, &sites[it[0]], site);
+        match groups.iter_mut().find(one) {
+            Some(group) => group.push(at),
+            None => groups.push(vec![at]),
+        }
+    }
+    let unit = |group: Vec<usize>| {
+        let own: Vec<&SitePlan> = group.iter().map(|it| &sites[*it]).collect();
+        let mut ways: Vec<Way> = Vec::new();
+        for spec in &candidates {
+            let Some(plans) = own.iter().map(|it| laid_over(m, it, spec)).collect() else {
+                continue;
+            };
+            let way = way(m, plans, external);
+            if ways.iter().all(|it| !same(&it.plans, &way.plans)) {
+                ways.push(way);
+            }
+        }
+        let nodes = own.iter().map(|it| m.node_label(it.site.node)).collect();
+        let elements = m.constant(own[0].site.weight).map_or(0, |it| it.numel()) as u64;
+        Unit { sites: group, nodes, elements, ways }
+    };
+    groups.into_iter().map(unit).filter(|it| !it.ways.is_empty()).collect()
+}
+
+/// The site with what the candidate says; `None` if its format cannot store that.
+fn laid_over(m: &Model, site: &SitePlan, spec: &WeightSpec) -> Option<SitePlan> {
+    let zeros = |symmetric| if symmetric { Zeros::Symmetric } else { Zeros::Asymmetric };
+    let wanted = Scheme {
+        bits: spec.dtype.map_or(site.scheme.bits, WeightType::bits),
+        zeros: spec.symmetric.map_or(site.scheme.zeros, zeros),
+        granularity: spec.granularity.unwrap_or(site.scheme.granularity),
+        range: spec.range.map_or(site.scheme.range, |it| it.range()),
+    };
+    let scheme = (site.format.scheme)(wanted, None).ok()?;
+    let scales = spec.scales.unwrap_or(site.scales);
+    let (scales, note) = resolve::scales(m, &site.site, &scheme, scales);
+    let solver = spec.solver.unwrap_or(site.solver);
+    Some(SitePlan { scheme, scales, solver, note: note.or(site.note.clone()), ..site.clone() })
+}
+
+fn same(a: &[SitePlan], b: &[SitePlan]) -> bool {
+    let key = |it: &SitePlan| (it.scheme, it.scales, it.solver);
+    a.iter().map(key).eq(b.iter().map(key))
+}
+
+fn way(m: &Model, plans: Vec<SitePlan>, external: bool) -> Way {
+    let name = describe(&plans[0].scheme, plans[0].scales);
+    let bytes = stored(m, &plans, external);
+    Way { name, bytes, plans, sources: Vec::new(), error: 0.0 }
+}
+
+/// Bytes of all parts that are stored for a weight: equal ones once.
+fn stored(m: &Model, plans: &[SitePlan], external: bool) -> u64 {
+    let mut parts: Vec<(usize, Part, Packing)> = Vec::new();
+    let mut total = 0;
+    for (at, it) in plans.iter().enumerate() {
+        let source = plans.iter().position(|other| Sources::are_one(m, other, it)).unwrap_or(at);
+        let shape = Sources::shape(m, it);
+        let is_table = it.site.kind == Weight::Gather;
+        let packing = if is_table { Packing::Gather } else { Packing::NBits };
+        // GatherBlockQuantized states its zeros even where they are in the middle.
+        let zeros = (is_table || it.scheme.zeros == Zeros::Asymmetric).then_some(Part::Zeros);
+        for part in [Part::Codes, Part::Scales].into_iter().chain(zeros) {
+            let (dtype, dims) = packing.layout(shape, part);
+            let bytes = (dims.iter().product::<usize>() * dtype.bits()).div_ceil(8);
+            let shared = part != Part::Codes || external || bytes >= tied::WORTH;
+            let key = (source, part, if shared { packing.canonical(shape, part) } else { packing });
+            if !parts.contains(&key) {
+                parts.push(key);
+                total += bytes as u64;
+            }
+        }
+    }
+    total
+}
+
+/// Solves each weight in all its ways, with the statistics of its input in memory, and measures
+/// how far they are off.
+pub(super) fn solve(
+    planned: &Planned,
+    units: &mut [Unit],
+    inputs: &Inputs,
+    ctx: &Ctx,
+) -> Result<(), Error> {
+    let m = &planned.model;
+    let wants = wants(m, units);
+    let mut solving = Solving { m, sources: Sources::default() };
+    if !wants.is_empty() {
+        let batches = inputs.batches(m)?;
+        let values: Vec<ValueId> = wants.iter().map(|it| it.value).collect();
+        let run = inputs.run(m, &planned.files, batches);
+        let mut collector = Collector::new(run, wants, None)?;
+        while let Some(inputs) = collector.next(&[], ctx)? {
+            for (value, stats) in inputs {
+                solving.all(units, |it| it == Some(value), Some(&stats))?;
+            }
+        }
+        // Tables last: one that is also a head takes what the head's solver made of it.
+        return solving.all(units, |it| it.is_none_or(|it| !values.contains(&it)), None);
+    }
+    solving.all(units, |_| true, None)
+}
+
+fn wants(m: &Model, units: &[Unit]) -> Vec<Want> {
+    let mut wants: BTreeMap<ValueId, Needs> = BTreeMap::new();
+    for plan in units.iter().flat_map(|it| &it.ways).flat_map(|it| &it.plans) {
+        let Some(value) = input(m, plan).filter(|it| can_observe(m, *it).is_ok()) else {
+            continue;
+        };
+        // Without any need of the solver's, errors are still weighed by the inputs.
+        let needs = wants.entry(value).or_insert(Needs::Diagonal);
+        *needs = plan.solver.solver().needs().max(*needs);
+    }
+    wants.into_iter().map(|(value, needs)| Want { value, needs }).collect()
+}
+
+/// What the weight is multiplied with; tables are looked up.
+fn input(m: &Model, plan: &SitePlan) -> Option<ValueId> {
+    let is_product = plan.site.kind == Weight::MatMul;
+    is_product.then(|| m.operand(plan.site.node, 0).ok()).flatten()
+}
+
+struct Solving<'a> {
+    m: &'a Model,
+    sources: Sources,
+}
+
+impl Solving<'_> {
+    /// All ways of the sites whose input is selected.
+    fn all(
+        &mut self,
+        units: &mut [Unit],
+        selected: impl Fn(Option<ValueId>) -> bool,
+        stats: Option<&InputStats>,
+    ) -> Result<(), Error> {
+        let mut inputs: Vec<(SolverSpec, Arc<Input>)> = Vec::new();
+        for way in units.iter_mut().flat_map(|it| &mut it.ways) {
+            for at in 0..way.plans.len() {
+                let plan = &way.plans[at];
+                if selected(input(self.m, plan)) {
+                    let source = self.source(plan, stats, &mut inputs)?;
+                    way.error += relative_error(self.m, plan, &*source, stats)?;
+                    way.put(at, source);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn source(
+        &mut self,
+        plan: &SitePlan,
+        stats: Option<&InputStats>,
+        inputs: &mut Vec<(SolverSpec, Arc<Input>)>,
+    ) -> Result<Arc<dyn QSource>, Error> {
+        if self.sources.contains(self.m, plan) {
+            return Ok(self.sources.get(self.m, plan));
+        }
+        let known = inputs.iter().find(|it| it.0 == plan.solver).map(|it| it.1.clone());
+        let input = match (known, stats) {
+            (Some(input), _) => Some(input),
+            (None, None) => None,
+            (None, Some(stats)) => {
+                let prepared = plan.solver.solver().prepare(stats)?;
+                let input = Arc::new(Input { stats: stats.clone(), prepared });
+                inputs.push((plan.solver, input.clone()));
+                Some(input)
+            }
+        };
+        Ok(self.sources.solve(self.m, plan, input)?)
+    }
+}
+
+impl Way {
+    /// Sites come in the order of what they read, not in that of the unit.
+    fn put(&mut self, at: usize, source: Arc<dyn QSource>) {
+        if self.sources.is_empty() {
+            self.sources = vec![source.clone(); self.plans.len()];
+        }
+        self.sources[at] = source;
+    }
+}
+
+/// Rows that are measured at once: the same for any number of threads, so that sums are.
+const TILE: usize = 128;
+
+/// The squared error of the output in proportion to the squared output.
+fn relative_error(
+    m: &Model,
+    plan: &SitePlan,
+    source: &dyn QSource,
+    stats: Option<&InputStats>,
+) -> Result<f64, Error> {
+    let tensor = m.constant(plan.site.weight).expect("planned weights are constant");
+    let float = rows(&plan.site, tensor);
+    let (n, k) = (float.shape[0], float.shape[1]);
+    let starts: Vec<usize> = (0..n).step_by(TILE).collect();
+    let errors = starts.par_iter().map(|&start| {
+        let tile = start..(start + TILE).min(n);
+        let values = float.rows_f32(tile.clone())?;
+        let view = ArrayView2::from_shape((tile.len(), k), &values).expect("rows of k values");
+        Ok(output_error(view, &source.solve(tile)?, stats))
+    });
+    let errors: Vec<OutputError> = errors.collect::<Result<_, StoreError>>()?;
+    let sum = |of: fn(&OutputError) -> f64| errors.iter().map(of).sum::<f64>();
+    let signal = sum(|it| it.signal);
+    Ok(if signal > 0.0 { sum(|it| it.error) / signal } else { 0.0 })
+}

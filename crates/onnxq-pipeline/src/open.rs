@@ -1,0 +1,105 @@
+//! Stage 1 and 2: a model is read, and rewritten into the form that recipes expect.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Serialize;
+
+use super::{Error, Job};
+use onnxq_ir::{
+    Model,
+    ctx::Ctx,
+    diag::Warning,
+    human::{bytes, grouped},
+    onnx::{self, Files, Loaded, OpenOptions},
+};
+use onnxq_rewrite as rewrite;
+
+/// A model as it was read.
+pub struct Opened {
+    pub model: Model,
+    pub files: Files,
+    pub warnings: Vec<Warning>,
+    pub before: Census,
+    pub options: OpenOptions,
+}
+
+/// A model after the recipe's `prepare` steps: fused, with known shapes.
+pub struct Prepared {
+    pub model: Model,
+    pub files: Files,
+    pub warnings: Vec<Warning>,
+    pub before: Census,
+    pub options: OpenOptions,
+}
+
+/// What a model consists of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Census {
+    pub bytes: u64,
+    pub nodes: usize,
+    pub initializers: usize,
+    pub ops: BTreeMap<String, usize>,
+}
+
+impl Opened {
+    /// Reads a model from a file.
+    pub fn read(path: &Path, options: &OpenOptions, ctx: &Ctx) -> Result<Opened, Error> {
+        Ok(Opened::of(onnx::open(path, options)?, options, ctx))
+    }
+
+    /// What was read already.
+    pub fn of(loaded: Loaded, options: &OpenOptions, ctx: &Ctx) -> Opened {
+        let Loaded { model, files, warnings } = loaded;
+        let before = Census::of(&model, files.size());
+        ctx.progress.start("read", 0);
+        ctx.progress.done(&describe_input(&model, &before, &files));
+        warnings.iter().for_each(|it| ctx.progress.warn(it));
+        Opened { model, files, warnings, before, options: *options }
+    }
+
+    /// Rewrites the model as the recipe says.
+    pub fn prepare(self, job: &Job) -> Result<Prepared, Error> {
+        let Opened { mut model, files, warnings, before, options } = self;
+        let progress = job.ctx.progress;
+        progress.start("prepare", 0);
+        let steps = rewrite::run(&mut model, &job.recipe.prepare(rewrite::STANDARD), job.ctx)?;
+        progress.done(&describe_steps(before.nodes, model.nodes().len(), &steps));
+        Ok(Prepared { model, files, warnings, before, options })
+    }
+}
+
+impl Census {
+    pub fn of(model: &Model, bytes: u64) -> Census {
+        let mut ops: BTreeMap<String, usize> = BTreeMap::new();
+        let nodes = model.nodes();
+        for node in &nodes {
+            *ops.entry(model.node(*node).op.to_string()).or_default() += 1;
+        }
+        let graphs = model.graphs();
+        let initializers = graphs.iter().map(|it| model.graph(*it).constants.len()).sum();
+        Census { bytes, nodes: nodes.len(), initializers, ops }
+    }
+}
+
+fn describe_input(model: &Model, census: &Census, files: &Files) -> String {
+    let size = match files.paths().count() {
+        0 => "text".to_owned(),
+        1 => format!("{}, 1 file", bytes(census.bytes)),
+        count => format!("{}, {count} files", bytes(census.bytes)),
+    };
+    format!(
+        "{size} · opset {} · {} nodes · {} initializers",
+        model.opset(""),
+        grouped(census.nodes as u64),
+        grouped(census.initializers as u64)
+    )
+}
+
+fn describe_steps(before: usize, after: usize, steps: &[(String, usize)]) -> String {
+    for (name, count) in steps.iter().filter(|it| it.1 > 0) {
+        tracing::info!("{name}: {count}");
+    }
+    let count = steps.iter().filter(|it| it.0 != "infer-types").map(|it| it.1).sum::<usize>();
+    let [before, after, count] = [before, after, count].map(|it| grouped(it as u64));
+    format!("{before} → {after} nodes by {count} rewrites")
+}

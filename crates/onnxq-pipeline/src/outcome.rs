@@ -1,0 +1,115 @@
+//! What a quantization did, for people and scripts.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use super::{Adapted, Census, Decided, Exactness, Execution, Job, Lowered, Mixed, Planned};
+use onnxq_ir::diag::Warning;
+use onnxq_quant::plan::PlanRow;
+
+/// The result of a quantization.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    pub schema: &'static str,
+    pub onnxq: &'static str,
+    pub recipe: String,
+    pub model: PathBuf,
+    /// `None` after a dry run.
+    pub output: Option<PathBuf>,
+    pub before: Census,
+    pub after: Census,
+    pub quantized_nodes: usize,
+    /// Fraction of the bytes of float weights of two and more dimensions that became smaller.
+    pub quantized_weights: f64,
+    pub nodes: Vec<PlanRow>,
+    /// How activations were chosen, if by measurement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapted: Option<Adapted>,
+    /// How bits were chosen, if by measurement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mixed: Option<Mixed>,
+    /// What ONNX Runtime makes of the result; `None` after a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Execution>,
+    /// On which CPUs its int8 layers are exact; `None` after a dry run and without such layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub int8: Option<Exactness>,
+    pub warnings: Vec<Warning>,
+}
+
+impl Outcome {
+    fn new(model: &Path, before: Census, after: Census, nodes: Vec<PlanRow>, job: &Job) -> Outcome {
+        Outcome {
+            schema: "onnxq.quantize/1",
+            onnxq: env!("CARGO_PKG_VERSION"),
+            recipe: job.recipe.name.clone(),
+            model: model.to_owned(),
+            output: None,
+            before,
+            after,
+            quantized_nodes: 0,
+            quantized_weights: quantized_weights(&nodes),
+            nodes,
+            adapted: None,
+            mixed: None,
+            execution: None,
+            int8: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Planned {
+    /// The outcome of a job that had nothing to do.
+    pub(super) fn nothing(&self, job: &Job) -> Outcome {
+        let after = Census::of(&self.model, self.before.bytes);
+        let rows = self.plan.rows(&self.model);
+        let outcome = Outcome::new(&self.files.model, self.before.clone(), after, rows, job);
+        Outcome { warnings: self.warnings.clone(), ..outcome }
+    }
+}
+
+impl Decided {
+    pub(super) fn nothing(&self, job: &Job) -> Outcome {
+        self.planned.nothing(job)
+    }
+}
+
+impl Lowered {
+    /// The outcome of a model of so many bytes, if it was written to `output`.
+    pub fn outcome(&self, output: Option<&Path>, size: u64, job: &Job) -> Outcome {
+        let mut nodes = self.rows.clone();
+        for row in &mut nodes {
+            let gauge = self.gauges.iter().find(|it| it.0 == row.id);
+            row.error = gauge.and_then(|it| it.1.error());
+        }
+        let after = Census::of(&self.model, size);
+        let outcome = Outcome::new(&self.files.model, self.before.clone(), after, nodes, job);
+        Outcome {
+            output: output.map(Path::to_owned),
+            quantized_nodes: self.quantized_nodes,
+            adapted: self.adapted.clone(),
+            mixed: self.mixed.clone(),
+            warnings: self.warnings.clone(),
+            ..outcome
+        }
+    }
+}
+
+/// Fraction of the weights' bytes that the plan makes smaller.
+fn quantized_weights(rows: &[PlanRow]) -> f64 {
+    let weights = |it: &&PlanRow| it.shape.len() >= 2;
+    let count = |row: &PlanRow| row.shape.iter().product::<usize>() as f64;
+    let mut seen: BTreeMap<&str, (f64, bool)> = BTreeMap::new();
+    for row in rows.iter().filter(weights) {
+        let entry = seen.entry(&row.weight).or_insert((count(row), false));
+        entry.1 |= row.format.is_some();
+    }
+    let total: f64 = seen.values().map(|it| it.0).sum();
+    let quantized: f64 = seen.values().filter(|it| it.1).map(|it| it.0).sum();
+    if total == 0.0 { 0.0 } else { quantized / total }
+}

@@ -1,0 +1,408 @@
+//! Comparing two models in ONNX Runtime: everything that a report holds, step by step.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Error, Execution, Outcome,
+    attribution::{self, Attribute},
+    execution, facts,
+    isolation::isolation,
+};
+use onnxq_ir::{
+    ctx::Ctx,
+    diag::Code,
+    onnx::{self, Attached, Loaded, OpenOptions},
+};
+use onnxq_quant::recipe::{Gate, metrics::Measure};
+use onnxq_report::{
+    Comparison, Footprints, Kernels, Report, Role, Size, baseline,
+    document::{self, ModelFacts, Provenance, RecipeFacts, Warning},
+    gate,
+};
+use onnxq_run::{
+    compare::{CompareOptions, compare, decode},
+    data::{Batches, Dataset, Decoder},
+    engine::{Located, Runtime, Sampled, Sampler, Session, SessionOptions},
+    worker::{self, FootprintJob},
+};
+
+/// What to measure besides the outputs. What a gate limits is measured in any case.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Measures {
+    /// Times of runs, and the instructions that they execute.
+    pub latency: bool,
+    /// Steps with a cache of keys and values, if the models have one.
+    pub decode: bool,
+    /// The weights' error apart from the deployment's.
+    pub isolation: bool,
+    /// Load time and memory, each model in a process of its own.
+    pub footprint: bool,
+    /// Where the error enters.
+    pub layers: bool,
+}
+
+impl Measures {
+    /// Everything.
+    pub const FULL: Measures =
+        Measures { latency: true, decode: true, isolation: true, footprint: true, layers: true };
+
+    /// With what gates need.
+    fn for_gates(mut self, gates: &[Gate]) -> Measures {
+        for metric in gates.iter().filter_map(|it| it.known().ok()) {
+            match metric.measured_by {
+                Measure::Outputs => {}
+                Measure::Latency => self.latency = true,
+                Measure::Decode => self.decode = true,
+                Measure::Isolation => self.isolation = true,
+                Measure::Footprint => self.footprint = true,
+            }
+        }
+        self
+    }
+}
+
+/// How to compare two models.
+pub struct Validate<'a> {
+    pub reference: &'a Path,
+    pub candidate: &'a Path,
+    pub data: Dataset,
+    pub open: OpenOptions,
+    pub gates: &'a [Gate],
+    /// An older report; what is worse than there fails.
+    pub baseline: Option<&'a Path>,
+    pub measures: Measures,
+    pub threads: usize,
+    /// Bytes for inner values, where the error is looked for.
+    pub memory: u64,
+    pub runtime: Runtime<'a>,
+    /// The command line, for the report.
+    pub command: Vec<String>,
+    /// This program, to measure a model in a process of its own.
+    pub program: Option<PathBuf>,
+}
+
+impl<'a> Validate<'a> {
+    /// Compares outputs only.
+    pub fn new(reference: &'a Path, candidate: &'a Path, data: Dataset) -> Validate<'a> {
+        Validate {
+            reference,
+            candidate,
+            data,
+            open: OpenOptions::default(),
+            gates: &[],
+            baseline: None,
+            measures: Measures::default(),
+            threads: 1,
+            memory: 2 << 30,
+            runtime: Runtime::default(),
+            command: Vec::new(),
+            program: None,
+        }
+    }
+}
+
+/// Runs both models in ONNX Runtime on the same data. `outcome` says how the candidate was made,
+/// if it just was.
+pub fn validate(job: &Validate, outcome: Option<&Outcome>, ctx: &Ctx) -> Result<Report, Error> {
+    // ONNX Runtime sees only what our own reader accepts.
+    let loaded = [onnx::open(job.reference, &job.open)?, onnx::open(job.candidate, &job.open)?];
+    validate_loaded(loaded, job, outcome, ctx)
+}
+
+/// The same of models that were read already, or that are in memory; `job` names their paths.
+pub fn validate_loaded(
+    loaded: [Loaded; 2],
+    job: &Validate,
+    outcome: Option<&Outcome>,
+    ctx: &Ctx,
+) -> Result<Report, Error> {
+    let before = job.baseline.map(document::read).transpose()?;
+    let library = job.runtime.ensure()?;
+    let mut run = Run::open(loaded, job, library, ctx)?;
+    let figures = run.figures()?;
+    let mut report = run.report(figures, outcome)?;
+    report.gates = job.gates.iter().map(|it| gate::check(it, &report.figures)).collect();
+    if let Some((path, before)) = job.baseline.zip(before) {
+        let path = path.display().to_string();
+        report.baseline = Some(baseline::compare(&path, &before, &report)?);
+    }
+    report.judge();
+    Ok(report)
+}
+
+/// Both models, loaded.
+struct Run<'a> {
+    job: &'a Validate<'a>,
+    ctx: &'a Ctx<'a>,
+    measures: Measures,
+    library: Located,
+    loaded: [Loaded; 2],
+    session: SessionOptions,
+    reference: Box<dyn Session>,
+    candidate: Box<dyn Session>,
+    batches: Batches,
+    /// What could not be measured.
+    notes: Vec<Warning>,
+}
+
+/// Samples of the processor's place that a verdict wants, and how long more runs may go on for it.
+const PLACES: usize = 100;
+const MORE_RUNS: Duration = Duration::from_millis(1500);
+
+impl<'a> Run<'a> {
+    fn open(
+        loaded: [Loaded; 2],
+        job: &'a Validate,
+        library: Located,
+        ctx: &'a Ctx<'a>,
+    ) -> Result<Run<'a>, Error> {
+        let session = SessionOptions { threads: job.threads, ..SessionOptions::default() };
+        let [reference, candidate] = [
+            open_session(&loaded[0], job.reference, &session, &job.runtime)?,
+            open_session(&loaded[1], job.candidate, &session, &job.runtime)?,
+        ];
+        let batches = job.data.batches(reference.inputs())?;
+        let measures = job.measures.for_gates(job.gates);
+        let notes = Vec::new();
+        Ok(Run {
+            job,
+            ctx,
+            measures,
+            library,
+            loaded,
+            session,
+            reference,
+            candidate,
+            batches,
+            notes,
+        })
+    }
+
+    fn figures(&mut self) -> Result<Comparison, Error> {
+        let sampler = if self.measures.latency { Sampler::start() } else { None };
+        let mut comparison = match &sampler {
+            Some(sampler) => {
+                let mut sampled = Sampled::new(&mut *self.candidate, sampler);
+                let reference = &mut *self.reference;
+                outputs(reference, &mut sampled, &mut self.batches, self.measures, self.ctx)?
+            }
+            None => {
+                let (reference, candidate) = (&mut *self.reference, &mut *self.candidate);
+                outputs(reference, candidate, &mut self.batches, self.measures, self.ctx)?
+            }
+        };
+        if let Some(sampler) = sampler {
+            comparison.kernels = Some(self.kernels(sampler)?);
+        }
+        let [reference, candidate] = [&self.loaded[0], &self.loaded[1]];
+        comparison.size = Some(Size::new(reference.files.size(), candidate.files.size()));
+        if self.measures.isolation {
+            let (batches, candidate) = (self.fresh_batches()?, (self.job.candidate, candidate));
+            let (session, runtime) = (&self.session, &self.job.runtime);
+            let isolated = isolation(reference, candidate, batches, session, runtime, self.ctx)?;
+            comparison.isolation = Some(isolated);
+        }
+        if self.measures.footprint {
+            comparison.footprint = self.footprints();
+        }
+        self.name_tokens(&mut comparison)?;
+        Ok(comparison)
+    }
+
+    /// What cannot be measured is a warning.
+    fn footprints(&mut self) -> Option<Footprints> {
+        let program = self.job.program.as_deref()?;
+        self.ctx.progress.start("footprint", 2);
+        let of = |model: &'a Path, loaded: &Loaded| {
+            let job = FootprintJob {
+                model: model.to_owned(),
+                data: self.job.data.path().to_owned(),
+                tokenizer: self.job.data.options().tokenizer.clone(),
+                preprocess: self.job.data.options().preprocess.clone(),
+                open: self.job.open,
+                threads: self.job.threads.max(1),
+                library: self.library.path.clone(),
+            };
+            let measured = worker::footprint(program, loaded.files.size(), job);
+            self.ctx.progress.step(1);
+            measured.map_err(|error| {
+                let message = format!("load time and memory are not measured: {error}");
+                Warning::new(Code::W202, model, message)
+            })
+        };
+        let both =
+            [of(self.job.reference, &self.loaded[0]), of(self.job.candidate, &self.loaded[1])];
+        self.ctx.progress.done("each model alone in a process");
+        match both {
+            [Ok(reference), Ok(candidate)] => Some(Footprints { reference, candidate }),
+            failed => {
+                self.notes.extend(failed.into_iter().filter_map(Result::err));
+                None
+            }
+        }
+    }
+
+    fn fresh_batches(&self) -> Result<Batches, Error> {
+        Ok(self.job.data.batches(self.reference.inputs())?)
+    }
+
+    /// Lets the candidate run on if too few samples were taken to say what it executes.
+    fn kernels(&mut self, sampler: Sampler) -> Result<Kernels, Error> {
+        self.batches.rewind();
+        if let Some(batch) = self.batches.next() {
+            let batch = batch?;
+            let only = std::slice::from_ref(&batch);
+            let start = Instant::now();
+            let mut sampled = Sampled::new(&mut *self.candidate, &sampler);
+            while sampler.taken() < PLACES && start.elapsed() < MORE_RUNS {
+                let mut again = only.iter().cloned().map(Ok);
+                compare(
+                    &mut *self.reference,
+                    &mut sampled,
+                    &mut again,
+                    &CompareOptions::default(),
+                    &Ctx::silent(),
+                )?;
+            }
+        }
+        let it = sampler.finish(&self.library);
+        Ok(Kernels {
+            samples: it.samples,
+            avx512_vnni: it.avx512_vnni,
+            avx_vnni: it.avx_vnni,
+            vpmaddubsw: it.vpmaddubsw,
+            verdict: it.verdict(),
+        })
+    }
+
+    /// Gives the worst tokens their text, if there is a tokenizer.
+    fn name_tokens(&self, comparison: &mut Comparison) -> Result<(), Error> {
+        let Some(tokenizer) = &self.job.data.options().tokenizer else { return Ok(()) };
+        let decoder = Decoder::open(tokenizer)?;
+        let outputs = comparison.outputs.values_mut().filter(|it| it.role == Role::Logits);
+        for token in outputs.flat_map(|it| &mut it.worst_tokens) {
+            token.context = decoder.text(&token.context_ids);
+            token.reference_text = decoder.text(&[token.reference]);
+            token.candidate_text = decoder.text(&[token.candidate]);
+            token.next_text = token.next.and_then(|it| decoder.text(&[it]));
+        }
+        Ok(())
+    }
+
+    /// Figures and facts together.
+    fn report(&self, figures: Comparison, outcome: Option<&Outcome>) -> Result<Report, Error> {
+        let job = self.job;
+        let models = document::Models {
+            reference: facts::model_facts(job.reference, &self.loaded[0])?,
+            candidate: facts::model_facts(job.candidate, &self.loaded[1])?,
+        };
+        let candidate = &self.loaded[1];
+        let asked;
+        let execution = match outcome.and_then(|it| it.execution.as_ref()) {
+            Some(it) => it,
+            None => {
+                asked = execution(&candidate.model, &candidate.files, &job.runtime);
+                &asked
+            }
+        };
+        let provenance = self.provenance(&models.candidate)?;
+        let mut report = Report {
+            schema: document::SCHEMA.into(),
+            precision: facts::precision(&candidate.model, Some(execution)),
+            kept: outcome.map_or(Vec::new(), |it| facts::kept(&it.nodes)),
+            environment: facts::environment(&self.library, job.threads, &job.runtime),
+            warnings: self.warnings(&provenance, execution, outcome),
+            models,
+            figures,
+            provenance,
+            ..Report::default()
+        };
+        if self.measures.layers {
+            let job = Attribute {
+                reference: job.reference,
+                candidate: job.candidate,
+                data: job.data.clone(),
+                open: job.open,
+                memory: job.memory,
+                threads: job.threads,
+                runtime: job.runtime.clone(),
+            };
+            report.attribution = Some(attribution::attribute(&job, self.ctx)?);
+        }
+        report.warnings.extend(self.notes.iter().cloned());
+        Ok(report)
+    }
+
+    fn provenance(&self, candidate: &ModelFacts) -> Result<Provenance, Error> {
+        let metadata = &candidate.metadata;
+        let recipe = metadata.get("onnxq.recipe").map(|name| RecipeFacts {
+            name: name.clone(),
+            sha256: metadata.get("onnxq.recipe_sha256").cloned().unwrap_or_default(),
+            yaml: metadata.get("onnxq.recipe_yaml").cloned(),
+        });
+        let mut batches = self.fresh_batches()?;
+        Ok(Provenance {
+            command: self.job.command.clone(),
+            recipe,
+            evaluation: facts::samples(self.job.data.path(), &batches)?,
+            calibration: facts::calibrated_on(metadata),
+            overlap: facts::overlap(metadata, &mut batches)?,
+        })
+    }
+
+    fn warnings(
+        &self,
+        provenance: &Provenance,
+        execution: &Execution,
+        outcome: Option<&Outcome>,
+    ) -> Vec<Warning> {
+        let mut list = Vec::new();
+        let overlap = provenance.overlap.as_ref();
+        list.extend(overlap.and_then(|it| facts::overlap_warning(it, self.job.data.path())));
+        let differing = execution.differing().len();
+        if differing > 0 {
+            let message = format!("{differing} nodes run slowly or otherwise than declared");
+            list.push(Warning::new(Code::W203, self.job.candidate, message));
+        }
+        let read = self.loaded[1].warnings.iter().filter_map(|it| Some((it.code?, &it.message)));
+        list.extend(read.map(|(code, it)| Warning::new(code, self.job.candidate, it.clone())));
+        let made = outcome.map_or(&[][..], |it| &it.warnings).iter().map(ToString::to_string);
+        list.extend(made.map(|it| Warning::new(Code::W204, self.job.candidate, it)));
+        list
+    }
+}
+
+/// The model as its file says, or as it is in memory.
+pub(super) fn open_session(
+    loaded: &Loaded,
+    path: &Path,
+    options: &SessionOptions,
+    runtime: &Runtime,
+) -> Result<Box<dyn Session>, Error> {
+    if !loaded.files.is_in_memory() {
+        return Ok(runtime.open(path, options)?);
+    }
+    let attached = onnx::attach(&loaded.model, &loaded.files)?;
+    Ok(runtime.open_bytes(&attached.graph, Some(Attached::folder()), options)?)
+}
+
+/// What comes of running both models on the data.
+fn outputs(
+    reference: &mut dyn Session,
+    candidate: &mut dyn Session,
+    batches: &mut Batches,
+    measures: Measures,
+    ctx: &Ctx,
+) -> Result<Comparison, Error> {
+    let (latency, samples) = (measures.latency, batches.samples());
+    let options = CompareOptions { latency, samples, ..CompareOptions::default() };
+    let mut comparison = compare(reference, candidate, batches, &options, ctx)?;
+    if measures.decode {
+        batches.rewind();
+        comparison.decode = decode(reference, candidate, batches, ctx)?;
+    }
+    Ok(comparison)
+}

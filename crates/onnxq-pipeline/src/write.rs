@@ -1,0 +1,106 @@
+//! Stage 6: the file, read back and checked.
+
+use std::path::Path;
+
+use super::{Error, Exactness, Execution, Job, Lowered, Outcome, execution, lower::share_tied};
+use onnxq_ir::{
+    Model,
+    ctx::Ctx,
+    diag::Warning,
+    onnx::{self, Loaded, OpenOptions, SaveOptions},
+};
+use onnxq_quant::plan::PlanRow;
+use onnxq_rewrite::lint::{self, Finding, OwnFinding, Severity};
+
+impl Lowered {
+    /// The model with what its file will say of it.
+    pub fn finalize(&mut self, save: &SaveOptions) -> Result<(), Error> {
+        share_tied(&mut self.model, &self.files, save)?;
+        let source = self.origin.digest()?;
+        self.origin.mark(&mut self.model, &source, save);
+        Ok(())
+    }
+
+    /// What would be written, and how large it would be.
+    pub fn predict(mut self, path: &Path, save: &SaveOptions, job: &Job) -> Result<Outcome, Error> {
+        self.finalize(save)?;
+        let (model, data) = onnx::layout_sizes(&self.model, path, save, Some(&self.files))?;
+        Ok(self.outcome(None, model + data, job))
+    }
+
+    /// Writes the model, reads it back and checks what it became.
+    pub fn write(mut self, path: &Path, save: &SaveOptions, job: &Job) -> Result<Outcome, Error> {
+        self.finalize(save)?;
+        let ctx = job.ctx;
+        let saved = onnx::save(&self.model, path, save, Some(&self.files), ctx)?;
+        let written = read_back(path, &self.options)?;
+        let own = own_findings(&self.findings, &written.model, ctx)?;
+        ctx.progress.start("check", 0);
+        let execution = execution(&written.model, &written.files, &job.inputs.runtime);
+        ctx.progress.done(execution.verdict());
+        let outcome = self.outcome(Some(path), saved.bytes(), job);
+        checked(outcome, &written.model, execution, own, ctx)
+    }
+}
+
+/// The outcome with what was found in the file.
+fn checked(
+    mut outcome: Outcome,
+    written: &Model,
+    execution: Execution,
+    own: Option<Warning>,
+    ctx: &Ctx,
+) -> Result<Outcome, Error> {
+    outcome.int8 = Exactness::of(written, &outcome.nodes)?;
+    outcome.execution = Some(execution);
+    outcome.warnings.extend(own);
+    if let Some(warning) = two_bits(&outcome.nodes) {
+        ctx.progress.warn(&warning);
+        outcome.warnings.push(warning);
+    }
+    Ok(outcome)
+}
+
+/// Reads the written file: one that our own reader refuses is an error.
+pub(super) fn read_back(output: &Path, options: &OpenOptions) -> Result<Loaded, Error> {
+    let loaded = onnx::open(output, options)?;
+    loaded.model.verify()?;
+    Ok(loaded)
+}
+
+/// Slow and broken forms of the result: those that the original had are a warning, others are our
+/// own, and a bug.
+fn own_findings(theirs: &[Finding], written: &Model, ctx: &Ctx) -> Result<Option<Warning>, Error> {
+    let findings = lint::run(written);
+    let own = lint::new(theirs, &findings);
+    if let Some(first) = own.first() {
+        let (node, what) = (first.node.clone(), first.what.clone());
+        return Err(OwnFinding { count: own.len(), code: first.code, node, what }.into());
+    }
+    let count = findings.iter().filter(|it| it.severity < Severity::Advice).count();
+    let warning = (count > 0).then(|| {
+        let s = if count == 1 { "" } else { "s" };
+        Warning::remark(format!(
+            "{count} node{s} of the original run slowly or not at all: see `inspect --lint`"
+        ))
+    });
+    warning.iter().for_each(|it| ctx.progress.warn(it));
+    Ok(warning)
+}
+
+/// What two bits cost, if some weights got no more.
+fn two_bits(rows: &[PlanRow]) -> Option<Warning> {
+    let is_coarse = |it: &&PlanRow| it.scheme.as_ref().is_some_and(|it| it.starts_with("int2"));
+    let errors = rows.iter().filter(is_coarse).filter_map(|it| Some(it.error?.solved));
+    let mut errors: Vec<f64> = errors.collect();
+    errors.sort_by(f64::total_cmp);
+    let (median, worst) = (errors.get(errors.len() / 2)?, errors.last()?);
+    let percent = |it: &f64| 100.0 * it.sqrt();
+    Some(Warning::remark(format!(
+        "2 bits lose quality: the outputs of {} weights are off by {:.0} % (rms, median; worst \
+         {:.0} %)",
+        errors.len(),
+        percent(median),
+        percent(worst)
+    )))
+}
