@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
-use super::{Failure, Table, Ui, shared::ExternalData, show::comment};
+use super::{Failure, Table, Ui, shared::external_data, show::comment};
 use onnxq_ir::{
     ctx::Progress,
-    onnx::{self, Loaded, OpenOptions},
+    onnx::{self, ExternalData, Loaded, OpenOptions, SaveOptions},
     untrusted::{Untrusted, escape},
 };
 use onnxq_pipeline::{self as pipeline, Execution, LintReport};
@@ -24,7 +24,7 @@ pub struct FixArgs {
     #[arg(short, long, value_name = "FILE", requires = "fix")]
     pub output: Option<PathBuf>,
     /// Whether weights of the mended model go into a file of their own
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = external_data())]
     pub external_data: ExternalData,
     /// Replace the output if it exists
     #[arg(short, long)]
@@ -49,7 +49,7 @@ impl FixArgs {
             ui.print(&onnxq_ir::text::print(&model))?;
             return Ok(lint::exit_code(&findings));
         };
-        let save = self.external_data.save(self.force);
+        let save = SaveOptions { external: self.external_data, force: self.force };
         onnx::save(&model, output, &save, Some(&files), &ui.ctx())?;
         let written = onnx::open(output, open)?;
         written.warnings.iter().for_each(|it| ui.warn(it));

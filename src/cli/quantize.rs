@@ -6,12 +6,15 @@ use super::{
     Failure, Ui,
     outputs::OutputArgs,
     shared::{
-        CalibrationArgs, DataArgs, ExternalData, InputArgs, MeasureArgs, NoData, Nonfinite,
-        RecipeArgs, size,
+        CalibrationArgs, DataArgs, InputArgs, MeasureArgs, NoData, Nonfinite, RecipeArgs,
+        external_data, size,
     },
     show,
 };
-use onnxq_ir::diag::{Code, Diagnostic, EXIT_GATE, EXIT_NOTHING};
+use onnxq_ir::{
+    diag::{Code, Diagnostic, EXIT_GATE, EXIT_NOTHING},
+    onnx::{ExternalData, SaveOptions},
+};
 use onnxq_pipeline::{
     self as pipeline, Goal, Job, Opened, Outcome, OutputFile, Quantized, Validate,
 };
@@ -44,7 +47,7 @@ pub struct Args {
     #[arg(long)]
     pub dry_run: bool,
     /// Whether weights go into a file of their own
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = external_data())]
     pub external_data: ExternalData,
     /// What to do with a weight that holds NaN or Inf
     #[arg(long, value_name = "ACTION", default_value = "error")]
@@ -94,7 +97,7 @@ impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let recipe = self.recipe.load()?;
         let gates = self.data.gates(Some(&recipe))?;
-        let save = self.external_data.save(self.force);
+        let save = SaveOptions { external: self.external_data, force: self.force };
         ui.note(&format!("onnxq {} · recipe {}", env!("CARGO_PKG_VERSION"), recipe.name));
         let mut inputs = self.calibration.inputs(&self.data, &recipe, ui);
         inputs.skip_nonfinite = self.nonfinite == Nonfinite::Skip;

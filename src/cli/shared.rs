@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::{Failure, Global, Ui, environment};
 use onnxq_ir::{
     ctx::Ctx,
     diag::{Code, Diagnostic},
     human,
-    onnx::{self, OpenOptions, SaveOptions},
+    onnx::{ExternalData, ExternalPolicy, OpenOptions},
 };
 use onnxq_pipeline::{Inputs, Measures};
 use onnxq_quant::recipe::{self, Gate, Recipe, gate::GateError};
@@ -122,19 +122,10 @@ pub struct InputArgs {
     #[arg(long)]
     pub untrusted: bool,
     /// Which external data files a model may refer to
-    #[arg(long, value_name = "POLICY", default_value = "contained")]
+    #[arg(
+        long, value_name = "POLICY", default_value = "contained", value_parser = external_policy()
+    )]
     pub external_policy: ExternalPolicy,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum ExternalData {
-    /// Always
-    Always,
-    /// If the model would come near the limit of 2 GB
-    #[default]
-    Auto,
-    /// Never; a model beyond 2 GB is an error
-    Never,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
@@ -146,16 +137,45 @@ pub enum Nonfinite {
     Skip,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum ExternalPolicy {
-    /// Files in the model's folder; links are followed if they stay there or in the folder of the
-    /// real model file
-    #[default]
-    Contained,
-    /// None at all
-    None,
-    /// Files in the model's folder; no links
-    Strict,
+/// The words of `--external-data`.
+const EXTERNAL_DATA: &[Word<ExternalData>] = &[
+    ("always", "Always", ExternalData::Always),
+    ("auto", "If the model would come near the limit of 2 GB", ExternalData::Auto),
+    ("never", "Never; a model beyond 2 GB is an error", ExternalData::Never),
+];
+
+/// The words of `--external-policy`.
+const EXTERNAL_POLICIES: &[Word<ExternalPolicy>] = &[
+    (
+        "contained",
+        "Files in the model's folder; links are followed if they stay there or in the folder of \
+         the real model file",
+        ExternalPolicy::Contained,
+    ),
+    ("none", "None at all", ExternalPolicy::None),
+    ("strict", "Files in the model's folder; no links", ExternalPolicy::Strict),
+];
+
+/// What the user types, what help says of that, and what it means.
+type Word<T> = (&'static str, &'static str, T);
+
+/// Takes the words of `--external-data`.
+pub fn external_data() -> impl TypedValueParser<Value = ExternalData> {
+    meaning(EXTERNAL_DATA)
+}
+
+fn external_policy() -> impl TypedValueParser<Value = ExternalPolicy> {
+    meaning(EXTERNAL_POLICIES)
+}
+
+fn meaning<T: Copy + Send + Sync + 'static>(
+    table: &'static [Word<T>],
+) -> impl TypedValueParser<Value = T> {
+    let parser = words(table.iter().map(|it| (it.0, it.1)));
+    parser.map(|word| {
+        let row = table.iter().find(|it| it.0 == word);
+        row.expect("the words come from the table").2
+    })
 }
 
 impl InputArgs {
@@ -264,26 +284,11 @@ impl DataArgs {
 impl InputArgs {
     pub fn options(&self) -> OpenOptions {
         OpenOptions {
-            external: match self.policy() {
-                ExternalPolicy::Contained => onnx::ExternalPolicy::Contained,
-                ExternalPolicy::None => onnx::ExternalPolicy::None,
-                ExternalPolicy::Strict => onnx::ExternalPolicy::Strict,
-            },
+            external: self.policy(),
             allow_unknown_opset: self.allow_unknown_opset,
             drop_unknown: self.drop_unknown,
             ..OpenOptions::default()
         }
-    }
-}
-
-impl ExternalData {
-    pub fn save(self, force: bool) -> SaveOptions {
-        let external = match self {
-            ExternalData::Always => onnx::ExternalData::Always,
-            ExternalData::Auto => onnx::ExternalData::Auto,
-            ExternalData::Never => onnx::ExternalData::Never,
-        };
-        SaveOptions { external, force }
     }
 }
 

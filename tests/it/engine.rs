@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::common::{FIXTURES, fixture, inputs, quantize_file, quantized, relative_error, runtime};
+use crate::common::{
+    FIXTURES, fixture, inputs, quantize_file, quantized, relative_error, runtime, saturates,
+};
 use onnxq_ir::{Model, ctx::Ctx, eval, onnx, tensor::Tensor, text};
 use onnxq_pipeline as pipeline;
 use onnxq_quant::recipe;
 use onnxq_run::{
     data::{DataOptions, Dataset},
-    engine::{SessionOptions, Verdict},
+    engine::SessionOptions,
 };
 
 /// The outputs of a model in ONNX Runtime.
@@ -16,12 +18,6 @@ fn run(path: &Path, inputs: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tenso
     let mut session = runtime().open(path, &SessionOptions::default()).unwrap();
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
     session.run(&inputs).unwrap().into_iter().collect()
-}
-
-/// Whether the int8 kernels of this CPU are right for weights of 7 bits only.
-fn saturates() -> bool {
-    let verdict = runtime().examine().verdict;
-    matches!(verdict, Verdict::Saturates | Verdict::SaturatesDespiteVnni)
 }
 
 fn worst(expected: &BTreeMap<String, Tensor>, actual: &BTreeMap<String, Tensor>) -> f64 {

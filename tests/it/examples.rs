@@ -6,6 +6,8 @@ use std::{
     process::{Command, Output},
 };
 
+use crate::common::for_this_cpu;
+
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -31,7 +33,8 @@ fn text(output: &Output) -> String {
 #[test]
 fn a_release_is_built_gated_and_published() {
     let folder = tempfile::tempdir().unwrap();
-    let first = release(folder.path(), "v1", &[("PUBLISH", "ls -R")]);
+    let recipe = for_this_cpu("avx512_vnni");
+    let first = release(folder.path(), "v1", &[("PUBLISH", "ls -R"), ("RECIPE", recipe)]);
     assert!(first.status.success(), "{}", text(&first));
     assert!(text(&first).contains("index.html"), "PUBLISH was not called:\n{}", text(&first));
     let v1 = folder.path().join("v1");

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use crate::common::models::*;
+use crate::common::{for_this_cpu, models::*};
 
 const STEPS: i64 = 7;
 const BATCH: i64 = 3;
@@ -95,6 +95,7 @@ fn quantized_ones_are_close_to_the_float_ones() {
         ("bidirectional", all, vec![int("layout", 0)], "avx512_vnni"),
         ("bidirectional", plain, vec![], "avx2"),
     ] {
+        let recipe = for_this_cpu(recipe);
         let (code, text, written) = quantized(&lstm("LSTM", direction, names, &more), recipe);
         assert_eq!(code, 0, "{direction} {recipe}: {text}");
         let graph = written.unwrap().graph;

@@ -9,6 +9,7 @@
 
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod adapt;
+mod adding;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod attribution;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]

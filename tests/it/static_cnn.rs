@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::common::{
     arrays::{noise, npz},
+    for_this_cpu,
     outside::{Place, run},
     relative_error, runtime,
 };
@@ -71,9 +72,10 @@ fn row<'a>(it: &'a Value, node: &str) -> &'a Value {
 #[test]
 fn both_forms_agree_within_one_step() {
     let place = Place::new();
+    let base = for_this_cpu("avx512_vnni_static");
     let form = |name: &str| {
         let text = format!(
-            "onnxq: 1\nname: {name}\nextends: avx512_vnni_static\nquantize:\n  \
+            "onnxq: 1\nname: {name}\nextends: {base}\nquantize:\n  \
              - ops: [Gemm, MatMul]\n    format: [{name}]\n  \
              - ops: [Conv]\n    min_intensity: 90\n    format: [{name}]\n"
         );

@@ -50,3 +50,26 @@ impl error::Error for Error {
         self.0.source()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use onnxq_ir::{Broken, tensor::TensorError};
+
+    use super::*;
+    use crate::NeedsData;
+
+    #[test]
+    fn an_error_is_that_of_its_step() {
+        let error = Error::from(NeedsData { who: "transform `smooth`".to_owned() });
+        let text = "transform `smooth` needs calibration data, and there is none";
+        assert_eq!((error.code(), &*error.to_string()), (Code::E610, text));
+        assert!(error.hint().is_some() && error.downcast_ref::<NeedsData>().is_some());
+        assert_eq!(Error::from(TensorError::Io(String::new())).code(), Code::E901);
+    }
+
+    #[test]
+    fn what_only_a_bug_can_break_is_a_bug() {
+        let code = Error::from(Broken("uses".to_owned())).code();
+        assert_eq!((code, code.exit()), (Code::E999, onnxq_ir::diag::EXIT_BUG));
+    }
+}

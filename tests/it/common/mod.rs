@@ -20,7 +20,7 @@ use onnxq_pipeline::{Outcome, Quantized};
 use onnxq_quant::recipe::Recipe;
 use onnxq_rewrite as rewrite;
 #[cfg(all(feature = "cli", feature = "runtime"))]
-use onnxq_run::engine::Runtime;
+use onnxq_run::engine::{Runtime, Verdict};
 
 pub use self::random::inputs;
 
@@ -48,6 +48,24 @@ pub fn setup(name: &str) -> Setup {
 #[cfg(all(feature = "cli", feature = "runtime"))]
 pub fn runtime() -> Runtime<'static> {
     Runtime::from(onnxq::cli::environment::runtime())
+}
+
+/// Whether the int8 kernels of this CPU are right for weights of 7 bits only.
+#[cfg(all(feature = "cli", feature = "runtime"))]
+pub fn saturates() -> bool {
+    let verdict = runtime().examine().verdict;
+    matches!(verdict, Verdict::Saturates | Verdict::SaturatesDespiteVnni)
+}
+
+/// The recipe whose numbers this CPU computes rightly. What a recipe for VNNI loses elsewhere by
+/// saturation says nothing of the recipe.
+#[cfg(all(feature = "cli", feature = "runtime"))]
+pub fn for_this_cpu(recipe: &str) -> &str {
+    match recipe {
+        "avx512_vnni" if saturates() => "avx2",
+        "avx512_vnni_static" if saturates() => "avx2_static",
+        _ => recipe,
+    }
 }
 
 /// A recipe's result in a file, made without data.

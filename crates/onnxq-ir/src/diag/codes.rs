@@ -160,11 +160,11 @@ codes! {
     W203 EXIT_FINE "Some nodes of the quantized model run in other kernels than their form says, or in slow ones. `onnxq inspect --executed` names them, `inspect --lint` their mends."
     W204 EXIT_FINE "`quantize` said this when it made the model."
     W208 EXIT_FINE "A tensor's external data states a key that ONNX does not define. Readers ignore the key, and it is not written again."
-    W210 EXIT_FINE "Two tensors lie over a part of each other in a file of external data. That can be meant, to store equal numbers once; if it is not, the file was written wrongly: compare its checksum with the source."
+    W210 EXIT_FINE "Tensors overlap in a file of external data without being the same. That can be meant, if one is a part of another; if it is not, the file was written wrongly: compare its checksum with the source."
     W307 EXIT_FINE "The last byte of a packed 4- or 2-bit tensor has bits that belong to no element and are not zero. They change no result."
     W309 EXIT_FINE "A tensor of strings holds bytes that are not UTF-8, which ONNX asks for. They are kept as they are; tools that show them may fail."
     W403 EXIT_FINE "Two nodes of a graph have the same name. That changes no result, but a pattern of a recipe cannot tell them apart. The model that is written has unique names."
-    W405 EXIT_FINE "The nodes of a graph do not come after those that they need, as ONNX demands. They were sorted, and the model that is written is in order; the tool that made the model should be mended."
+    W405 EXIT_FINE "The nodes of a graph do not come after those that they need, as ONNX demands. They were sorted, and the model that is written is in order. Other tools may refuse this file."
     W503 EXIT_FINE "A table of embeddings and the head of the model are the same weight, but are stored in different formats, so the file holds the weight twice. Give both the same format in the recipe to store it once."
 }
 

@@ -2,7 +2,7 @@
 //! activations.
 
 use super::{
-    Convolutions, Form, PLAIN,
+    Between, Convolutions, Form, PLAIN,
     emit::{Emit, only},
     main_nodes,
 };
@@ -19,6 +19,7 @@ pub const FLOAT: Form = Form {
     lower,
     frees_activations: true,
     convolutions: Convolutions::Raise,
+    between: Between::Float,
     finish: |m| Some(("DequantizeLinear of constants → float", dequantize_constants(m))),
     refuses,
     ..PLAIN

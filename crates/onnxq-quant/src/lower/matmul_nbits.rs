@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Convolutions, Form, PLAIN, emit::Emit};
+use super::{Between, Convolutions, Form, PLAIN, emit::Emit};
 use crate::raise::{Kind, Site, Weights, stored::Stored};
 use onnxq_ir::{
     Attrs, Model, NoMatch, Patch, Ref, no_match,
@@ -16,6 +16,7 @@ pub const MATMUL_NBITS: Form = Form {
     lower,
     frees_activations: true,
     convolutions: Convolutions::Refuse("convolutions have no blocks"),
+    between: Between::Float,
     ..PLAIN
 };
 

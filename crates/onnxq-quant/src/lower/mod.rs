@@ -59,6 +59,7 @@ enum Convolutions {
 /// What becomes of operators between codes and codes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Between {
+    Keep,
     /// `QLinearAdd` and its like.
     Codes,
     /// The float operator between `DequantizeLinear` and `QuantizeLinear`.
@@ -76,7 +77,7 @@ pub const FORMS: &[&Form] = &[
     &integer::QOPERATOR,
 ];
 
-/// What most forms have in common.
+/// Leaves alone what a form does not name.
 const PLAIN: Form = Form {
     name: "",
     help: "",
@@ -84,7 +85,7 @@ const PLAIN: Form = Form {
     lower: |_, _, _| Err(NoMatch(std::borrow::Cow::Borrowed("it has no such form"))),
     frees_activations: false,
     convolutions: Convolutions::Keep,
-    between: Between::Float,
+    between: Between::Keep,
     finish: |_| None,
     refuses: |_, _| None,
 };

@@ -1,7 +1,7 @@
 //! `DequantizeLinear` before float operators: standard from opset 13 on, blocks from 21 on.
 
 use super::{
-    Convolutions, Form, PLAIN,
+    Between, Convolutions, Form, PLAIN,
     emit::{Emit, by_channel, needs},
     rows,
 };
@@ -17,6 +17,7 @@ pub const QDQ: Form = Form {
     has: |site| site.form.contains("DequantizeLinear"),
     lower,
     convolutions: Convolutions::Raise,
+    between: Between::Float,
     ..PLAIN
 };
 

@@ -55,6 +55,7 @@ pub(super) fn convert(m: &mut Model, form: &Form, report: &mut Report) {
             continue;
         }
         let found = match form.between {
+            Between::Keep => return,
             Between::Codes => TABLE
                 .iter()
                 .find(|it| m.node(node).op.is(it.float))

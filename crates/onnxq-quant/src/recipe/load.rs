@@ -470,9 +470,11 @@ mod tests {
             check("mixed: {candidates: [{dtype: uint4}, {granularity: {block: 33}}]}"),
             "x.yaml:3:60: block 33 is not a power of two from 16 to 256"
         );
-        let weight = "quantize:\n  - weight: {bits: 4, solver: {hqq: {p: 7}}}";
         let cases = [
-            (weight.replace("bits: 4, ", ""), "4:29: `p` of hqq is 7, not from 0.1 to 1"),
+            (
+                "quantize:\n  - weight: {solver: {hqq: {p: 7}}}".into(),
+                "4:32: `p` of hqq is 7, not from 0.1 to 1",
+            ),
             (
                 "quantize: [{weight: {solver: {hqq: {iterations: 1001}}}}]".into(),
                 "3:49: `iterations` of hqq is 1001, not from 0 to 1000",

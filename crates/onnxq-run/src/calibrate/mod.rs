@@ -7,13 +7,17 @@ mod driver;
 mod error;
 mod extents;
 mod flow;
+mod identity;
+mod merge;
 mod observe;
 mod part_log;
 mod pass;
 mod ranges;
 mod replace;
+mod rows;
 mod segment;
 mod sessions;
+mod stats;
 mod stats_file;
 
 pub use self::{
@@ -21,11 +25,13 @@ pub use self::{
     driver::{CollectOptions, Run},
     error::CalibrateError,
     flow::{can_observe, can_tap, reads, width},
+    identity::{Identity, StatsOrigin, model_sha256},
+    merge::merge,
     observe::{Mask, Observe, Sample},
     pass::mask,
     ranges::{Target, observe, ranges},
     replace::{Replacement, replace},
-    stats_file::{
-        Identity, Stats, StatsFile, StatsOrigin, StatsRow, describe, merge, model_sha256,
-    },
+    rows::{StatsRow, describe},
+    stats::Stats,
+    stats_file::StatsFile,
 };

@@ -1,0 +1,141 @@
+//! Sessions of ONNX Runtime: how they are set up, and how they run.
+
+use std::path::Path;
+
+use ort::{
+    environment::Environment,
+    ep,
+    session::{
+        self, SessionInputValue,
+        builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder},
+    },
+    value::{Outlet, ValueType},
+};
+
+use super::{
+    super::{EngineError, IoInfo, Located, Session, SessionOptions, match_inputs},
+    Loaded, run_error, start,
+    tensors::{Feed, dtype, read},
+};
+use onnxq_ir::tensor::{Dim, Tensor, TensorType};
+
+pub enum Source<'a> {
+    File(&'a Path),
+    Bytes { model: &'a [u8], folder: Option<&'a Path> },
+}
+
+/// Loads a model into the library, which is started if it was not yet.
+pub fn open(
+    located: &Located,
+    source: Source<'_>,
+    options: &SessionOptions,
+) -> Result<Box<dyn Session>, EngineError> {
+    let runtime = start(located)?;
+    let session = commit(&runtime.environment, &source, options)
+        .map_err(|it| refused(&source, runtime, it.message()))?;
+    let inputs = session.inputs().iter().map(io_info).collect::<Result<_, _>>()?;
+    let outputs = session.outputs().iter().map(io_info).collect::<Result<_, _>>()?;
+    Ok(Box::new(OrtSession { session, inputs, outputs }))
+}
+
+fn commit(
+    environment: &Environment,
+    source: &Source<'_>,
+    options: &SessionOptions,
+) -> ort::Result<session::Session> {
+    let mut builder = configure(session::Session::builder(environment)?, options)?;
+    match source {
+        Source::File(path) => builder.commit_from_file(path),
+        Source::Bytes { model, folder: None } => builder.commit_from_memory(model),
+        Source::Bytes { model, folder: Some(folder) } => {
+            let key = "session.model_external_initializers_file_folder_path";
+            let folder = std::path::absolute(folder).map_err(ort::Error::wrap)?;
+            builder.with_config_entry(key, folder.to_string_lossy())?.commit_from_memory(model)
+        }
+    }
+}
+
+fn configure(builder: SessionBuilder, options: &SessionOptions) -> ort::Result<SessionBuilder> {
+    // Otherwise `ort` would pick an accelerator where it finds one, with other numbers.
+    let mut builder = builder.with_auto_device(AutoDevicePolicy::PreferCPU)?;
+    if options.threads > 0 {
+        builder = builder.with_intra_threads(options.threads)?;
+    }
+    if options.lean {
+        // Packing copies each weight; arenas and patterns keep what one run needed.
+        builder = builder
+            .with_prepacking(false)?
+            .with_memory_pattern(false)?
+            .with_execution_providers([ep::CPU::default().with_arena_allocator(false).build()])?;
+    }
+    if !options.optimize {
+        builder = builder.with_optimization_level(GraphOptimizationLevel::Disable)?;
+    }
+    if let Some(path) = &options.optimized_model {
+        // Beyond 2 GiB ONNX Runtime cannot save a model in one file.
+        let key = "session.optimized_model_external_initializers_file_name";
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        builder = builder
+            .with_optimized_model_path(path)?
+            .with_config_entry(key, format!("{name}.data"))?;
+    }
+    Ok(builder)
+}
+
+fn refused(source: &Source<'_>, runtime: &Loaded, message: &str) -> EngineError {
+    let model = match source {
+        Source::File(path) => format!("`{}`", path.display()),
+        Source::Bytes { .. } => "the model".to_owned(),
+    };
+    let (version, message) = (runtime.located.version.clone(), message.to_owned());
+    let too_new = ["max supported IR version", "is till opset"];
+    if too_new.iter().any(|it| message.contains(it)) {
+        return EngineError::TooOld { model, version, message };
+    }
+    EngineError::Refused { model, version, message }
+}
+
+fn io_info(outlet: &Outlet) -> Result<IoInfo, EngineError> {
+    let name = outlet.name().to_owned();
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
+        return Err(EngineError::NotTensor { name, ty: outlet.dtype().to_string() });
+    };
+    let dim = |(&size, symbol): (&i64, &String)| match usize::try_from(size) {
+        Ok(size) => Dim::Fixed(size),
+        Err(_) if symbol.is_empty() => Dim::Unknown,
+        Err(_) => Dim::Symbol(symbol.as_str().into()),
+    };
+    // ONNX Runtime tells a scalar and an unknown rank alike, so neither is promised.
+    let shape =
+        (!shape.is_empty()).then(|| shape.iter().zip(&**dimension_symbols).map(dim).collect());
+    Ok(IoInfo { ty: TensorType { dtype: dtype(&name, *ty)?, shape }, name })
+}
+
+struct OrtSession {
+    session: session::Session,
+    inputs: Vec<IoInfo>,
+    outputs: Vec<IoInfo>,
+}
+
+impl Session for OrtSession {
+    fn inputs(&self) -> &[IoInfo] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[IoInfo] {
+        &self.outputs
+    }
+
+    fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, EngineError> {
+        let tensors = match_inputs(&self.inputs, inputs)?;
+        let mut feeds = Vec::with_capacity(tensors.len());
+        for (input, tensor) in self.inputs.iter().zip(tensors) {
+            feeds.push(Feed::new(&input.name, tensor)?);
+        }
+        let values: Vec<SessionInputValue<'_>> =
+            feeds.iter().map(Feed::value).collect::<Result<_, _>>()?;
+        let outputs = self.session.run(&values[..]).map_err(run_error)?;
+        // Each value is freed after its copy, so that only one output exists twice at a time.
+        outputs.into_iter().map(|(name, it)| Ok((name.to_owned(), read(name, it)?))).collect()
+    }
+}
