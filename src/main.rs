@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     forbid_telemetry();
-    onnxq::cli::main()
+    onnxq_cli::main()
 }
 
 /// The official builds of ONNX Runtime report to their maker unless a variable forbids it before

@@ -123,7 +123,7 @@ fn converted(name: &str, folder: &Path, data: Option<PathBuf>) -> (PathBuf, conv
         data,
         tokenizer: None,
         preprocess: None,
-        runtime: onnxq::cli::environment::runtime(),
+        runtime: onnxq_cli::environment::runtime(),
         threads: 1,
     });
     let add_kv_cache = name != "model_with_past.onnx";

@@ -18,6 +18,7 @@ const CRATES: &[&[&str]] = &[
     &["onnxq-report"],
     &["onnxq-run"],
     &["onnxq-pipeline"],
+    &["onnxq-cli"],
     &["onnxq"],
 ];
 
@@ -74,9 +75,9 @@ fn modules_look_down_only() {
 #[test]
 fn foreign_types_stay_in_their_rooms() {
     let rooms = [
-        ("clap", "src/cli/"),
+        ("clap", "crates/onnxq-cli/"),
         ("image::", "crates/onnxq-run/src/data/images/decode.rs"),
-        ("indicatif", "src/cli/ui.rs"),
+        ("indicatif", "crates/onnxq-cli/src/ui.rs"),
         ("minijinja", "crates/onnxq-report/src/emit/html/"),
         ("ort::", "crates/onnxq-run/src/engine/"),
         ("os::unix", "crates/onnxq-ir/src/fs/"),
@@ -117,7 +118,7 @@ fn unsafe_code_stays_where_its_reason_is() {
 fn only_the_command_line_reads_the_environment() {
     let word = Regex::new(r"env::(set_|remove_)?vars?(_os)?\(").unwrap();
     for path in sources() {
-        let outside = !path.starts_with("src/cli") && path != Path::new("src/main.rs");
+        let outside = !path.starts_with("crates/onnxq-cli") && path != Path::new("src/main.rs");
         let found = outside && word.is_match(&production(&path));
         assert!(!found, "{}: reads the environment", path.display());
     }

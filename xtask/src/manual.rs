@@ -12,7 +12,7 @@ const WIDTH: usize = 100;
 
 /// `onnxq --help` as a block of text.
 pub(crate) fn overview() -> Result<String, String> {
-    Ok(block(onnxq::cli::command()))
+    Ok(block(onnxq_cli::command()))
 }
 
 /// The help of every subcommand.
@@ -20,7 +20,7 @@ pub(crate) fn command_line() -> Result<String, String> {
     let mut page = format!("{NOTE}\n# The command line\n\n");
     page += "Each long flag can also be set by an environment variable: `--ort-lib` is ";
     page += "`ONNXQ_ORT_LIB`.\n";
-    add_subcommands("onnxq", &onnxq::cli::command(), &mut page);
+    add_subcommands("onnxq", &onnxq_cli::command(), &mut page);
     Ok(page)
 }
 

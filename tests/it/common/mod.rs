@@ -47,7 +47,7 @@ pub fn setup(name: &str) -> Setup {
 /// ONNX Runtime as the program finds it, installed by whichever test is first.
 #[cfg(all(feature = "cli", feature = "runtime"))]
 pub fn runtime() -> Runtime<'static> {
-    Runtime::from(onnxq::cli::environment::runtime())
+    Runtime::from(onnxq_cli::environment::runtime())
 }
 
 /// Whether the int8 kernels of this CPU are right for weights of 7 bits only.

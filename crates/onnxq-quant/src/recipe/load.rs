@@ -472,36 +472,36 @@ mod tests {
         );
         let cases = [
             (
-                "quantize:\n  - weight: {solver: {hqq: {p: 7}}}".into(),
+                "quantize:\n  - weight: {solver: {hqq: {p: 7}}}",
                 "4:32: `p` of hqq is 7, not from 0.1 to 1",
             ),
             (
-                "quantize: [{weight: {solver: {hqq: {iterations: 1001}}}}]".into(),
+                "quantize: [{weight: {solver: {hqq: {iterations: 1001}}}}]",
                 "3:49: `iterations` of hqq is 1001, not from 0 to 1000",
             ),
             (
-                "quantize: [{weight: {solver: {hqq: {kappa: .nan}}}}]".into(),
+                "quantize: [{weight: {solver: {hqq: {kappa: .nan}}}}]",
                 "3:44: `kappa` of hqq is NaN, not from 1 to 100",
             ),
             (
-                "quantize: [{weight: {solver: {gptq: {damping: 2}}}}]".into(),
+                "quantize: [{weight: {solver: {gptq: {damping: 2}}}}]",
                 "3:47: `damping` of gptq is 2, not from 0 to 1",
             ),
             (
-                "mixed: {candidates: [{solver: {imatrix: {floor: -1}}}]}".into(),
+                "mixed: {candidates: [{solver: {imatrix: {floor: -1}}}]}",
                 "3:49: `floor` of imatrix is -1, not from 0 to 1",
             ),
             (
-                "quantize: [{activation: {observer: {mse: {norm: 9}}}}]".into(),
+                "quantize: [{activation: {observer: {mse: {norm: 9}}}}]",
                 "3:49: `norm` of mse is 9, not from 0.5 to 8",
             ),
             (
-                "transforms: [equalize, {awq: {steps: 0}}]".into(),
+                "transforms: [equalize, {awq: {steps: 0}}]",
                 "3:38: `steps` of awq is 0, not from 1 to 1000",
             ),
         ];
         for (text, expected) in cases {
-            assert_eq!(check(&text), format!("x.yaml:{expected}"));
+            assert_eq!(check(text), format!("x.yaml:{expected}"));
         }
         let regex = check("quantize: [{names: [a, 're:(']}]");
         assert!(regex.starts_with("x.yaml:3:24: `re:(` is not a regular expression"), "{regex}");

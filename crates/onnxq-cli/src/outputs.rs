@@ -289,7 +289,7 @@ mod tests {
             emit: vec![Emit { format: emitter("junit").unwrap(), file: path("gates.xml") }],
             ..OutputArgs::default()
         };
-        let ui = Ui::new(crate::cli::Global::default());
+        let ui = Ui::new(crate::Global::default());
         fs::write(path("gates.xml"), "old").unwrap();
         for _ in 0..2 {
             args.deliver(&Report::default(), String::new, &ui).unwrap();
