@@ -19,7 +19,7 @@ pub use self::{
     adapt::{AdaptGoal, AdaptSpec, Way},
     error::RecipeError,
     gate::Gate,
-    load::{SHIPPED, apply_set, load, source},
+    load::{SHIPPED, apply_set, load, load_text, source},
     place::{Place, Position},
     schema::schema,
     select::{Candidate, Merged, Selector, Unmatched},
