@@ -7,9 +7,10 @@ turn, with a float mask; with a cache (past and present) and without.
 import time
 
 import numpy as np
-import onnxruntime as ort
 from onnx import TensorProto as T
 from onnx import helper as h
+
+from common import SMOKE, arguments, rounds, session
 
 LAYERS = 6
 
@@ -41,31 +42,29 @@ def model(form, cached, heads, groups, size):
     results = [h.make_tensor_value_info(n, T.FLOAT, None) for n in [x, *outputs]]
     opsets = [h.make_opsetid("", 23), h.make_opsetid("com.microsoft", 1)]
     made = h.make_model(h.make_graph(nodes, "g", values, results), opset_imports=opsets, ir_version=10)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(made.SerializeToString(), options), width
+    return session(made.SerializeToString()), width
 
 
+arguments(lambda onnxq, folder: [])
 for heads, groups, size in ((8, 4, 32), (16, 4, 64)):
     for cached, cases in ((True, ((1, 128), (1, 1024), (16, 0), (128, 0))), (False, ((16, 0), (128, 0), (512, 0)))):
         forms = ["Attention", "GroupQueryAttention"] + ([] if cached else ["MultiHeadAttention"])
         sessions = {it: model(it, cached, heads, groups, size) for it in forms}
-        for new, past in cases:
+        for new, past in cases[:1] if SMOKE else cases:
             random = np.random.default_rng(0)
             floats = lambda *shape: random.standard_normal(shape).astype(np.float32)
             seen = np.arange(new + past)[None] <= np.arange(new)[:, None] + past
             times = {it: [] for it in forms}
-            for _ in range(40 if new < 512 else 9):
-                for form, (session, width) in sessions.items():
+            for _ in range(rounds(40 if new < 512 else 9)):
+                for form, (one, width) in sessions.items():
                     feed = {"q": floats(1, new, heads * size), "k": floats(1, new, width * size),
                             "v": floats(1, new, width * size), "pk": floats(1, width, past, size),
                             "pv": floats(1, width, past, size),
                             "m": np.where(seen, 0, -1e9).astype(np.float32)[None, None],
                             "last": np.array([new + past - 1], np.int32), "total": np.array(new + past, np.int32)}
-                    feed = {i.name: feed[i.name] for i in session.get_inputs()}
+                    feed = {i.name: feed[i.name] for i in one.get_inputs()}
                     start = time.thread_time()
-                    session.run(None, feed)
+                    one.run(None, feed)
                     times[form].append(time.thread_time() - start)
             shown = " · ".join(f"{it} {np.median(t) / LAYERS * 1e6:.1f}" for it, t in times.items())
             print(f"{heads}/{groups} heads of {size}, {'cache' if cached else 'no cache'}, {new} after {past}: {shown}")

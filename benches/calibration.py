@@ -9,7 +9,6 @@ rows of IDS.npy, and again with their tokens shuffled, until there are enough. A
 Both sides are processes of their own, and start with loading the model. (Linux)
 """
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import time
 from pathlib import Path
 
 import numpy
+
+from common import arguments, fixture, tokens
 
 
 def folder_of(ids, path):
@@ -125,8 +126,7 @@ def main(onnxq, model, ids, samples=512, few=16):
 
 
 if __name__ == "__main__":
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     if sys.argv[1] == "--theirs":
         theirs(*sys.argv[2:])
     else:
-        main(*sys.argv[1:])
+        main(*arguments(lambda onnxq, it: [onnxq, fixture("model.onnx"), tokens(it), 2, 1]))

@@ -10,12 +10,13 @@ float ("exact"). What is left there is the form's own rounding.
 import json
 import os
 import subprocess
-import sys
 import tempfile
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+
+from common import arguments, quantized, text_inputs, tokens
 
 FORMS = ["float", "qdq", "qoperator", "matmul_nbits", "portable"]
 ROWS, LENGTH = 4, 64
@@ -38,14 +39,7 @@ def session(path, exact):
 
 def outputs(path, ids, exact):
     s = session(path, exact)
-    ids = ids[:ROWS, :LENGTH].astype(np.int64)
-    position = np.broadcast_to(np.arange(ids.shape[1]), ids.shape).copy()
-    made = {
-        "input_ids": ids,
-        "attention_mask": np.ones_like(ids),
-        "token_type_ids": np.zeros_like(ids),
-        "position_ids": position.astype(np.int64),
-    }
+    made = text_inputs(ids[:ROWS, :LENGTH])
     feeds = {it.name: made[it.name] for it in s.get_inputs()}
     return [it.astype(np.float64) for it in s.run(None, feeds)]
 
@@ -66,7 +60,8 @@ def convert(onnxq, source, form, path):
 
 
 def main():
-    onnxq, ids, sources = sys.argv[1], np.load(sys.argv[2]), sys.argv[3:]
+    onnxq, ids, *sources = arguments(lambda onnxq, it: [onnxq, tokens(it), quantized(onnxq, it)])
+    ids = np.load(ids)
     print("| file | to | changed | max | mean | relative | exact: relative | left |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")
     for source in sources:

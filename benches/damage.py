@@ -5,13 +5,18 @@ usage: damage.py QUANTIZED.onnx NODE FACTOR DAMAGED.onnx
 
 NODE is a part of the node's name; the first node that has it is damaged.
 """
-import sys
-
 import numpy
 import onnx
 from onnx import numpy_helper
 
-source, name, factor, target = sys.argv[1:5]
+from common import arguments, quantized
+
+
+def smoke(onnxq, folder):
+    return [quantized(onnxq, folder), "q_proj", 1.5, f"{folder}/damaged.onnx"]
+
+
+source, name, factor, target = arguments(smoke)
 model = onnx.load(source)
 constants = {it.name: it for it in model.graph.initializer}
 makers = {output: node for node in model.graph.node for output in node.output}

@@ -10,7 +10,8 @@ import argparse
 import time
 
 import numpy as np
-import onnxruntime as ort
+
+from common import arguments, fixture, session
 
 TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(float16)": np.float16,
          "tensor(int8)": np.int8}
@@ -19,14 +20,8 @@ parser.add_argument("models", nargs="+")
 parser.add_argument("--past", default="128,1024")
 parser.add_argument("--prefill", default="16,128")
 parser.add_argument("--rounds", type=int, default=40)
-args = parser.parse_args()
-
-
-def session(path):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+SHORT = ["--past", "4", "--prefill", "4", "--rounds", "1"]
+args = parser.parse_args(arguments(lambda onnxq, folder: [fixture("model_with_past.onnx"), *SHORT]))
 
 
 def feed(it, tokens, past):

@@ -9,20 +9,16 @@ logits at tokens that are no padding and of everything that the model returns.
 import collections
 import os
 import subprocess
-import sys
 import tempfile
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
-ONNXQ, IDS, MODELS = sys.argv[1], np.load(sys.argv[2]), sys.argv[3:]
+from common import arguments, fixture, session
 
-
-def session(path):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+FILES = ["eval_ids.npy", "model.onnx", "model_with_past.onnx"]
+ONNXQ, IDS, *MODELS = arguments(lambda onnxq, folder: [onnxq, *map(fixture, FILES)])
+IDS = np.load(IDS)
 
 
 def feed(it, batch, length, past, pad):
@@ -53,7 +49,7 @@ for path in MODELS:
         subprocess.run([ONNXQ, "-q", "convert", path, "--fuse", "-o", fused], check=True, stdout=subprocess.DEVNULL)
         counts = [collections.Counter(n.op_type for n in onnx.load(it, load_external_data=False).graph.node)
                   for it in (path, fused)]
-        before, after = session(path), session(fused)
+        before, after = session(path, threads=0), session(fused, threads=0)
         names = lambda it: [[v.name for v in it.get_inputs()], [v.name for v in it.get_outputs()]]
         assert names(before) == names(after), "inputs or outputs changed their names"
         cases = [(1, 1, 0, ""), (1, 16, 0, ""), (2, 128, 0, ""), (2, 9, 0, "left"), (2, 9, 0, "right")]

@@ -7,10 +7,21 @@ usage: ladder.py ONNXQ MODEL.onnx CALIBRATION EVALUATION [ROWS]
 embeddings. Prints size, what `onnxq validate` says on EVALUATION, and CPU and wall seconds of
 `onnxq quantize`, calibration included.
 """
-import json, os, resource, subprocess, sys, tempfile, time
+import os
+import resource
+import tempfile
+import time
 
-onnxq, model, calibration, evaluation = sys.argv[1:5]
-rows = ["--samples", sys.argv[5]] if len(sys.argv) > 5 else []
+from common import SMOKE, arguments, figures, fixture, quantize, tokens
+
+
+def smoke(onnxq, folder):
+    ids = tokens(folder)
+    return [onnxq, fixture("model.onnx"), ids, ids, 1]
+
+
+onnxq, model, calibration, evaluation, *rows = arguments(smoke)
+rows = ["--samples", rows[0]] if rows else []
 RECIPE = """onnxq: 1
 name: ladder
 extends: int4
@@ -32,22 +43,28 @@ LADDER = [
     ("gptq + imatrix", "{gptq: {grid: imatrix}}", ""),
     ("gptq, sequential", "{gptq: {grid: rtn}}", "calibration: {sequential: true}"),
 ]
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+HEAD = "| solver | MB | KL mean | top-1 | SQNR dB | CPU s | wall s |\n| --- | --- | --- | --- | --- | --- | --- |"
+
+
+def cpu_seconds():
+    """Of all commands that have ended."""
+    it = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return it.ru_utime + it.ru_stime
+
+
 with tempfile.TemporaryDirectory() as folder:
     recipe, out = os.path.join(folder, "r.yaml"), os.path.join(folder, "out.onnx")
-    print("| solver | MB | KL mean | top-1 | SQNR dB | CPU s | wall s |\n| --- | --- | --- | --- | --- | --- | --- |")
-    for name, solver, extra in LADDER:
+    print(HEAD)
+    for name, solver, extra in LADDER[:2] + LADDER[-1:] if SMOKE else LADDER:
         with open(recipe, "w") as file:
             file.write(RECIPE.format(solver=solver, extra=extra))
-        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
-        quantize = [onnxq, "-q", "quantize", model, "-r", recipe, "-o", out, "-f"]
-        subprocess.run(quantize + ["--calibration", calibration], check=True, stdout=subprocess.DEVNULL)
-        wall, after = time.time() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        validate = [onnxq, "-q", "validate", model, out, "--data", evaluation, "--json"] + rows
-        result = json.loads(subprocess.run(validate, check=True, capture_output=True).stdout)
-        it = next(iter(result["comparison"]["outputs"].values()))
-        size = result["comparison"]["size"]["candidate"] / 1e6
-        kl = f"{it['kl']['mean']:.5f}" if it["kl"] else "-"
-        top1 = f"{it['top1']:.4f}" if it["top1"] is not None else "-"
-        print(f"| {name} | {size:.2f} | {kl} | {top1} | {it['sqnr_db']:.2f} | {cpu:.1f} | {wall:.1f} |", flush=True)
+        before, start = cpu_seconds(), time.time()
+        quantize(onnxq, model, recipe, out, "--calibration", calibration)
+        wall, cpu = time.time() - start, cpu_seconds() - before
+        result = figures(onnxq, model, out, evaluation, *rows)
+        output = next(iter(result["outputs"].values()))
+        size = result["size"]["candidate"] / 1e6
+        kl = f"{output['kl']['mean']:.5f}" if output["kl"] else "-"
+        top1 = f"{output['top1']:.4f}" if output["top1"] is not None else "-"
+        sqnr = output["sqnr_db"]
+        print(f"| {name} | {size:.2f} | {kl} | {top1} | {sqnr:.2f} | {cpu:.1f} | {wall:.1f} |", flush=True)

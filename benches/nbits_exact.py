@@ -15,12 +15,15 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
+from common import SMOKE, arguments, fixture
+
 logging.disable(logging.CRITICAL)
 args = argparse.ArgumentParser()
 args.add_argument("onnxq")
 args.add_argument("models", nargs="+")
 args.add_argument("--half", action="store_true")
-args = args.parse_args()
+args = args.parse_args(arguments(lambda onnxq, folder: [onnxq, fixture("model.onnx")]))
+BITS, BLOCKS = ((4,), (32,)) if SMOKE else ((4, 8), (32, 128))
 
 
 def halved(model):
@@ -57,8 +60,8 @@ for path in args.models:
         if args.half:
             source = os.path.join(folder, "half.onnx")
             onnx.save(halved(onnx.load(path)), source)
-        for bits in (4, 8):
-            for block in (32, 128):
+        for bits in BITS:
+            for block in BLOCKS:
                 for symmetric in (True, False):
                     out = os.path.join(folder, "out.onnx")
                     settings = [

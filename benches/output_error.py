@@ -6,12 +6,20 @@ usage: output_error.py ORIGINAL.onnx SOLVED.onnx BASE.onnx IDS.npy [ROWS]
 For each com.microsoft.MatMulNBits of SOLVED: x is the input of the MatMul of the same name in
 ORIGINAL, run on IDS; prints sum |x (W' - W)|^2 / sum |x W|^2 for both, and their ratio.
 """
-import sys
-import numpy as np, onnx, onnxruntime as ort
+import numpy as np
+import onnx
 from onnx import numpy_helper as nh
 
-original, solved, base, ids = sys.argv[1:5]
-rows = int(sys.argv[5]) if len(sys.argv) > 5 else 64
+from common import arguments, fixture, quantized, session, text_inputs, tokens
+
+
+def smoke(onnxq, folder):
+    solved = quantized(onnxq, folder)
+    return [fixture("model.onnx"), solved, solved, tokens(folder)]
+
+
+original, solved, base, ids, *rows = arguments(smoke)
+rows = int(rows[0]) if rows else 64
 
 
 def constants(graph):
@@ -50,19 +58,13 @@ sites = {n.name: n for n in model.graph.node if n.name in a}
 taps = sorted({n.input[0] for n in sites.values()})
 del model.graph.output[:]
 model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(it) for it in taps)
-session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+tapped = session(model.SerializeToString(), threads=0)
 moments = {}
 data = np.load(ids)[:rows]
 for at in range(0, len(data), 4):
-    x = data[at : at + 4].astype(np.int64)
-    made = {
-        "attention_mask": np.ones_like(x),
-        "token_type_ids": np.zeros_like(x),
-        "position_ids": np.broadcast_to(np.arange(x.shape[1]), x.shape).astype(np.int64),
-        "input_ids": x,
-    }
-    feed = {it.name: made[it.name] for it in session.get_inputs()}
-    for name, value in zip(taps, session.run(None, feed)):
+    made = text_inputs(data[at : at + 4])
+    feed = {it.name: made[it.name] for it in tapped.get_inputs()}
+    for name, value in zip(taps, tapped.run(None, feed)):
         v = value.reshape(-1, value.shape[-1]).astype(np.float64)
         moments[name] = moments.get(name, 0) + v.T @ v
 ratios = []

@@ -8,34 +8,27 @@ The denominator is the seconds inside `InferenceSession.run` alone (one thread, 
 command, with loading, figures, times and gates. FLAGs go to `validate` (none: its defaults). Rounds
 alternate; the ratio is that of the medians.
 """
-import os
 import statistics
 import subprocess
-import sys
 import time
 
 import numpy
-import onnxruntime
 
-onnxq, reference, candidate, ids_path = sys.argv[1:5]
-rounds = int(sys.argv[5]) if len(sys.argv) > 5 else 3
-flags = sys.argv[6:]
+from common import arguments, fixture, quantized, session, text_inputs, tokens
+
+
+def smoke(onnxq, folder):
+    return [onnxq, fixture("model.onnx"), quantized(onnxq, folder), tokens(folder), 1]
+
+
+onnxq, reference, candidate, ids_path, *more = arguments(smoke)
+rounds = int(more[0]) if more else 3
+flags = more[1:]
 ids = numpy.load(ids_path)
 
 
-def session(path):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
 def feed(session, rows):
-    made = {
-        "input_ids": rows,
-        "attention_mask": numpy.ones_like(rows),
-        "token_type_ids": numpy.zeros_like(rows),
-        "position_ids": numpy.broadcast_to(numpy.arange(rows.shape[1]), rows.shape).copy(),
-    }
+    made = text_inputs(rows)
     types = {"tensor(int64)": numpy.int64, "tensor(int32)": numpy.int32}
     return {it.name: made[it.name].astype(types[it.type]) for it in session.get_inputs()}
 
@@ -57,8 +50,7 @@ of_runs, of_command = [], []
 for _ in range(rounds):
     of_runs.append(bare(sessions))
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                   env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"})
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     of_command.append(time.perf_counter() - start)
     print(f"runs {of_runs[-1]:.2f} s, validate {of_command[-1]:.2f} s", flush=True)
 ratio = statistics.median(of_command) / statistics.median(of_runs)

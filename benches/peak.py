@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Wall time and peak anonymous memory of a command. usage: peak.py COMMAND ARG ...   (Linux)"""
 import subprocess
-import sys
 import time
 
+from common import arguments
+
+command = arguments(lambda onnxq, folder: [onnxq, "recipe", "list"])
 start = time.time()
-process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 peak = 0
 while process.poll() is None:
     try:

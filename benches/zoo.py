@@ -9,10 +9,9 @@ import os
 import subprocess
 import sys
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from common import SMOKE, arguments
 
+os.environ["HF_HUB_OFFLINE"] = "1"
 LLAMA = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2, vocab_size=1024, max_position_embeddings=512)
 BERT = {k: LLAMA[k] for k in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")}
@@ -41,21 +40,43 @@ ENCODERS = {
     "roberta": dict(BERT, max_position_embeddings=514),
 }
 
-folder, names = sys.argv[1], sys.argv[2:]
-torch.manual_seed(0)
-for name, settings in sorted((DECODERS | ENCODERS).items()):
-    if names and name not in names:
-        continue
+
+
+def export(name, folder):
+    """The command that exports a model that was saved before."""
+    task = "text-generation-with-past" if name in DECODERS else "feature-extraction"
+    return [sys.executable, "-m", "optimum.exporters.onnx", "--model", f"{folder}/{name}/hf",
+            "--task", task, f"{folder}/{name}/onnx"]
+
+
+def save(name, settings, folder):
+    """A model with random weights, in the form that optimum reads."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
     kind = AutoModelForCausalLM if name in DECODERS else AutoModel
+    torch.manual_seed(0)
     model = kind.from_config(AutoConfig.for_model(name, **settings))
     for it in model.parameters():
         if it.dim() == 1:
             # Norms that scale by one would hide what is done with their weights.
             it.data += torch.randn_like(it) * 0.1
     model.save_pretrained(f"{folder}/{name}/hf")
-    task = "text-generation-with-past" if name in DECODERS else "feature-extraction"
-    command = [sys.executable, "-m", "optimum.exporters.onnx", "--model", f"{folder}/{name}/hf",
-               "--task", task, f"{folder}/{name}/onnx"]
+
+
+folder, *names = arguments(lambda onnxq, folder: [folder])
+unknown = set(names) - set(DECODERS | ENCODERS)
+if unknown:
+    sys.exit(f"there is no {', '.join(sorted(unknown))}")
+for name, settings in sorted((DECODERS | ENCODERS).items()):
+    if names and name not in names:
+        continue
+    command = export(name, folder)
+    if SMOKE:
+        # torch and optimum are gigabytes: what they would be told is all that is shown.
+        print(name, settings, *command[1:])
+        continue
+    save(name, settings, folder)
     result = subprocess.run(command, capture_output=True, text=True)
     last = result.stderr.strip().splitlines()[-1:] if result.returncode else ["ok"]
     print(name, *last, flush=True)

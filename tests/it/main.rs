@@ -45,6 +45,7 @@ mod malformed;
 mod memory;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod mixed;
+mod operator_facts;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod opset;
 mod page;

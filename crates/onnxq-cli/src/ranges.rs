@@ -11,6 +11,7 @@ use onnxq_ir::{
     Model, ValueId,
     diag::EXIT_NOTHING,
     human::{grouped, listed},
+    ops::Layout,
 };
 use onnxq_numerics::{
     affine::Interval,
@@ -114,7 +115,7 @@ fn activations(model: &Model) -> Vec<ValueId> {
     let mut list = Vec::new();
     for id in model.nodes_of(model.main) {
         let node = model.node(id);
-        if !["MatMul", "Gemm", "Conv", "ConvTranspose"].iter().any(|it| node.op.is(it)) {
+        if !node.op.float_layout().is_some_and(Layout::is_product) {
             continue;
         }
         let inputs = node.inputs.iter().take(2).flatten();

@@ -9,6 +9,7 @@ pub mod human;
 pub mod infer;
 pub mod ir;
 pub mod onnx;
+pub mod ops;
 pub mod suggest;
 pub mod tensor;
 pub mod text;

@@ -2,7 +2,7 @@
 //!
 //! Four axes meet in [`onnxq_numerics::scheme`] and [`plan`] only: where a weight is ([`ops`]), which numbers it
 //! gets ([`onnxq_numerics::solve`]), how activations are treated ([`plan::Activation`]) and how both are stored
-//! ([`format`]). Before, [`transform`] may move difficulty between activations and weights.
+//! ([`mod@format`]). Before, [`transform`] may move difficulty between activations and weights.
 //!
 //! What is quantized already, by any tool, is recognised by [`raise`] and written in another form
 //! by [`lower`].

@@ -1,16 +1,10 @@
 //! What quantization knows of operators: where the weight is, and which axis it sums over.
 
 use onnxq_ir::{
-    Model, NoMatch, NodeId, User, ValueId, no_match,
+    Model, NoMatch, NodeId, Op, User, ValueId, no_match,
+    ops::{Layout, Set, Traits},
     tensor::{DType, Tensor},
 };
-
-/// One row: an operator that has weights worth quantizing.
-pub struct OpInfo {
-    /// Printed name: `MatMul`, `com.microsoft.MatMulNBits`.
-    pub op: &'static str,
-    pub weight: Weight,
-}
 
 /// Where the weight of an operator is, and how a quantized weight replaces it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,28 +25,26 @@ pub enum Weight {
     Done,
 }
 
-/// In alphabetical order.
-pub const OPS: &[OpInfo] = &[
-    OpInfo { op: "Conv", weight: Weight::Conv },
-    OpInfo { op: "ConvInteger", weight: Weight::Done },
-    OpInfo { op: "ConvTranspose", weight: Weight::ConvTranspose },
-    OpInfo { op: "DequantizeLinear", weight: Weight::Done },
-    OpInfo { op: "GRU", weight: Weight::Kept(RECURRENT) },
-    OpInfo { op: "Gather", weight: Weight::Gather },
-    OpInfo { op: "Gemm", weight: Weight::Kept(GEMM) },
-    OpInfo { op: "LSTM", weight: Weight::Lstm },
-    OpInfo { op: "MatMul", weight: Weight::MatMul },
-    OpInfo { op: "MatMulInteger", weight: Weight::Done },
-    OpInfo { op: "QLinearConv", weight: Weight::Done },
-    OpInfo { op: "QLinearMatMul", weight: Weight::Done },
-    OpInfo { op: "RNN", weight: Weight::Kept(RECURRENT) },
-    OpInfo { op: "com.microsoft.Attention", weight: Weight::Kept(FUSED) },
-    OpInfo { op: "com.microsoft.DynamicQuantizeMatMul", weight: Weight::Done },
-    OpInfo { op: "com.microsoft.EmbedLayerNormalization", weight: Weight::Kept(FUSED) },
-    OpInfo { op: "com.microsoft.GatherBlockQuantized", weight: Weight::Done },
-    OpInfo { op: "com.microsoft.MatMulIntegerToFloat", weight: Weight::Done },
-    OpInfo { op: "com.microsoft.MatMulNBits", weight: Weight::Done },
-];
+/// What is to be done with the weights of an operator; `None`: it is not known to have any.
+fn weight_of(op: &Op) -> Option<Weight> {
+    let info = op.info()?;
+    if info.has_quantized_weights() {
+        // ONNX Runtime's other quantized operators are named by their constants, as unknown ones.
+        let own = matches!(info.layout, Some(Layout::Blocks | Layout::MatMul | Layout::Table));
+        return (info.domain.is_empty() || own).then_some(Weight::Done);
+    }
+    Some(match op.float_layout()? {
+        Layout::Blocks => return None,
+        Layout::Conv => Weight::Conv,
+        Layout::ConvTranspose => Weight::ConvTranspose,
+        Layout::Fused => Weight::Kept(FUSED),
+        Layout::Gemm => Weight::Kept(GEMM),
+        Layout::MatMul => Weight::MatMul,
+        Layout::Recurrent if op.is("LSTM") => Weight::Lstm,
+        Layout::Recurrent => Weight::Kept(RECURRENT),
+        Layout::Table => Weight::Gather,
+    })
+}
 
 const FUSED: &str = "the weights are inside a fused operator; quantize before fusing";
 const GEMM: &str = "it could not be rewritten as MatMul and Add";
@@ -69,24 +61,23 @@ pub struct Site {
 /// The site at a node. `None`: the node has no weights at all, so nothing needs to be said.
 pub fn site(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
     let op = &m.node(node).op;
-    let Some(info) = OPS.iter().find(|it| op.is(it.op)) else { return unknown(m, node) };
-    let index = match info.weight {
-        Weight::MatMul | Weight::Conv | Weight::ConvTranspose | Weight::Lstm => 1,
-        Weight::Gather => 0,
+    let Some(kind) = weight_of(op) else { return unknown(m, node) };
+    let index = match kind {
         Weight::Kept(reason) => return Some(Err(NoMatch(reason.into()))),
         Weight::Done => {
             // The float consumer of a DequantizeLinear is what counts; this is just storage.
             return Some(Err(NoMatch("it is quantized already".into())));
         }
+        _ => *op.info()?.weights.first()?,
     };
     let weight = match m.operand(node, index) {
         Ok(it) => it,
         Err(reason) => return Some(Err(reason)),
     };
-    let site = Site { node, kind: info.weight, weight };
+    let site = Site { node, kind, weight };
     match m.constant(weight) {
         Ok(tensor) => check(m, &site, tensor).transpose(),
-        Err(_) if info.weight == Weight::Gather => None,
+        Err(_) if kind == Weight::Gather => None,
         Err(reason) => Some(Err(variable(m, node, weight).unwrap_or(reason))),
     }
 }
@@ -126,7 +117,7 @@ fn lstm(m: &Model, node: NodeId) -> Result<(), NoMatch> {
     if m.int_attr(node, "layout", 0) != 0 {
         return Err(no_match!("ONNX Runtime has no LSTM with the batch first (layout = 1)"));
     }
-    for index in [1, 2] {
+    for &index in m.node(node).op.info().map_or(&[][..], |it| it.weights) {
         let value = m.operand(node, index)?;
         let (name, tensor) = (&m.value(value).name, m.constant(value)?);
         if tensor.dtype != DType::F32 {
@@ -224,33 +215,10 @@ pub fn is_depthwise(m: &Model, node: NodeId) -> bool {
     m.node(node).op.is("Conv") && m.int_attr(node, "group", 1) > 1 && channels() == Some(1)
 }
 
-/// Operators that compute activation functions, or are the nonlinear part of one.
-const ACTIVATION_FUNCTIONS: &[&str] = &[
-    "Celu",
-    "Elu",
-    "Erf",
-    "Gelu",
-    "HardSigmoid",
-    "HardSwish",
-    "LeakyRelu",
-    "Mish",
-    "PRelu",
-    "Relu",
-    "Selu",
-    "Sigmoid",
-    "Softplus",
-    "Swish",
-    "Tanh",
-    "ThresholdedRelu",
-    "com.microsoft.BiasGelu",
-    "com.microsoft.FastGelu",
-    "com.microsoft.Gelu",
-    "com.microsoft.QuickGelu",
-];
-
 /// Operators through which a row keeps its outliers.
-const ELEMENTWISE: &[&str] =
-    &["Add", "Cast", "Div", "Dropout", "Identity", "Mul", "Pow", "Reshape", "Sub", "Transpose"];
+const KEEPS_OUTLIERS: Set =
+    Set::of(Traits::ARITHMETIC.union(Traits::CAST).union(Traits::COPY).union(Traits::REARRANGE))
+        .plus(&["Dropout", "Pow"]);
 
 /// Whether input 0 of `node` is the result of an activation function, directly or through
 /// elementwise operators: the input of the second half of a feed-forward block.
@@ -266,12 +234,11 @@ pub fn is_after_activation_function(m: &Model, node: NodeId) -> bool {
                 _ => None,
             })
             .collect();
-        let is_one_of = |id: &NodeId, list: &[&str]| list.iter().any(|it| m.node(*id).op.is(it));
-        if producers.iter().any(|it| is_one_of(it, ACTIVATION_FUNCTIONS)) {
+        if producers.iter().any(|it| m.node(*it).op.has(Traits::ACTIVATION)) {
             return true;
         }
-        let elementwise = producers.iter().filter(|it| is_one_of(it, ELEMENTWISE));
-        values = elementwise.flat_map(|it| m.node(*it).inputs.iter().flatten().copied()).collect();
+        let through = producers.iter().filter(|it| m.node(**it).op.is_in(KEEPS_OUTLIERS));
+        values = through.flat_map(|it| m.node(*it).inputs.iter().flatten().copied()).collect();
         values.sort();
         values.dedup();
     }
@@ -279,7 +246,9 @@ pub fn is_after_activation_function(m: &Model, node: NodeId) -> bool {
 }
 
 /// Operators between a head and the model's output.
-const AFTER_HEAD: &[&str] = &["Add", "Cast", "Div", "Identity", "Mul", "Reshape", "Tanh"];
+const AFTER_HEAD: Set = Set::of(Traits::ARITHMETIC.union(Traits::CAST).union(Traits::COPY))
+    .plus(&["Reshape", "Tanh"])
+    .minus(&["Sub"]);
 
 /// Whether the result of `node` is an output of the model, directly or through elementwise
 /// operators (a bias, a cast, a cap on logits): the head of a language model or a classifier.
@@ -296,7 +265,7 @@ pub fn is_head(m: &Model, node: NodeId) -> bool {
             User::Node(id) => Some(id),
             _ => None,
         });
-        let next = users.filter(|id| AFTER_HEAD.iter().any(|it| m.node(*id).op.is(it)));
+        let next = users.filter(|it| m.node(*it).op.is_in(AFTER_HEAD));
         values = next.flat_map(|it| m.node(it).outputs.clone()).collect();
         values.sort();
         values.dedup();
@@ -345,9 +314,13 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_sorted() {
-        assert!(OPS.is_sorted_by(|a, b| a.op < b.op));
-        assert!(ACTIVATION_FUNCTIONS.is_sorted());
-        assert!(AFTER_HEAD.is_sorted());
+    fn quantized_weights_are_done_and_fused_ones_kept() {
+        let weight = |op: &str| weight_of(&Op::new(op));
+        let done = ["ConvInteger", "DequantizeLinear", "com.microsoft.MatMulNBits"];
+        assert!(done.iter().all(|it| weight(it) == Some(Weight::Done)));
+        assert_eq!(weight("com.microsoft.Attention"), Some(Weight::Kept(FUSED)));
+        assert_eq!(weight("GRU"), Some(Weight::Kept(RECURRENT)));
+        let unknown = ["Relu", "com.microsoft.QGemm", "com.microsoft.QAttention"];
+        assert!(unknown.iter().all(|it| weight(it).is_none()));
     }
 }

@@ -102,7 +102,7 @@ codes! {
     E306 EXIT_REJECTED "A tensor stores its data in a field of the wrong type, or a value does not fit its element type."
     E307 EXIT_REJECTED "A packed 4- or 2-bit tensor has the wrong number of bytes."
     E308 EXIT_REJECTED "A sparse tensor's indices are out of range, unsorted, or of the wrong shape."
-    E401 EXIT_REJECTED "Two values of a graph have the same name."
+    E401 EXIT_REJECTED "Two values of a graph, two functions or two attributes of a node have the same name."
     E402 EXIT_REJECTED "Two initializers of a graph have the same name."
     E404 EXIT_REJECTED "The graph has a cycle; no order of execution exists."
     E406 EXIT_REJECTED "A node or an output refers to a value that nothing defines."

@@ -41,11 +41,7 @@ impl<'a> Call<'a> {
     }
 
     pub fn int(&self, name: &str, default: i64) -> Result<i64, EvalError> {
-        match self.attrs.get(name) {
-            None => Ok(default),
-            Some(Attr::Int(it)) => Ok(*it),
-            Some(_) => Err(wrong(name, "is not an integer")),
-        }
+        Ok(self.attr(name, Attr::as_int, "is not an integer")?.unwrap_or(default))
     }
 
     pub fn flag(&self, name: &str, default: bool) -> Result<bool, EvalError> {
@@ -54,19 +50,11 @@ impl<'a> Call<'a> {
 
     /// A float attribute, widened: the default is rounded to `f32` as a stored one is.
     pub fn float(&self, name: &str, default: f32) -> Result<f64, EvalError> {
-        match self.attrs.get(name) {
-            None => Ok(default.into()),
-            Some(Attr::Float(it)) => Ok((*it).into()),
-            Some(_) => Err(wrong(name, "is not a float")),
-        }
+        Ok(self.attr(name, Attr::as_float, "is not a float")?.unwrap_or(default).into())
     }
 
     pub fn ints(&self, name: &str) -> Result<Option<&'a [i64]>, EvalError> {
-        match self.attrs.get(name) {
-            None => Ok(None),
-            Some(Attr::Ints(it)) => Ok(Some(it)),
-            Some(_) => Err(wrong(name, "is not a list of integers")),
-        }
+        self.attr(name, Attr::as_ints, "is not a list of integers")
     }
 
     /// An argument that was an attribute and became input `index` in a later version.
@@ -79,20 +67,25 @@ impl<'a> Call<'a> {
     }
 
     pub fn text(&self, name: &str, default: &'a str) -> Result<&'a str, EvalError> {
-        match self.attrs.get(name) {
+        match self.attr(name, Attr::as_bytes, "is not a string")? {
             None => Ok(default),
-            Some(Attr::String(it)) => {
-                std::str::from_utf8(it).map_err(|_| wrong(name, "is not UTF-8"))
-            }
-            Some(_) => Err(wrong(name, "is not a string")),
+            Some(it) => std::str::from_utf8(it).map_err(|_| wrong(name, "is not UTF-8")),
         }
     }
 
     pub fn graph(&self, name: &str) -> Result<GraphId, EvalError> {
-        match self.attrs.get(name) {
-            Some(Attr::Graph(it)) => Ok(*it),
-            _ => Err(wrong(name, "is not a graph")),
-        }
+        self.attrs.get(name).and_then(Attr::as_graph).ok_or_else(|| wrong(name, "is not a graph"))
+    }
+
+    /// An attribute of a kind; `None` if it is missing.
+    fn attr<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&'a Attr) -> Option<T>,
+        what: &'static str,
+    ) -> Result<Option<T>, EvalError> {
+        let found = self.attrs.get(name);
+        found.map(|it| read(it).ok_or_else(|| wrong(name, what))).transpose()
     }
 
     /// An attribute that holds the number of an element type.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{EvalError, LIMIT, values};
-use crate::tensor::{DType, Tensor, pack_bits};
+use crate::tensor::{self, DType, Tensor, pack_bits};
 
 /// The number of elements, if it is sane.
 ///
@@ -43,11 +43,7 @@ pub fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, EvalError> {
 
 /// An index, counted from the end if negative.
 pub fn position(index: i64, size: usize) -> Result<usize, EvalError> {
-    let from_start = if index < 0 { index.saturating_add_unsigned(size as u64) } else { index };
-    match usize::try_from(from_start) {
-        Ok(it) if it < size => Ok(it),
-        _ => Err(EvalError::Index { index, size }),
-    }
+    tensor::position(index, size).ok_or(EvalError::Index { index, size })
 }
 
 /// `(elements before, size, elements after)` of an axis.

@@ -5,6 +5,7 @@ use super::{
     expr::Expr,
     walk::Walk,
 };
+pub use crate::tensor::position;
 use crate::{
     ir::{Attr, Def, GraphId, Model, Node, ValueId},
     tensor::{DType, Dim, Shape, Tensor, TensorType},
@@ -23,12 +24,6 @@ pub type Types = Vec<Option<TensorType>>;
 /// A type whose shape may be unknown.
 pub fn tensor(dtype: DType, shape: Option<Shape>) -> TensorType {
     TensorType { dtype, shape }
-}
-
-/// A position that counts from the end if negative; `None` if out of range.
-pub fn position(at: i64, len: usize) -> Option<usize> {
-    let at = if at < 0 { at.checked_add(i64::try_from(len).ok()?)? } else { at };
-    usize::try_from(at).ok().filter(|at| *at < len)
 }
 
 impl<'a> Call<'a> {
@@ -125,10 +120,7 @@ impl<'a> Call<'a> {
     }
 
     pub fn int_attr(&self, name: &str) -> Option<i64> {
-        match self.attr(name)? {
-            Attr::Int(it) => Some(*it),
-            _ => None,
-        }
+        self.attr(name)?.as_int()
     }
 
     pub fn int_or(&self, name: &str, default: i64) -> i64 {
@@ -140,25 +132,16 @@ impl<'a> Call<'a> {
     }
 
     pub fn ints_attr(&self, name: &str) -> Option<&'a [i64]> {
-        match self.attr(name)? {
-            Attr::Ints(it) => Some(it),
-            _ => None,
-        }
+        self.attr(name)?.as_ints()
     }
 
     pub fn floats_attr(&self, name: &str) -> Option<&'a [f32]> {
-        match self.attr(name)? {
-            Attr::Floats(it) => Some(it),
-            _ => None,
-        }
+        self.attr(name)?.as_floats()
     }
 
     /// A string attribute; empty if missing.
     pub fn str_attr(&self, name: &str) -> &'a [u8] {
-        match self.attr(name) {
-            Some(Attr::String(it)) => it,
-            _ => b"",
-        }
+        self.attr(name).and_then(Attr::as_bytes).unwrap_or_default()
     }
 
     /// An element type given by its ONNX number. 0 says nothing.
@@ -187,10 +170,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn body(&self, attr: &str) -> Option<GraphId> {
-        match self.node.attrs.get(attr)? {
-            Attr::Graph(it) => Some(*it),
-            _ => None,
-        }
+        self.node.attrs.get(attr)?.as_graph()
     }
 
     /// What is known of the outputs of a body.

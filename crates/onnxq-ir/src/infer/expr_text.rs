@@ -6,7 +6,7 @@ use super::expr::{Atom, Expr};
 
 const MAX_LEN: usize = 256;
 
-/// Reads what [`print`] writes; any other text is a name of its own.
+/// Reads what [`print()`] writes; any other text is a name of its own.
 pub fn parse(text: &str) -> Expr {
     let name = || Expr::atom(Atom::Name(text.into()));
     if text.len() > MAX_LEN {

@@ -33,6 +33,52 @@ pub enum Attr {
     },
 }
 
+/// What it holds, if it is of the kind.
+impl Attr {
+    /// The bytes of a string.
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        match self {
+            Attr::String(it) => Some(it),
+            _ => None,
+        }
+    }
+
+    pub fn as_float(&self) -> Option<f32> {
+        match self {
+            Attr::Float(it) => Some(*it),
+            _ => None,
+        }
+    }
+
+    pub fn as_floats(&self) -> Option<&[f32]> {
+        match self {
+            Attr::Floats(it) => Some(it),
+            _ => None,
+        }
+    }
+
+    pub fn as_graph(&self) -> Option<GraphId> {
+        match self {
+            Attr::Graph(it) => Some(*it),
+            _ => None,
+        }
+    }
+
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Attr::Int(it) => Some(*it),
+            _ => None,
+        }
+    }
+
+    pub fn as_ints(&self) -> Option<&[i64]> {
+        match self {
+            Attr::Ints(it) => Some(it),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Attrs(Vec<Entry>);
 

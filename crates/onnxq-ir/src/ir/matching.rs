@@ -107,24 +107,15 @@ impl Model {
     }
 
     pub fn float_attr(&self, node: NodeId, name: &str, default: f32) -> f32 {
-        match self.node(node).attrs.get(name) {
-            Some(Attr::Float(it)) => *it,
-            _ => default,
-        }
+        self.node(node).attrs.get(name).and_then(Attr::as_float).unwrap_or(default)
     }
 
     pub fn int_attr(&self, node: NodeId, name: &str, default: i64) -> i64 {
-        match self.node(node).attrs.get(name) {
-            Some(Attr::Int(it)) => *it,
-            _ => default,
-        }
+        self.node(node).attrs.get(name).and_then(Attr::as_int).unwrap_or(default)
     }
 
     pub fn ints_attr(&self, node: NodeId, name: &str) -> Option<&[i64]> {
-        match self.node(node).attrs.get(name) {
-            Some(Attr::Ints(it)) => Some(it),
-            _ => None,
-        }
+        self.node(node).attrs.get(name).and_then(Attr::as_ints)
     }
 
     pub fn dtype(&self, value: ValueId) -> Option<DType> {

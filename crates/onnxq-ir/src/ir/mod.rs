@@ -22,7 +22,10 @@ pub use self::{
     patch::{Made, Patch, Ref},
     verify::Broken,
 };
-use crate::tensor::{Tensor, TensorType};
+use crate::{
+    ops::{self, Layout, OpInfo, QuantizedOp, Set, Traits},
+    tensor::{Tensor, TensorType},
+};
 
 macro_rules! id {
     ($name:ident, $what:literal) => {
@@ -211,10 +214,32 @@ impl Op {
 
     /// Whether this is the operator with the printed name `name`.
     pub fn is(&self, name: &str) -> bool {
-        match name.rsplit_once('.') {
-            Some((domain, name)) => *self.domain == *domain && *self.name == *name,
-            None => self.domain.is_empty() && *self.name == *name,
-        }
+        ops::is(&self.domain, &self.name, name)
+    }
+
+    /// What is known of the operator; `None` for those without a row.
+    pub fn info(&self) -> Option<&'static OpInfo> {
+        ops::find(&self.domain, &self.name)
+    }
+
+    /// Whether it is known to have one of the traits.
+    pub fn has(&self, traits: Traits) -> bool {
+        self.info().is_some_and(|it| it.has(traits))
+    }
+
+    /// Whether it belongs to a set of operators.
+    pub fn is_in(&self, set: Set) -> bool {
+        set.has(&self.domain, &self.name)
+    }
+
+    /// How its weight lies in memory, if that is a float.
+    pub fn float_layout(&self) -> Option<Layout> {
+        self.info()?.layout.filter(|_| !self.has(Traits::QUANTIZED))
+    }
+
+    /// Where it has quantized values and their scales, if it reads or makes any.
+    pub fn quantized(&self) -> Option<&'static QuantizedOp> {
+        self.info()?.quantized
     }
 }
 

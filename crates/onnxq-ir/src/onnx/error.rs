@@ -58,6 +58,8 @@ pub enum LoadError {
     Missing { user: String, name: String },
     #[error("attribute `{}` of `{}` has no readable value", Untrusted(attribute), Untrusted(node))]
     Attribute { node: String, attribute: String },
+    #[error("attribute `{}` of `{}` is given twice", Untrusted(attribute), Untrusted(node))]
+    DuplicateAttribute { node: String, attribute: String },
     #[error("segmented tensor `{}` cannot be rewritten", Untrusted(tensor))]
     Segment { tensor: String },
     #[error(transparent)]
@@ -142,7 +144,9 @@ impl Diagnostic for LoadError {
             LoadError::Tensor { problem, .. } => problem.code(),
             LoadError::NegativeDim { .. } => Code::E301,
             LoadError::TypeOverflow { .. } => Code::E302,
-            LoadError::DuplicateValue { .. } | LoadError::DuplicateFunction { .. } => Code::E401,
+            LoadError::DuplicateValue { .. }
+            | LoadError::DuplicateFunction { .. }
+            | LoadError::DuplicateAttribute { .. } => Code::E401,
             LoadError::DuplicateInitializer { .. } => Code::E402,
             LoadError::Cycle { .. } => Code::E404,
             LoadError::Missing { .. } => Code::E406,

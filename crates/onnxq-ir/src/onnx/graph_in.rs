@@ -206,7 +206,12 @@ impl<'a> GraphReader<'a> {
         }
         self.captured.push(BTreeSet::new());
         let mut attrs = Attrs::default();
+        let mut seen = BTreeSet::new();
         for it in &proto.attribute {
+            if !seen.insert(it.name()) {
+                let (node, attribute) = (label(proto), it.name().to_owned());
+                return Err(LoadError::DuplicateAttribute { node, attribute });
+            }
             let value = self.attr(it)?.ok_or_else(|| LoadError::Attribute {
                 node: label(proto),
                 attribute: it.name().to_owned(),

@@ -64,10 +64,17 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
             path: path.into(),
             source: std::io::Error::other(err),
         })?;
-        let model = crate::text::parse(text).map_err(LoadError::Text)?;
+        let model = from_text(text, options)?;
         return Ok(Loaded { model, warnings: Vec::new(), files });
     }
     read::open(path, options)
+}
+
+/// Reads a model from ONNX text.
+pub fn from_text(text: &str, options: &OpenOptions) -> Result<Model, LoadError> {
+    let model = crate::text::parse(text).map_err(LoadError::Text)?;
+    read::check_text(&model, options)?;
+    Ok(model)
 }
 
 /// One serialized `TensorProto`, as `test_data_set_*/input_*.pb` holds it: its name and value.

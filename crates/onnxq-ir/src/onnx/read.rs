@@ -1,4 +1,4 @@
-//! An `.onnx` file → `Model`.
+//! The bytes of an `.onnx` file → `Model`.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     diag::{Code, Warning},
-    ir::{Attrs, Function, KeptModel, Name, Op},
+    ir::{Attrs, Function, KeptModel, Model, Name, Op},
 };
 
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
@@ -80,21 +80,39 @@ fn check_versions(proto: &ModelProto, options: &OpenOptions) -> Result<(), LoadE
     if proto.graph.is_none() {
         return Err(LoadError::NoGraph);
     }
-    if proto.ir_version() > KNOWN_IR {
-        return Err(LoadError::IrVersion { version: proto.ir_version(), known: KNOWN_IR });
-    }
-    if proto.opset_import.is_empty() {
-        return Err(LoadError::NoOpset);
-    }
+    check_ir_version(proto.ir_version())?;
     let lists = proto.functions.iter().map(|it| &it.opset_import);
     if lists.chain([&proto.opset_import]).any(|it| it.len() > options.limits.opsets) {
         return Err(LoadError::Opsets { limit: options.limits.opsets });
     }
-    let functions = proto.functions.iter().flat_map(|it| &it.opset_import);
-    for it in proto.opset_import.iter().chain(functions) {
-        let standard = normal_domain(it.domain()).is_empty();
-        if standard && it.version() > KNOWN_OPSET && !options.allow_unknown_opset {
-            let (version, known) = (it.version(), KNOWN_OPSET);
+    let functions = proto.functions.iter().map(|it| opsets(&it.opset_import));
+    check_opsets(&opsets(&proto.opset_import), functions, options)
+}
+
+/// What a text states must be what an `.onnx` file may state: it becomes one.
+pub(super) fn check_text(model: &Model, options: &OpenOptions) -> Result<(), LoadError> {
+    check_ir_version(model.ir_version)?;
+    check_opsets(&model.opsets, model.functions.iter().map(|it| it.opsets.clone()), options)
+}
+
+fn check_ir_version(version: i64) -> Result<(), LoadError> {
+    if version > KNOWN_IR {
+        return Err(LoadError::IrVersion { version, known: KNOWN_IR });
+    }
+    Ok(())
+}
+
+fn check_opsets(
+    own: &[(Name, i64)],
+    functions: impl Iterator<Item = Vec<(Name, i64)>>,
+    options: &OpenOptions,
+) -> Result<(), LoadError> {
+    if own.is_empty() {
+        return Err(LoadError::NoOpset);
+    }
+    for (domain, version) in own.iter().cloned().chain(functions.flatten()) {
+        if domain.is_empty() && version > KNOWN_OPSET && !options.allow_unknown_opset {
+            let known = KNOWN_OPSET;
             return Err(LoadError::Opset { domain: "ai.onnx".into(), version, known });
         }
     }
@@ -124,8 +142,11 @@ fn header<'a>(reader: &mut GraphReader<'a>, proto: &'a ModelProto) -> Result<(),
     Ok(())
 }
 
+/// The first entry of a domain counts.
 fn opsets(list: &[proto::OperatorSetIdProto]) -> Vec<(Name, i64)> {
-    list.iter().map(|it| (normal_domain(it.domain()).into(), it.version())).collect()
+    let mut seen = HashSet::new();
+    let entries = list.iter().map(|it| (Name::from(normal_domain(it.domain())), it.version()));
+    entries.filter(|it| seen.insert(it.0.clone())).collect()
 }
 
 /// Training graphs pass through as they are, so their external tensors move into them.
@@ -167,7 +188,12 @@ fn function<'a>(reader: &mut GraphReader<'a>, proto: &'a FunctionProto) -> Resul
     let body = reader.model.add_graph();
     reader.function(body, proto)?;
     let mut defaults = Attrs::default();
+    let mut seen: HashSet<&str> = proto.attribute.iter().map(|it| &**it).collect();
     for it in &proto.attribute_proto {
+        if !seen.insert(it.name()) {
+            let (node, attribute) = (proto.name().to_owned(), it.name().to_owned());
+            return Err(LoadError::DuplicateAttribute { node, attribute });
+        }
         let value = reader.attr(it)?.ok_or_else(|| LoadError::Attribute {
             node: proto.name().to_owned(),
             attribute: it.name().to_owned(),

@@ -13,7 +13,7 @@ pub use self::{
     cast::{first_non_finite, from_f32, to_f32},
     dtype::DType,
     packed::{Packing, Part, QMatrix, QShape, QSource, Zeros, pack_bits, unpack_bits},
-    shape::{Dim, Shape, TensorType},
+    shape::{Dim, Shape, TensorType, position},
 };
 use crate::diag::{Code, Diagnostic};
 

@@ -27,6 +27,12 @@ impl Dim {
     }
 }
 
+/// A position that counts from the end if negative, an axis or an index; `None` if out of range.
+pub fn position(at: i64, len: usize) -> Option<usize> {
+    let at = if at < 0 { at.checked_add(i64::try_from(len).ok()?)? } else { at };
+    usize::try_from(at).ok().filter(|at| *at < len)
+}
+
 impl From<usize> for Dim {
     fn from(it: usize) -> Dim {
         Dim::Fixed(it)

@@ -1,5 +1,7 @@
 //! The grammar of models, graphs, nodes and types.
 
+use std::collections::HashSet;
+
 use super::{
     elements::{self, Filler},
     lex::{Ident, Lexer, Result, fail},
@@ -65,8 +67,11 @@ impl<'a> Parser<'a> {
     }
 
     fn opsets(&mut self) -> Result<Vec<(Name, i64)>> {
+        let mut seen = HashSet::new();
         let list = self.pairs(Parser::int)?;
-        Ok(list.into_iter().map(|(domain, version)| (domain.into(), version)).collect())
+        // The first entry of a domain counts, as in a file.
+        let list = list.into_iter().filter(|it| seen.insert(it.0.clone()));
+        Ok(list.map(|(domain, version)| (domain.into(), version)).collect())
     }
 
     fn pairs<T>(&mut self, value: fn(&mut Parser<'a>) -> Result<T>) -> Result<Vec<(String, T)>> {

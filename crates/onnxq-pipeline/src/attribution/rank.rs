@@ -14,7 +14,7 @@ use crate::{
     Error,
     judge::{Judge, with},
 };
-use onnxq_ir::{Model, NodeId, User, ValueId, tensor::DType};
+use onnxq_ir::{Model, NodeId, User, ValueId, ops::Traits, tensor::DType};
 use onnxq_report::document::LayerError;
 use onnxq_run::calibrate::{Replacement, model_inputs};
 
@@ -192,11 +192,9 @@ fn named(m: &Model, value: ValueId, region: &Region) -> (String, String) {
 }
 
 /// What only says how numbers are stored: nobody calls a layer by that.
-const STORAGE: &[&str] =
-    &["Cast", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Transpose"];
-
 fn is_storage(m: &Model, node: NodeId) -> bool {
-    STORAGE.contains(&&*m.node(node).op.name)
+    const STORED: Traits = Traits::CAST.union(Traits::DEQUANTIZE).union(Traits::QUANTIZE);
+    m.node(node).op.has(STORED.union(Traits::COPY).union(Traits::REARRANGE))
 }
 
 /// The node of the region that computes with what `node` makes of a constant.

@@ -4,7 +4,10 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::weights::{Part, part};
 use crate::Execution;
-use onnxq_ir::{Def, Model, NodeId, ValueId};
+use onnxq_ir::{
+    Def, Model, NodeId, ValueId,
+    ops::{Set, Traits},
+};
 use onnxq_quant::{ops, plan::PlanRow};
 use onnxq_report::document::{Kept, PrecisionRow};
 use onnxq_rewrite::lint::{
@@ -82,7 +85,8 @@ fn quantized_bytes(m: &Model, node: NodeId) -> u64 {
 
 /// Codes, scales and zeros that a value is made of, if nothing else is.
 fn behind(m: &Model, value: ValueId, depth: usize, found: &mut Vec<ValueId>) {
-    const MAKE: &[&str] = &["Cast", "DequantizeLinear", "Mul", "Reshape", "Transpose"];
+    const MAKE: Set =
+        Set::of(Traits::CAST.union(Traits::DEQUANTIZE).union(Traits::REARRANGE)).plus(&["Mul"]);
     if let Ok(tensor) = m.constant(value) {
         let counts = matches!(part(m, value, tensor), Part::Codes(_) | Part::Side);
         found.extend(counts.then_some(value));
@@ -90,8 +94,7 @@ fn behind(m: &Model, value: ValueId, depth: usize, found: &mut Vec<ValueId>) {
     }
     let Def::Node(node) = m.value(value).def else { return };
     let it = m.node(node);
-    let makes = it.op.is("com.microsoft.DequantizeLinear") || MAKE.iter().any(|op| it.op.is(op));
-    if depth == 0 || !makes {
+    if depth == 0 || !it.op.is_in(MAKE) {
         return;
     }
     let before = found.len();

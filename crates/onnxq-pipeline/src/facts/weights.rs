@@ -4,6 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use onnxq_ir::{
     Def, Model, NodeId, User, ValueId,
+    ops::{Set, Traits},
     tensor::{DType, Tensor},
 };
 use onnxq_report::document::WeightKind;
@@ -35,30 +36,9 @@ impl Part {
     }
 }
 
-/// Inputs that are scales and zeros.
-const SIDES: &[(&str, &[usize])] = &[
-    ("ConvInteger", &[2, 3]),
-    ("DequantizeLinear", &[1, 2]),
-    ("MatMulInteger", &[2, 3]),
-    ("QLinearConv", &[1, 2, 4, 5, 6, 7]),
-    ("QLinearMatMul", &[1, 2, 4, 5, 6, 7]),
-    ("QuantizeLinear", &[1, 2]),
-    ("com.microsoft.DequantizeLinear", &[1, 2]),
-    ("com.microsoft.DynamicQuantizeLSTM", &[8, 9, 10, 11]),
-    ("com.microsoft.DynamicQuantizeMatMul", &[2, 3]),
-    ("com.microsoft.GatherBlockQuantized", &[2, 3]),
-    ("com.microsoft.MatMulIntegerToFloat", &[2, 3, 4, 5]),
-    ("com.microsoft.MatMulNBits", &[2, 3]),
-    ("com.microsoft.QGemm", &[1, 2, 4, 5, 7, 8]),
-    ("com.microsoft.QLinearAdd", &[1, 2, 4, 5, 6, 7]),
-    ("com.microsoft.QLinearMul", &[1, 2, 4, 5, 6, 7]),
-    ("com.microsoft.QuantizeLinear", &[1, 2]),
-];
 /// Through these a constant goes on as what it was.
-const LAYOUT: &[&str] = &["Cast", "Identity", "Reshape", "Transpose", "Unsqueeze"];
-/// Operators with an attribute for the bits of packed codes.
-const PACKED: &[(&str, usize)] =
-    &[("com.microsoft.GatherBlockQuantized", 0), ("com.microsoft.MatMulNBits", 1)];
+const THROUGH: Set =
+    Set::of(Traits::CAST.union(Traits::COPY).union(Traits::REARRANGE)).plus(&["Unsqueeze"]);
 
 /// What a constant is, by who reads it.
 pub fn part(m: &Model, value: ValueId, tensor: &Tensor) -> Part {
@@ -71,7 +51,7 @@ pub fn part(m: &Model, value: ValueId, tensor: &Tensor) -> Part {
         DType::F16 | DType::BF16 => Part::Half,
         it if is_code(it) && tensor.shape.len() >= 2 => {
             let stated = users.iter().find_map(|(node, at)| {
-                let reads = PACKED.iter().any(|it| m.node(*node).op.is(it.0) && it.1 == *at);
+                let reads = is_packed(m, *node, *at);
                 let bits = m.int_attr(*node, "bits", 4);
                 (reads && tensor.dtype.bits() == 8).then(|| usize::try_from(bits).ok())?
             });
@@ -87,7 +67,7 @@ fn users(m: &Model, value: ValueId, depth: usize) -> Vec<(NodeId, usize)> {
     for it in &m.value(value).uses {
         let User::Node(node) = it.user else { continue };
         let op = &m.node(node).op;
-        let moves = it.index == 0 && LAYOUT.iter().any(|it| op.is(it));
+        let moves = it.index == 0 && op.is_in(THROUGH);
         match m.node(node).outputs.first() {
             Some(output) if moves && depth > 0 => list.extend(users(m, *output, depth - 1)),
             _ => list.push((node, it.index)),
@@ -96,9 +76,15 @@ fn users(m: &Model, value: ValueId, depth: usize) -> Vec<(NodeId, usize)> {
     list
 }
 
+/// Whether an input holds several codes in each byte.
+fn is_packed(m: &Model, node: NodeId, at: usize) -> bool {
+    let packed = m.node(node).op.quantized().filter(|it| it.packed);
+    packed.is_some_and(|it| it.weights.iter().any(|it| it.values == at))
+}
+
 fn is_side(m: &Model, node: NodeId, at: usize) -> bool {
     let op = &m.node(node).op;
-    if SIDES.iter().any(|it| op.is(it.0) && it.1.contains(&at)) {
+    if op.quantized().is_some_and(|it| it.scales_and_zeros().any(|it| it == at)) {
         return true;
     }
     // A scale of codes that are floats by now, or the other half of an activation's scale.

@@ -3,12 +3,14 @@
 //! A row says what ONNX Runtime 1.31 makes of the operator between `DequantizeLinear` and
 //! `QuantizeLinear`: those that it leaves in float stay in float here too.
 
-use onnxq_ir::{Model, NoMatch, NodeId, ValueId, no_match, tensor::DType};
+use onnxq_ir::{Model, NoMatch, NodeId, ValueId, no_match, ops::Traits, tensor::DType};
 
 /// One row: an operator without a weight of its own.
 pub struct ChainOp {
     pub op: &'static str,
     pub kind: Kind,
+    /// The first operator set in which its kernel for codes exists; 0: any.
+    pub since: i64,
 }
 
 /// What the table says of an operator.
@@ -35,7 +37,7 @@ pub const CHAIN: &[ChainOp] = &[
     row("BatchNormalization", Kind::Float(FLOAT)),
     row("Clip", Kind::Clip),
     row("Concat", Kind::Own),
-    row("DepthToSpace", Kind::Same),
+    since(13, "DepthToSpace", Kind::Same),
     row("Div", Kind::Own),
     row("Expand", Kind::Same),
     row("Flatten", Kind::Same),
@@ -48,16 +50,16 @@ pub const CHAIN: &[ChainOp] = &[
     row("LayerNormalization", Kind::Float(FLOAT)),
     row("LeakyRelu", Kind::Own),
     row("MatMul", Kind::Product),
-    row("MaxPool", Kind::Same),
+    since(12, "MaxPool", Kind::Same),
     row("Mul", Kind::Own),
     row("PRelu", Kind::Float(FLOAT)),
     row("Pad", Kind::Float(FLOAT)),
-    row("ReduceMax", Kind::Same),
+    since(12, "ReduceMax", Kind::Same),
     row("ReduceMean", Kind::Float(FLOAT)),
-    row("ReduceMin", Kind::Same),
+    since(12, "ReduceMin", Kind::Same),
     row("Relu", Kind::Clip),
     row("Reshape", Kind::Same),
-    row("Resize", Kind::Same),
+    since(11, "Resize", Kind::Same),
     row("Sigmoid", Kind::Unit),
     row("Slice", Kind::Same),
     row("Softmax", Kind::Unit),
@@ -73,7 +75,11 @@ pub const CHAIN: &[ChainOp] = &[
 const FLOAT: &str = "ONNX Runtime has no int8 kernel for it on a CPU";
 
 const fn row(op: &'static str, kind: Kind) -> ChainOp {
-    ChainOp { op, kind }
+    since(0, op, kind)
+}
+
+const fn since(since: i64, op: &'static str, kind: Kind) -> ChainOp {
+    ChainOp { op, kind, since }
 }
 
 /// What one node does with codes.
@@ -114,7 +120,7 @@ pub fn role(m: &Model, node: NodeId) -> Result<Role, NoMatch> {
         Kind::Clip => bounds(m, node)?,
         Kind::Product => Role::Product,
     };
-    check(m, node)?;
+    check(m, node, row.since)?;
     if activations(m, node).is_empty() {
         return Err(NoMatch("it has no activation".into()));
     }
@@ -122,25 +128,19 @@ pub fn role(m: &Model, node: NodeId) -> Result<Role, NoMatch> {
 }
 
 /// What an operator's kernel for codes does not do, though its kernel for floats does.
-fn check(m: &Model, node: NodeId) -> Result<(), NoMatch> {
+fn check(m: &Model, node: NodeId, since: i64) -> Result<(), NoMatch> {
     let it = m.node(node);
-    let needs = |opset: i64| match m.opset("") {
-        own if own >= opset => Ok(()),
-        own => Err(no_match!("its int8 kernel needs opset {opset}, the model has {own}")),
-    };
     let text = |name: &str| match it.attrs.get(name) {
         Some(onnxq_ir::Attr::String(it)) => String::from_utf8_lossy(it).into_owned(),
         _ => String::new(),
     };
     let has_more_outputs = it.outputs.iter().skip(1).any(|it| !m.value(*it).uses.is_empty());
-    match &*it.op.name {
-        "Resize" if text("mode") == "linear" || text("mode") == "cubic" => {
-            return Err(no_match!("its int8 kernel takes the nearest value only"));
-        }
-        "Resize" => needs(11)?,
-        "MaxPool" | "ReduceMax" | "ReduceMin" => needs(12)?,
-        "DepthToSpace" => needs(13)?,
-        _ => {}
+    if it.op.is("Resize") && (text("mode") == "linear" || text("mode") == "cubic") {
+        return Err(no_match!("its int8 kernel takes the nearest value only"));
+    }
+    let own = m.opset("");
+    if own < since {
+        return Err(no_match!("its int8 kernel needs opset {since}, the model has {own}"));
     }
     if it.op.is("MaxPool") && has_more_outputs {
         return Err(NoMatch("its indices are used".into()));
@@ -178,8 +178,8 @@ fn constant(m: &Model, value: ValueId) -> Result<(), NoMatch> {
 pub fn operands(m: &Model, node: NodeId) -> Vec<usize> {
     let it = m.node(node);
     match &*it.op.name {
-        "Add" | "Mul" | "MatMul" | "Div" => vec![0, 1],
         "Concat" => (0..it.inputs.len()).collect(),
+        _ if it.op.has(Traits::BINARY) => vec![0, 1],
         _ => vec![0],
     }
 }

@@ -9,7 +9,8 @@ use super::{
 use crate::raise::{Kind, Site, Weights, constant, dequantize, optional, quantize, stem};
 use onnxq_ir::{
     Attrs, Def, Model, NoMatch, NodeId, Patch, Ref, User, no_match,
-    tensor::{DType, Tensor, TensorError, from_f32},
+    ops::{Set, Traits},
+    tensor::{DType, Tensor, TensorError, from_f32, position},
 };
 
 pub const FLOAT: Form = Form {
@@ -58,17 +59,10 @@ fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch
 }
 
 /// Operators that move codes and leave them as they are.
-const MOVES: &[&str] = &[
-    "Expand",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "Reshape",
-    "Slice",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-];
+const MOVES: Set =
+    Set::of(Traits::COPY.union(Traits::REARRANGE).union(Traits::SELECT).union(Traits::VIEW))
+        .plus(&["Expand"])
+        .minus(&["GatherElements", "GatherND"]);
 
 /// `DequantizeLinear(Transpose(codes))` becomes `Transpose(DequantizeLinear(codes))`, so that
 /// pairs meet.
@@ -96,7 +90,7 @@ fn before_move(m: &Model, node: NodeId) -> Result<(Patch, Ref), NoMatch> {
     };
     let it = m.node(mover);
     let codes = m.operand(mover, 0)?;
-    let known = MOVES.iter().any(|op| it.op.is(op)) && m.constant(codes).is_err();
+    let known = it.op.is_in(MOVES) && m.constant(codes).is_err();
     if !known || it.graph != m.node(node).graph {
         return Err(no_match!("its codes come from {}", it.op));
     }
@@ -171,7 +165,10 @@ fn holds_negative(m: &Model, q: NodeId) -> Result<bool, NoMatch> {
 }
 
 fn is_positive(m: &Model, x: onnxq_ir::ValueId) -> bool {
-    ["Relu", "Sigmoid", "Softmax", "Abs", "Exp", "Sqrt"].iter().any(|it| m.producer(x, it).is_ok())
+    match m.value(x).def {
+        Def::Node(it) => m.node(it).op.has(Traits::NON_NEGATIVE),
+        _ => false,
+    }
 }
 
 /// `DequantizeLinear` of any other constant becomes the float constant, computed when written.
@@ -205,9 +202,8 @@ fn dequantized(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
         return Err(NoMatch("it is in blocks".into()));
     }
     let axis = m.int_attr(node, "axis", 1);
-    let axis = if axis < 0 { axis + codes.shape.len() as i64 } else { axis };
     let channels = scales.numel();
-    let inner = match (channels, usize::try_from(axis).ok().filter(|it| *it < codes.shape.len())) {
+    let inner = match (channels, position(axis, codes.shape.len())) {
         (1, _) => codes.numel().max(1),
         (_, Some(axis)) if codes.shape[axis] == channels => {
             codes.shape[axis + 1..].iter().product::<usize>().max(1)

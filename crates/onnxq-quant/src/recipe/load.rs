@@ -32,7 +32,16 @@ pub const MAX_BYTES: u64 = 1 << 20;
 
 /// Loads a shipped recipe by its name, or a file by its path.
 pub fn load(name_or_path: &str) -> Result<Recipe, RecipeError> {
-    let mut origin = Origin::find(name_or_path, None)?;
+    with_parents(Origin::find(name_or_path, None)?)
+}
+
+/// Loads a recipe from its text; `name` is for messages. Its parent is a shipped recipe, or a
+/// path from the current folder.
+pub fn load_text(text: &str, name: &str) -> Result<Recipe, RecipeError> {
+    with_parents(Origin::Text { name: name.to_owned(), text: text.to_owned() })
+}
+
+fn with_parents(mut origin: Origin) -> Result<Recipe, RecipeError> {
     let mut chain = Vec::new();
     let mut seen = vec![origin.identity()];
     loop {
@@ -86,9 +95,10 @@ pub fn apply_set(recipe: &Recipe, assignment: &str) -> Result<Recipe, RecipeErro
     Ok(changed)
 }
 
-/// A shipped recipe or a file.
+/// A shipped recipe, a file, or a text in memory.
 enum Origin {
     Shipped(&'static str, &'static str),
+    Text { name: String, text: String },
     File(PathBuf),
 }
 
@@ -108,7 +118,7 @@ impl Origin {
 
     fn folder(&self) -> Option<&Path> {
         match self {
-            Origin::Shipped(..) => None,
+            Origin::Shipped(..) | Origin::Text { .. } => None,
             Origin::File(path) => path.parent(),
         }
     }
@@ -117,6 +127,8 @@ impl Origin {
     fn identity(&self) -> PathBuf {
         match self {
             Origin::Shipped(name, _) => PathBuf::from(name),
+            // No path is empty, so nothing leads back to it.
+            Origin::Text { .. } => PathBuf::new(),
             Origin::File(path) => fs::canonicalize(path).unwrap_or_else(|_| path.clone()),
         }
     }
@@ -124,6 +136,7 @@ impl Origin {
     fn text(&self) -> Result<String, RecipeError> {
         match self {
             Origin::Shipped(_, text) => Ok((*text).to_owned()),
+            Origin::Text { text, .. } => Ok(text.clone()),
             Origin::File(path) => read(path),
         }
     }
@@ -131,6 +144,7 @@ impl Origin {
     fn parse(&self) -> Result<Recipe, RecipeError> {
         let file = match self {
             Origin::Shipped(name, _) => (*name).to_owned(),
+            Origin::Text { name, .. } => name.clone(),
             Origin::File(path) => path.display().to_string(),
         };
         let (mut recipe, place) = yaml::parse::<Recipe>(&self.text()?, &file)?;

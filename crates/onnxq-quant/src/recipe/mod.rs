@@ -19,7 +19,7 @@ pub use self::{
     adapt::{AdaptGoal, AdaptSpec, Way},
     error::RecipeError,
     gate::Gate,
-    load::{SHIPPED, apply_set, load, source},
+    load::{SHIPPED, apply_set, load, load_text, source},
     place::{Place, Position},
     schema::schema,
     select::{Candidate, Merged, Selector, Unmatched},
@@ -167,8 +167,9 @@ pub struct Entry {
     /// nodes around them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<ActivationSpec>,
-    /// Formats to try in order, by their names in [`format::FORMATS`]; the first that can store the
-    /// weight is used. If none fits, the node stays in float and the plan says why.
+    /// Formats to try in order, by their names in [`FORMATS`](crate::format::FORMATS); the first
+    /// that can store the weight is used. If none fits, the node stays in float and the plan says
+    /// why.
     #[schemars(description = manual::formats())]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Vec<FormatName>>,

@@ -6,6 +6,7 @@ use super::SAFE_PAIR;
 use crate::raise::{constant, optional};
 use onnxq_ir::{
     Model, NodeId, ValueId,
+    ops::{Layout, Operand, Set, Traits},
     tensor::{DType, Tensor, TensorError},
 };
 
@@ -50,36 +51,8 @@ impl Safety {
     }
 }
 
-/// An operator whose kernels saturate, with the inputs that matter.
-struct Kernel {
-    op: &'static str,
-    /// Codes of the activation, and their zero point if it tells their type.
-    x: usize,
-    x_zero: Option<usize>,
-    w: &'static [usize],
-    conv: bool,
-}
-
-/// In alphabetical order.
-const KERNELS: &[Kernel] = &[
-    Kernel { op: "MatMulInteger", x: 0, x_zero: Some(2), w: &[1], conv: false },
-    Kernel { op: "QLinearConv", x: 0, x_zero: Some(2), w: &[3], conv: true },
-    Kernel { op: "QLinearMatMul", x: 0, x_zero: Some(2), w: &[3], conv: false },
-    Kernel { op: "com.microsoft.DynamicQuantizeLSTM", x: 0, x_zero: None, w: &[1, 2], conv: false },
-    Kernel { op: "com.microsoft.DynamicQuantizeMatMul", x: 0, x_zero: None, w: &[1], conv: false },
-    Kernel {
-        op: "com.microsoft.MatMulIntegerToFloat",
-        x: 0,
-        x_zero: Some(4),
-        w: &[1],
-        conv: false,
-    },
-    Kernel { op: "com.microsoft.QGemm", x: 0, x_zero: Some(2), w: &[3], conv: false },
-    Kernel { op: "com.microsoft.QLinearConv", x: 0, x_zero: Some(2), w: &[3], conv: true },
-];
-
-/// Float operators that ONNX Runtime fuses with the pairs around them, and whether they convolve.
-const FUSED: &[(&str, bool)] = &[("Conv", true), ("Gemm", false), ("MatMul", false)];
+/// Operators whose kernels saturate: `ConvInteger` has one of its own.
+const KERNELS: Set = Set::of(Traits::INTEGER).minus(&["ConvInteger"]);
 
 /// What the weights of a model allow, whatever its input.
 pub fn safety(m: &Model) -> Result<Safety, TensorError> {
@@ -110,24 +83,27 @@ struct Codes {
 /// The int8 weights of a layer with a saturating kernel.
 fn weights(m: &Model, node: NodeId) -> Vec<Codes> {
     let op = &m.node(node).op;
-    if let Some(kernel) = KERNELS.iter().find(|it| op.is(it.op)) {
-        let zero = kernel.x_zero.and_then(|it| optional(m, node, it));
-        let signed =
-            m.operand(node, kernel.x).is_ok_and(|it| codes(m, it, zero) == Some(DType::I8));
-        if kernel.x_zero.is_some() && signed {
-            return Vec::new();
-        }
-        let turned = op.is("com.microsoft.QGemm") && m.int_attr(node, "transB", 0) != 0;
-        let of = |it: &usize| Codes::of(m, node, m.operand(node, *it).ok()?, kernel.conv, turned);
-        return kernel.w.iter().filter_map(of).collect();
+    let kernel = op.info().filter(|_| op.is_in(KERNELS));
+    let Some((layout, inputs)) = kernel.and_then(|it| Some((it.layout?, it.quantized?))) else {
+        return fused(m, node).into_iter().collect();
+    };
+    if inputs.operands.iter().any(|it| is_signed(m, node, it)) {
+        return Vec::new();
     }
-    fused(m, node).into_iter().collect()
+    let turned = is_turned(m, node, layout);
+    let of = |it: &Operand| {
+        Codes::of(m, node, m.operand(node, it.values).ok()?, layout == Layout::Conv, turned)
+    };
+    inputs.weights.iter().filter_map(of).collect()
 }
 
 /// The int8 weight of a float operator between pairs of nodes.
 fn fused(m: &Model, node: NodeId) -> Option<Codes> {
     let op = &m.node(node).op;
-    let (_, conv) = FUSED.iter().find(|it| op.is(it.0))?;
+    let layout = op.float_layout()?;
+    if !matches!(layout, Layout::Conv | Layout::Gemm | Layout::MatMul) {
+        return None;
+    }
     let dequantized = |index| {
         let value = m.operand(node, index).ok()?;
         let pair = m.producer(value, "DequantizeLinear");
@@ -138,8 +114,19 @@ fn fused(m: &Model, node: NodeId) -> Option<Codes> {
     if constant(m, dequantized(0)?).is_ok() {
         return None;
     }
-    let turned = op.is("Gemm") && m.int_attr(node, "transB", 0) != 0;
-    Codes::of(m, node, dequantized(1)?, *conv, turned)
+    let turned = is_turned(m, node, layout);
+    Codes::of(m, node, dequantized(1)?, layout == Layout::Conv, turned)
+}
+
+/// Whether codes of an activation are int8; their zero point may tell the type, floats have none.
+fn is_signed(m: &Model, node: NodeId, it: &Operand) -> bool {
+    let zero = it.zero.and_then(|it| optional(m, node, it));
+    let x = m.operand(node, it.values);
+    it.zero.is_some() && x.is_ok_and(|it| codes(m, it, zero) == Some(DType::I8))
+}
+
+fn is_turned(m: &Model, node: NodeId, layout: Layout) -> bool {
+    layout == Layout::Gemm && m.int_attr(node, "transB", 0) != 0
 }
 
 /// The type of an activation's codes, if anything tells it.

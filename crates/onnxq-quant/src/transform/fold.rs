@@ -14,6 +14,7 @@ use super::Ties;
 use crate::{ops::Weight, plan::SitePlan};
 use onnxq_ir::{
     Attrs, Def, Model, NoMatch, NodeId, Patch, Ref, User, ValueId, no_match,
+    ops::{OpInfo, Set, Traits},
     tensor::{DType, Dim, Tensor, from_f32},
 };
 
@@ -157,14 +158,13 @@ fn absorb(m: &Model, value: ValueId, k: usize, depth: usize) -> Result<Vec<Spot>
         _ => return Err(no_match!("`{}` is not computed", it.name)),
     };
     let through = |index| absorb(m, only(m, node, index)?, k, depth - 1);
-    match &*m.node(node).op.to_string() {
-        "LayerNormalization" => norm(m, node, k, 1, Some(2)),
-        "RMSNormalization"
-        | "SimplifiedLayerNormalization"
-        | "com.microsoft.SimplifiedLayerNormalization" => norm(m, node, k, 1, None),
-        "com.microsoft.SkipLayerNormalization" => norm(m, node, k, 2, Some(3)),
-        "com.microsoft.SkipSimplifiedLayerNormalization" => norm(m, node, k, 2, None),
-        "Div" | "Identity" | "LeakyRelu" | "Relu" => through(0),
+    let op = &m.node(node).op;
+    if let Some((gain, bias)) = op.info().filter(|it| it.has(Traits::LAYER_NORM)).and_then(gains) {
+        return norm(m, node, k, gain, bias);
+    }
+    match &*op.to_string() {
+        "Div" => through(0),
+        _ if op.is_in(THROUGH) => through(0),
         "MatMul" => Ok(vec![columns(m, node, k)?]),
         "Mul" => {
             let vector = [0, 1].into_iter().find_map(|it| vector(m, node, it, k).ok());
@@ -173,7 +173,7 @@ fn absorb(m: &Model, value: ValueId, k: usize, depth: usize) -> Result<Vec<Spot>
                 None => through(1).or_else(|_| through(0)),
             }
         }
-        "Add" | "Sub" | "Sum" => {
+        _ if op.has(Traits::ADDITIVE) => {
             let mut spots = Vec::new();
             for index in 0..m.node(node).inputs.len() {
                 match m.constant(m.operand(node, index)?) {
@@ -185,6 +185,13 @@ fn absorb(m: &Model, value: ValueId, k: usize, depth: usize) -> Result<Vec<Spot>
         }
         op => Err(no_match!("`{}` comes from {op}, which absorbs no scale", it.name)),
     }
+}
+
+/// Operators of one operand that a scale passes; the slopes of `PRelu` may be one per channel.
+const THROUGH: Set = Set::of(Traits::HOMOGENEOUS).without(Traits::POOL).minus(&["PRelu"]);
+
+fn gains(norm: &OpInfo) -> Option<(usize, Option<usize>)> {
+    Some((norm.gain?, norm.bias))
 }
 
 /// Input `index`, which nobody else uses.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     facts::{FileFacts, Kept, ModelFacts, Models, PrecisionRow, WeightKind},
     layers::{Attribution, Bisection, LayerError, Probe, Suggestion},
-    read::{ReadError, read},
+    read::{ReadError, parse, read},
     run::{Environment, Overlap, Provenance, RecipeFacts, Samples, Warning},
 };
 use super::{baseline::BaselineFacts, figures::Comparison, gate::GateResult};

@@ -68,10 +68,15 @@ pub fn read(path: &Path) -> Result<Report, ReadError> {
     if text.len() as u64 > MAX_BYTES {
         return Err(ReadError::Size { path: path.into() });
     }
+    parse(&text, path)
+}
+
+/// The same from memory; `path` is for messages.
+pub fn parse(text: &[u8], path: &Path) -> Result<Report, ReadError> {
     let json = |source| ReadError::Json { path: path.into(), source };
-    let head: Head = serde_json::from_slice(&text).map_err(json)?;
+    let head: Head = serde_json::from_slice(text).map_err(json)?;
     match head.schema {
-        Some(schema) if schema == SCHEMA => serde_json::from_slice(&text).map_err(json),
+        Some(schema) if schema == SCHEMA => serde_json::from_slice(text).map_err(json),
         schema => {
             let schema = schema.unwrap_or_else(|| "none".to_owned());
             Err(ReadError::Schema { path: path.into(), schema })

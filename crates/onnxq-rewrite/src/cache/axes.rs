@@ -6,7 +6,7 @@ use super::tokens::{
 };
 use onnxq_ir::{
     NoMatch, NodeId, ValueId, no_match,
-    tensor::{Dim, Shape},
+    tensor::{Dim, Shape, position},
 };
 
 /// The axis that attribute `axis` means for input `index`.
@@ -16,8 +16,7 @@ pub fn axis_of(w: &Walk, node: NodeId, index: usize, default: i64) -> Result<usi
 }
 
 fn normal(axis: i64, rank: usize) -> Result<usize, NoMatch> {
-    let it = if axis < 0 { axis + rank as i64 } else { axis };
-    usize::try_from(it).ok().filter(|it| *it < rank).ok_or_else(|| no_match!("no axis {axis}"))
+    position(axis, rank).ok_or_else(|| no_match!("no axis {axis}"))
 }
 
 /// Tokens meet the same tokens, or what is the same for all.

@@ -14,6 +14,7 @@ use onnxq_ir::{
     Def, Model, NoMatch, NodeId, ValueId,
     infer::bind,
     no_match,
+    ops::{Set, Traits},
     tensor::{DType, Dim},
 };
 
@@ -30,115 +31,8 @@ pub enum Kind {
 
 use Kind::{Same, Sizes, Tokens};
 
-/// Elementwise operators; those with several inputs broadcast.
-const ELEMENTWISE: &[&str] = &[
-    "Abs",
-    "Add",
-    "And",
-    "Cast",
-    "Ceil",
-    "Clip",
-    "Cos",
-    "DequantizeLinear",
-    "Div",
-    "Elu",
-    "Equal",
-    "Erf",
-    "Exp",
-    "Floor",
-    "Gelu",
-    "Greater",
-    "GreaterOrEqual",
-    "HardSigmoid",
-    "HardSwish",
-    "Identity",
-    "IsInf",
-    "IsNaN",
-    "LeakyRelu",
-    "Less",
-    "LessOrEqual",
-    "Log",
-    "Max",
-    "Mean",
-    "Min",
-    "Mish",
-    "Mod",
-    "Mul",
-    "Neg",
-    "Not",
-    "Or",
-    "PRelu",
-    "Pow",
-    "QuantizeLinear",
-    "Reciprocal",
-    "Relu",
-    "Round",
-    "Selu",
-    "Sigmoid",
-    "Sign",
-    "Sin",
-    "Softplus",
-    "Softsign",
-    "Sqrt",
-    "Sub",
-    "Sum",
-    "Swish",
-    "Tan",
-    "Tanh",
-    "ThresholdedRelu",
-    "Where",
-    "Xor",
-    "com.microsoft.BiasGelu",
-    "com.microsoft.FastGelu",
-    "com.microsoft.Gelu",
-    "com.microsoft.QuickGelu",
-];
 /// Operators whose result is sizes if their inputs are.
-const OF_SIZES: &[&str] = &[
-    "Add",
-    "Cast",
-    "Concat",
-    "Div",
-    "Equal",
-    "Gather",
-    "Greater",
-    "Identity",
-    "Less",
-    "Max",
-    "Min",
-    "Mod",
-    "Mul",
-    "Neg",
-    "ReduceProd",
-    "Reshape",
-    "Slice",
-    "Squeeze",
-    "Sub",
-    "Unsqueeze",
-    "Where",
-];
-/// Operators along the axis `axis`, the last if they do not say; the others are independent.
-const ALONG_ONE_AXIS: &[&str] = &["LogSoftmax", "LpNormalization", "Softmax"];
-/// Operators along the axis `axis` and those after it.
-const NORMS: &[&str] = &[
-    "LayerNormalization",
-    "RMSNormalization",
-    "SimplifiedLayerNormalization",
-    "com.microsoft.SkipLayerNormalization",
-    "com.microsoft.SkipSimplifiedLayerNormalization",
-];
-const REDUCTIONS: &[&str] = &[
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceSum",
-    "ReduceSumSquare",
-];
+const OF_SIZES: Set = Set::of(Traits::ELEMENTWISE.union(Traits::LAYOUT)).plus(&["ReduceProd"]);
 
 /// The model and what is known of the values seen so far.
 pub struct Walk<'a> {
@@ -276,7 +170,6 @@ impl Walk<'_> {
             .into_iter()
             .map(|it| Ok((it, self.kind(it)?)))
             .collect::<Result<_, NoMatch>>()?;
-        let is = |list: &[&str]| list.iter().any(|name| it.op.is(name));
         let tokens = kinds.iter().any(|it| matches!(it.1, Tokens(_)));
         let sizes = kinds.iter().any(|it| it.1 == Sizes);
         match () {
@@ -284,11 +177,15 @@ impl Walk<'_> {
             () if it.op.is("Expand") || it.op.is("ConstantOfShape") => spread(self, node),
             () if it.op.is("Reshape") && self.operand(node, 0)?.1 != Sizes => reshape(self, node),
             () if !tokens && !sizes => Ok(Same),
-            () if !tokens && is(OF_SIZES) => Ok(Sizes),
-            () if is(ELEMENTWISE) => broadcast(self, &kinds),
-            () if is(ALONG_ONE_AXIS) => self.independent(node, |axis, along| axis != along),
-            () if is(NORMS) => self.independent(node, |axis, along| axis < along),
-            () if is(REDUCTIONS) => reduce(self, node),
+            () if !tokens && it.op.is_in(OF_SIZES) => Ok(Sizes),
+            () if it.op.has(Traits::ELEMENTWISE) => broadcast(self, &kinds),
+            () if it.op.has(Traits::ALONG_AXIS) => {
+                self.independent(node, |axis, along| axis != along)
+            }
+            () if it.op.has(Traits::LAYER_NORM) => {
+                self.independent(node, |axis, along| axis < along)
+            }
+            () if it.op.has(Traits::REDUCTION) => reduce(self, node),
             () => self.special(node),
         }
     }

@@ -4,7 +4,6 @@
 //! [`reasons`]. Casts stand where a value has another type than its user wants.
 
 mod casts;
-mod ops;
 mod reasons;
 mod values;
 
@@ -166,13 +165,7 @@ fn convert(
 }
 
 fn fixed_inputs(m: &Model, node: NodeId) -> &'static [usize] {
-    let op = &m.node(node).op;
-    match op.domain.is_empty() {
-        true => ops::find(&op.name).map_or(&[], |it| it.fixed),
-        // Scales of a quantized cache.
-        false if op.is("com.microsoft.GroupQueryAttention") => &[12, 13],
-        false => &[],
-    }
+    m.node(node).op.info().map_or(&[], |it| it.narrow.stay)
 }
 
 /// Types and values that attributes state.

@@ -9,32 +9,19 @@
 use std::collections::BTreeMap;
 
 use super::{
-    HalfError, is_concerned, ops,
+    HalfError, is_concerned,
     values::{Fit, Narrowed},
 };
-use onnxq_ir::{Def, Model, NodeId, User, ValueId, tensor::DType};
-
-/// Operators that overflow or lose digits in a narrow type, and why.
-const SENSITIVE: &[(&str, &str)] = &[
-    ("Cos", "angles grow with positions"),
-    ("CumSum", "sums of many elements lose digits"),
-    ("Exp", "exponentials overflow"),
-    ("Log", "logarithms of small numbers lose digits"),
-    ("Pow", "powers overflow"),
-    ("ReduceL1", "sums of many elements overflow"),
-    ("ReduceL2", "sums of squares overflow"),
-    ("ReduceLogSum", "sums of many elements overflow"),
-    ("ReduceLogSumExp", "exponentials overflow"),
-    ("ReduceProd", "products overflow"),
-    ("ReduceSum", "sums of many elements overflow"),
-    ("ReduceSumSquare", "sums of squares overflow"),
-    ("Sin", "angles grow with positions"),
-    ("Softplus", "exponentials overflow"),
-];
+use onnxq_ir::{
+    Def, Model, NodeId, User, ValueId,
+    ops::{Set, Traits},
+    tensor::DType,
+};
 
 /// Operators that take the end of the range for infinity.
-const MASKING: &[&str] =
-    &["Add", "Clip", "ConstantOfShape", "Max", "Min", "Mul", "Pad", "Sub", "Where"];
+const MASKING: Set = Set::of(Traits::ARITHMETIC.union(Traits::BOUNDS).union(Traits::FILL))
+    .plus(&["Where"])
+    .minus(&["Div"]);
 
 pub type Reasons = BTreeMap<NodeId, String>;
 
@@ -70,8 +57,8 @@ fn by_operator(m: &Model, node: NodeId, dtype: DType) -> Option<String> {
     if let Some(reason) = by_type(m, node, dtype) {
         return Some(reason);
     }
-    if let Some((_, reason)) = SENSITIVE.iter().find(|row| it.op.is(row.0)) {
-        return Some((*reason).into());
+    if let Some(reason) = it.op.info().and_then(|it| it.narrow.risk) {
+        return Some(reason.into());
     }
     (it.op.is("ReduceMean") && squares(m, node)).then(|| "means of squares overflow".into())
 }
@@ -84,14 +71,11 @@ fn is_unknown(m: &Model, output: ValueId) -> bool {
 /// Whether the operator set has the operator for the type.
 fn by_type(m: &Model, node: NodeId, dtype: DType) -> Option<String> {
     let op = &m.node(node).op;
+    let narrow = op.info().map(|it| it.narrow);
+    let since = narrow.map_or(0, |it| if dtype == DType::F16 { it.float16 } else { it.bfloat16 });
     if !op.domain.is_empty() || op.is("SimplifiedLayerNormalization") {
-        let takes = ops::OTHERS.iter().any(|it| op.is(it)) && dtype == DType::F16;
-        return (!takes).then(|| format!("it is not known to take {dtype}"));
+        return (since == 0).then(|| format!("it is not known to take {dtype}"));
     }
-    let Some(row) = ops::find(&op.name) else {
-        return Some(format!("it takes no {dtype}"));
-    };
-    let since = if dtype == DType::F16 { row.half } else { row.brain };
     match m.opset("") {
         _ if since == 0 => Some(format!("it takes no {dtype}")),
         opset if opset < since => {
@@ -115,7 +99,7 @@ fn by_constants(
     narrowed: &mut Narrowed,
 ) -> Result<Option<String>, HalfError> {
     let it = m.node(node);
-    let masks = MASKING.iter().any(|op| it.op.is(op));
+    let masks = it.op.is_in(MASKING);
     let mut clamps = Vec::new();
     for (index, value) in it.inputs.iter().enumerate() {
         let Some(value) = *value else { continue };

@@ -7,8 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::look::{DEQUANTIZE, Grain, LARGE, Look, is_code};
-use onnxq_ir::{Def, Model, NodeId, User, ValueId, tensor::DType};
+use super::look::{Grain, LARGE, Look, is_code};
+use onnxq_ir::{
+    Def, Model, NodeId, User, ValueId,
+    ops::{Set, Traits},
+    tensor::DType,
+};
 
 /// A quantized weight, as it is declared and as it runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -88,17 +92,10 @@ impl Site {
             format!("{what}int{bits} in blocks of {block}")
         };
         let op = &l.m.node(node).op;
+        if let Some((weight, kind)) = integer(l, node) {
+            return site(weight, &|it| format!("{kind} {it}"));
+        }
         match op.to_string().as_str() {
-            "MatMulInteger" | "ConvInteger" => site(1, &|it| format!("dynamic {it}")),
-            "com.microsoft.MatMulIntegerToFloat" => {
-                let kind = if l.constant(node, 2).is_some() { "static" } else { "dynamic" };
-                site(1, &|it| format!("{kind} {it}"))
-            }
-            "com.microsoft.DynamicQuantizeLSTM" => site(1, &|it| format!("dynamic {it}")),
-            "com.microsoft.DynamicQuantizeMatMul" => site(1, &|it| format!("dynamic {it}")),
-            "QLinearMatMul" | "QLinearConv" | "com.microsoft.QGemm" => {
-                site(3, &|it| format!("static {it}"))
-            }
             "com.microsoft.MatMulNBits" => {
                 let weight = l.input(node, 1)?;
                 Some(Site { user: node, declared: blocks(""), weight, is_stored: false })
@@ -136,17 +133,6 @@ impl Site {
     /// Names of the values behind the node that a fusion may end at.
     fn chain(&self, l: &Look) -> Vec<String> {
         const LONGEST: usize = 8;
-        const FUSED: &[&str] = &[
-            "Add",
-            "Cast",
-            "Clip",
-            "Mul",
-            "QuantizeLinear",
-            "Relu",
-            "Reshape",
-            "Transpose",
-            "DequantizeLinear",
-        ];
         let mut names = Vec::new();
         let mut node = self.user;
         for _ in 0..LONGEST {
@@ -154,7 +140,7 @@ impl Site {
             names.push(l.m.value(output).name.to_string());
             let [only] = l.m.value(output).uses[..] else { break };
             match only.user {
-                User::Node(next) if l.one_of(next, FUSED).is_some() => node = next,
+                User::Node(next) if l.is_in(next, FUSED) => node = next,
                 _ => break,
             }
         }
@@ -192,7 +178,7 @@ impl<'a> Index<'a> {
         let chain = site.chain(l);
         let own = self.names.get(&*l.m.node(site.user).name);
         // Codes may go on under other names, and what follows take theirs.
-        if let Some(it) = own.filter(|it| self.l.one_of(**it, INTEGER).is_some()) {
+        if let Some(it) = own.filter(|it| self.l.has(**it, Traits::INTEGER)) {
             return Some(*it);
         }
         let by_output = chain.iter().find_map(|it| self.outputs.get(&**it));
@@ -205,9 +191,7 @@ impl<'a> Index<'a> {
 
     /// The node whose result is only laid out or converted here.
     fn behind_layout(&self, mut node: NodeId) -> NodeId {
-        const LAYOUT: &[&str] =
-            &["Cast", "DequantizeLinear", "QuantizeLinear", "Reshape", "Transpose"];
-        while self.l.one_of(node, LAYOUT).is_some() {
+        while self.l.has(node, STORAGE) {
             let Some(Def::Node(before)) = self.l.input(node, 0).map(|it| &self.l.m.value(it).def)
             else {
                 break;
@@ -239,16 +223,8 @@ impl<'a> Index<'a> {
     fn kernel(&self, node: NodeId, seen: &mut BTreeSet<NodeId>) -> (String, Option<String>) {
         let l = self.l;
         let op = l.m.node(node).op.name.to_string();
-        let at = match l.one_of(node, INTEGER) {
-            Some(
-                "QLinearMatMul"
-                | "QLinearConv"
-                | "com.microsoft.QLinearConv"
-                | "com.microsoft.QGemm",
-            ) => Some(3),
-            Some(_) => Some(1),
-            None => None,
-        };
+        let weight = l.m.node(node).op.info().filter(|it| it.has(Traits::INTEGER));
+        let at = weight.and_then(|it| it.weight_inputs().first().copied());
         if let Some(at) = at {
             let dtype = l.dtype(node, at).unwrap_or(DType::I8);
             let slow = dtype == DType::U8 && l.constant(node, at).is_some();
@@ -291,9 +267,9 @@ impl<'a> Index<'a> {
         seen: &mut BTreeSet<NodeId>,
     ) -> (String, Option<String>) {
         let inputs = 0..self.l.m.node(node).inputs.len();
-        let dequantized = inputs.filter_map(|it| self.l.producer(node, it)).find(|it| {
-            self.l.dequantized(*it).is_some() || self.l.one_of(*it, &["Transpose"]).is_some()
-        });
+        let dequantized = inputs
+            .filter_map(|it| self.l.producer(node, it))
+            .find(|it| self.l.dequantized(*it).is_some() || self.l.is(*it, "Transpose"));
         let Some(dq) = dequantized else {
             return (format!("{op} in float"), Some("it runs in float".into()));
         };
@@ -306,22 +282,28 @@ impl<'a> Index<'a> {
     }
 }
 
-const INTEGER: &[&str] = &[
-    "MatMulInteger",
-    "ConvInteger",
-    "QLinearMatMul",
-    "QLinearConv",
-    "com.microsoft.DynamicQuantizeLSTM",
-    "com.microsoft.DynamicQuantizeMatMul",
-    "com.microsoft.MatMulIntegerToFloat",
-    "com.microsoft.QGemm",
-    // With its channels last, as ONNX Runtime lays it out.
-    "com.microsoft.QLinearConv",
-];
+/// What only says how numbers are stored.
+const STORAGE: Traits =
+    Traits::CAST.union(Traits::DEQUANTIZE).union(Traits::QUANTIZE).union(Traits::REARRANGE);
+
+/// Operators behind a product that ONNX Runtime may make part of it, or moves it through.
+const FUSED: Set =
+    Set::of(STORAGE.union(Traits::ARITHMETIC)).plus(&["Clip", "Relu"]).minus(&["Div", "Sub"]);
+
+/// The weight of a product of integers, and whether its activation has a scale of its own in each
+/// run.
+fn integer(l: &Look, node: NodeId) -> Option<(usize, &'static str)> {
+    let op = l.m.node(node).op.info().filter(|it| it.has(Traits::INTEGER))?;
+    let quantized = op.quantized?;
+    let is_stated = |at: usize| l.constant(node, at).is_some();
+    let is_static =
+        quantized.y.is_some() || quantized.operands.iter().filter_map(|it| it.scale).any(is_stated);
+    let weight = quantized.weights.first()?.values;
+    Some((weight, if is_static { "static" } else { "dynamic" }))
+}
 
 fn large_dequantized(l: &Look, node: NodeId) -> Option<String> {
-    l.one_of(node, DEQUANTIZE)?;
-    let value = l.input(node, 0)?;
+    let value = l.input(node, 0).filter(|_| l.has(node, Traits::DEQUANTIZE))?;
     let codes = l.m.constant(value).ok()?;
     (codes.numel() > LARGE)
         .then(|| format!("`{}`", onnxq_ir::untrusted::Untrusted(&l.m.value(value).name)))

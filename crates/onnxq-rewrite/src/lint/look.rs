@@ -6,6 +6,7 @@ use crate as rewrite;
 use onnxq_ir::{
     Def, GraphId, Model, NodeId, User, ValueId,
     ctx::Ctx,
+    ops::{OpInfo, QuantizedOp, Set, Traits},
     tensor::{DType, Tensor},
 };
 
@@ -42,22 +43,6 @@ pub enum Grain {
     },
 }
 
-/// Operators that compute with quantized weights.
-const QUANTIZED: &[&str] = &[
-    "MatMulInteger",
-    "ConvInteger",
-    "QLinearMatMul",
-    "QLinearConv",
-    "DequantizeLinear",
-    "com.microsoft.DynamicQuantizeLSTM",
-    "com.microsoft.DynamicQuantizeMatMul",
-    "com.microsoft.MatMulIntegerToFloat",
-    "com.microsoft.MatMulNBits",
-    "com.microsoft.GatherBlockQuantized",
-    "com.microsoft.QGemm",
-    "com.microsoft.DequantizeLinear",
-];
-
 impl Look {
     pub fn new(model: &Model) -> Look {
         let mut m = model.clone();
@@ -66,7 +51,7 @@ impl Look {
         let (mut is_quantized, mut dynamic) = (false, BTreeMap::new());
         for node in m.nodes() {
             let it = m.node(node);
-            is_quantized |= QUANTIZED.iter().any(|op| it.op.is(op));
+            is_quantized |= it.op.info().is_some_and(OpInfo::has_quantized_weights);
             if let (true, Ok(x)) = (it.op.is("DynamicQuantizeLinear"), m.operand(node, 0)) {
                 dynamic.entry((it.graph, x)).or_insert(node);
             }
@@ -78,9 +63,19 @@ impl Look {
         self.m.node(node).op.is(op)
     }
 
-    /// Which of the operators this is, if any.
-    pub fn one_of(&self, node: NodeId, ops: &[&'static str]) -> Option<&'static str> {
-        ops.iter().find(|it| self.is(node, it)).copied()
+    /// Whether the operator is known to have one of the traits.
+    pub fn has(&self, node: NodeId, traits: Traits) -> bool {
+        self.m.node(node).op.has(traits)
+    }
+
+    /// Whether the operator belongs to a set.
+    pub fn is_in(&self, node: NodeId, set: Set) -> bool {
+        self.m.node(node).op.is_in(set)
+    }
+
+    /// Where the operator has quantized values and their scales, if it reads or makes any.
+    pub fn quantized(&self, node: NodeId) -> Option<&'static QuantizedOp> {
+        self.m.node(node).op.quantized()
     }
 
     /// The constant that is input `index`.
@@ -118,15 +113,13 @@ impl Look {
     /// Whether input `index` is an activation in 8 bits behind a `DequantizeLinear`.
     pub fn is_quantized_activation(&self, node: NodeId, index: usize) -> bool {
         let Some(dq) = self.producer(node, index) else { return false };
-        let is_dq = self.one_of(dq, DEQUANTIZE).is_some();
-        is_dq && self.constant(dq, 0).is_none()
+        self.has(dq, Traits::DEQUANTIZE) && self.constant(dq, 0).is_none()
     }
 
     /// A weight of at least two dimensions that is dequantized here.
     pub fn dequantized(&self, node: NodeId) -> Option<Dequantized<'_>> {
-        self.one_of(node, DEQUANTIZE)?;
         let codes = self.constant(node, 0).filter(|it| it.shape.len() >= 2)?;
-        if !is_code(codes.dtype) {
+        if !self.has(node, Traits::DEQUANTIZE) || !is_code(codes.dtype) {
             return None;
         }
         Some(Dequantized { codes, grain: self.grain(node, codes.shape.len())? })
@@ -146,9 +139,6 @@ impl Look {
         })
     }
 }
-
-pub const DEQUANTIZE: &[&str] = &["DequantizeLinear", "com.microsoft.DequantizeLinear"];
-pub const QUANTIZE: &[&str] = &["QuantizeLinear", "com.microsoft.QuantizeLinear"];
 
 /// Integers of at most 8 bits.
 pub fn is_code(dtype: DType) -> bool {

@@ -1,7 +1,10 @@
 //! Operators whose meaning changed: the same values in other words.
 
 use super::edit::{Edit, Inputs, has_more_outputs, ints, known_dtype, stem, text};
-use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match, tensor::Tensor};
+use onnxq_ir::{
+    Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match,
+    tensor::{Tensor, position},
+};
 
 /// Statistics for each element of a feature (`spatial = 0`) are statistics of flat features.
 ///
@@ -213,9 +216,8 @@ pub fn softmax_13(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch>
 /// Whether nothing after the axis has more than one element.
 fn rest_is_one(m: &Model, node: NodeId, axis: i64) -> bool {
     let Ok(shape) = m.operand(node, 0).and_then(|it| m.shape(it)) else { return false };
-    let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
-    let Ok(axis) = usize::try_from(axis) else { return false };
-    axis < shape.len() && shape[axis + 1..].iter().all(|it| it.fixed() == Some(1))
+    let axis = position(axis, shape.len());
+    axis.is_some_and(|it| shape[it + 1..].iter().all(|it| it.fixed() == Some(1)))
 }
 
 /// Deprecated: `Resize` scales from the corner too, and rounds down, if it is told so.

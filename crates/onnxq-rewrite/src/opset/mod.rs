@@ -1,13 +1,12 @@
 //! Raises the standard operator set of a model, one version after the other.
 //!
-//! Three tables: what changed (facts, `history.rs`), which changes mean nothing for a valid node,
-//! and the rules for all others. A change that neither table knows refuses the node by name, and
+//! Three tables: what changed (the versions in [`ops`]), which changes mean nothing for a valid
+//! node, and the rules for all others. A change that neither table knows refuses the node by name, and
 //! so does a rule that cannot say the same in the new version; then nothing is converted.
 
 mod before_7;
 mod edit;
 mod error;
-mod history;
 mod inputs;
 mod meaning;
 mod runtime;
@@ -20,16 +19,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::{
     edit::{Change, Edit, Rule},
-    history::HISTORY,
-    table::{FOR_RUNTIME, RULES, RUNTIME, SAME},
+    table::{FOR_RUNTIME, RULES, SAME},
 };
 pub use self::{
     error::{OpsetError, Refusal},
-    history::NEWEST,
     runtime::NEWEST_THAT_RUNS,
 };
 use crate::{nodes_in_main, passes::inline_all_versions, trace};
-use onnxq_ir::{Model, NoMatch, NodeId, Op, ctx::Ctx, infer, no_match};
+pub use onnxq_ir::ops::NEWEST;
+use onnxq_ir::{
+    Model, NoMatch, NodeId, Op,
+    ctx::Ctx,
+    infer, no_match,
+    ops::{self, Traits},
+};
 
 /// The oldest operator set all of whose operators have rules. An operator of an older one is
 /// converted if this one did not change it or has a rule.
@@ -192,12 +195,10 @@ impl<'a, 'c> Run<'a, 'c> {
 
     fn convert(&mut self, node: NodeId, version: i64) -> Result<(), NoMatch> {
         let op = self.m.node(node).op.clone();
-        let Some(versions) = history(&op.name) else {
-            return if RUNTIME.contains(&&*op.name) {
-                Ok(())
-            } else {
-                Err(no_match!("it is no operator of opset {NEWEST} or before"))
-            };
+        let versions = match ops::find("", &op.name) {
+            Some(it) if it.has(Traits::RUNTIME) => return Ok(()),
+            Some(it) => it.versions,
+            None => return Err(no_match!("it is no operator of opset {NEWEST} or before")),
         };
         if versions[0] >= version && !is_early(&op.name) {
             let (first, has) = (versions[0], self.version(node));
@@ -290,11 +291,6 @@ fn is_standard(op: &Op) -> bool {
 /// Operators that ONNX Runtime had in the standard domain before the standard had them.
 fn is_early(name: &str) -> bool {
     name == "LayerNormalization"
-}
-
-fn history(op: &str) -> Option<&'static [i64]> {
-    let row = HISTORY.binary_search_by_key(&op, |it| it.0).ok()?;
-    Some(HISTORY[row].1)
 }
 
 fn is_same(op: &str, version: i64) -> bool {

@@ -239,17 +239,6 @@ pub const FOR_RUNTIME: &[Rule] = &[
     rule("Swish", 25, Change::Edit(runtime::swish_25)),
 ];
 
-/// Operators that ONNX Runtime adds to the standard domain at every version: nothing to convert.
-pub const RUNTIME: &[&str] = &[
-    "Affine",
-    "Crop",
-    "DynamicSlice",
-    "ImageScaler",
-    "ParametricSoftplus",
-    "ScaledTanh",
-    "SimplifiedLayerNormalization",
-];
-
 const fn rule(op: &'static str, version: i64, change: Change) -> Rule {
     Rule { op, version, change }
 }

@@ -11,6 +11,7 @@ use onnxq_ir::{
     Model, NoMatch, NodeId, Patch, User, ValueId,
     ctx::Ctx,
     eval, no_match,
+    ops::{Set, Traits},
     tensor::{DType, Dim, Tensor},
 };
 
@@ -27,6 +28,15 @@ const SMALL: usize = 64 << 10;
 const ALL: usize = 256 << 20;
 /// Bytes that an operator with more work per element may read.
 const HEAVY: usize = 128 << 10;
+/// Operators with more work per element. Products of quantized constants do not occur, so they
+/// need no limit of their own.
+const WORKS: Set = Set::of(Traits::CONTRACTION)
+    .without(Traits::QUANTIZED)
+    .plus(&["ConvInteger"])
+    .minus(&["com.microsoft.FusedMatMul"]);
+/// Operators whose input is the compressed form of their result.
+const DECOMPRESSES: Set =
+    Set::of(Traits::DEQUANTIZE.union(Traits::QUANTIZE)).plus(&["DynamicQuantizeLinear"]);
 
 fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
     let (mut folded, mut left) = (0, ALL);
@@ -106,12 +116,11 @@ fn fold(m: &Model, node: NodeId, left: &mut usize) -> Result<Vec<Tensor>, NoMatc
 
 /// Refuses what is random, what undoes a compression, and what we cannot compute.
 fn keeps_its_meaning(m: &Model, node: NodeId) -> Result<(), NoMatch> {
-    const DECOMPRESSES: [&str; 3] = ["DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"];
     let op = &m.node(node).op;
     if super::is_random(op) {
         return Err(no_match!("{op} is random"));
     }
-    if DECOMPRESSES.contains(&&*op.name) || widens(m, node) {
+    if op.is_in(DECOMPRESSES) || widens(m, node) {
         return Err(no_match!("its input is the compressed form"));
     }
     if m.node(node).attrs.graphs().next().is_some() || !eval::knows(op) {
@@ -133,21 +142,19 @@ fn widens(m: &Model, node: NodeId) -> bool {
 
 /// The same elements under another shape cost nothing, whatever their number.
 fn view(m: &Model, node: NodeId) -> Option<Tensor> {
-    const VIEWS: [&str; 4] = ["Flatten", "Reshape", "Squeeze", "Unsqueeze"];
     let it = m.node(node);
     let tensor = m.constant(m.operand(node, 0).ok()?).ok()?;
     let shape = m.value(it.output()).ty.as_ref()?.fixed_shape()?;
     let fits = checked_numel(&shape)? == tensor.numel() && tensor.quantized().is_none();
-    (VIEWS.iter().any(|name| it.op.is(name)) && fits).then(|| tensor.reshaped(shape))
+    (it.op.has(Traits::VIEW) && fits).then(|| tensor.reshaped(shape))
 }
 
 fn inputs(m: &Model, node: NodeId, left: usize) -> Result<Vec<Option<Tensor>>, NoMatch> {
-    const WORKS: [&str; 6] = ["Conv", "ConvInteger", "ConvTranspose", "Einsum", "Gemm", "MatMul"];
     let it = m.node(node);
     let read = |it: &Option<ValueId>| it.map(|it| m.constant(it).cloned()).transpose();
     let inputs: Vec<Option<Tensor>> = it.inputs.iter().map(read).collect::<Result<_, _>>()?;
     let size = inputs.iter().flatten().map(Tensor::nbytes).fold(0, usize::saturating_add);
-    let most = if WORKS.contains(&&*it.op.name) { HEAVY } else { left };
+    let most = if it.op.is_in(WORKS) { HEAVY } else { left };
     if size > most {
         return Err(no_match!("{size} bytes of constants are too many to compute with"));
     }

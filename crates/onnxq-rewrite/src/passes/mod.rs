@@ -15,7 +15,10 @@ pub(super) use self::{
     simplify_mask::{Site, build},
 };
 use super::Pass;
-use onnxq_ir::Op;
+use onnxq_ir::{
+    Op,
+    ops::{self, Traits},
+};
 
 /// In alphabetical order.
 pub const PASSES: &[&Pass] = &[
@@ -30,18 +33,8 @@ pub const PASSES: &[&Pass] = &[
     &simplify_mask::SIMPLIFY_MASK,
 ];
 
-/// Whether the operator gives a different result each time.
+/// Whether the operator gives a different result each time; those of unknown domains by name.
 fn is_random(op: &Op) -> bool {
-    const RANDOM: [&str; 8] = [
-        "BiasDropout",
-        "BitmaskDropout",
-        "Bernoulli",
-        "Dropout",
-        "Multinomial",
-        "RandomNormal",
-        "RandomUniform",
-        "Sampling",
-    ];
-    let name = op.name.strip_suffix("Like").unwrap_or(&op.name);
-    RANDOM.contains(&name)
+    let known = op.info().or_else(|| ops::named(&op.name));
+    known.is_some_and(|it| it.has(Traits::RANDOM))
 }

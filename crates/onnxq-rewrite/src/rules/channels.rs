@@ -2,6 +2,7 @@
 
 use onnxq_ir::{
     Model, NoMatch, Node, NodeId, Patch, Ref, ValueId, no_match,
+    ops::Traits,
     tensor::{Tensor, from_f32},
 };
 
@@ -112,7 +113,7 @@ impl Affine {
         if m.opset("") < 7 {
             return Err(no_match!("{op} of opset {} has another form", m.opset("")));
         }
-        if !["Add", "Sub", "Mul", "Div"].iter().any(|it| op.is(it)) {
+        if !op.has(Traits::ARITHMETIC) {
             return Err(no_match!("{op} is no gain or shift"));
         }
         let (a, b) = super::pair(m, node)?;

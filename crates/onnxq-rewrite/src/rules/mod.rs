@@ -43,6 +43,7 @@ mod transpose_of_dequantized;
 mod unflatten_matmul;
 mod unfuse_skip_layernorm;
 
+pub(crate) use self::signed_weights::is_float_product;
 pub use self::{
     fuse_attention::Site,
     fuse_hardswish::hard_swish,

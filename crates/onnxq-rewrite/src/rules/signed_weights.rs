@@ -10,7 +10,8 @@
 use super::recode::flipped;
 use crate::Rule;
 use onnxq_ir::{
-    Model, NoMatch, NodeId, Patch, User, ValueId, no_match,
+    Model, NoMatch, NodeId, Op, Patch, User, ValueId, no_match,
+    ops::Layout,
     tensor::{DType, Tensor},
 };
 
@@ -97,8 +98,7 @@ fn is_static(m: &Model, dq: NodeId) -> Result<(), NoMatch> {
     let output = m.node(dq).output();
     for it in &m.value(output).uses {
         let User::Node(user) = it.user else { continue };
-        let op = &m.node(user).op;
-        let is_product = ["MatMul", "Gemm", "Conv"].iter().any(|it| op.is(it));
+        let is_product = is_float_product(&m.node(user).op);
         if is_product && it.index == 1 && is_activation(m, m.operand(user, 0)?) {
             return Ok(());
         }
@@ -111,4 +111,9 @@ fn is_activation(m: &Model, x: ValueId) -> bool {
         .producer(x, "DequantizeLinear")
         .or_else(|_| m.producer(x, "com.microsoft.DequantizeLinear"));
     dq.and_then(|it| m.operand(it, 0)).is_ok_and(|it| m.constant(it).is_err())
+}
+
+/// Products of floats that become integer kernels between pairs; a transposed convolution does not.
+pub(crate) fn is_float_product(op: &Op) -> bool {
+    matches!(op.float_layout(), Some(Layout::Conv | Layout::Gemm | Layout::MatMul))
 }

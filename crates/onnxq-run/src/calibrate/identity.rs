@@ -27,7 +27,7 @@ pub struct Identity {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StatsOrigin {
-    /// [`Contents`](super::Contents) of the samples; empty in files of older versions.
+    /// [`Contents`](crate::data::Contents) of the samples; empty in files of older versions.
     pub sha256: String,
     pub sketch: String,
     /// The version that ran the model, and the CPU.

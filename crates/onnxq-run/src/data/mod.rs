@@ -7,7 +7,7 @@ mod error;
 mod fit;
 #[cfg_attr(not(feature = "images"), allow(dead_code, reason = "nothing is decoded"))]
 mod images;
-mod npy;
+pub mod npy;
 pub mod npz;
 mod open;
 pub(crate) mod roles;

@@ -8,7 +8,10 @@ use std::{
 
 use zip::ZipArchive;
 
-use super::{DataError, npy::Npy};
+use super::{
+    DataError,
+    npy::{Npy, ReadSeek},
+};
 
 const MAX_MEMBERS: usize = 100_000;
 /// A member may expand to this many times its size, and then this many bytes more.
@@ -19,13 +22,18 @@ const MAX_TOTAL: u64 = 16 << 30;
 
 pub struct Npz {
     file: PathBuf,
-    archive: ZipArchive<File>,
+    archive: ZipArchive<Box<dyn ReadSeek>>,
     taken: u64,
 }
 
 impl Npz {
     pub fn open(file: &Path) -> Result<Npz, DataError> {
-        let data = File::open(file).map_err(DataError::io(file))?;
+        Npz::read(file, File::open(file).map_err(DataError::io(file))?)
+    }
+
+    /// Reads the list of members; `file` is for messages.
+    pub fn read(file: &Path, data: impl ReadSeek + 'static) -> Result<Npz, DataError> {
+        let data: Box<dyn ReadSeek> = Box::new(data);
         let mut archive = ZipArchive::new(data).map_err(|it| damaged(file, it))?;
         if archive.len() > MAX_MEMBERS {
             let fact = format!("has {} members, more than {MAX_MEMBERS}", archive.len());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{layer::Layer, scalable};
-use onnxq_ir::{Def, Model, NoMatch, NodeId, ValueId, no_match};
+use onnxq_ir::{Def, Model, NoMatch, NodeId, ValueId, no_match, ops::Traits};
 
 /// Two layers; every channel of the first is a channel of the second.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,9 +100,9 @@ fn through(
 ) -> Result<usize, NoMatch> {
     let label = m.node_label(node);
     let of_one = |index| m.operand(node, index).is_ok_and(|it| is_one(m, it));
-    match &*m.node(node).op.to_string() {
-        "Identity" | "LeakyRelu" | "PRelu" | "Relu" => Ok(0),
-        "AveragePool" | "GlobalAveragePool" | "GlobalMaxPool" | "MaxPool" if spatial > 0 => Ok(0),
+    let op = &m.node(node).op;
+    match &*op.to_string() {
+        _ if op.has(Traits::HOMOGENEOUS) && (spatial > 0 || !op.has(Traits::POOL)) => Ok(0),
         "Clip" => match (bound(m, node, 1), bound(m, node, 2)) {
             (Some(low), Some(high)) if passes(low) && passes(high) => Ok(0),
             _ => Err(no_match!("{label} clips at values other than zero")),

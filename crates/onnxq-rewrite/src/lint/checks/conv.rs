@@ -1,7 +1,7 @@
 //! Convolutions whose quantized form is slower than float.
 
-use super::{super::look::QUANTIZE, Found, Look, Severity, factor, integer::is_per_channel};
-use onnxq_ir::{NodeId, tensor::DType};
+use super::{Found, Look, Severity, factor, integer::is_per_channel};
+use onnxq_ir::{NodeId, ops::Traits, tensor::DType};
 
 pub fn conv_integer(l: &Look, node: NodeId) -> Option<Found> {
     if !l.is(node, "ConvInteger") {
@@ -41,7 +41,7 @@ pub fn is_slow_depthwise(l: &Look, node: NodeId) -> bool {
         false => l.users(node).into_iter().find(|it| l.is(it.0, "Conv")).map(|it| (it.0, 0)),
     };
     let Some((conv, index)) = conv else { return false };
-    if l.one_of(node, &["QLinearConv", "DequantizeLinear"]).is_none() {
+    if !l.is(node, "QLinearConv") && !l.is(node, "DequantizeLinear") {
         return false;
     }
     let Some(weight) = l.constant(node, index) else { return false };
@@ -51,7 +51,9 @@ pub fn is_slow_depthwise(l: &Look, node: NodeId) -> bool {
 }
 
 pub fn relu_range(l: &Look, node: NodeId) -> Option<Found> {
-    l.one_of(node, QUANTIZE)?;
+    if !l.has(node, Traits::QUANTIZE) {
+        return None;
+    }
     let relu = l.producer(node, 0).filter(|it| l.is(*it, "Relu"))?;
     let conv = l.producer(relu, 0).filter(|it| l.is(*it, "Conv"))?;
     if !l.is_quantized_activation(conv, 0) {

@@ -8,7 +8,10 @@ use super::{
     super::look::{Grain, LARGE},
     Factor, Found, Look, Severity, factor,
 };
-use onnxq_ir::NodeId;
+use onnxq_ir::{
+    NodeId,
+    ops::{Layout, Traits},
+};
 
 const DEQUANTIZED: Option<Factor> =
     factor(1.2, 7.0, "unfused DequantizeLinear and MatMul against float MatMul, 384×1536");
@@ -60,14 +63,14 @@ fn why(l: &Look, user: NodeId, index: usize, grain: Grain, rank: usize) -> Optio
         return None;
     }
     let is_static = || index == 1 && l.is_quantized_activation(user, 0);
-    match l.one_of(user, &["Gemm", "Conv", "ConvTranspose", "Gather", "Transpose"]) {
-        Some("Gather") if index == 0 => Some(Miss::Gather),
-        Some("Transpose") => Some(Miss::Transposed),
-        Some("Gemm" | "Conv" | "ConvTranspose") if is_static() => None,
-        Some("Gemm") if index == 1 => Some(Miss::Gemm),
-        Some("Conv" | "ConvTranspose") => Some(Miss::Conv),
+    match l.m.node(user).op.float_layout() {
+        Some(Layout::Table) if index == 0 => Some(Miss::Gather),
+        Some(Layout::Gemm | Layout::Conv | Layout::ConvTranspose) if is_static() => None,
+        Some(Layout::Gemm) if index == 1 => Some(Miss::Gemm),
+        Some(Layout::Conv | Layout::ConvTranspose) => Some(Miss::Conv),
+        _ if l.is(user, "Transpose") => Some(Miss::Transposed),
         // Behind these the tensor is quantized again, or belongs to another form.
-        _ if l.one_of(user, &["QuantizeLinear", "com.microsoft.QuantizeLinear"]).is_some() => None,
+        _ if l.has(user, Traits::QUANTIZE) => None,
         _ => Some(Miss::Other),
     }
 }

@@ -1,7 +1,11 @@
 //! What may be meant so, and often is not.
 
 use super::{Found, Look, Severity, factor};
-use onnxq_ir::{NodeId, tensor::DType};
+use onnxq_ir::{
+    NodeId,
+    ops::{Layout, Set, Traits},
+    tensor::{DType, Tensor},
+};
 
 /// Smaller weights cost little.
 const HEAVY: usize = 1 << 16;
@@ -10,11 +14,13 @@ pub fn float_weight(l: &Look, node: NodeId) -> Option<Found> {
     if !l.is_quantized {
         return None;
     }
-    let index = match l.one_of(node, &["MatMul", "Gemm", "Conv", "Gather"])? {
-        "Gather" => 0,
-        _ => 1,
+    let info = l.m.node(node).op.info()?;
+    let (Some(Layout::MatMul | Layout::Gemm | Layout::Conv | Layout::Table), [index]) =
+        (info.layout, info.weights)
+    else {
+        return None;
     };
-    let weight = l.constant(node, index)?;
+    let weight = l.constant(node, *index)?;
     let is_float = matches!(weight.dtype, DType::F32 | DType::F16 | DType::BF16);
     (is_float && weight.shape.len() >= 2 && weight.numel() >= HEAVY).then(|| Found {
         severity: Severity::Advice,
@@ -32,10 +38,9 @@ pub fn loose_rmsnorm(l: &Look, node: NodeId) -> Option<Found> {
     }
     let square = l.producer(node, 0)?;
     let x = l.input(square, 0)?;
-    let is_square = match l.one_of(square, &["Pow", "Mul"])? {
-        "Mul" => l.input(square, 1) == Some(x),
-        _ => l.constant(square, 1).is_some_and(|it| it.to_f32().is_ok_and(|it| it == [2.0])),
-    };
+    let is_two = |it: &Tensor| it.to_f32().is_ok_and(|it| it == [2.0]);
+    let is_square = l.is(square, "Mul") && l.input(square, 1) == Some(x)
+        || l.is(square, "Pow") && l.constant(square, 1).is_some_and(is_two);
     // `(x - mean)²` belongs to a LayerNormalization.
     let is_centred = l.producer(square, 0).is_some_and(|it| l.is(it, "Sub"));
     (is_square && !is_centred).then(|| Found {
@@ -46,6 +51,10 @@ pub fn loose_rmsnorm(l: &Look, node: NodeId) -> Option<Found> {
         fix: None,
     })
 }
+
+/// What scales and masks the scores of attention.
+const SCORES: Set =
+    Set::of(Traits::ARITHMETIC.union(Traits::CAST)).plus(&["Where"]).minus(&["Sub"]);
 
 /// `MatMul → … → Softmax → MatMul` in a decoder with a cache.
 pub fn loose_attention(l: &Look, node: NodeId) -> Option<Found> {
@@ -67,7 +76,9 @@ pub fn loose_attention(l: &Look, node: NodeId) -> Option<Found> {
                 fix: None,
             });
         }
-        l.one_of(at, &["Add", "Cast", "Div", "Mul", "Where"])?;
+        if !l.is_in(at, SCORES) {
+            return None;
+        }
     }
     None
 }

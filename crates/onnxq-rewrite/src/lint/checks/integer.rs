@@ -1,32 +1,24 @@
 //! Products of integers whose operands have the wrong sign or width.
 
-use super::{
-    super::look::{DEQUANTIZE, Grain, QUANTIZE},
-    Factor, Found, Look, Severity, factor,
+use super::{super::look::Grain, Factor, Found, Look, Severity, factor};
+use crate::rules::{RULES, is_float_product};
+use onnxq_ir::{
+    NodeId,
+    ops::{Layout, Set, Traits},
+    tensor::DType,
 };
-use onnxq_ir::{NodeId, tensor::DType};
 
 const MATMUL: Option<Factor> =
     factor(1.3, 3.2, "u8u8 against u8s8 MatMul, 384×1536 to 2048×8192, 1 to 512 rows");
 const CONV: Option<Factor> = factor(2.3, 4.4, "u8u8 against u8s8 Conv of 64 to 256 channels");
 
-/// Operator, its weight and the rewrite that mends it.
-const WEIGHTS: &[(&str, usize, Option<Factor>, Option<&str>)] = &[
-    ("MatMulInteger", 1, MATMUL, Some("signed-weights")),
-    ("QLinearMatMul", 3, MATMUL, Some("signed-weights-qlinear")),
-    ("QLinearConv", 3, CONV, Some("signed-weights-conv")),
-    ("com.microsoft.DynamicQuantizeMatMul", 1, MATMUL, Some("signed-weights-fused")),
-    ("com.microsoft.MatMulIntegerToFloat", 1, MATMUL, Some("signed-weights-float")),
-    ("com.microsoft.QGemm", 3, MATMUL, None),
-];
+/// Products of integers, apart from one that is slow whatever its weight.
+const PRODUCTS: Set = Set::of(Traits::INTEGER).minus(&["ConvInteger"]);
 
 pub fn u8_weights(l: &Look, node: NodeId) -> Option<Found> {
-    let (index, factor, fix) = match WEIGHTS.iter().find(|it| l.is(node, it.0)) {
-        Some((_, index, factor, fix)) => (*index, *factor, *fix),
-        None => {
-            let conv = u8_behind_dequantize(l, node)?;
-            (0, if conv { CONV } else { MATMUL }, Some("signed-weights-dequantize"))
-        }
+    let (index, is_conv, fix) = match product(l, node) {
+        Some((index, layout)) => (index, layout == Layout::Conv, signed_weights(l, node)),
+        None => (0, u8_behind_dequantize(l, node)?, Some("signed-weights-dequantize")),
     };
     let weight = l.constant(node, index)?;
     if weight.dtype != DType::U8
@@ -38,32 +30,42 @@ pub fn u8_weights(l: &Look, node: NodeId) -> Option<Found> {
     Some(Found {
         severity: Severity::Slow,
         what: "the weight is uint8".into(),
-        factor,
+        factor: if is_conv { CONV } else { MATMUL },
         mend: "store it as int8, its zero point lowered by 128 (the sums stay the same, except on \
                x86 without VNNI, where kernels for int8 weights may saturate)",
         fix: fix.map(|it| (it, node)),
     })
 }
 
+/// The only weight of a product of integers, and how it lies in memory.
+fn product(l: &Look, node: NodeId) -> Option<(usize, Layout)> {
+    let info = l.m.node(node).op.info().filter(|_| l.is_in(node, PRODUCTS))?;
+    match info.weight_inputs()[..] {
+        [only] => Some((only, info.layout?)),
+        _ => None,
+    }
+}
+
+/// The rewrite that stores the weight of such a product as int8.
+fn signed_weights(l: &Look, node: NodeId) -> Option<&'static str> {
+    let rules = RULES.iter().filter(|it| it.name.starts_with("signed-weights"));
+    rules.filter(|it| l.is(node, it.root)).map(|it| it.name).next()
+}
+
 /// Whether a weight of a static product is uint8, and of a convolution.
 fn u8_behind_dequantize(l: &Look, node: NodeId) -> Option<bool> {
-    l.one_of(node, DEQUANTIZE)?;
+    if !l.has(node, Traits::DEQUANTIZE) {
+        return None;
+    }
     let users = l.users(node);
     let (user, _) = users.iter().find(|(user, index)| {
-        let product = l.one_of(*user, &["MatMul", "Gemm", "Conv"]).is_some();
-        product && *index == 1 && l.is_quantized_activation(*user, 0)
+        is_float_product(&l.m.node(*user).op) && *index == 1 && l.is_quantized_activation(*user, 0)
     })?;
     Some(l.is(*user, "Conv"))
 }
 
 pub fn s8_activations(l: &Look, node: NodeId) -> Option<Found> {
-    let ops = [
-        "MatMulInteger",
-        "QLinearMatMul",
-        "com.microsoft.MatMulIntegerToFloat",
-        "com.microsoft.QGemm",
-    ];
-    l.one_of(node, &ops)?;
+    product(l, node).filter(|it| it.1 != Layout::Conv)?;
     (l.dtype(node, 0) == Some(DType::I8)).then(|| Found {
         severity: Severity::Slow,
         what: "activations are int8 (x86)".into(),
@@ -75,7 +77,9 @@ pub fn s8_activations(l: &Look, node: NodeId) -> Option<Found> {
 }
 
 pub fn sixteen_bit(l: &Look, node: NodeId) -> Option<Found> {
-    l.one_of(node, QUANTIZE)?;
+    if !l.has(node, Traits::QUANTIZE) {
+        return None;
+    }
     let stated = l.m.int_attr(node, "output_dtype", 0);
     let dtype = l.dtype(node, 2).or_else(|| DType::from_number(i32::try_from(stated).ok()?))?;
     matches!(dtype, DType::U16 | DType::I16).then(|| Found {
@@ -89,7 +93,7 @@ pub fn sixteen_bit(l: &Look, node: NodeId) -> Option<Found> {
 
 /// Whether a weight has a scale for each output channel.
 pub fn is_per_channel(l: &Look, node: NodeId) -> bool {
-    if l.one_of(node, DEQUANTIZE).is_some() {
+    if l.has(node, Traits::DEQUANTIZE) {
         return l.dequantized(node).is_some_and(|it| matches!(it.grain, Grain::Channel { .. }));
     }
     l.constant(node, 4).is_some_and(|it| it.numel() > 1)

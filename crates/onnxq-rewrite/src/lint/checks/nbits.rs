@@ -1,7 +1,10 @@
 //! `MatMulNBits`: attributes and inputs that keep it from its fast kernels.
 
 use super::{Found, Look, Severity, factor};
-use onnxq_ir::NodeId;
+use onnxq_ir::{
+    NodeId,
+    ops::{Set, Traits},
+};
 
 const OP: &str = "com.microsoft.MatMulNBits";
 
@@ -99,9 +102,10 @@ pub fn computed(l: &Look, node: NodeId) -> Option<Found> {
     })
 }
 
+const COMPUTED_AT_LOAD: Set = Set::of(Traits::CAST.union(Traits::COPY)).plus(&["Reshape"]);
+
 /// ONNX Runtime computes this when it loads the model.
 fn is_cast_of_constant(l: &Look, node: NodeId, index: usize) -> bool {
-    l.producer(node, index).is_some_and(|it| {
-        l.one_of(it, &["Cast", "Reshape", "Identity"]).is_some() && l.constant(it, 0).is_some()
-    })
+    l.producer(node, index)
+        .is_some_and(|it| l.is_in(it, COMPUTED_AT_LOAD) && l.constant(it, 0).is_some())
 }

@@ -1,30 +1,17 @@
 //! Scales that no value can have.
 
-use super::{
-    super::look::{DEQUANTIZE, QUANTIZE},
-    Found, Look, Severity,
-};
-use onnxq_ir::{NodeId, tensor::Tensor};
-
-/// Operator, its scales, and which of them divide.
-const SCALES: &[(&str, &[usize], &[usize])] = &[
-    ("QLinearMatMul", &[1, 4, 6], &[6]),
-    ("QLinearConv", &[1, 4, 6], &[6]),
-    ("com.microsoft.DynamicQuantizeMatMul", &[2], &[]),
-    ("com.microsoft.MatMulIntegerToFloat", &[2, 3], &[]),
-    ("com.microsoft.MatMulNBits", &[2], &[]),
-    ("com.microsoft.GatherBlockQuantized", &[2], &[]),
-    ("com.microsoft.QGemm", &[1, 4, 7], &[7]),
-];
+use super::{Found, Look, Severity};
+use onnxq_ir::{NodeId, ops::Traits, tensor::Tensor};
 
 pub fn scale(l: &Look, node: NodeId) -> Option<Found> {
-    let (scales, dividers): (&[usize], &[usize]) = match SCALES.iter().find(|it| l.is(node, it.0)) {
-        Some((_, scales, dividers)) => (scales, dividers),
-        None if l.one_of(node, QUANTIZE).is_some() => (&[1], &[1]),
-        None if l.one_of(node, DEQUANTIZE).is_some() => (&[1], &[]),
-        None => return None,
-    };
-    scales.iter().find_map(|index| bad(l.constant(node, *index)?, dividers.contains(index)))
+    let info = l.m.node(node).op.info()?;
+    if !info.has_quantized_weights() && !info.has(Traits::QUANTIZE) {
+        return None;
+    }
+    let quantized = info.quantized?;
+    let divider = quantized.y.map(|[scale, _]| scale);
+    let scales = quantized.scales().into_iter();
+    scales.flat_map(|it| bad(l.constant(node, it)?, Some(it) == divider)).next()
 }
 
 fn bad(scales: &Tensor, divides: bool) -> Option<Found> {

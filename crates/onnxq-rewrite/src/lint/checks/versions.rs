@@ -4,7 +4,9 @@ use super::{super::look::Grain, Found, Look, Severity};
 use onnxq_ir::{NodeId, tensor::DType};
 
 pub fn opset(l: &Look, node: NodeId) -> Option<Found> {
-    l.one_of(node, &["DequantizeLinear", "QuantizeLinear"])?;
+    if !l.is(node, "DequantizeLinear") && !l.is(node, "QuantizeLinear") {
+        return None;
+    }
     let opset = l.m.opset("");
     let stored = if l.is(node, "QuantizeLinear") { 2 } else { 0 };
     let rank = l.m.rank(l.input(node, 0)?).unwrap_or(2);

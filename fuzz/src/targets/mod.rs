@@ -1,0 +1,48 @@
+//! The targets: one row for each kind of untrusted input.
+
+mod array;
+mod explore;
+mod markup;
+mod model;
+mod recipe;
+mod report;
+mod text;
+
+use std::fmt::Display;
+
+use onnxq_ir::diag::Diagnostic;
+
+use crate::mutate::Grammar;
+
+/// What became of an input: a short word for each kind of acceptance (`Ok`) and refusal (`Err`).
+/// Inputs with a new word are kept, because they reached something new.
+pub type Outcome = Result<String, String>;
+
+/// A reader of untrusted bytes.
+pub struct Target {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// Reads the input and goes on as far as it leads. Panics if an invariant is broken.
+    pub run: fn(&[u8]) -> Outcome,
+    pub grammar: Grammar,
+    /// Inputs to start from.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Words that mean something to the reader.
+    pub words: &'static [&'static str],
+}
+
+pub const TARGETS: &[&Target] =
+    &[&array::TARGET, &model::TARGET, &recipe::TARGET, &report::TARGET, &text::TARGET];
+
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().copied().find(|it| it.name == name)
+}
+
+/// The word of an error: its code, and its message without names and numbers.
+fn refusal(error: &(impl Diagnostic + Display)) -> String {
+    const LONGEST: usize = 60;
+    let message = error.to_string();
+    let words = message.split('`').step_by(2).flat_map(str::chars);
+    let words = words.filter(|it| it.is_ascii_alphabetic() || *it == ' ').take(LONGEST);
+    format!("{} {}", error.code(), words.collect::<String>())
+}
