@@ -1,9 +1,10 @@
 //! Stage 4: what data and measurements change in a plan, decision by decision.
 
 use super::{
-    Adapted, Error, Job, Mixed, Planned, adapt, calibrate, mixed, origin,
+    Adapted, Error, Job, Mixed, Planned, calibrate, origin,
     ranges::{self, Ranged, Spans},
-    saturation, transform,
+    search::{activations, bits, saturation},
+    transform,
 };
 use onnxq_quant::sources::Sources;
 
@@ -52,7 +53,7 @@ pub const DECISIONS: &[Decision] = &[
     Decision {
         name: "activations",
         help: "choose how each activation is quantized (`adapt`)",
-        run: adapt::choose,
+        run: activations::choose,
     },
     Decision {
         name: "static",
@@ -62,7 +63,7 @@ pub const DECISIONS: &[Decision] = &[
     Decision {
         name: "bits",
         help: "choose bits and block of each weight under a goal (`mixed`)",
-        run: mixed::choose,
+        run: bits::choose,
     },
     Decision {
         name: "saturation",
@@ -72,7 +73,7 @@ pub const DECISIONS: &[Decision] = &[
     Decision {
         name: "biases",
         help: "take from biases what quantization adds on average",
-        run: adapt::correct,
+        run: activations::correct,
     },
 ];
 

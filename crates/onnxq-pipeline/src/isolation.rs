@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Error, judge::Judge, validate::open_session};
+use super::{Error, search::evaluator::Evaluator, validate::open_session};
 use onnxq_ir::{
     ctx::Ctx,
     onnx::{self, Attached, Loaded},
@@ -31,9 +31,9 @@ pub fn isolation(
 ) -> Result<Isolation, Error> {
     ctx.progress.start("isolate", 3);
     let (model, files) = (&reference.model, &reference.files);
-    let judge = Judge::over(model, files, batches, SAMPLES, ROOM, runtime.clone())?;
+    let evaluator = Evaluator::over(model, files, batches, SAMPLES, ROOM, runtime.clone())?;
     let loss = |session| -> Result<Option<f64>, Error> {
-        let loss = judge.loss_in(&judge.compare_session(session)?);
+        let loss = evaluator.loss_in(&evaluator.compare_session(session)?);
         ctx.progress.step(1);
         Ok(finite(loss))
     };
@@ -49,8 +49,8 @@ pub fn isolation(
         }
         Err(error) => (None, Some(error.to_string())),
     };
-    ctx.progress.done(&format!("{} samples", judge.samples()));
-    let (samples, measure) = (judge.samples(), judge.measure().name().to_owned());
+    ctx.progress.done(&format!("{} samples", evaluator.samples()));
+    let (samples, measure) = (evaluator.samples(), evaluator.measure().name().to_owned());
     Ok(Isolation { samples, measure, weights_only, deployed, unoptimized, note })
 }
 

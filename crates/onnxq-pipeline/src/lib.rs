@@ -6,7 +6,6 @@
 //!
 //! [`DECISIONS`] lists what happens between a plan and its final form, by name.
 
-mod adapt;
 pub mod attribution;
 mod calibrate;
 pub mod convert;
@@ -15,35 +14,35 @@ mod error;
 pub mod facts;
 mod isolation;
 mod job;
-mod judge;
 mod lint;
 mod lower;
-mod mixed;
 mod open;
 pub mod origin;
 mod outcome;
 mod plan;
 mod quantize;
 mod ranges;
-mod saturation;
+mod search;
 mod transform;
 mod validate;
 mod write;
 
 pub use self::{
-    adapt::{Adapted, Choosing, Correction, Measured, Tried, Unreached},
     calibrate::{MissingStats, NeedsData},
     decide::{DECISIONS, Decided, Deciding, Decision},
     error::Error,
     job::{Inputs, Job, OutputFile},
     lint::{Execution, LintReport, execution, fix, lint},
     lower::Lowered,
-    mixed::{Goal, Mixed, Point, Sensitivity, Unmet},
     open::{Census, Opened, Prepared},
     outcome::Outcome,
     plan::Planned,
     quantize::{Quantized, outline, quantize},
-    saturation::{Bits, Exactness},
+    search::{
+        activations::{Adapted, Choosing, Correction, Measured, Tried, Unreached},
+        bits::{Goal, Mixed, Point, Sensitivity, Unmet},
+        saturation::{Bits, Exactness},
+    },
     validate::{Measures, Validate, validate, validate_loaded},
 };
 use onnxq_ir::{Model, ctx::Ctx};

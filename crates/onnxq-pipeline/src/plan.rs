@@ -1,6 +1,6 @@
 //! Stage 3: a site or a reason for every node with weights.
 
-use super::{Error, Job, Prepared, origin::Origin, saturation};
+use super::{Error, Job, Prepared, origin::Origin, search::saturation};
 use onnxq_ir::{
     Model, NoMatch,
     diag::Warning,

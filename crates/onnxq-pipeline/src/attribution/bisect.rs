@@ -4,11 +4,11 @@ use super::{
     Attribute, Side, Unbisectable, align,
     align::{Aligned, Pair},
     cut::needed,
-    judge, meter, open,
+    evaluator, meter, open,
     rank::layer_node,
     relay::{Leg, Relay, Runner, finish},
 };
-use crate::{Error, judge::Judge};
+use crate::{Error, search::evaluator::Evaluator};
 use onnxq_ir::{ValueId, ctx::Ctx};
 use onnxq_quant::recipe::Gate;
 use onnxq_report::{
@@ -22,23 +22,24 @@ use onnxq_run::calibrate::model_inputs;
 /// more breaks the limit. Without a limit, half of the candidate's loss is meant.
 pub fn bisect(job: &Attribute, limit: Option<&Gate>, ctx: &Ctx) -> Result<Bisection, Error> {
     let sides = open(job)?;
-    let judge = judge(job, &sides)?;
+    let evaluator = evaluator(job, &sides)?;
     ctx.progress.start("bisect", 0);
-    let aligned = align(&sides, &meter(job, &judge))?;
+    let aligned = align(&sides, &meter(job, &evaluator))?;
     if aligned.pairs.is_empty() {
         return Err(Unbisectable::Unshared.into());
     }
-    let mut search = Search { sides: &sides, aligned: &aligned, judge: &judge, probes: Vec::new() };
+    let mut search =
+        Search { sides: &sides, aligned: &aligned, evaluator: &evaluator, probes: Vec::new() };
     let result = search.find(limit)?;
     sides.iter().try_for_each(|it| it.files.check_unchanged())?;
-    ctx.progress.done(&format!("{} runs, {} samples", result.runs, judge.samples()));
+    ctx.progress.done(&format!("{} runs, {} samples", result.runs, evaluator.samples()));
     Ok(result)
 }
 
 struct Search<'a> {
     sides: &'a [Side<'a>; 2],
     aligned: &'a Aligned,
-    judge: &'a Judge<'a>,
+    evaluator: &'a Evaluator<'a>,
     probes: Vec<Probe>,
 }
 
@@ -94,7 +95,7 @@ impl Search<'_> {
 
     /// The outputs with so many values computed by the candidate.
     fn compare(&self, up_to: usize) -> Result<Comparison, Error> {
-        self.judge.compare_session(Box::new(self.hybrid(up_to)?))
+        self.evaluator.compare_session(Box::new(self.hybrid(up_to)?))
     }
 
     fn hybrid(&self, up_to: usize) -> Result<Relay, Error> {

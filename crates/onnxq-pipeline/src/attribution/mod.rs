@@ -15,7 +15,7 @@ pub use self::bisect::bisect;
 use self::{align::Aligned, noise::Meter, relay::Relay};
 use super::{
     Error,
-    judge::{Judge, Measure},
+    search::evaluator::{Evaluator, Measure},
 };
 use onnxq_ir::{
     Model,
@@ -86,20 +86,20 @@ impl Diagnostic for Unbisectable {
 /// Both models run as they are written, without ONNX Runtime's fusions, on a few samples.
 pub fn attribute(job: &Attribute, ctx: &Ctx) -> Result<Attribution, Error> {
     let sides = open(job)?;
-    let judge = judge(job, &sides)?;
+    let evaluator = evaluator(job, &sides)?;
     ctx.progress.start("attribute", 0);
-    let meter = meter(job, &judge);
+    let meter = meter(job, &evaluator);
     let aligned = align(&sides, &meter)?;
-    let whole = judge.compare_session(Box::new(whole(&sides)?))?;
+    let whole = evaluator.compare_session(Box::new(whole(&sides)?))?;
     let mut result = Attribution {
-        samples: judge.samples(),
-        measure: measure(&judge).into(),
-        loss: limited(judge.loss_in(&whole)),
+        samples: evaluator.samples(),
+        measure: measure(&evaluator).into(),
+        loss: limited(evaluator.loss_in(&whole)),
         unmatched: aligned.unmatched,
         ..Attribution::default()
     };
     let noise = meter.measure(&sides, &aligned.pairs)?;
-    let hurt = rank::Ranking::new(&sides, &aligned, &judge, &noise);
+    let hurt = rank::Ranking::new(&sides, &aligned, &evaluator, &noise);
     let losses = hurt.losses(result.loss, job.threads)?;
     result.layers = hurt.layers(&losses);
     result.suggestions = suggest::suggestions(&hurt, &result, job.threads)?;
@@ -120,14 +120,14 @@ fn open<'a>(job: &Attribute<'a>) -> Result<[Side<'a>; 2], Error> {
     Ok([side(job.reference)?, side(job.candidate)?])
 }
 
-fn judge<'a>(job: &Attribute<'a>, sides: &'a [Side<'a>; 2]) -> Result<Judge<'a>, Error> {
+fn evaluator<'a>(job: &Attribute<'a>, sides: &'a [Side<'a>; 2]) -> Result<Evaluator<'a>, Error> {
     let Side { model, files, .. } = &sides[0];
     let batches = job.data.batches(&calibrate::model_inputs(model))?;
-    Judge::over(model, files, batches, SAMPLES, job.memory / 4, job.runtime.clone())
+    Evaluator::over(model, files, batches, SAMPLES, job.memory / 4, job.runtime.clone())
 }
 
-fn meter<'a>(job: &Attribute, judge: &'a Judge) -> Meter<'a> {
-    Meter { batches: judge.batches(), memory: job.memory, threads: job.threads }
+fn meter<'a>(job: &Attribute, evaluator: &'a Evaluator) -> Meter<'a> {
+    Meter { batches: evaluator.batches(), memory: job.memory, threads: job.threads }
 }
 
 /// The values that can be held against each other.
@@ -152,8 +152,8 @@ fn whole(sides: &[Side; 2]) -> Result<Relay, Error> {
 }
 
 /// As reports call it.
-fn measure(judge: &Judge) -> &'static str {
-    match judge.measure() {
+fn measure(evaluator: &Evaluator) -> &'static str {
+    match evaluator.measure() {
         Measure::Kl => "kl",
         Measure::NoiseToSignal => "noise_to_signal",
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Error,
-    judge::{Judge, with},
+    search::evaluator::{Evaluator, with},
 };
 use onnxq_ir::{Model, NodeId, User, ValueId, ops::Traits, tensor::DType};
 use onnxq_report::document::LayerError;
@@ -28,7 +28,7 @@ const OUTPUTS: usize = 4;
 pub struct Ranking<'a> {
     pub sides: &'a [Side<'a>; 2],
     pub aligned: &'a Aligned,
-    pub judge: &'a Judge<'a>,
+    pub evaluator: &'a Evaluator<'a>,
     pub noise: &'a Noise,
     /// Where each value of the reference, and of the candidate, stands among the pairs.
     known: [BTreeMap<ValueId, usize>; 2],
@@ -38,11 +38,11 @@ impl<'a> Ranking<'a> {
     pub fn new(
         sides: &'a [Side<'a>; 2],
         aligned: &'a Aligned,
-        judge: &'a Judge<'a>,
+        evaluator: &'a Evaluator<'a>,
         noise: &'a Noise,
     ) -> Ranking<'a> {
         let known = [aligned.places(|it| it.reference), aligned.places(|it| it.candidate)];
-        Ranking { sides, aligned, judge, noise, known }
+        Ranking { sides, aligned, evaluator, noise, known }
     }
 
     /// Losses without the errors of the values that look worst.
@@ -84,7 +84,7 @@ impl<'a> Ranking<'a> {
     /// The loss if the nodes of a pair, and only they, are the reference's, with these weights.
     pub fn loss_without(&self, at: usize, replaced: &[Replacement]) -> Result<f64, Error> {
         let relay = self.relay(at, replaced)?;
-        Ok(limited(self.judge.loss_in(&self.judge.compare_session(Box::new(relay))?)))
+        Ok(limited(self.evaluator.loss_in(&self.evaluator.compare_session(Box::new(relay))?)))
     }
 
     /// The candidate up to this pair, the reference's nodes of it, the rest of the candidate.

@@ -12,11 +12,11 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use self::unit::Unit;
-use super::{
-    Error, Inputs, Job, NeedsData, OutputFile, Planned,
+use crate::{
+    Error, Job, NeedsData, OutputFile, Planned,
     calibrate::replacement,
     decide::Deciding,
-    judge::{self, Judge, Measure},
+    search::evaluator::{Evaluator, Measure},
 };
 use onnxq_ir::{
     diag::{Code, Diagnostic},
@@ -122,7 +122,7 @@ impl Diagnostic for Unmet {
 }
 
 /// Replaces the schemes of the plan by those that meet the goal best, if there is one.
-pub(super) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
     let Some(goal) = job.inputs.goal else { return Ok(deciding) };
     let (sites, mixed) = choose_sites(&deciding.planned, job, goal)?;
     let planned = &mut deciding.planned;
@@ -146,12 +146,12 @@ fn choose_sites(planned: &Planned, job: &Job, goal: Goal) -> Result<(Vec<SitePla
         return Err(Unmet::NoChoice.into());
     }
     unit::solve(planned, &mut units, inputs, ctx)?;
-    let judge = Judge::new(planned, inputs)?;
-    if matches!(goal, Goal::MaxKl(_)) && judge.measure() != Measure::Kl {
+    let evaluator = Evaluator::new(planned, inputs)?;
+    if matches!(goal, Goal::MaxKl(_)) && evaluator.measure() != Measure::Kl {
         return Err(Unmet::NoLogits.into());
     }
-    let probes = probe::probe(&judge, &planned.model, &units, ctx)?;
-    let mixer = Mixer::new(planned, target, &judge, &units, &probes)?;
+    let probes = probe::probe(&evaluator, &planned.model, &units, ctx)?;
+    let mixer = Mixer::new(planned, target, &evaluator, &units, &probes)?;
     let (mix, loss) = mixer.meet(goal)?;
     let mixed = mixer.report(goal, &mix, loss)?;
     Ok((mixer.sites(&mix.picks), mixed))
@@ -160,7 +160,7 @@ fn choose_sites(planned: &Planned, job: &Job, goal: Goal) -> Result<(Vec<SitePla
 struct Mixer<'a> {
     planned: &'a Planned,
     target: &'a OutputFile,
-    judge: &'a Judge<'a>,
+    evaluator: &'a Evaluator<'a>,
     units: &'a [Unit],
     probes: &'a [(usize, f64)],
     choices: Vec<Vec<Choice>>,
@@ -180,7 +180,7 @@ impl<'a> Mixer<'a> {
     fn new(
         planned: &'a Planned,
         target: &'a OutputFile,
-        judge: &'a Judge<'a>,
+        evaluator: &'a Evaluator<'a>,
         units: &'a [Unit],
         probes: &'a [(usize, f64)],
     ) -> Result<Mixer<'a>, Error> {
@@ -188,7 +188,7 @@ impl<'a> Mixer<'a> {
             units.iter().zip(probes).map(|(unit, probe)| unit.choices(*probe)).collect();
         let mixes = budget::mixes(&choices);
         let overhead = 0;
-        let mut it = Mixer { planned, target, judge, units, probes, choices, mixes, overhead };
+        let mut it = Mixer { planned, target, evaluator, units, probes, choices, mixes, overhead };
         let smallest = &it.mixes[0];
         it.overhead = it.size(smallest)?.saturating_sub(smallest.price);
         Ok(it)
@@ -287,7 +287,7 @@ impl<'a> Mixer<'a> {
             let sources = way.sources.iter().cloned();
             way.plans.iter().zip(sources).map(|(plan, source)| replacement(m, plan, source))
         });
-        self.judge.loss(&all.collect::<Vec<_>>())
+        self.evaluator.loss(&all.collect::<Vec<_>>())
     }
 
     fn report(&self, goal: Goal, mix: &Mix, loss: f64) -> Result<Mixed, Error> {
@@ -304,8 +304,8 @@ impl<'a> Mixer<'a> {
         });
         Ok(Mixed {
             goal,
-            measure: self.judge.measure(),
-            samples: self.judge.samples(),
+            measure: self.evaluator.measure(),
+            samples: self.evaluator.samples(),
             weights: weights.collect(),
             table: self.table(mix, chosen),
             loss,

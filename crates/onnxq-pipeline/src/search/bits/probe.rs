@@ -2,12 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::{Error, Unit, judge::Judge, replacement};
+use super::{Unit, replacement};
+use crate::{Error, search::evaluator::Evaluator};
 use onnxq_ir::{Model, ctx::Ctx};
 
 /// For each unit, the way that was measured and what it loses.
 pub(super) fn probe(
-    judge: &Judge,
+    evaluator: &Evaluator,
     m: &Model,
     units: &[Unit],
     ctx: &Ctx,
@@ -18,11 +19,11 @@ pub(super) fn probe(
         let way = &unit.ways[probe];
         let sources = way.sources.iter().cloned();
         let replaced = way.plans.iter().zip(sources).map(|(plan, it)| replacement(m, plan, it));
-        let loss = judge.loss(&replaced.collect::<Vec<_>>())?;
+        let loss = evaluator.loss(&replaced.collect::<Vec<_>>())?;
         ctx.progress.step(1);
         Ok((probe, loss))
     });
     let measured = measured.collect::<Result<Vec<_>, Error>>()?;
-    ctx.progress.done(&format!("{} weights on {} samples", units.len(), judge.samples()));
+    ctx.progress.done(&format!("{} weights on {} samples", units.len(), evaluator.samples()));
     Ok(measured)
 }

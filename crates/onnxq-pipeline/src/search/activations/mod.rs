@@ -13,12 +13,12 @@ mod unit;
 
 pub use self::report::{Adapted, Choosing, Correction, Measured, Tried};
 use self::unit::Unit;
-use super::{
+use crate::{
     Error, Job, Planned,
     decide::Deciding,
-    judge::Judge,
     lower::finish,
     ranges::{self, Ranged},
+    search::evaluator::Evaluator,
 };
 use onnxq_ir::{
     Model,
@@ -57,7 +57,7 @@ impl Diagnostic for Unreached {
 
 /// Replaces activations of the plan by those that the data recommends, if the recipe leaves
 /// something to choose and there is data.
-pub(super) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
     let Job { inputs, ctx, .. } = *job;
     let Some(spec) = job.recipe.adapt.as_ref().filter(|_| inputs.data.is_some()) else {
         return Ok(deciding);
@@ -71,23 +71,23 @@ pub(super) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Erro
     }
     let ranged = deciding.ranged();
     let samples = probe::measure(ranged, &mut units, inputs, ctx)?;
-    let judge = Judge::new(ranged.planned, inputs)?;
+    let evaluator = Evaluator::new(ranged.planned, inputs)?;
     let alone = alone::is_affordable(&ranged.planned.model, &units, samples);
     if alone {
-        alone::measure(ranged, &mut units, &judge, ctx)?;
+        alone::measure(ranged, &mut units, &evaluator, ctx)?;
     }
     let mut adapter = Adapter::new(ranged, spec, &units, samples);
     adapter.spend();
     adapter.limit();
     if let Some(goal) = spec.goal {
-        adapter.reach(goal, &judge, ctx)?;
+        adapter.reach(goal, &evaluator, ctx)?;
     }
     let Adapter { picks, tried, .. } = adapter;
-    let measure = alone.then_some(judge.measure());
+    let measure = alone.then_some(evaluator.measure());
     let adapted = Adapted::new(ranged, spec, &units, &picks, measure, tried);
     let kept = report::kept(ranged, &units, &picks);
     let sites = sites(ranged.planned, &units, &picks);
-    drop(judge);
+    drop(evaluator);
     deciding.planned.plan.sites = sites;
     deciding.planned.plan.kept.extend(kept);
     deciding.adapted = Some(adapted);
@@ -95,7 +95,7 @@ pub(super) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Erro
 }
 
 /// Corrects biases for what the plan adds on average, its schemes being final.
-pub(super) fn correct(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+pub(crate) fn correct(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
     let wanted = job.recipe.adapt.as_ref().is_some_and(|it| it.bias_correction);
     if !wanted || deciding.adapted.is_none() {
         return Ok(deciding);
@@ -155,7 +155,7 @@ impl<'a> Adapter<'a> {
 
     /// Raises activations until the model reaches the goal: the fewest of them, in the order in
     /// which they remove the most error for their time.
-    fn reach(&mut self, goal: AdaptGoal, judge: &Judge, ctx: &Ctx) -> Result<(), Error> {
+    fn reach(&mut self, goal: AdaptGoal, evaluator: &Evaluator, ctx: &Ctx) -> Result<(), Error> {
         let mixes = budget::mixes(&self.choices);
         let steps: Vec<Vec<usize>> = mixes.iter().map(|it| self.raised(&it.picks)).collect();
         ctx.progress.start("adapt", 0);
@@ -164,7 +164,7 @@ impl<'a> Adapter<'a> {
         while low < high {
             // The first try is what the budget left: most models need no more.
             let at = if self.tried.is_empty() { 0 } else { (low + high) / 2 };
-            let measured = self.measure(&steps[at], judge)?;
+            let measured = self.measure(&steps[at], evaluator)?;
             let reached = measured.reaches(goal);
             self.tried.push(Tried { raised: self.count(&steps[at]), measured, reached });
             match reached {
@@ -196,9 +196,9 @@ impl<'a> Adapter<'a> {
         picks.iter().filter(|it| **it > 0).count()
     }
 
-    fn measure(&self, picks: &[usize], judge: &Judge) -> Result<Measured, Error> {
+    fn measure(&self, picks: &[usize], evaluator: &Evaluator) -> Result<Measured, Error> {
         let model = built(self.ranged, sites(self.ranged.planned, self.units, picks))?;
-        Ok(Measured::of(&judge.compare_model(&model)?))
+        Ok(Measured::of(&evaluator.compare_model(&model)?))
     }
 }
 

@@ -4,7 +4,7 @@
 //! here the mean error of each node is measured on data.
 
 use super::{built_of, report::Correction, twins::Twins};
-use crate::{Error, Inputs, judge::Judge, ranges::Ranged};
+use crate::{Error, Inputs, ranges::Ranged, search::evaluator::Evaluator};
 use onnxq_ir::{Attrs, Model, NodeId, ValueId, ctx::Ctx, tensor::Tensor};
 use onnxq_numerics::{exact_sum::FixedSum, solve::BadStats};
 use onnxq_quant::{
@@ -45,9 +45,10 @@ pub(super) fn correct(
     twins.run(ranged, values, inputs, ctx)?;
     let mut model = ranged.planned.model.clone();
     biases.iter().for_each(|it| it.apply(&mut model));
-    let judge = Judge::new(ranged.planned, inputs)?;
-    let loss =
-        |model: &Model| judge.loss_of(&built_of(model.clone(), ranged, sites.clone())?, usize::MAX);
+    let evaluator = Evaluator::new(ranged.planned, inputs)?;
+    let loss = |model: &Model| {
+        evaluator.loss_of(&built_of(model.clone(), ranged, sites.clone())?, usize::MAX)
+    };
     let (loss, corrected_loss) = (loss(&ranged.planned.model)?, loss(&model)?);
     let kept = corrected_loss < loss;
     let correction = Correction { biases: biases.len(), loss, corrected_loss, kept };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Error, Inputs, Job, Planned, decide::Deciding};
+use crate::{Error, Inputs, Job, Planned, decide::Deciding};
 use onnxq_ir::{Model, NoMatch, ValueId, ctx::Ctx, no_match};
 use onnxq_numerics::{affine::Affine, scheme::Range};
 use onnxq_quant::{
@@ -29,13 +29,13 @@ const BYTES: usize = 256 << 20;
 const EIGHT: Range = Range::Narrow;
 
 /// Weights that are float again before anything is computed lose nothing by their 8th bit.
-pub(super) fn release(plan: &mut Plan) {
+pub(crate) fn release(plan: &mut Plan) {
     let float = |it: &&mut SitePlan| it.measured && it.activation.is_none();
     plan.sites.iter_mut().filter(float).for_each(|it| it.scheme.range = EIGHT);
 }
 
 /// Gives weights whose range is to be measured the one that loses less without VNNI.
-pub(super) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
     let planned = &mut deciding.planned;
     // Activations may have been chosen in the meantime.
     release(&mut planned.plan);
@@ -233,7 +233,7 @@ pub struct Bits {
 
 impl Exactness {
     /// `None` for a model without layers that could saturate anywhere.
-    pub(super) fn of(m: &Model, rows: &[PlanRow]) -> Result<Option<Exactness>, Error> {
+    pub(crate) fn of(m: &Model, rows: &[PlanRow]) -> Result<Option<Exactness>, Error> {
         let safety = saturation::safety(m)?;
         let Some(text) = safety.text() else { return Ok(None) };
         let choices: Vec<&Choice> = rows.iter().filter_map(|it| it.saturation.as_ref()).collect();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::Serialize;
 
 use super::unit::Unit;
-use crate::{judge::Measure, ranges::Ranged};
+use crate::{ranges::Ranged, search::evaluator::Measure};
 use onnxq_ir::no_match;
 use onnxq_quant::{
     plan::Kept,

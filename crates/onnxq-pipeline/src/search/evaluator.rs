@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Error, Inputs, Planned};
+use crate::{Error, Inputs, Planned};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -44,7 +44,7 @@ impl Measure {
 const SAMPLES: usize = 16;
 
 /// The float model, its outputs, and what they are computed from.
-pub(super) struct Judge<'a> {
+pub(crate) struct Evaluator<'a> {
     m: &'a Model,
     files: &'a Files,
     runtime: Runtime<'a>,
@@ -58,12 +58,12 @@ pub(super) struct Judge<'a> {
 
 type Outputs = Vec<(String, Tensor)>;
 
-impl<'a> Judge<'a> {
+impl<'a> Evaluator<'a> {
     /// To be asked only if there is data.
-    pub fn new(planned: &'a Planned, inputs: &Inputs<'a>) -> Result<Judge<'a>, Error> {
+    pub fn new(planned: &'a Planned, inputs: &Inputs<'a>) -> Result<Evaluator<'a>, Error> {
         let (m, files) = (&planned.model, &planned.files);
         let (batches, runtime) = (inputs.batches(m)?, inputs.runtime.clone());
-        Judge::over(m, files, batches, SAMPLES, inputs.memory / 4, runtime)
+        Evaluator::over(m, files, batches, SAMPLES, inputs.memory / 4, runtime)
     }
 
     /// On so many batches at most, of one sample unless the model states another number; expected
@@ -75,20 +75,21 @@ impl<'a> Judge<'a> {
         count: usize,
         room: u64,
         runtime: Runtime<'a>,
-    ) -> Result<Judge<'a>, Error> {
+    ) -> Result<Evaluator<'a>, Error> {
         let inputs = calibrate::model_inputs(m);
         batches.one_by_one();
         let per_batch = batches.batch();
         let batches = some(batches, count)?;
         let samples = batches.len() * per_batch;
         let (expected, measure) = (None, Measure::NoiseToSignal);
-        let mut judge = Judge { m, files, runtime, batches, samples, inputs, expected, measure };
-        judge.expected = judge.expect(room)?;
-        let same = judge.compare(judge.session(m, false)?, &judge.batches[..1])?;
+        let mut evaluator =
+            Evaluator { m, files, runtime, batches, samples, inputs, expected, measure };
+        evaluator.expected = evaluator.expect(room)?;
+        let same = evaluator.compare(evaluator.session(m, false)?, &evaluator.batches[..1])?;
         if same.outputs.values().any(|it| it.kl.is_some()) {
-            judge.measure = Measure::Kl;
+            evaluator.measure = Measure::Kl;
         }
-        Ok(judge)
+        Ok(evaluator)
     }
 
     pub fn measure(&self) -> Measure {
@@ -175,7 +176,7 @@ impl<'a> Judge<'a> {
 }
 
 /// The model with these weights instead of its own.
-pub(super) fn with(model: &Model, replaced: &[Replacement]) -> Model {
+pub(crate) fn with(model: &Model, replaced: &[Replacement]) -> Model {
     let mut model = model.clone();
     calibrate::replace(&mut model, replaced);
     model

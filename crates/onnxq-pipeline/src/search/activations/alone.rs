@@ -9,7 +9,7 @@ use super::{
     built,
     unit::{Unit, Way},
 };
-use crate::{Error, judge::Judge, ranges::Ranged};
+use crate::{Error, ranges::Ranged, search::evaluator::Evaluator};
 use onnxq_ir::{Model, ctx::Ctx};
 use onnxq_quant::plan::SitePlan;
 
@@ -40,12 +40,12 @@ const NEGLIGIBLE: f64 = 0.03;
 pub(super) fn measure(
     ranged: Ranged<'_>,
     units: &mut [Unit],
-    judge: &Judge,
+    evaluator: &Evaluator,
     ctx: &Ctx,
 ) -> Result<(), Error> {
     ctx.progress.start("measure", 0);
     let first =
-        losses(ranged, units, judge, &(0..units.len()).map(|at| (at, 0)).collect::<Vec<_>>())?;
+        losses(ranged, units, evaluator, &(0..units.len()).map(|at| (at, 0)).collect::<Vec<_>>())?;
     let mut known: Vec<Vec<f64>> = first.iter().map(|it| vec![*it]).collect();
     let wanted = significant(&first);
     let deepest = units.iter().map(|it| it.ways.len()).max().unwrap_or(0);
@@ -56,7 +56,7 @@ pub(super) fn measure(
             !done && unit.ways.get(way).is_some_and(Way::is_quantized)
         };
         let runs: Vec<(usize, usize)> = wanted.iter().filter(open).map(|at| (*at, way)).collect();
-        for (run, loss) in runs.iter().zip(losses(ranged, units, judge, &runs)?) {
+        for (run, loss) in runs.iter().zip(losses(ranged, units, evaluator, &runs)?) {
             known[run.0].push(loss);
         }
     }
@@ -72,12 +72,12 @@ pub(super) fn measure(
 fn losses(
     ranged: Ranged<'_>,
     units: &[Unit],
-    judge: &Judge,
+    evaluator: &Evaluator,
     runs: &[(usize, usize)],
 ) -> Result<Vec<f64>, Error> {
     let measured = runs.par_iter().map(|&(unit, way)| {
         let plans = units[unit].ways[way].plans.iter().flatten().cloned().collect();
-        judge.loss_of(&built(ranged, plans)?, SAMPLES)
+        evaluator.loss_of(&built(ranged, plans)?, SAMPLES)
     });
     measured.collect()
 }

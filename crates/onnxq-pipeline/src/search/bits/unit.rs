@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
-use super::{Error, Inputs, Planned};
+use crate::{Error, Inputs, Planned};
 use onnxq_ir::{
     Model, ValueId,
     ctx::Ctx,
