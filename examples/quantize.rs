@@ -1,6 +1,7 @@
 //! What the README's first command does, in memory: quantize a model and prove the result.
 //!
-//! `ORT_DYLIB_PATH=libonnxruntime.so cargo run --example quantize`
+//! `ORT_DYLIB_PATH=libonnxruntime.so cargo run --example quantize slm.onnx`
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use onnxq::{Dataset, DatasetOptions, Inputs, Model, Recipe, Runtime, ValidateOptions};
 
@@ -19,6 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     options.runtime = runtime;
     let report = onnxq::validate(&float, quantized.model(), &data, &options)?;
     println!("KL {:.5} nats", report.figure("kl", Some("mean")).unwrap_or(f64::NAN));
-    quantized.save("target/slm.onnx", onnxq::SaveOptions::default())?;
+    let output = std::env::args().nth(1).unwrap_or("slm.onnx".into());
+    quantized.save(output, onnxq::SaveOptions::default())?;
     Ok(())
 }

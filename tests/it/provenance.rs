@@ -146,7 +146,7 @@ fn samples_that_were_calibrated_on_are_found_by_the_metadata_alone() {
     let folder = tempfile::tempdir().unwrap();
     quantized(folder.path(), "q.onnx", true, &[]);
     let told = metadata(&folder.path().join("q.onnx"));
-    let overlap = |data: &str| facts::overlap(&told, &mut batches(data)).unwrap().unwrap();
+    let overlap = |data: &str| facts::overlap(&told, &batches(data)).unwrap().unwrap();
     let same = overlap("calibration_input_ids.npy");
     assert_eq!((same.checked, same.shared), (64, 4));
     let warning = facts::overlap_warning(&same, Path::new("ids.npy")).unwrap();
@@ -159,11 +159,11 @@ fn samples_that_were_calibrated_on_are_found_by_the_metadata_alone() {
     let calibrated = facts::calibrated_on(&told).unwrap();
     assert_eq!(calibrated.samples, Some(4));
     // A model that says nothing, or nonsense, is no failure.
-    let silent = facts::overlap(&BTreeMap::new(), &mut batches("eval_ids.npy")).unwrap();
+    let silent = facts::overlap(&BTreeMap::new(), &batches("eval_ids.npy")).unwrap();
     assert_eq!(silent, None);
     let mut hostile = told.clone();
     hostile.insert(origin::CALIBRATION_SAMPLES.into(), "\u{1b}[31m".repeat(99));
-    assert_eq!(facts::overlap(&hostile, &mut batches("eval_ids.npy")).unwrap(), None);
+    assert_eq!(facts::overlap(&hostile, &batches("eval_ids.npy")).unwrap(), None);
 }
 
 #[test]

@@ -343,13 +343,13 @@ impl<'a> Run<'a> {
             sha256: metadata.get("onnxq.recipe_sha256").cloned().unwrap_or_default(),
             yaml: metadata.get("onnxq.recipe_yaml").cloned(),
         });
-        let mut batches = self.fresh_batches()?;
+        let batches = self.fresh_batches()?;
         Ok(Provenance {
             command: self.job.command.clone(),
             recipe,
             evaluation: facts::samples(self.job.data.path(), &batches)?,
             calibration: facts::calibrated_on(metadata),
-            overlap: facts::overlap(metadata, &mut batches)?,
+            overlap: facts::overlap(metadata, &batches)?,
         })
     }
 

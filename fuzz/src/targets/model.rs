@@ -22,7 +22,8 @@ pub const TARGET: Target = Target {
 
 fn run(bytes: &[u8]) -> Outcome {
     // Fields that the schema does not know must not hide what lies beside them.
-    let options = OpenOptions { drop_unknown: bytes.len() % 2 == 0, ..OpenOptions::default() };
+    let options =
+        OpenOptions { drop_unknown: bytes.len().is_multiple_of(2), ..OpenOptions::default() };
     let read = onnx::open_bytes(Bytes::copy_from_slice(bytes), Path::new("fuzz.onnx"), &options);
     read.map(|it| explore(it.model)).map_err(|it| refusal(&it))
 }

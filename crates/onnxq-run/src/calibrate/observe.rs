@@ -116,12 +116,15 @@ impl Mask {
     }
 }
 
+/// Values and their shape.
+type Shaped<'a> = (Cow<'a, [f32]>, Cow<'a, [usize]>);
+
 /// The values of a tensor's tokens that are none of padding, and their shape.
 fn without_padding<'a>(
     tensor: &'a Tensor,
     mask: Option<&Mask>,
     tokens: Option<usize>,
-) -> Result<(Cow<'a, [f32]>, Cow<'a, [usize]>), TensorError> {
+) -> Result<Shaped<'a>, TensorError> {
     let (values, shape) = (tensor.f32s()?, &tensor.shape);
     match (mask, tokens) {
         (Some(mask), Some(axis)) if mask.fits(shape, axis) => {

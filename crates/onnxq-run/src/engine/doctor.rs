@@ -206,8 +206,7 @@ fn brand() -> Option<String> {
     if __cpuid(0x8000_0000).eax < LAST {
         return None;
     }
-    let words =
-        (FIRST..=LAST).map(|it| __cpuid(it)).flat_map(|it| [it.eax, it.ebx, it.ecx, it.edx]);
+    let words = (FIRST..=LAST).map(__cpuid).flat_map(|it| [it.eax, it.ebx, it.ecx, it.edx]);
     let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).take_while(|it| *it != 0).collect();
     Some(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
