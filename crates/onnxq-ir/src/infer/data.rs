@@ -102,12 +102,12 @@ fn whole_float(it: f32) -> Option<Expr> {
     (it.fract() == 0.0 && it.abs() <= EXACT).then(|| Expr::from(it as i64))
 }
 
-fn scalar(it: crate::tensor::Dim) -> Option<Data> {
-    Some(Data { shape: Vec::new(), items: vec![Expr::of(&it)] })
+fn scalar(dim: crate::tensor::Dim) -> Option<Data> {
+    Some(Data { shape: Vec::new(), items: vec![Expr::of(&dim)] })
 }
 
-fn truth(it: bool) -> Option<Expr> {
-    Some(Expr::from(i64::from(it)))
+fn truth(value: bool) -> Option<Expr> {
+    Some(Expr::from(i64::from(value)))
 }
 
 fn known_truth(it: &Expr) -> Option<bool> {

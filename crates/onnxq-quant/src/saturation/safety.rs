@@ -119,10 +119,10 @@ fn fused(m: &Model, node: NodeId) -> Option<Codes> {
 }
 
 /// Whether codes of an activation are int8; their zero point may tell the type, floats have none.
-fn is_signed(m: &Model, node: NodeId, it: &Operand) -> bool {
-    let zero = it.zero.and_then(|it| optional(m, node, it));
-    let x = m.operand(node, it.values);
-    it.zero.is_some() && x.is_ok_and(|it| codes(m, it, zero) == Some(DType::I8))
+fn is_signed(m: &Model, node: NodeId, operand: &Operand) -> bool {
+    let zero = operand.zero.and_then(|it| optional(m, node, it));
+    let x = m.operand(node, operand.values);
+    operand.zero.is_some() && x.is_ok_and(|it| codes(m, it, zero) == Some(DType::I8))
 }
 
 fn is_turned(m: &Model, node: NodeId, layout: Layout) -> bool {
