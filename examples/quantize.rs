@@ -12,7 +12,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let float = Model::open(fixture("model.onnx"))?;
     let quantized =
         onnxq::quantize(Model::open(fixture("model.onnx"))?, &recipe, &Inputs::default())?;
-
     let mut text = DatasetOptions::default();
     (text.tokenizer, text.samples) = (Some(fixture("tokenizer.json").into()), Some(64));
     let data = Dataset::open(fixture("eval.txt"), text);

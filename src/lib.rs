@@ -1,7 +1,7 @@
 //! onnxq: float ONNX in; the smallest, fastest, verified model for the target CPU out.
 //!
-//! Everything happens in memory: a [`Model`] is read, [`quantize`] makes another one of it by a
-//! [`Recipe`], [`validate`] runs both in ONNX Runtime and says how they differ. Files are read and
+//! Everything happens in memory: a [`Model`] is read, [`quantize()`] makes another one of it by a
+//! [`Recipe`], [`validate()`] runs both in ONNX Runtime and says how they differ. Files are read and
 //! written only by the methods that name a path.
 //!
 //! ```
