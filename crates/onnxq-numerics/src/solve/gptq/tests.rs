@@ -296,9 +296,15 @@ fn statistics_of_no_use_are_an_error_and_a_singular_matrix_is_not() {
 
 #[test]
 fn damping_is_a_fraction() {
-    assert_eq!(serde_json::from_str::<Gptq>(r#"{"damping": 0.1}"#).unwrap().damping, 0.1);
+    // As a recipe is loaded: read, then checked.
+    let loaded = |damping: &str| -> Result<Gptq, String> {
+        let text = format!(r#"{{"damping": {damping}}}"#);
+        let settings: Gptq = serde_json::from_str(&text).map_err(|it| it.to_string())?;
+        settings.check().map_err(|it| it.to_string())?;
+        Ok(settings)
+    };
+    assert_eq!(loaded("0.1").unwrap().damping, 0.1);
     for bad in ["-0.1", "2", "1e40"] {
-        let text = format!(r#"{{"damping": {bad}}}"#);
-        assert!(serde_json::from_str::<Gptq>(&text).is_err(), "{bad}");
+        assert!(loaded(bad).is_err(), "{bad}");
     }
 }
