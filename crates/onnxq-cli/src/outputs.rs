@@ -178,7 +178,7 @@ pub fn write(report: &Report, path: &Path, emitter: &Emitter) -> Result<(), Outp
     written.map_err(|source| OutputError::Write { path: path.into(), source })
 }
 
-/// A slip of the hand must not cost a model.
+/// A report that would replace one of its own inputs is refused.
 fn spare_inputs(report: &Report, path: &Path) -> Result<(), OutputError> {
     let Ok(real) = path.canonicalize() else { return Ok(()) };
     let (models, provenance) = (&report.models, &report.provenance);

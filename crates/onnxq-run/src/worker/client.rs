@@ -52,7 +52,7 @@ impl Diagnostic for WorkerError {
 /// Of what a worker says, bytes that are read.
 const LONGEST: u64 = 64 << 10;
 
-/// Asks a worker that is a process of the program at `program`, with `arguments` besides.
+/// Asks a worker that is a process of the program at `program`.
 pub fn ask(program: &Path, request: &Request, timeout: Duration) -> Result<Answer, WorkerError> {
     let mut command = Command::new(program);
     command.args([COMMAND, "--quiet", "--color", "never", "--offline"]);
