@@ -36,6 +36,8 @@ mod kernels;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod kv_cache;
 #[cfg(all(feature = "cli", feature = "runtime"))]
+mod library;
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod lint;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod lstm;
