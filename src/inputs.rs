@@ -75,15 +75,11 @@ impl<'a> Inputs<'a> {
             Goal::MaxKl(nats) => pipeline::Goal::MaxKl(nats),
             Goal::BitsPerWeight(bits) => pipeline::Goal::TargetBpw(bits),
         });
-        let threads = match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            count => count,
-        };
         pipeline::Inputs {
             data: self.data.as_ref().map(|it| it.inner.clone()),
             stats: self.statistics.clone(),
             memory: self.memory,
-            threads,
+            threads: self.threads,
             runtime: self.runtime.value(),
             skip_nonfinite: self.skip_nonfinite,
             goal,

@@ -9,8 +9,9 @@ use super::{Error, Inputs, Model, Recipe};
 /// What a recipe would do to each node of a model, and how large the result would be.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    outcome: pipeline::Outcome,
     nodes: Vec<Node>,
+    bytes: u64,
+    quantized_weights: f64,
 }
 
 /// What becomes of a node with a weight.
@@ -59,8 +60,8 @@ pub fn plan(model: Model, recipe: &Recipe) -> Result<Plan, Error> {
     let path = model.path().with_extension("q.onnx");
     let lowered = pipeline::outline(model.opened(&ctx), &job).map_err(Error::of)?;
     let outcome = lowered.predict(&path, &inputs.save.inner(), &job).map_err(Error::of)?;
-    let nodes = nodes(&outcome.nodes);
-    Ok(Plan { outcome, nodes })
+    let (bytes, quantized_weights) = (outcome.after.bytes, outcome.quantized_weights);
+    Ok(Plan { nodes: nodes(&outcome.nodes), bytes, quantized_weights })
 }
 
 impl Plan {
@@ -71,12 +72,12 @@ impl Plan {
 
     /// Bytes of all files of the result.
     pub fn bytes(&self) -> u64 {
-        self.outcome.after.bytes
+        self.bytes
     }
 
     /// Fraction of the weights of two and more dimensions that become smaller.
     pub fn quantized_weights(&self) -> f64 {
-        self.outcome.quantized_weights
+        self.quantized_weights
     }
 }
 

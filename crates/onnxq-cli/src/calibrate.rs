@@ -19,7 +19,7 @@ use onnxq_run::{
         self, CollectOptions, Collector, Identity, Run, Stats, StatsFile, StatsRow, Want,
         can_observe,
     },
-    data::{Batches, Dataset},
+    data::{self, Batches},
 };
 
 /// Run a model on data and keep what its layers see, for solvers, or print its ranges
@@ -104,7 +104,7 @@ impl Args {
 
     fn batches(&self, planned: &Planned, data: &Path) -> Result<Batches, Failure> {
         let inputs = calibrate::model_inputs(&planned.model);
-        Ok(Dataset::of_path(data, self.data.options()).batches(&inputs)?)
+        Ok(data::open(data, &inputs, &self.data.options())?)
     }
 
     fn run_over<'a>(&self, planned: &'a Planned, batches: Batches, ui: &'a Ui) -> Run<'a> {

@@ -235,15 +235,11 @@ impl CalibrationArgs {
             data: self.calibration.as_ref().map(|it| Dataset::of_path(it, options)),
             stats: self.stats.clone(),
             memory: self.memory,
-            threads: ui.global.threads.map_or_else(available_threads, usize::from),
+            threads: ui.global.threads.map_or(0, usize::from),
             runtime: ui.global.runtime(ui),
             ..Inputs::default()
         }
     }
-}
-
-fn available_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl RecipeArgs {

@@ -223,10 +223,8 @@ pub fn spec_schema<S: Spec, WithSettings: JsonSchema>(
     generator: &mut SchemaGenerator,
 ) -> Schema {
     let settings = generator.subschema_for::<WithSettings>();
-    let article = one.trim_end_matches(S::KIND).trim_end();
-    let upper = article.replacen('a', "A", 1);
     json_schema!({
-        "description": format!("{upper} {}, alone or with its settings.", S::KIND),
+        "description": format!("{}, alone or with its settings.", one.replacen('a', "A", 1)),
         "anyOf": [{ "enum": S::NAMES }, settings]
     })
 }

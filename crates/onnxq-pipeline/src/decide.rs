@@ -1,10 +1,10 @@
 //! Stage 4: what data and measurements change in a plan, decision by decision.
 
 use super::{
-    Adapted, Error, Job, Mixed, Planned, calibrate, origin,
+    Adapted, Error, Job, Mixed, Planned, origin,
     ranges::{self, Ranged, Spans},
     search::{activations, bits, saturation},
-    transform,
+    solve, transform,
 };
 use onnxq_quant::sources::Sources;
 
@@ -95,7 +95,7 @@ impl Planned {
                 return Ok(deciding.done(Sources::default()));
             }
         }
-        let sources = calibrate::solve(&mut deciding.planned, job)?;
+        let sources = solve::solve(&mut deciding.planned, job)?;
         Ok(deciding.done(sources))
     }
 

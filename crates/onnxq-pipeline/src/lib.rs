@@ -7,7 +7,6 @@
 //! [`DECISIONS`] lists what happens between a plan and its final form, by name.
 
 pub mod attribution;
-mod calibrate;
 pub mod convert;
 mod decide;
 mod error;
@@ -23,12 +22,12 @@ mod plan;
 mod quantize;
 mod ranges;
 mod search;
+mod solve;
 mod transform;
 mod validate;
 mod write;
 
 pub use self::{
-    calibrate::{MissingStats, NeedsData},
     decide::{DECISIONS, Decided, Deciding, Decision},
     error::Error,
     job::{Inputs, Job, OutputFile},
@@ -43,6 +42,7 @@ pub use self::{
         bits::{Goal, Mixed, Point, Sensitivity, Unmet},
         saturation::{Bits, Exactness},
     },
+    solve::{MissingStats, NeedsData},
     validate::{Measures, Validate, validate, validate_loaded},
 };
 use onnxq_ir::{Model, ctx::Ctx};

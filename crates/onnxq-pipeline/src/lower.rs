@@ -32,7 +32,6 @@ pub struct Lowered {
     pub warnings: Vec<Warning>,
     pub adapted: Option<Adapted>,
     pub mixed: Option<Mixed>,
-    pub(super) quantized_nodes: usize,
     pub(super) options: OpenOptions,
     /// Slow and broken forms that the original has.
     pub(super) findings: Vec<Finding>,
@@ -53,7 +52,6 @@ impl Decided {
         finish(&mut model, &plan.sites, job.ctx)?;
         model.verify()?;
         job.ctx.progress.done(&describe(&plan, &rows));
-        let quantized_nodes = plan.sites.len();
         Ok(Lowered {
             model,
             files,
@@ -62,7 +60,6 @@ impl Decided {
             warnings,
             adapted,
             mixed,
-            quantized_nodes,
             options,
             findings,
             origin,

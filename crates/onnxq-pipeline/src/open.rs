@@ -23,14 +23,9 @@ pub struct Opened {
     pub options: OpenOptions,
 }
 
-/// A model after the recipe's `prepare` steps: fused, with known shapes.
-pub struct Prepared {
-    pub model: Model,
-    pub files: Files,
-    pub warnings: Vec<Warning>,
-    pub before: Census,
-    pub options: OpenOptions,
-}
+/// A model after the recipe's `prepare` steps: fused, with known shapes. `before` is still what was
+/// read.
+pub struct Prepared(pub(super) Opened);
 
 /// What a model consists of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -58,13 +53,13 @@ impl Opened {
     }
 
     /// Rewrites the model as the recipe says.
-    pub fn prepare(self, job: &Job) -> Result<Prepared, Error> {
-        let Opened { mut model, files, warnings, before, options } = self;
+    pub fn prepare(mut self, job: &Job) -> Result<Prepared, Error> {
         let progress = job.ctx.progress;
         progress.start("prepare", 0);
-        let steps = rewrite::run(&mut model, &job.recipe.prepare(rewrite::STANDARD), job.ctx)?;
-        progress.done(&describe_steps(before.nodes, model.nodes().len(), &steps));
-        Ok(Prepared { model, files, warnings, before, options })
+        let names = job.recipe.prepare(rewrite::STANDARD);
+        let steps = rewrite::run(&mut self.model, &names, job.ctx)?;
+        progress.done(&describe_steps(self.before.nodes, self.model.nodes().len(), &steps));
+        Ok(Prepared(self))
     }
 }
 

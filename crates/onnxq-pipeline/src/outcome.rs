@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Adapted, Census, Decided, Exactness, Execution, Job, Lowered, Mixed, Planned};
+use super::{Adapted, Census, Exactness, Execution, Job, Lowered, Mixed, Planned};
 use onnxq_ir::diag::Warning;
 use onnxq_quant::plan::PlanRow;
 
@@ -51,7 +51,7 @@ impl Outcome {
             output: None,
             before,
             after,
-            quantized_nodes: 0,
+            quantized_nodes: nodes.iter().filter(|it| it.format.is_some()).count(),
             quantized_weights: quantized_weights(&nodes),
             nodes,
             adapted: None,
@@ -73,12 +73,6 @@ impl Planned {
     }
 }
 
-impl Decided {
-    pub(super) fn nothing(&self, job: &Job) -> Outcome {
-        self.planned.nothing(job)
-    }
-}
-
 impl Lowered {
     /// The outcome of a model of so many bytes, if it was written to `output`.
     pub fn outcome(&self, output: Option<&Path>, size: u64, job: &Job) -> Outcome {
@@ -91,7 +85,6 @@ impl Lowered {
         let outcome = Outcome::new(&self.files.model, self.before.clone(), after, nodes, job);
         Outcome {
             output: output.map(Path::to_owned),
-            quantized_nodes: self.quantized_nodes,
             adapted: self.adapted.clone(),
             mixed: self.mixed.clone(),
             warnings: self.warnings.clone(),

@@ -1,6 +1,6 @@
 //! Stage 3: a site or a reason for every node with weights.
 
-use super::{Error, Job, Prepared, origin::Origin, search::saturation};
+use super::{Census, Error, Job, Opened, Prepared, origin::Origin, search::saturation};
 use onnxq_ir::{
     Model, NoMatch,
     diag::Warning,
@@ -14,8 +14,6 @@ use onnxq_quant::{
     recipe::{RecipeError, resolve::resolve},
     tied,
 };
-
-use super::Census;
 
 /// A prepared model and what the recipe says of each node.
 pub struct Planned {
@@ -32,7 +30,7 @@ pub struct Planned {
 impl Prepared {
     /// Decides for each node by the recipe alone.
     pub fn plan(self, job: &Job) -> Result<Planned, Error> {
-        let Prepared { model, files, mut warnings, before, options } = self;
+        let Opened { model, files, mut warnings, before, options } = self.0;
         let plan = decide(job, &model)?;
         // A goal is still to change the plan.
         let apart = if job.inputs.goal.is_none() { tied::apart(&model, &plan) } else { Vec::new() };

@@ -24,7 +24,7 @@ pub fn quantize(model: Opened, job: &Job) -> Result<Quantized, Error> {
     }
     let decided = planned.decide(job)?;
     if decided.planned.is_noop(job) {
-        return Ok(Quantized::Nothing(Box::new(decided.nothing(job))));
+        return Ok(Quantized::Nothing(Box::new(decided.planned.nothing(job))));
     }
     Ok(Quantized::Lowered(Box::new(decided.lower(job)?)))
 }

@@ -140,8 +140,8 @@ impl Set {
     /// Whether an operator belongs to the set; one without a row does not, except by name.
     pub fn has(&self, domain: &str, name: &str) -> bool {
         let is_one_of = |list: &[&str]| list.iter().any(|it| super::is(domain, name, it));
-        let known = || super::find(domain, name).map_or(Traits::NONE, |it| it.traits);
-        let by_traits = || known().intersects(self.any) && !known().intersects(self.none);
+        let by_traits =
+            || super::find(domain, name).is_some_and(|it| it.has(self.any) && !it.has(self.none));
         is_one_of(self.plus) || !is_one_of(self.minus) && by_traits()
     }
 }

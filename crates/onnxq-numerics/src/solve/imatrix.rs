@@ -45,7 +45,7 @@ impl Solver for Imatrix {
         if stats.mean_square.iter().any(|it| !it.is_finite() || *it < 0.0) {
             return Err(BadStats("mean squares that are no squares"));
         }
-        Ok(Prepared { importance: stats.mean_square.clone(), feedback: None, target: None })
+        Ok(Prepared::of(stats))
     }
 
     fn solve(

@@ -47,7 +47,7 @@ pub trait Solver: Send + Sync {
 
     /// The statistics in the form it works with; once for all weights that read the same input.
     fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {
-        Ok(Prepared { importance: stats.mean_square.clone(), feedback: None, target: None })
+        Ok(Prepared::of(stats))
     }
 
     /// `rows` are some rows of a weight, `[n, k]`; `extent` describes the whole weight. `input` is
@@ -73,6 +73,13 @@ pub struct Prepared {
     pub feedback: Option<Feedback>,
     /// What the weights are to be replaced by before they are solved.
     pub target: Option<Target>,
+}
+
+impl Prepared {
+    /// What the statistics say of each column alone.
+    pub fn of(stats: &InputStats) -> Prepared {
+        Prepared { importance: stats.mean_square.clone(), feedback: None, target: None }
+    }
 }
 
 /// Why statistics are of no use.

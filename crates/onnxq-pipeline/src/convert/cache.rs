@@ -13,7 +13,7 @@ use onnxq_report::Comparison;
 use onnxq_rewrite::cache::{self, CacheError, Cached, Scales};
 use onnxq_run::{
     compare::{CompareOptions, compare},
-    data::{Batch, DataOptions, Dataset},
+    data::{self, Batch, DataOptions},
     engine::{Runtime, RuntimeOptions, Session, SessionOptions},
 };
 
@@ -106,7 +106,7 @@ fn read(session: &dyn Session, job: &Int8Cache) -> Result<Samples, Error> {
         samples: Some(SAMPLES),
         ..DataOptions::default()
     };
-    let mut batches = Dataset::of_path(&job.data, options).batches(session.inputs())?;
+    let mut batches = data::open(&job.data, session.inputs(), &options)?;
     batches.one_by_one();
     let mut samples = Samples { seen: Vec::new(), held_out: Vec::new() };
     for (at, batch) in batches.enumerate() {

@@ -14,9 +14,9 @@ use serde::Serialize;
 use self::unit::Unit;
 use crate::{
     Error, Job, NeedsData, OutputFile, Planned,
-    calibrate::replacement,
     decide::Deciding,
     search::evaluator::{Evaluator, Measure},
+    solve::replacement,
 };
 use onnxq_ir::{
     diag::{Code, Diagnostic},
