@@ -82,7 +82,7 @@ impl Plan {
 }
 
 pub(crate) fn nodes(rows: &[PlanRow]) -> Vec<Node> {
-    let rows = rows.iter().filter(|it| !it.is_chain());
+    let rows = rows.iter().filter(|it| !it.is_of_region());
     rows.map(|it| Node {
         name: it.node.clone(),
         op: it.op.clone(),

@@ -2,7 +2,7 @@
 
 use onnxq_ir::{ctx, diag::Warning};
 
-/// Told what a long step does. The library itself never prints.
+/// Receives the progress of long steps. The library itself never prints.
 pub trait Progress: Sync {
     /// A task begins. `total` is in the unit that [`Progress::step`] counts, 0 if unknown.
     fn start(&self, _task: &str, _total: u64) {}

@@ -70,21 +70,21 @@ fn refused(adapt: &str) -> String {
 
 #[test]
 fn a_choice_of_nothing_is_refused() {
-    insta::assert_snapshot!(refused("adapt:\n  ways: []"), @"error[E703]: my.yaml:5:9: there is nothing to choose from");
-    insta::assert_snapshot!(refused("adapt: {budget: 0.1}"), @"error[E703]: my.yaml:4:9: `ways` is missing");
+    insta::assert_snapshot!(refused("adapt:\n  candidates: []"), @"error[E703]: my.yaml:5:15: there is nothing to choose from");
+    insta::assert_snapshot!(refused("adapt: {budget: 0.1}"), @"error[E703]: my.yaml:4:9: `candidates` is missing");
 }
 
 #[test]
 fn an_unknown_word_is_refused_with_a_guess() {
-    let way = "adapt:\n  ways:\n    - activation: none\n      format: [qdqq]";
-    insta::assert_snapshot!(refused(way), @"error[E703]: my.yaml:7:15: unknown format `qdqq`");
-    let way = "adapt:\n  ways:\n    - {activaton: none}";
-    insta::assert_snapshot!(refused(way), @r"
+    let candidate = "adapt:\n  candidates:\n    - activation: none\n      format: [qdqq]";
+    insta::assert_snapshot!(refused(candidate), @"error[E703]: my.yaml:7:15: unknown format `qdqq`");
+    let candidate = "adapt:\n  candidates:\n    - {activaton: none}";
+    insta::assert_snapshot!(refused(candidate), @r"
     error[E701]: my.yaml:6:8: unknown key `activaton`
 
     hint: did you mean `activation`?
     ");
-    let observer = "adapt:\n  ways:\n    - activation: {range: static, observer: entropie}";
+    let observer = "adapt:\n  candidates:\n    - activation: {range: static, observer: entropie}";
     insta::assert_snapshot!(refused(observer), @r"
     error[E703]: my.yaml:6:45: unknown observer `entropie`
 
@@ -94,11 +94,11 @@ fn an_unknown_word_is_refused_with_a_guess() {
 
 #[test]
 fn a_limit_below_zero_is_refused() {
-    let ways = "  ways:\n    - activation: none";
+    let candidates = "  candidates:\n    - activation: none";
     for limit in ["budget: -0.1", "max_error: -1", "goal: {max_kl: -1}"] {
-        let error = refused(&format!("adapt:\n  {limit}\n{ways}"));
+        let error = refused(&format!("adapt:\n  {limit}\n{candidates}"));
         assert!(error.contains("my.yaml:5:"), "{error}");
         assert!(error.contains("must not be negative"), "{error}");
     }
-    insta::assert_snapshot!(refused(&format!("adapt:\n{ways}\n  budget: -0.1")), @"error[E703]: my.yaml:7:11: must not be negative");
+    insta::assert_snapshot!(refused(&format!("adapt:\n{candidates}\n  budget: -0.1")), @"error[E703]: my.yaml:7:11: must not be negative");
 }

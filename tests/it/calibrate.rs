@@ -62,15 +62,15 @@ fn collector<'a>(it: &'a Setup, options: CollectOptions) -> Collector<'a> {
     Collector::new(run(it, batches, options), wants, None).unwrap()
 }
 
-/// All statistics, and how many waves they took.
+/// All statistics, and how many passes they took.
 fn collect(it: &Setup, options: CollectOptions) -> (Vec<(ValueId, InputStats)>, usize) {
     let mut collector = collector(it, options);
-    let (mut list, mut waves) = (Vec::new(), 0);
+    let (mut list, mut passes) = (Vec::new(), 0);
     while let Some(stats) = collector.next(&[], &Ctx::silent()).unwrap() {
         list.extend(stats);
-        waves += 1;
+        passes += 1;
     }
-    (list, waves)
+    (list, passes)
 }
 
 fn options(threads: usize) -> CollectOptions {
@@ -81,17 +81,17 @@ fn options(threads: usize) -> CollectOptions {
 fn statistics_are_the_same_however_the_work_is_divided() {
     for name in ["model.onnx", "model_dynamo.onnx", "model_with_past.onnx"] {
         let it = setup(name);
-        let (expected, waves) = collect(&it, options(1));
-        assert!(waves == 1 && expected.len() >= 4, "{name}: {waves} of {}", expected.len());
+        let (expected, passes) = collect(&it, options(1));
+        assert!(passes == 1 && expected.len() >= 4, "{name}: {passes} of {}", expected.len());
         assert!(expected.iter().all(|it| it.1.rows == 5 * 32));
         assert_eq!(collect(&it, options(3)).0, expected, "{name} by threads");
         let largest = expected.iter().map(|it| it.1.k()).max().unwrap();
         let memory = 2 * Moments::bytes(largest, Needs::Hessian) as u64;
-        let (small, waves) = collect(&it, CollectOptions { memory, ..options(2) });
-        assert!(waves > 1, "{name}");
-        assert_eq!(small, expected, "{name} in {waves} waves");
-        let (single, waves) = collect(&it, CollectOptions { sequential: true, ..options(2) });
-        assert_eq!((single, waves), (expected.clone(), expected.len()), "{name} one by one");
+        let (small, passes) = collect(&it, CollectOptions { memory, ..options(2) });
+        assert!(passes > 1, "{name}");
+        assert_eq!(small, expected, "{name} in {passes} waves");
+        let (single, passes) = collect(&it, CollectOptions { sequential: true, ..options(2) });
+        assert_eq!((single, passes), (expected.clone(), expected.len()), "{name} one by one");
     }
 }
 

@@ -137,7 +137,7 @@ fn a_killed_run_goes_on_and_writes_the_same_bytes() {
     assert_eq!(names(folder.path()), ["q.onnx", "whole.onnx"]);
 }
 
-/// `kill -9` in the middle: after some waves, before the last.
+/// `kill -9` in the middle: after some passes, before the last.
 fn kill_once_it_holds(child: &mut Child, log: &Path, bytes: u64) {
     let start = Instant::now();
     loop {

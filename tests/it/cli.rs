@@ -175,7 +175,7 @@ fn slow_forms_are_counted_and_end_with_the_code_of_a_gate() {
     insta::assert_snapshot!(out, @r"
     slow    L101 u8-weights: 2 × MatMulInteger: the weight is uint8
             1.3–3.2 times slower (u8u8 against u8s8 MatMul, 384×1536 to 2048×8192, 1 to 512 rows)
-            mend: store it as int8, its zero point lowered by 128 (the sums stay the same, except on x86 without VNNI, where kernels for int8 weights may saturate) [--fix]
+            hint: store it as int8, its zero point lowered by 128 (the sums stay the same, except on x86 without VNNI, where kernels for int8 weights may saturate) [--fix]
             at MatMulInteger → y and 1 more
     0 × broken, 2 × slow, 0 × advice
     ");

@@ -51,7 +51,7 @@ fn every_form_computes_nearly_the_same() {
             let (m, changed) = converted(&model, form);
             let inputs = inputs(&model, 2);
             let known = |it: &Model| eval::run(it, &inputs);
-            // Operators of codes beyond the standard have no reference here.
+            // Operators of quantized values beyond the standard have no reference here.
             let (Ok(expected), Ok(actual)) = (known(&model), known(&m)) else { continue };
             let error = worst(&expected, &actual);
             let name = path.file_stem().unwrap().display();

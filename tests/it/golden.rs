@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ndarray::ArrayView2;
-use onnxq_ir::tensor::{Packing, Part, Tensor, Zeros};
+use onnxq_ir::tensor::{Packing, Part, Tensor, ZeroPoints};
 use onnxq_numerics::{
     scheme::{Granularity, Range, Scheme},
     solve::{Rtn, Solver},
@@ -19,23 +19,26 @@ fn the_bytes_are_those_of_matmul_nbits_quantizer() {
         |name: &str| -> Option<Tensor> { Some(golden.array(name).unwrap()?.whole().unwrap()) };
     for weight in ["normal", "ragged", "odd_blocks", "half", "odd"] {
         for (bits, block) in [(4, 32), (4, 128), (8, 32), (8, 128)] {
-            for zeros in [Zeros::Symmetric, Zeros::Asymmetric] {
-                let kind = if zeros == Zeros::Symmetric { "sym" } else { "asym" };
+            for zero_points in [ZeroPoints::Symmetric, ZeroPoints::Asymmetric] {
+                let kind = if zero_points == ZeroPoints::Symmetric { "sym" } else { "asym" };
                 let case = format!("{weight}_{bits}_{block}_{kind}");
                 let weight = array(&format!("{case}/weight")).unwrap();
                 let rows = weight.transposed();
                 let granularity = Granularity::Block(block);
-                let scheme = Scheme { bits, zeros, granularity, range: Range::Full };
+                let scheme = Scheme { bits, zero_points, granularity, range: Range::Full };
                 let (n, k) = (rows.shape[0], rows.shape[1]);
-                let extent = scheme.extent(n, k, weight.dtype);
+                let shape = scheme.shape(n, k, weight.dtype);
                 let values = rows.rows_f32(0..n).unwrap();
                 let view = ArrayView2::from_shape((n, k), &values).unwrap();
-                let q = Rtn.solve(view, &scheme, extent, None);
-                let parts =
-                    [("codes", Part::Codes), ("scales", Part::Scales), ("zeros", Part::Zeros)];
+                let q = Rtn.solve(view, &scheme, shape, None);
+                let parts = [
+                    ("codes", Part::Quantized),
+                    ("scales", Part::Scales),
+                    ("zeros", Part::ZeroPoints),
+                ];
                 for (name, part) in parts {
                     let Some(expected) = array(&format!("{case}/{name}")) else {
-                        assert_eq!((name, zeros), ("zeros", Zeros::Symmetric));
+                        assert_eq!((name, zero_points), ("zeros", ZeroPoints::Symmetric));
                         continue;
                     };
                     let actual = Packing::NBits.pack(&q, part);

@@ -200,7 +200,7 @@ fn a_cache_of_eight_bits_is_nearly_the_same() {
     }
 }
 
-/// Steps of ones: the codes are the rounded keys and values.
+/// Steps of ones: the quantized values are the rounded keys and values.
 #[test]
 fn scales_and_codes_are_what_the_model_says() {
     let folder = tempfile::tempdir().unwrap();
@@ -223,8 +223,8 @@ fn scales_and_codes_are_what_the_model_says() {
     for it in cached.layers.iter().flat_map(|it| &it.past) {
         first.insert(it.to_string(), Tensor::new(DType::I8, vec![1, 2, 0, 32], Vec::new()));
     }
-    let codes = run(open(&int8).as_mut(), &first)["present.0.key"].to_i64().unwrap();
-    for (x, code) in float.iter().zip(codes) {
+    let quantized = run(open(&int8).as_mut(), &first)["present.0.key"].to_i64().unwrap();
+    for (x, code) in float.iter().zip(quantized) {
         let exact = (f64::from(*x) / 0.25).clamp(-128.0, 127.0);
         assert!((code as f64 - exact).abs() < 0.51, "{x} as {code}");
     }

@@ -74,7 +74,7 @@ fn odd_but_valid() {
 }
 
 #[test]
-fn names_of_strangers() {
+fn untrusted_names() {
     for probe in probes::hostile_names() {
         let folder = probe.build();
         let model = folder.path().join("in/model.onnx");

@@ -60,7 +60,7 @@ fn ranges_are_the_same_however_the_work_is_divided() {
         assert!(expected.values().all(|it| it.samples == 9 && it.histogram.count() > 0));
         assert!(of(&it, batches(&it, 8), options(2)) == expected, "{name} by threads");
         let small = CollectOptions { memory: 3 << 20, ..options(2) };
-        assert!(of(&it, batches(&it, 4), small) == expected, "{name} in waves");
+        assert!(of(&it, batches(&it, 4), small) == expected, "{name} in passes");
     }
 }
 

@@ -108,10 +108,10 @@ fn node<'a>(it: &'a Value, weight: &str) -> &'a Value {
 fn a_layer_keeps_its_bit_where_that_costs_less_than_what_saturates() {
     let place = Place::new("MatMul");
     for recipe in ["avx2", "avx2_static"] {
-        // Whatever the data says of the activation, it is to become codes.
-        let ways = if recipe == "avx2" { "{range: dynamic}" } else { "{range: static}" };
-        let ways = format!("adapt={{ways: [{{activation: {ways}}}]}}");
-        let it = place.json(recipe, &[&DATA[..], &["--set", &ways]].concat());
+        // Whatever the data says of the activation, it is to be quantized.
+        let candidates = if recipe == "avx2" { "{range: dynamic}" } else { "{range: static}" };
+        let candidates = format!("adapt={{candidates: [{{activation: {candidates}}}]}}");
+        let it = place.json(recipe, &[&DATA[..], &["--set", &candidates]].concat());
         let (flat, bell) = (node(&it, "flat"), node(&it, "bell"));
         assert_eq!(flat["scheme"], "int8 per channel reduced range", "{it}");
         assert_eq!(bell["scheme"], "int8 per channel", "{it}");

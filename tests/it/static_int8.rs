@@ -2,7 +2,7 @@
 //!
 //! `# RECIPE: avx512_vnni_static --set …` says how; after `# ----` follow the plan and the model as
 //! it comes out. `BLESS=1` writes that into the files instead of comparing. Each model is also
-//! written in operators of codes, and both forms are run.
+//! written in operators of quantized values, and both forms are run.
 
 use std::{
     collections::BTreeMap,
@@ -15,10 +15,10 @@ use onnxq_ir::{Model, ctx::Ctx, eval, onnx, tensor::Tensor, text};
 use onnxq_numerics::affine::Interval;
 use onnxq_pipeline as pipeline;
 use onnxq_quant::{
-    chain::Layout,
     format, insert,
     plan::Plan,
     recipe::{self, Recipe, resolve::resolve},
+    region::Layout,
     sources::Sources,
 };
 use onnxq_rewrite as rewrite;
@@ -176,7 +176,7 @@ fn both_forms_compute_what_the_model_does() {
         let error = worst(&expected, &by_us);
         assert!(error < tolerance, "{}: evaluated {error}", case.name);
         let is_arm = case.line("# RECIPE:").is_some_and(|it| it.contains("arm64"));
-        // On x86, int8 codes of constants are not taken.
+        // On x86, int8 values of constants are not taken.
         let slow = if is_arm { Vec::new() } else { differing(&qdq) };
         assert!(slow.is_empty(), "{}: {slow:?}", case.name);
         let error = worst(&expected, &run(&qdq, &inputs));

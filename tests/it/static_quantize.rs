@@ -41,7 +41,7 @@ fn a_language_model_is_static_and_near_the_original() {
     let nodes = json["quantize"]["nodes"].as_array().unwrap();
     let is_static = |it: &&Value| it["activation"] == "static";
     assert!(nodes.iter().filter(is_static).count() >= 10, "{}", it.error);
-    // Each node is quantized, part of a chain of codes, or in float for a reason.
+    // Each node is quantized, part of a quantized region, or in float for a reason.
     for node in nodes {
         let is_chain = node["weight"] == "";
         let told = node["format"].is_string() || node["kept"].is_string() || is_chain;
@@ -85,7 +85,7 @@ fn without_data_nothing_is_written() {
 #[test]
 fn a_goal_out_of_reach_is_an_error_that_names_what_can_be_had() {
     let place = Place::new();
-    let text = "onnxq: 1\nname: strict\nextends: avx512_vnni_static\nadapt:\n  ways:\n    \
+    let text = "onnxq: 1\nname: strict\nextends: avx512_vnni_static\nadapt:\n  candidates:\n    \
                 - activation: {dtype: uint8, range: static, observer: min_max}\n    \
                 - activation: {dtype: uint8, range: static, observer: mse}\n  \
                 goal: {max_kl: 1e-9}\n";

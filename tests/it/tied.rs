@@ -52,7 +52,7 @@ fn one_copy_is_written_and_runs() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{error}");
     let data = fs::metadata(at("out.onnx.data")).unwrap().len();
-    assert!((CODES..CODES * 3 / 2).contains(&data), "{data} bytes for {CODES} codes");
+    assert!((CODES..CODES * 3 / 2).contains(&data), "{data} bytes for {CODES} quantized values");
     let written = read(&at("out.onnx"));
     let places: Vec<_> = written
         .graph

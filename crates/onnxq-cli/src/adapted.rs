@@ -19,7 +19,10 @@ pub fn show(it: &Adapted) -> String {
     }
     if let Some(last) = it.tried.iter().rfind(|it| it.reached) {
         let raised = last.raised;
-        out += &format!("goal reached with {}, {raised} not in their fastest way\n", last.measured);
+        out += &format!(
+            "goal reached with {}, {raised} not at their fastest candidate\n",
+            last.measured
+        );
     }
     out += &it.bias_correction.as_ref().map(correction).unwrap_or_default();
     out + &reasons(&it.activations)
@@ -33,7 +36,7 @@ fn correction(it: &Correction) -> String {
     }
 }
 
-/// Those that are not in their fastest way, the largest losses first.
+/// Those that are not at their fastest candidate, the largest losses first.
 fn reasons(list: &[Choosing]) -> String {
     let mut slower: Vec<&Choosing> = list.iter().filter(|it| it.choice != it.fastest).collect();
     let lost = |it: &Choosing| it.losses.as_ref().unwrap_or(&it.errors)[&it.fastest];

@@ -40,7 +40,7 @@ pub struct Args {
     /// The limit for --bisect: kl.mean<=0.05, sqnr_db>=20 [default: half of the loss]
     #[arg(long, value_name = "EXPR", requires = "bisect")]
     pub limit: Option<String>,
-    /// Memory for the values of layers: more waves if they do not fit at once
+    /// Memory for the values of layers: more passes if they do not fit at once
     #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
     pub memory: u64,
     #[command(flatten)]

@@ -52,7 +52,8 @@ pub struct View {
     /// Weights with their types, shapes and sizes
     #[arg(long)]
     pub weights: bool,
-    /// Forms that are slow or broken in ONNX Runtime, with their mends; exit with 1 if there are any
+    /// Forms that are slow or broken in ONNX Runtime, with their fixes; exit with 1 if there are
+    /// any
     #[arg(long)]
     pub lint: bool,
     /// What ONNX Runtime makes of each quantized weight; exit with 1 if it is not what is declared

@@ -102,7 +102,7 @@ mod tests {
     use onnxq_report::document::Probe;
 
     #[test]
-    fn names_of_strangers_stay_text() {
+    fn untrusted_names_stay_text() {
         let node = "a\x1b[2J".to_owned();
         let probe =
             Probe { up_to: 1, value: Some(node.clone()), measured: Some(0.5), keeps: false };

@@ -9,12 +9,12 @@ use onnxq_ir::{
     untrusted::{Untrusted, escape},
 };
 use onnxq_pipeline::{self as pipeline, Execution, LintReport};
-use onnxq_rewrite::lint::{self, Factor, Finding, Mend, Severity, executed::Executed};
+use onnxq_rewrite::lint::{self, Factor, Finding, Fix, Severity, executed::Executed};
 
 /// What to do about findings.
 #[derive(Debug, clap::Args)]
 pub struct FixArgs {
-    /// Apply the mends that leave what the model means as it is
+    /// Apply the fixes that leave what the model means as it is
     #[arg(long, requires = "lint")]
     pub fix: bool,
     /// With --fix: also set accuracy_level 4, which changes each product by less than 1 %
@@ -93,9 +93,9 @@ fn human(findings: &[Finding], all: bool) -> String {
         if let Some(it) = &first.factor {
             let _ = writeln!(out, "        {}", slower(it));
         }
-        let _ = writeln!(out, "        mend: {}{fix}", first.mend);
-        if let Mend::Misses(reason) = &first.fix {
-            let _ = writeln!(out, "        no exact mend: {}", escape(reason));
+        let _ = writeln!(out, "        hint: {}{fix}", first.hint);
+        if let Fix::Misses(reason) = &first.fix {
+            let _ = writeln!(out, "        no exact fix: {}", escape(reason));
         }
         for line in nodes(&list, all) {
             let _ = writeln!(out, "        at {line}");
@@ -121,11 +121,11 @@ fn slower(it: &Factor) -> String {
     format!("{range} times slower ({})", it.measured)
 }
 
-fn mendable(fix: &Mend) -> &'static str {
+fn mendable(fix: &Fix) -> &'static str {
     match fix {
-        Mend::Exact(_) => " [--fix]",
-        Mend::Close(_) => " [--fix --inexact]",
-        Mend::Misses(_) | Mend::ByHand => "",
+        Fix::Exact(_) => " [--fix]",
+        Fix::Close(_) => " [--fix --inexact]",
+        Fix::Misses(_) | Fix::ByHand => "",
     }
 }
 

@@ -74,7 +74,7 @@ pub struct GoalArgs {
     /// The smallest mix of bits whose mean KL divergence is at most so much on --calibration
     #[arg(long, value_name = "NATS", value_parser = positive)]
     pub max_kl: Option<f64>,
-    /// The best mix of at most so many bits per weight, scales and zeros included
+    /// The best mix of at most so many bits per weight, scales and zero points included
     #[arg(long, value_name = "BITS", value_parser = positive)]
     pub target_bpw: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! `onnxq calibrate --observer`: the ranges that codes of activations would span.
+//! `onnxq calibrate --observer`: the ranges that quantized values of activations would span.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use onnxq_numerics::{
 };
 use onnxq_run::calibrate::{self, Run, can_tap};
 
-/// Codes of 8 bits.
+/// Quantized values of 8 bits.
 const LEVELS: u32 = 256;
 
 /// `entropy`, `percentile=99.99`, `mse=2.4`.
@@ -85,7 +85,7 @@ struct Row {
     values: u64,
     min: f32,
     max: f32,
-    /// What codes would span.
+    /// What quantized values would span.
     range: Interval,
     /// The share of values outside of it.
     clipped: f64,

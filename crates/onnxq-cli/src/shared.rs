@@ -104,7 +104,7 @@ pub struct CalibrationArgs {
     /// Keep what is learnt of the samples in this file; if it exists, nothing needs to be run
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
-    /// Memory for the sums that calibration keeps: more waves if they do not fit at once
+    /// Memory for the sums that calibration keeps: more passes if they do not fit at once
     #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
     pub memory: u64,
 }
@@ -118,7 +118,7 @@ pub struct InputArgs {
     /// Accept an operator set newer than this version knows
     #[arg(long)]
     pub allow_unknown_opset: bool,
-    /// The model comes from a stranger: --external-policy is strict at least
+    /// The model is untrusted: --external-policy is strict at least
     #[arg(long)]
     pub untrusted: bool,
     /// Which external data files a model may refer to

@@ -92,7 +92,9 @@ pub fn plan(rows: &[PlanRow]) -> String {
                 let note = row.note.as_ref().map_or(String::new(), |it| format!(" ({it})"));
                 format!("{format}, {scheme}{}{note}", activation(row))
             }
-            _ if row.is_chain() => "codes, where its neighbours have them".to_owned(),
+            _ if row.is_of_region() => {
+                "quantized values, where its neighbours have them".to_owned()
+            }
             _ => format!("float: {}", row.kept.as_deref().unwrap_or("")),
         };
         table.row([&row.node, &row.op, &shape, &becomes]);
@@ -103,8 +105,8 @@ pub fn plan(rows: &[PlanRow]) -> String {
 fn activation(row: &PlanRow) -> &'static str {
     use onnxq_quant::plan::Activation;
     match row.activation {
-        Some(Activation::Row) => ", activations per row",
-        Some(Activation::Tensor) => ", activations per tensor",
+        Some(Activation::DynamicPerToken) => ", activations per row",
+        Some(Activation::DynamicPerTensor) => ", activations per tensor",
         Some(Activation::Static) => ", static activations",
         None => "",
     }

@@ -1,4 +1,4 @@
-//! Tables of text: columns aligned by what a terminal shows, cells of strangers escaped.
+//! Tables of text: columns aligned by what a terminal shows, untrusted cells escaped.
 
 use std::fmt;
 

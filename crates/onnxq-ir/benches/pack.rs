@@ -4,7 +4,7 @@ use std::{hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array2;
-use onnxq_ir::tensor::{DType, Packing, Part, QMatrix, QShape, Zeros};
+use onnxq_ir::tensor::{DType, Packing, Part, QMatrix, QShape, ZeroPoints};
 
 const SIZE: usize = 1024;
 
@@ -27,21 +27,27 @@ fn pack(c: &mut Criterion) {
     for &(name, packing, bits) in PACKINGS {
         let weight = weight(bits);
         group.bench_function(BenchmarkId::from_parameter(name), |b| {
-            b.iter(|| packing.pack(black_box(&weight), Part::Codes));
+            b.iter(|| packing.pack(black_box(&weight), Part::Quantized));
         });
     }
     group.finish();
 }
 
 fn weight(bits: u32) -> QMatrix {
-    let shape =
-        QShape { n: SIZE, k: SIZE, block: 32, bits, zeros: Zeros::Symmetric, scale: DType::F32 };
+    let shape = QShape {
+        n: SIZE,
+        k: SIZE,
+        block: 32,
+        bits,
+        zero_points: ZeroPoints::Symmetric,
+        scale: DType::F32,
+    };
     let blocks = (SIZE, shape.blocks());
     QMatrix {
         shape,
-        codes: Array2::from_shape_fn((SIZE, SIZE), |(i, j)| ((i * 7 + j) % (1 << bits)) as u8),
+        quantized: Array2::from_shape_fn((SIZE, SIZE), |(i, j)| ((i * 7 + j) % (1 << bits)) as u8),
         scales: Array2::from_elem(blocks, 0.01),
-        zeros: Array2::from_elem(blocks, shape.middle()),
+        zero_points: Array2::from_elem(blocks, shape.middle()),
     }
 }
 

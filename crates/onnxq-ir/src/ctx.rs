@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use crate::diag::Warning;
 
-/// Told what a long step does; the library never prints.
+/// Receives the progress of long steps; the library never prints.
 pub trait Progress: Sync {
     /// A task begins; `total` is in the unit that `step` counts, 0 if unknown.
     fn start(&self, task: &str, total: u64);

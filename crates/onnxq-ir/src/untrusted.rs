@@ -1,4 +1,4 @@
-//! Names from a model are bytes of a stranger: nothing prints them raw.
+//! Names from a model are untrusted bytes: they are escaped before they are printed.
 
 use std::fmt::{self, Write};
 

@@ -4,7 +4,7 @@ use std::{hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array2;
-use onnxq_ir::tensor::{DType, Zeros};
+use onnxq_ir::tensor::{DType, ZeroPoints};
 use onnxq_numerics::{
     scheme::{Granularity, Range, Scheme},
     solve::{Gptq, Hqq, Mse, SolverSpec},
@@ -16,7 +16,7 @@ const COLUMNS: usize = 512;
 
 const SCHEME: Scheme = Scheme {
     bits: 4,
-    zeros: Zeros::Asymmetric,
+    zero_points: ZeroPoints::Asymmetric,
     granularity: Granularity::Block(32),
     range: Range::Full,
 };
@@ -24,7 +24,7 @@ const SCHEME: Scheme = Scheme {
 fn solve(c: &mut Criterion) {
     let weight = Array2::from_shape_fn((ROWS, COLUMNS), |(i, j)| noise(i * COLUMNS + j));
     let stats = stats();
-    let extent = SCHEME.extent(ROWS, COLUMNS, DType::F32);
+    let shape = SCHEME.shape(ROWS, COLUMNS, DType::F32);
     let solvers = [
         SolverSpec::Rtn,
         SolverSpec::Mse(Mse::default()),
@@ -37,7 +37,7 @@ fn solve(c: &mut Criterion) {
         let solver = spec.solver();
         let input = solver.prepare(&stats).expect("the statistics are finite");
         group.bench_function(BenchmarkId::from_parameter(spec.name()), |b| {
-            b.iter(|| solver.solve(black_box(weight.view()), &SCHEME, extent, Some(&input)));
+            b.iter(|| solver.solve(black_box(weight.view()), &SCHEME, shape, Some(&input)));
         });
     }
     group.finish();

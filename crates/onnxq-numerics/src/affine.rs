@@ -1,11 +1,11 @@
-//! How the codes of an activation stand for its values: `x ≈ scale · (code − zero)`.
+//! How the quantized values of an activation stand for its values: `x ≈ scale · (integer − zero)`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use onnxq_ir::tensor::{DType, Tensor};
 
-/// Values that codes must span. Zero is always in it: padding and ReLU must be exact.
+/// Values that quantized values must span. Zero is always in it: padding and ReLU must be exact.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Interval {
     pub lo: f32,
@@ -17,7 +17,7 @@ pub struct Interval {
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum CodeType {
+pub enum QuantizedType {
     Int8,
     #[default]
     Uint8,
@@ -26,7 +26,7 @@ pub enum CodeType {
 /// The scale and zero point of one activation.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Affine {
-    pub dtype: CodeType,
+    pub dtype: QuantizedType,
     pub scale: f32,
     pub zero: i32,
 }
@@ -48,31 +48,31 @@ impl Interval {
     }
 }
 
-impl CodeType {
-    /// The lowest and the highest code.
-    pub fn codes(self) -> (i32, i32) {
+impl QuantizedType {
+    /// The lowest and the highest quantized value.
+    pub fn quantized(self) -> (i32, i32) {
         match self {
-            CodeType::Int8 => (-128, 127),
-            CodeType::Uint8 => (0, 255),
+            QuantizedType::Int8 => (-128, 127),
+            QuantizedType::Uint8 => (0, 255),
         }
     }
 
     pub fn dtype(self) -> DType {
         match self {
-            CodeType::Int8 => DType::I8,
-            CodeType::Uint8 => DType::U8,
+            QuantizedType::Int8 => DType::I8,
+            QuantizedType::Uint8 => DType::U8,
         }
     }
 }
 
 impl Affine {
-    /// Codes that span an interval, zero being one of its values exactly.
+    /// Quantized values that span an interval, zero being one of its values exactly.
     ///
     /// An interval without extent gets scale 1: its only value is zero.
-    pub fn new(range: Interval, dtype: CodeType) -> Affine {
-        let (low, high) = dtype.codes();
-        let extent = f64::from(range.hi) - f64::from(range.lo);
-        let scale = (extent / f64::from(high - low)) as f32;
+    pub fn new(range: Interval, dtype: QuantizedType) -> Affine {
+        let (low, high) = dtype.quantized();
+        let shape = f64::from(range.hi) - f64::from(range.lo);
+        let scale = (shape / f64::from(high - low)) as f32;
         if !scale.is_normal() {
             return Affine { dtype, scale: 1.0, zero: low };
         }
@@ -81,25 +81,25 @@ impl Affine {
         Affine { dtype, scale, zero }
     }
 
-    /// What the lowest and the highest code stand for.
+    /// What the lowest and the highest quantized value stand for.
     pub fn interval(self) -> Interval {
-        let (low, high) = self.dtype.codes();
-        let value = |code: i32| self.scale * (code - self.zero) as f32;
+        let (low, high) = self.dtype.quantized();
+        let value = |integer: i32| self.scale * (integer - self.zero) as f32;
         Interval { lo: value(low), hi: value(high) }
     }
 
-    /// The code of `x`.
-    pub fn code(self, x: f32) -> i32 {
-        let (low, high) = self.dtype.codes();
-        let code = (x / self.scale).round_ties_even() + self.zero as f32;
-        code.clamp(low as f32, high as f32) as i32
+    /// The quantized value of `x`.
+    pub fn integer(self, x: f32) -> i32 {
+        let (low, high) = self.dtype.quantized();
+        let integer = (x / self.scale).round_ties_even() + self.zero as f32;
+        integer.clamp(low as f32, high as f32) as i32
     }
 
     pub fn scale_tensor(self) -> Tensor {
         Tensor::scalar(self.scale)
     }
 
-    /// The zero point, a scalar of the codes' type.
+    /// The zero point, a scalar of the quantized values' type.
     pub fn zero_tensor(self) -> Tensor {
         Tensor::new(self.dtype.dtype(), vec![], vec![self.zero as u8])
     }
@@ -113,7 +113,7 @@ mod tests {
 
     /// The value that `x` becomes.
     fn round_trip(affine: Affine, x: f32) -> f32 {
-        affine.scale * (affine.code(x) - affine.zero) as f32
+        affine.scale * (affine.integer(x) - affine.zero) as f32
     }
 
     proptest! {
@@ -122,7 +122,7 @@ mod tests {
             lo in -100f32..1.0, hi in -1f32..100.0, at in 0f32..1.0, signed: bool,
         ) {
             let range = Interval::new(lo, hi);
-            let dtype = if signed { CodeType::Int8 } else { CodeType::Uint8 };
+            let dtype = if signed { QuantizedType::Int8 } else { QuantizedType::Uint8 };
             let affine = Affine::new(range, dtype);
             prop_assert_eq!(round_trip(affine, 0.0), 0.0);
             let x = range.lo + at * (range.hi - range.lo);
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn after_relu_every_code_is_used() {
-        let affine = Affine::new(Interval::new(0.0, 6.0), CodeType::Int8);
+        let affine = Affine::new(Interval::new(0.0, 6.0), QuantizedType::Int8);
         assert_eq!((affine.zero, round_trip(affine, 6.0)), (-128, 6.0));
-        assert_eq!(Affine::new(Interval::default(), CodeType::Uint8).scale, 1.0);
+        assert_eq!(Affine::new(Interval::default(), QuantizedType::Uint8).scale, 1.0);
     }
 }

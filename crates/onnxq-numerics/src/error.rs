@@ -91,7 +91,7 @@ mod tests {
         solve::{Rtn, Solver},
         stats::Needs,
     };
-    use onnxq_ir::tensor::{DType, Zeros};
+    use onnxq_ir::tensor::{DType, ZeroPoints};
 
     const K: usize = PANEL + 44;
 
@@ -102,11 +102,11 @@ mod tests {
     fn rounded(w: &Array2<f32>) -> QMatrix {
         let scheme = Scheme {
             bits: 4,
-            zeros: Zeros::Asymmetric,
+            zero_points: ZeroPoints::Asymmetric,
             granularity: Granularity::Block(32),
             range: Range::Full,
         };
-        Rtn.solve(w.view(), &scheme, scheme.extent(w.nrows(), K, DType::F32), None)
+        Rtn.solve(w.view(), &scheme, scheme.shape(w.nrows(), K, DType::F32), None)
     }
 
     /// `Σ (d · x)²` over the rows of `d` and of `x`, per row of `x`.

@@ -4,13 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::specs::{Settings, Wrong};
-use onnxq_ir::tensor::{DType, QShape, Zeros};
+use onnxq_ir::tensor::{DType, QShape, ZeroPoints};
 
 /// How a weight is stored. A format constrains it when the plan is made; solvers obey it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Scheme {
     pub bits: u32,
-    pub zeros: Zeros,
+    pub zero_points: ZeroPoints,
     pub granularity: Granularity,
     pub range: Range,
 }
@@ -25,12 +25,12 @@ pub enum Granularity {
     Block(usize),
 }
 
-/// Which codes are used.
+/// Which quantized values are used.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Range {
-    /// All of them. The value of largest magnitude gets the lowest code, so that the one code
-    /// more that the negative side has is never lost; scales may be negative.
+    /// All of them. The value of largest magnitude gets the lowest quantized value, so that the one
+    /// quantized value more that the negative side has is never lost; scales may be negative.
     #[default]
     Full,
     /// The same number on both sides of zero: -127..127. Scales are positive.
@@ -66,15 +66,15 @@ impl Settings for Granularity {
 
 impl Scheme {
     /// The extent of a weight of `n` rows of `k` under this scheme.
-    pub fn extent(&self, n: usize, k: usize, scale: DType) -> QShape {
+    pub fn shape(&self, n: usize, k: usize, scale: DType) -> QShape {
         let block = match self.granularity {
             Granularity::Channel => k.max(1),
             Granularity::Block(it) => it,
         };
-        QShape { n, k, block, bits: self.bits, zeros: self.zeros, scale }
+        QShape { n, k, block, bits: self.bits, zero_points: self.zero_points, scale }
     }
 
-    pub fn max_code(&self) -> f32 {
+    pub fn max_quantized(&self) -> f32 {
         ((1u32 << self.bits) - 1) as f32
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Adapted, Error, Job, Mixed, Planned, origin,
-    ranges::{self, Ranged, Spans},
+    ranges::{self, MeasuredRanges, Ranged},
     search::{activations, bits, saturation},
     solve, transform,
 };
@@ -20,7 +20,7 @@ pub struct Decided {
 pub struct Deciding {
     pub planned: Planned,
     /// What calibration data says of static activations.
-    pub(super) spans: Spans,
+    pub(super) measured: MeasuredRanges,
     pub adapted: Option<Adapted>,
     pub mixed: Option<Mixed>,
 }
@@ -109,11 +109,11 @@ impl Planned {
 
 impl Deciding {
     fn new(planned: Planned) -> Deciding {
-        Deciding { planned, spans: Spans::default(), adapted: None, mixed: None }
+        Deciding { planned, measured: MeasuredRanges::default(), adapted: None, mixed: None }
     }
 
     pub(super) fn ranged(&self) -> Ranged<'_> {
-        Ranged { planned: &self.planned, spans: &self.spans }
+        Ranged { planned: &self.planned, measured: &self.measured }
     }
 
     fn done(self, sources: Sources) -> Decided {

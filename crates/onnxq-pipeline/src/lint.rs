@@ -11,7 +11,7 @@ use onnxq_ir::{
     onnx::{self, Attached, Files, OpenOptions},
 };
 use onnxq_rewrite::lint::{
-    self, Finding, Mend, Severity,
+    self, Finding, Fix, Severity,
     executed::{Executed, executed},
 };
 use onnxq_run::engine::{EngineError, Runtime, SessionOptions};
@@ -118,7 +118,7 @@ pub fn lint(model: &Model, files: &Files, runtime: &Runtime) -> LintReport {
     }
 }
 
-/// Applies the mends that lint knows; see [`lint::fix`].
+/// Applies the fixes that lint knows; see [`lint::fix`].
 pub fn fix(model: &mut Model, close: bool, ctx: &Ctx) -> Result<Vec<(String, usize)>, Error> {
     let done = lint::fix(model, close, ctx)?;
     model.verify()?;
@@ -186,12 +186,12 @@ fn refusal(version: &str, message: &str) -> Finding {
         Some(rest.split(end).next().unwrap_or_default().to_owned())
     };
     let op = quoted("Could not find an implementation for ", ' ');
-    let (what, mend) = match &op {
+    let (what, hint) = match &op {
         Some(op) => (
             format!("ONNX Runtime {version} has no CPU kernel for {op} of these types"),
             "write it in another form, or convert the model (`onnxq convert --to`)",
         ),
-        None => (format!("ONNX Runtime {version} refuses the model: {message}"), "mend the model"),
+        None => (format!("ONNX Runtime {version} refuses the model: {message}"), "fix the model"),
     };
     Finding {
         code: "L180",
@@ -202,8 +202,8 @@ fn refusal(version: &str, message: &str) -> Finding {
         output: String::new(),
         what,
         factor: None,
-        mend,
-        fix: Mend::ByHand,
+        hint,
+        fix: Fix::ByHand,
     }
 }
 

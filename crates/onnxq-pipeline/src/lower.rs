@@ -14,7 +14,7 @@ use onnxq_quant::{
     format::{self, Format},
     insert,
     plan::{Plan, PlanRow, SitePlan},
-    sources::{Gauge, Sources},
+    sources::{MeasuredError, Sources},
     tied,
 };
 use onnxq_rewrite::{
@@ -37,7 +37,7 @@ pub struct Lowered {
     pub(super) findings: Vec<Finding>,
     pub(super) origin: Origin,
     /// The errors of the weights of these nodes, once they are solved.
-    pub(super) gauges: Vec<(NodeId, Gauge)>,
+    pub(super) weight_errors: Vec<(NodeId, MeasuredError)>,
 }
 
 impl Decided {
@@ -48,7 +48,7 @@ impl Decided {
         let (rows, findings) = (plan.rows(&model), lint::run(&model));
         job.ctx.progress.start("quantize", 0);
         insert::quantize(&mut model, &plan, &mut sources);
-        let gauges = sources.errors(&model, &plan.sites);
+        let weight_errors = sources.errors(&model, &plan.sites);
         finish(&mut model, &plan.sites, job.ctx)?;
         model.verify()?;
         job.ctx.progress.done(&describe(&plan, &rows));
@@ -63,7 +63,7 @@ impl Decided {
             options,
             findings,
             origin,
-            gauges,
+            weight_errors,
         })
     }
 }
@@ -76,8 +76,8 @@ impl Planned {
         target: &OutputFile,
     ) -> Result<u64, Error> {
         let mut model = self.model.clone();
-        let (chain, ranges) = (self.plan.chain.clone(), self.plan.ranges.clone());
-        let plan = Plan { sites, chain, ranges, ..Plan::default() };
+        let (region, ranges) = (self.plan.region.clone(), self.plan.ranges.clone());
+        let plan = Plan { sites, region, ranges, ..Plan::default() };
         insert::quantize(&mut model, &plan, &mut Sources::default());
         finish(&mut model, &plan.sites, &Ctx::silent())?;
         share_tied(&mut model, &self.files, &target.save)?;
@@ -97,7 +97,7 @@ fn describe(plan: &Plan, rows: &[PlanRow]) -> String {
     let parts: Vec<String> = formats.iter().map(|(name, n)| format!("{name} {n}")).collect();
     let parts =
         if parts.is_empty() { String::new() } else { ": ".to_owned() + &parts.join(" · ") };
-    let rows = rows.iter().filter(|it| !it.is_chain()).count();
+    let rows = rows.iter().filter(|it| !it.is_of_region()).count();
     format!("{} of {rows} nodes with weights{parts}", plan.sites.len())
 }
 

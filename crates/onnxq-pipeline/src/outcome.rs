@@ -78,8 +78,8 @@ impl Lowered {
     pub fn outcome(&self, output: Option<&Path>, size: u64, job: &Job) -> Outcome {
         let mut nodes = self.rows.clone();
         for row in &mut nodes {
-            let gauge = self.gauges.iter().find(|it| it.0 == row.id);
-            row.error = gauge.and_then(|it| it.1.error());
+            let weight_error = self.weight_errors.iter().find(|it| it.0 == row.id);
+            row.error = weight_error.and_then(|it| it.1.error());
         }
         let after = Census::of(&self.model, size);
         let outcome = Outcome::new(&self.files.model, self.before.clone(), after, nodes, job);

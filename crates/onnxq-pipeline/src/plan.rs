@@ -34,8 +34,11 @@ impl Prepared {
         let plan = decide(job, &model)?;
         // A goal is still to change the plan.
         let apart = if job.inputs.goal.is_none() { tied::apart(&model, &plan) } else { Vec::new() };
-        apart.iter().for_each(|it| job.ctx.progress.warn(it));
-        warnings.extend(apart);
+        let told = job.recipe.warnings.iter().cloned().chain(apart);
+        for warning in told {
+            job.ctx.progress.warn(&warning);
+            warnings.push(warning);
+        }
         let origin = Origin::new(&files.model, options.drop_unknown, job);
         Ok(Planned { model, files, plan, before, warnings, options, origin })
     }

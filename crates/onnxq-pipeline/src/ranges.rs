@@ -6,65 +6,72 @@ use super::{Error, Inputs, Job, NeedsData, Planned, decide::Deciding};
 use onnxq_ir::{Model, ValueId, ctx::Ctx, untrusted::Untrusted};
 use onnxq_numerics::affine::Interval;
 use onnxq_quant::{
-    chain::Layout,
-    plan::{Activation, ChainNode, Codes, Kept, Plan, SitePlan},
+    plan::{Activation, ActivationScheme, Kept, Plan, RegionNode, SitePlan},
+    region::Layout,
 };
 use onnxq_run::calibrate::{self, can_tap};
 
-/// Levels of an 8-bit code.
+/// Levels of an 8-bit quantized value.
 const LEVELS: u32 = 256;
 
-/// What values of the model span, as each kind of codes that some site could have sees it.
+/// What values of the model span, as each kind of quantized values that some site could have sees
+/// it.
 #[derive(Default)]
-pub(super) struct Spans {
+pub(super) struct MeasuredRanges {
     known: BTreeMap<(ValueId, String), Interval>,
 }
 
-impl Spans {
-    pub fn get(&self, value: ValueId, codes: &Codes) -> Option<Interval> {
-        self.known.get(&(value, key(codes))).copied()
+impl MeasuredRanges {
+    pub fn get(&self, value: ValueId, quantized: &ActivationScheme) -> Option<Interval> {
+        self.known.get(&(value, key(quantized))).copied()
     }
 
-    /// The ranges that a plan needs. A value that a site and the chain share spans what the site
+    /// The ranges that a plan needs. A value that a site and the region share spans what the site
     /// was measured with.
     pub fn of(&self, m: &Model, plan: &Plan) -> BTreeMap<ValueId, Interval> {
         let sites = plan.sites.clone();
-        let observed = observed(m, Vec::new(), &plan.chain).into_iter();
+        let observed = observed(m, Vec::new(), &plan.region).into_iter();
         let observed = observed.chain(self::observed(m, sites, &[]));
-        observed.filter_map(|(value, codes)| Some((value, self.get(value, &codes)?))).collect()
+        observed
+            .filter_map(|(value, quantized)| Some((value, self.get(value, &quantized)?)))
+            .collect()
     }
 }
 
-fn observed(m: &Model, sites: Vec<SitePlan>, chain: &[ChainNode]) -> Vec<(ValueId, Codes)> {
-    Plan { sites, chain: chain.to_vec(), ..Plan::default() }.observed(m)
+fn observed(
+    m: &Model,
+    sites: Vec<SitePlan>,
+    region: &[RegionNode],
+) -> Vec<(ValueId, ActivationScheme)> {
+    Plan { sites, region: region.to_vec(), ..Plan::default() }.observed(m)
 }
 
-fn key(codes: &Codes) -> String {
-    format!("{:?} {}", codes.observer, codes.symmetric)
+fn key(quantized: &ActivationScheme) -> String {
+    format!("{:?} {}", quantized.observer, quantized.symmetric)
 }
 
 /// A plan and what calibration data says of the values in it.
 #[derive(Clone, Copy)]
 pub(super) struct Ranged<'a> {
     pub planned: &'a Planned,
-    pub spans: &'a Spans,
+    pub measured: &'a MeasuredRanges,
 }
 
-/// The ranges of all values that static sites, those of `others` among them, and the chain need.
+/// The ranges of all values that static sites, those of `others` among them, and the region need.
 pub(super) fn collect(
     planned: &Planned,
     others: Vec<SitePlan>,
     inputs: &Inputs,
     ctx: &Ctx,
-) -> Result<Spans, Error> {
+) -> Result<MeasuredRanges, Error> {
     let m = &planned.model;
     let is_static = |it: &&SitePlan| it.activation == Some(Activation::Static);
     let sites = planned.plan.sites.iter().chain(&others).filter(is_static);
     let mut groups: BTreeMap<String, Vec<SitePlan>> = BTreeMap::new();
-    sites.for_each(|it| groups.entry(key(&it.codes)).or_default().push(it.clone()));
-    // Without static nodes the chain has nothing to join.
+    sites.for_each(|it| groups.entry(key(&it.quantized)).or_default().push(it.clone()));
+    // Without static nodes the region has nothing to join.
     let Some(first) = groups.values().flatten().next().map(|it| it.site.node) else {
-        return Ok(Spans::default());
+        return Ok(MeasuredRanges::default());
     };
     if inputs.data.is_none() {
         let node = m.node_label(first);
@@ -72,33 +79,35 @@ pub(super) fn collect(
         return Err(NeedsData { who }.into());
     }
     let of_sites = groups.into_values().flat_map(|sites| observed(m, sites, &[]));
-    let observed = of_sites.chain(observed(m, Vec::new(), &planned.plan.chain));
-    let wanted: Vec<(ValueId, Codes)> = observed.filter(|it| can_tap(m, it.0).is_ok()).collect();
+    let observed = of_sites.chain(observed(m, Vec::new(), &planned.plan.region));
+    let wanted: Vec<(ValueId, ActivationScheme)> =
+        observed.filter(|it| can_tap(m, it.0).is_ok()).collect();
     let values: BTreeSet<ValueId> = wanted.iter().map(|it| it.0).collect();
     let values: Vec<ValueId> = values.into_iter().collect();
     let batches = inputs.batches(m)?;
     let run = inputs.run(m, &planned.files, batches);
     let stats = calibrate::ranges(run, &values, ctx)?;
-    let range = |(value, codes): (ValueId, Codes)| {
-        let range = codes.observer.range(stats.get(&value)?, LEVELS, codes.symmetric);
-        Some(((value, key(&codes)), range))
+    let range = |(value, quantized): (ValueId, ActivationScheme)| {
+        let range = quantized.observer.range(stats.get(&value)?, LEVELS, quantized.symmetric);
+        Some(((value, key(&quantized)), range))
     };
-    Ok(Spans { known: wanted.into_iter().filter_map(range).collect() })
+    Ok(MeasuredRanges { known: wanted.into_iter().filter_map(range).collect() })
 }
 
 /// The ranges of the plan as it stands, unless `adapt` is still to choose among several.
 pub(super) fn observe(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
     if job.recipe.adapt.is_none() || job.inputs.data.is_none() {
-        deciding.spans = collect(&deciding.planned, Vec::new(), job.inputs, job.ctx)?;
+        deciding.measured = collect(&deciding.planned, Vec::new(), job.inputs, job.ctx)?;
     }
     Ok(deciding)
 }
 
-/// Gives the plan its ranges. Sites that need one nobody could observe stay as they are, and say so.
+/// Gives the plan its ranges. Sites that need one nobody could observe stay as they are, and say
+/// so.
 pub(super) fn finalize(mut deciding: Deciding, _: &Job) -> Result<Deciding, Error> {
-    let Deciding { planned, spans, .. } = &mut deciding;
+    let Deciding { planned, measured, .. } = &mut deciding;
     let (m, plan) = (&planned.model, &mut planned.plan);
-    plan.ranges = spans.of(m, plan);
+    plan.ranges = measured.of(m, plan);
     let mut left: BTreeMap<_, _> = Layout::new(m, plan).left.into_iter().collect();
     let (mut sites, mut kept) = (Vec::new(), Vec::new());
     for site in std::mem::take(&mut plan.sites) {

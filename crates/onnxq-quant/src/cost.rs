@@ -1,8 +1,8 @@
-//! What a node costs when it runs, predicted: enough to weigh one way of quantizing an activation
+//! What a node costs when it runs, predicted: enough to weigh one candidate for an activation
 //! against another, not to tell how long a model takes.
 //!
 //! The constants were fitted to chains of two MatMuls (768 × 3072, 128 rows, one thread) on a Xeon
-//! with AVX-512 VNNI; ratios between ways move little from CPU to CPU.
+//! with AVX-512 VNNI; ratios between candidates move little from CPU to CPU.
 
 use super::plan::Activation;
 
@@ -18,8 +18,8 @@ pub struct Product {
 /// Picoseconds per multiplication with int8 and with float kernels.
 const INT8: f64 = 4.4;
 const FLOAT: f64 = 15.0;
-/// Picoseconds per element: codes under a known range; a range found first; rows divided by their
-/// largest magnitude, which their results are multiplied with again.
+/// Picoseconds per element: quantized values under a known range; a range found first; rows divided
+/// by their largest magnitude, which their results are multiplied with again.
 const QUANTIZE: f64 = 150.0;
 const FIND_RANGE: f64 = 300.0;
 const NORMALIZE: f64 = 600.0;
@@ -31,8 +31,8 @@ impl Product {
         let Some(activation) = activation else { return (FLOAT * k * n) as u64 };
         let quantize = match activation {
             Activation::Static => k * QUANTIZE,
-            Activation::Tensor => k * (QUANTIZE + FIND_RANGE),
-            Activation::Row => k * (QUANTIZE + FIND_RANGE + NORMALIZE) + n * NORMALIZE,
+            Activation::DynamicPerTensor => k * (QUANTIZE + FIND_RANGE),
+            Activation::DynamicPerToken => k * (QUANTIZE + FIND_RANGE + NORMALIZE) + n * NORMALIZE,
         };
         (INT8 * k * n + quantize) as u64
     }
@@ -46,10 +46,11 @@ mod tests {
     fn ways_are_in_the_order_that_was_measured() {
         let layer = Product { k: 768, n: 3072 };
         let time = |it| layer.time(it);
-        assert!(time(Some(Activation::Tensor)) < time(Some(Activation::Row)));
-        assert!(time(Some(Activation::Row)) < time(None));
+        assert!(time(Some(Activation::DynamicPerTensor)) < time(Some(Activation::DynamicPerToken)));
+        assert!(time(Some(Activation::DynamicPerToken)) < time(None));
         // 0.39 against 0.32 of float there.
-        let ratio = time(Some(Activation::Row)) as f64 / time(Some(Activation::Tensor)) as f64;
+        let ratio = time(Some(Activation::DynamicPerToken)) as f64
+            / time(Some(Activation::DynamicPerTensor)) as f64;
         assert!((1.1..1.4).contains(&ratio), "{ratio}");
     }
 }

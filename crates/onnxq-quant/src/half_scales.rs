@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::ops::{Site, rows};
-use onnxq_ir::{Model, NoMatch, no_match, tensor::Zeros};
+use onnxq_ir::{Model, NoMatch, no_match, tensor::ZeroPoints};
 use onnxq_numerics::scheme::{Granularity, Scheme};
 
 /// The smallest and the largest magnitude that float16 holds with all of its 11 bits.
@@ -46,9 +46,9 @@ pub fn fit(m: &Model, site: &Site, scheme: &Scheme) -> Result<(), NoMatch> {
 fn scale(block: &[f32], scheme: &Scheme) -> f32 {
     let low = block.iter().copied().fold(0.0, f32::min);
     let high = block.iter().copied().fold(0.0, f32::max);
-    match scheme.zeros {
-        Zeros::Symmetric => high.max(-low) / (1u32 << (scheme.bits - 1)) as f32,
-        Zeros::Asymmetric => high / scheme.max_code() - low / scheme.max_code(),
+    match scheme.zero_points {
+        ZeroPoints::Symmetric => high.max(-low) / (1u32 << (scheme.bits - 1)) as f32,
+        ZeroPoints::Asymmetric => high / scheme.max_quantized() - low / scheme.max_quantized(),
     }
 }
 
@@ -74,7 +74,7 @@ mod tests {
         let site = ops::site(&m, m.nodes()[0]).unwrap().unwrap();
         let scheme = Scheme {
             bits: 4,
-            zeros: Zeros::Symmetric,
+            zero_points: ZeroPoints::Symmetric,
             granularity: Granularity::Block(16),
             range: Range::Full,
         };

@@ -5,10 +5,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    chain::{Layout, emit},
     format,
     ops::{Site, Weight},
     plan::{Activation, Plan, SitePlan},
+    region::{Layout, emit},
     sources::Sources,
 };
 use onnxq_ir::{
@@ -27,12 +27,12 @@ pub fn quantize(m: &mut Model, plan: &Plan, sources: &mut Sources) {
     for (node, reason) in &layout.left {
         tracing::debug!("{} stays in float: {reason}", m.node_label(*node));
     }
-    let chain = emit::before(m, &layout);
+    let region = emit::before(m, &layout);
     let mut shared = Shared { sources, activations: BTreeMap::new() };
     for it in plan.sites.iter().filter(|it| it.activation != Some(Activation::Static)) {
         shared.site(m, it);
     }
-    emit::emit(m, plan, &layout, &chain, sources);
+    emit::emit(m, plan, &layout, &region, sources);
 }
 
 struct Shared<'a> {
@@ -109,8 +109,8 @@ impl Shared<'_> {
         let stem = short(&m.value(x).name);
         let x = if half { to_f32(m, node, x, &stem) } else { x };
         let (x, rows) = match kind {
-            Activation::Tensor | Activation::Static => (x, None),
-            Activation::Row => {
+            Activation::DynamicPerTensor | Activation::Static => (x, None),
+            Activation::DynamicPerToken => {
                 let (x, rows) = normalize_rows(m, node, x, &stem);
                 (x, Some(rows))
             }
@@ -139,14 +139,15 @@ pub(super) fn weight(m: &mut Model, it: &SitePlan, source: Arc<dyn QSource>) -> 
     let name = m.value(it.site.weight).name.to_string();
     let shape = m.constant(it.site.weight).expect("planned weights are constant").shape.clone();
     let mut patch = Patch::before(it.site.node);
-    let mut parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")].map(
-        |(part, suffix)| {
-            let tensor = Tensor::packed(source.clone(), part, packing);
-            let is_kernel = packing == Packing::PerRow && part == Part::Codes;
-            let tensor = if is_kernel { tensor.reshaped(shape.clone()) } else { tensor };
-            patch.constant(&format!("{name}_{suffix}"), tensor)
-        },
-    );
+    let mut parts =
+        [(Part::Quantized, "codes"), (Part::Scales, "scales"), (Part::ZeroPoints, "zeros")].map(
+            |(part, suffix)| {
+                let tensor = Tensor::packed(source.clone(), part, packing);
+                let is_kernel = packing == Packing::PerRow && part == Part::Quantized;
+                let tensor = if is_kernel { tensor.reshaped(shape.clone()) } else { tensor };
+                patch.constant(&format!("{name}_{suffix}"), tensor)
+            },
+        );
     if it.scales == Scales::Float16 {
         parts[1] = format::widened(&mut patch, &name, parts[1], DType::F32);
     }

@@ -20,9 +20,9 @@ pub enum Weight {
     /// Inputs 1 and 2, `[directions, 4 · hidden, inputs]` each: of the input and of the state.
     Lstm,
     /// The node has weights, but no format here stores them; the text says why.
-    Kept(&'static str),
+    Float(&'static str),
     /// The weights are quantized already.
-    Done,
+    Quantized,
 }
 
 /// What is to be done with the weights of an operator; `None`: it is not known to have any.
@@ -31,17 +31,17 @@ fn weight_of(op: &Op) -> Option<Weight> {
     if info.has_quantized_weights() {
         // ONNX Runtime's other quantized operators are named by their constants, as unknown ones.
         let own = matches!(info.layout, Some(Layout::Blocks | Layout::MatMul | Layout::Table));
-        return (info.domain.is_empty() || own).then_some(Weight::Done);
+        return (info.domain.is_empty() || own).then_some(Weight::Quantized);
     }
     Some(match op.float_layout()? {
         Layout::Blocks => return None,
         Layout::Conv => Weight::Conv,
         Layout::ConvTranspose => Weight::ConvTranspose,
-        Layout::Fused => Weight::Kept(FUSED),
-        Layout::Gemm => Weight::Kept(GEMM),
+        Layout::Fused => Weight::Float(FUSED),
+        Layout::Gemm => Weight::Float(GEMM),
         Layout::MatMul => Weight::MatMul,
         Layout::Recurrent if op.is("LSTM") => Weight::Lstm,
-        Layout::Recurrent => Weight::Kept(RECURRENT),
+        Layout::Recurrent => Weight::Float(RECURRENT),
         Layout::Table => Weight::Gather,
     })
 }
@@ -63,8 +63,8 @@ pub fn site(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
     let op = &m.node(node).op;
     let Some(kind) = weight_of(op) else { return unknown(m, node) };
     let index = match kind {
-        Weight::Kept(reason) => return Some(Err(NoMatch(reason.into()))),
-        Weight::Done => {
+        Weight::Float(reason) => return Some(Err(NoMatch(reason.into()))),
+        Weight::Quantized => {
             // The float consumer of a DequantizeLinear is what counts; this is just storage.
             return Some(Err(NoMatch("it is quantized already".into())));
         }
@@ -185,8 +185,8 @@ pub fn unasked(kind: Weight) -> Option<&'static str> {
 }
 
 /// Multiplications per number that a node reads or writes, weights aside: what a kernel of
-/// integers can save over what turning floats into codes and back costs. `[k, n]`: `kn / (k + n)`;
-/// for a convolution per pixel, so `k` is its channels only where numbers are counted.
+/// integers can save over what turning floats into quantized values and back costs. `[k, n]`: `kn /
+/// (k + n)`; for a convolution per pixel, so `k` is its channels only where numbers are counted.
 ///
 /// A convolution of one pixel counts as 0: it takes no time either way.
 pub fn intensity(m: &Model, site: &Site) -> u64 {
@@ -317,9 +317,9 @@ mod tests {
     fn quantized_weights_are_done_and_fused_ones_kept() {
         let weight = |op: &str| weight_of(&Op::new(op));
         let done = ["ConvInteger", "DequantizeLinear", "com.microsoft.MatMulNBits"];
-        assert!(done.iter().all(|it| weight(it) == Some(Weight::Done)));
-        assert_eq!(weight("com.microsoft.Attention"), Some(Weight::Kept(FUSED)));
-        assert_eq!(weight("GRU"), Some(Weight::Kept(RECURRENT)));
+        assert!(done.iter().all(|it| weight(it) == Some(Weight::Quantized)));
+        assert_eq!(weight("com.microsoft.Attention"), Some(Weight::Float(FUSED)));
+        assert_eq!(weight("GRU"), Some(Weight::Float(RECURRENT)));
         let unknown = ["Relu", "com.microsoft.QGemm", "com.microsoft.QAttention"];
         assert!(unknown.iter().all(|it| weight(it).is_none()));
     }

@@ -6,15 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    chain,
     format::Format,
     ops::{Site, Weight},
-    saturation,
+    region, saturation,
     weight::WeightError,
 };
-use onnxq_ir::{Model, NoMatch, NodeId, ValueId, tensor::Zeros};
+use onnxq_ir::{Model, NoMatch, NodeId, ValueId, tensor::ZeroPoints};
 use onnxq_numerics::{
-    affine::{CodeType, Interval},
+    affine::{Interval, QuantizedType},
     observe::ObserverSpec,
     scheme::{Granularity, Scales, Scheme},
     solve::SolverSpec,
@@ -25,11 +24,11 @@ use onnxq_numerics::{
 #[derive(Default)]
 pub struct Plan {
     pub sites: Vec<SitePlan>,
-    /// Nodes without weights that may compute with codes, where their neighbours do.
-    pub chain: Vec<ChainNode>,
+    /// Nodes without weights that may compute with quantized values, where their neighbours do.
+    pub region: Vec<RegionNode>,
     pub kept: Vec<Kept>,
-    /// What the codes of activations must span. A static site or a node of the chain that lacks a
-    /// range stays in float; more ranges than needed do no harm.
+    /// What the quantized values of activations must span. A static site or a node of the region
+    /// that lacks a range stays in float; more ranges than needed do no harm.
     pub ranges: BTreeMap<ValueId, Interval>,
     /// What is to be said of nodes besides: why a transform left them alone, what is not known.
     pub notes: BTreeMap<NodeId, Vec<String>>,
@@ -37,20 +36,21 @@ pub struct Plan {
     pub saturation: BTreeMap<NodeId, saturation::Choice>,
 }
 
-/// A node without weights that may compute with codes.
+/// A node without weights that may compute with quantized values.
 #[derive(Clone, Copy, Debug)]
-pub struct ChainNode {
+pub struct RegionNode {
     pub node: NodeId,
-    pub codes: Codes,
+    pub quantized: ActivationScheme,
 }
 
-/// How an activation of fixed range becomes codes.
+/// How an activation of fixed range becomes quantized values.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
-pub struct Codes {
-    pub dtype: CodeType,
-    /// As many codes below zero as above, except where a `Relu` or `Clip` wants otherwise.
+pub struct ActivationScheme {
+    pub dtype: QuantizedType,
+    /// As many quantized values below zero as above, except where a `Relu` or `Clip` wants
+    /// otherwise.
     pub symmetric: bool,
-    /// Who decides which values codes must span.
+    /// Who decides which values quantized values must span.
     pub observer: ObserverSpec,
 }
 
@@ -63,7 +63,7 @@ pub struct SitePlan {
     pub solver: SolverSpec,
     pub activation: Option<Activation>,
     /// Of a static activation; unused otherwise.
-    pub codes: Codes,
+    pub quantized: ActivationScheme,
     pub format: &'static Format,
     /// Whether data may show that its weight needs no reduced range; see `saturation`.
     pub measured: bool,
@@ -88,10 +88,12 @@ pub struct Kept {
 pub enum Activation {
     /// One range for the whole tensor, found anew in each run.
     #[default]
-    Tensor,
+    #[serde(rename = "tensor")]
+    DynamicPerTensor,
     /// Each row is first divided by its largest magnitude: one token with huge values no longer
     /// costs the others their precision.
-    Row,
+    #[serde(rename = "row")]
+    DynamicPerToken,
     /// One range for the whole tensor, found once from calibration data.
     Static,
 }
@@ -117,7 +119,7 @@ pub struct PlanRow {
     /// How far the weight's output is off, once it is solved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<WeightError>,
-    /// Whether its weight keeps all bits of its codes, as data shows, and why.
+    /// Whether its weight keeps all bits of its quantized values, as data shows, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub saturation: Option<saturation::Choice>,
     /// What the recipe asks for and this weight cannot have, and why.
@@ -133,7 +135,7 @@ impl Plan {
     pub fn rows(&self, m: &Model) -> Vec<PlanRow> {
         let mut rows: Vec<(NodeId, PlanRow)> = Vec::new();
         rows.extend(self.sites.iter().map(|it| (it.site.node, it.row(m))));
-        rows.extend(self.chain.iter().map(|it| (it.node, it.row(m))));
+        rows.extend(self.region.iter().map(|it| (it.node, it.row(m))));
         rows.extend(self.kept.iter().map(|it| (it.node, it.row(m))));
         let order = m.nodes();
         let place: BTreeMap<NodeId, usize> =
@@ -157,14 +159,14 @@ impl Plan {
 }
 
 impl Plan {
-    /// The values whose ranges a static site or a node of the chain could need, in execution
-    /// order, each with how it becomes codes.
-    pub fn observed(&self, m: &Model) -> Vec<(ValueId, Codes)> {
-        chain::observed(m, self)
+    /// The values whose ranges a static site or a node of the region could need, in execution
+    /// order, each with how it becomes quantized values.
+    pub fn observed(&self, m: &Model) -> Vec<(ValueId, ActivationScheme)> {
+        region::observed(m, self)
     }
 }
 
-impl ChainNode {
+impl RegionNode {
     fn row(&self, m: &Model) -> PlanRow {
         PlanRow {
             activation: Some(Activation::Static),
@@ -206,8 +208,8 @@ impl Kept {
 }
 
 impl PlanRow {
-    /// Whether this is a node without a weight that may compute with codes.
-    pub fn is_chain(&self) -> bool {
+    /// Whether this is a node without a weight that may compute with quantized values.
+    pub fn is_of_region(&self) -> bool {
         self.format.is_none() && self.activation.is_some()
     }
 
@@ -247,7 +249,7 @@ pub fn describe(scheme: &Scheme, scales: Scales) -> String {
         Granularity::Channel => format!("int{} per channel", scheme.bits),
         Granularity::Block(it) => format!("int{} block {it}", scheme.bits),
     };
-    if scheme.zeros == Zeros::Asymmetric {
+    if scheme.zero_points == ZeroPoints::Asymmetric {
         text.push_str(" asymmetric");
     }
     if scheme.range == onnxq_numerics::scheme::Range::Reduced {

@@ -46,17 +46,17 @@ impl Rows {
 
 struct Entry {
     source: Arc<dyn QSource>,
-    gauge: Gauge,
+    weight_error: MeasuredError,
 }
 
 /// The errors of a weight's output, and what they are measured with.
 #[derive(Clone)]
-pub struct Gauge {
+pub struct MeasuredError {
     errors: Arc<Errors>,
     measure: Measure,
 }
 
-impl Gauge {
+impl MeasuredError {
     /// `None` if nothing was solved, or by round-to-nearest itself.
     pub fn error(&self) -> Option<WeightError> {
         self.errors.total(self.measure)
@@ -99,9 +99,9 @@ impl Sources {
         input: Option<Arc<Input>>,
     ) -> Arc<dyn QSource> {
         let weight = float_weight(m, site, input);
-        let gauge = gauge(&weight);
+        let weight_error = weight_error(&weight);
         let source: Arc<dyn QSource> = Arc::new(weight);
-        self.list.push((key(m, site), Entry { source: source.clone(), gauge }));
+        self.list.push((key(m, site), Entry { source: source.clone(), weight_error }));
         source
     }
 
@@ -118,14 +118,18 @@ impl Sources {
             none => none.insert(Store::new().map_err(StoreError::Io)?),
         };
         let source: Arc<dyn QSource> = Arc::new(store.solve(&weight)?);
-        self.list.push((key(m, site), Entry { source: source.clone(), gauge: gauge(&weight) }));
+        self.list.push((
+            key(m, site),
+            Entry { source: source.clone(), weight_error: weight_error(&weight) },
+        ));
         Ok(source)
     }
 
     /// Where the errors of each site's weight will be found once it is solved.
-    pub fn errors(&self, m: &Model, sites: &[SitePlan]) -> Vec<(NodeId, Gauge)> {
-        let gauge = |it: &SitePlan| Some((it.site.node, self.find(m, it)?.gauge.clone()));
-        sites.iter().filter_map(gauge).collect()
+    pub fn errors(&self, m: &Model, sites: &[SitePlan]) -> Vec<(NodeId, MeasuredError)> {
+        let weight_error =
+            |it: &SitePlan| Some((it.site.node, self.find(m, it)?.weight_error.clone()));
+        sites.iter().filter_map(weight_error).collect()
     }
 
     fn find(&self, m: &Model, site: &SitePlan) -> Option<&Entry> {
@@ -165,11 +169,11 @@ fn float_weight(m: &Model, it: &SitePlan, input: Option<Arc<Input>>) -> FloatWei
     }
 }
 
-fn gauge(weight: &FloatWeight) -> Gauge {
+fn weight_error(weight: &FloatWeight) -> MeasuredError {
     let measure = match &weight.input {
         None => Measure::Weight,
         Some(it) if it.stats.hessian.is_some() => Measure::Hessian,
         Some(_) => Measure::Diagonal,
     };
-    Gauge { errors: weight.errors.clone(), measure }
+    MeasuredError { errors: weight.errors.clone(), measure }
 }

@@ -16,10 +16,10 @@ use onnxq_ir::{
 pub const WORTH: usize = 1 << 20;
 
 /// Where initializers cannot share bytes (in the model file itself), tables become a `Reshape` of
-/// the head's codes, which ONNX Runtime computes when it loads the model.
+/// the head's quantized values, which ONNX Runtime computes when it loads the model.
 ///
 /// ```text
-/// GatherBlockQuantized([n, k'] codes, …)   →   GatherBlockQuantized(Reshape([n, b, k''] codes), …)
+/// GatherBlockQuantized(w [n, k'], …)   →   GatherBlockQuantized(Reshape(w [n, b, k'']), …)
 /// ```
 ///
 /// The head keeps its constant: a kernel prepacks nothing else. Returns how many there were.
@@ -27,7 +27,7 @@ pub fn reshape(m: &mut Model) -> usize {
     let mut heads: BTreeMap<usize, ValueId> = BTreeMap::new();
     let main: Vec<ValueId> = m.graph(m.main).constants.clone();
     for value in main.into_iter().filter(|it| !m.value(*it).uses.is_empty()) {
-        if let Some(source) = codes(m, value, Packing::NBits) {
+        if let Some(source) = quantized(m, value, Packing::NBits) {
             heads.insert(source, value);
         }
     }
@@ -36,7 +36,7 @@ pub fn reshape(m: &mut Model) -> usize {
         if !m.node(node).op.is("com.microsoft.GatherBlockQuantized") {
             continue;
         }
-        let head = m.operand(node, 0).ok().and_then(|it| codes(m, it, Packing::Gather));
+        let head = m.operand(node, 0).ok().and_then(|it| quantized(m, it, Packing::Gather));
         if let Some(&head) = head.and_then(|it| heads.get(&it)) {
             reshape_one(m, node, head);
             count += 1;
@@ -55,13 +55,13 @@ fn reshape_one(m: &mut Model, gather: NodeId, head: ValueId) {
     patch.rewire(gather, 0, table).apply(m);
 }
 
-/// What the codes in this packing belong to, if another packing has the same bytes and they are
-/// worth sharing.
-fn codes(m: &Model, value: ValueId, wanted: Packing) -> Option<usize> {
+/// What the quantized values in this packing belong to, if another packing has the same bytes and
+/// they are worth sharing.
+fn quantized(m: &Model, value: ValueId, wanted: Packing) -> Option<usize> {
     let tensor = m.constant(value).ok()?;
     let (source, part, packing) = tensor.quantized()?;
     let shared = packing == wanted && packing.canonical(source.shape(), part) == Packing::NBits;
-    let fits = shared && part == Part::Codes && tensor.nbytes() >= WORTH;
+    let fits = shared && part == Part::Quantized && tensor.nbytes() >= WORTH;
     fits.then(|| Arc::as_ptr(source).cast::<()>().addr())
 }
 

@@ -51,7 +51,7 @@ pub struct FloatWeight {
 
 impl QSource for FloatWeight {
     fn shape(&self) -> QShape {
-        self.scheme.extent(self.rows.shape[0], self.rows.shape[1], self.scale)
+        self.scheme.shape(self.rows.shape[0], self.rows.shape[1], self.scale)
     }
 
     fn solve(&self, rows: Range<usize>) -> Result<QMatrix, TensorError> {
@@ -139,18 +139,18 @@ pub struct StoredWeight {
 }
 
 impl StoredWeight {
-    /// A row: its codes, its zeros, its scales.
+    /// A row: its quantized values, its zero points, its scales.
     fn row_bytes(&self) -> u64 {
         (self.shape.k + self.shape.blocks() * 5) as u64
     }
 
     fn write(&self, start: usize, q: &QMatrix) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(self.row_bytes() as usize * q.codes.nrows());
-        for ((codes, zeros), scales) in
-            q.codes.outer_iter().zip(q.zeros.outer_iter()).zip(q.scales.outer_iter())
+        let mut bytes = Vec::with_capacity(self.row_bytes() as usize * q.quantized.nrows());
+        for ((quantized, zero_points), scales) in
+            q.quantized.outer_iter().zip(q.zero_points.outer_iter()).zip(q.scales.outer_iter())
         {
-            bytes.extend(codes.iter());
-            bytes.extend(zeros.iter());
+            bytes.extend(quantized.iter());
+            bytes.extend(zero_points.iter());
             bytes.extend(scales.iter().flat_map(|it| it.to_le_bytes()));
         }
         write_all_at(&self.file, &bytes, self.at + start as u64 * self.row_bytes())
@@ -168,20 +168,20 @@ impl QSource for StoredWeight {
         let at = self.at + (rows.start * width) as u64;
         read_exact_at(&self.file, &mut bytes, at)
             .map_err(|err| TensorError::Io(err.to_string()))?;
-        let (mut codes, mut zeros, mut scales) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut quantized, mut zero_points, mut scales) = (Vec::new(), Vec::new(), Vec::new());
         for row in bytes.chunks_exact(width.max(1)) {
-            codes.extend_from_slice(&row[..k]);
-            zeros.extend_from_slice(&row[k..k + blocks]);
+            quantized.extend_from_slice(&row[..k]);
+            zero_points.extend_from_slice(&row[k..k + blocks]);
             let stored = row[k + blocks..].as_chunks::<4>().0;
             scales.extend(stored.iter().map(|it| f32::from_le_bytes(*it)));
         }
         let rows = rows.len();
-        let fits = "a row has k codes and a zero and a scale per block";
+        let fits = "a row has k quantized values and a zero and a scale per block";
         Ok(QMatrix {
             shape: QShape { n: rows, ..self.shape },
-            codes: Array2::from_shape_vec((rows, k), codes).expect(fits),
+            quantized: Array2::from_shape_vec((rows, k), quantized).expect(fits),
             scales: Array2::from_shape_vec((rows, blocks), scales).expect(fits),
-            zeros: Array2::from_shape_vec((rows, blocks), zeros).expect(fits),
+            zero_points: Array2::from_shape_vec((rows, blocks), zero_points).expect(fits),
         })
     }
 }

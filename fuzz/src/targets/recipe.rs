@@ -32,6 +32,7 @@ pub const TARGET: Target = Target {
         "smooth_quant",
         "equalize",
         "adapt:",
+        "candidates:",
         "ways:",
         "candidates:",
         "budget:",

@@ -13,7 +13,7 @@ use onnxq_report::{
     summary::Summary,
 };
 
-/// What strangers have put into names: an end of a script, terminal commands, a direction, a line
+/// What untrusted names may hold: an end of a script, terminal commands, a direction, a line
 /// that a pipeline obeys, and the marks of every format we write.
 pub const HOSTILE: &str = "</script><script>alert(1)</script>\u{1b}]8;;http://evil.example\u{7}\
     \u{1b}[2J\u{202e}gpj\n::error::pwn\r\n##[error]x\"'><img src=x onerror=alert(2)>|`x`\
@@ -96,7 +96,7 @@ fn models(name: Name, nodes: usize) -> Models {
         weights: vec![
             kind("int4", 56, 3_100_000),
             kind("int8", 4, 1_100_000),
-            kind("scales and zeros", 60, 400_000),
+            kind("scales and zero points", 60, 400_000),
             kind("float", 20, 500_000),
         ],
         bits_per_weight: Some(4.81),

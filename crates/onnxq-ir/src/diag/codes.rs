@@ -129,7 +129,7 @@ codes! {
     E614 EXIT_REJECTED "The model computes NaN or Inf on the calibration data, so nothing can be learned from it. Check the model and the data."
     E615 EXIT_USAGE "No mix of the recipe's candidates meets --max-size, --max-kl or --target-bpw. The message names the best that can be had; ask for that, or give other candidates under `mixed`."
     E616 EXIT_USAGE "Nothing says how images become inputs of the model. Pass --preprocess with a shipped description, or with a file of your own (see calibration/README.md)."
-    E617 EXIT_GATE "No choice of activations reaches the goal under `adapt` on the calibration data. The message names the best that can be had. Add a more accurate way under `adapt.ways`, or ask for less."
+    E617 EXIT_GATE "No choice of activations reaches the goal under `adapt` on the calibration data. The message names the best that can be had. Add a more accurate way under `adapt.candidates`, or ask for less."
     E618 EXIT_USAGE "The baseline report was measured on other data, another number of samples or against another original model, so its figures cannot be compared. Make a new baseline with the same data."
     E619 EXIT_REJECTED "The file is no report of onnxq, or of a newer format than this version reads. Pass a report.json, or update onnxq."
     E620 EXIT_REJECTED "The two models compute no inner value of the same name and shape, so nothing says where one becomes the other. Compare with the very file that was quantized; a tool that renames every value leaves nothing to hold on to."
@@ -157,7 +157,7 @@ codes! {
     W107 EXIT_FINE "The model has a field that this version's schema does not know. A field of the model itself is written again as it stands; one deeper in the file is lost, which --drop-unknown allows. Update onnxq if the field matters."
     W201 EXIT_FINE "Some of the samples that the models are compared on are samples that the quantized one was calibrated on, as its metadata says, so the figures are better than on new data. Compare on other data. A warning changes no exit code."
     W202 EXIT_FINE "How long the model takes to load and how much memory it needs could not be measured in a process of its own. The comparison itself is not affected. A warning changes no exit code."
-    W203 EXIT_FINE "Some nodes of the quantized model run in other kernels than their form says, or in slow ones. `onnxq inspect --executed` names them, `inspect --lint` their mends."
+    W203 EXIT_FINE "Some nodes of the quantized model run in other kernels than their form says, or in slow ones. `onnxq inspect --executed` names them, `inspect --lint` how to fix them."
     W204 EXIT_FINE "`quantize` said this when it made the model."
     W208 EXIT_FINE "A tensor's external data states a key that ONNX does not define. Readers ignore the key, and it is not written again."
     W210 EXIT_FINE "Tensors overlap in a file of external data without being the same. That can be meant, if one is a part of another; if it is not, the file was written wrongly: compare its checksum with the source."
@@ -166,6 +166,7 @@ codes! {
     W403 EXIT_FINE "Two nodes of a graph have the same name. That changes no result, but a pattern of a recipe cannot tell them apart. The model that is written has unique names."
     W405 EXIT_FINE "The nodes of a graph do not come after those that they need, as ONNX demands. They were sorted, and the model that is written is in order. Other tools may refuse this file."
     W503 EXIT_FINE "A table of embeddings and the head of the model are the same weight, but are stored in different formats, so the file holds the weight twice. Give both the same format in the recipe to store it once."
+    W701 EXIT_FINE "The recipe calls a key by a name that earlier versions had for it. It means the same. Write the new name, which the message gives: the old one will be refused one day."
 }
 
 impl fmt::Display for Code {

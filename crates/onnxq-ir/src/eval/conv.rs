@@ -35,7 +35,8 @@ pub fn conv_integer(call: &Call) -> Outputs {
     Ok(vec![int_tensor(DType::I32, &result.shape, values)?])
 }
 
-/// Inputs: x, its scale and zero, w, its scales and zeros by output channel, those of y, bias.
+/// Inputs: x, its scale and zero, w, its scales and zero points by output channel, those of y,
+/// bias.
 pub fn qlinear_conv(call: &Call) -> Outputs {
     let x = shifted(call.input(0)?, call.optional(2), 0)?;
     let w = shifted(call.input(3)?, call.optional(5), 0)?;

@@ -151,7 +151,7 @@ pub fn pick_from(
     }
     let bits = dtype.bits();
     let read = |it: &&Tensor| match bits {
-        2 | 4 => Ok(Bytes::from(values::codes(it, bits as u32)?)),
+        2 | 4 => Ok(Bytes::from(values::quantized(it, bits as u32)?)),
         _ => Ok(it.bytes()?),
     };
     let data = sources.iter().map(read).collect::<Result<Vec<_>, EvalError>>()?;

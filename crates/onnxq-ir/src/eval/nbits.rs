@@ -1,4 +1,4 @@
-//! `com.microsoft.MatMulNBits` and `GatherBlockQuantized`: weights in blocks of narrow codes.
+//! `com.microsoft.MatMulNBits` and `GatherBlockQuantized`: weights in blocks of narrow integers.
 
 use super::{
     EvalError,
@@ -9,12 +9,12 @@ use super::{
     matmul::{Matrix, product},
     quant::blocks,
     table::Outputs,
-    values::{codes, ints, real_tensor, reals},
+    values::{ints, quantized, real_tensor, reals},
 };
 use crate::tensor::{DType, Tensor, unpack_bits};
 
-/// Inputs: a, codes, scales, zero points, group indices, bias. Computed with the weight in `f32`,
-/// whatever the accuracy level.
+/// Inputs: a, quantized values, scales, zero points, group indices, bias. Computed with the weight
+/// in `f32`, whatever the accuracy level.
 pub fn mat_mul_nbits(call: &Call) -> Outputs {
     let a = call.input(0)?;
     let (k, n) = (size(call, "K", 0)?, size(call, "N", 0)?);
@@ -30,18 +30,18 @@ pub fn mat_mul_nbits(call: &Call) -> Outputs {
     let (weight, scale) = (call.input(1)?, call.input(2)?);
     let bytes = n * groups * block * bits as usize / 8;
     if weight.dtype != DType::U8 || weight.numel() != bytes || scale.numel() != n * groups {
-        return Err(call.shape_error("codes or scales differ from K and N"));
+        return Err(call.shape_error("quantized values or scales differ from K and N"));
     }
-    let codes = unpack_bits(&weight.bytes()?, bits, n * groups * block);
-    let zeros = zeros(call, n, groups, bits)?;
+    let quantized = unpack_bits(&weight.bytes()?, bits, n * groups * block);
+    let zero_points = zero_points(call, n, groups, bits)?;
     let scales = scale.to_f32()?;
-    // Transposed on the way: a row of codes is a column of the factor.
+    // Transposed on the way: a row of quantized values is a column of the factor.
     let mut values = vec![0.0; k * n];
     for row in 0..n {
         for column in 0..k {
             let group = row * groups + column / block;
-            let code = f32::from(codes[row * groups * block + column]);
-            values[column * n + row] = f64::from((code - zeros[group]) * scales[group]);
+            let integer = f32::from(quantized[row * groups * block + column]);
+            values[column * n + row] = f64::from((integer - zero_points[group]) * scales[group]);
         }
     }
     let left = Matrix { shape: a.shape.clone(), values: reals(a)? };
@@ -77,7 +77,7 @@ pub fn gather_block_quantized(call: &Call) -> Outputs {
         return Err(call.shape_error("scales differ from the blocks"));
     }
     let middle = if data.dtype == DType::U8 { 1 << (bits - 1) } else { 0 };
-    let zeros = match call.optional(3) {
+    let zero_points = match call.optional(3) {
         None => vec![middle; scale.numel()],
         Some(zero) if zero.shape.is_empty() => return Err(call.shape_error("zero points")),
         // A row of zero points is padded to whole bytes.
@@ -87,17 +87,18 @@ pub fn gather_block_quantized(call: &Call) -> Outputs {
             list.chunks_exact(stored).flat_map(|it| it.iter().take(groups).copied()).collect()
         }
     };
-    if zeros.len() != scale.numel() {
+    if zero_points.len() != scale.numel() {
         return Err(call.shape_error("zero points differ from the scales"));
     }
     let scales = scale.to_f32()?;
     let at = blocks(&shape, shape.len() - 1, block);
     let values = values.iter().zip(at);
-    let values = values.map(|(code, at)| f64::from((code - zeros[at]) as f32 * scales[at]));
+    let values =
+        values.map(|(integer, at)| f64::from((integer - zero_points[at]) as f32 * scales[at]));
     Ok(vec![real_tensor(scale.dtype, &shape, values)?])
 }
 
-/// The codes of a tensor whose last axis is packed in bytes, or stored in a narrow type.
+/// The quantized values of a tensor whose last axis is packed in bytes, or stored in a narrow type.
 fn rows(call: &Call, tensor: &Tensor, bits: u32) -> Result<(Vec<usize>, Vec<i64>), EvalError> {
     let mut shape = tensor.shape.clone();
     if tensor.dtype != DType::U8 {
@@ -111,15 +112,15 @@ fn rows(call: &Call, tensor: &Tensor, bits: u32) -> Result<(Vec<usize>, Vec<i64>
     Ok((shape, list.into_iter().map(i64::from).collect()))
 }
 
-/// A zero point for each block: packed codes, floats, or the middle of the range.
-fn zeros(call: &Call, n: usize, groups: usize, bits: u32) -> Result<Vec<f32>, EvalError> {
+/// A zero point for each block: packed integers, floats, or the middle of the range.
+fn zero_points(call: &Call, n: usize, groups: usize, bits: u32) -> Result<Vec<f32>, EvalError> {
     let Some(zero) = call.optional(3) else {
         return Ok(vec![(1u32 << (bits - 1)) as f32; n * groups]);
     };
     let stride = (groups * bits as usize).div_ceil(8);
     match zero.dtype {
         DType::U8 if zero.numel() == n * stride => {
-            let list = codes_by_row(zero, stride, bits)?;
+            let list = quantized_by_row(zero, stride, bits)?;
             let per_row = stride * 8 / bits as usize;
             let rows = list.chunks_exact(per_row.max(1));
             Ok(rows.flat_map(|it| it[..groups].iter().map(|it| f32::from(*it))).collect())
@@ -129,9 +130,9 @@ fn zeros(call: &Call, n: usize, groups: usize, bits: u32) -> Result<Vec<f32>, Ev
     }
 }
 
-fn codes_by_row(tensor: &Tensor, stride: usize, bits: u32) -> Result<Vec<u8>, EvalError> {
+fn quantized_by_row(tensor: &Tensor, stride: usize, bits: u32) -> Result<Vec<u8>, EvalError> {
     if bits == 8 {
-        return codes(tensor, 8);
+        return quantized(tensor, 8);
     }
     let rows = tensor.numel() / stride.max(1);
     Ok(unpack_bits(&tensor.bytes()?, bits, rows * stride * 8 / bits as usize))
@@ -158,19 +159,19 @@ mod tests {
     use crate::{
         eval::testing::*,
         ir::Attrs,
-        tensor::{Packing, Part, QMatrix, QShape, Zeros},
+        tensor::{Packing, Part, QMatrix, QShape, ZeroPoints},
     };
 
     /// Three rows of 40 columns in blocks of 16, of which the last is short.
     fn quantized(bits: u32) -> QMatrix {
-        let zeros = Zeros::Asymmetric;
-        let shape = QShape { n: 3, k: 40, block: 16, bits, zeros, scale: DType::F32 };
+        let zero_points = ZeroPoints::Asymmetric;
+        let shape = QShape { n: 3, k: 40, block: 16, bits, zero_points, scale: DType::F32 };
         let top = 1usize << bits;
         QMatrix {
             shape,
-            codes: Array2::from_shape_fn((3, 40), |(i, j)| ((i * 7 + j * 5) % top) as u8),
+            quantized: Array2::from_shape_fn((3, 40), |(i, j)| ((i * 7 + j * 5) % top) as u8),
             scales: Array2::from_shape_fn((3, 3), |(i, j)| 0.25 + (i + 2 * j) as f32 / 16.0),
-            zeros: Array2::from_shape_fn((3, 3), |(i, j)| ((i + j) % top) as u8),
+            zero_points: Array2::from_shape_fn((3, 3), |(i, j)| ((i + j) % top) as u8),
         }
     }
 
@@ -185,15 +186,16 @@ mod tests {
             let q = quantized(bits);
             let x: Vec<f32> = (0..40).map(|it| (it % 7) as f32 - 3.0).collect();
             let a = f32s(&[1, 40], &x);
-            let parts = [Part::Codes, Part::Scales, Part::Zeros];
-            let [codes, scales, zeros] = parts.map(|it| part(&q, Packing::NBits, it));
+            let parts = [Part::Quantized, Part::Scales, Part::ZeroPoints];
+            let [quantized, scales, zero_points] = parts.map(|it| part(&q, Packing::NBits, it));
             let attrs = Attrs::default()
                 .with("K", 40i64)
                 .with("N", 3i64)
                 .with("bits", i64::from(bits))
                 .with("block_size", 16i64);
             let op = "com.microsoft.MatMulNBits";
-            let product = eval(op, &[&a, &codes, &scales, &zeros], attrs.clone()).unwrap();
+            let product =
+                eval(op, &[&a, &quantized, &scales, &zero_points], attrs.clone()).unwrap();
             let expected: Vec<f32> = q
                 .dequantize()
                 .rows()
@@ -203,7 +205,7 @@ mod tests {
             assert_eq!(product.shape, [1, 3]);
             close(&product, &expected);
             let short = f32s(&[1, 39], &x[..39]);
-            assert!(eval(op, &[&short, &codes, &scales], attrs).is_err());
+            assert!(eval(op, &[&short, &quantized, &scales], attrs).is_err());
         }
     }
 
@@ -211,12 +213,12 @@ mod tests {
     fn rows_are_those_of_the_dequantized_table() {
         for bits in [2, 4, 8] {
             let q = quantized(bits);
-            let parts = [Part::Codes, Part::Scales, Part::Zeros];
-            let [codes, scales, zeros] = parts.map(|it| part(&q, Packing::Gather, it));
+            let parts = [Part::Quantized, Part::Scales, Part::ZeroPoints];
+            let [quantized, scales, zero_points] = parts.map(|it| part(&q, Packing::Gather, it));
             let attrs = Attrs::default().with("bits", i64::from(bits)).with("block_size", 16i64);
             let indices = i64s(&[1, 2], &[2, 0]);
             let op = "com.microsoft.GatherBlockQuantized";
-            let rows = eval(op, &[&codes, &indices, &scales, &zeros], attrs).unwrap();
+            let rows = eval(op, &[&quantized, &indices, &scales, &zero_points], attrs).unwrap();
             let table = q.dequantize();
             let expected: Vec<f32> = table.row(2).iter().chain(table.row(0)).copied().collect();
             assert_eq!(rows.shape, [1, 2, 40]);

@@ -21,11 +21,11 @@ pub fn quantize_linear(call: &Call) -> Outputs {
         (None, None) => DType::U8,
     };
     let at = parameters(call, input, scale, zero)?;
-    let zeros = zero.map(ints).transpose()?;
+    let zero_points = zero.map(ints).transpose()?;
     let scales = scale.to_f32()?;
     let values = floats(input)?;
     let quantized = values.iter().zip(at).map(|(it, at)| {
-        let zero = zeros.as_ref().map_or(0, |it| it[at]);
+        let zero = zero_points.as_ref().map_or(0, |it| it[at]);
         saturate(it / scales[at], zero, dtype)
     });
     Ok(vec![int_tensor(dtype, &input.shape, quantized)?])
@@ -36,23 +36,23 @@ pub fn dequantize_linear(call: &Call) -> Outputs {
     let zero = call.optional(2);
     let dtype = call.dtype("output_dtype")?.unwrap_or(scale.dtype);
     let at = parameters(call, input, scale, zero)?;
-    let zeros = zero.map(ints).transpose()?;
+    let zero_points = zero.map(ints).transpose()?;
     let scales = scale.to_f32()?;
-    let codes = ints(input)?;
-    let values = codes.into_iter().zip(at).map(|(it, at)| {
-        let zero = zeros.as_ref().map_or(0, |it| it[at]);
+    let quantized = ints(input)?;
+    let values = quantized.into_iter().zip(at).map(|(it, at)| {
+        let zero = zero_points.as_ref().map_or(0, |it| it[at]);
         f64::from((it - zero) as f32 * scales[at])
     });
     Ok(vec![real_tensor(dtype, &input.shape, values)?])
 }
 
-/// Outputs: codes, scale and zero point of the whole tensor.
+/// Outputs: quantized values, scale and zero point of the whole tensor.
 pub fn dynamic_quantize_linear(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let it = Dynamic::of(&floats(input)?);
-    let codes = it.codes.iter().map(|it| i128::from(*it));
+    let quantized = it.quantized.iter().map(|it| i128::from(*it));
     Ok(vec![
-        int_tensor(DType::U8, &input.shape, codes)?,
+        int_tensor(DType::U8, &input.shape, quantized)?,
         Tensor::scalar(it.scale),
         int_tensor(DType::U8, &[], [i128::from(it.zero)])?,
     ])
@@ -86,7 +86,7 @@ pub fn qlinear_mat_mul(call: &Call) -> Outputs {
     Ok(vec![int_tensor(zero.dtype, &result.shape, values)?])
 }
 
-/// `com.microsoft.MatMulIntegerToFloat`: a, b, their scales, their zeros, bias.
+/// `com.microsoft.MatMulIntegerToFloat`: a, b, their scales, their zero points, bias.
 pub fn mat_mul_integer_to_float(call: &Call) -> Outputs {
     let result = integer_product(call, call.optional(4), call.optional(5))?;
     let a_scale = only(call.input(2)?, call.input(2)?.to_f32()?)?;
@@ -96,12 +96,13 @@ pub fn mat_mul_integer_to_float(call: &Call) -> Outputs {
 /// `com.microsoft.DynamicQuantizeMatMul`: a, b, scale of b, zero of b, bias.
 pub fn dynamic_quantize_mat_mul(call: &Call) -> Outputs {
     let (a, b) = (call.input(0)?, call.input(1)?);
-    let quantized = Dynamic::of(&floats(a)?);
-    let codes = quantized.codes.iter().map(|it| i64::from(*it) - i64::from(quantized.zero));
-    let left = Matrix { shape: a.shape.clone(), values: codes.collect() };
+    let a_quantized = Dynamic::of(&floats(a)?);
+    let zero = i64::from(a_quantized.zero);
+    let values = a_quantized.quantized.iter().map(|it| i64::from(*it) - zero);
+    let left = Matrix { shape: a.shape.clone(), values: values.collect() };
     let right = Matrix { shape: b.shape.clone(), values: column_zeros(b, call.optional(3))? };
     let result = product(left, right)?;
-    scaled(call, result, quantized.scale, call.input(2)?, call.optional(4))
+    scaled(call, result, a_quantized.scale, call.input(2)?, call.optional(4))
 }
 
 /// A sum of products times the scales of both sides.
@@ -135,7 +136,7 @@ fn integer_product(
     product(left, right)
 }
 
-/// A code of `dtype`: rounded half to even, moved by the zero point, saturated.
+/// A quantized value of `dtype`: rounded half to even, moved by the zero point, saturated.
 pub fn saturate(value: f32, zero: i64, dtype: DType) -> i128 {
     let (low, high) = range(dtype).unwrap_or((0, 0));
     (value.round_ties_even() as i128).saturating_add(zero.into()).clamp(low, high)
@@ -184,19 +185,19 @@ fn column_zeros(b: &Tensor, zero: Option<&Tensor>) -> Result<Vec<i64>, EvalError
 fn minus(tensor: &Tensor, zero: Option<&Tensor>) -> Result<Vec<i64>, EvalError> {
     let mut values = ints(tensor)?;
     let Some(zero) = zero else { return Ok(values) };
-    let zeros = ints(zero)?;
-    if let [zero] = zeros[..] {
+    let zero_points = ints(zero)?;
+    if let [zero] = zero_points[..] {
         values.iter_mut().for_each(|it| *it = it.wrapping_sub(zero));
         return Ok(values);
     }
     let at = broadcast_to(&zero.shape, &tensor.shape)?;
-    values.iter_mut().zip(at).for_each(|(it, at)| *it = it.wrapping_sub(zeros[at]));
+    values.iter_mut().zip(at).for_each(|(it, at)| *it = it.wrapping_sub(zero_points[at]));
     Ok(values)
 }
 
 /// A tensor quantized to `uint8` by its own range, as ONNX Runtime does it.
 struct Dynamic {
-    codes: Vec<u8>,
+    quantized: Vec<u8>,
     scale: f32,
     zero: u8,
 }
@@ -208,8 +209,8 @@ impl Dynamic {
         let high = values.iter().copied().fold(0.0, f32::max);
         let scale = if low == high { 1.0 } else { (high - low) / 255.0 };
         let zero = (-low / scale).clamp(0.0, 255.0).round_ties_even() as u8;
-        let code = |it: &f32| saturate(it / scale, zero.into(), DType::U8) as u8;
-        Dynamic { codes: values.iter().map(code).collect(), scale, zero }
+        let integer = |it: &f32| saturate(it / scale, zero.into(), DType::U8) as u8;
+        Dynamic { quantized: values.iter().map(integer).collect(), scale, zero }
     }
 }
 
@@ -274,31 +275,32 @@ mod tests {
     fn ties_round_to_even_and_codes_saturate() {
         let x = f32s(&[6], &[0.5, 1.5, 2.5, -1.0, 300.0, f32::INFINITY]);
         let (scale, zero) = (Tensor::scalar(1.0), raw(DType::U8, &[], &[1]));
-        let codes = eval("QuantizeLinear", &[&x, &scale, &zero], Attrs::default()).unwrap();
-        assert_eq!(codes.to_i64().unwrap(), [1, 3, 3, 0, 255, 255]);
+        let quantized = eval("QuantizeLinear", &[&x, &scale, &zero], Attrs::default()).unwrap();
+        assert_eq!(quantized.to_i64().unwrap(), [1, 3, 3, 0, 255, 255]);
     }
 
     #[test]
     fn blocks_have_scales_of_their_own() {
-        let codes = raw(DType::I4, &[3, 2], &[0x21, 0xf3, 0x54]);
+        let quantized = raw(DType::I4, &[3, 2], &[0x21, 0xf3, 0x54]);
         let scales = f32s(&[2, 2], &[1., 10., 100., 1000.]);
         let attrs = Attrs::default().with("axis", 0i64).with("block_size", 2i64);
-        let values = eval("DequantizeLinear", &[&codes, &scales], attrs).unwrap();
+        let values = eval("DequantizeLinear", &[&quantized, &scales], attrs).unwrap();
         close(&values, &[1., 20., 3., -10., 400., 5000.]);
         let axis = Attrs::default().with("axis", 1i64);
         let scales = f32s(&[2], &[1., 10.]);
-        let zeros = raw(DType::I4, &[2], &[0x10]);
-        let values = eval("DequantizeLinear", &[&codes, &scales, &zeros], axis).unwrap();
+        let zero_points = raw(DType::I4, &[2], &[0x10]);
+        let values = eval("DequantizeLinear", &[&quantized, &scales, &zero_points], axis).unwrap();
         close(&values, &[1., 10., 3., -20., 4., 40.]);
         assert!(
-            eval("DequantizeLinear", &[&codes, &f32s(&[3], &[1.; 3])], Attrs::default()).is_err()
+            eval("DequantizeLinear", &[&quantized, &f32s(&[3], &[1.; 3])], Attrs::default())
+                .is_err()
         );
     }
 
     /// Computed by ONNX Runtime 1.31.1; the range of the last holds zero alone.
     #[test]
     fn dynamic_ranges_hold_zero() {
-        for (values, codes, scale, zero) in [
+        for (values, quantized, scale, zero) in [
             ([0.0, 2.0, -3.0], [153, 255, 0], 0.019607844, 153),
             ([1.0, 2.0, 4.0], [64, 127, 255], 0.015686275, 0),
             ([0.0, 0.0, 0.0], [0, 0, 0], 1.0, 0),
@@ -306,7 +308,7 @@ mod tests {
             let x = f32s(&[3], &values);
             let outputs = eval_at(13, "DynamicQuantizeLinear", &[Some(x)], Attrs::default(), 3);
             let outputs = outputs.unwrap();
-            assert_eq!(outputs[0].to_i64().unwrap(), codes);
+            assert_eq!(outputs[0].to_i64().unwrap(), quantized);
             assert_eq!(outputs[1].to_f32().unwrap(), [scale]);
             assert_eq!(outputs[2].to_i64().unwrap(), [zero]);
         }

@@ -59,10 +59,10 @@ pub fn numbers(tensor: &Tensor) -> Result<Vec<f64>, EvalError> {
 pub fn ints(tensor: &Tensor) -> Result<Vec<i64>, EvalError> {
     let bits = tensor.dtype.bits() as u32;
     match tensor.dtype {
-        DType::U2 | DType::U4 => Ok(codes(tensor, bits)?.into_iter().map(i64::from).collect()),
+        DType::U2 | DType::U4 => Ok(quantized(tensor, bits)?.into_iter().map(i64::from).collect()),
         DType::I2 | DType::I4 => {
             let signed = |it: u8| i64::from((it << (8 - bits)) as i8 >> (8 - bits));
-            Ok(codes(tensor, bits)?.into_iter().map(signed).collect())
+            Ok(quantized(tensor, bits)?.into_iter().map(signed).collect())
         }
         it if is_int(it) || it == DType::Bool => Ok(tensor.to_i64()?),
         got => Err(EvalError::Type { expected: "integers", got }),
@@ -87,7 +87,7 @@ pub fn texts(tensor: &Tensor) -> Result<&[Bytes], EvalError> {
 }
 
 /// The bit patterns of a tensor whose elements are narrower than a byte.
-pub fn codes(tensor: &Tensor, bits: u32) -> Result<Vec<u8>, EvalError> {
+pub fn quantized(tensor: &Tensor, bits: u32) -> Result<Vec<u8>, EvalError> {
     Ok(unpack_bits(&tensor.bytes()?, bits, tensor.numel()))
 }
 

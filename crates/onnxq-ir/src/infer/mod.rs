@@ -32,7 +32,7 @@ use crate::{
 
 /// How much is known after inference, over the nodes of the main graph and its subgraphs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Report {
+pub struct InferReport {
     /// Outputs of which the element type and every dimension are known, as number or symbol.
     pub known: usize,
     /// Outputs of nodes, without those that are left out.
@@ -46,7 +46,7 @@ pub struct Report {
 /// What the file states of graph inputs and outputs stays as it is. Of other values its element
 /// types stay, and its shapes are completed: numbers over symbols over unknown dimensions.
 /// Bodies of functions stay untyped, since calls differ; their results at a call are inferred.
-pub fn run(model: &mut Model) -> Report {
+pub fn run(model: &mut Model) -> InferReport {
     for (id, ty) in walk::types(model) {
         if !is_declared_interface(model, id) {
             model.set_type(id, ty);
@@ -61,8 +61,8 @@ fn is_declared_interface(model: &Model, id: ValueId) -> bool {
     it.ty.is_some() && (matches!(it.def, Def::Input(..)) || is_output())
 }
 
-fn report(model: &Model) -> Report {
-    let mut report = Report::default();
+fn report(model: &Model) -> InferReport {
+    let mut report = InferReport::default();
     for id in model.nodes() {
         let node = model.node(id);
         if !model.in_main(node.graph) {

@@ -16,7 +16,7 @@ pub fn dequantize_linear(c: &Call) -> Option<TensorType> {
     Some(tensor(dtype, c.shape(0)))
 }
 
-/// Codes, scale and zero point.
+/// Quantized values, scale and zero point.
 pub fn dynamic_quantize_linear(c: &Call) -> Types {
     let scalar = |dtype| Some(tensor(dtype, Some(Shape::new())));
     vec![Some(tensor(DType::U8, c.shape(0))), scalar(DType::F32), scalar(DType::U8)]
@@ -71,16 +71,17 @@ pub fn qgemm(c: &Call) -> Option<TensorType> {
     Some(TensorType::new(dtype, matmul::gemm_dims(c, 0, 3)))
 }
 
-/// Rows of a quantized table, dequantized. Bytes may hold several codes along the last axis.
+/// Rows of a quantized table, dequantized. Bytes may hold several quantized values along the last
+/// axis.
 pub fn gather_block_quantized(c: &Call) -> Option<TensorType> {
-    let codes = match (c.dtype(0), c.int_or("bits", 4)) {
+    let quantized = match (c.dtype(0), c.int_or("bits", 4)) {
         (Some(DType::U8), 2) => 4,
         (Some(DType::U8), 4) => 2,
         _ => 1,
     };
     let shape = index::gathered(c, c.int_or("gather_axis", 0)).map(|mut shape| {
         if let Some(last) = shape.last_mut() {
-            *last = dims::mul(last, &Dim::Fixed(codes));
+            *last = dims::mul(last, &Dim::Fixed(quantized));
         }
         shape
     });

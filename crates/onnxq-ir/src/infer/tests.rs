@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{OPS, Report, run};
+use super::{InferReport, OPS, run};
 use crate::{
     ir::{Attr, Attrs, Def, Function, GraphId, Model, Op, ValueId},
     tensor::{DType, Dim, Tensor, TensorType},
@@ -60,7 +60,7 @@ impl Build {
         out
     }
 
-    fn infer(&mut self) -> Report {
+    fn infer(&mut self) -> InferReport {
         run(&mut self.model)
     }
 
@@ -200,14 +200,14 @@ fn quantized_operators_take_types_from_zero_points() {
     let x = b.input(DType::F32, "n,64");
     let scale = b.model.add_constant(b.graph, "scale", Tensor::scalar(0.5));
     let zero = b.model.add_constant(b.graph, "zero", Tensor::new(DType::I8, vec![], vec![0u8]));
-    let codes = b.op("QuantizeLinear", &[x, scale, zero]);
-    let float = b.op("DequantizeLinear", &[codes, scale, zero]);
+    let quantized = b.op("QuantizeLinear", &[x, scale, zero]);
+    let float = b.op("DequantizeLinear", &[quantized, scale, zero]);
     let weight = b.input(DType::U8, "32,2,16");
     let attrs = Attrs::default().with("N", 32i64).with("K", 64i64);
     let product = b.node("com.microsoft.MatMulNBits", &[x, weight, scale], attrs);
     let parts = b.nodes("DynamicQuantizeLinear", &[x], Attrs::default(), 3);
     b.infer();
-    assert_eq!(b.shown(codes), "int8[n,64]");
+    assert_eq!(b.shown(quantized), "int8[n,64]");
     assert_eq!(b.shown(float), "float[n,64]");
     assert_eq!(b.shown(product), "float[n,32]");
     assert_eq!([0, 1, 2].map(|it| b.shown(parts[it])), ["uint8[n,64]", "float", "uint8"]);
@@ -303,7 +303,7 @@ fn what_the_file_says_of_outputs_stays() {
     assert_eq!(b.shown(odd), "none");
     assert_eq!(
         report,
-        Report { known: 1, total: 3, unknown_ops: [("acme.Odd".to_owned(), 1)].into() }
+        InferReport { known: 1, total: 3, unknown_ops: [("acme.Odd".to_owned(), 1)].into() }
     );
 }
 

@@ -266,17 +266,19 @@ fn stack(mut list: Vec<QMatrix>) -> QMatrix {
     if list.len() == 1 {
         return list.remove(0);
     }
-    let shape =
-        crate::tensor::QShape { n: list.iter().map(|it| it.codes.nrows()).sum(), ..list[0].shape };
+    let shape = crate::tensor::QShape {
+        n: list.iter().map(|it| it.quantized.nrows()).sum(),
+        ..list[0].shape
+    };
     let rows = "rows of one matrix have the same length";
-    let codes: Vec<_> = list.iter().map(|it| it.codes.view()).collect();
+    let quantized: Vec<_> = list.iter().map(|it| it.quantized.view()).collect();
     let scales: Vec<_> = list.iter().map(|it| it.scales.view()).collect();
-    let zeros: Vec<_> = list.iter().map(|it| it.zeros.view()).collect();
+    let zero_points: Vec<_> = list.iter().map(|it| it.zero_points.view()).collect();
     QMatrix {
         shape,
-        codes: concatenate(Axis(0), &codes).expect(rows),
+        quantized: concatenate(Axis(0), &quantized).expect(rows),
         scales: concatenate(Axis(0), &scales).expect(rows),
-        zeros: concatenate(Axis(0), &zeros).expect(rows),
+        zero_points: concatenate(Axis(0), &zero_points).expect(rows),
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 pub use self::{
     cast::{first_non_finite, from_f32, to_f32},
     dtype::DType,
-    packed::{Packing, Part, QMatrix, QShape, QSource, Zeros, pack_bits, unpack_bits},
+    packed::{Packing, Part, QMatrix, QShape, QSource, ZeroPoints, pack_bits, unpack_bits},
     shape::{Dim, Shape, TensorType, position},
 };
 use crate::diag::{Code, Diagnostic};
@@ -141,7 +141,7 @@ impl Tensor {
     pub fn reshaped(&self, shape: Vec<usize>) -> Tensor {
         assert_eq!(shape.iter().product::<usize>(), self.numel(), "a reshape keeps the elements");
         match &self.data {
-            // Codes by row have the same bytes, whatever the shape of a row.
+            // Quantized values by row have the same bytes, whatever the shape of a row.
             Data::Bytes(_)
             | Data::Strings(_)
             | Data::Lazy(_)

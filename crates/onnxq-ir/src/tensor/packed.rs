@@ -9,14 +9,14 @@ use super::{DType, TensorError, from_f32};
 
 /// Rows of a quantized `[n, k]` matrix: a row is an output channel, `k` is summed over.
 ///
-/// Codes are unsigned, so a signed storage type is a matter of packing.
-/// Scales and zeros are `[n, blocks]`; a value is `(code - zero) * scale`.
+/// Quantized values are unsigned, so a signed storage type is a matter of packing.
+/// Scales and zeros are `[n, blocks]`; a value is `(integer - zero) * scale`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QMatrix {
     pub shape: QShape,
-    pub codes: Array2<u8>,
+    pub quantized: Array2<u8>,
     pub scales: Array2<f32>,
-    pub zeros: Array2<u8>,
+    pub zero_points: Array2<u8>,
 }
 
 /// The extent of a quantized weight. The last block of a row may be short.
@@ -26,17 +26,17 @@ pub struct QShape {
     pub k: usize,
     pub block: usize,
     pub bits: u32,
-    pub zeros: Zeros,
+    pub zero_points: ZeroPoints,
     /// Element type of the stored scales: the weight's own, as ONNX Runtime wants it.
     pub scale: DType,
 }
 
-/// Where zero lies among the codes.
+/// Where zero lies among the quantized values.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Zeros {
+pub enum ZeroPoints {
     /// In the middle, `2^(bits - 1)`, for every block; not stored unless the format needs it.
     Symmetric,
-    /// A code of its own for each block.
+    /// A quantized value of its own for each block.
     Asymmetric,
 }
 
@@ -53,29 +53,29 @@ impl QShape {
 /// Which of the tensors that make up a quantized weight.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Part {
-    Codes,
+    Quantized,
     Scales,
-    Zeros,
+    ZeroPoints,
 }
 
 /// How a consumer wants the parts laid out.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Packing {
-    /// `DequantizeLinear` before `MatMul(x, w)`: unsigned codes `[k, n]`, scales `[blocks, n]`.
+    /// `DequantizeLinear` before `MatMul(x, w)`: unsigned integers `[k, n]`, scales `[blocks, n]`.
     Blocked,
-    /// `DequantizeLinear` before `Gather(w, i)`: unsigned codes `[n, k]`, scales `[n, blocks]`.
+    /// `DequantizeLinear` before `Gather(w, i)`: unsigned integers `[n, k]`, scales `[n, blocks]`.
     BlockedRows,
-    /// `com.microsoft.GatherBlockQuantized`: rows of `k` codes, padded to whole bytes.
+    /// `com.microsoft.GatherBlockQuantized`: rows of `k` quantized values, padded to whole bytes.
     Gather,
-    /// `MatMulInteger` and per-channel `DequantizeLinear`: signed codes `[k, n]`, scales `[n]`.
+    /// `MatMulInteger` and per-channel `DequantizeLinear`: signed integers `[k, n]`, scales `[n]`.
     PerChannel,
-    /// Per-channel `DequantizeLinear` along axis 0: signed codes `[n, k]`, which convolutions see
-    /// in their own shape, scales `[n]`.
+    /// Per-channel `DequantizeLinear` along axis 0: signed integers `[n, k]`, which convolutions
+    /// see in their own shape, scales `[n]`.
     PerRow,
-    /// `com.microsoft.DynamicQuantizeLSTM` of so many directions `d`: signed codes `[d, k, n / d]`,
-    /// scales and zeros `[d, n / d]`.
+    /// `com.microsoft.DynamicQuantizeLSTM` of so many directions `d`: signed integers `[d, k, n /
+    /// d]`, scales and zero points `[d, n / d]`.
     PerDirection(usize),
-    /// `com.microsoft.MatMulNBits`: codes `[n, blocks, block * bits / 8]`.
+    /// `com.microsoft.MatMulNBits`: quantized values `[n, blocks, block * bits / 8]`.
     NBits,
 }
 
@@ -97,23 +97,23 @@ impl Packing {
             _ => DType::U8,
         };
         match (self, part) {
-            (Packing::Blocked, Part::Codes) => (unsigned, vec![k, n]),
+            (Packing::Blocked, Part::Quantized) => (unsigned, vec![k, n]),
             (Packing::Blocked, Part::Scales) => (scale, vec![groups, n]),
-            (Packing::Blocked, Part::Zeros) => (unsigned, vec![groups, n]),
-            (Packing::BlockedRows, Part::Codes) => (unsigned, vec![n, k]),
-            (Packing::BlockedRows, Part::Zeros) => (unsigned, vec![n, groups]),
-            (Packing::Gather, Part::Codes) => (DType::U8, vec![n, k.div_ceil(per_byte)]),
-            (Packing::Gather | Packing::NBits, Part::Zeros) => {
+            (Packing::Blocked, Part::ZeroPoints) => (unsigned, vec![groups, n]),
+            (Packing::BlockedRows, Part::Quantized) => (unsigned, vec![n, k]),
+            (Packing::BlockedRows, Part::ZeroPoints) => (unsigned, vec![n, groups]),
+            (Packing::Gather, Part::Quantized) => (DType::U8, vec![n, k.div_ceil(per_byte)]),
+            (Packing::Gather | Packing::NBits, Part::ZeroPoints) => {
                 (DType::U8, vec![n, groups.div_ceil(per_byte)])
             }
-            (Packing::PerChannel, Part::Codes) => (DType::I8, vec![k, n]),
-            (Packing::PerRow, Part::Codes) => (DType::I8, vec![n, k]),
+            (Packing::PerChannel, Part::Quantized) => (DType::I8, vec![k, n]),
+            (Packing::PerRow, Part::Quantized) => (DType::I8, vec![n, k]),
             (Packing::PerChannel | Packing::PerRow, Part::Scales) => (scale, vec![n]),
-            (Packing::PerChannel | Packing::PerRow, Part::Zeros) => (DType::I8, vec![n]),
-            (Packing::PerDirection(d), Part::Codes) => (DType::I8, vec![d, k, n / d]),
+            (Packing::PerChannel | Packing::PerRow, Part::ZeroPoints) => (DType::I8, vec![n]),
+            (Packing::PerDirection(d), Part::Quantized) => (DType::I8, vec![d, k, n / d]),
             (Packing::PerDirection(d), Part::Scales) => (scale, vec![d, n / d]),
-            (Packing::PerDirection(d), Part::Zeros) => (DType::I8, vec![d, n / d]),
-            (Packing::NBits, Part::Codes) => (DType::U8, vec![n, groups, block / per_byte]),
+            (Packing::PerDirection(d), Part::ZeroPoints) => (DType::I8, vec![d, n / d]),
+            (Packing::NBits, Part::Quantized) => (DType::U8, vec![n, groups, block / per_byte]),
             (_, Part::Scales) => (scale, vec![n, groups]),
         }
     }
@@ -122,7 +122,9 @@ impl Packing {
     pub fn canonical(self, q: QShape, part: Part) -> Packing {
         match self {
             // Rows of whole blocks need no padding.
-            Packing::Gather if part != Part::Codes || q.k.is_multiple_of(q.block) => Packing::NBits,
+            Packing::Gather if part != Part::Quantized || q.k.is_multiple_of(q.block) => {
+                Packing::NBits
+            }
             _ => self,
         }
     }
@@ -136,28 +138,35 @@ impl Packing {
     pub fn pack(self, q: &QMatrix, part: Part) -> Bytes {
         let bits = q.shape.bits;
         match (self, part) {
-            (Packing::Blocked, Part::Codes) => pack_bits(q.codes.t().iter().copied(), bits),
-            (Packing::BlockedRows, Part::Codes) => pack_bits(q.codes.iter().copied(), bits),
-            (Packing::Blocked, Part::Zeros) => pack_bits(q.zeros.t().iter().copied(), bits),
-            (Packing::BlockedRows, Part::Zeros) => pack_bits(q.zeros.iter().copied(), bits),
+            (Packing::Blocked, Part::Quantized) => pack_bits(q.quantized.t().iter().copied(), bits),
+            (Packing::BlockedRows, Part::Quantized) => pack_bits(q.quantized.iter().copied(), bits),
+            (Packing::Blocked, Part::ZeroPoints) => {
+                pack_bits(q.zero_points.t().iter().copied(), bits)
+            }
+            (Packing::BlockedRows, Part::ZeroPoints) => {
+                pack_bits(q.zero_points.iter().copied(), bits)
+            }
             (Packing::Blocked, Part::Scales) => q.scale_bytes(q.scales.t()),
-            (Packing::PerChannel, Part::Codes) => q.signed(q.codes.t()),
-            (Packing::PerChannel, Part::Zeros) => q.signed(q.zeros.t()),
-            (Packing::PerRow, Part::Codes) => q.signed(q.codes.view()),
-            (Packing::PerRow | Packing::PerDirection(_), Part::Zeros) => q.signed(q.zeros.view()),
-            (Packing::PerDirection(d), Part::Codes) => {
-                let directions = q.codes.axis_chunks_iter(Axis(0), (q.shape.n / d).max(1));
+            (Packing::PerChannel, Part::Quantized) => q.signed(q.quantized.t()),
+            (Packing::PerChannel, Part::ZeroPoints) => q.signed(q.zero_points.t()),
+            (Packing::PerRow, Part::Quantized) => q.signed(q.quantized.view()),
+            (Packing::PerRow | Packing::PerDirection(_), Part::ZeroPoints) => {
+                q.signed(q.zero_points.view())
+            }
+            (Packing::PerDirection(d), Part::Quantized) => {
+                let directions = q.quantized.axis_chunks_iter(Axis(0), (q.shape.n / d).max(1));
                 let bytes: Vec<Bytes> = directions.map(|it| q.signed(it.t())).collect();
                 bytes.concat().into()
             }
-            (Packing::Gather, Part::Codes) => pack_rows(q.codes.view(), bits, q.shape.k, 0),
-            (Packing::NBits, Part::Codes) => {
-                pack_rows(q.codes.view(), bits, q.shape.blocks() * q.shape.block, 0)
+            (Packing::Gather, Part::Quantized) => pack_rows(q.quantized.view(), bits, q.shape.k, 0),
+            (Packing::NBits, Part::Quantized) => {
+                pack_rows(q.quantized.view(), bits, q.shape.blocks() * q.shape.block, 0)
             }
-            (Packing::Gather | Packing::NBits, Part::Zeros) => {
-                // Nothing reads the codes after the last zero; ONNX Runtime's tool writes these.
+            (Packing::Gather | Packing::NBits, Part::ZeroPoints) => {
+                // Nothing reads the quantized values after the last zero; ONNX Runtime's tool
+                // writes these.
                 let fill = if bits == 4 { 0x88 } else { 0 };
-                pack_rows(q.zeros.view(), bits, q.shape.blocks(), fill)
+                pack_rows(q.zero_points.view(), bits, q.shape.blocks(), fill)
             }
             (_, Part::Scales) => q.scale_bytes(q.scales.view()),
         }
@@ -166,9 +175,9 @@ impl Packing {
 
 impl QMatrix {
     pub fn dequantize(&self) -> Array2<f32> {
-        Array2::from_shape_fn(self.codes.dim(), |(row, column)| {
+        Array2::from_shape_fn(self.quantized.dim(), |(row, column)| {
             let group = (row, column / self.shape.block);
-            (f32::from(self.codes[(row, column)]) - f32::from(self.zeros[group]))
+            (f32::from(self.quantized[(row, column)]) - f32::from(self.zero_points[group]))
                 * self.scales[group]
         })
     }
@@ -178,24 +187,24 @@ impl QMatrix {
         from_f32(self.shape.scale, &values).expect("scales are stored as floats").into()
     }
 
-    fn signed(&self, codes: ArrayView2<u8>) -> Bytes {
+    fn signed(&self, quantized: ArrayView2<u8>) -> Bytes {
         let middle = self.shape.middle();
-        codes.iter().map(|it| it.wrapping_sub(middle)).collect::<Vec<u8>>().into()
+        quantized.iter().map(|it| it.wrapping_sub(middle)).collect::<Vec<u8>>().into()
     }
 }
 
 /// Low bits first, as ONNX stores int4 and as MatMulNBits reads its blocks.
-pub fn pack_bits(codes: impl Iterator<Item = u8>, bits: u32) -> Bytes {
+pub fn pack_bits(quantized: impl Iterator<Item = u8>, bits: u32) -> Bytes {
     if bits == 8 {
-        return codes.collect::<Vec<u8>>().into();
+        return quantized.collect::<Vec<u8>>().into();
     }
     let per_byte = 8 / bits as usize;
-    let mut bytes = Vec::with_capacity(codes.size_hint().0.div_ceil(per_byte));
-    for (i, code) in codes.enumerate() {
+    let mut bytes = Vec::with_capacity(quantized.size_hint().0.div_ceil(per_byte));
+    for (i, integer) in quantized.enumerate() {
         let shift = (i % per_byte) as u32 * bits;
         match bytes.last_mut() {
-            Some(last) if shift != 0 => *last |= code << shift,
-            _ => bytes.push(code),
+            Some(last) if shift != 0 => *last |= integer << shift,
+            _ => bytes.push(integer),
         }
     }
     bytes.into()
@@ -207,12 +216,13 @@ pub fn unpack_bits(bytes: &[u8], bits: u32, len: usize) -> Vec<u8> {
     (0..len).map(|i| bytes[i / per_byte] >> ((i % per_byte) as u32 * bits) & mask).collect()
 }
 
-/// Each row starts at a byte of its own and is padded to `width` codes with the bits of `fill`.
-fn pack_rows(codes: ArrayView2<u8>, bits: u32, width: usize, fill: u8) -> Bytes {
+/// Each row starts at a byte of its own and is padded to `width` quantized values with the bits of
+/// `fill`.
+fn pack_rows(quantized: ArrayView2<u8>, bits: u32, width: usize, fill: u8) -> Bytes {
     let row_bytes = (width * bits as usize).div_ceil(8);
-    let mut out = vec![fill; codes.nrows() * row_bytes];
-    for (row, line) in codes.outer_iter().zip(out.chunks_exact_mut(row_bytes.max(1))) {
-        let row = row.as_slice().expect("codes are row-major");
+    let mut out = vec![fill; quantized.nrows() * row_bytes];
+    for (row, line) in quantized.outer_iter().zip(out.chunks_exact_mut(row_bytes.max(1))) {
+        let row = row.as_slice().expect("quantized values are row-major");
         match bits {
             8 => line[..row.len()].copy_from_slice(row),
             4 => {
@@ -239,20 +249,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn unpack_undoes_pack(codes in proptest::collection::vec(0u8..4, 0..99)) {
+        fn unpack_undoes_pack(quantized in proptest::collection::vec(0u8..4, 0..99)) {
             for bits in [2, 4, 8] {
-                let packed = pack_bits(codes.iter().copied(), bits);
-                prop_assert_eq!(packed.len(), (codes.len() * bits as usize).div_ceil(8));
-                prop_assert_eq!(unpack_bits(&packed, bits, codes.len()), codes.clone());
+                let packed = pack_bits(quantized.iter().copied(), bits);
+                prop_assert_eq!(packed.len(), (quantized.len() * bits as usize).div_ceil(8));
+                prop_assert_eq!(unpack_bits(&packed, bits, quantized.len()), quantized.clone());
             }
         }
 
         #[test]
         fn rows_start_at_bytes(columns in 1usize..9, bits in prop::sample::select(vec![2u32, 4, 8])) {
-            let codes = Array2::from_shape_fn((3, columns), |(i, j)| ((i + j) % 4) as u8);
-            let packed = pack_rows(codes.view(), bits, columns, 0);
+            let quantized = Array2::from_shape_fn((3, columns), |(i, j)| ((i + j) % 4) as u8);
+            let packed = pack_rows(quantized.view(), bits, columns, 0);
             let row_bytes = (columns * bits as usize).div_ceil(8);
-            for (row, line) in codes.outer_iter().zip(packed.chunks(row_bytes)) {
+            for (row, line) in quantized.outer_iter().zip(packed.chunks(row_bytes)) {
                 prop_assert_eq!(unpack_bits(line, bits, columns), row.to_vec());
             }
         }

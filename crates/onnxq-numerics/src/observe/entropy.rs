@@ -1,12 +1,12 @@
 //! The least information lost, after Migacz, "8-bit Inference with TensorRT", GTC 2017.
 //!
 //! For a clipped range, `P` is the distribution of the values with what is clipped moved to the
-//! ends, and `Q` what is left of it when all values of a code are the same. The range with the
-//! least Kullback-Leibler divergence of `Q` from `P` is chosen. Both are taken at 8 bins per code
-//! of the range in question, 2048 for 8 bits, so outliers do not make the bins wider; and both
-//! ends are searched, not one magnitude. Zeros are left out: they are exact in every range. What
-//! is clipped must be rare: of values that are spikes, as those of images are, a spike at an end
-//! would seem cheap to give up.
+//! ends, and `Q` what is left of it when all values of a quantized value are the same. The range
+//! with the least Kullback-Leibler divergence of `Q` from `P` is chosen. Both are taken at 8 bins
+//! per quantized value of the range in question, 2048 for 8 bits, so outliers do not make the bins
+//! wider; and both ends are searched, not one magnitude. Zeros are left out: they are exact in
+//! every range. What is clipped must be rare: of values that are spikes, as those of images are, a
+//! spike at an end would seem cheap to give up.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::{Bin, Observer, RangeStats, search::search};
 use crate::{affine::Interval, specs::Settings};
 
-/// Bins of the distributions for each code.
-const PER_CODE: usize = 8;
+/// Bins of the distributions for each quantized value.
+const PER_LEVEL: usize = 8;
 /// The largest share of values that may be clipped.
 const MOST_CLIPPED: f64 = 0.005;
 
@@ -35,28 +35,28 @@ impl Observer for Entropy {
 }
 
 /// Of the coded from the clipped distribution, in nats; infinite if too much is clipped, or if a
-/// code of clipped values stands for no others.
+/// quantized value of clipped values stands for no others.
 fn divergence(bins: &[Bin], interval: Interval, levels: usize) -> f64 {
-    let (mut masses, [below, above]) = spread(bins, interval, levels * PER_CODE);
+    let (mut masses, [below, above]) = spread(bins, interval, levels * PER_LEVEL);
     let inside: f64 = masses.iter().sum();
     let total = inside + below + above;
     if below + above > MOST_CLIPPED * total {
         return f64::INFINITY;
     }
     let last = masses.len() - 1;
-    let codes: Vec<f64> = masses.chunks_exact(PER_CODE).map(|it| it.iter().sum()).collect();
+    let quantized: Vec<f64> = masses.chunks_exact(PER_LEVEL).map(|it| it.iter().sum()).collect();
     masses[0] += below;
     masses[last] += above;
     let mut sum = 0.0;
-    for (bins, code) in masses.chunks_exact(PER_CODE).zip(codes) {
+    for (bins, integer) in masses.chunks_exact(PER_LEVEL).zip(quantized) {
         let some = bins.iter().filter(|it| **it > 0.0).count();
         if some == 0 {
             continue;
         }
-        if code <= 0.0 {
+        if integer <= 0.0 {
             return f64::INFINITY;
         }
-        let coded = code / some as f64 / inside;
+        let coded = integer / some as f64 / inside;
         let term = |it: &f64| it / total * (it / total / coded).ln();
         sum += bins.iter().filter(|it| **it > 0.0).map(term).sum::<f64>();
     }

@@ -1,10 +1,10 @@
-//! The error that codes make on what was seen, values of a bin being evenly spread.
+//! The error that quantized values make on what was seen, values of a bin being evenly spread.
 
 use super::{Bin, RangeStats};
 use crate::affine::Interval;
 
-/// The mean of `|x - x̂|^norm` over all values, `x̂` being the nearest of `levels` codes that span
-/// `interval`, zero being one of them.
+/// The mean of `|x - x̂|^norm` over all values, `x̂` being the nearest of `levels` quantized values
+/// that span `interval`, zero being one of them.
 pub fn expected_error(stats: &RangeStats, interval: Interval, levels: u32, norm: f64) -> f64 {
     let bins: Vec<Bin> = stats.histogram.bins().collect();
     let grid = Grid::new(interval, levels, norm);
@@ -54,9 +54,9 @@ impl Grid {
 
     /// The error integrated from zero to `at`, in steps.
     fn integral(&self, at: f64) -> f64 {
-        let code = at.round_ties_even().clamp(self.lo, self.hi);
-        let off = at - code;
-        code * self.period + self.power(off.abs()).copysign(off)
+        let integer = at.round_ties_even().clamp(self.lo, self.hi);
+        let off = at - integer;
+        integer * self.period + self.power(off.abs()).copysign(off)
     }
 
     /// The integral of `x^norm` from zero.
@@ -84,8 +84,8 @@ mod tests {
                 let low = (f64::from(lo) / step).round_ties_even();
                 let error = |it: &f32| {
                     let at = f64::from(*it) / step;
-                    let code = at.round_ties_even().clamp(low, low + f64::from(levels - 1));
-                    ((at - code).abs() * step).powf(norm)
+                    let integer = at.round_ties_even().clamp(low, low + f64::from(levels - 1));
+                    ((at - integer).abs() * step).powf(norm)
                 };
                 let expected = values.iter().map(error).sum::<f64>() / values.len() as f64;
                 let found = expected_error(&stats, Interval { lo, hi }, levels, norm);

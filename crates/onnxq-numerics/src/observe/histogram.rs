@@ -59,7 +59,7 @@ impl Histogram {
     pub fn add(&mut self, values: &[f32]) -> Result<Option<(f32, f32)>, BadStats> {
         let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
         for piece in values.chunks(PIECE) {
-            let (least, greatest) = extent(piece)?;
+            let (least, greatest) = shape(piece)?;
             (min, max) = (min.min(least), max.max(greatest));
             for value in piece {
                 self.counts[(value.to_bits() >> SHIFT) as usize] += 1;
@@ -90,7 +90,7 @@ impl Histogram {
         self.count
     }
 
-    pub fn zeros(&self) -> u64 {
+    pub fn zero_points(&self) -> u64 {
         self.counts[0] + self.counts[NEGATIVE]
     }
 
@@ -109,7 +109,7 @@ impl Histogram {
         let negative = (NEGATIVE + 1..NEGATIVE + FINITE).rev();
         let all = negative.chain(0..FINITE);
         all.filter_map(|at| match at {
-            0 => self.bin(0.0, 0.0, self.zeros()),
+            0 => self.bin(0.0, 0.0, self.zero_points()),
             _ if at < NEGATIVE => self.bin(edge(at), edge(at + 1), self.counts[at]),
             _ => self.bin(-edge(at + 1 - NEGATIVE), -edge(at - NEGATIVE), self.counts[at]),
         })
@@ -165,7 +165,7 @@ fn edge(at: usize) -> f64 {
 }
 
 /// The least and the greatest of some values, none of which may be infinite or no number.
-fn extent(values: &[f32]) -> Result<(f32, f32), BadStats> {
+fn shape(values: &[f32]) -> Result<(f32, f32), BadStats> {
     let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
     // 0 for a number; otherwise not a number.
     let mut wrong = [0f32; LANES];

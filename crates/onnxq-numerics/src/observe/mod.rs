@@ -1,4 +1,5 @@
-//! Observers choose which values of an activation its codes span. They know nothing of ONNX.
+//! Observers choose which values of an activation its quantized values span. They know nothing of
+//! ONNX.
 
 mod average;
 mod entropy;
@@ -30,10 +31,10 @@ specs! {
     }
 }
 
-/// How the range of codes is chosen from what was seen.
+/// How the range of quantized values is chosen from what was seen.
 pub trait Observer: Send + Sync {
-    /// The interval that `levels` codes are to span: zero and values that were seen, or as far
-    /// below zero as above if `symmetric`.
+    /// The interval that `levels` quantized values are to span: zero and values that were seen, or
+    /// as far below zero as above if `symmetric`.
     fn range(&self, stats: &RangeStats, levels: u32, symmetric: bool) -> Interval;
 }
 
@@ -44,8 +45,8 @@ impl Default for ObserverSpec {
 }
 
 impl ObserverSpec {
-    /// The interval that `levels` codes are to span: zero and values that were seen, or as far
-    /// below zero as above if `symmetric`.
+    /// The interval that `levels` quantized values are to span: zero and values that were seen, or
+    /// as far below zero as above if `symmetric`.
     pub fn range(&self, stats: &RangeStats, levels: u32, symmetric: bool) -> Interval {
         self.observer().range(stats, levels, symmetric)
     }

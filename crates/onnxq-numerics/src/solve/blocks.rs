@@ -9,12 +9,12 @@ use onnxq_ir::tensor::{QMatrix, QShape};
 /// Rows `[n, k]` rounded to a grid per block. `choose` gets a block's values and its first column.
 pub(super) fn quantize(
     rows: ArrayView2<f32>,
-    extent: QShape,
+    shape: QShape,
     choose: impl Fn(&[f32], usize) -> Grid,
 ) -> QMatrix {
     Arch::new().dispatch(
         #[inline(always)]
-        || each_block(rows, extent, choose),
+        || each_block(rows, shape, choose),
     )
 }
 
@@ -22,25 +22,25 @@ pub(super) fn quantize(
 #[inline(always)]
 fn each_block(
     rows: ArrayView2<f32>,
-    extent: QShape,
+    shape: QShape,
     choose: impl Fn(&[f32], usize) -> Grid,
 ) -> QMatrix {
-    let (n, groups) = (rows.nrows(), extent.blocks());
-    let shape = QShape { n, ..extent };
-    let mut codes = Array2::zeros((n, extent.k));
+    let (n, groups) = (rows.nrows(), shape.blocks());
+    let shape = QShape { n, ..shape };
+    let mut quantized = Array2::zeros((n, shape.k));
     let mut scales = Array2::zeros((n, groups));
-    let mut zeros = Array2::zeros((n, groups));
-    let lines = codes.axis_iter_mut(Axis(0)).zip(rows.axis_iter(Axis(0)));
-    for (row, (mut codes, values)) in lines.enumerate() {
+    let mut zero_points = Array2::zeros((n, groups));
+    let lines = quantized.axis_iter_mut(Axis(0)).zip(rows.axis_iter(Axis(0)));
+    for (row, (mut quantized, values)) in lines.enumerate() {
         let values = values.to_slice().expect("rows are contiguous");
-        let codes = codes.as_slice_mut().expect("rows are contiguous");
-        let blocks = values.chunks(extent.block).zip(codes.chunks_mut(extent.block));
-        for (group, (values, codes)) in blocks.enumerate() {
-            let grid = choose(values, group * extent.block);
-            grid.round(values, codes);
+        let quantized = quantized.as_slice_mut().expect("rows are contiguous");
+        let blocks = values.chunks(shape.block).zip(quantized.chunks_mut(shape.block));
+        for (group, (values, quantized)) in blocks.enumerate() {
+            let grid = choose(values, group * shape.block);
+            grid.round(values, quantized);
             scales[(row, group)] = grid.scale;
-            zeros[(row, group)] = grid.zero as u8;
+            zero_points[(row, group)] = grid.zero as u8;
         }
     }
-    QMatrix { shape, codes, scales, zeros }
+    QMatrix { shape, quantized, scales, zero_points }
 }

@@ -40,7 +40,7 @@ pub struct Gptq {
     pub grid: GridChoice,
     /// Round the columns with the largest inputs first.
     pub act_order: bool,
-    /// Afterwards find better scales and codes, given all others.
+    /// Afterwards find better scales and quantized values, given all others.
     pub polish: bool,
     /// What is added to the Hessian's diagonal, as a part of its mean: 0 to 1.
     #[schemars(range(min = 0, max = 1))]
@@ -88,24 +88,24 @@ impl Solver for Gptq {
         &self,
         rows: ArrayView2<f32>,
         scheme: &Scheme,
-        extent: QShape,
+        shape: QShape,
         input: Option<&Prepared>,
     ) -> QMatrix {
-        let (n, groups) = (rows.nrows(), extent.blocks());
+        let (n, groups) = (rows.nrows(), shape.blocks());
         let mut q = QMatrix {
-            shape: QShape { n, ..extent },
-            codes: Array2::zeros((n, extent.k)),
+            shape: QShape { n, ..shape },
+            quantized: Array2::zeros((n, shape.k)),
             scales: Array2::zeros((n, groups)),
-            zeros: Array2::zeros((n, groups)),
+            zero_points: Array2::zeros((n, groups)),
         };
-        let grids = self.grids(rows, scheme, extent, input);
+        let grids = self.grids(rows, scheme, shape, input);
         match input.and_then(|it| it.feedback.as_ref()) {
             Some(feedback) => {
                 let plain = match self.grid {
                     GridChoice::Rtn => None,
-                    _ => Some(blocks(rows, extent, |_, it| grid(it, scheme, extent.scale))),
+                    _ => Some(blocks(rows, shape, |_, it| grid(it, scheme, shape.scale))),
                 };
-                let mut tile = Tile::new(feedback, extent, self.polish);
+                let mut tile = Tile::new(feedback, shape, self.polish);
                 for first in (0..n).step_by(tile::LANES) {
                     tile.solve(first, rows, &grids, plain.as_ref(), &mut q);
                 }
@@ -122,19 +122,19 @@ impl Gptq {
         &self,
         rows: ArrayView2<f32>,
         scheme: &Scheme,
-        extent: QShape,
+        shape: QShape,
         input: Option<&Prepared>,
     ) -> Array2<Grid> {
         let importance = match self.grid {
             GridChoice::Imatrix => input.map(|it| &*it.importance),
             _ => None,
         };
-        blocks(rows, extent, |group, values| {
-            let start = group * extent.block;
+        blocks(rows, shape, |group, values| {
+            let start = group * shape.block;
             let weights = importance.map(|it| &it[start..start + values.len()]);
             match self.grid {
-                GridChoice::Rtn => grid(values, scheme, extent.scale),
-                _ => search::fit(values, weights, scheme, extent.scale),
+                GridChoice::Rtn => grid(values, scheme, shape.scale),
+                _ => search::fit(values, weights, scheme, shape.scale),
             }
         })
     }
@@ -143,15 +143,15 @@ impl Gptq {
 /// What `of` makes of every block of every row.
 fn blocks(
     rows: ArrayView2<f32>,
-    extent: QShape,
+    shape: QShape,
     of: impl Fn(usize, &[f32]) -> Grid,
 ) -> Array2<Grid> {
-    let mut grids = Vec::with_capacity(rows.nrows() * extent.blocks());
+    let mut grids = Vec::with_capacity(rows.nrows() * shape.blocks());
     for row in rows.axis_iter(Axis(0)) {
         let values = row.to_slice().expect("rows are contiguous");
-        grids.extend(values.chunks(extent.block).enumerate().map(|(at, it)| of(at, it)));
+        grids.extend(values.chunks(shape.block).enumerate().map(|(at, it)| of(at, it)));
     }
-    Array2::from_shape_vec((rows.nrows(), extent.blocks()), grids).expect("a grid for each block")
+    Array2::from_shape_vec((rows.nrows(), shape.blocks()), grids).expect("a grid for each block")
 }
 
 /// Every value to the nearest of its grid.
@@ -159,14 +159,14 @@ fn round(rows: ArrayView2<f32>, grids: &Array2<Grid>, q: &mut QMatrix) {
     let block = q.shape.block;
     for (row, values) in rows.axis_iter(Axis(0)).enumerate() {
         let values = values.to_slice().expect("rows are contiguous");
-        let mut codes = q.codes.row_mut(row);
-        let codes = codes.as_slice_mut().expect("rows are contiguous");
-        let parts = values.chunks(block).zip(codes.chunks_mut(block));
-        for (group, (values, codes)) in parts.enumerate() {
+        let mut quantized = q.quantized.row_mut(row);
+        let quantized = quantized.as_slice_mut().expect("rows are contiguous");
+        let parts = values.chunks(block).zip(quantized.chunks_mut(block));
+        for (group, (values, quantized)) in parts.enumerate() {
             let grid = grids[(row, group)];
-            grid.round(values, codes);
+            grid.round(values, quantized);
             q.scales[(row, group)] = grid.scale;
-            q.zeros[(row, group)] = grid.zero as u8;
+            q.zero_points[(row, group)] = grid.zero as u8;
         }
     }
 }

@@ -3,7 +3,7 @@
 use half::f16;
 
 use crate::scheme::{Range, Scheme};
-use onnxq_ir::tensor::{DType, Zeros};
+use onnxq_ir::tensor::{DType, ZeroPoints};
 
 /// Adding 1.5 · 2^23 leaves no bits below one: the sum is rounded, ties to even.
 pub(super) const ROUND: f32 = 12_582_912.0;
@@ -21,7 +21,7 @@ fn whole(at: f32) -> f32 {
     if rounded > at { rounded - 1.0 } else { rounded }
 }
 
-/// A block's scale and zero, and which codes it may use.
+/// A block's scale and zero, and which quantized values it may use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {
     pub scale: f32,
@@ -32,7 +32,7 @@ pub(super) struct Grid {
     ties: Ties,
 }
 
-/// How a value halfway between two codes is rounded.
+/// How a value halfway between two quantized values is rounded.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Ties {
     /// Up, as `trunc(x + 0.49999997)` of a positive `x`: MatMulNBits' quantizer.
@@ -45,26 +45,26 @@ pub(super) enum Ties {
 pub(super) fn grid(values: &[f32], scheme: &Scheme, stored: DType) -> Grid {
     let (low, high) = extremes(values);
     let middle = (1u32 << (scheme.bits - 1)) as f32;
-    let grid = match (scheme.zeros, scheme.range) {
-        (Zeros::Symmetric, Range::Full) => {
+    let grid = match (scheme.zero_points, scheme.range) {
+        (ZeroPoints::Symmetric, Range::Full) => {
             let extreme = if high.abs() > low.abs() { high } else { low };
             let (scale, ties) = (extreme / -middle, Ties::Up);
-            Grid { scale, zero: middle, low: 0.0, high: scheme.max_code(), ties }
+            Grid { scale, zero: middle, low: 0.0, high: scheme.max_quantized(), ties }
         }
-        (Zeros::Symmetric, range) => {
+        (ZeroPoints::Symmetric, range) => {
             let reach = if range == Range::Narrow { middle - 1.0 } else { middle / 2.0 };
             let scale = high.max(-low) / reach;
             let (low, high) = (middle - reach, middle + reach);
             Grid { scale, zero: middle, low, high, ties: Ties::Even }
         }
-        (Zeros::Asymmetric, range) => {
-            let high_code = if range == Range::Reduced { middle } else { scheme.max_code() };
+        (ZeroPoints::Asymmetric, range) => {
+            let highest = if range == Range::Reduced { middle } else { scheme.max_quantized() };
             let (low, high) = (low.min(0.0), high.max(0.0));
             // Halves first: the difference of two large floats may not be one.
-            let scale = (high / high_code) - (low / high_code);
-            let exact = (high - low) / high_code;
+            let scale = (high / highest) - (low / highest);
+            let exact = (high - low) / highest;
             let scale = if exact.is_finite() { exact } else { scale };
-            Grid { scale, zero: 0.0, low: 0.0, high: high_code, ties: Ties::Up }
+            Grid { scale, zero: 0.0, low: 0.0, high: highest, ties: Ties::Up }
         }
     };
     finish(grid, low, scheme, stored)
@@ -74,7 +74,7 @@ pub(super) fn grid(values: &[f32], scheme: &Scheme, stored: DType) -> Grid {
 /// divided by it.
 #[inline(always)]
 fn finish(mut grid: Grid, low: f32, scheme: &Scheme, stored: DType) -> Grid {
-    if scheme.zeros == Zeros::Asymmetric && grid.scale != 0.0 {
+    if scheme.zero_points == ZeroPoints::Asymmetric && grid.scale != 0.0 {
         // Half away from zero, and clamped: a block that does not reach zero still holds it.
         let zero = (-low.min(0.0) / grid.scale).round();
         grid.zero = zero.clamp(grid.low, grid.high);
@@ -90,7 +90,7 @@ pub(super) fn stored_scale(scale: f32, stored: DType) -> f32 {
 }
 
 impl Grid {
-    /// The same codes, with another meaning.
+    /// The same quantized values, with another meaning.
     #[inline(always)]
     pub fn with(self, scale: f32, zero: f32) -> Grid {
         Grid { scale, zero, ..self }
@@ -102,46 +102,47 @@ impl Grid {
     }
 
     #[inline(always)]
-    pub fn round(&self, values: &[f32], codes: &mut [u8]) {
+    pub fn round(&self, values: &[f32], quantized: &mut [u8]) {
         let inverse = self.inverse();
         // Chosen once: the compiler makes no vectors of a loop that asks again for each value.
         match self.ties {
             Ties::Up => {
                 let up = Grid { ties: Ties::Up, ..*self };
-                up.round_all(values, codes, inverse);
+                up.round_all(values, quantized, inverse);
             }
             Ties::Even => {
                 let even = Grid { ties: Ties::Even, ..*self };
-                even.round_all(values, codes, inverse);
+                even.round_all(values, quantized, inverse);
             }
         }
     }
 
     #[inline(always)]
-    fn round_all(&self, values: &[f32], codes: &mut [u8], inverse: f32) {
-        for (code, value) in codes.iter_mut().zip(values) {
-            // The sum's lowest bits are the code.
-            *code = (self.code_by(*value, inverse) + WHOLE).to_bits() as u8;
+    fn round_all(&self, values: &[f32], quantized: &mut [u8], inverse: f32) {
+        for (integer, value) in quantized.iter_mut().zip(values) {
+            // The sum's lowest bits are the quantized value.
+            *integer = (self.round_by(*value, inverse) + WHOLE).to_bits() as u8;
         }
     }
 
-    /// What a code stands for.
+    /// What a quantized value stands for.
     #[inline(always)]
-    pub fn value(&self, code: f32) -> f32 {
-        (code - self.zero) * self.scale
+    pub fn value(&self, integer: f32) -> f32 {
+        (integer - self.zero) * self.scale
     }
 
     /// One over the scale. A scale so small that no float is its inverse is zero for all that
-    /// follows, and so is the inverse of zero: every value gets the code of zero.
+    /// follows, and so is the inverse of zero: every value gets the quantized value of zero.
     #[inline(always)]
     pub fn inverse(&self) -> f32 {
         let inverse = self.scale.recip();
         if inverse.is_finite() { inverse } else { 0.0 }
     }
 
-    /// The code of a value, as a number; `inverse` is the grid's own, so that loops divide once.
+    /// The quantized value of a value, as a number; `inverse` is the grid's own, so that loops
+    /// divide once.
     #[inline(always)]
-    pub fn code_by(&self, value: f32, inverse: f32) -> f32 {
+    pub fn round_by(&self, value: f32, inverse: f32) -> f32 {
         match self.ties {
             Ties::Up => whole(self.within(value * inverse + self.zero) + BELOW_HALF),
             Ties::Even => self.within((value * inverse + ROUND) - ROUND + self.zero),

@@ -21,7 +21,7 @@ use crate::{
     scheme::{Range, Scheme},
     specs::{Settings, Wrong, within},
 };
-use onnxq_ir::tensor::{DType, QMatrix, QShape, Zeros};
+use onnxq_ir::tensor::{DType, QMatrix, QShape, ZeroPoints};
 
 /// Half-quadratic quantization; needs no data. Errors are measured in steps of the grid, so that
 /// settings do not depend on how large the weights are.
@@ -59,13 +59,13 @@ impl Solver for Hqq {
         &self,
         rows: ArrayView2<f32>,
         scheme: &Scheme,
-        extent: QShape,
+        shape: QShape,
         _: Option<&Prepared>,
     ) -> QMatrix {
-        quantize(rows, extent, |values, _| {
+        quantize(rows, shape, |values, _| {
             Arch::new().dispatch(
                 #[inline(always)]
-                || self.fit(values, scheme, extent.scale),
+                || self.fit(values, scheme, shape.scale),
             )
         })
     }
@@ -74,7 +74,7 @@ impl Solver for Hqq {
 /// Scales that blocks start from, relative to round-to-nearest's.
 const STARTS: [f32; 5] = [1.0, 0.94, 0.88, 0.8, 0.7];
 
-/// Sums over a block of codes `q` and of what they should stand for, `t`, in steps.
+/// Sums over a block of quantized values `q` and of what they should stand for, `t`, in steps.
 #[derive(Clone, Copy)]
 struct Sums {
     n: f64,
@@ -99,7 +99,7 @@ impl Hqq {
         let unit = plain.scale.abs();
         let limit = sums.square * MOST_SQUARE;
         let mut best = Best { grid: plain, loss: sums.loss, unit, limit };
-        let flips = scheme.zeros == Zeros::Symmetric && scheme.range == Range::Full;
+        let flips = scheme.zero_points == ZeroPoints::Symmetric && scheme.range == Range::Full;
         let signs: &[f32] = if flips { &[1.0, -1.0] } else { &[1.0] };
         let mut start = (f64::INFINITY, plain);
         for sign in signs {
@@ -113,7 +113,7 @@ impl Hqq {
                 }
             }
         }
-        self.descend(values, start, scheme.zeros, stored, &mut best);
+        self.descend(values, start, scheme.zero_points, stored, &mut best);
         best.grid
     }
 
@@ -123,7 +123,7 @@ impl Hqq {
         &self,
         values: &[f32],
         (_, mut grid): (f64, Grid),
-        zeros: Zeros,
+        zero_points: ZeroPoints,
         stored: DType,
         best: &mut Best,
     ) {
@@ -134,7 +134,7 @@ impl Hqq {
                 break;
             }
             own = loss;
-            let fitted = sums.fitted(grid, zeros);
+            let fitted = sums.fitted(grid, zero_points);
             grid = fitted.with(stored_scale(fitted.scale, stored), fitted.zero);
             beta *= self.kappa;
         }
@@ -191,8 +191,9 @@ struct Best {
     limit: f64,
 }
 
-/// Values in steps, what of them is left to codes, the codes counted from zero, and powers of
-/// errors. One loop fills them value by value, others add them up: compilers make vectors of that.
+/// Values in steps, what of them is left to quantized values, the quantized values counted from
+/// zero, and powers of errors. One loop fills them value by value, others add them up: compilers
+/// make vectors of that.
 struct Run {
     at: [f32; RUN],
     t: [f32; RUN],
@@ -213,7 +214,7 @@ impl Run {
     fn fill(&mut self, values: &[f32], grid: &Grid, p: f32, inverse_beta: f32) {
         let inverse = grid.inverse();
         let (low, high) = (grid.low - grid.zero, grid.high - grid.zero);
-        // The zeros that pad it have code zero and no error: they add nothing to any sum.
+        // The zeros that pad it are quantized to zero and no error: they add nothing to any sum.
         let count = values.len().next_multiple_of(LANES).min(RUN);
         self.at[..values.len()].copy_from_slice(values);
         self.at[values.len()..count].fill(0.0);
@@ -221,9 +222,9 @@ impl Run {
         let (q, loss) = (&mut self.q[..count], &mut self.loss[..count]);
         for it in 0..count {
             at[it] *= inverse;
-            let code = (at[it] + ROUND) - ROUND;
-            let code = if code < low { low } else { code };
-            q[it] = if code > high { high } else { code };
+            let integer = (at[it] + ROUND) - ROUND;
+            let integer = if integer < low { low } else { integer };
+            q[it] = if integer > high { high } else { integer };
             let error = at[it] - q[it];
             let size = error.abs();
             let size = if size < TINY { TINY } else { size };
@@ -259,20 +260,21 @@ impl Run {
 }
 
 impl Sums {
-    /// The grid of least squares for these codes: the zero of an affine fit, made an integer,
-    /// then the scale that suits it.
+    /// The grid of least squares for these quantized values: the zero of an affine fit, made an
+    /// integer, then the scale that suits it.
     #[inline(always)]
-    fn fitted(&self, grid: Grid, zeros: Zeros) -> Grid {
+    fn fitted(&self, grid: Grid, zero_points: ZeroPoints) -> Grid {
         let mut shift = 0.0;
         let variance = self.n * self.qq - self.q * self.q;
-        if zeros == Zeros::Asymmetric && variance > 0.0 {
+        if zero_points == ZeroPoints::Asymmetric && variance > 0.0 {
             let slope = (self.n * self.tq - self.t * self.q) / variance;
             let offset = (self.t - slope * self.q) / self.n;
             let zero = (f64::from(grid.zero) - offset / slope).round() as f32;
             let zero = if zero.is_finite() { zero } else { grid.zero };
             shift = f64::from(grid.zero - zero.clamp(grid.low, grid.high));
         }
-        // Codes stay as they are; counted from the new zero they are larger by the shift.
+        // Quantized values stay as they are; counted from the new zero they are larger by the
+        // shift.
         let across = self.tq + shift * self.t;
         let square = self.qq + shift * (2.0 * self.q + shift * self.n);
         let factor = if square > 0.0 && across > 0.0 { across / square } else { 1.0 };
@@ -326,17 +328,17 @@ mod tests {
     #[test]
     fn every_instruction_set_finds_the_same_grid() {
         let values = gaussian(3000);
-        for zeros in [Zeros::Symmetric, Zeros::Asymmetric] {
+        for zero_points in [ZeroPoints::Symmetric, ZeroPoints::Asymmetric] {
             for length in [37, 150] {
                 let granularity = Granularity::Block(length);
-                let scheme = Scheme { bits: 4, zeros, granularity, range: Range::Full };
-                let extent = scheme.extent(1, values.len(), DType::F32);
+                let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
+                let shape = scheme.shape(1, values.len(), DType::F32);
                 let view = ArrayView2::from_shape((1, values.len()), &values).expect("one row");
-                let fast = Hqq::default().solve(view, &scheme, extent, None);
+                let fast = Hqq::default().solve(view, &scheme, shape, None);
                 for (block, values) in values.chunks(length).enumerate() {
                     let plain = Hqq::default().fit(values, &scheme, DType::F32);
                     assert_eq!(fast.scales[(0, block)].to_bits(), plain.scale.to_bits());
-                    assert_eq!(fast.zeros[(0, block)], plain.zero as u8);
+                    assert_eq!(fast.zero_points[(0, block)], plain.zero as u8);
                 }
             }
         }

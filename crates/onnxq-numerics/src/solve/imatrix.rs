@@ -52,16 +52,16 @@ impl Solver for Imatrix {
         &self,
         rows: ArrayView2<f32>,
         scheme: &Scheme,
-        extent: QShape,
+        shape: QShape,
         input: Option<&Prepared>,
     ) -> QMatrix {
         let weights = match input {
-            Some(it) => self.weights(&it.importance, extent.block),
-            None => vec![1.0; extent.k],
+            Some(it) => self.weights(&it.importance, shape.block),
+            None => vec![1.0; shape.k],
         };
-        quantize(rows, extent, |values, from| {
+        quantize(rows, shape, |values, from| {
             let weights = &weights[from..from + values.len()];
-            fit(values, Some(weights), scheme, extent.scale)
+            fit(values, Some(weights), scheme, shape.scale)
         })
     }
 }

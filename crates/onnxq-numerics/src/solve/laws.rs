@@ -8,7 +8,7 @@ use crate::{
     scheme::{Granularity, Range},
     specs::Spec,
 };
-use onnxq_ir::tensor::{DType, Zeros};
+use onnxq_ir::tensor::{DType, ZeroPoints};
 
 /// Every solver with its default settings. Without statistics all columns count the same.
 fn solvers() -> Vec<SolverSpec> {
@@ -30,18 +30,15 @@ fn weight() -> impl Strategy<Value = Array2<f32>> {
 
 fn scheme() -> impl Strategy<Value = Scheme> {
     let bits = prop::sample::select(vec![2u32, 4, 8]);
-    let zeros = prop::sample::select(vec![Zeros::Symmetric, Zeros::Asymmetric]);
+    let zero_points = prop::sample::select(vec![ZeroPoints::Symmetric, ZeroPoints::Asymmetric]);
     let granularity = prop::sample::select(vec![
         Granularity::Channel,
         Granularity::Block(16),
         Granularity::Block(32),
     ]);
     let range = prop::sample::select(vec![Range::Full, Range::Narrow, Range::Reduced]);
-    (bits, zeros, granularity, range).prop_map(|(bits, zeros, granularity, range)| Scheme {
-        bits,
-        zeros,
-        granularity,
-        range,
+    (bits, zero_points, granularity, range).prop_map(|(bits, zero_points, granularity, range)| {
+        Scheme { bits, zero_points, granularity, range }
     })
 }
 
@@ -79,9 +76,9 @@ fn never_worse(
     weights: &[f32],
     (p, most): (f64, f64),
 ) {
-    let extent = scheme.extent(w.nrows(), w.ncols(), stored);
-    let plain = losses(w, &Rtn.solve(w.view(), scheme, extent, None), weights, p);
-    let found = losses(w, &solver.solver().solve(w.view(), scheme, extent, input), weights, p);
+    let shape = scheme.shape(w.nrows(), w.ncols(), stored);
+    let plain = losses(w, &Rtn.solve(w.view(), scheme, shape, None), weights, p);
+    let found = losses(w, &solver.solver().solve(w.view(), scheme, shape, input), weights, p);
     for (found, plain) in found.iter().zip(&plain) {
         assert!(*found <= plain * most * (1.0 + 1e-4), "{}: {found} > {plain}", solver.name());
     }
@@ -92,25 +89,25 @@ proptest! {
 
     #[test]
     fn rows_do_not_influence_each_other(w in weight(), scheme in scheme()) {
-        let extent = scheme.extent(w.nrows(), w.ncols(), DType::F32);
+        let shape = scheme.shape(w.nrows(), w.ncols(), DType::F32);
         for solver in solvers() {
-            let whole = solver.solver().solve(w.view(), &scheme, extent, None);
+            let whole = solver.solver().solve(w.view(), &scheme, shape, None);
             let last = w.nrows() - 1;
-            let alone = solver.solver().solve(w.slice(s![last.., ..]), &scheme, extent, None);
-            prop_assert_eq!(whole.codes.row(last), alone.codes.row(0));
+            let alone = solver.solver().solve(w.slice(s![last.., ..]), &scheme, shape, None);
+            prop_assert_eq!(whole.quantized.row(last), alone.quantized.row(0));
             prop_assert_eq!(whole.scales.row(last), alone.scales.row(0));
-            prop_assert_eq!(whole.zeros.row(last), alone.zeros.row(0));
+            prop_assert_eq!(whole.zero_points.row(last), alone.zero_points.row(0));
         }
     }
 
     #[test]
     fn an_error_of_round_to_nearest_is_at_most_a_step(w in weight(), scheme in scheme()) {
-        let extent = scheme.extent(w.nrows(), w.ncols(), DType::F32);
-        let q = Rtn.solve(w.view(), &scheme, extent, None);
+        let shape = scheme.shape(w.nrows(), w.ncols(), DType::F32);
+        let q = Rtn.solve(w.view(), &scheme, shape, None);
         let back = q.dequantize();
         for ((at, value), back) in w.indexed_iter().zip(&back) {
-            let step = q.scales[(at.0, at.1 / extent.block)].abs();
-            // The one code that the positive side of a full range lacks costs a step.
+            let step = q.scales[(at.0, at.1 / shape.block)].abs();
+            // The one quantized value that the positive side of a full range lacks costs a step.
             prop_assert!((value - back).abs() <= step * 1.001 + 1e-6, "{value} {back} {step}");
         }
     }
@@ -151,25 +148,25 @@ proptest! {
         scheme in scheme(),
         stored in stored(),
     ) {
-        let extent = scheme.extent(w.nrows(), w.ncols(), stored);
+        let shape = scheme.shape(w.nrows(), w.ncols(), stored);
         let middle = 1u8 << (scheme.bits - 1);
-        let (low, high) = match (scheme.zeros, scheme.range) {
-            (_, Range::Full) => (0, scheme.max_code() as u8),
-            (Zeros::Symmetric, Range::Narrow) => (1, scheme.max_code() as u8),
-            (Zeros::Symmetric, Range::Reduced) => (middle / 2, middle + middle / 2),
-            (Zeros::Asymmetric, Range::Narrow) => (0, scheme.max_code() as u8),
-            (Zeros::Asymmetric, Range::Reduced) => (0, middle),
+        let (low, high) = match (scheme.zero_points, scheme.range) {
+            (_, Range::Full) => (0, scheme.max_quantized() as u8),
+            (ZeroPoints::Symmetric, Range::Narrow) => (1, scheme.max_quantized() as u8),
+            (ZeroPoints::Symmetric, Range::Reduced) => (middle / 2, middle + middle / 2),
+            (ZeroPoints::Asymmetric, Range::Narrow) => (0, scheme.max_quantized() as u8),
+            (ZeroPoints::Asymmetric, Range::Reduced) => (0, middle),
         };
         for solver in solvers() {
-            let q = solver.solver().solve(w.view(), &scheme, extent, None);
+            let q = solver.solver().solve(w.view(), &scheme, shape, None);
             let back = q.dequantize();
             prop_assert!(w.iter().zip(&back).all(|(w, back)| *w != 0.0 || *back == 0.0));
-            prop_assert!(q.codes.iter().all(|it| (low..=high).contains(it)), "{}", solver.name());
-            prop_assert!(q.zeros.iter().all(|it| (low..=high).contains(it)), "{}", solver.name());
-            if scheme.zeros == Zeros::Symmetric {
-                prop_assert!(q.zeros.iter().all(|it| *it == middle));
+            prop_assert!(q.quantized.iter().all(|it| (low..=high).contains(it)), "{}", solver.name());
+            prop_assert!(q.zero_points.iter().all(|it| (low..=high).contains(it)), "{}", solver.name());
+            if scheme.zero_points == ZeroPoints::Symmetric {
+                prop_assert!(q.zero_points.iter().all(|it| *it == middle));
             }
-            if scheme.zeros == Zeros::Asymmetric || scheme.range != Range::Full {
+            if scheme.zero_points == ZeroPoints::Asymmetric || scheme.range != Range::Full {
                 prop_assert!(q.scales.iter().all(|it| *it >= 0.0));
             }
             if stored == DType::F16 {
@@ -186,9 +183,9 @@ proptest! {
         magnitude in prop::sample::select(vec![1e30f32, 1e-30, 1e-42, 0.0]),
     ) {
         let w = w.mapv(|it| it * magnitude);
-        let extent = scheme.extent(w.nrows(), w.ncols(), DType::F32);
+        let shape = scheme.shape(w.nrows(), w.ncols(), DType::F32);
         for solver in solvers() {
-            let q = solver.solver().solve(w.view(), &scheme, extent, None);
+            let q = solver.solver().solve(w.view(), &scheme, shape, None);
             prop_assert!(q.scales.iter().all(|it| it.is_finite()), "{}", solver.name());
             prop_assert!(q.dequantize().iter().all(|it| it.is_finite()), "{}", solver.name());
         }
@@ -209,14 +206,14 @@ pub(super) fn gaussian(n: usize) -> Vec<f32> {
 }
 
 /// The loss of a solver on gaussian values, relative to round-to-nearest's.
-fn gain(solver: SolverSpec, zeros: Zeros, block: usize, p: f64) -> f64 {
+fn gain(solver: SolverSpec, zero_points: ZeroPoints, block: usize, p: f64) -> f64 {
     let values = gaussian(64 * 512);
     let w = ArrayView2::from_shape((64, 512), &values).expect("64 rows").to_owned();
     let granularity = Granularity::Block(block);
-    let scheme = Scheme { bits: 4, zeros, granularity, range: Range::Full };
-    let extent = scheme.extent(64, 512, DType::F32);
+    let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
+    let shape = scheme.shape(64, 512, DType::F32);
     let loss = |it: &SolverSpec| {
-        losses(&w, &it.solver().solve(w.view(), &scheme, extent, None), &[1.0; 512], p).sum()
+        losses(&w, &it.solver().solve(w.view(), &scheme, shape, None), &[1.0; 512], p).sum()
     };
     loss(&solver) / loss(&SolverSpec::Rtn)
 }
@@ -224,17 +221,17 @@ fn gain(solver: SolverSpec, zeros: Zeros, block: usize, p: f64) -> f64 {
 #[test]
 fn clipping_pays_on_gaussian_values() {
     // Measured: 0.895, 0.889, 0.886 and 0.876 of round-to-nearest's squared error.
-    for (zeros, block, most) in [
-        (Zeros::Asymmetric, 32, 0.91),
-        (Zeros::Asymmetric, 128, 0.90),
-        (Zeros::Symmetric, 32, 0.90),
-        (Zeros::Symmetric, 128, 0.89),
+    for (zero_points, block, most) in [
+        (ZeroPoints::Asymmetric, 32, 0.91),
+        (ZeroPoints::Asymmetric, 128, 0.90),
+        (ZeroPoints::Symmetric, 32, 0.90),
+        (ZeroPoints::Symmetric, 128, 0.89),
     ] {
-        let mse = gain(SolverSpec::Mse(Mse::default()), zeros, block, 2.0);
-        let hqq = gain(SolverSpec::Hqq(Hqq::default()), zeros, block, 0.7);
-        println!("{zeros:?} {block}: mse {mse:.4}, hqq {hqq:.4}");
-        assert!(mse < most, "{zeros:?} {block}: {mse}");
-        assert!(hqq < 0.97, "{zeros:?} {block}: {hqq}");
+        let mse = gain(SolverSpec::Mse(Mse::default()), zero_points, block, 2.0);
+        let hqq = gain(SolverSpec::Hqq(Hqq::default()), zero_points, block, 0.7);
+        println!("{zero_points:?} {block}: mse {mse:.4}, hqq {hqq:.4}");
+        assert!(mse < most, "{zero_points:?} {block}: {mse}");
+        assert!(hqq < 0.97, "{zero_points:?} {block}: {hqq}");
     }
 }
 
@@ -242,11 +239,11 @@ fn clipping_pays_on_gaussian_values() {
 fn a_block_that_does_not_reach_zero_keeps_a_small_error() {
     let values: Vec<f32> = gaussian(512).iter().map(|it| 2.0 + it * 0.5).collect();
     let w = Array2::from_shape_vec((4, 128), values).expect("four rows");
-    let (zeros, granularity) = (Zeros::Asymmetric, Granularity::Block(32));
-    let scheme = Scheme { bits: 4, zeros, granularity, range: Range::Full };
-    let extent = scheme.extent(4, 128, DType::F32);
+    let (zero_points, granularity) = (ZeroPoints::Asymmetric, Granularity::Block(32));
+    let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
+    let shape = scheme.shape(4, 128, DType::F32);
     for solver in solvers() {
-        let q = solver.solver().solve(w.view(), &scheme, extent, None);
+        let q = solver.solver().solve(w.view(), &scheme, shape, None);
         let error = losses(&w, &q, &[1.0; 128], 2.0).sum() / 512.0;
         // Fifteen steps from 0 to about 3.3: a step of 0.22, an error of 0.22² / 12.
         assert!(error < 0.006, "{}: {error}", solver.name());

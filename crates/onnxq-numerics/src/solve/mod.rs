@@ -1,4 +1,4 @@
-//! Solvers choose codes, scales and zeros for a weight. They know nothing of ONNX.
+//! Solvers choose quantized values, scales and zero points for a weight. They know nothing of ONNX.
 
 mod blocks;
 mod gptq;
@@ -50,7 +50,7 @@ pub trait Solver: Send + Sync {
         Ok(Prepared::of(stats))
     }
 
-    /// `rows` are some rows of a weight, `[n, k]`; `extent` describes the whole weight. `input` is
+    /// `rows` are some rows of a weight, `[n, k]`; `shape` describes the whole weight. `input` is
     /// what [`Solver::prepare`] made; without it (embedding tables have no inputs) every column
     /// counts the same.
     ///
@@ -60,7 +60,7 @@ pub trait Solver: Send + Sync {
         &self,
         rows: ArrayView2<f32>,
         scheme: &Scheme,
-        extent: QShape,
+        shape: QShape,
         input: Option<&Prepared>,
     ) -> QMatrix;
 }

@@ -20,12 +20,12 @@ impl Solver for Mse {
         &self,
         rows: ArrayView2<f32>,
         scheme: &Scheme,
-        extent: QShape,
+        shape: QShape,
         _: Option<&Prepared>,
     ) -> QMatrix {
-        let ones = vec![1.0; extent.block.min(extent.k)];
-        quantize(rows, extent, |values, _| {
-            fit(values, Some(&ones[..values.len()]), scheme, extent.scale)
+        let ones = vec![1.0; shape.block.min(shape.k)];
+        quantize(rows, shape, |values, _| {
+            fit(values, Some(&ones[..values.len()]), scheme, shape.scale)
         })
     }
 }

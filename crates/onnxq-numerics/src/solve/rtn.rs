@@ -16,14 +16,14 @@ impl Solver for Rtn {
         &self,
         rows: ArrayView2<f32>,
         scheme: &Scheme,
-        extent: QShape,
+        shape: QShape,
         _: Option<&Prepared>,
     ) -> QMatrix {
         quantize(
             rows,
-            extent,
+            shape,
             #[inline(always)]
-            |values, _| grid(values, scheme, extent.scale),
+            |values, _| grid(values, scheme, shape.scale),
         )
     }
 }
@@ -32,19 +32,19 @@ impl Solver for Rtn {
 mod tests {
     use super::*;
     use crate::scheme::{Granularity, Range};
-    use onnxq_ir::tensor::{DType, Zeros};
+    use onnxq_ir::tensor::{DType, ZeroPoints};
 
     #[test]
     fn a_block_of_denormals_is_zero_and_not_nan() {
         let scheme = Scheme {
             bits: 4,
-            zeros: Zeros::Symmetric,
+            zero_points: ZeroPoints::Symmetric,
             granularity: Granularity::Block(16),
             range: Range::Full,
         };
         let values = [1e-42f32, 0.0, -1e-43, 0.0].repeat(4);
         let view = ArrayView2::from_shape((1, 16), &values).unwrap();
-        let q = Rtn.solve(view, &scheme, scheme.extent(1, 16, DType::F32), None);
+        let q = Rtn.solve(view, &scheme, scheme.shape(1, 16, DType::F32), None);
         assert!(q.dequantize().iter().all(|it| it.abs() < 1e-40));
     }
 }

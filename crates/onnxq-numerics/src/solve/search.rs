@@ -1,4 +1,5 @@
-//! Looks for the grid of least squared error: which part of a block's range is worth its codes.
+//! Looks for the grid of least squared error: which part of a block's range is worth its quantized
+//! values.
 //!
 //! Scales are tried [`LANES`] at a time, each in a lane of its own, so that short blocks take as
 //! little per value as long ones. Nothing is added across lanes: every instruction set yields the
@@ -13,7 +14,7 @@ use super::{
     sums::error,
 };
 use crate::scheme::{Range, Scheme};
-use onnxq_ir::tensor::{DType, Zeros};
+use onnxq_ir::tensor::{DType, ZeroPoints};
 
 /// Scales that are tried at once.
 const LANES: usize = 16;
@@ -73,10 +74,10 @@ fn best<S: Simd>(simd: S, Fit { values, weights, scheme, stored }: Fit) -> Grid 
     if error(values, weights, &found) < error(values, weights, &plain) { found } else { plain }
 }
 
-/// Factors of the plain scale: from and to. Few codes want to be spent on the bulk of the values;
-/// with many of them clipping hardly pays.
-fn factors(codes: f32) -> (f32, f32) {
-    match codes {
+/// Factors of the plain scale: from and to. Few quantized values want to be spent on the bulk of
+/// the values; with many of them clipping hardly pays.
+fn factors(quantized: f32) -> (f32, f32) {
+    match quantized {
         ..4.0 => (0.2, 1.3),
         ..16.0 => (0.44, 1.19),
         _ => (0.88, 1.03),
@@ -88,8 +89,8 @@ fn factors(codes: f32) -> (f32, f32) {
 struct Trial {
     zero: f32,
     sign: f32,
-    /// With the scale that suits the codes best: that scale's factor, and the error in units of
-    /// the plain step's square.
+    /// With the scale that suits the quantized values best: that scale's factor, and the error in
+    /// units of the plain step's square.
     factor: f32,
     error: f32,
 }
@@ -118,7 +119,7 @@ impl<'a, S: Simd> Search<'a, S> {
         plain: Grid,
         scheme: &Scheme,
     ) -> Search<'a, S> {
-        let symmetric = scheme.zeros == Zeros::Symmetric;
+        let symmetric = scheme.zero_points == ZeroPoints::Symmetric;
         let signed = symmetric && scheme.range == Range::Full;
         let center = (plain.low + plain.high) / 2.0 - plain.zero;
         let inverse = plain.scale.abs().recip();
@@ -133,10 +134,10 @@ impl<'a, S: Simd> Search<'a, S> {
         let width = (to - from) / (LANES - 1) as f32;
         let factors: Lanes = array::from_fn(|at| from + width * at as f32);
         if self.symmetric {
-            let zeros = [self.plain.zero; LANES];
-            let ahead = self.scan(&factors, &zeros, 1.0);
+            let zero_points = [self.plain.zero; LANES];
+            let ahead = self.scan(&factors, &zero_points, 1.0);
             return match self.signed {
-                true => better(ahead, self.scan(&factors, &zeros, -1.0)),
+                true => better(ahead, self.scan(&factors, &zero_points, -1.0)),
                 false => ahead,
             };
         }
@@ -159,7 +160,7 @@ impl<'a, S: Simd> Search<'a, S> {
         better(best, self.scan(&factors, &[best.zero; LANES], best.sign))
     }
 
-    /// A zero that is a code.
+    /// A zero that is a quantized value.
     #[inline(always)]
     fn within(&self, zero: f32) -> f32 {
         zero.max(self.plain.low).min(self.plain.high)
@@ -167,30 +168,31 @@ impl<'a, S: Simd> Search<'a, S> {
 
     /// The best of some factors of the plain step, each with its zero.
     #[inline(always)]
-    fn scan(&self, factors: &Lanes, zeros: &Lanes, sign: f32) -> Trial {
+    fn scan(&self, factors: &Lanes, zero_points: &Lanes, sign: f32) -> Trial {
         let inverse = factors.map(|it| self.inverse / it);
-        // A negative scale turns the codes around.
+        // A negative scale turns the quantized values around.
         let (from, to) = match sign > 0.0 {
             true => (self.plain.low, self.plain.high),
             false => (-self.plain.high, -self.plain.low),
         };
-        let (low, high) = (zeros.map(|it| from - sign * it), zeros.map(|it| to - sign * it));
+        let (low, high) =
+            (zero_points.map(|it| from - sign * it), zero_points.map(|it| to - sign * it));
         let bounds = [&inverse, &low, &high];
         let [mut errors, slopes] = residuals(self.simd, self.values, self.weights, bounds);
         let mut found = [0.0; LANES];
         for lane in 0..LANES {
-            // With codes `q` fixed, `1 + D / B` more is the least-squares scale, `D` the slope
-            // and `B = Σ w q²`, and it takes `D² / B` off the error.
+            // With quantized values `q` fixed, `1 + D / B` more is the least-squares scale, `D` the
+            // slope and `B = Σ w q²`, and it takes `D² / B` off the error.
             let (factor, slope) = (factors[lane], slopes[lane]);
             let unit = factor * factor;
-            let codes = self.energy / unit - 2.0 * slope - errors[lane];
-            let gain = slope / codes;
+            let quantized = self.energy / unit - 2.0 * slope - errors[lane];
+            let gain = slope / quantized;
             found[lane] = factor + factor * gain;
             let error = (errors[lane] - slope * gain) * unit;
             errors[lane] = if found[lane] > 0.0 { error } else { f32::INFINITY };
         }
         let least = least(&errors);
-        let (zero, factor) = (zeros[least], found[least]);
+        let (zero, factor) = (zero_points[least], found[least]);
         Trial { zero, sign, factor, error: errors[least] }
     }
 }
@@ -210,8 +212,8 @@ fn better(one: Trial, other: Trial) -> Trial {
     if other.error < one.error { other } else { one }
 }
 
-/// Per lane `Σ w d²` and `Σ w d q`: `q` is the code counted from zero, `d` what of `v / step` it
-/// leaves.
+/// Per lane `Σ w d²` and `Σ w d q`: `q` is the quantized value counted from zero, `d` what of `v /
+/// step` it leaves.
 #[inline(always)]
 fn residuals<S: Simd>(
     simd: S,
@@ -259,12 +261,12 @@ fn add_residuals<'a, S: Simd, const N: usize>(
         let (value, weight) = (simd.splat_f32s(*value), simd.splat_f32s(*weight));
         for it in 0..N {
             let at = simd.mul_f32s(value, inverse[it]);
-            let code = simd.sub_f32s(simd.add_f32s(at, magic), magic);
-            let code = simd.min_f32s(simd.max_f32s(code, low[it]), high[it]);
-            let rest = simd.sub_f32s(at, code);
+            let integer = simd.sub_f32s(simd.add_f32s(at, magic), magic);
+            let integer = simd.min_f32s(simd.max_f32s(integer, low[it]), high[it]);
+            let rest = simd.sub_f32s(at, integer);
             let weighted = simd.mul_f32s(weight, rest);
             errors[it] = simd.add_f32s(errors[it], simd.mul_f32s(weighted, rest));
-            slopes[it] = simd.add_f32s(slopes[it], simd.mul_f32s(weighted, code));
+            slopes[it] = simd.add_f32s(slopes[it], simd.mul_f32s(weighted, integer));
         }
     }
     for it in 0..N {
@@ -301,9 +303,9 @@ mod tests {
         let values = gaussian(3000);
         let weights: Vec<f32> = values.iter().rev().map(|it| it.abs()).collect();
         for bits in [2, 4, 8] {
-            for zeros in [Zeros::Symmetric, Zeros::Asymmetric] {
+            for zero_points in [ZeroPoints::Symmetric, ZeroPoints::Asymmetric] {
                 let granularity = Granularity::Channel;
-                let scheme = Scheme { bits, zeros, granularity, range: Range::Full };
+                let scheme = Scheme { bits, zero_points, granularity, range: Range::Full };
                 for (values, weights) in values.chunks(37).zip(weights.chunks(37)) {
                     let fast = fit(values, Some(weights), &scheme, DType::F32);
                     let plain = best(
@@ -319,10 +321,10 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_an_error_that_a_grid_can_avoid() {
-        // Codes -8..7 times 0.5, but one value that calls for a wider range.
+        // Quantized values -8..7 times 0.5, but one value that calls for a wider range.
         let values: Vec<f32> = (-8..8).map(|it| it as f32 * 0.5).collect();
-        let (zeros, granularity) = (Zeros::Symmetric, Granularity::Channel);
-        let scheme = Scheme { bits: 4, zeros, granularity, range: Range::Full };
+        let (zero_points, granularity) = (ZeroPoints::Symmetric, Granularity::Channel);
+        let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
         let mut far = values.clone();
         far.push(5.5);
         let mut weights = vec![1.0; 16];
@@ -337,16 +339,16 @@ mod tests {
         let (values, logarithms) = numbers.split_at(1 << 14);
         let weights: Vec<f32> = logarithms.iter().map(|it| it.exp()).collect();
         // Measured: 0.76 and 0.77 of round-to-nearest's weighted squared error.
-        for (zeros, most) in [(Zeros::Symmetric, 0.78), (Zeros::Asymmetric, 0.79)] {
+        for (zero_points, most) in [(ZeroPoints::Symmetric, 0.78), (ZeroPoints::Asymmetric, 0.79)] {
             let granularity = Granularity::Block(32);
-            let scheme = Scheme { bits: 4, zeros, granularity, range: Range::Full };
+            let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
             let (mut found, mut plain) = (0.0, 0.0);
             for (values, weights) in values.chunks(32).zip(weights.chunks(32)) {
                 let fitted = fit(values, Some(weights), &scheme, DType::F32);
                 found += error(values, weights, &fitted);
                 plain += error(values, weights, &grid(values, &scheme, DType::F32));
             }
-            assert!(found < plain * most, "{zeros:?}: {}", found / plain);
+            assert!(found < plain * most, "{zero_points:?}: {}", found / plain);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::grid::Grid;
 /// Values that are summed side by side.
 pub(super) const LANES: usize = 8;
 
-/// `Σ w (v - ŵ)²` of the values that a grid's codes decode to.
+/// `Σ w (v - ŵ)²` of the values that a grid's quantized values decode to.
 #[inline(always)]
 pub(super) fn error(values: &[f32], weights: &[f32], grid: &Grid) -> f64 {
     let mut sums = [0.0; LANES];
@@ -17,7 +17,7 @@ pub(super) fn error(values: &[f32], weights: &[f32], grid: &Grid) -> f64 {
     let whole = values.iter().zip(weights);
     for (values, weights) in whole.chain([(&rest.0, &rest.1)]) {
         for lane in 0..LANES {
-            let back = grid.value(grid.code_by(values[lane], inverse));
+            let back = grid.value(grid.round_by(values[lane], inverse));
             let rest = f64::from(values[lane] - back);
             sums[lane] += f64::from(weights[lane]) * rest * rest;
         }

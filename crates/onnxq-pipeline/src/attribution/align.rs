@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Side, noise::Meter, relay::Runner};
+use super::{Side, noise::Meter, stitched::Runner};
 use crate::Error;
 use onnxq_ir::{
     Attrs, Def, Model, Name, Op, ValueId,

@@ -6,7 +6,7 @@ use super::{
     cut::needed,
     evaluator, meter, open,
     rank::layer_node,
-    relay::{Leg, Relay, Runner, finish},
+    stitched::{Runner, Stage, StitchedSession, finish},
 };
 use crate::{Error, search::evaluator::Evaluator};
 use onnxq_ir::{ValueId, ctx::Ctx};
@@ -98,7 +98,7 @@ impl Search<'_> {
         self.evaluator.compare_session(Box::new(self.hybrid(up_to)?))
     }
 
-    fn hybrid(&self, up_to: usize) -> Result<Relay, Error> {
+    fn hybrid(&self, up_to: usize) -> Result<StitchedSession, Error> {
         let [reference, candidate] = self.sides;
         let inputs = model_inputs(&reference.model);
         if up_to == self.end() {
@@ -108,13 +108,13 @@ impl Search<'_> {
         let cut: Vec<ValueId> = pairs.iter().map(|it| it.reference).collect();
         let needed = needed(&reference.model, &cut);
         let at = |it: usize| needed.binary_search(&it).ok().map(|it| (0, it));
-        let mut legs = Vec::new();
+        let mut stages = Vec::new();
         if !needed.is_empty() {
             let wanted: Vec<ValueId> = needed.iter().map(|it| pairs[*it].candidate).collect();
             let runner = Runner::open(&candidate.model, candidate, &[], &wanted)?;
-            legs.push(Leg { runner, cut: Vec::new() });
+            stages.push(Stage { runner, cut: Vec::new() });
         }
-        finish(reference, &cut, legs, &at, inputs)
+        finish(reference, &cut, stages, &at, inputs)
     }
 
     /// Whether the limit holds; the probe is kept.

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use onnxq_ir::text;
 
-    const CHAIN: &str = r#"
+    const REGION: &str = r#"
 main (float[n,2] x, float[n,2] z) => (float[n,2] y) <float[2] w = {1, 2}> {
    a = Mul (x, w)
    b = Relu (a)
@@ -73,7 +73,7 @@ main (float[n,2] x, float[n,2] z) => (float[n,2] y) <float[2] w = {1, 2}> {
 }"#;
 
     fn model() -> Model {
-        let mut model = text::parse(CHAIN).unwrap();
+        let mut model = text::parse(REGION).unwrap();
         onnxq_ir::infer::run(&mut model);
         model
     }

@@ -6,13 +6,13 @@ mod bisect;
 mod cut;
 mod noise;
 mod rank;
-mod relay;
+mod stitched;
 mod suggest;
 
 use std::path::Path;
 
 pub use self::bisect::bisect;
-use self::{align::Aligned, noise::Meter, relay::Relay};
+use self::{align::Aligned, noise::Meter, stitched::StitchedSession};
 use super::{
     Error,
     search::evaluator::{Evaluator, Measure},
@@ -146,9 +146,9 @@ fn align(sides: &[Side; 2], meter: &Meter) -> Result<Aligned, Error> {
 }
 
 /// The candidate as a relay of one.
-fn whole(sides: &[Side; 2]) -> Result<Relay, Error> {
+fn whole(sides: &[Side; 2]) -> Result<StitchedSession, Error> {
     let inputs = calibrate::model_inputs(&sides[0].model);
-    relay::finish(&sides[1], &[], Vec::new(), &|_| None, inputs)
+    stitched::finish(&sides[1], &[], Vec::new(), &|_| None, inputs)
 }
 
 /// As reports call it.

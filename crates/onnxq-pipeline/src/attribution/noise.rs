@@ -13,7 +13,7 @@ use super::{
     Side,
     align::Pair,
     cut::{Region, region},
-    relay::Runner,
+    stitched::Runner,
 };
 use crate::Error;
 use onnxq_ir::{
@@ -45,7 +45,7 @@ pub struct Noise {
 }
 
 impl Meter<'_> {
-    /// In waves: of consecutive values, only so many are held as memory allows.
+    /// In passes: of consecutive values, only so many are held as memory allows.
     pub fn measure(&self, sides: &[Side; 2], pairs: &[Pair]) -> Result<Noise, Error> {
         let known: BTreeMap<ValueId, usize> =
             pairs.iter().enumerate().map(|(at, it)| (it.candidate, at)).collect();
@@ -53,9 +53,9 @@ impl Meter<'_> {
         let feeds: Vec<BTreeSet<usize>> = regions.map(|it: Region| it.feeds).collect();
         let workers = self.threads.clamp(1, self.batches.len().max(1));
         let mut powers = Vec::new();
-        for values in waves(pairs, &feeds, self.memory / workers as u64) {
-            let wave = Wave::new(sides, pairs, &feeds, values);
-            powers.extend(wave.run(self.batches, workers)?);
+        for values in passes(pairs, &feeds, self.memory / workers as u64) {
+            let pass = Pass::new(sides, pairs, &feeds, values);
+            powers.extend(pass.run(self.batches, workers)?);
         }
         let ratio = |of: fn(&Power) -> f64| {
             powers.iter().map(|it| of(it) / it.signal.max(f64::MIN_POSITIVE)).map(limited).collect()
@@ -75,7 +75,7 @@ pub fn sqnr_db(noise_to_signal: f64) -> Option<f64> {
 }
 
 /// Consecutive values whose bytes, three times each and with what they are computed from, fit.
-fn waves(pairs: &[Pair], feeds: &[BTreeSet<usize>], memory: u64) -> Vec<Range<usize>> {
+fn passes(pairs: &[Pair], feeds: &[BTreeSet<usize>], memory: u64) -> Vec<Range<usize>> {
     let bytes = |it: usize| (pairs[it].elements * size_of::<f32>()) as u64;
     let mut list: Vec<Range<usize>> = Vec::new();
     let (mut held, mut taken): (BTreeSet<usize>, u64) = Default::default();
@@ -85,9 +85,9 @@ fn waves(pairs: &[Pair], feeds: &[BTreeSet<usize>], memory: u64) -> Vec<Range<us
             2 * bytes(at) + new.map(|it| bytes(*it)).sum::<u64>()
         };
         match list.last_mut() {
-            Some(wave) if taken + cost(&held) <= memory => {
+            Some(pass) if taken + cost(&held) <= memory => {
                 taken += cost(&held);
-                wave.end = at + 1;
+                pass.end = at + 1;
             }
             _ => {
                 held.clear();
@@ -107,11 +107,11 @@ struct Power {
     accumulated: f64,
 }
 
-struct Wave<'a> {
+struct Pass<'a> {
     sides: &'a [Side<'a>; 2],
     pairs: &'a [Pair],
     values: Range<usize>,
-    /// The values of the reference that are needed: those of the wave and what they read.
+    /// The values of the reference that are needed: those of the pass and what they read.
     held: Vec<usize>,
 }
 
@@ -122,16 +122,16 @@ struct Sessions {
     local: Runner,
 }
 
-impl<'a> Wave<'a> {
+impl<'a> Pass<'a> {
     fn new(
         sides: &'a [Side<'a>; 2],
         pairs: &'a [Pair],
         feeds: &[BTreeSet<usize>],
         values: Range<usize>,
-    ) -> Wave<'a> {
+    ) -> Pass<'a> {
         let held: BTreeSet<usize> =
             feeds[values.clone()].iter().flatten().copied().chain(values.clone()).collect();
-        Wave { sides, pairs, values, held: held.into_iter().collect() }
+        Pass { sides, pairs, values, held: held.into_iter().collect() }
     }
 
     /// Sums in the order of the samples, whichever worker had them.
@@ -171,7 +171,7 @@ impl<'a> Wave<'a> {
         let expected: Vec<&Tensor> = self
             .values
             .clone()
-            .map(|at| &held[self.held.binary_search(&at).expect("values of the wave are held")])
+            .map(|at| &held[self.held.binary_search(&at).expect("values of the pass are held")])
             .collect();
         let noise = |actual: Vec<Tensor>| -> Result<Vec<[f64; 2]>, Error> {
             let pairs = expected.iter().zip(&actual);
@@ -265,11 +265,11 @@ mod tests {
         let pairs: Vec<Pair> = (0..4).map(pair).collect();
         let feeds: Vec<BTreeSet<usize>> =
             [&[][..], &[0], &[0, 1], &[2]].map(|it| it.iter().copied().collect()).to_vec();
-        let whole = waves(&pairs, &feeds, 1 << 20);
+        let whole = passes(&pairs, &feeds, 1 << 20);
         assert_eq!((whole.len(), whole[0].clone()), (1, 0..4));
-        assert_eq!(waves(&pairs, &feeds, 1), [0..1, 1..2, 2..3, 3..4]);
+        assert_eq!(passes(&pairs, &feeds, 1), [0..1, 1..2, 2..3, 3..4]);
         // Three times a value, and the one that it reads.
-        assert_eq!(waves(&pairs, &feeds, 240), [0..2, 2..3, 3..4]);
+        assert_eq!(passes(&pairs, &feeds, 240), [0..2, 2..3, 3..4]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     cut::{Region, maker, needed, region},
     limited,
     noise::{Noise, each, sqnr_db},
-    relay::{Leg, Relay, Runner, finish},
+    stitched::{Runner, Stage, StitchedSession, finish},
 };
 use crate::{
     Error,
@@ -83,12 +83,12 @@ impl<'a> Ranking<'a> {
 
     /// The loss if the nodes of a pair, and only they, are the reference's, with these weights.
     pub fn loss_without(&self, at: usize, replaced: &[Replacement]) -> Result<f64, Error> {
-        let relay = self.relay(at, replaced)?;
-        Ok(limited(self.evaluator.loss_in(&self.evaluator.compare_session(Box::new(relay))?)))
+        let stitched = self.stitched(at, replaced)?;
+        Ok(limited(self.evaluator.loss_in(&self.evaluator.compare_session(Box::new(stitched))?)))
     }
 
     /// The candidate up to this pair, the reference's nodes of it, the rest of the candidate.
-    fn relay(&self, at: usize, replaced: &[Replacement]) -> Result<Relay, Error> {
+    fn stitched(&self, at: usize, replaced: &[Replacement]) -> Result<StitchedSession, Error> {
         let [reference, candidate] = self.sides;
         let pairs = &self.aligned.pairs;
         let cut: Vec<ValueId> = pairs[..=at].iter().map(|it| it.candidate).collect();
@@ -97,20 +97,20 @@ impl<'a> Ranking<'a> {
         brought.extend(needed(&candidate.model, &cut).into_iter().filter(|it| *it != at));
         let brought: Vec<usize> = brought.into_iter().collect();
         let place = |it: usize| brought.binary_search(&it).ok().map(|it| (0, it));
-        let mut legs = Vec::new();
+        let mut stages = Vec::new();
         if !brought.is_empty() {
             let wanted: Vec<ValueId> = brought.iter().map(|it| pairs[*it].candidate).collect();
             let runner = Runner::open(&candidate.model, candidate, &[], &wanted)?;
-            legs.push(Leg { runner, cut: Vec::new() });
+            stages.push(Stage { runner, cut: Vec::new() });
         }
         let model = with(&reference.model, replaced);
         let values: Vec<ValueId> = feeds.iter().map(|it| pairs[*it].reference).collect();
         let runner = Runner::open(&model, reference, &values, &[pairs[at].reference])?;
-        let own = (legs.len(), 0);
-        legs.push(Leg { runner, cut: feeds.iter().map(|it| place(*it)).collect() });
+        let own = (stages.len(), 0);
+        stages.push(Stage { runner, cut: feeds.iter().map(|it| place(*it)).collect() });
         let inputs = model_inputs(&reference.model);
         let place = |it: usize| if it == at { Some(own) } else { place(it) };
-        finish(candidate, &cut, legs, &place, inputs)
+        finish(candidate, &cut, stages, &place, inputs)
     }
 
     /// What computes a pair in the reference (0) or the candidate (1).
@@ -171,7 +171,7 @@ impl<'a> Ranking<'a> {
     }
 }
 
-/// Operators of codes, by their names: every tool has some of its own.
+/// Operators of quantized values, by their names: every tool has some of its own.
 pub fn is_quantized_op(name: &str) -> bool {
     ["Quant", "QLinear", "QGemm", "QAttention", "NBits", "Integer"]
         .iter()

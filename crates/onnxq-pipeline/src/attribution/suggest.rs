@@ -11,7 +11,7 @@ use crate::Error;
 use onnxq_ir::{
     Model, NodeId, User, ValueId,
     human::bytes,
-    tensor::{DType, QSource, Zeros},
+    tensor::{DType, QSource, ZeroPoints},
     untrusted::escape,
 };
 use onnxq_numerics::{
@@ -117,9 +117,10 @@ impl Wider {
         let (bits, block, stores_zeros) =
             candidate.nodes.iter().find_map(|it| coarse(mine, *it))?;
         let granularity = block.map_or(Granularity::Channel, Granularity::Block);
-        let zeros = if stores_zeros { Zeros::Asymmetric } else { Zeros::Symmetric };
+        let zero_points = if stores_zeros { ZeroPoints::Asymmetric } else { ZeroPoints::Symmetric };
         let range = Range::Full;
-        (bits < 8).then_some(Wider { site, scheme: Scheme { bits: 8, zeros, granularity, range } })
+        (bits < 8)
+            .then_some(Wider { site, scheme: Scheme { bits: 8, zero_points, granularity, range } })
     }
 
     fn weight(&self, of: &Model) -> FloatWeight {
@@ -146,16 +147,17 @@ impl Wider {
         Replacement { node: self.site.node, index, tensor }
     }
 
-    /// Codes, scales and zeros instead of floats.
+    /// Quantized values, scales and zero points instead of floats.
     fn growth(&self, of: &Model) -> i64 {
         let shape = self.weight(of).shape();
         let floats = of.constant(self.site.weight).map_or(0, |it| it.nbytes());
-        let per_block = if self.scheme.zeros == Zeros::Asymmetric { 5 } else { 4 };
+        let per_block = if self.scheme.zero_points == ZeroPoints::Asymmetric { 5 } else { 4 };
         (shape.n * (shape.k + shape.blocks() * per_block)) as i64 - floats as i64
     }
 }
 
-/// Bits of the codes that a node reads, the block that shares a scale, and whether zeros are stored.
+/// Bits of the quantized values that a node reads, the block that shares a scale, and whether zero
+/// points are stored.
 fn coarse(m: &Model, node: NodeId) -> Option<(usize, Option<usize>, bool)> {
     let op = &m.node(node).op.name;
     if !is_quantized_op(op) {
@@ -163,9 +165,9 @@ fn coarse(m: &Model, node: NodeId) -> Option<(usize, Option<usize>, bool)> {
     }
     let int = |name| usize::try_from(m.int_attr(node, name, 0)).ok().filter(|it| *it > 0);
     let packed = ["NBits", "BlockQuantized"].iter().any(|it| op.contains(it));
-    let codes =
+    let quantized =
         |it: &ValueId| Some(m.constant(*it).ok()?.dtype.bits()).filter(|it| (1..=8).contains(it));
-    let stated = m.node(node).inputs.iter().flatten().filter_map(codes).min()?;
+    let stated = m.node(node).inputs.iter().flatten().filter_map(quantized).min()?;
     let bits = if packed { int("bits").unwrap_or(4) } else { stated };
     Some((bits, int("block_size"), m.node(node).inputs.get(3).copied().flatten().is_some()))
 }

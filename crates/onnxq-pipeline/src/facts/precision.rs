@@ -11,13 +11,13 @@ use onnxq_ir::{
 use onnxq_quant::{ops, plan::PlanRow};
 use onnxq_report::document::{Kept, PrecisionRow};
 use onnxq_rewrite::lint::{
-    Look,
+    ModelIndex,
     executed::{Declared, Executed, declared},
 };
 
 /// Every node with a weight, in the order of execution.
 pub fn precision(m: &Model, execution: Option<&Execution>) -> Vec<PrecisionRow> {
-    let look = Look::new(m);
+    let look = ModelIndex::new(m);
     let mut quantized: BTreeMap<NodeId, Declared> = BTreeMap::new();
     for it in declared(&look) {
         quantized.entry(it.user).or_insert(it);
@@ -61,7 +61,7 @@ fn float_weight(m: &Model, node: NodeId) -> Option<ValueId> {
     known.or_else(|| matrices.max_by_key(|it| m.constant(*it).map_or(0, |it| it.numel())))
 }
 
-/// Codes, scales and zeros that a node reads, or that its result is scaled with.
+/// Quantized values, scales and zero points that a node reads, or that its result is scaled with.
 fn quantized_bytes(m: &Model, node: NodeId) -> u64 {
     let mut found = Vec::new();
     m.node(node).inputs.iter().flatten().for_each(|it| behind(m, *it, 4, &mut found));
@@ -83,12 +83,12 @@ fn quantized_bytes(m: &Model, node: NodeId) -> u64 {
     found.iter().filter_map(|it| Some(m.constant(*it).ok()?.nbytes() as u64)).sum()
 }
 
-/// Codes, scales and zeros that a value is made of, if nothing else is.
+/// Quantized values, scales and zero points that a value is made of, if nothing else is.
 fn behind(m: &Model, value: ValueId, depth: usize, found: &mut Vec<ValueId>) {
     const MAKE: Set =
         Set::of(Traits::CAST.union(Traits::DEQUANTIZE).union(Traits::REARRANGE)).plus(&["Mul"]);
     if let Ok(tensor) = m.constant(value) {
-        let counts = matches!(part(m, value, tensor), Part::Codes(_) | Part::Side);
+        let counts = matches!(part(m, value, tensor), Part::Quantized(_) | Part::Side);
         found.extend(counts.then_some(value));
         return;
     }

@@ -1,4 +1,4 @@
-//! What the bytes of a model's constants hold: floats, codes of so many bits, scales.
+//! What the bytes of a model's constants hold: floats, quantized values of so many bits, scales.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -8,7 +8,7 @@ use onnxq_ir::{
     tensor::{DType, Tensor},
 };
 use onnxq_report::document::WeightKind;
-use onnxq_rewrite::lint::is_code;
+use onnxq_rewrite::lint::is_quantized_type;
 
 /// What a constant is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,7 +16,7 @@ pub enum Part {
     Float,
     Half,
     /// Of a quantized weight, with the bits that a weight takes.
-    Codes(usize),
+    Quantized(usize),
     /// A scale or a zero.
     Side,
     Other,
@@ -27,10 +27,10 @@ impl Part {
         match self {
             Part::Float => "float",
             Part::Half => "float16",
-            Part::Codes(2) => "int2",
-            Part::Codes(4) => "int4",
-            Part::Codes(_) => "int8",
-            Part::Side => "scales and zeros",
+            Part::Quantized(2) => "int2",
+            Part::Quantized(4) => "int4",
+            Part::Quantized(_) => "int8",
+            Part::Side => "scales and zero points",
             Part::Other => "other",
         }
     }
@@ -49,13 +49,13 @@ pub fn part(m: &Model, value: ValueId, tensor: &Tensor) -> Part {
     match tensor.dtype {
         DType::F32 | DType::F64 => Part::Float,
         DType::F16 | DType::BF16 => Part::Half,
-        it if is_code(it) && tensor.shape.len() >= 2 => {
+        it if is_quantized_type(it) && tensor.shape.len() >= 2 => {
             let stated = users.iter().find_map(|(node, at)| {
                 let reads = is_packed(m, *node, *at);
                 let bits = m.int_attr(*node, "bits", 4);
                 (reads && tensor.dtype.bits() == 8).then(|| usize::try_from(bits).ok())?
             });
-            Part::Codes(stated.filter(|it| (1..=8).contains(it)).unwrap_or(it.bits()))
+            Part::Quantized(stated.filter(|it| (1..=8).contains(it)).unwrap_or(it.bits()))
         }
         _ => Part::Other,
     }
@@ -76,7 +76,7 @@ fn users(m: &Model, value: ValueId, depth: usize) -> Vec<(NodeId, usize)> {
     list
 }
 
-/// Whether an input holds several codes in each byte.
+/// Whether an input holds several quantized values in each byte.
 fn is_packed(m: &Model, node: NodeId, at: usize) -> bool {
     let packed = m.node(node).op.quantized().filter(|it| it.packed);
     packed.is_some_and(|it| it.weights.iter().any(|it| it.values == at))
@@ -87,18 +87,19 @@ fn is_side(m: &Model, node: NodeId, at: usize) -> bool {
     if op.quantized().is_some_and(|it| it.scales_and_zeros().any(|it| it == at)) {
         return true;
     }
-    // A scale of codes that are floats by now, or the other half of an activation's scale.
-    op.is("Mul") && m.operand(node, 1 - at.min(1)).is_ok_and(|other| is_of_codes(m, other))
+    // A scale of quantized values that are floats by now, or the other half of an activation's
+    // scale.
+    op.is("Mul") && m.operand(node, 1 - at.min(1)).is_ok_and(|other| is_of_quantized(m, other))
 }
 
-fn is_of_codes(m: &Model, value: ValueId) -> bool {
+fn is_of_quantized(m: &Model, value: ValueId) -> bool {
     let Def::Node(node) = m.value(value).def else { return false };
     let it = m.node(node);
     if it.op.is("DynamicQuantizeLinear") {
         return true;
     }
-    let codes = |it: ValueId| m.constant(it).is_ok_and(|it| is_code(it.dtype));
-    it.op.is("Cast") && m.operand(node, 0).is_ok_and(codes)
+    let quantized = |it: ValueId| m.constant(it).is_ok_and(|it| is_quantized_type(it.dtype));
+    it.op.is("Cast") && m.operand(node, 0).is_ok_and(quantized)
 }
 
 /// All constants by kind, the largest kind first; and the bits that a weight of two and more
@@ -113,7 +114,7 @@ pub fn kinds(m: &Model) -> (Vec<WeightKind>, Option<f64>) {
         kind.bytes += size;
         let is_matrix = tensor.shape.len() >= 2;
         match part {
-            Part::Codes(bits) if is_matrix => {
+            Part::Quantized(bits) if is_matrix => {
                 elements += (tensor.numel() * tensor.dtype.bits() / bits) as u64;
                 bytes += size;
             }
@@ -155,7 +156,7 @@ main (float[1,64] x) => (float[1,32] y) <uint8[32,2,16] b, float16[32,2] s, floa
    t = com.microsoft.MatMulNBits <K = 64, N = 32, bits = 4, block_size = 32> (x, b, f)
    y = Add (t, c)
 }"#;
-        let expected = [is("b", Part::Codes(4)), is("s", Part::Side), is("c", Part::Float)];
+        let expected = [is("b", Part::Quantized(4)), is("s", Part::Side), is("c", Part::Float)];
         assert_eq!(parts(nbits), expected);
         let dynamic = r#"<ir_version: 8, opset_import: ["" : 17]>
 main (float[1,64] x) => (float[1,32] y) <int8[64,32] w, float[32] s> {
@@ -165,7 +166,7 @@ main (float[1,64] x) => (float[1,32] y) <int8[64,32] w, float[32] s> {
    p = Mul (a, s)
    y = Mul (f, p)
 }"#;
-        assert_eq!(parts(dynamic), [is("w", Part::Codes(8)), is("s", Part::Side)]);
+        assert_eq!(parts(dynamic), [is("w", Part::Quantized(8)), is("s", Part::Side)]);
     }
 
     #[test]
@@ -177,7 +178,7 @@ main (float[1,64] x) => (float[1,32] y) <uint8[32,2,16] b, float[32,2] s, float[
 }"#;
         let (list, bits) = kinds(&onnxq_ir::text::parse(text).unwrap());
         let list: Vec<(&str, u64)> = list.iter().map(|it| (&*it.kind, it.bytes)).collect();
-        assert_eq!(list, [("int4", 1024), ("scales and zeros", 256), ("float", 128)]);
+        assert_eq!(list, [("int4", 1024), ("scales and zero points", 256), ("float", 128)]);
         // 4 bits, and 32 for each 32 weights.
         assert_eq!(bits, Some(5.0));
         let (_, bits) = kinds(

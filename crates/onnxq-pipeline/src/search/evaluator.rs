@@ -205,7 +205,7 @@ fn digest(batch: &Batch) -> Result<[u8; 32], TensorError> {
     Ok(hash.finalize().into())
 }
 
-/// A session that says again what it has said before, batch after batch.
+/// A caching session: outputs that are known for a batch are not computed again.
 struct Replay<'a> {
     inputs: &'a [IoInfo],
     outputs: std::slice::Iter<'a, Outputs>,

@@ -9,9 +9,9 @@ use crate::{Error, Inputs, Job, Planned, decide::Deciding};
 use onnxq_ir::{Model, NoMatch, ValueId, ctx::Ctx, no_match};
 use onnxq_numerics::{affine::Affine, scheme::Range};
 use onnxq_quant::{
-    chain,
     ops::rows,
     plan::{Activation, Plan, PlanRow, SitePlan},
+    region,
     saturation::{self, Choice, Layout, Safety, SampledRows, Window},
     sources::{self, Sources},
 };
@@ -39,9 +39,9 @@ pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Erro
     let planned = &mut deciding.planned;
     // Activations may have been chosen in the meantime.
     release(&mut planned.plan);
-    let of_codes = |it: &SitePlan| it.measured && it.activation.is_some();
+    let of_quantized = |it: &SitePlan| it.measured && it.activation.is_some();
     let all = planned.plan.sites.iter().enumerate();
-    let sites: Vec<usize> = all.filter(|it| of_codes(it.1)).map(|it| it.0).collect();
+    let sites: Vec<usize> = all.filter(|it| of_quantized(it.1)).map(|it| it.0).collect();
     if sites.is_empty() {
         return Ok(deciding);
     }
@@ -69,11 +69,11 @@ fn measure(
     ctx: &Ctx,
 ) -> Result<Verdicts, Error> {
     let m = &planned.model;
-    let codes = chain::Layout::new(m, &planned.plan);
+    let quantized = region::Layout::new(m, &planned.plan);
     let mut verdicts = Verdicts::new();
     let (mut layers, mut views) = (Vec::new(), Vec::new());
     for &at in sites {
-        match Layer::new(m, at, &planned.plan.sites[at], &codes, &mut views) {
+        match Layer::new(m, at, &planned.plan.sites[at], &quantized, &mut views) {
             Ok(layer) => layers.push(layer),
             Err(reason) => drop(verdicts.insert(at, Err(reason))),
         }
@@ -139,7 +139,7 @@ impl Layer {
         m: &Model,
         at: usize,
         site: &SitePlan,
-        codes: &chain::Layout,
+        quantized: &region::Layout,
         views: &mut Vec<View>,
     ) -> Result<Layer, NoMatch> {
         let (window, layout) = saturation::layer(m, &site.site)?;
@@ -148,14 +148,14 @@ impl Layer {
         let affine = match site.activation {
             Some(Activation::Static) => {
                 let name = &m.value(x).name;
-                let known = codes.values.get(&x).copied();
+                let known = quantized.values.get(&x).copied();
                 Some(known.ok_or_else(|| no_match!("no range of `{name}` is known"))?)
             }
             _ => None,
         };
         let shape = rows(&site.site, m.constant(site.site.weight)?).shape;
         let width = shape[1].saturating_mul(layout.groups);
-        let by_row = site.activation == Some(Activation::Row);
+        let by_row = site.activation == Some(Activation::DynamicPerToken);
         let view = View { x, window, by_row, width };
         let known = views.iter().position(|it| *it == view);
         let view = known.unwrap_or_else(|| {
@@ -184,7 +184,7 @@ impl Layer {
     }
 }
 
-/// Sites that share a weight share its codes: one that needs 7 bits decides for all.
+/// Sites that share a weight share its quantized values: one that needs 7 bits decides for all.
 fn agree(planned: &Planned, verdicts: &mut Verdicts) {
     let (m, sites) = (&planned.model, &planned.plan.sites);
     let reduces = |it: &Result<Choice, NoMatch>| it.as_ref().map_or(true, |it| it.reduced);

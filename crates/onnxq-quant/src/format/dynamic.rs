@@ -47,7 +47,7 @@ fn apply(m: &Model, matmul: NodeId) -> Result<Patch, NoMatch> {
     let name = |suffix: &str| format!("{stem}_{suffix}");
 
     let mut patch = Patch::before(matmul);
-    let inputs = [xq.into(), w.codes.into(), xz.into()];
+    let inputs = [xq.into(), w.quantized.into(), xz.into()];
     let own = &m.node(matmul).name;
     let sum = patch.named(own, &name("int32"), "MatMulInteger", inputs, Attrs::default());
     let to = Attrs::default().with("to", i64::from(DType::F32.number()));

@@ -36,7 +36,7 @@ fn apply(m: &Model, matmul: NodeId) -> Result<Patch, NoMatch> {
     let (output, bias) = with_bias(m, matmul);
 
     let mut patch = Patch::before(matmul);
-    let mut inputs: Vec<Ref> = vec![x.into(), w.codes.into(), w.scales.into()];
+    let mut inputs: Vec<Ref> = vec![x.into(), w.quantized.into(), w.scales.into()];
     if let Some(bias) = bias {
         inputs.extend([Ref::None, bias.into()]);
     }

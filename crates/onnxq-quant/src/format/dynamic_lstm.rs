@@ -22,7 +22,7 @@ pub const DYNAMIC_LSTM: Format = Format {
         _ => Err(no_match!("it is a form of LSTM")),
     },
     scheme: |scheme, activation| match activation {
-        Some(Activation::Tensor) => channel_scheme(scheme),
+        Some(Activation::DynamicPerTensor) => channel_scheme(scheme),
         Some(_) => Err(no_match!("the operator finds one range for a whole input, in each run")),
         None => Err(no_match!("it quantizes activations, and the recipe leaves them in float")),
     },
@@ -46,9 +46,9 @@ fn apply(m: &Model, lstm: NodeId) -> Result<Patch, NoMatch> {
     let mut inputs: Vec<Ref> =
         (0..8).map(|it| m.operand(lstm, it).map_or(Ref::None, Ref::Old)).collect();
     for index in [1, 2] {
-        let [codes, scales, zeros] = weight(m, &mut patch, lstm, index)?;
-        inputs[index] = codes;
-        inputs.extend([scales, zeros]);
+        let [quantized, scales, zero_points] = weight(m, &mut patch, lstm, index)?;
+        inputs[index] = quantized;
+        inputs.extend([scales, zero_points]);
     }
     let node = m.node(lstm);
     let mut attrs = Attrs::default();
@@ -60,14 +60,14 @@ fn apply(m: &Model, lstm: NodeId) -> Result<Patch, NoMatch> {
     Ok(node.outputs.iter().zip(made).fold(patch, |patch, (old, new)| patch.replace(*old, new)))
 }
 
-/// Codes, scales and zeros of a weight as the operator takes them.
+/// Quantized values, scales and zero points of a weight as the operator takes them.
 fn weight(m: &Model, patch: &mut Patch, lstm: NodeId, index: usize) -> Result<[Ref; 3], NoMatch> {
-    let codes = quantized(m, m.operand(lstm, index)?, Packing::PerRow)?.codes;
-    let tensor = m.constant(codes)?;
+    let quantized = quantized(m, m.operand(lstm, index)?, Packing::PerRow)?.quantized;
+    let tensor = m.constant(quantized)?;
     let (source, ..) = tensor.quantized().expect("checked by quantized()");
-    let stem = m.value(codes).name.trim_end_matches("_codes");
+    let stem = m.value(quantized).name.trim_end_matches("_codes");
     let packing = Packing::PerDirection(tensor.shape[0]);
-    let parts = [(Part::Codes, "codes"), (Part::Scales, "scales"), (Part::Zeros, "zeros")];
+    let parts = [(Part::Quantized, "codes"), (Part::Scales, "scales"), (Part::ZeroPoints, "zeros")];
     Ok(parts.map(|(part, suffix)| {
         let tensor = Tensor::packed(source.clone(), part, packing);
         patch.constant(&format!("{stem}_{suffix}"), tensor)

@@ -38,11 +38,11 @@ fn apply(m: &Model, gather: NodeId) -> Result<Patch, NoMatch> {
 
     let mut patch = Patch::before(gather);
     let inputs: [Ref; 4] = [
-        blocks.codes(&mut patch, "rows", Packing::Gather),
+        blocks.quantized(&mut patch, "rows", Packing::Gather),
         indices.into(),
         blocks.scales(&mut patch),
         // The default zero differs between element types and versions, so it is always stated.
-        blocks.zeros(&mut patch),
+        blocks.zero_points(&mut patch),
     ];
     let attrs = attrs(&[
         ("bits", i64::from(shape.bits)),

@@ -3,7 +3,7 @@
 use super::{Blocks, Format, MICROSOFT, attrs, blocked_scheme, is_matmul, quantized};
 use onnxq_ir::{
     Model, NoMatch, NodeId, Patch, Ref,
-    tensor::{Packing, Zeros},
+    tensor::{Packing, ZeroPoints},
 };
 use onnxq_rewrite::Rule;
 
@@ -40,10 +40,10 @@ fn apply(m: &Model, matmul: NodeId) -> Result<Patch, NoMatch> {
     let output = m.node(matmul).output();
     // ONNX Runtime folds an Add of a bias behind it by itself.
     let mut patch = Patch::before(matmul);
-    let codes = blocks.codes(&mut patch, "nbits", Packing::NBits);
-    let mut inputs: Vec<Ref> = vec![x.into(), codes, blocks.scales(&mut patch)];
-    if shape.zeros == Zeros::Asymmetric {
-        inputs.push(blocks.zeros(&mut patch));
+    let quantized = blocks.quantized(&mut patch, "nbits", Packing::NBits);
+    let mut inputs: Vec<Ref> = vec![x.into(), quantized, blocks.scales(&mut patch)];
+    if shape.zero_points == ZeroPoints::Asymmetric {
+        inputs.push(blocks.zero_points(&mut patch));
     }
     let attrs = attrs(&[
         ("K", shape.k as i64),

@@ -21,7 +21,7 @@ use onnxq_ir::{
     Attrs, Def, Model, NoMatch, NodeId, Patch, Ref, ValueId,
     diag::{Code, Diagnostic},
     no_match,
-    tensor::{DType, Packing, Part, QSource, Tensor, Zeros},
+    tensor::{DType, Packing, Part, QSource, Tensor, ZeroPoints},
 };
 use onnxq_numerics::scheme::{Granularity, Range, Scheme};
 use onnxq_rewrite::Rule;
@@ -103,7 +103,7 @@ fn dynamic_scheme(scheme: Scheme, activation: Option<Activation>) -> Result<Sche
         Some(Activation::Static) => {
             return Err(no_match!("it finds ranges in each run, and the recipe wants them static"));
         }
-        Some(Activation::Row | Activation::Tensor) => {}
+        Some(Activation::DynamicPerToken | Activation::DynamicPerTensor) => {}
     }
     channel_scheme(scheme)
 }
@@ -119,13 +119,13 @@ fn static_scheme(scheme: Scheme, activation: Option<Activation>) -> Result<Schem
 
 /// Symmetric int8 weights with a scale per channel.
 fn channel_scheme(scheme: Scheme) -> Result<Scheme, NoMatch> {
-    if scheme.bits != 8 || scheme.zeros != Zeros::Symmetric {
+    if scheme.bits != 8 || scheme.zero_points != ZeroPoints::Symmetric {
         return Err(no_match!("it stores symmetric int8 weights only"));
     }
     if scheme.granularity != Granularity::Channel {
         return Err(no_match!("it has one scale per channel, no blocks"));
     }
-    // Codes are -127..127: a kernel may negate them, and scales stay positive.
+    // Quantized values are -127..127: a kernel may negate them, and scales stay positive.
     let range = if scheme.range == Range::Full { Range::Narrow } else { scheme.range };
     Ok(Scheme { range, ..scheme })
 }
@@ -146,7 +146,7 @@ fn blocked_scheme(scheme: Scheme, activation: Option<Activation>) -> Result<Sche
 
 /// A quantized weight behind a `DequantizeLinear`, in the given packing.
 struct Quantized {
-    codes: ValueId,
+    quantized: ValueId,
     scales: ValueId,
 }
 
@@ -162,14 +162,14 @@ struct Blocks<'a> {
 
 impl<'a> Blocks<'a> {
     fn of(m: &'a Model, w: &Quantized) -> Result<Blocks<'a>, NoMatch> {
-        let (source, ..) = m.constant(w.codes)?.quantized().expect("checked by quantized()");
-        let stem = m.value(w.codes).name.trim_end_matches("_codes");
+        let (source, ..) = m.constant(w.quantized)?.quantized().expect("checked by quantized()");
+        let stem = m.value(w.quantized).name.trim_end_matches("_codes");
         let cast = m.producer(w.scales, "Cast").ok().map(|_| DType::F32);
         Ok(Blocks { source, stem, cast })
     }
 
-    fn codes(&self, patch: &mut Patch, suffix: &str, packing: Packing) -> Ref {
-        self.part(patch, suffix, Part::Codes, packing)
+    fn quantized(&self, patch: &mut Patch, suffix: &str, packing: Packing) -> Ref {
+        self.part(patch, suffix, Part::Quantized, packing)
     }
 
     fn scales(&self, patch: &mut Patch) -> Ref {
@@ -180,8 +180,8 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    fn zeros(&self, patch: &mut Patch) -> Ref {
-        self.part(patch, "zeros", Part::Zeros, Packing::NBits)
+    fn zero_points(&self, patch: &mut Patch) -> Ref {
+        self.part(patch, "zeros", Part::ZeroPoints, Packing::NBits)
     }
 
     fn part(&self, patch: &mut Patch, suffix: &str, part: Part, packing: Packing) -> Ref {
@@ -199,16 +199,17 @@ pub(super) fn widened(patch: &mut Patch, stem: &str, scales: Ref, dtype: DType) 
 
 fn quantized(m: &Model, weight: ValueId, packing: Packing) -> Result<Quantized, NoMatch> {
     let dq = m.producer(weight, "DequantizeLinear")?;
-    let codes = m.operand(dq, 0)?;
-    match m.constant(codes)?.quantized() {
-        Some((_, Part::Codes, it)) if it == packing => {}
-        Some(_) => return Err(no_match!("`{}` has another layout", m.value(codes).name)),
-        None => return Err(no_match!("`{}` is not a planned weight", m.value(codes).name)),
+    let quantized = m.operand(dq, 0)?;
+    match m.constant(quantized)?.quantized() {
+        Some((_, Part::Quantized, it)) if it == packing => {}
+        Some(_) => return Err(no_match!("`{}` has another layout", m.value(quantized).name)),
+        None => return Err(no_match!("`{}` is not a planned weight", m.value(quantized).name)),
     }
-    Ok(Quantized { codes, scales: m.operand(dq, 1)? })
+    Ok(Quantized { quantized, scales: m.operand(dq, 1)? })
 }
 
-/// `DynamicQuantizeLinear` → `DequantizeLinear` → here: the codes, scale and zero of an activation.
+/// `DynamicQuantizeLinear` → `DequantizeLinear` → here: the quantized values, scale and zero of an
+/// activation.
 fn dynamic_activation(m: &Model, x: ValueId) -> Result<[ValueId; 3], NoMatch> {
     let dq = m.producer(x, "DequantizeLinear")?;
     let q = m.producer(m.operand(dq, 0)?, "DynamicQuantizeLinear")?;
@@ -283,10 +284,10 @@ fn is_canonical(m: &Model, node: NodeId) -> bool {
     })
 }
 
-/// Whether the activation of a node has codes of a fixed range.
+/// Whether the activation of a node has quantized values of a fixed range.
 fn is_static(m: &Model, node: NodeId) -> bool {
-    let codes = || m.operand(m.producer(m.operand(node, 0)?, "DequantizeLinear")?, 0);
-    codes()
+    let quantized = || m.operand(m.producer(m.operand(node, 0)?, "DequantizeLinear")?, 0);
+    quantized()
         .is_ok_and(|it| m.constant(it).is_err() && m.producer(it, "DynamicQuantizeLinear").is_err())
 }
 

@@ -1,12 +1,13 @@
 //! Static int8 in the form that any runtime knows: `QuantizeLinear` and `DequantizeLinear` around
 //! float operators. The canonical form is that already.
 //!
-//! ONNX Runtime makes `QLinearConv`, `QLinearMatMul`, `MatMulIntegerToFloat`, `QLinearAdd`, … of it.
+//! ONNX Runtime makes `QLinearConv`, `QLinearMatMul`, `MatMulIntegerToFloat`, `QLinearAdd`, … of
+//! it.
 
 use super::{Format, static_scheme};
 use crate::{
-    chain::bias,
     ops::{Site, Weight},
+    region::bias,
 };
 use onnxq_ir::{
     Model, NoMatch, no_match,
@@ -30,7 +31,7 @@ pub const QDQ: Format = Format {
 /// The first with scales per channel.
 const PER_CHANNEL: i64 = 13;
 
-/// Whether a node can compute with static codes.
+/// Whether a node can compute with static quantized values.
 pub(super) fn place(m: &Model, site: &Site) -> Result<(), NoMatch> {
     match site.kind {
         Weight::MatMul | Weight::Conv => {}
@@ -48,7 +49,7 @@ pub(super) fn place(m: &Model, site: &Site) -> Result<(), NoMatch> {
     }
     let dtype = m.constant(site.weight)?.dtype;
     if dtype != DType::F32 {
-        return Err(no_match!("it computes {dtype}, and codes stand for float32"));
+        return Err(no_match!("it computes {dtype}, and quantized values stand for float32"));
     }
     if let (Weight::Conv, Ok(it)) = (site.kind, m.operand(site.node, 2)) {
         let (count, channels) = (bias::values(m, it)?.len(), m.constant(site.weight)?.shape[0]);

@@ -1,13 +1,14 @@
-//! Static int8 in operators of codes: `QLinearConv`, `QLinearMatMul`, `com.microsoft.QLinearAdd`, …
+//! Static int8 in operators of quantized values: `QLinearConv`, `QLinearMatMul`,
+//! `com.microsoft.QLinearAdd`, …
 //!
 //! What ONNX Runtime makes of the form `qdq` when it loads a model, written down: for runtimes that
 //! do not fuse, and for those who want to see what runs. Rows of operators are in `lower/qlinear`.
 
 use super::{Format, MICROSOFT, qdq, static_fused::product, static_scheme};
 use crate::{
-    chain::table::{CHAIN, Kind},
-    lower::qlinear::{codes, of_codes},
+    lower::qlinear::{of_quantized, quantized},
     raise::quantize,
+    region::table::{Kind, REGION},
 };
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, Ref, no_match, tensor::Packing};
 use onnxq_rewrite::Rule;
@@ -30,7 +31,7 @@ macro_rules! rules {
     ($($root:literal $apply:path;)*) => {
         const RULES: &[&Rule] = &[$(&Rule {
             name: concat!("lower-qoperator-", $root),
-            help: concat!($root, " between DequantizeLinear and QuantizeLinear → its form for codes"),
+            help: concat!($root, " between DequantizeLinear and QuantizeLinear → its QLinear form"),
             root: $root,
             apply: $apply,
         },)*];
@@ -38,27 +39,27 @@ macro_rules! rules {
 }
 
 rules! {
-    "Add" of_codes;
-    "AveragePool" of_codes;
-    "Concat" of_codes;
-    "Conv" of_codes;
+    "Add" of_quantized;
+    "AveragePool" of_quantized;
+    "Concat" of_quantized;
+    "Conv" of_quantized;
     "DepthToSpace" moved;
     "Expand" moved;
     "Flatten" moved;
     "Gather" moved;
-    "GlobalAveragePool" of_codes;
-    "LeakyRelu" of_codes;
-    "MatMul" of_codes;
+    "GlobalAveragePool" of_quantized;
+    "LeakyRelu" of_quantized;
+    "MatMul" of_quantized;
     "MatMul" product;
     "MaxPool" moved;
-    "Mul" of_codes;
+    "Mul" of_quantized;
     "ReduceMax" moved;
     "ReduceMin" moved;
     "Reshape" moved;
     "Resize" moved;
-    "Sigmoid" of_codes;
+    "Sigmoid" of_quantized;
     "Slice" moved;
-    "Softmax" of_codes;
+    "Softmax" of_quantized;
     "Split" moved;
     "Squeeze" moved;
     "Tile" moved;
@@ -66,11 +67,11 @@ rules! {
     "Unsqueeze" moved;
 }
 
-/// An operator that computes no values works on codes as it is.
+/// An operator that computes no values works on quantized values as it is.
 fn moved(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
     let it = m.node(node);
-    let keeps = CHAIN.iter().any(|row| it.op.is(row.op) && row.kind == Kind::Same);
-    let [x, ..] = codes(m, m.operand(node, 0)?, None)?;
+    let keeps = REGION.iter().any(|row| it.op.is(row.op) && row.kind == Kind::Same);
+    let [x, ..] = quantized(m, m.operand(node, 0)?, None)?;
     if !keeps {
         return Err(no_match!("{} computes values", it.op));
     }

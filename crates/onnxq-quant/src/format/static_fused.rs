@@ -2,10 +2,10 @@
 //!
 //! ONNX Runtime makes the same of the form `qdq`, but leaves the bias to a node of its own, which
 //! reads and writes all of the result once more, and fuses that with a Gelu to something slow.
-//! A product whose result is needed as codes stays in the form `qdq`.
+//! A product whose result is needed as quantized values stays in the form `qdq`.
 
 use super::{Format, MICROSOFT, dynamic_fused::with_bias, is_matmul, qdq, static_scheme};
-use crate::{lower::qlinear::codes, raise::quantize};
+use crate::{lower::qlinear::quantized, raise::quantize};
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match, tensor::Packing};
 use onnxq_rewrite::Rule;
 
@@ -22,24 +22,24 @@ pub const STATIC_FUSED: Format = Format {
     int8_activations: false,
     float_when_loaded: false,
     rules: &[&LOWER_STATIC_FUSED],
-    // Between codes and codes.
-    stays_canonical: yields_codes,
+    // Between quantized values and quantized values.
+    stays_canonical: yields_quantized,
     opset: Some((MICROSOFT, 1)),
 };
 
 const LOWER_STATIC_FUSED: Rule = Rule {
     name: "lower-static-fused",
-    help: "MatMul of codes of a fixed range and an int8 weight → MatMulIntegerToFloat",
+    help: "MatMul of quantized values of a fixed range and an int8 weight → MatMulIntegerToFloat",
     root: "MatMul",
     apply: product,
 };
 
 /// A product that leaves as float.
 pub(super) fn product(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
-    let [a, a_scale, a_zero] = codes(m, m.operand(node, 0)?, None)?;
-    let [b, b_scale, b_zero] = codes(m, m.operand(node, 1)?, Some(1))?;
-    if yields_codes(m, node) {
-        return Err(no_match!("its result is needed as codes"));
+    let [a, a_scale, a_zero] = quantized(m, m.operand(node, 0)?, None)?;
+    let [b, b_scale, b_zero] = quantized(m, m.operand(node, 1)?, Some(1))?;
+    if yields_quantized(m, node) {
+        return Err(no_match!("its result is needed as quantized values"));
     }
     let (output, bias) = with_bias(m, node);
     let inputs = [a, b, a_scale, b_scale, a_zero, b_zero].into_iter().chain(bias.map(Ref::from));
@@ -50,7 +50,7 @@ pub(super) fn product(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
 }
 
 /// Whether all that reads the result of a node is one `QuantizeLinear`.
-fn yields_codes(m: &Model, node: NodeId) -> bool {
+fn yields_quantized(m: &Model, node: NodeId) -> bool {
     let user = m.only_use(m.node(node).output());
     user.is_ok_and(|it| quantize(m, m.node(it).output()).is_ok())
 }

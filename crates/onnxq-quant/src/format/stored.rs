@@ -1,7 +1,7 @@
 //! int8 weights that are float again once the model is loaded: a quarter of the file, the speed of
 //! the float model. For nodes without a fast integer kernel.
 //!
-//! `Mul(Cast(codes), scales)`, which ONNX Runtime computes when it loads the model. A
+//! `Mul(Cast(quantized), scales)`, which ONNX Runtime computes when it loads the model. A
 //! `DequantizeLinear` it would leave where it is, and compute in each run.
 
 use std::sync::Arc;
@@ -30,26 +30,26 @@ pub const STORED: Format = Format {
     opset: None,
 };
 
-/// `Mul(Cast(codes), scales)` of the weight of a site. Whether the activation is float does not
+/// `Mul(Cast(quantized), scales)` of the weight of a site. Whether the activation is float does not
 /// matter, so there is no canonical form to lower.
 pub fn stored(m: &mut Model, site: &Site, source: Arc<dyn QSource>, packing: Packing) -> ValueId {
     let name = m.value(site.weight).name.to_string();
     let shape = m.constant(site.weight).expect("planned weights are constant").shape.clone();
-    let codes = Tensor::packed(source.clone(), Part::Codes, packing);
+    let quantized = Tensor::packed(source.clone(), Part::Quantized, packing);
     let scales = Tensor::packed(source.clone(), Part::Scales, packing);
-    let (codes, scales) = match packing {
+    let (quantized, scales) = match packing {
         Packing::PerRow => {
             let mut by_row = vec![1; shape.len()];
             by_row[0] = shape[0];
-            (codes.reshaped(shape), scales.reshaped(by_row))
+            (quantized.reshaped(shape), scales.reshaped(by_row))
         }
-        _ => (codes, scales),
+        _ => (quantized, scales),
     };
     let mut patch = Patch::before(site.node);
-    let codes = patch.constant(&format!("{name}_codes"), codes);
+    let quantized = patch.constant(&format!("{name}_codes"), quantized);
     let scales = patch.constant(&format!("{name}_scales"), scales);
     let to = Attrs::default().with("to", i64::from(source.shape().scale.number()));
-    let float = patch.step(&format!("{name}_cast"), "Cast", [codes], to);
+    let float = patch.step(&format!("{name}_cast"), "Cast", [quantized], to);
     let y = patch.step(&format!("{name}_float"), "Mul", [float, scales], Attrs::default());
     patch.apply(m).value(y)
 }

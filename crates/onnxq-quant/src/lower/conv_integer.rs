@@ -6,12 +6,12 @@
 //!   →   Conv(DequantizeLinear(x …), DequantizeLinear(w …))
 //! ```
 
-use super::{Convolutions, Form, Report, main_nodes};
+use super::{Convolutions, Form, LowerReport, main_nodes};
 use crate::raise::optional;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId, no_match};
 
 /// Other forms have no other way to hold a convolution.
-pub(super) fn convert(m: &mut Model, form: &Form, report: &mut Report) {
+pub(super) fn convert(m: &mut Model, form: &Form, report: &mut LowerReport) {
     for node in main_nodes(m) {
         if !m.is_live(node) || !m.node(node).op.is("ConvInteger") {
             continue;
@@ -56,15 +56,15 @@ fn raise(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
 fn operand(
     m: &Model,
     patch: &mut Patch,
-    codes: ValueId,
+    quantized: ValueId,
     scale: ValueId,
     zero: Option<ValueId>,
 ) -> Result<Ref, NoMatch> {
     if m.constant(scale).is_ok_and(|it| it.numel() != 1) {
-        return Err(no_match!("`{}` has a scale per channel", m.value(codes).name));
+        return Err(no_match!("`{}` has a scale per channel", m.value(quantized).name));
     }
-    let mut inputs: Vec<Ref> = vec![codes.into(), scale.into()];
+    let mut inputs: Vec<Ref> = vec![quantized.into(), scale.into()];
     inputs.extend(zero.map(Ref::from));
-    let name = format!("{}_dq", m.value(codes).name);
+    let name = format!("{}_dq", m.value(quantized).name);
     Ok(patch.step(&name, "DequantizeLinear", inputs, Attrs::default()))
 }

@@ -60,30 +60,30 @@ impl<'a> Emit<'a> {
     /// whoever removes them knows.
     pub fn float_x(&mut self, x: &Input) -> Ref {
         match *x {
-            Input::Float(x) | Input::Fused(x) | Input::Codes { x: Some(x), dynamic: true, .. } => {
-                x.into()
-            }
-            Input::Codes { .. } => self.dequantized_x(x),
+            Input::Float(x)
+            | Input::Fused(x)
+            | Input::Quantized { x: Some(x), dynamic: true, .. } => x.into(),
+            Input::Quantized { .. } => self.dequantized_x(x),
         }
     }
 
-    /// The activation as `DequantizeLinear` of its codes, if it is quantized.
+    /// The activation as `DequantizeLinear` of its quantized values, if it is quantized.
     pub fn dequantized_x(&mut self, x: &Input) -> Ref {
         if let Input::Float(x) = *x {
             return x.into();
         }
-        let [codes, scale, zero] = self.codes_x(x).expect("it has codes");
+        let [quantized, scale, zero] = self.quantized_x(x).expect("it has quantized values");
         let inputs: &[Ref] =
-            if zero == Ref::None { &[codes, scale] } else { &[codes, scale, zero] };
+            if zero == Ref::None { &[quantized, scale] } else { &[quantized, scale, zero] };
         self.step("x", "DequantizeLinear", inputs, Attrs::default())
     }
 
-    /// The codes of the activation, their scale and zero.
-    pub fn codes_x(&mut self, x: &Input) -> Result<[Ref; 3], NoMatch> {
+    /// The quantized values of the activation, their scale and zero.
+    pub fn quantized_x(&mut self, x: &Input) -> Result<[Ref; 3], NoMatch> {
         match *x {
             Input::Float(_) => Err(NoMatch(FLOAT.into())),
-            Input::Codes { codes, scale, zero, .. } => {
-                Ok([codes.into(), scale.into(), zero.map_or(Ref::None, Ref::from)])
+            Input::Quantized { quantized, scale, zero, .. } => {
+                Ok([quantized.into(), scale.into(), zero.map_or(Ref::None, Ref::from)])
             }
             Input::Fused(x) => {
                 let name = short(&self.m.value(x).name);
@@ -113,7 +113,7 @@ impl<'a> Emit<'a> {
 
     /// A bias of int32 in float.
     fn sums(&self, bias: ValueId, x: &Input) -> Result<Tensor, NoMatch> {
-        let Input::Codes { scale, .. } = *x else { return Err(NoMatch(FLOAT.into())) };
+        let Input::Quantized { scale, .. } = *x else { return Err(NoMatch(FLOAT.into())) };
         let a = self.m.small_f32(scale)?;
         let (sums, b) = (self.m.small_i64(bias)?, self.weight_scales()?);
         if a.len() != 1 || sums.len() != b.len() {
@@ -129,7 +129,7 @@ impl<'a> Emit<'a> {
         Ok(q.scales.column(0).to_vec())
     }
 
-    /// Ends the patch: codes, if the site yields codes.
+    /// Ends the patch: quantized values, if the site yields quantized values.
     pub fn finish(mut self, y: Ref) -> Patch {
         let y = match self.site.requantized {
             None => y,

@@ -25,18 +25,18 @@ pub const FLOAT: Form = Form {
     ..PLAIN
 };
 
-/// Codes that are left are no float.
+/// Quantized values that are left are no float.
 fn refuses(m: &Model, node: NodeId) -> Option<NoMatch> {
     let op = &m.node(node).op;
     if op.name.ends_with("QuantizeLinear") {
-        return Some(NoMatch("its codes are used by other operators".into()));
+        return Some(NoMatch("its quantized values are used by other operators".into()));
     }
     if !op.is("DequantizeLinear") {
         return None;
     }
     let constant = m.operand(node, 0).is_ok_and(|it| m.constant(it).is_ok());
     let whence = if constant { "lie in blocks" } else { "come from other operators" };
-    Some(no_match!("its codes {whence}"))
+    Some(no_match!("its quantized values {whence}"))
 }
 
 fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch> {
@@ -58,14 +58,14 @@ fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch
     }
 }
 
-/// Operators that move codes and leave them as they are.
+/// Operators that move quantized values and leave them as they are.
 const MOVES: Set =
     Set::of(Traits::COPY.union(Traits::REARRANGE).union(Traits::SELECT).union(Traits::VIEW))
         .plus(&["Expand"])
         .minus(&["GatherElements", "GatherND"]);
 
-/// `DequantizeLinear(Transpose(codes))` becomes `Transpose(DequantizeLinear(codes))`, so that
-/// pairs meet.
+/// `DequantizeLinear(Transpose(quantized))` becomes `Transpose(DequantizeLinear(quantized))`, so
+/// that pairs meet.
 pub fn dequantize_before_moves(m: &mut Model) {
     let mut work = main_nodes(m);
     while let Some(node) = work.pop() {
@@ -86,18 +86,18 @@ fn before_move(m: &Model, node: NodeId) -> Result<(Patch, Ref), NoMatch> {
     let (moved, scale) = (m.operand(node, 0)?, m.operand(node, 1)?);
     only(m, scale)?;
     let Def::Node(mover) = m.value(moved).def else {
-        return Err(NoMatch("its codes are not computed".into()));
+        return Err(NoMatch("its quantized values are not computed".into()));
     };
     let it = m.node(mover);
-    let codes = m.operand(mover, 0)?;
-    let known = it.op.is_in(MOVES) && m.constant(codes).is_err();
+    let quantized = m.operand(mover, 0)?;
+    let known = it.op.is_in(MOVES) && m.constant(quantized).is_err();
     if !known || it.graph != m.node(node).graph {
-        return Err(no_match!("its codes come from {}", it.op));
+        return Err(no_match!("its quantized values come from {}", it.op));
     }
     let mut patch = Patch::before(node);
-    let mut inputs: Vec<Ref> = vec![codes.into(), scale.into()];
+    let mut inputs: Vec<Ref> = vec![quantized.into(), scale.into()];
     inputs.extend(optional(m, node, 2).map(Ref::from));
-    let name = m.value(codes).name.to_string();
+    let name = m.value(quantized).name.to_string();
     let dq = patch.step(&name, "DequantizeLinear", inputs, Attrs::default());
     let rest = it.inputs[1..].iter().map(|it| it.map_or(Ref::None, Ref::from));
     let inputs = std::iter::once(dq).chain(rest).collect::<Vec<Ref>>();
@@ -106,8 +106,8 @@ fn before_move(m: &Model, node: NodeId) -> Result<(Patch, Ref), NoMatch> {
     Ok((patch.replace(output, y), dq))
 }
 
-/// `DequantizeLinear(QuantizeLinear(x))` becomes `x`, and `Relu(x)` where the codes hold no
-/// negative values: tools drop a `Relu` that quantization makes superfluous.
+/// `DequantizeLinear(QuantizeLinear(x))` becomes `x`, and `Relu(x)` where the quantized values hold
+/// no negative values: tools drop a `Relu` that quantization makes superfluous.
 pub fn remove_pairs(m: &mut Model) -> usize {
     let mut count = 0;
     for node in main_nodes(m) {
@@ -125,12 +125,12 @@ pub fn remove_pairs(m: &mut Model) -> usize {
 fn pair(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
     let output = m.node(node).output();
     dequantize(m, output)?;
-    let codes = m.operand(node, 0)?;
+    let quantized = m.operand(node, 0)?;
     let patch = Patch::before(node);
-    if let Ok(q) = m.producer(codes, "DynamicQuantizeLinear") {
+    if let Ok(q) = m.producer(quantized, "DynamicQuantizeLinear") {
         return Ok(replace(m, node, patch, m.operand(q, 0)?.into()));
     }
-    let q = quantize(m, codes)?;
+    let q = quantize(m, quantized)?;
     let x = m.operand(q, 0)?;
     let (one, other) = (m.operand(q, 1)?, m.operand(node, 1)?);
     let same_type = m.dtype(x).is_none_or(|it| Some(it) == m.dtype(other));
@@ -151,7 +151,7 @@ fn replace(m: &Model, node: NodeId, patch: Patch, x: Ref) -> Patch {
     patch.replace(m.node(node).output(), x)
 }
 
-/// Whether the lowest code stands for less than zero.
+/// Whether the lowest quantized value stands for less than zero.
 fn holds_negative(m: &Model, q: NodeId) -> Result<bool, NoMatch> {
     let Some(zero) = optional(m, q, 2) else { return Ok(false) };
     let tensor = m.constant(zero)?;
@@ -159,7 +159,7 @@ fn holds_negative(m: &Model, q: NodeId) -> Result<bool, NoMatch> {
         DType::I8 => -128,
         DType::I16 => -32768,
         DType::U8 | DType::U16 => 0,
-        it => return Err(no_match!("its codes are {it}")),
+        it => return Err(no_match!("its quantized values are {it}")),
     };
     Ok(m.small_i64(zero)?.iter().any(|it| *it != lowest))
 }
@@ -192,31 +192,31 @@ fn dequantized(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
     if m.value(output).uses.iter().any(|it| matches!(it.user, User::Output(_))) {
         return Err(NoMatch("it is an output of the graph".into()));
     }
-    let (codes, _) = constant(m, m.operand(node, 0)?)?;
-    if codes.dtype.bits() < 8 {
-        return Err(NoMatch("its codes are packed".into()));
+    let (quantized, _) = constant(m, m.operand(node, 0)?)?;
+    if quantized.dtype.bits() < 8 {
+        return Err(NoMatch("its quantized values are packed".into()));
     }
     let (scales, dtype) = constant(m, m.operand(node, 1)?)?;
-    let zeros = optional(m, node, 2).map(|it| constant(m, it)).transpose()?;
+    let zero_points = optional(m, node, 2).map(|it| constant(m, it)).transpose()?;
     if m.int_attr(node, "block_size", 0) != 0 {
         return Err(NoMatch("it is in blocks".into()));
     }
     let axis = m.int_attr(node, "axis", 1);
     let channels = scales.numel();
-    let inner = match (channels, position(axis, codes.shape.len())) {
-        (1, _) => codes.numel().max(1),
-        (_, Some(axis)) if codes.shape[axis] == channels => {
-            codes.shape[axis + 1..].iter().product::<usize>().max(1)
+    let inner = match (channels, position(axis, quantized.shape.len())) {
+        (1, _) => quantized.numel().max(1),
+        (_, Some(axis)) if quantized.shape[axis] == channels => {
+            quantized.shape[axis + 1..].iter().product::<usize>().max(1)
         }
         _ => return Err(NoMatch("its scales belong to no axis".into())),
     };
-    if zeros.as_ref().is_some_and(|it| it.0.numel() != channels) {
+    if zero_points.as_ref().is_some_and(|it| it.0.numel() != channels) {
         return Err(NoMatch("its zero points belong to no axis".into()));
     }
-    let zeros = zeros.map(|it| it.0);
+    let zero_points = zero_points.map(|it| it.0);
     let name = m.value(m.operand(node, 0)?).name.to_string();
-    let tensor = Tensor::lazy(dtype, codes.shape.clone(), move || {
-        let values = values(&codes, &scales, zeros.as_ref(), inner)?;
+    let tensor = Tensor::lazy(dtype, quantized.shape.clone(), move || {
+        let values = values(&quantized, &scales, zero_points.as_ref(), inner)?;
         Ok(from_f32(dtype, &values)?.into())
     });
     let mut patch = Patch::before(node);
@@ -225,16 +225,16 @@ fn dequantized(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
 }
 
 fn values(
-    codes: &Tensor,
+    quantized: &Tensor,
     scales: &Tensor,
-    zeros: Option<&Tensor>,
+    zero_points: Option<&Tensor>,
     inner: usize,
 ) -> Result<Vec<f32>, TensorError> {
-    let (codes, scales) = (codes.to_i64()?, scales.to_f32()?);
-    let zeros = zeros.map_or(Ok(vec![0; scales.len()]), Tensor::to_i64)?;
-    let value = |(i, code): (usize, &i64)| {
+    let (quantized, scales) = (quantized.to_i64()?, scales.to_f32()?);
+    let zero_points = zero_points.map_or(Ok(vec![0; scales.len()]), Tensor::to_i64)?;
+    let value = |(i, integer): (usize, &i64)| {
         let channel = i / inner % scales.len();
-        (code - zeros[channel]) as f32 * scales[channel]
+        (integer - zero_points[channel]) as f32 * scales[channel]
     };
-    Ok(codes.iter().enumerate().map(value).collect())
+    Ok(quantized.iter().enumerate().map(value).collect())
 }

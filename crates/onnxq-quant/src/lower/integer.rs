@@ -8,7 +8,7 @@ use super::{
 use crate::raise::{Bias, Input, Kind, Site, Weights, quantize};
 use onnxq_ir::{
     Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId, no_match,
-    tensor::{DType, Packing, Part, QSource, Tensor, Zeros},
+    tensor::{DType, Packing, Part, QSource, Tensor, ZeroPoints},
 };
 
 pub const QOPERATOR: Form = Form {
@@ -19,7 +19,7 @@ pub const QOPERATOR: Form = Form {
         own.contains(&site.form)
     },
     lower,
-    between: Between::Codes,
+    between: Between::Quantized,
     ..PLAIN
 };
 
@@ -41,7 +41,7 @@ pub fn product(m: &Model, site: &Site, x: &Input, bias: Option<Bias>) -> Result<
         ));
     }
     site.weight.source.integer_zeros()?;
-    if let (Input::Codes { dynamic: false, .. }, None) = (x, bias)
+    if let (Input::Quantized { dynamic: false, .. }, None) = (x, bias)
         && let Ok(end) = requantized(m, site)
     {
         return requantizing(m, site, x, end);
@@ -73,49 +73,49 @@ fn requantized(m: &Model, site: &Site) -> Result<End, NoMatch> {
 fn requantizing(m: &Model, site: &Site, x: &Input, end: End) -> Result<Patch, NoMatch> {
     let site = &Site { last: end.last, output: end.output, requantized: None, ..site.clone() };
     let mut to = Emit::new(m, site);
-    let [codes, scale, zero] = operand(&mut to, x)?;
+    let [quantized, scale, zero] = operand(&mut to, x)?;
     let source = site.weight.source.clone();
-    let w = to.part(&source, Part::Codes, Packing::PerChannel, "codes");
+    let w = to.part(&source, Part::Quantized, Packing::PerChannel, "codes");
     let w_scales = to.scales(&source, Packing::PerChannel);
-    let w_zeros = to.part(&source, Part::Zeros, Packing::PerChannel, "zeros");
-    let inputs = [codes, scale, zero, w, w_scales, w_zeros, end.scale.into(), end.zero.into()];
+    let w_zeros = to.part(&source, Part::ZeroPoints, Packing::PerChannel, "zeros");
+    let inputs = [quantized, scale, zero, w, w_scales, w_zeros, end.scale.into(), end.zero.into()];
     let y = to.main("QLinearMatMul", &inputs, Attrs::default());
     Ok(to.finish(y))
 }
 
-/// The codes of the activation with a zero that is stated.
+/// The quantized values of the activation with a zero that is stated.
 fn operand(to: &mut Emit, x: &Input) -> Result<[Ref; 3], NoMatch> {
-    let [codes, scale, zero] = to.codes_x(x)?;
+    let [quantized, scale, zero] = to.quantized_x(x)?;
     if zero != Ref::None {
-        return Ok([codes, scale, zero]);
+        return Ok([quantized, scale, zero]);
     }
-    let Ref::Old(value) = codes else { return Ok([codes, scale, zero]) };
+    let Ref::Old(value) = quantized else { return Ok([quantized, scale, zero]) };
     let dtype = to.m.dtype(value).unwrap_or(DType::U8);
     if dtype.bits() != 8 {
         return Err(no_match!("its activation is {dtype}"));
     }
     let zero = to.patch.constant("zero", Tensor::new(dtype, vec![], vec![0u8]));
-    Ok([codes, scale, zero])
+    Ok([quantized, scale, zero])
 }
 
 /// `Mul(Cast(MatMulInteger(x, w)), Mul(x_scale, w_scales))`.
 fn sums(m: &Model, site: &Site, x: &Input, bias: Option<Bias>) -> Result<Patch, NoMatch> {
     needs(m, 11, "MatMulInteger")?;
     let mut emit = Emit::new(m, site);
-    let [codes, scale, zero] = operand(&mut emit, x)?;
-    if let Input::Codes { codes, .. } = *x
-        && m.dtype(codes).is_some_and(|it| it.bits() != 8)
+    let [quantized, scale, zero] = operand(&mut emit, x)?;
+    if let Input::Quantized { quantized, .. } = *x
+        && m.dtype(quantized).is_some_and(|it| it.bits() != 8)
     {
         return Err(no_match!(
-            "no kernel multiplies codes of {}",
-            m.dtype(codes).unwrap_or(DType::U16)
+            "no kernel multiplies quantized values of {}",
+            m.dtype(quantized).unwrap_or(DType::U16)
         ));
     }
     let source = site.weight.source.clone();
-    let w = emit.part(&source, Part::Codes, Packing::PerChannel, "codes");
-    let mut inputs = vec![codes, w, zero];
-    if source.shape().zeros == Zeros::Asymmetric {
-        inputs.push(emit.part(&source, Part::Zeros, Packing::PerChannel, "zeros"));
+    let w = emit.part(&source, Part::Quantized, Packing::PerChannel, "codes");
+    let mut inputs = vec![quantized, w, zero];
+    if source.shape().zero_points == ZeroPoints::Asymmetric {
+        inputs.push(emit.part(&source, Part::ZeroPoints, Packing::PerChannel, "zeros"));
     }
     let name = m.node(site.last).name.to_string();
     let sum_name = format!("{}_int32", emit.stem);

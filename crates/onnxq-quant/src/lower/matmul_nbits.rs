@@ -6,7 +6,7 @@ use super::{Between, Convolutions, Form, PLAIN, emit::Emit};
 use crate::raise::{Kind, Site, Weights, stored::Stored};
 use onnxq_ir::{
     Attrs, Model, NoMatch, Patch, Ref, no_match,
-    tensor::{DType, Packing, Part, QSource, Zeros},
+    tensor::{DType, Packing, Part, QSource, ZeroPoints},
 };
 
 pub const MATMUL_NBITS: Form = Form {
@@ -29,10 +29,10 @@ fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch
         Kind::Product { x, bias } => {
             let mut to = Emit::new(m, site);
             let x_float = to.float_x(x);
-            let codes = to.part(&source, Part::Codes, Packing::NBits, "nbits");
-            let mut inputs = vec![x_float, codes, to.scales(&source, Packing::NBits)];
-            if source.shape().zeros == Zeros::Asymmetric {
-                inputs.push(to.part(&source, Part::Zeros, Packing::NBits, "zeros"));
+            let quantized = to.part(&source, Part::Quantized, Packing::NBits, "nbits");
+            let mut inputs = vec![x_float, quantized, to.scales(&source, Packing::NBits)];
+            if source.shape().zero_points == ZeroPoints::Asymmetric {
+                inputs.push(to.part(&source, Part::ZeroPoints, Packing::NBits, "zeros"));
             }
             let y = to.main("com.microsoft.MatMulNBits", &inputs, attrs(&source));
             let y = to.biased(y, x, *bias)?;
@@ -41,11 +41,11 @@ fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch
         Kind::Rows { indices } => {
             let mut to = Emit::new(m, site);
             let inputs: [Ref; 4] = [
-                to.part(&source, Part::Codes, Packing::Gather, "rows"),
+                to.part(&source, Part::Quantized, Packing::Gather, "rows"),
                 (*indices).into(),
                 to.scales(&source, Packing::Gather),
                 // The default zero differs between versions, so it is always stated.
-                to.part(&source, Part::Zeros, Packing::Gather, "zeros"),
+                to.part(&source, Part::ZeroPoints, Packing::Gather, "zeros"),
             ];
             let shape = source.shape();
             let attrs = Attrs::default()

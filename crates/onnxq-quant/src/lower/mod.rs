@@ -38,7 +38,7 @@ pub struct Form {
     /// Whether activations lose their quantization.
     frees_activations: bool,
     convolutions: Convolutions,
-    /// What becomes of operators between codes and codes.
+    /// What becomes of operators between quantized values and quantized values.
     between: Between,
     /// What else to change when all sites have the form; says what, and how often.
     finish: fn(&mut Model) -> Option<(&'static str, usize)>,
@@ -56,12 +56,12 @@ enum Convolutions {
     Refuse(&'static str),
 }
 
-/// What becomes of operators between codes and codes.
+/// What becomes of operators between quantized values and quantized values.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Between {
     Keep,
     /// `QLinearAdd` and its like.
-    Codes,
+    Quantized,
     /// The float operator between `DequantizeLinear` and `QuantizeLinear`.
     Float,
     /// The same of operators that are not ONNX's own.
@@ -98,7 +98,7 @@ impl fmt::Debug for Form {
 
 /// What a conversion did.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub struct LowerReport {
     /// `MatMulNBits → DequantizeLinear`, and how often.
     pub converted: BTreeMap<String, usize>,
     /// Products whose activations are no longer quantized.
@@ -106,7 +106,7 @@ pub struct Report {
     pub left: Vec<(NodeId, NoMatch)>,
 }
 
-impl Report {
+impl LowerReport {
     pub fn changed(&self) -> usize {
         self.converted.values().sum()
     }
@@ -117,8 +117,8 @@ impl Report {
 }
 
 /// Brings every quantized node that `form` can hold to it, and names those that it cannot.
-pub fn convert(m: &mut Model, form: &Form, ctx: &Ctx) -> Result<Report, PassError> {
-    let mut report = Report::default();
+pub fn convert(m: &mut Model, form: &Form, ctx: &Ctx) -> Result<LowerReport, PassError> {
+    let mut report = LowerReport::default();
     let mut weights = Weights::default();
     for node in main_nodes(m) {
         if !m.is_live(node) {
@@ -128,7 +128,8 @@ pub fn convert(m: &mut Model, form: &Form, ctx: &Ctx) -> Result<Report, PassErro
             Some(Ok(site)) if (form.has)(&site) => {}
             Some(Ok(site)) => match (form.lower)(m, &site, &mut weights) {
                 Ok(patch) => {
-                    let quantized = matches!(&site.kind, Kind::Product { x, .. } if is_codes(x));
+                    let quantized =
+                        matches!(&site.kind, Kind::Product { x, .. } if is_quantized(x));
                     report.unquantized += usize::from(quantized && form.frees_activations);
                     patch.apply(m);
                     report.count(format!("{} → {}", site.form, form.name));
@@ -176,7 +177,7 @@ fn state_versions(m: &mut Model) {
 const FOUR_BITS: i64 = 10;
 
 /// What no rule looks at and the form promises not to have.
-fn name_rest(m: &Model, form: &Form, report: &mut Report) {
+fn name_rest(m: &Model, form: &Form, report: &mut LowerReport) {
     for node in main_nodes(m) {
         let Some(reason) = (form.refuses)(m, node) else { continue };
         if !report.left.iter().any(|it| it.0 == node) {
@@ -192,6 +193,6 @@ fn main_nodes(m: &Model) -> Vec<NodeId> {
     nodes
 }
 
-fn is_codes(x: &Input) -> bool {
+fn is_quantized(x: &Input) -> bool {
     !matches!(x, Input::Float(_))
 }

@@ -33,5 +33,5 @@ fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch
 }
 
 fn is_dynamic(x: &Input) -> bool {
-    matches!(x, Input::Fused(_) | Input::Codes { dynamic: true, .. })
+    matches!(x, Input::Fused(_) | Input::Quantized { dynamic: true, .. })
 }

@@ -38,7 +38,7 @@ fn check(m: &Model, site: &Site) -> Result<(), NoMatch> {
     let shape = weight.source.shape();
     match (stored_by_channel(m, site), shape.bits) {
         (true, _) => needs(m, 13, "DequantizeLinear with a scale per channel")?,
-        (false, 2) => needs(m, 25, "DequantizeLinear of 2-bit codes")?,
+        (false, 2) => needs(m, 25, "DequantizeLinear of 2-bit values")?,
         (false, _) => needs(m, 21, "DequantizeLinear of blocks")?,
     }
     match weight.dtype {
@@ -48,8 +48,8 @@ fn check(m: &Model, site: &Site) -> Result<(), NoMatch> {
     }
 }
 
-/// Codes of less than 8 bits are stored so in blocks only, which opset 21 has; a block may hold
-/// all of a channel.
+/// Quantized values of less than 8 bits are stored so in blocks only, which opset 21 has; a block
+/// may hold all of a channel.
 fn stored_by_channel(m: &Model, site: &Site) -> bool {
     let shape = site.weight.source.shape();
     let in_block = shape.bits == 4 && shape.block.is_power_of_two() && m.opset("") >= 21;
@@ -68,9 +68,9 @@ fn weight(to: &mut Emit) -> Ref {
             (Packing::Blocked, attrs)
         }
     };
-    let codes = to.part(&source, Part::Codes, packing, "codes");
+    let quantized = to.part(&source, Part::Quantized, packing, "codes");
     let scales = to.scales(&source, packing);
-    let zeros = to.part(&source, Part::Zeros, packing, "zeros");
+    let zero_points = to.part(&source, Part::ZeroPoints, packing, "zeros");
     let name = format!("{}_dq", to.site.weight.stem);
-    to.patch.step(&name, "DequantizeLinear", [codes, scales, zeros], attrs)
+    to.patch.step(&name, "DequantizeLinear", [quantized, scales, zero_points], attrs)
 }

@@ -1,19 +1,20 @@
-//! Operators of codes without a weight of their own, or with that of a convolution, and the same
-//! operators between `DequantizeLinear` and `QuantizeLinear`: one row each, read in both ways.
+//! Operators of quantized values without a weight of their own, or with that of a convolution, and
+//! the same operators between `DequantizeLinear` and `QuantizeLinear`: one row each, read in both
+//! ways.
 //!
 //! ```text
 //! QLinearAdd(a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)
 //!   ↔   QuantizeLinear(Add(DequantizeLinear(a …), DequantizeLinear(b …)), y_scale, y_zero)
 //! ```
 
-use super::{super::format::MICROSOFT, Between, Form, Report, emit::only, main_nodes};
+use super::{super::format::MICROSOFT, Between, Form, LowerReport, emit::only, main_nodes};
 use crate::raise::{dequantize, optional, quantize};
 use onnxq_ir::{
     Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId, no_match,
     tensor::{DType, Tensor},
 };
 
-/// One operator in both forms. Each operand is three inputs: codes, scale, zero.
+/// One operator in both forms. Each operand is three inputs: quantized values, scale, zero.
 struct QLinear {
     op: &'static str,
     float: &'static str,
@@ -49,14 +50,14 @@ const fn row(op: &'static str, float: &'static str, operands: Operands, result: 
 }
 
 /// Brings all of these operators to `form`, as far as it takes them at all.
-pub(super) fn convert(m: &mut Model, form: &Form, report: &mut Report) {
+pub(super) fn convert(m: &mut Model, form: &Form, report: &mut LowerReport) {
     for node in main_nodes(m) {
         if !m.is_live(node) {
             continue;
         }
         let found = match form.between {
             Between::Keep => return,
-            Between::Codes => TABLE
+            Between::Quantized => TABLE
                 .iter()
                 .find(|it| m.node(node).op.is(it.float))
                 .map(|it| (it, lower(m, node, it), format!("DequantizeLinear → {}", it.op))),
@@ -81,29 +82,30 @@ pub(super) fn convert(m: &mut Model, form: &Form, report: &mut Report) {
     }
 }
 
-/// From codes to codes: worth a word if it stays.
+/// From quantized values to quantized values: worth a word if it stays.
 fn is_quantized(m: &Model, node: NodeId) -> bool {
     let mut inputs = m.node(node).inputs.iter().flatten().filter(|it| m.constant(**it).is_err());
-    let is_codes = |it: &ValueId| dequantize(m, *it).is_ok();
-    let takes = inputs.clone().next().is_some() && inputs.all(is_codes);
+    let is_quantized = |it: &ValueId| dequantize(m, *it).is_ok();
+    let takes = inputs.clone().next().is_some() && inputs.all(is_quantized);
     let output = m.node(node).output();
     let yields = m.only_use(output).is_ok_and(|it| quantize(m, m.node(it).output()).is_ok());
     takes && yields || TABLE.iter().any(|it| m.node(node).op.is(it.op))
 }
 
-/// Operators of codes that the table lacks, and operators between pairs that have no form there.
+/// Operators of quantized values that the table lacks, and operators between pairs that have no
+/// form there.
 fn is_unknown(m: &Model, node: NodeId, between: Between) -> bool {
     let op = &m.node(node).op;
-    let of_codes = &*op.domain == MICROSOFT
+    let of_quantized = &*op.domain == MICROSOFT
         && (op.name.starts_with("QLinear") || &*op.name == "NhwcMaxPool")
         && !TABLE.iter().any(|it| op.is(it.op));
     match between {
-        Between::Codes => {
-            let own = TABLE.iter().any(|it| op.is(it.op)) || of_codes;
+        Between::Quantized => {
+            let own = TABLE.iter().any(|it| op.is(it.op)) || of_quantized;
             let pair = op.is("DequantizeLinear") || op.is("QuantizeLinear");
             !own && !pair && is_quantized(m, node)
         }
-        _ => of_codes,
+        _ => of_quantized,
     }
 }
 
@@ -152,7 +154,7 @@ fn dequantized(
     row: &QLinear,
     patch: &mut Patch,
 ) -> Result<Ref, NoMatch> {
-    let (codes, scale) = (m.operand(node, start)?, m.operand(node, start + 1)?);
+    let (quantized, scale) = (m.operand(node, start)?, m.operand(node, start + 1)?);
     let attrs = match m.constant(scale) {
         Ok(it) if it.numel() == 1 => Attrs::default(),
         Ok(_) if index == 0 || m.opset("") < 13 => {
@@ -165,9 +167,9 @@ fn dequantized(
         Err(_) if m.rank(scale) == Some(0) => Attrs::default(),
         Err(reason) => return Err(reason),
     };
-    let mut inputs: Vec<Ref> = vec![codes.into(), scale.into()];
+    let mut inputs: Vec<Ref> = vec![quantized.into(), scale.into()];
     inputs.extend(optional(m, node, start + 2).map(Ref::from));
-    let name = format!("{}_dq", m.value(codes).name);
+    let name = format!("{}_dq", m.value(quantized).name);
     Ok(patch.step(&name, "DequantizeLinear", inputs, attrs))
 }
 
@@ -187,15 +189,15 @@ fn product_of_scales(m: &Model, x: ValueId, w: ValueId) -> Result<Vec<f32>, NoMa
     Ok(m.small_f32(w)?.into_iter().map(|it| x * it).collect())
 }
 
-/// The operator of codes in place of a float operator between `DequantizeLinear` and
+/// The operator of quantized values in place of a float operator between `DequantizeLinear` and
 /// `QuantizeLinear`.
-pub(crate) fn of_codes(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
+pub(crate) fn of_quantized(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
     let op = &m.node(node).op;
     let row = TABLE.iter().find(|it| op.is(it.float));
-    lower(m, node, row.ok_or_else(|| no_match!("{op} has no form for codes"))?)
+    lower(m, node, row.ok_or_else(|| no_match!("{op} has no form for quantized values"))?)
 }
 
-/// The operator of codes. Its result must go to one `QuantizeLinear` only.
+/// The operator of quantized values. Its result must go to one `QuantizeLinear` only.
 fn lower(m: &Model, node: NodeId, row: &QLinear) -> Result<Patch, NoMatch> {
     let last = m.only_use(m.node(node).output())?;
     quantize(m, m.node(last).output())?;
@@ -210,7 +212,7 @@ fn lower(m: &Model, node: NodeId, row: &QLinear) -> Result<Patch, NoMatch> {
             "QLinearMatMul" if index == 1 => Some(1),
             _ => None,
         };
-        operands.extend(codes(m, m.operand(node, index)?, channels)?);
+        operands.extend(quantized(m, m.operand(node, index)?, channels)?);
     }
     let result = result.map(Ref::from);
     let mut inputs = match row.result {
@@ -231,22 +233,27 @@ fn lower(m: &Model, node: NodeId, row: &QLinear) -> Result<Patch, NoMatch> {
     Ok(patch.replace(output, y))
 }
 
-/// Codes, scale and zero of a dequantized operand; `channels` is the axis that scales may go along.
-pub(crate) fn codes(m: &Model, value: ValueId, channels: Option<i64>) -> Result<[Ref; 3], NoMatch> {
+/// Quantized values, scale and zero of a dequantized operand; `channels` is the axis that scales
+/// may go along.
+pub(crate) fn quantized(
+    m: &Model,
+    value: ValueId,
+    channels: Option<i64>,
+) -> Result<[Ref; 3], NoMatch> {
     let dq = dequantize(m, value)?;
-    let (codes, scale, zero) = (m.operand(dq, 0)?, m.operand(dq, 1)?, m.operand(dq, 2)?);
+    let (quantized, scale, zero) = (m.operand(dq, 0)?, m.operand(dq, 1)?, m.operand(dq, 2)?);
     let (of_one, axis) = (m.constant(scale)?.numel() == 1, m.int_attr(dq, "axis", 1));
     if m.int_attr(dq, "block_size", 0) != 0 || !(of_one || channels == Some(axis)) {
         return Err(no_match!("`{}` has scales per channel or block", m.value(value).name));
     }
-    match m.dtype(codes).or_else(|| m.dtype(zero)) {
-        Some(DType::U8 | DType::I8) => Ok([codes, scale, zero].map(Ref::from)),
+    match m.dtype(quantized).or_else(|| m.dtype(zero)) {
+        Some(DType::U8 | DType::I8) => Ok([quantized, scale, zero].map(Ref::from)),
         Some(it) => Err(no_match!("no kernel of integers takes {it}")),
-        None => Err(no_match!("the type of `{}` is not known", m.value(codes).name)),
+        None => Err(no_match!("the type of `{}` is not known", m.value(quantized).name)),
     }
 }
 
-/// The int32 codes of a bias, if they have the scale that the operator takes them to have.
+/// The int32 values of a bias, if they have the scale that the operator takes them to have.
 fn sums(m: &Model, operands: &[Ref], bias: ValueId) -> Result<Ref, NoMatch> {
     let dq = dequantize(m, bias)?;
     let (Ref::Old(x), Ref::Old(w)) = (operands[1], operands[4]) else { unreachable!("values") };

@@ -1,8 +1,8 @@
-//! Look-ups in quantized tables in standard operators: rows of codes and of scales are gathered,
-//! then multiplied.
+//! Look-ups in quantized tables in standard operators: rows of quantized values and of scales are
+//! gathered, then multiplied.
 //!
 //! ```text
-//! Gather(codes, i) → unpack → Cast → Sub(zero) → Mul(Gather(scales, i))
+//! Gather(w, i) → unpack → Cast → Sub(zero) → Mul(Gather(scales, i))
 //! ```
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::emit::{Emit, needs, scalar, to};
 use crate::raise::{Kind, Site, Weights, stored::Stored};
 use onnxq_ir::{
     Attrs, Model, NoMatch, Patch, Ref, ValueId, no_match,
-    tensor::{DType, Packing, Part, QSource, Tensor, Zeros},
+    tensor::{DType, Packing, Part, QSource, Tensor, ZeroPoints},
 };
 
 pub fn lower(m: &Model, site: &Site, _: &mut Weights) -> Result<Patch, NoMatch> {
@@ -48,21 +48,21 @@ impl Rows<'_> {
     fn emit(&mut self) -> Result<Ref, NoMatch> {
         let (shape, dtype) = (self.source.shape(), self.to.site.weight.dtype);
         let groups = shape.blocks();
-        let codes = self.to.part(self.source, Part::Codes, Packing::Gather, "rows");
-        let mut codes = self.gather(codes, "codes");
+        let quantized = self.to.part(self.source, Part::Quantized, Packing::Gather, "rows");
+        let mut quantized = self.gather(quantized, "codes");
         let blocks = [groups, shape.block];
         let tail = if groups > 1 { &blocks[..] } else { &[shape.k] };
         if shape.bits < 8 {
-            codes = self.unpack(codes, tail);
+            quantized = self.unpack(quantized, tail);
         } else if groups > 1 {
-            codes = self.reshape(codes, tail, "blocks");
+            quantized = self.reshape(quantized, tail, "blocks");
         }
-        let codes = self.to.step("float", "Cast", &[codes], to(dtype));
-        let zeros = self.zeros(dtype)?;
-        let codes = self.to.step("centred", "Sub", &[codes, zeros], Attrs::default());
+        let quantized = self.to.step("float", "Cast", &[quantized], to(dtype));
+        let zero_points = self.zero_points(dtype)?;
+        let quantized = self.to.step("centred", "Sub", &[quantized, zero_points], Attrs::default());
         let scales = self.to.scales(self.source, Packing::Gather);
         let scales = self.per_block(scales, "scales");
-        let y = self.to.step("values", "Mul", &[codes, scales], Attrs::default());
+        let y = self.to.step("values", "Mul", &[quantized, scales], Attrs::default());
         Ok(if groups > 1 { self.reshape(y, &[shape.k], "") } else { y })
     }
 
@@ -83,21 +83,21 @@ impl Rows<'_> {
         if groups == 1 { rows } else { self.reshape(rows, &[groups, 1], suffix) }
     }
 
-    fn zeros(&mut self, dtype: DType) -> Result<Ref, NoMatch> {
+    fn zero_points(&mut self, dtype: DType) -> Result<Ref, NoMatch> {
         let shape = self.source.shape();
-        if shape.zeros == Zeros::Symmetric {
+        if shape.zero_points == ZeroPoints::Symmetric {
             let middle = scalar(dtype, f32::from(shape.middle()))?;
             return Ok(self.to.patch.constant("middle", middle));
         }
         let source = self.source.clone();
         let tensor = Tensor::lazy(DType::U8, vec![shape.n, shape.blocks()], move || {
-            let zeros = source.solve(0..shape.n)?.zeros;
-            Ok(zeros.iter().copied().collect::<Vec<u8>>().into())
+            let zero_points = source.solve(0..shape.n)?.zero_points;
+            Ok(zero_points.iter().copied().collect::<Vec<u8>>().into())
         });
         let name = format!("{}_zeros", self.to.site.weight.stem);
-        let zeros = self.to.patch.constant(&name, tensor);
-        let zeros = self.per_block(zeros, "zeros");
-        Ok(self.to.step("zeros_float", "Cast", &[zeros], to(dtype)))
+        let zero_points = self.to.patch.constant(&name, tensor);
+        let zero_points = self.per_block(zero_points, "zeros");
+        Ok(self.to.step("zeros_float", "Cast", &[zero_points], to(dtype)))
     }
 
     /// The indices' own axes, then `tail`.
@@ -108,7 +108,8 @@ impl Rows<'_> {
         self.to.step(suffix, "Reshape", &[x, shape], Attrs::default())
     }
 
-    /// Codes of some bits in bytes become codes in bytes of their own, each row of shape `tail`.
+    /// Quantized values of some bits in bytes become quantized values in bytes of their own, each
+    /// row of shape `tail`.
     fn unpack(&mut self, bytes: Ref, tail: &[usize]) -> Ref {
         let shape = self.source.shape();
         let (bits, per_byte) = (shape.bits as u8, 8 / shape.bits as usize);

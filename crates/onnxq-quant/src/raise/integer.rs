@@ -3,7 +3,7 @@
 
 use super::{
     Bias, Found, Input, Kind, Site, Weights,
-    operand::{Channels, codes_of, optional},
+    operand::{Channels, optional, quantized_of},
 };
 use onnxq_ir::{Model, NoMatch, NodeId, ValueId, no_match};
 
@@ -20,20 +20,20 @@ fn scaled(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMatc
     let (_, factors) = m.either_operand(last, "Cast")?;
     let product = m.producer(factors, "Mul")?;
     let (a, b) = (m.operand(product, 0)?, m.operand(product, 1)?);
-    let codes = m.operand(node, 0)?;
-    // Which factor belongs to which operand: the codes know their own scale.
-    let own = scale_of(m, codes);
+    let quantized = m.operand(node, 0)?;
+    // Which factor belongs to which operand: the quantized values know their own scale.
+    let own = scale_of(m, quantized);
     let (x_scale, w_scale) = match () {
         () if own == Some(a) => (a, b),
         () if own == Some(b) => (b, a),
         () if m.constant(b).is_ok() => (a, b),
         () => (b, a),
     };
-    let x = codes_of(m, codes, x_scale, optional(m, node, 2));
+    let x = quantized_of(m, quantized, x_scale, optional(m, node, 2));
     let weight = Channels {
-        codes: m.operand(node, 1)?,
+        quantized: m.operand(node, 1)?,
         scales: w_scale,
-        zeros: optional(m, node, 3),
+        zero_points: optional(m, node, 3),
         turned: false,
         block: None,
     };
@@ -58,12 +58,12 @@ fn is(m: &Model, node: NodeId, op: &str) -> Result<(), NoMatch> {
     Err(no_match!("its sums go to {}, not to {op}", m.node(node).op))
 }
 
-/// The scale that a quantizing node gives its codes.
-fn scale_of(m: &Model, codes: ValueId) -> Option<ValueId> {
-    if let Ok(node) = m.producer(codes, "DynamicQuantizeLinear") {
+/// The scale that a quantizing node gives its quantized values.
+fn scale_of(m: &Model, quantized: ValueId) -> Option<ValueId> {
+    if let Ok(node) = m.producer(quantized, "DynamicQuantizeLinear") {
         return m.node(node).outputs.get(1).copied();
     }
-    m.operand(m.producer(codes, "QuantizeLinear").ok()?, 1).ok()
+    m.operand(m.producer(quantized, "QuantizeLinear").ok()?, 1).ok()
 }
 
 /// `A, B, b_scale, b_zero_point, bias`.
@@ -74,23 +74,23 @@ pub fn dynamic_quantize_matmul(m: &Model, node: NodeId, weights: &mut Weights) -
 
 /// `A, B, a_scale, b_scale, a_zero_point, b_zero_point, bias`.
 pub fn matmul_to_float(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
-    let x = || Ok(codes_of(m, m.operand(node, 0)?, m.operand(node, 2)?, optional(m, node, 4)));
+    let x = || Ok(quantized_of(m, m.operand(node, 0)?, m.operand(node, 2)?, optional(m, node, 4)));
     Some(fused(m, node, x, [1, 3, 5, 6], "MatMulIntegerToFloat", weights))
 }
 
-/// A node whose inputs `codes, scales, zeros, bias` stand at the given places.
+/// A node whose inputs `quantized, scales, zero_points, bias` stand at the given places.
 fn fused(
     m: &Model,
     node: NodeId,
     x: impl FnOnce() -> Result<Input, NoMatch>,
-    [codes, scales, zeros, bias]: [usize; 4],
+    [quantized, scales, zero_points, bias]: [usize; 4],
     form: &'static str,
     weights: &mut Weights,
 ) -> Result<Site, NoMatch> {
     let weight = Channels {
-        codes: m.operand(node, codes)?,
+        quantized: m.operand(node, quantized)?,
         scales: m.operand(node, scales)?,
-        zeros: optional(m, node, zeros),
+        zero_points: optional(m, node, zero_points),
         turned: false,
         block: None,
     };

@@ -17,7 +17,7 @@ pub use self::operand::{activation, constant, dequantize, optional, quantize, st
 use self::stored::{Key, Stored};
 use onnxq_ir::{
     Model, NoMatch, NodeId, ValueId,
-    tensor::{DType, QSource, Tensor, Zeros},
+    tensor::{DType, QSource, Tensor, ZeroPoints},
 };
 
 /// What a recogniser says of a node: nothing if it is no such form, or why it cannot be raised.
@@ -34,7 +34,7 @@ pub struct Site {
     pub last: NodeId,
     /// What it computes.
     pub output: ValueId,
-    /// How `output` is quantized, if it is codes: scale and zero.
+    /// How `output` is quantized, if it is quantized values: scale and zero.
     pub requantized: Option<(ValueId, ValueId)>,
     pub kind: Kind,
     pub weight: Weight,
@@ -61,11 +61,11 @@ pub enum Input {
     Float(ValueId),
     /// Quantized by its own range inside of the operator.
     Fused(ValueId),
-    Codes {
-        codes: ValueId,
+    Quantized {
+        quantized: ValueId,
         scale: ValueId,
         zero: Option<ValueId>,
-        /// What the codes were before, if the model has it.
+        /// What the quantized values were before, if the model has it.
         x: Option<ValueId>,
         /// By its own range in each run.
         dynamic: bool,
@@ -139,7 +139,7 @@ const FORMS: &[Form] = &[
     Form { op: "com.microsoft.QGemm", recognise: qlinear::gemm },
 ];
 
-const BNB4: &str = "its codes stand for points of a table, not for multiples of a scale";
+const BNB4: &str = "its quantized values stand for points of a table, not for multiples of a scale";
 const FUSED: &str = "its weights are inside a fused operator";
 const LSTM: &str = "no other form stores the weights of recurrent operators";
 
@@ -172,18 +172,20 @@ impl Site {
             1 => "a scale per channel".to_owned(),
             _ => format!("blocks of {}", shape.block),
         };
-        let zeros = match (shape.zeros, self.weight.source.integer_zeros()) {
+        let zero_points = match (shape.zero_points, self.weight.source.integer_zeros()) {
             (_, Err(_)) => "float zero points",
-            (Zeros::Symmetric, _) => "symmetric",
-            (Zeros::Asymmetric, _) => "asymmetric",
+            (ZeroPoints::Symmetric, _) => "symmetric",
+            (ZeroPoints::Asymmetric, _) => "asymmetric",
         };
         let x = match &self.kind {
             Kind::Rows { .. } => "",
             Kind::Product { x: Input::Float(_), .. } => ", float activations",
-            Kind::Product { x: Input::Codes { dynamic: false, .. }, .. } => ", static activations",
+            Kind::Product { x: Input::Quantized { dynamic: false, .. }, .. } => {
+                ", static activations"
+            }
             Kind::Product { .. } => ", dynamic activations",
         };
-        format!("{}: {} bits, {scales}, {zeros}{x}", self.form, shape.bits)
+        format!("{}: {} bits, {scales}, {zero_points}{x}", self.form, shape.bits)
     }
 }
 

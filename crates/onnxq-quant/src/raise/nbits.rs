@@ -1,4 +1,4 @@
-//! `com.microsoft.MatMulNBits` and `GatherBlockQuantized`: codes in blocks along rows.
+//! `com.microsoft.MatMulNBits` and `GatherBlockQuantized`: quantized values in blocks along rows.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{
 };
 use onnxq_ir::{
     Model, NoMatch, NodeId, ValueId, no_match,
-    tensor::{DType, QShape, Tensor, Zeros},
+    tensor::{DType, QShape, Tensor, ZeroPoints},
 };
 
 /// `A, B, scales, zero_points, g_idx, bias`.
@@ -28,14 +28,14 @@ fn product(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMat
     let bits = bits(m, node)?;
     let block = size(m, node, "block_size", 0)?;
     let groups = k.div_ceil(block);
-    let codes = m.operand(node, 1)?;
-    let (tensor, _) = constant(m, codes)?;
+    let quantized = m.operand(node, 1)?;
+    let (tensor, _) = constant(m, quantized)?;
     if tensor.dtype != DType::U8 || !(block * bits as usize).is_multiple_of(8) {
-        return Err(no_match!("its codes are {tensor:?} in blocks of {block}"));
+        return Err(no_match!("its quantized values are {tensor:?} in blocks of {block}"));
     }
     let stride = groups * block;
-    let shape = QShape { n, k, block, bits, zeros: Zeros::Symmetric, scale: DType::F32 };
-    let blocks = Blocks { shape, codes, stride, scales: 2, zeros: 3, bytes: true };
+    let shape = QShape { n, k, block, bits, zero_points: ZeroPoints::Symmetric, scale: DType::F32 };
+    let blocks = Blocks { shape, quantized, stride, scales: 2, zero_points: 3, bytes: true };
     let weight = blocks.weight(m, node, tensor, weights)?;
     let bias = optional(m, node, 5).map(Bias::Float);
     let kind = Kind::Product { x: Input::Float(m.operand(node, 0)?), bias };
@@ -50,8 +50,8 @@ pub fn gather(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
 }
 
 fn rows(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMatch> {
-    let codes = m.operand(node, 0)?;
-    let (tensor, _) = constant(m, codes)?;
+    let quantized = m.operand(node, 0)?;
+    let (tensor, _) = constant(m, quantized)?;
     let [n, width] = tensor.shape[..] else {
         return Err(no_match!("its table has rank {}, not 2", tensor.shape.len()));
     };
@@ -63,15 +63,15 @@ fn rows(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMatch>
     let bits = match tensor.dtype {
         DType::U8 => bits(m, node)?,
         DType::U4 | DType::I4 => 4,
-        it => return Err(no_match!("its codes are {it}")),
+        it => return Err(no_match!("its quantized values are {it}")),
     };
     let k = if bytes { width * 8 / bits as usize } else { width };
     let block = size(m, node, "block_size", 128)?;
     if n == 0 || k == 0 {
         return Err(NoMatch("its table is empty".into()));
     }
-    let shape = QShape { n, k, block, bits, zeros: Zeros::Symmetric, scale: DType::F32 };
-    let blocks = Blocks { shape, codes, stride: k, scales: 2, zeros: 3, bytes };
+    let shape = QShape { n, k, block, bits, zero_points: ZeroPoints::Symmetric, scale: DType::F32 };
+    let blocks = Blocks { shape, quantized, stride: k, scales: 2, zero_points: 3, bytes };
     let weight = blocks.weight(m, node, tensor, weights)?;
     let kind = Kind::Rows { indices: m.operand(node, 1)? };
     let output = m.node(node).output();
@@ -82,11 +82,11 @@ fn rows(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMatch>
 /// Where the parts of a weight in blocks are.
 struct Blocks {
     shape: QShape,
-    codes: ValueId,
-    /// Codes from a row to the next.
+    quantized: ValueId,
+    /// Quantized values from a row to the next.
     stride: usize,
     scales: usize,
-    zeros: usize,
+    zero_points: usize,
     /// Zeros are packed into bytes, each row from a byte of its own.
     bytes: bool,
 }
@@ -96,52 +96,54 @@ impl Blocks {
         &self,
         m: &Model,
         node: NodeId,
-        codes: Tensor,
+        quantized: Tensor,
         weights: &mut Weights,
     ) -> Result<Weight, NoMatch> {
         let shape = self.shape;
         let (n, groups) = (shape.n, shape.blocks());
         let bits = shape.bits as usize;
-        let dtype_of_codes = codes.dtype;
+        let dtype_of_codes = quantized.dtype;
         let signed = dtype_of_codes == DType::I4;
-        let codes = Grid::new(codes, bits, [self.stride, 1], [n, shape.k])?;
+        let quantized = Grid::new(quantized, bits, [self.stride, 1], [n, shape.k])?;
         let (scales, dtype) = constant(m, m.operand(node, self.scales)?)?;
         if scales.numel() != n * groups {
             return Err(no_match!("its scales are {scales:?}, not {n}×{groups}"));
         }
         let width = scales.dtype.bits();
         let scales = Grid::new(scales, width, [groups, 1], [n, groups])?;
-        let zero = match optional(m, node, self.zeros) {
+        let zero = match optional(m, node, self.zero_points) {
             None if signed || self.bytes => Zero::Code(shape.middle()),
             None => Zero::Code(0),
             Some(it) => self.zero(constant(m, it)?.0, dtype_of_codes)?,
         };
-        let source: Arc<Stored> = weights.share(Stored::new(shape, codes, scales, zero)?);
-        Ok(Weight { source, dtype, stem: stem(&m.value(self.codes).name) })
+        let source: Arc<Stored> = weights.share(Stored::new(shape, quantized, scales, zero)?);
+        Ok(Weight { source, dtype, stem: stem(&m.value(self.quantized).name) })
     }
 
-    fn zero(&self, tensor: Tensor, codes: DType) -> Result<Zero, NoMatch> {
+    fn zero(&self, tensor: Tensor, quantized: DType) -> Result<Zero, NoMatch> {
         let (n, groups, bits) = (self.shape.n, self.shape.blocks(), self.shape.bits as usize);
         if tensor.dtype.is_float() {
             let width = tensor.dtype.bits();
             return Ok(Zero::Floats(Grid::new(tensor, width, [groups, 1], [n, groups])?));
         }
         let stride = match tensor.dtype {
-            it if it != codes => {
-                return Err(no_match!("its zero points are {it}, its codes {codes}"));
+            it if it != quantized => {
+                return Err(no_match!(
+                    "its zero points are {it}, its quantized values {quantized}"
+                ));
             }
             DType::U8 => (groups * bits).div_ceil(8) * 8 / bits,
             DType::U4 | DType::I4 => groups,
             it => return Err(no_match!("its zero points are {it}")),
         };
-        Ok(Zero::Codes(Grid::new(tensor, bits, [stride, 1], [n, groups])?))
+        Ok(Zero::Quantized(Grid::new(tensor, bits, [stride, 1], [n, groups])?))
     }
 }
 
 fn bits(m: &Model, node: NodeId) -> Result<u32, NoMatch> {
     match m.int_attr(node, "bits", 4) {
         it @ (2 | 4 | 8) => Ok(it as u32),
-        it => Err(no_match!("its codes have {it} bits")),
+        it => Err(no_match!("its quantized values have {it} bits")),
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use onnxq_ir::{
     Model, NoMatch, NodeId, ValueId, no_match,
-    tensor::{DType, QShape, Tensor, Zeros},
+    tensor::{DType, QShape, Tensor, ZeroPoints},
 };
 
 /// A constant, also behind a `Reshape` of a constant and a `Cast` between floats; and the element
@@ -52,19 +52,19 @@ pub fn optional(m: &Model, node: NodeId, index: usize) -> Option<ValueId> {
     m.operand(node, index).ok()
 }
 
-/// The codes, scales and zeros of a matrix, by channel: as `DequantizeLinear`, `MatMulInteger`
-/// and `QLinearMatMul` hold it.
+/// The quantized values, scales and zero points of a matrix, by channel: as `DequantizeLinear`,
+/// `MatMulInteger` and `QLinearMatMul` hold it.
 pub struct Channels {
-    pub codes: ValueId,
+    pub quantized: ValueId,
     pub scales: ValueId,
-    pub zeros: Option<ValueId>,
-    /// The codes are `[n, k]`, not `[k, n]`.
+    pub zero_points: Option<ValueId>,
+    /// The quantized values are `[n, k]`, not `[k, n]`.
     pub turned: bool,
     /// Values of `k` that share a scale; `None`: all.
     pub block: Option<usize>,
 }
 
-/// Bits of codes that we store.
+/// Bits of quantized values that we store.
 fn bits(dtype: DType) -> Option<u32> {
     match dtype {
         DType::U8 | DType::I8 => Some(8),
@@ -76,13 +76,13 @@ fn bits(dtype: DType) -> Option<u32> {
 
 impl Channels {
     pub fn weight(&self, m: &Model, weights: &mut Weights) -> Result<Weight, NoMatch> {
-        let name = &m.value(self.codes).name;
-        let (codes, _) = constant(m, self.codes)?;
-        let [rows, columns] = codes.shape[..] else {
-            return Err(no_match!("`{name}` has rank {}, not 2", codes.shape.len()));
+        let name = &m.value(self.quantized).name;
+        let (quantized, _) = constant(m, self.quantized)?;
+        let [rows, columns] = quantized.shape[..] else {
+            return Err(no_match!("`{name}` has rank {}, not 2", quantized.shape.len()));
         };
-        let Some(bits) = bits(codes.dtype) else {
-            return Err(no_match!("`{name}` is {}", codes.dtype));
+        let Some(bits) = bits(quantized.dtype) else {
+            return Err(no_match!("`{name}` is {}", quantized.dtype));
         };
         let (n, k) = if self.turned { (rows, columns) } else { (columns, rows) };
         if n == 0 || k == 0 {
@@ -90,27 +90,27 @@ impl Channels {
         }
         let (scales, dtype) = constant(m, self.scales)?;
         let block = self.block.unwrap_or(k);
-        let (zeros_kind, scale) = (Zeros::Asymmetric, scales.dtype);
-        let shape = QShape { n, k, block, bits, zeros: zeros_kind, scale };
-        let zero = match self.zeros {
+        let (zeros_kind, scale) = (ZeroPoints::Asymmetric, scales.dtype);
+        let shape = QShape { n, k, block, bits, zero_points: zeros_kind, scale };
+        let zero = match self.zero_points {
             Some(it) => {
-                let zeros = constant(m, it)?.0;
-                if zeros.dtype != codes.dtype {
+                let zero_points = constant(m, it)?.0;
+                if zero_points.dtype != quantized.dtype {
                     return Err(no_match!(
-                        "its zero points are {}, its codes {}",
-                        zeros.dtype,
-                        codes.dtype
+                        "its zero points are {}, its quantized values {}",
+                        zero_points.dtype,
+                        quantized.dtype
                     ));
                 }
-                Zero::Codes(self.parameters(m, it, zeros, &shape)?)
+                Zero::Quantized(self.parameters(m, it, zero_points, &shape)?)
             }
-            None if matches!(codes.dtype, DType::I8 | DType::I4 | DType::I2) => {
+            None if matches!(quantized.dtype, DType::I8 | DType::I4 | DType::I2) => {
                 Zero::Code(shape.middle())
             }
             None => Zero::Code(0),
         };
         let strides = if self.turned { [k, 1] } else { [1, n] };
-        let grid = Grid::new(codes, bits as usize, strides, [n, k])?;
+        let grid = Grid::new(quantized, bits as usize, strides, [n, k])?;
         let scales = self.parameters(m, self.scales, scales, &shape)?;
         let stored = weights.share(Stored::new(shape, grid, scales, zero)?);
         Ok(Weight { source: stored, dtype, stem: stem(name) })
@@ -162,12 +162,12 @@ pub fn dequantized(
         }
     }
     let node = dequantize(m, value)?;
-    let codes = m.operand(node, 0)?;
-    let (tensor, _) = constant(m, codes)?;
+    let quantized = m.operand(node, 0)?;
+    let (tensor, _) = constant(m, quantized)?;
     let block = m.int_attr(node, "block_size", 0);
     let axis = m.int_attr(node, "axis", 1);
     let axis = if axis < 0 { axis + tensor.shape.len() as i64 } else { axis };
-    let (scales, zeros) = (m.operand(node, 1)?, optional(m, node, 2));
+    let (scales, zero_points) = (m.operand(node, 1)?, optional(m, node, 2));
     let of_one = constant(m, scales)?.0.numel() == 1;
     let sums = i64::from(turned);
     let block = match block {
@@ -176,7 +176,7 @@ pub fn dequantized(
         it if it > 0 && axis == sums => usize::try_from(it).ok(),
         _ => return Err(no_match!("its blocks lie along axis {axis}, over which it does not sum")),
     };
-    Channels { codes, scales, zeros, turned, block }.weight(m, weights)
+    Channels { quantized, scales, zero_points, turned, block }.weight(m, weights)
 }
 
 /// The `DequantizeLinear` behind a value, of either domain.
@@ -194,27 +194,27 @@ pub fn quantize(m: &Model, value: ValueId) -> Result<NodeId, NoMatch> {
 pub fn activation(m: &Model, value: ValueId) -> Input {
     let pair = || -> Result<Input, NoMatch> {
         let node = dequantize(m, value)?;
-        let (codes, scale) = (m.operand(node, 0)?, m.operand(node, 1)?);
+        let (quantized, scale) = (m.operand(node, 0)?, m.operand(node, 1)?);
         let of_one = m.constant(scale).is_ok_and(|it| it.numel() == 1);
-        let dynamic = m.producer(codes, "DynamicQuantizeLinear").is_ok();
-        if m.constant(codes).is_ok() || !(of_one || dynamic) {
+        let dynamic = m.producer(quantized, "DynamicQuantizeLinear").is_ok();
+        if m.constant(quantized).is_ok() || !(of_one || dynamic) {
             return Err(NoMatch("it is not quantized as a whole".into()));
         }
-        Ok(codes_of(m, codes, scale, optional(m, node, 2)))
+        Ok(quantized_of(m, quantized, scale, optional(m, node, 2)))
     };
     pair().unwrap_or(Input::Float(value))
 }
 
-/// An activation by its codes; `x` is what they were before, if the model has it.
-pub fn codes_of(m: &Model, codes: ValueId, scale: ValueId, zero: Option<ValueId>) -> Input {
-    let dynamic = m.producer(codes, "DynamicQuantizeLinear");
-    let node = dynamic.clone().or_else(|_| quantize(m, codes)).ok();
+/// An activation by its quantized values; `x` is what they were before, if the model has it.
+pub fn quantized_of(m: &Model, quantized: ValueId, scale: ValueId, zero: Option<ValueId>) -> Input {
+    let dynamic = m.producer(quantized, "DynamicQuantizeLinear");
+    let node = dynamic.clone().or_else(|_| quantize(m, quantized)).ok();
     let x = node.filter(|it| {
         let own = m.node(*it).outputs.get(1).copied().or_else(|| optional(m, *it, 1));
         own.is_some_and(|own| own == scale || same_number(m, own, scale))
     });
     let x = x.and_then(|it| optional(m, it, 0));
-    Input::Codes { codes, scale, zero, x, dynamic: dynamic.is_ok() }
+    Input::Quantized { quantized, scale, zero, x, dynamic: dynamic.is_ok() }
 }
 
 fn same_number(m: &Model, a: ValueId, b: ValueId) -> bool {

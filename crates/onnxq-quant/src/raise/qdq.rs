@@ -31,8 +31,8 @@ fn is_weight(m: &Model, value: ValueId) -> bool {
         Ok(it) => m.operand(it, 0).unwrap_or(value),
         Err(_) => value,
     };
-    let codes = dequantize(m, value).and_then(|it| m.operand(it, 0));
-    codes.is_ok_and(|it| constant(m, it).is_ok())
+    let quantized = dequantize(m, value).and_then(|it| m.operand(it, 0));
+    quantized.is_ok_and(|it| constant(m, it).is_ok())
 }
 
 fn product(
@@ -99,12 +99,13 @@ fn rows_of_codes(
     weights: &mut Weights,
 ) -> Result<Site, NoMatch> {
     along_rows(m, node)?;
-    let (scales, zeros) = (m.operand(last, 1)?, optional(m, last, 2));
+    let (scales, zero_points) = (m.operand(last, 1)?, optional(m, last, 2));
     if constant(m, scales)?.0.numel() != 1 {
         return Err(NoMatch("its scales belong to columns".into()));
     }
-    let codes = m.operand(node, 0)?;
-    let weight = Channels { codes, scales, zeros, turned: true, block: None }.weight(m, weights)?;
+    let quantized = m.operand(node, 0)?;
+    let weight = Channels { quantized, scales, zero_points, turned: true, block: None }
+        .weight(m, weights)?;
     let kind = Kind::Rows { indices: m.operand(node, 1)? };
     let output = m.node(last).output();
     let form = "Gather + DequantizeLinear";

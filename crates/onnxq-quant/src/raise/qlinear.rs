@@ -1,8 +1,9 @@
-//! Products of codes that yield codes: `QLinearMatMul` and `com.microsoft.QGemm`.
+//! Products of quantized values that yield quantized values: `QLinearMatMul` and
+//! `com.microsoft.QGemm`.
 
 use super::{
     Bias, Found, Kind, Site, Weights,
-    operand::{Channels, codes_of, constant, optional},
+    operand::{Channels, constant, optional, quantized_of},
 };
 use onnxq_ir::{Model, NoMatch, NodeId};
 
@@ -22,12 +23,12 @@ fn product(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMat
 }
 
 fn a(m: &Model, node: NodeId) -> Result<super::Input, NoMatch> {
-    Ok(codes_of(m, m.operand(node, 0)?, m.operand(node, 1)?, optional(m, node, 2)))
+    Ok(quantized_of(m, m.operand(node, 0)?, m.operand(node, 1)?, optional(m, node, 2)))
 }
 
 fn b(m: &Model, node: NodeId, turned: bool) -> Result<Channels, NoMatch> {
-    let (codes, scales) = (m.operand(node, 3)?, m.operand(node, 4)?);
-    Ok(Channels { codes, scales, zeros: optional(m, node, 5), turned, block: None })
+    let (quantized, scales) = (m.operand(node, 3)?, m.operand(node, 4)?);
+    Ok(Channels { quantized, scales, zero_points: optional(m, node, 5), turned, block: None })
 }
 
 /// `A, a_scale, a_zero, B, b_scale, b_zero, C, y_scale, y_zero`: float without the last two.

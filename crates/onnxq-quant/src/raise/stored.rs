@@ -7,7 +7,7 @@ use ndarray::Array2;
 
 use onnxq_ir::{
     NoMatch, no_match,
-    tensor::{DType, QMatrix, QShape, QSource, Tensor, TensorError, Zeros, from_f32, to_f32},
+    tensor::{DType, QMatrix, QShape, QSource, Tensor, TensorError, ZeroPoints, from_f32, to_f32},
 };
 
 /// Elements that are dequantized at once.
@@ -45,8 +45,8 @@ impl Grid {
         matches!(self.tensor.dtype, DType::I8 | DType::I4 | DType::I2)
     }
 
-    /// Codes of some rows, unsigned: a signed code has its middle added.
-    fn codes(&self, rows: Range<usize>, columns: usize) -> Result<Array2<u8>, TensorError> {
+    /// Quantized values of some rows, unsigned: a signed quantized value has its middle added.
+    fn quantized(&self, rows: Range<usize>, columns: usize) -> Result<Array2<u8>, TensorError> {
         let bytes = self.tensor.bytes()?;
         let flip = if self.is_signed() { 1u8 << (self.bits - 1) } else { 0 };
         let mask = ((1u32 << self.bits) - 1) as u8;
@@ -76,13 +76,13 @@ impl Grid {
     }
 }
 
-/// Where zero lies among the codes of a block.
+/// Where zero lies among the quantized values of a block.
 #[derive(Clone, Debug)]
 pub enum Zero {
-    /// At the same code in every block.
+    /// At the same quantized value in every block.
     Code(u8),
-    Codes(Grid),
-    /// Between codes.
+    Quantized(Grid),
+    /// Between quantized values.
     Floats(Grid),
 }
 
@@ -90,52 +90,61 @@ pub enum Zero {
 #[derive(Clone, Debug)]
 pub struct Stored {
     shape: QShape,
-    codes: Grid,
+    quantized: Grid,
     scales: Grid,
     zero: Zero,
 }
 
 impl Stored {
-    /// `shape.zeros` and `shape.scale` are found here.
-    pub fn new(shape: QShape, codes: Grid, scales: Grid, zero: Zero) -> Result<Stored, NoMatch> {
+    /// `shape.zero_points` and `shape.scale` are found here.
+    pub fn new(
+        shape: QShape,
+        quantized: Grid,
+        scales: Grid,
+        zero: Zero,
+    ) -> Result<Stored, NoMatch> {
         let scale = scales.tensor.dtype;
         if !scale.is_float() {
             return Err(no_match!("its scales are {scale}"));
         }
-        let mut it = Stored { shape: QShape { scale, ..shape }, codes, scales, zero };
+        let mut it = Stored { shape: QShape { scale, ..shape }, quantized, scales, zero };
         it.settle_zeros().map_err(|err| no_match!("its zero points: {err}"))?;
         Ok(it)
     }
 
-    /// Zeros that are all in the middle need not be stored; floats that are codes are codes.
+    /// Zeros that are all in the middle need not be stored; floats that are integers are
+    /// stored as integers.
     fn settle_zeros(&mut self) -> Result<(), TensorError> {
         let (n, groups, middle) = (self.shape.n, self.shape.blocks(), self.shape.middle());
         if let Zero::Floats(grid) = &self.zero {
             let max = self.shape.middle() as f32 * 2.0 - 1.0;
             let values = grid.floats(0..n, groups)?;
-            let is_code = |it: &f32| it.fract() == 0.0 && (0.0..=max).contains(it);
-            if values.iter().all(is_code) {
+            let is_quantized_type = |it: &f32| it.fract() == 0.0 && (0.0..=max).contains(it);
+            if values.iter().all(is_quantized_type) {
                 let bytes: Vec<u8> = values.iter().map(|it| *it as u8).collect();
                 let tensor = Tensor::new(DType::U8, vec![n, groups], bytes);
-                self.zero = Zero::Codes(Grid { tensor, bits: 8, row: groups, column: 1 });
+                self.zero = Zero::Quantized(Grid { tensor, bits: 8, row: groups, column: 1 });
             }
         }
         let is_middle = match &self.zero {
             Zero::Code(it) => *it == middle,
-            Zero::Codes(grid) => grid.codes(0..n, groups)?.iter().all(|it| *it == middle),
+            Zero::Quantized(grid) => grid.quantized(0..n, groups)?.iter().all(|it| *it == middle),
             Zero::Floats(_) => false,
         };
         if is_middle {
             self.zero = Zero::Code(middle);
         }
-        self.shape.zeros = if is_middle { Zeros::Symmetric } else { Zeros::Asymmetric };
+        self.shape.zero_points =
+            if is_middle { ZeroPoints::Symmetric } else { ZeroPoints::Asymmetric };
         Ok(())
     }
 
-    /// Formats store codes for zero points.
+    /// Formats store quantized values for zero points.
     pub fn integer_zeros(&self) -> Result<(), NoMatch> {
         match self.zero {
-            Zero::Floats(_) => Err(NoMatch("its zero points are floats between codes".into())),
+            Zero::Floats(_) => {
+                Err(NoMatch("its zero points are floats between quantized values".into()))
+            }
             _ => Ok(()),
         }
     }
@@ -153,24 +162,26 @@ impl Stored {
         let repeat = |it: &Grid| Grid { column: 0, ..it.clone() };
         let zero = match &self.zero {
             Zero::Code(it) => Zero::Code(*it),
-            Zero::Codes(it) => Zero::Codes(repeat(it)),
+            Zero::Quantized(it) => Zero::Quantized(repeat(it)),
             Zero::Floats(it) => Zero::Floats(repeat(it)),
         };
         let shape = QShape { block, ..self.shape };
-        let (codes, scales) = (self.codes.clone(), repeat(&self.scales));
-        Ok(Stored { shape, codes, scales, zero })
+        let (quantized, scales) = (self.quantized.clone(), repeat(&self.scales));
+        Ok(Stored { shape, quantized, scales, zero })
     }
 
     /// Rows as float, `[rows, k]`.
     fn float_rows(&self, rows: Range<usize>) -> Result<Array2<f32>, TensorError> {
         let (k, block, groups) = (self.shape.k, self.shape.block, self.shape.blocks());
-        let Zero::Floats(zeros) = &self.zero else { return Ok(self.solve(rows)?.dequantize()) };
-        let codes = self.codes.codes(rows.clone(), k)?;
-        let zeros = zeros.floats(rows.clone(), groups)?;
+        let Zero::Floats(zero_points) = &self.zero else {
+            return Ok(self.solve(rows)?.dequantize());
+        };
+        let quantized = self.quantized.quantized(rows.clone(), k)?;
+        let zero_points = zero_points.floats(rows.clone(), groups)?;
         let scales = self.scales.floats(rows, groups)?;
-        Ok(Array2::from_shape_fn(codes.dim(), |(i, j)| {
+        Ok(Array2::from_shape_fn(quantized.dim(), |(i, j)| {
             let at = (i, j / block);
-            (f32::from(codes[(i, j)]) - zeros[at]) * scales[at]
+            (f32::from(quantized[(i, j)]) - zero_points[at]) * scales[at]
         }))
     }
 
@@ -207,10 +218,10 @@ impl Stored {
     pub fn key(&self) -> Option<Key> {
         let zero = match &self.zero {
             Zero::Code(it) => [usize::from(*it), 0, 0, 0, 0],
-            Zero::Codes(it) | Zero::Floats(it) => it.place()?,
+            Zero::Quantized(it) | Zero::Floats(it) => it.place()?,
         };
         let QShape { n, k, block, .. } = self.shape;
-        Some(([n, k, block], [self.codes.place()?, self.scales.place()?, zero]))
+        Some(([n, k, block], [self.quantized.place()?, self.scales.place()?, zero]))
     }
 }
 
@@ -224,16 +235,16 @@ impl QSource for Stored {
 
     fn solve(&self, rows: Range<usize>) -> Result<QMatrix, TensorError> {
         let groups = self.shape.blocks();
-        let zeros = match &self.zero {
+        let zero_points = match &self.zero {
             Zero::Code(it) => Array2::from_elem((rows.len(), groups), *it),
-            Zero::Codes(it) => it.codes(rows.clone(), groups)?,
+            Zero::Quantized(it) => it.quantized(rows.clone(), groups)?,
             Zero::Floats(it) => return Err(TensorError::NotInteger(it.tensor.dtype)),
         };
         Ok(QMatrix {
             shape: QShape { n: rows.len(), ..self.shape },
-            codes: self.codes.codes(rows.clone(), self.shape.k)?,
+            quantized: self.quantized.quantized(rows.clone(), self.shape.k)?,
             scales: self.scales.floats(rows, groups)?,
-            zeros,
+            zero_points,
         })
     }
 }
@@ -245,16 +256,22 @@ mod tests {
     /// `[k = 4, n = 2]` of int8, a scale and a zero per column.
     fn stored() -> Stored {
         let bytes: Vec<u8> = [1i8, -2, 3, 4, -5, 6, 7, 8].iter().map(|it| *it as u8).collect();
-        let codes = Tensor::new(DType::I8, vec![4, 2], bytes);
-        let zeros = Tensor::new(DType::I8, vec![2], vec![0u8, 1]);
+        let quantized = Tensor::new(DType::I8, vec![4, 2], bytes);
+        let zero_points = Tensor::new(DType::I8, vec![2], vec![0u8, 1]);
         let scales = Tensor::from_f32(&[2], [0.5, 2.0]);
-        let shape =
-            QShape { n: 2, k: 4, block: 4, bits: 8, zeros: Zeros::Symmetric, scale: DType::F32 };
+        let shape = QShape {
+            n: 2,
+            k: 4,
+            block: 4,
+            bits: 8,
+            zero_points: ZeroPoints::Symmetric,
+            scale: DType::F32,
+        };
         Stored::new(
             shape,
-            Grid::new(codes, 8, [1, 2], [2, 4]).unwrap(),
+            Grid::new(quantized, 8, [1, 2], [2, 4]).unwrap(),
             Grid::new(scales, 32, [1, 0], [2, 1]).unwrap(),
-            Zero::Codes(Grid::new(zeros, 8, [1, 0], [2, 1]).unwrap()),
+            Zero::Quantized(Grid::new(zero_points, 8, [1, 0], [2, 1]).unwrap()),
         )
         .unwrap()
     }
@@ -262,7 +279,7 @@ mod tests {
     #[test]
     fn columns_of_the_file_are_rows() {
         let it = Arc::new(stored());
-        assert_eq!(it.shape().zeros, Zeros::Asymmetric);
+        assert_eq!(it.shape().zero_points, ZeroPoints::Asymmetric);
         let rows = [0.5, 1.5, -2.5, 3.5, -6.0, 6.0, 10.0, 14.0];
         assert_eq!(it.float(DType::F32, false).to_f32().unwrap(), rows);
         let blocks = Arc::new(it.in_blocks(2).unwrap());
@@ -273,9 +290,9 @@ mod tests {
 
     #[test]
     fn what_a_file_does_not_hold_is_refused() {
-        let codes = Tensor::new(DType::U8, vec![3], vec![0u8; 3]);
-        assert!(Grid::new(codes.clone(), 4, [3, 1], [2, 3]).is_ok());
-        assert!(Grid::new(codes.clone(), 4, [4, 1], [2, 3]).is_err());
-        assert!(Grid::new(codes, 4, [usize::MAX, 1], [3, 3]).is_err());
+        let quantized = Tensor::new(DType::U8, vec![3], vec![0u8; 3]);
+        assert!(Grid::new(quantized.clone(), 4, [3, 1], [2, 3]).is_ok());
+        assert!(Grid::new(quantized.clone(), 4, [4, 1], [2, 3]).is_err());
+        assert!(Grid::new(quantized, 4, [usize::MAX, 1], [3, 3]).is_err());
     }
 }

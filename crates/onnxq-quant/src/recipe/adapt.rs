@@ -18,29 +18,30 @@ use onnxq_numerics::specs::{Settings, Wrong};
 pub struct AdaptSpec {
     /// What to choose from, the fastest first; each is laid over what `quantize` says of the node.
     /// What a node cannot have is left out for it.
-    pub ways: Vec<Way>,
+    #[serde(alias = "ways")]
+    pub candidates: Vec<ActivationCandidate>,
     /// Time that may be spent on accuracy, as a fraction of what the nodes take if each has its
-    /// fastest way: 0.05 is 5 %. It goes where it removes the most error. Default: 0.
+    /// fastest candidate: 0.05 is 5 %. It goes where it removes the most error. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<f64>,
-    /// A node whose output is further off (rms error by rms, per token) gets a slower way,
-    /// whatever the budget. Default: no limit.
+    /// A node whose output is further off (rms error by rms, per token) gets a slower
+    /// candidate, whatever the budget. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_error: Option<f64>,
     /// Takes from the biases of static nodes what quantization adds to their channels on average
     /// (Nagel et al. 2019), if the outputs gain by it. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bias_correction: bool,
-    /// What the model must reach on the calibration data. Nodes get slower ways, those with the
-    /// largest errors first, until it does; if it never does, that is an error.
+    /// What the model must reach on the calibration data. Nodes get slower candidates, those with
+    /// the largest errors first, until it does; if it never does, that is an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goal: Option<AdaptGoal>,
 }
 
-/// A way to quantize an activation.
+/// A candidate: how an activation may be quantized.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Way {
+pub struct ActivationCandidate {
     /// As in `quantize`.
     pub activation: ActivationSpec,
     /// As in `quantize`. Default: what that says. `[]` leaves the node as it is.
@@ -62,19 +63,20 @@ pub struct AdaptGoal {
 
 impl Settings for AdaptSpec {
     fn check(&self) -> Result<(), Wrong> {
-        if self.ways.is_empty() {
-            return Err(Wrong::new("ways", "there is nothing to choose from"));
+        if self.candidates.is_empty() {
+            return Err(Wrong::new("candidates", "there is nothing to choose from"));
         }
-        for (i, way) in self.ways.iter().enumerate() {
+        for (i, candidate) in self.candidates.iter().enumerate() {
             let unknown = |it: &&FormatName| format::format(it).is_none();
-            if let Some(name) = way.format.iter().flatten().find(unknown) {
+            if let Some(name) = candidate.format.iter().flatten().find(unknown) {
                 return Err(Wrong::new(
-                    format!("ways.{i}.format"),
+                    format!("candidates.{i}.format"),
                     format!("unknown format `{name}`"),
                 ));
             }
-            if let Some(it) = way.activation.observer() {
-                it.check().map_err(|it| it.inside(&format!("ways.{i}.activation.observer")))?;
+            if let Some(it) = candidate.activation.observer() {
+                it.check()
+                    .map_err(|it| it.inside(&format!("candidates.{i}.activation.observer")))?;
             }
         }
         let goal = self.goal.unwrap_or_default();
@@ -97,8 +99,8 @@ impl fmt::Display for AdaptGoal {
     }
 }
 
-impl Way {
-    /// The site with this way to quantize its activation, or why it cannot have it; `None` if it
+impl ActivationCandidate {
+    /// The site with its activation quantized like this, or why it cannot have it; `None` if it
     /// stays as it is.
     pub fn of(&self, m: &Model, site: &SitePlan) -> Result<Option<SitePlan>, NoMatch> {
         let own = [site.format.name.to_owned()];
@@ -108,7 +110,7 @@ impl Way {
         }
         let wanted = self.activation.complete();
         let activation = wanted.map(resolve::activation);
-        let codes = wanted.map(|it| it.codes).unwrap_or_default();
+        let quantized = wanted.map(|it| it.quantized).unwrap_or_default();
         let mut reasons = Vec::new();
         for name in names {
             // Loading has checked the name.
@@ -120,7 +122,7 @@ impl Way {
                     return Ok(Some(SitePlan {
                         scheme,
                         activation,
-                        codes,
+                        quantized,
                         format,
                         ..site.clone()
                     }));

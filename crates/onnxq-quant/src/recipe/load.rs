@@ -9,7 +9,8 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    ActivationSpec, Entry, Place, Position, Recipe, RecipeError, VERSION, WeightSpec, select, yaml,
+    ActivationSpec, Entry, Place, Position, Recipe, RecipeError, VERSION, WeightSpec, renamed,
+    select, yaml,
 };
 use crate::target::{TARGETS, target};
 use onnxq_numerics::specs::Settings;
@@ -42,13 +43,13 @@ pub fn load_text(text: &str, name: &str) -> Result<Recipe, RecipeError> {
 }
 
 fn with_parents(mut origin: Origin) -> Result<Recipe, RecipeError> {
-    let mut chain = Vec::new();
+    let mut lineage = Vec::new();
     let mut seen = vec![origin.identity()];
     loop {
         let recipe = origin.parse()?;
         let extends = recipe.extends.clone();
         let at = recipe.place.at("extends");
-        chain.push(recipe);
+        lineage.push(recipe);
         let Some(name) = extends else { break };
         origin = Origin::find(&name, origin.folder()).map_err(|error| match error {
             RecipeError::Unknown(name) => {
@@ -62,7 +63,8 @@ fn with_parents(mut origin: Origin) -> Result<Recipe, RecipeError> {
         }
         seen.push(origin.identity());
     }
-    let merged = chain.into_iter().rev().reduce(extend).expect("the chain has the recipe itself");
+    let merged =
+        lineage.into_iter().rev().reduce(extend).expect("the lineage holds the recipe itself");
     check(&merged)?;
     Ok(merged)
 }
@@ -83,12 +85,14 @@ pub fn apply_set(recipe: &Recipe, assignment: &str) -> Result<Recipe, RecipeErro
         return Err(RecipeError::Value { at: argument, what });
     };
     let moved = |error: RecipeError| error.moved_to(argument.clone());
+    let key = &*renamed::current(key);
     let (value, _) = yaml::parse::<Value>(text, "--set").map_err(moved)?;
     let mut tree = serde_json::to_value(recipe).expect("a recipe is plain data");
     insert(&mut tree, key, value).map_err(|what| RecipeError::value(argument.clone(), what))?;
     // JSON is YAML, so the same reader finds the same errors.
     let (mut changed, _) = yaml::parse::<Recipe>(&tree.to_string(), "--set").map_err(moved)?;
     changed.place = recipe.place.clone();
+    changed.warnings = recipe.warnings.clone();
     changed.place.set(key, argument);
     inherit_places(&mut changed);
     check(&changed)?;
@@ -149,6 +153,7 @@ impl Origin {
         };
         let (mut recipe, place) = yaml::parse::<Recipe>(&self.text()?, &file)?;
         recipe.place = place;
+        recipe.warnings = renamed::update(&mut recipe.place);
         inherit_places(&mut recipe);
         if recipe.onnxq != VERSION {
             let what = format!("format {} is unknown, this program reads {VERSION}", recipe.onnxq);
@@ -183,6 +188,7 @@ fn inherit_places(recipe: &mut Recipe) {
 
 /// The parent with the child's changes.
 fn extend(parent: Recipe, child: Recipe) -> Recipe {
+    let warnings = [parent.warnings, child.warnings].concat();
     let mut place = child.place;
     for (key, inner) in parent.place.inner {
         place.inner.entry(key).or_insert(inner);
@@ -211,6 +217,7 @@ fn extend(parent: Recipe, child: Recipe) -> Recipe {
         quantize,
         gates: child.gates.or(parent.gates),
         place,
+        warnings,
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn formats() -> String {
 
 pub(super) fn observers() -> String {
     format!(
-        "Which of the values seen in calibration the codes of a static range must span: {}. \
+        "Which of the values seen in calibration the quantized values of a static range must span: {}. \
          Default: {}.",
         listed(ObserverSpec::NAMES, "or"),
         ObserverSpec::default().name(),

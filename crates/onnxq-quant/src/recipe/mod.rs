@@ -7,6 +7,7 @@ pub mod load;
 mod manual;
 pub mod metrics;
 mod place;
+mod renamed;
 pub mod resolve;
 mod schema;
 mod select;
@@ -16,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    adapt::{AdaptGoal, AdaptSpec, Way},
+    adapt::{ActivationCandidate, AdaptGoal, AdaptSpec},
     error::RecipeError,
     gate::Gate,
     load::{SHIPPED, apply_set, load, load_text, source},
@@ -27,12 +28,13 @@ pub use self::{
 };
 pub use self::{load::MAX_BYTES, yaml::parse as parse_yaml};
 use crate::{
-    plan::Codes,
+    plan::ActivationScheme,
     target::{self, Target},
     transform::TransformSpec,
 };
+use onnxq_ir::diag::Warning;
 use onnxq_numerics::{
-    affine::CodeType,
+    affine::QuantizedType,
     observe::ObserverSpec,
     scheme::{Granularity, Range, Scales},
     solve::SolverSpec,
@@ -95,6 +97,9 @@ pub struct Recipe {
     pub gates: Option<Vec<Gate>>,
     #[serde(skip)]
     pub place: Place,
+    /// What to tell the user about how it is written.
+    #[serde(skip)]
+    pub warnings: Vec<Warning>,
 }
 
 /// How inputs of weights are observed.
@@ -118,9 +123,9 @@ pub struct CalibrationSpec {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MixedSpec {
-    /// Ways to store a weight, each laid over what `quantize` says of it: what a candidate leaves
-    /// out stays. What a weight's format cannot store is left out. Default: uint4 in blocks of
-    /// 128, uint4 in blocks of 32, uint8 in blocks of 128.
+    /// How a weight may be stored, each laid over what `quantize` says of it: what a candidate
+    /// leaves out stays. What a weight's format cannot store is left out. Default: uint4 in blocks
+    /// of 128, uint4 in blocks of 32, uint8 in blocks of 128.
     pub candidates: Vec<WeightSpec>,
 }
 
@@ -156,15 +161,15 @@ pub struct Entry {
     pub depthwise: Option<bool>,
     /// Only nodes with at least so many multiplications per number that they read or write are
     /// matched, `kn / (k + n)` for a weight `[k, n]`: where int8 saves more time than it takes to
-    /// turn floats into codes and back. Convolutions of a single pixel have none.
+    /// turn floats into quantized values and back. Convolutions of a single pixel have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_intensity: Option<u64>,
     /// How the weight is stored. Nodes without a weight are matched by entries without this key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<WeightSpec>,
     /// How the other operand is quantized when the model runs: `none` leaves it in float. In an
-    /// entry without `weight`: that nodes without weights may compute with the codes of the static
-    /// nodes around them.
+    /// entry without `weight`: that nodes without weights may compute with the quantized values of
+    /// the static nodes around them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<ActivationSpec>,
     /// Formats to try in order, by their names in [`FORMATS`](crate::format::FORMATS); the first
@@ -268,15 +273,15 @@ pub enum ActivationSpec {
 pub struct ActivationFields {
     /// The integers that stand for the activations. Default: uint8.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dtype: Option<CodeType>,
+    pub dtype: Option<QuantizedType>,
     /// When the range is found. Default: dynamic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<ActivationRange>,
     /// How many activations share a range. Default: tensor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granularity: Option<ActivationGranularity>,
-    /// Which of the values seen in calibration the codes of a static range must span. Default:
-    /// min_max.
+    /// Which of the values seen in calibration the quantized values of a static range must span.
+    /// Default: min_max.
     #[schemars(description = manual::observers())]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observer: Option<ObserverSpec>,
@@ -322,7 +327,7 @@ pub struct Weight {
 pub struct Activation {
     pub range: ActivationRange,
     pub granularity: ActivationGranularity,
-    pub codes: Codes,
+    pub quantized: ActivationScheme,
 }
 
 impl Recipe {
@@ -452,7 +457,7 @@ impl ActivationSpec {
     /// With the defaults in the gaps; `None` for float.
     pub fn complete(self) -> Option<Activation> {
         let ActivationSpec::Quantized(fields) = self else { return None };
-        let codes = Codes {
+        let quantized = ActivationScheme {
             dtype: fields.dtype.unwrap_or_default(),
             symmetric: fields.symmetric.unwrap_or(false),
             observer: fields.observer.unwrap_or_default(),
@@ -460,7 +465,7 @@ impl ActivationSpec {
         Some(Activation {
             range: fields.range.unwrap_or_default(),
             granularity: fields.granularity.unwrap_or_default(),
-            codes,
+            quantized,
         })
     }
 }

@@ -5,18 +5,18 @@ use super::{
     Selector, Unmatched, WeightRange,
 };
 use crate::{
-    chain,
     format::{self, Format},
     half_scales,
     ops::{self, Site},
-    plan::{self, ChainNode, Kept, Plan, SitePlan},
+    plan::{self, Kept, Plan, RegionNode, SitePlan},
+    region,
 };
 use onnxq_ir::{
     Model, NoMatch, NodeId, no_match,
-    tensor::{DType, Zeros},
+    tensor::{DType, ZeroPoints},
 };
 use onnxq_numerics::{
-    affine::CodeType,
+    affine::QuantizedType,
     scheme::{Scales, Scheme},
 };
 
@@ -35,7 +35,7 @@ pub fn resolve(
             Some(Ok(site)) => site,
             other => {
                 match chain_node(m, node, &mut selector) {
-                    Some(Ok(it)) => plan.chain.push(it),
+                    Some(Ok(it)) => plan.region.push(it),
                     Some(Err(reason)) => plan.kept.push(kept(m, node, reason)),
                     None => {
                         plan.kept.extend(other.and_then(Result::err).map(|it| kept(m, node, it)));
@@ -79,10 +79,10 @@ pub fn resolve(
     Ok(plan)
 }
 
-/// Codes go from node to node, and kernels want the same type on all sides.
+/// Quantized values go from node to node, and kernels want the same type on all sides.
 fn one_code_type(recipe: &Recipe, plan: &Plan) -> Result<(), RecipeError> {
     let sites = plan.sites.iter().filter(|it| it.activation == Some(plan::Activation::Static));
-    let mut types = sites.map(|it| it.codes.dtype);
+    let mut types = sites.map(|it| it.quantized.dtype);
     let Some(first) = types.next() else { return Ok(()) };
     match types.all(|it| it == first) {
         true => Ok(()),
@@ -93,14 +93,14 @@ fn one_code_type(recipe: &Recipe, plan: &Plan) -> Result<(), RecipeError> {
     }
 }
 
-/// A node without a weight that the recipe allows to compute with codes, or why it cannot. `None`:
-/// the recipe says nothing of it.
+/// A node without a weight that the recipe allows to compute with quantized values, or why it
+/// cannot. `None`: the recipe says nothing of it.
 fn chain_node(
     m: &Model,
     node: NodeId,
     selector: &mut Selector,
-) -> Option<Result<ChainNode, NoMatch>> {
-    // Shapes and indices have no codes, and nobody asks why.
+) -> Option<Result<RegionNode, NoMatch>> {
+    // Shapes and indices have no quantized values: no reason is reported for them.
     let is_float = m.dtype(m.node(node).output()).is_none_or(|it| it == DType::F32);
     if !is_float {
         selector.see(&m.node(node).name);
@@ -119,8 +119,8 @@ fn chain_node(
     };
     let merged = selector.entry_for(candidate).ok().filter(|it| !it.skip)?;
     let activation = merged.activation.filter(|it| it.range == ActivationRange::Static)?;
-    let codes = activation.codes;
-    Some(chain::role(m, node).map(|_| ChainNode { node, codes }))
+    let quantized = activation.quantized;
+    Some(region::role(m, node).map(|_| RegionNode { node, quantized }))
 }
 
 /// The outer error is the recipe's, the inner one a reason that lies in the model.
@@ -138,11 +138,11 @@ fn decide(
     };
     let wanted = Scheme {
         bits: weight.dtype.bits(),
-        zeros: if weight.symmetric { Zeros::Symmetric } else { Zeros::Asymmetric },
+        zero_points: if weight.symmetric { ZeroPoints::Symmetric } else { ZeroPoints::Asymmetric },
         granularity: weight.granularity,
         range: weight.range.range(),
     };
-    let codes = merged.activation.map(|it| it.codes).unwrap_or_default();
+    let quantized = merged.activation.map(|it| it.quantized).unwrap_or_default();
     if let Some(what) = merged.activation.and_then(contradiction) {
         return Err(RecipeError::Conflict { at: merged.position.clone(), what: what.to_owned() });
     }
@@ -158,7 +158,8 @@ fn decide(
             misfits.push(format!("{name}: its scales are float, not float16"));
             continue;
         }
-        let is_int8 = activation == Some(plan::Activation::Static) && codes.dtype == CodeType::Int8;
+        let is_int8 =
+            activation == Some(plan::Activation::Static) && quantized.dtype == QuantizedType::Int8;
         if is_int8 && !format.int8_activations {
             misfits.push(format!("{name}: its activations are uint8; int8 is slow on x86 there"));
             continue;
@@ -176,7 +177,7 @@ fn decide(
                     scales,
                     solver,
                     activation,
-                    codes,
+                    quantized,
                     format,
                     note,
                     measured,
@@ -201,8 +202,8 @@ fn contradiction(it: Activation) -> Option<&'static str> {
         (ActivationRange::Static, ActivationGranularity::Row) => {
             Some("a static range is for the whole tensor, not for rows")
         }
-        (ActivationRange::Dynamic, _) if it.codes.dtype == CodeType::Int8 => {
-            Some("dynamic ranges have uint8 codes; int8 needs `range: static`")
+        (ActivationRange::Dynamic, _) if it.quantized.dtype == QuantizedType::Int8 => {
+            Some("dynamic ranges have uint8 values; int8 needs `range: static`")
         }
         _ => None,
     }
@@ -230,8 +231,8 @@ pub fn scales(
 pub fn activation(it: Activation) -> plan::Activation {
     match (it.range, it.granularity) {
         (ActivationRange::Static, ActivationGranularity::Tensor) => plan::Activation::Static,
-        (_, ActivationGranularity::Row) => plan::Activation::Row,
-        (_, ActivationGranularity::Tensor) => plan::Activation::Tensor,
+        (_, ActivationGranularity::Row) => plan::Activation::DynamicPerToken,
+        (_, ActivationGranularity::Tensor) => plan::Activation::DynamicPerTensor,
     }
 }
 

@@ -62,8 +62,8 @@ pub fn measure(
     let float = Array2::from_shape_vec((values.len() / k.max(1), k), values).expect("whole rows");
     let solved = |range: Range| {
         let scheme = Scheme { range, ..*scheme };
-        let extent = scheme.extent(float.nrows(), k, scale);
-        Rtn.solve(float.view(), &scheme, extent, None)
+        let shape = scheme.shape(float.nrows(), k, scale);
+        Rtn.solve(float.view(), &scheme, shape, None)
     };
     let (eight, seven) = (solved(Range::Narrow), solved(Range::Reduced));
     Ok(simulate(rows, affine, float.view(), &eight, &seven, layout))

@@ -1,6 +1,6 @@
 //! What int8 products lose on x86 CPUs without VNNI, layer by layer.
 //!
-//! Their kernels multiply unsigned codes of activations with signed codes of weights by
+//! Their kernels multiply unsigned integers of activations with signed integers of weights by
 //! `vpmaddubsw`: two products that are neighbours along the summed axis are added in 16 bits, and
 //! what does not fit becomes ±32767. Weights of 7 bits (`-64..64`) always fit; whether 8 bits are
 //! worse than that depends on the layer, so it is simulated. Checked bit for bit against ONNX
@@ -8,8 +8,9 @@
 //!
 //! ```text
 //! saturate    uint8 · int8 in MatMulInteger, QLinearMatMul, MatMulIntegerToFloat, QGemm,
-//!             DynamicQuantizeMatMul, DynamicQuantizeLSTM, QLinearConv; pairs of nodes around MatMul, Gemm and Conv,
-//!             also with int8 activations, which ONNX Runtime turns into uint8
+//!             DynamicQuantizeMatMul, DynamicQuantizeLSTM, QLinearConv; pairs of nodes around
+//!             MatMul, Gemm and Conv, also with int8 activations, which ONNX Runtime turns into
+//!             uint8
 //! exact       depthwise convolutions; int8 · int8 in the operators above; weights of uint8;
 //!             ConvInteger with weights of int8; CPUs with VNNI; ARM
 //! ```
@@ -29,7 +30,7 @@ pub use self::{
 };
 use onnxq_ir::tensor::QMatrix;
 use onnxq_numerics::{
-    affine::{Affine, CodeType},
+    affine::{Affine, QuantizedType},
     scheme::Range,
 };
 
@@ -91,7 +92,7 @@ pub struct Saturation {
     pub output_error_7bit: f64,
 }
 
-/// Which codes a weight should use, and why.
+/// Which quantized values a weight should use, and why.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Choice {
     /// Whether the lost bit costs less than what saturates.
@@ -135,9 +136,9 @@ impl Saturation {
 pub fn bound(eight: &QMatrix, layout: &Layout) -> Choice {
     let k = eight.shape.k;
     let middle = i32::from(eight.shape.middle());
-    let unsafe_row = eight.codes.outer_iter().find_map(|row| {
-        let codes = layout.ordered(|at| i32::from(row[at]) - middle, k);
-        codes.chunks(2).map(pair_reach).find(|it| *it > SAFE_PAIR)
+    let unsafe_row = eight.quantized.outer_iter().find_map(|row| {
+        let quantized = layout.ordered(|at| i32::from(row[at]) - middle, k);
+        quantized.chunks(2).map(pair_reach).find(|it| *it > SAFE_PAIR)
     });
     match unsafe_row.filter(|_| !layout.never_saturates(eight.shape.n)) {
         None => {
@@ -170,7 +171,7 @@ struct Sums {
 /// became `eight` and, with one bit less, `seven`; both symmetric with a scale per row. Rows of a
 /// grouped convolution must be those of all groups, as many each.
 ///
-/// `affine` are the codes of the activation; `None`: each run has its own range.
+/// `affine` are the quantized values of the activation; `None`: each run has its own range.
 pub fn simulate(
     rows: &SampledRows,
     affine: Option<Affine>,
@@ -182,7 +183,7 @@ pub fn simulate(
     let coded: Vec<Coded> = rows
         .iter()
         .map(|(row, range)| {
-            Coded::new(row, affine.unwrap_or_else(|| Affine::new(range, CodeType::Uint8)))
+            Coded::new(row, affine.unwrap_or_else(|| Affine::new(range, QuantizedType::Uint8)))
         })
         .collect();
     let (n, k) = float.dim();
@@ -190,8 +191,8 @@ pub fn simulate(
     let sums = (0..n).into_par_iter().map(|at| {
         let weight = Row {
             float: layout.ordered(|it| float[(at, it)], k),
-            eight: Codes::of(eight, at, layout),
-            seven: Codes::of(seven, at, layout),
+            eight: Quantized::of(eight, at, layout),
+            seven: Quantized::of(seven, at, layout),
         };
         let first = at / per_group * k;
         let mut sums = Sums::default();
@@ -220,42 +221,42 @@ pub fn simulate(
     }
 }
 
-/// A row of an activation and its codes, from 0 to 255 whatever their type.
+/// A row of an activation and its quantized values, from 0 to 255 whatever their type.
 struct Coded<'a> {
     values: &'a [f32],
-    codes: Vec<u8>,
+    quantized: Vec<u8>,
     scale: f32,
     zero: i32,
 }
 
 impl Coded<'_> {
     fn new(values: &[f32], affine: Affine) -> Coded<'_> {
-        let (low, _) = affine.dtype.codes();
-        let codes = values.iter().map(|it| (affine.code(*it) - low) as u8).collect();
-        Coded { values, codes, scale: affine.scale, zero: affine.zero - low }
+        let (low, _) = affine.dtype.quantized();
+        let quantized = values.iter().map(|it| (affine.integer(*it) - low) as u8).collect();
+        Coded { values, quantized, scale: affine.scale, zero: affine.zero - low }
     }
 }
 
 /// A row of a weight in the order of the kernel.
 struct Row {
     float: Vec<f32>,
-    eight: Codes,
-    seven: Codes,
+    eight: Quantized,
+    seven: Quantized,
 }
 
-struct Codes {
-    codes: Vec<i8>,
+struct Quantized {
+    quantized: Vec<i8>,
     scale: f32,
     sum: i32,
 }
 
-impl Codes {
-    fn of(it: &QMatrix, row: usize, layout: &Layout) -> Codes {
-        let codes = it.codes.row(row);
-        let code = |at| (i32::from(codes[at]) - 128) as i8;
-        let codes = layout.ordered(code, it.shape.k);
-        let sum = codes.iter().map(|it| i32::from(*it)).sum();
-        Codes { codes, scale: it.scales[(row, 0)], sum }
+impl Quantized {
+    fn of(it: &QMatrix, row: usize, layout: &Layout) -> Quantized {
+        let quantized = it.quantized.row(row);
+        let integer = |at| (i32::from(quantized[at]) - 128) as i8;
+        let quantized = layout.ordered(integer, it.shape.k);
+        let sum = quantized.iter().map(|it| i32::from(*it)).sum();
+        Quantized { quantized, scale: it.scales[(row, 0)], sum }
     }
 
     fn value(&self, sum: i32, x: &Coded<'_>) -> f64 {
@@ -267,15 +268,15 @@ impl Codes {
 impl Row {
     fn add(&self, x: &Coded<'_>, first: usize, sums: &mut Sums) {
         let k = self.float.len();
-        let (values, codes) = (&x.values[first..first + k], &x.codes[first..first + k]);
+        let (values, quantized) = (&x.values[first..first + k], &x.quantized[first..first + k]);
         let exact: f64 =
             values.iter().zip(&self.float).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        let (clamped, saturated) = clamped_product(codes, &self.eight.codes);
-        let square = |sum: i32, codes: &Codes| (codes.value(sum, x) - exact).powi(2);
+        let (clamped, saturated) = clamped_product(quantized, &self.eight.quantized);
+        let square = |sum: i32, quantized: &Quantized| (quantized.value(sum, x) - exact).powi(2);
         sums.saturated += saturated;
-        sums.exact += square(product(codes, &self.eight.codes), &self.eight);
+        sums.exact += square(product(quantized, &self.eight.quantized), &self.eight);
         sums.clamped += square(clamped, &self.eight);
-        sums.seven += square(product(codes, &self.seven.codes), &self.seven);
+        sums.seven += square(product(quantized, &self.seven.quantized), &self.seven);
         sums.float += exact * exact;
     }
 }

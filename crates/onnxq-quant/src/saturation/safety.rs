@@ -71,8 +71,8 @@ pub fn safety(m: &Model) -> Result<Safety, TensorError> {
     Ok(safety)
 }
 
-/// int8 codes, and where neighbours of a sum lie in them.
-struct Codes {
+/// int8 values, and where neighbours of a sum lie in them.
+struct Quantized {
     tensor: Tensor,
     /// `[rows, k]` in memory; else `[k, columns]`.
     turned: bool,
@@ -81,7 +81,7 @@ struct Codes {
 }
 
 /// The int8 weights of a layer with a saturating kernel.
-fn weights(m: &Model, node: NodeId) -> Vec<Codes> {
+fn weights(m: &Model, node: NodeId) -> Vec<Quantized> {
     let op = &m.node(node).op;
     let kernel = op.info().filter(|_| op.is_in(KERNELS));
     let Some((layout, inputs)) = kernel.and_then(|it| Some((it.layout?, it.quantized?))) else {
@@ -92,13 +92,13 @@ fn weights(m: &Model, node: NodeId) -> Vec<Codes> {
     }
     let turned = is_turned(m, node, layout);
     let of = |it: &Operand| {
-        Codes::of(m, node, m.operand(node, it.values).ok()?, layout == Layout::Conv, turned)
+        Quantized::of(m, node, m.operand(node, it.values).ok()?, layout == Layout::Conv, turned)
     };
     inputs.weights.iter().filter_map(of).collect()
 }
 
 /// The int8 weight of a float operator between pairs of nodes.
-fn fused(m: &Model, node: NodeId) -> Option<Codes> {
+fn fused(m: &Model, node: NodeId) -> Option<Quantized> {
     let op = &m.node(node).op;
     let layout = op.float_layout()?;
     if !matches!(layout, Layout::Conv | Layout::Gemm | Layout::MatMul) {
@@ -115,34 +115,35 @@ fn fused(m: &Model, node: NodeId) -> Option<Codes> {
         return None;
     }
     let turned = is_turned(m, node, layout);
-    Codes::of(m, node, dequantized(1)?, layout == Layout::Conv, turned)
+    Quantized::of(m, node, dequantized(1)?, layout == Layout::Conv, turned)
 }
 
-/// Whether codes of an activation are int8; their zero point may tell the type, floats have none.
+/// Whether quantized values of an activation are int8; their zero point may tell the type, floats
+/// have none.
 fn is_signed(m: &Model, node: NodeId, operand: &Operand) -> bool {
     let zero = operand.zero.and_then(|it| optional(m, node, it));
     let x = m.operand(node, operand.values);
-    operand.zero.is_some() && x.is_ok_and(|it| codes(m, it, zero) == Some(DType::I8))
+    operand.zero.is_some() && x.is_ok_and(|it| quantized(m, it, zero) == Some(DType::I8))
 }
 
 fn is_turned(m: &Model, node: NodeId, layout: Layout) -> bool {
     layout == Layout::Gemm && m.int_attr(node, "transB", 0) != 0
 }
 
-/// The type of an activation's codes, if anything tells it.
-fn codes(m: &Model, x: ValueId, zero: Option<ValueId>) -> Option<DType> {
+/// The type of an activation's quantized values, if anything tells it.
+fn quantized(m: &Model, x: ValueId, zero: Option<ValueId>) -> Option<DType> {
     let zero = zero.and_then(|it| Some(constant(m, it).ok()?.0.dtype).or(m.dtype(it)));
     zero.or_else(|| m.dtype(x))
 }
 
-impl Codes {
-    fn of(m: &Model, node: NodeId, value: ValueId, conv: bool, turned: bool) -> Option<Codes> {
+impl Quantized {
+    fn of(m: &Model, node: NodeId, value: ValueId, conv: bool, turned: bool) -> Option<Quantized> {
         let (tensor, _) = constant(m, value).ok()?;
         if tensor.dtype != DType::I8 || tensor.numel() == 0 {
             return None;
         }
         if !conv {
-            return (tensor.shape.len() >= 2).then_some(Codes { tensor, turned, conv: None });
+            return (tensor.shape.len() >= 2).then_some(Quantized { tensor, turned, conv: None });
         }
         let [outputs, channels, kernel @ ..] = &tensor.shape[..] else { return None };
         // Depthwise convolutions have kernels of their own, which add in 32 bits.
@@ -150,7 +151,7 @@ impl Codes {
             return None;
         }
         let conv = Some([*channels, kernel.iter().product()]);
-        Some(Codes { tensor, turned: true, conv })
+        Some(Quantized { tensor, turned: true, conv })
     }
 
     fn overflows(&self) -> Result<bool, TensorError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ndarray::Array2;
 
 use super::*;
-use onnxq_ir::tensor::{DType, Tensor, Zeros};
+use onnxq_ir::tensor::{DType, Tensor, ZeroPoints};
 use onnxq_numerics::{
     affine::Interval,
     scheme::{Granularity, Scheme},
@@ -14,9 +14,9 @@ use onnxq_numerics::{
 
 fn quantized(float: &Array2<f32>, range: Range) -> QMatrix {
     let granularity = Granularity::Channel;
-    let scheme = Scheme { bits: 8, zeros: Zeros::Symmetric, granularity, range };
-    let extent = scheme.extent(float.nrows(), float.ncols(), DType::F32);
-    Rtn.solve(float.view(), &scheme, extent, None)
+    let scheme = Scheme { bits: 8, zero_points: ZeroPoints::Symmetric, granularity, range };
+    let shape = scheme.shape(float.nrows(), float.ncols(), DType::F32);
+    Rtn.solve(float.view(), &scheme, shape, None)
 }
 
 /// Numbers from 0 to 1 without a pattern that matters.
@@ -48,7 +48,7 @@ fn simulated(x: &[f32], w: &Array2<f32>) -> Saturation {
 fn many_rows_are_judged_by_some_of_them() {
     let scheme = Scheme {
         bits: 8,
-        zeros: Zeros::Symmetric,
+        zero_points: ZeroPoints::Symmetric,
         granularity: Granularity::Channel,
         range: Range::Reduced,
     };

@@ -128,8 +128,8 @@ impl Sample<'_> {
         for mut row in rows.axis_iter_mut(Axis(0)) {
             row.iter_mut().zip(scales).for_each(|(it, scale)| *it *= scale);
         }
-        let extent = self.reader.scheme.extent(rows.nrows(), rows.ncols(), self.reader.scale);
-        let q = Rtn.solve(rows.view(), &self.reader.scheme, extent, None);
+        let shape = self.reader.scheme.shape(rows.nrows(), rows.ncols(), self.reader.scale);
+        let q = Rtn.solve(rows.view(), &self.reader.scheme, shape, None);
         output_error(rows.view(), &q, Some(stats)).error * self.step as f64
     }
 }
@@ -137,14 +137,14 @@ impl Sample<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onnxq_ir::tensor::{DType, Tensor, Zeros};
+    use onnxq_ir::tensor::{DType, Tensor, ZeroPoints};
     use onnxq_numerics::scheme::{Granularity, Range, Scheme};
 
     const K: usize = 128;
 
     fn scheme() -> Scheme {
         let granularity = Granularity::Block(32);
-        Scheme { bits: 4, zeros: Zeros::Symmetric, granularity, range: Range::Full }
+        Scheme { bits: 4, zero_points: ZeroPoints::Symmetric, granularity, range: Range::Full }
     }
 
     fn reader(n: usize) -> Reader {
@@ -172,8 +172,8 @@ mod tests {
         let scaled = reader.rows.scaled(1, scales);
         let n = reader.rows.shape[0];
         let rows = Array2::from_shape_vec((n, K), scaled.to_f32().unwrap()).unwrap();
-        let extent = reader.scheme.extent(n, K, reader.scale);
-        let back = Rtn.solve(rows.view(), &reader.scheme, extent, None).dequantize();
+        let shape = reader.scheme.shape(n, K, reader.scale);
+        let back = Rtn.solve(rows.view(), &reader.scheme, shape, None).dequantize();
         let mut sum = 0.0;
         for ((i, j), w) in rows.indexed_iter() {
             let delta = f64::from(w - back[(i, j)]) / f64::from(scales[j]);

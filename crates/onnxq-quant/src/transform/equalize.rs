@@ -8,7 +8,7 @@
 //! two pairs are swept until nothing moves; a depthwise convolution between two others is one.
 //!
 //! A scale that all weights of a layer share fits every channel then, and no channel of the
-//! activation between is much narrower than its codes. No data is needed.
+//! activation between is much narrower than its quantized values. No data is needed.
 
 mod layer;
 mod pairs;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use onnxq_ir::tensor::Zeros;
+use onnxq_ir::tensor::ZeroPoints;
 use onnxq_numerics::{
     scheme::{Granularity, Range},
     specs::{Settings, Spec},
@@ -15,7 +15,12 @@ fn reader(values: &[f32]) -> Reader {
     let granularity = Granularity::Block(16);
     Reader {
         rows: Tensor::from_f32(&[values.len() / K, K], values.iter().copied()),
-        scheme: Scheme { bits: 4, zeros: Zeros::Symmetric, granularity, range: Range::Full },
+        scheme: Scheme {
+            bits: 4,
+            zero_points: ZeroPoints::Symmetric,
+            granularity,
+            range: Range::Full,
+        },
         scale: DType::F32,
     }
 }

@@ -87,14 +87,19 @@ impl SmoothQuant {
 mod tests {
     use super::*;
     use crate::transform::rescale;
-    use onnxq_ir::tensor::{DType, Tensor, Zeros};
+    use onnxq_ir::tensor::{DType, Tensor, ZeroPoints};
     use onnxq_numerics::scheme::{Granularity, Range, Scheme};
 
     fn reader(shape: [usize; 2], values: &[f32]) -> Reader {
         let granularity = Granularity::Channel;
         Reader {
             rows: Tensor::from_f32(&shape, values.iter().copied()),
-            scheme: Scheme { bits: 8, zeros: Zeros::Symmetric, granularity, range: Range::Full },
+            scheme: Scheme {
+                bits: 8,
+                zero_points: ZeroPoints::Symmetric,
+                granularity,
+                range: Range::Full,
+            },
             scale: DType::F32,
         }
     }

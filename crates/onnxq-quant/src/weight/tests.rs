@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use onnxq_ir::tensor::Zeros;
+use onnxq_ir::tensor::ZeroPoints;
 use onnxq_numerics::{
     scheme::{Granularity, Range},
     solve::{Gptq, Hqq, Imatrix, Mse},
@@ -67,11 +67,11 @@ proptest! {
         seed in any::<u64>(),
         n in 1usize..600,
         k in 1usize..40,
-        zeros in prop::sample::select(vec![Zeros::Symmetric, Zeros::Asymmetric]),
+        zero_points in prop::sample::select(vec![ZeroPoints::Symmetric, ZeroPoints::Asymmetric]),
         block in prop::sample::select(vec![16usize, 32]),
     ) {
         let granularity = Granularity::Block(block);
-        let scheme = Scheme { bits: 4, zeros, granularity, range: Range::Full };
+        let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
         for solver in [
             SolverSpec::Mse(Mse::default()),
             SolverSpec::Imatrix(Imatrix::default()),

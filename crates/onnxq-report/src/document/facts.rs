@@ -26,7 +26,7 @@ pub struct ModelFacts {
     pub ops: BTreeMap<String, usize>,
     /// What the bytes of the weights hold, the largest first.
     pub weights: Vec<WeightKind>,
-    /// Bits per weight of two and more dimensions, with the scales and zeros of quantized ones.
+    /// Bits per weight of two and more dimensions, with the scales and zero points of quantized ones.
     pub bits_per_weight: Option<f64>,
     /// The entries of `metadata_props` that onnxq wrote: `onnxq.recipe`, ….
     pub metadata: BTreeMap<String, String>,
@@ -43,7 +43,7 @@ pub struct FileFacts {
 /// Weights of one element type.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WeightKind {
-    /// `float`, `int8`, `int4`, `scales and zeros`, `other`.
+    /// `float`, `int8`, `int4`, `scales and zero points`, `other`.
     pub kind: String,
     pub tensors: usize,
     pub bytes: u64,
@@ -56,7 +56,7 @@ pub struct PrecisionRow {
     pub op: String,
     /// `float`, `float16`, `int8`, `int4`, `int2`: what its weight is stored in.
     pub precision: String,
-    /// Of its weight, scales and zeros.
+    /// Of its weight, scales and zero points.
     pub bytes: u64,
     /// As the file declares it: `dynamic int8`, `int4 in blocks of 128`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 //! A report in the formats that people and pipelines read: one file each.
 //!
-//! Names, reasons and paths of a report are a stranger's. Each format escapes them for the program
+//! Names, reasons and paths of a report are untrusted. Each format escapes them for the program
 //! that reads it; control, direction and invisible characters are shown as `\u{…}` everywhere but
 //! in JSON.
 

@@ -110,7 +110,7 @@ fn result(report: &Report, it: &Finding, rules: &[&str], nth: usize) -> Value {
     })
 }
 
-/// Viewers make links of `[text](target)`, which no name of a stranger may become.
+/// Viewers make links of `[text](target)`, which no untrusted name may become.
 fn message(text: &str) -> String {
     escape(text).replace('\\', r"\\").replace('[', r"\[").replace(']', r"\]")
 }

@@ -5,7 +5,7 @@
 //!         →  com.microsoft.GroupQueryAttention(q, k, v, past_k, past_v, seqlens_k, total, …, mask, k_scale, v_scale)
 //! ```
 //!
-//! ONNX Runtime stores `round(x / scale)` and takes a row of the cache back as `scale · code`.
+//! ONNX Runtime stores `round(x / scale)` and takes a row of the cache back as `scale · q`.
 //! The operator always masks causally, so the mask must be proven to be causal; with padding it is
 //! still added.
 
@@ -26,7 +26,7 @@ use onnxq_ir::{
     tensor::{DType, Tensor, TensorType},
 };
 
-/// The steps between two codes of a layer's cache.
+/// The steps between two quantized values of a layer's cache.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Scales {
     pub key: f32,
@@ -34,7 +34,7 @@ pub struct Scales {
 }
 
 impl Scales {
-    /// Steps whose largest code, 127, stands for the largest value.
+    /// Steps whose largest quantized value, 127, stands for the largest value.
     pub fn of_largest([key, value]: [f32; 2]) -> Scales {
         let step = |it: f32| if it > 0.0 { it / 127.0 } else { 1.0 };
         Scales { key: step(key), value: step(value) }

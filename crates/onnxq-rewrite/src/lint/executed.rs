@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::look::{Grain, LARGE, Look, is_code};
+use super::model_index::{Grain, LARGE, ModelIndex, is_quantized_type};
 use onnxq_ir::{
     Def, Model, NodeId, User, ValueId,
     ops::{Set, Traits},
@@ -37,14 +37,14 @@ pub struct Declared {
 }
 
 /// Every quantized weight, in the order of execution.
-pub fn declared(l: &Look) -> Vec<Declared> {
+pub fn declared(l: &ModelIndex) -> Vec<Declared> {
     let sites = l.m.nodes().into_iter().filter_map(|it| Site::of(l, it));
     sites.map(|it| Declared { user: it.user, weight: it.weight, text: it.declared }).collect()
 }
 
 /// Compares a model with the graph that ONNX Runtime optimized it to.
 pub fn executed(written: &Model, optimized: &Model) -> Vec<Executed> {
-    let (written, optimized) = (Look::new(written), Look::new(optimized));
+    let (written, optimized) = (ModelIndex::new(written), ModelIndex::new(optimized));
     let index = Index::new(&optimized);
     let mut seen = BTreeSet::new();
     let mut rows: Vec<Executed> = Vec::new();
@@ -76,11 +76,11 @@ struct Site {
 }
 
 impl Site {
-    fn of(l: &Look, node: NodeId) -> Option<Site> {
+    fn of(l: &ModelIndex, node: NodeId) -> Option<Site> {
         let weight_at = |index: usize| {
             let value = l.input(node, index)?;
             let dtype = l.m.constant(value).ok()?.dtype;
-            is_code(dtype).then_some((value, dtype))
+            is_quantized_type(dtype).then_some((value, dtype))
         };
         let site = |index: usize, describe: &dyn Fn(DType) -> String| {
             let (weight, dtype) = weight_at(index)?;
@@ -106,21 +106,22 @@ impl Site {
         }
     }
 
-    /// `Mul(Cast(codes), scales)`: float once the model is loaded.
-    fn stored(l: &Look, cast: NodeId) -> Option<Site> {
+    /// `Mul(Cast(quantized), scales)`: float once the model is loaded.
+    fn stored(l: &ModelIndex, cast: NodeId) -> Option<Site> {
         let weight = l.input(cast, 0)?;
-        let codes = l.m.constant(weight).ok().filter(|it| it.shape.len() >= 2)?;
-        let (scaled, _) = l.users(cast).into_iter().next().filter(|_| is_code(codes.dtype))?;
+        let quantized = l.m.constant(weight).ok().filter(|it| it.shape.len() >= 2)?;
+        let (scaled, _) =
+            l.users(cast).into_iter().next().filter(|_| is_quantized_type(quantized.dtype))?;
         let is_scaled = l.is(scaled, "Mul") && (0..2).any(|it| l.constant(scaled, it).is_some());
         let (user, _) = l.users(scaled).into_iter().next().filter(|_| is_scaled)?;
-        let declared = format!("{} weights, float once loaded", codes.dtype);
+        let declared = format!("{} weights, float once loaded", quantized.dtype);
         Some(Site { user, declared, weight, is_stored: true })
     }
 
-    fn behind_dequantize(l: &Look, node: NodeId) -> Option<Site> {
+    fn behind_dequantize(l: &ModelIndex, node: NodeId) -> Option<Site> {
         let w = l.dequantized(node)?;
         let (user, index) = l.users(node).into_iter().next()?;
-        let dtype = w.codes.dtype;
+        let dtype = w.quantized.dtype;
         let declared = match w.grain {
             _ if index == 1 && l.is_quantized_activation(user, 0) => format!("static {dtype}"),
             Grain::Scalar | Grain::Tensor => format!("{dtype} weights, one scale"),
@@ -131,7 +132,7 @@ impl Site {
     }
 
     /// Names of the values behind the node that a fusion may end at.
-    fn chain(&self, l: &Look) -> Vec<String> {
+    fn chain(&self, l: &ModelIndex) -> Vec<String> {
         const LONGEST: usize = 8;
         let mut names = Vec::new();
         let mut node = self.user;
@@ -149,14 +150,14 @@ impl Site {
 }
 
 struct Index<'a> {
-    l: &'a Look,
+    l: &'a ModelIndex,
     outputs: BTreeMap<&'a str, NodeId>,
     names: BTreeMap<&'a str, NodeId>,
     weights: BTreeMap<&'a str, NodeId>,
 }
 
 impl<'a> Index<'a> {
-    fn new(l: &'a Look) -> Index<'a> {
+    fn new(l: &'a ModelIndex) -> Index<'a> {
         let (mut outputs, mut names, mut weights) =
             (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for node in l.m.nodes() {
@@ -174,10 +175,10 @@ impl<'a> Index<'a> {
         Index { l, outputs, names, weights }
     }
 
-    fn find(&self, l: &Look, site: &Site) -> Option<NodeId> {
+    fn find(&self, l: &ModelIndex, site: &Site) -> Option<NodeId> {
         let chain = site.chain(l);
         let own = self.names.get(&*l.m.node(site.user).name);
-        // Codes may go on under other names, and what follows take theirs.
+        // Quantized values may go on under other names, and what follows take theirs.
         if let Some(it) = own.filter(|it| self.l.has(**it, Traits::INTEGER)) {
             return Some(*it);
         }
@@ -201,11 +202,12 @@ impl<'a> Index<'a> {
         node
     }
 
-    fn row(&self, written: &Look, site: &Site, seen: &mut BTreeSet<NodeId>) -> Executed {
+    fn row(&self, written: &ModelIndex, site: &Site, seen: &mut BTreeSet<NodeId>) -> Executed {
         let node = written.m.node_label(site.user);
         let declared = site.declared.clone();
         if site.is_stored {
-            // The names of float nodes do not survive layouts, but codes that are left have one.
+            // The names of float nodes do not survive layouts, but quantized values that are left
+            // have one.
             let left = self.weights.contains_key(&*written.m.value(site.weight).name);
             let executed = format!("{} in float", written.m.node(site.user).op.name);
             let differs = left.then(|| "the weight is converted in each run".into());
@@ -254,7 +256,10 @@ impl<'a> Index<'a> {
             "GatherBlockQuantized" => {
                 let dtype = l.dtype(node, 0).unwrap_or(DType::U8);
                 let slow = dtype.bits() < 8;
-                (format!("{op} of {dtype}"), slow.then(|| "codes are not packed in bytes".into()))
+                (
+                    format!("{op} of {dtype}"),
+                    slow.then(|| "quantized values are not packed in bytes".into()),
+                )
             }
             _ => self.float(node, &op, seen),
         }
@@ -292,7 +297,7 @@ const FUSED: Set =
 
 /// The weight of a product of integers, and whether its activation has a scale of its own in each
 /// run.
-fn integer(l: &Look, node: NodeId) -> Option<(usize, &'static str)> {
+fn integer(l: &ModelIndex, node: NodeId) -> Option<(usize, &'static str)> {
     let op = l.m.node(node).op.info().filter(|it| it.has(Traits::INTEGER))?;
     let quantized = op.quantized?;
     let is_stated = |at: usize| l.constant(node, at).is_some();
@@ -302,9 +307,9 @@ fn integer(l: &Look, node: NodeId) -> Option<(usize, &'static str)> {
     Some((weight, if is_static { "static" } else { "dynamic" }))
 }
 
-fn large_dequantized(l: &Look, node: NodeId) -> Option<String> {
+fn large_dequantized(l: &ModelIndex, node: NodeId) -> Option<String> {
     let value = l.input(node, 0).filter(|_| l.has(node, Traits::DEQUANTIZE))?;
-    let codes = l.m.constant(value).ok()?;
-    (codes.numel() > LARGE)
+    let quantized = l.m.constant(value).ok()?;
+    (quantized.numel() > LARGE)
         .then(|| format!("`{}`", onnxq_ir::untrusted::Untrusted(&l.m.value(value).name)))
 }

@@ -1,16 +1,16 @@
-//! Forms that run slowly or not at all in ONNX Runtime on a CPU: what they cost, and their mends.
+//! Forms that run slowly or not at all in ONNX Runtime on a CPU: what they cost, and their fixes.
 //!
 //! Factors were measured with ONNX Runtime 1.31.1 on a CPU with AVX512-VNNI, one thread.
 
 mod checks;
 pub mod executed;
-mod look;
+mod model_index;
 
 use serde::{Serialize, Serializer};
 
 pub use self::{
     checks::CHECKS,
-    look::{Look, is_code},
+    model_index::{ModelIndex, is_quantized_type},
 };
 use crate as rewrite;
 use crate::{PassError, Step};
@@ -27,7 +27,7 @@ pub struct Check {
     pub name: &'static str,
     /// One line for `explain`.
     pub help: &'static str,
-    pub run: fn(&Look, NodeId) -> Option<Found>,
+    pub run: fn(&ModelIndex, NodeId) -> Option<Found>,
 }
 
 /// What a form costs.
@@ -71,7 +71,7 @@ pub struct Found {
     pub what: String,
     pub factor: Option<Factor>,
     /// What to do, in words.
-    pub mend: &'static str,
+    pub hint: &'static str,
     /// The rewrite that does it, and the node where it begins.
     pub fix: Option<(&'static str, NodeId)>,
 }
@@ -89,13 +89,13 @@ pub struct Finding {
     pub what: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub factor: Option<Factor>,
-    pub mend: &'static str,
-    pub fix: Mend,
+    pub hint: &'static str,
+    pub fix: Fix,
 }
 
-/// Whether `--fix` mends it.
+/// Whether `--fix` fixes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Mend {
+pub enum Fix {
     /// By this rewrite, which changes no result.
     Exact(&'static str),
     /// By this rewrite, which changes results a little.
@@ -105,27 +105,27 @@ pub enum Mend {
     ByHand,
 }
 
-impl Serialize for Mend {
+impl Serialize for Fix {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap;
         let mut map = serializer.serialize_map(None)?;
         match self {
-            Mend::Exact(rewrite) => {
+            Fix::Exact(rewrite) => {
                 map.serialize_entry("rewrite", rewrite)?;
                 map.serialize_entry("exact", &true)?;
             }
-            Mend::Close(rewrite) => {
+            Fix::Close(rewrite) => {
                 map.serialize_entry("rewrite", rewrite)?;
                 map.serialize_entry("exact", &false)?;
             }
-            Mend::Misses(reason) => map.serialize_entry("missed", reason)?,
-            Mend::ByHand => {}
+            Fix::Misses(reason) => map.serialize_entry("missed", reason)?,
+            Fix::ByHand => {}
         }
         map.end()
     }
 }
 
-/// Rewrites that mend a form and leave what the model means as it is (but for the order of
+/// Rewrites that fix a form and leave what the model means as it is (but for the order of
 /// additions). A kernel that it gets by that may round otherwise, as its attributes allow.
 pub const EXACT: &[&str] = &[
     "signed-weights",
@@ -147,22 +147,22 @@ pub const EXACT: &[&str] = &[
     "dedupe-nodes",
 ];
 
-/// Rewrites that mend a form and change results a little: with an accuracy level of 4 the kernel
+/// Rewrites that fix a form and change results a little: with an accuracy level of 4 the kernel
 /// quantizes activations to int8, and each product is off by 0.5 to 0.8 %.
 pub const CLOSE: &[&str] = &["accuracy-level"];
 
 /// Every finding, in execution order.
 pub fn run(model: &Model) -> Vec<Finding> {
-    let look = Look::new(model);
+    let model_index = ModelIndex::new(model);
     let mut list = Vec::new();
-    for node in look.m.nodes() {
+    for node in model_index.m.nodes() {
         // Functions are inlined before anything is mended or run.
-        if !look.m.in_main(look.m.node(node).graph) {
+        if !model_index.m.in_main(model_index.m.node(node).graph) {
             continue;
         }
         for check in CHECKS {
-            if let Some(found) = (check.run)(&look, node) {
-                list.push(finding(&look.m, node, check, found));
+            if let Some(found) = (check.run)(&model_index, node) {
+                list.push(finding(&model_index.m, node, check, found));
             }
         }
     }
@@ -180,27 +180,27 @@ fn finding(m: &Model, node: NodeId, check: &Check, found: Found) -> Finding {
         output: it.outputs.first().map_or("".into(), |it| m.value(*it).name.to_string()),
         what: found.what,
         factor: found.factor,
-        mend: found.mend,
-        fix: found.fix.map_or(Mend::ByHand, |(name, root)| mend(m, name, root)),
+        hint: found.hint,
+        fix: found.fix.map_or(Fix::ByHand, |(name, root)| hint(m, name, root)),
     }
 }
 
 /// Whether the rewrite applies here.
-fn mend(m: &Model, name: &'static str, root: NodeId) -> Mend {
+fn hint(m: &Model, name: &'static str, root: NodeId) -> Fix {
     match rewrite::find(name) {
         Some(Step::Rule(rule)) => match (rule.apply)(m, root) {
-            Ok(_) if CLOSE.contains(&name) => Mend::Close(name),
-            Ok(_) => Mend::Exact(name),
-            Err(reason) => Mend::Misses(reason.to_string()),
+            Ok(_) if CLOSE.contains(&name) => Fix::Close(name),
+            Ok(_) => Fix::Exact(name),
+            Err(reason) => Fix::Misses(reason.to_string()),
         },
-        _ => Mend::Exact(name),
+        _ => Fix::Exact(name),
     }
 }
 
-/// Applies the exact mends of what is found, and with `close` those that change results a little.
+/// Applies the exact fixes of what is found, and with `close` those that change results a little.
 /// Returns how often each did something.
 pub fn fix(model: &mut Model, close: bool, ctx: &Ctx) -> Result<Vec<(String, usize)>, PassError> {
-    /// One mend may make the form that another one takes.
+    /// One fix may make the form that another one takes.
     const ROUNDS: usize = 4;
     let mut done: Vec<(String, usize)> = Vec::new();
     rewrite::run(model, &["infer-types"], ctx)?;
@@ -208,8 +208,8 @@ pub fn fix(model: &mut Model, close: bool, ctx: &Ctx) -> Result<Vec<(String, usi
         let findings = run(model);
         let applies = |name: &&&str| {
             findings.iter().any(|it| match it.fix {
-                Mend::Exact(found) => found == **name,
-                Mend::Close(found) => close && found == **name,
+                Fix::Exact(found) => found == **name,
+                Fix::Close(found) => close && found == **name,
                 _ => false,
             })
         };
@@ -291,7 +291,7 @@ mod tests {
             }"#;
         let findings = run(&onnxq_ir::text::parse(text).unwrap());
         assert_eq!(findings.iter().map(|it| it.code).collect::<Vec<_>>(), ["L101"]);
-        assert_eq!(findings[0].fix, Mend::Exact("signed-weights"));
+        assert_eq!(findings[0].fix, Fix::Exact("signed-weights"));
         assert_eq!(new(&findings, &findings).len(), 0);
         assert_eq!((new(&[], &findings).len(), exit_code(&findings)), (1, EXIT_GATE));
     }

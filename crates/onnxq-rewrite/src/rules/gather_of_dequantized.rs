@@ -1,4 +1,4 @@
-//! Rows of a dequantized table are gathered as codes and dequantized then.
+//! Rows of a dequantized table are gathered as quantized values and dequantized then.
 //!
 //! ONNX Runtime does not fuse `Gather(DequantizeLinear(w), i)`: it dequantizes the whole table in
 //! each run. One scale for all goes behind the `Gather`; a scale per row is gathered too; blocks
@@ -13,7 +13,7 @@ use onnxq_ir::{
 
 pub const GATHER_OF_DEQUANTIZED: Rule = Rule {
     name: "gather-of-dequantized",
-    help: "gather the codes of a dequantized table instead of the table",
+    help: "gather the quantized values of a dequantized table instead of the table",
     root: "Gather",
     apply,
 };
@@ -23,7 +23,7 @@ struct Table<'a> {
     gather: NodeId,
     dq: NodeId,
     data: ValueId,
-    codes: &'a Tensor,
+    quantized: &'a Tensor,
     scale: ValueId,
     scales: &'a Tensor,
     indices: ValueId,
@@ -33,12 +33,12 @@ fn apply(m: &Model, gather: NodeId) -> Result<Patch, NoMatch> {
     let dq = m.producer(m.operand(gather, 0)?, "DequantizeLinear")?;
     let (data, scale) = (m.operand(dq, 0)?, m.operand(dq, 1)?);
     let indices = m.operand(gather, 1)?;
-    let (codes, scales) = (m.constant(data)?, m.constant(scale)?);
-    bits(codes.dtype)?;
-    if codes.shape.len() != 2 || m.int_attr(gather, "axis", 0) != 0 {
+    let (quantized, scales) = (m.constant(data)?, m.constant(scale)?);
+    bits(quantized.dtype)?;
+    if quantized.shape.len() != 2 || m.int_attr(gather, "axis", 0) != 0 {
         return Err(no_match!("it gathers no rows of a matrix"));
     }
-    let it = Table { m, gather, dq, data, codes, scale, scales, indices };
+    let it = Table { m, gather, dq, data, quantized, scale, scales, indices };
     let axis = match m.int_attr(dq, "axis", 1) {
         it if it < 0 => it + 2,
         it => it,
@@ -79,27 +79,30 @@ impl Table<'_> {
         Ok(patch.replace(self.output(), y))
     }
 
-    /// `(codes[i] - zeros[i]) * scales[i]`, where the last two are columns.
+    /// `(quantized[i] - zero_points[i]) * scales[i]`, where the last two are columns.
     fn scale_per_row(&self) -> Result<Patch, NoMatch> {
-        if self.codes.dtype.bits() != 8 || self.scales.dtype != DType::F32 {
-            return Err(no_match!("codes of {} with a scale per row", self.codes.dtype));
+        if self.quantized.dtype.bits() != 8 || self.scales.dtype != DType::F32 {
+            return Err(no_match!(
+                "quantized values of {} with a scale per row",
+                self.quantized.dtype
+            ));
         }
-        let rows = self.codes.shape[0];
-        let zeros = self.zero().map(|it| self.m.constant(it)).transpose()?;
-        if self.scales.numel() != rows || zeros.is_some_and(|it| it.numel() != rows) {
+        let rows = self.quantized.shape[0];
+        let zero_points = self.zero().map(|it| self.m.constant(it)).transpose()?;
+        if self.scales.numel() != rows || zero_points.is_some_and(|it| it.numel() != rows) {
             return Err(no_match!("scales or zero points are not one for each row"));
         }
         let to_float = || Attrs::default().with("to", i64::from(DType::F32.number()));
         let mut patch = Patch::before(self.gather);
-        let codes = self.gathered(&mut patch, self.data, "rows");
-        let mut values = patch.step("rows_float", "Cast", [codes], to_float());
+        let quantized = self.gathered(&mut patch, self.data, "rows");
+        let mut values = patch.step("rows_float", "Cast", [quantized], to_float());
         let attrs = || self.m.node(self.gather).attrs.clone();
         if let Some(zero) = self.zero() {
             let column = self.m.constant(zero)?.reshaped(vec![rows, 1]);
             let column = patch.constant(&self.m.value(zero).name, column);
-            let zeros = patch.step("zeros", "Gather", [column, self.indices.into()], attrs());
-            let zeros = patch.step("zeros_float", "Cast", [zeros], to_float());
-            values = patch.step("differences", "Sub", [values, zeros], Attrs::default());
+            let zero_points = patch.step("zeros", "Gather", [column, self.indices.into()], attrs());
+            let zero_points = patch.step("zeros_float", "Cast", [zero_points], to_float());
+            values = patch.step("differences", "Sub", [values, zero_points], Attrs::default());
         }
         let column = self.scales.reshaped(vec![rows, 1]);
         let column = patch.constant(&self.m.value(self.scale).name, column);
@@ -113,24 +116,27 @@ impl Table<'_> {
         if block < 16 || block.count_ones() != 1 {
             return Err(no_match!("GatherBlockQuantized takes no blocks of {block}"));
         }
-        let bits = bits(self.codes.dtype)?;
-        if !self.codes.shape[1].is_multiple_of(8 / bits as usize) {
-            return Err(no_match!("rows of {} codes are not whole bytes", self.codes.shape[1]));
+        let bits = bits(self.quantized.dtype)?;
+        if !self.quantized.shape[1].is_multiple_of(8 / bits as usize) {
+            return Err(no_match!(
+                "rows of {} quantized values are not whole bytes",
+                self.quantized.shape[1]
+            ));
         }
         let mut patch = Patch::before(self.gather);
-        let zeros = match self.zero() {
+        let zero_points = match self.zero() {
             Some(it) => self.m.constant(it)?.clone(),
             None => {
-                let zero = Tensor::new(self.codes.dtype, vec![], vec![0u8]);
+                let zero = Tensor::new(self.quantized.dtype, vec![], vec![0u8]);
                 repeated(&zero, self.scales.shape.clone())?
             }
         };
         let name = &self.m.value(self.data).name;
         let inputs: [Ref; 4] = [
-            patch.constant(name, bytes(self.codes)),
+            patch.constant(name, bytes(self.quantized)),
             self.indices.into(),
             self.scale.into(),
-            patch.constant(&format!("{name}_zeros"), bytes(&zeros)),
+            patch.constant(&format!("{name}_zeros"), bytes(&zero_points)),
         ];
         let attrs = Attrs::default()
             .with("bits", i64::from(bits))
@@ -144,7 +150,7 @@ impl Table<'_> {
     }
 }
 
-/// Unsigned codes in bytes.
+/// Unsigned integers in bytes.
 fn bytes(tensor: &Tensor) -> Tensor {
     match tensor.dtype {
         DType::U8 => tensor.clone(),

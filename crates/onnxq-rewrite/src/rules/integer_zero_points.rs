@@ -33,7 +33,7 @@ fn apply(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
     let values = tensor.to_f32().map_err(|err| no_match!("`{name}`: {err}"))?;
     let top = ((1u32 << bits) - 1) as f32;
     if let Some(it) = values.iter().find(|it| it.fract() != 0.0 || !(0.0..=top).contains(*it)) {
-        return Err(no_match!("`{name}` holds {it}, which is no code of {bits} bits"));
+        return Err(no_match!("`{name}` holds {it}, which is no integer of {bits} bits"));
     }
     let rows = values.chunks(groups.max(1));
     let packed = rows.flat_map(|row| pack_bits(row.iter().map(|it| *it as u8), bits).to_vec());

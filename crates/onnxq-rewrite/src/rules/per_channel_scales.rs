@@ -19,10 +19,10 @@ fn apply(m: &Model, dq: NodeId) -> Result<Patch, NoMatch> {
         return Err(no_match!("scales per column need opset 13, the model has {}", m.opset("")));
     }
     let (w, scale) = (m.operand(dq, 0)?, m.operand(dq, 1)?);
-    let codes = m.constant(w)?;
-    bits(codes.dtype)?;
-    let &[_, n] = &codes.shape[..] else {
-        return Err(no_match!("`{}` is no matrix ({codes:?})", m.value(w).name));
+    let quantized = m.constant(w)?;
+    bits(quantized.dtype)?;
+    let &[_, n] = &quantized.shape[..] else {
+        return Err(no_match!("`{}` is no matrix ({quantized:?})", m.value(w).name));
     };
     let one = m.constant(scale)?;
     if one.numel() != 1 || m.int_attr(dq, "block_size", 0) != 0 {
@@ -39,8 +39,8 @@ fn apply(m: &Model, dq: NodeId) -> Result<Patch, NoMatch> {
     let scales = patch.constant(&m.value(scale).name, repeated(one, vec![n])?);
     let mut inputs: Vec<Ref> = vec![w.into(), scales];
     if let Ok(zero) = m.operand(dq, 2) {
-        let zeros = repeated(m.constant(zero)?, vec![n])?;
-        inputs.push(patch.constant(&m.value(zero).name, zeros));
+        let zero_points = repeated(m.constant(zero)?, vec![n])?;
+        inputs.push(patch.constant(&m.value(zero).name, zero_points));
     }
     let mut attrs: Attrs = m.node(dq).attrs.clone();
     attrs.set("axis", 1i64.into());
@@ -55,6 +55,6 @@ fn is_weight_only(m: &Model, user: User, index: usize) -> bool {
         return false;
     }
     let Ok(x) = m.operand(user, 0) else { return false };
-    let codes = m.producer(x, "DequantizeLinear").and_then(|it| m.operand(it, 0));
-    codes.is_err() || codes.is_ok_and(|it| m.constant(it).is_ok())
+    let quantized = m.producer(x, "DequantizeLinear").and_then(|it| m.operand(it, 0));
+    quantized.is_err() || quantized.is_ok_and(|it| m.constant(it).is_ok())
 }

@@ -1,4 +1,4 @@
-//! Codes of quantized weights in another type or order, made when they are read.
+//! Quantized values of quantized weights in another type or order, made when they are read.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use onnxq_ir::{
     tensor::{DType, Tensor, TensorError, pack_bits, unpack_bits},
 };
 
-/// Bits of a code; a miss for what are no codes.
+/// Bits of a quantized value; a miss for what are no quantized values.
 pub fn bits(dtype: DType) -> Result<u32, NoMatch> {
     use DType::{I2, I4, I8, U2, U4, U8};
     match dtype {
         U8 | I8 => Ok(8),
         U4 | I4 => Ok(4),
         U2 | I2 => Ok(2),
-        it => Err(no_match!("elements of type {it} are no codes")),
+        it => Err(no_match!("elements of type {it} are no quantized values")),
     }
 }
 
@@ -22,8 +22,8 @@ pub fn is_signed(dtype: DType) -> bool {
     matches!(dtype, DType::I8 | DType::I4 | DType::I2)
 }
 
-/// Signed codes as unsigned ones or the other way round: half the range is added, which flips the
-/// highest bit of each.
+/// Signed integers as unsigned ones or the other way round: half the range is added, which flips
+/// the highest bit of each.
 pub fn flipped(tensor: &Tensor, dtype: DType) -> Tensor {
     let base = tensor.clone();
     let mask = match dtype.bits() {
@@ -36,18 +36,18 @@ pub fn flipped(tensor: &Tensor, dtype: DType) -> Tensor {
     })
 }
 
-/// Unsigned codes of one byte each, whatever type they are stored in.
+/// Unsigned integers of one byte each, whatever type they are stored in.
 pub fn unpacked(tensor: &Tensor) -> Result<Vec<u8>, TensorError> {
     let dtype = tensor.dtype;
     let bits = dtype.bits() as u32;
-    let mut codes = unpack_bits(&tensor.bytes()?, bits, tensor.numel());
+    let mut quantized = unpack_bits(&tensor.bytes()?, bits, tensor.numel());
     if is_signed(dtype) {
-        codes.iter_mut().for_each(|it| *it ^= 1 << (bits - 1));
+        quantized.iter_mut().for_each(|it| *it ^= 1 << (bits - 1));
     }
-    Ok(codes)
+    Ok(quantized)
 }
 
-/// Unsigned codes in bytes, each row of the last axis padded to whole bytes.
+/// Unsigned integers in bytes, each row of the last axis padded to whole bytes.
 pub fn packed_rows(tensor: &Tensor) -> Tensor {
     let base = tensor.clone();
     let bits = base.dtype.bits() as u32;
@@ -58,15 +58,15 @@ pub fn packed_rows(tensor: &Tensor) -> Tensor {
         *last = columns.div_ceil(per_byte);
     }
     Tensor::lazy(DType::U8, shape, move || {
-        let codes = unpacked(&base)?;
-        let rows = codes.chunks(columns.max(1));
+        let quantized = unpacked(&base)?;
+        let rows = quantized.chunks(columns.max(1));
         let packed: Vec<u8> =
             rows.flat_map(|row| pack_bits(row.iter().copied(), bits).to_vec()).collect();
         Ok(packed.into())
     })
 }
 
-/// A matrix of codes or scales with its axes swapped.
+/// A matrix of quantized values or scales with its axes swapped.
 pub fn swapped(tensor: &Tensor) -> Tensor {
     let bits = tensor.dtype.bits() as u32;
     if bits >= 8 {
@@ -75,9 +75,9 @@ pub fn swapped(tensor: &Tensor) -> Tensor {
     let base = Arc::new(tensor.clone());
     let (rows, columns) = (tensor.shape[0], tensor.shape[1]);
     Tensor::lazy(tensor.dtype, vec![columns, rows], move || {
-        let codes = unpack_bits(&base.bytes()?, bits, rows * columns);
+        let quantized = unpack_bits(&base.bytes()?, bits, rows * columns);
         let order = (0..columns).flat_map(|i| (0..rows).map(move |j| j * columns + i));
-        Ok(pack_bits(order.map(|at| codes[at]), bits))
+        Ok(pack_bits(order.map(|at| quantized[at]), bits))
     })
 }
 

@@ -63,15 +63,15 @@ const fn rule<const WEIGHT: usize, const ZERO: usize>(
 
 fn signed(m: &Model, node: NodeId, weight: usize, zero: usize) -> Result<Patch, NoMatch> {
     let w = m.operand(node, weight)?;
-    let codes = m.constant(w)?;
-    if codes.dtype != DType::U8 {
-        return Err(no_match!("`{}` is {}, not uint8", m.value(w).name, codes.dtype));
+    let quantized = m.constant(w)?;
+    if quantized.dtype != DType::U8 {
+        return Err(no_match!("`{}` is {}, not uint8", m.value(w).name, quantized.dtype));
     }
-    if codes.shape.len() < 2 {
-        return Err(no_match!("`{}` is no weight ({codes:?})", m.value(w).name));
+    if quantized.shape.len() < 2 {
+        return Err(no_match!("`{}` is no weight ({quantized:?})", m.value(w).name));
     }
     let mut patch = Patch::before(node);
-    let (zero_name, zeros) = match m.operand(node, zero) {
+    let (zero_name, zero_points) = match m.operand(node, zero) {
         Ok(it) => (m.value(it).name.to_string(), flipped(m.constant(it)?, DType::I8)),
         // A missing zero point is 0, which becomes -128.
         Err(_) => {
@@ -80,9 +80,9 @@ fn signed(m: &Model, node: NodeId, weight: usize, zero: usize) -> Result<Patch, 
             (format!("{}_zero", m.value(w).name), Tensor::new(DType::I8, shape, bytes))
         }
     };
-    let codes = patch.constant(&m.value(w).name, flipped(codes, DType::I8));
-    let zeros = patch.constant(&zero_name, zeros);
-    Ok(patch.rewire(node, weight, codes).rewire(node, zero, zeros))
+    let quantized = patch.constant(&m.value(w).name, flipped(quantized, DType::I8));
+    let zero_points = patch.constant(&zero_name, zero_points);
+    Ok(patch.rewire(node, weight, quantized).rewire(node, zero, zero_points))
 }
 
 /// A zero point that is left out is one number, except behind a scale per channel.

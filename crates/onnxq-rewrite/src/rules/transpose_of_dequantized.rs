@@ -1,4 +1,4 @@
-//! `Transpose` behind a dequantized constant moves into its codes.
+//! `Transpose` behind a dequantized constant moves into its quantized values.
 //!
 //! ```text
 //! Transpose(DequantizeLinear <axis: a> (w, s, z))    →    DequantizeLinear <axis: 1-a> (wᵀ, sᵀ, zᵀ)
@@ -10,7 +10,7 @@ use onnxq_ir::{Model, NoMatch, NodeId, Patch, Ref, ValueId, no_match};
 
 pub const TRANSPOSE_OF_DEQUANTIZED: Rule = Rule {
     name: "transpose-of-dequantized",
-    help: "transpose the codes of a dequantized matrix instead of the matrix",
+    help: "transpose the quantized values of a dequantized matrix instead of the matrix",
     root: "Transpose",
     apply,
 };
@@ -29,12 +29,12 @@ fn apply(m: &Model, transpose: NodeId) -> Result<Patch, NoMatch> {
 /// The transposed matrix behind a `DequantizeLinear`.
 pub fn dequantized(m: &Model, dq: NodeId, name: &str, patch: &mut Patch) -> Result<Ref, NoMatch> {
     let w = m.operand(dq, 0)?;
-    let codes = m.constant(w)?;
-    bits(codes.dtype)?;
-    if codes.shape.len() != 2 {
-        return Err(no_match!("`{}` is no matrix ({codes:?})", m.value(w).name));
+    let quantized = m.constant(w)?;
+    bits(quantized.dtype)?;
+    if quantized.shape.len() != 2 {
+        return Err(no_match!("`{}` is no matrix ({quantized:?})", m.value(w).name));
     }
-    let mut inputs = vec![patch.constant(&m.value(w).name, swapped(codes))];
+    let mut inputs = vec![patch.constant(&m.value(w).name, swapped(quantized))];
     for index in [1, 2] {
         if let Ok(it) = m.operand(dq, index) {
             inputs.push(parameter(m, it, patch)?);

@@ -10,8 +10,8 @@ use ndarray::ArrayView2;
 use super::{
     CalibrateError, Replacement, StatsFile,
     budget::{Cost, fitting},
+    dataflow::{can_observe, width},
     driver::{Driver, Run},
-    flow::{can_observe, width},
     observe::{Observe, Sample, Tap},
 };
 use crate::data::{Batch, roles};
@@ -265,7 +265,7 @@ fn in_order(driver: &Driver, wants: Vec<Want>) -> Result<Vec<Planned>, Calibrate
             let reason = it.to_string();
             CalibrateError::Unobservable { value: name.clone(), reason }
         })?;
-        let at = driver.flow().first_read(value).unwrap_or(usize::MAX);
+        let at = driver.dataflow().first_read(value).unwrap_or(usize::MAX);
         list.push(Planned { want: Want { value, needs }, name, k, at });
     }
     list.sort_by_key(|it| (it.at, it.want.value));

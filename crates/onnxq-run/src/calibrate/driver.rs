@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 use super::{
     CalibrateError,
     cut::Cut,
-    flow::Flow,
+    dataflow::Dataflow,
     observe::Tap,
     pass::{Part, Pass},
     replace::{Replacement, replace},
@@ -48,7 +48,7 @@ pub struct Driver<'a> {
     original: &'a Model,
     model: Cow<'a, Model>,
     files: &'a Files,
-    flow: Flow,
+    dataflow: Dataflow,
     /// What the passes so far computed and later ones need.
     cut: Cut,
     /// The same of the original model, if that runs alongside.
@@ -68,7 +68,7 @@ impl<'a> Driver<'a> {
             original: model,
             model: Cow::Borrowed(model),
             files,
-            flow: Flow::new(model, changing),
+            dataflow: Dataflow::new(model, changing),
             cut: Cut::start(),
             reference: None,
             batches,
@@ -81,8 +81,8 @@ impl<'a> Driver<'a> {
         &self.model
     }
 
-    pub fn flow(&self) -> &Flow {
-        &self.flow
+    pub fn dataflow(&self) -> &Dataflow {
+        &self.dataflow
     }
 
     pub fn options(&self) -> &CollectOptions {
@@ -132,7 +132,7 @@ impl<'a> Driver<'a> {
         ctx: &Ctx,
     ) -> Result<(), CalibrateError> {
         let values: Vec<ValueId> = taps.iter().map(|it| it.value).collect();
-        let live = next.map_or_else(Vec::new, |it| self.flow.live(it));
+        let live = next.map_or_else(Vec::new, |it| self.dataflow.live(it));
         let part = Part::new(&self.model, &self.cut, &values, &live)?;
         let part_of = |cut| Part::new(self.original, cut, &values, &live);
         let reference = self.reference.as_ref().map(part_of).transpose()?;

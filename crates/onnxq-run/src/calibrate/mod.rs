@@ -3,10 +3,10 @@
 mod budget;
 mod collect;
 mod cut;
+mod dataflow;
 mod driver;
 mod error;
 mod extents;
-mod flow;
 mod identity;
 mod merge;
 mod observe;
@@ -22,9 +22,9 @@ mod stats_file;
 
 pub use self::{
     collect::{Collector, Want, model_inputs},
+    dataflow::{can_observe, can_tap, reads, width},
     driver::{CollectOptions, Run},
     error::CalibrateError,
-    flow::{can_observe, can_tap, reads, width},
     identity::{Identity, StatsOrigin, model_sha256},
     merge::merge,
     observe::{Mask, Observe, Sample},

@@ -8,9 +8,9 @@ use std::{
 use super::{
     CalibrateError,
     budget::{Cost, fitting},
+    dataflow::can_tap,
     driver::{Driver, Run},
     extents::Extents,
-    flow::can_tap,
     observe::{Observe, Sample, Tap},
 };
 use onnxq_ir::{ValueId, ctx::Ctx};
@@ -116,7 +116,7 @@ impl<'a> Place<'a> {
         })?;
         let values = extents.bytes(value).saturating_mul(driver.threads() as u64);
         let bytes = target.bytes + values;
-        let at = driver.flow().made(value).map_or(0, |it| it + 1);
+        let at = driver.dataflow().made(value).map_or(0, |it| it + 1);
         Ok(Place { tokens: extents.tokens(model, value), name, target, at, bytes })
     }
 

@@ -307,7 +307,7 @@ pub mod tests {
         vec![IoInfo { name: "input_ids".into(), ty: TensorType::new(DType::I64, dims) }]
     }
 
-    /// Believes that each token is followed by itself, with some strength.
+    /// Predicts that each token is followed by itself, with some strength.
     pub fn echo(strength: f32) -> Fake {
         let run = move |inputs: &BTreeMap<&str, &Tensor>| {
             let ids = inputs["input_ids"];

@@ -1,7 +1,8 @@
 //! Which samples a model was calibrated on, in so few bytes that the model itself can say it.
 //!
 //! Each sample has a digest. Of many, the smallest are kept: whether a sample was among those seen
-//! can then be told of a known fraction of all samples, without the data.
+//! can then be told of a known fraction of all samples, without the data. This is the bottom-k
+//! MinHash sketch (Broder, "On the resemblance and containment of documents", 1997).
 
 use std::{fmt, path::Path};
 
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_samples_some_are_known_and_no_stranger_is() {
+    fn of_many_samples_some_are_known_and_no_other_is() {
         let all = digests(0..4000);
         let sketch = Sketch::of(&all);
         let (checked, shared) = sketch.overlap(&all);

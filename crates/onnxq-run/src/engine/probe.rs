@@ -1,4 +1,4 @@
-//! Which int8 kernel does ONNX Runtime run here? A tiny model whose sum betrays it.
+//! Detects the int8 kernel that ONNX Runtime runs here by the saturation of a known sum.
 //!
 //! Without VNNI, AVX2 multiplies u8 by s8 with an instruction that adds two products in 16 bits and
 //! saturates. 255 x 127 twice is beyond 16 bits, so the largest inputs show the difference.

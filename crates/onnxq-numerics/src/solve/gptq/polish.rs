@@ -1,9 +1,10 @@
-//! Descent after GPTQ: the scale of a block, then its codes, all others held.
+//! Descent after GPTQ: the scale of a block, then its quantized values, all others held.
 //!
 //! GPTQ never looks back: the first columns know nothing of how the last ones were rounded, and
-//! scales are those of the weights as they were. Here each scale becomes the best for the codes it
-//! has, and then each code the best for all others, as in Behdin et al., "QuantEase", 2023. No
-//! step makes the damped error `Δ (H + λ I) Δᵀ` larger.
+//! scales are those of the weights as they were. Here each scale becomes the best for the quantized
+//! values it has, and then each quantized value the best for all others, as in Behdin et al.,
+//! "QuantEase",
+//! 2023. No step makes the damped error `Δ (H + λ I) Δᵀ` larger.
 
 use ndarray::{Array2, ArrayView2, linalg::general_mat_mul, s};
 use pulp::Arch;
@@ -21,7 +22,7 @@ const SWEEPS: usize = 3;
 /// The state of a tile of rows. Columns are in the order of the model.
 pub(super) struct Polish<'a> {
     hessian: &'a Array2<f32>,
-    extent: QShape,
+    shape: QShape,
     /// `w`, `[k, LANES]`.
     pub weights: Vec<Lanes>,
     /// `Δ = w − ŵ`, `[k, LANES]`.
@@ -33,32 +34,33 @@ pub(super) struct Polish<'a> {
 struct Block {
     /// `H Δ`.
     gradient: Array2<f32>,
-    /// Codes counted from zero, and what the Hessian of the block makes of them.
+    /// Quantized values counted from zero, and what the Hessian of the block makes of them.
     units: Array2<f32>,
     image: Array2<f32>,
 }
 
 impl<'a> Polish<'a> {
-    pub fn new(feedback: &'a Feedback, extent: QShape) -> Polish<'a> {
-        let array = || Array2::zeros((extent.block.min(extent.k), LANES));
+    pub fn new(feedback: &'a Feedback, shape: QShape) -> Polish<'a> {
+        let array = || Array2::zeros((shape.block.min(shape.k), LANES));
         Polish {
             hessian: &feedback.hessian,
-            extent,
-            weights: vec![[0.0; LANES]; extent.k],
-            delta: Array2::zeros((extent.k, LANES)),
+            shape,
+            weights: vec![[0.0; LANES]; shape.k],
+            delta: Array2::zeros((shape.k, LANES)),
             block: Block { gradient: array(), units: array(), image: array() },
         }
     }
 
-    /// Descends from the codes `[k]` and the grids of the blocks, which `delta` goes with.
-    pub fn descend(&mut self, codes: &mut [Lanes<u8>], grids: &mut [LaneGrid]) {
-        let (arch, size) = (Arch::new(), self.extent.block);
+    /// Descends from the quantized values `[k]` and the grids of the blocks, which `delta` goes
+    /// with.
+    pub fn descend(&mut self, quantized: &mut [Lanes<u8>], grids: &mut [LaneGrid]) {
+        let (arch, size) = (Arch::new(), self.shape.block);
         for _ in 0..SWEEPS {
-            let blocks = grids.iter_mut().zip(codes.chunks_mut(size));
-            for (at, (grid, codes)) in blocks.enumerate() {
-                let range = at * size..at * size + codes.len();
+            let blocks = grids.iter_mut().zip(quantized.chunks_mut(size));
+            for (at, (grid, quantized)) in blocks.enumerate() {
+                let range = at * size..at * size + quantized.len();
                 let rows = self.hessian.slice(s![range.clone(), ..]);
-                let mut gradient = self.block.gradient.slice_mut(s![..codes.len(), ..]);
+                let mut gradient = self.block.gradient.slice_mut(s![..quantized.len(), ..]);
                 general_mat_mul(1.0, &rows, &self.delta, 0.0, &mut gradient);
                 let own = rows.slice(s![.., range.clone()]);
                 let delta = &mut all_mut(&mut self.delta)[range.clone()];
@@ -66,8 +68,8 @@ impl<'a> Polish<'a> {
                 arch.dispatch(
                     #[inline(always)]
                     || {
-                        block.rescale(own, codes, grid, delta, self.extent);
-                        block.round(own, codes, grid, delta, weights);
+                        block.rescale(own, quantized, grid, delta, self.shape);
+                        block.round(own, quantized, grid, delta, weights);
                     },
                 );
             }
@@ -76,19 +78,19 @@ impl<'a> Polish<'a> {
 }
 
 impl Block {
-    /// Gives the block the scale that suits its codes best.
+    /// Gives the block the scale that suits its quantized values best.
     #[inline(always)]
     fn rescale(
         &mut self,
         own: ArrayView2<f32>,
-        codes: &[Lanes<u8>],
+        quantized: &[Lanes<u8>],
         grid: &mut LaneGrid,
         delta: &mut [Lanes],
-        extent: QShape,
+        shape: QShape,
     ) {
-        let size = codes.len();
-        for (units, codes) in all_mut(&mut self.units).iter_mut().zip(codes) {
-            (0..LANES).for_each(|it| units[it] = f32::from(codes[it]) - grid.zero[it]);
+        let size = quantized.len();
+        for (units, quantized) in all_mut(&mut self.units).iter_mut().zip(quantized) {
+            (0..LANES).for_each(|it| units[it] = f32::from(quantized[it]) - grid.zero[it]);
         }
         let units = self.units.slice(s![..size, ..]);
         general_mat_mul(1.0, &own, &units, 0.0, &mut self.image.slice_mut(s![..size, ..]));
@@ -104,7 +106,7 @@ impl Block {
         let mut change = [0.0; LANES];
         for it in 0..LANES {
             let old = grid.scale[it];
-            let new = stored_scale(old + slope[it] / curve[it], extent.scale);
+            let new = stored_scale(old + slope[it] / curve[it], shape.scale);
             let step = new - old;
             let gain = step * (2.0 * slope[it] - step * curve[it]);
             // Comparisons that fail for what is no number, too.
@@ -120,25 +122,25 @@ impl Block {
         }
     }
 
-    /// Makes each code in turn the best, given all others.
+    /// Makes each quantized value in turn the best, given all others.
     #[inline(always)]
     fn round(
         &mut self,
         own: ArrayView2<f32>,
-        codes: &mut [Lanes<u8>],
+        quantized: &mut [Lanes<u8>],
         grid: &LaneGrid,
         delta: &mut [Lanes],
         weights: &[Lanes],
     ) {
         let gradient = all_mut(&mut self.gradient);
-        for at in 0..codes.len() {
+        for at in 0..quantized.len() {
             let links = own.row(at).to_slice().expect("rows are contiguous");
             let inverse = links[at].recip();
             let mut wish = [0.0; LANES];
             for it in 0..LANES {
                 wish[it] = weights[at][it] - delta[at][it] + gradient[at][it] * inverse;
             }
-            let back = grid.round(&wish, &mut codes[at]);
+            let back = grid.round(&wish, &mut quantized[at]);
             let mut change = [0.0; LANES];
             for it in 0..LANES {
                 let new = weights[at][it] - back[it];

@@ -10,7 +10,7 @@ use crate::{
     solve::Rtn,
     stats::Hessian,
 };
-use onnxq_ir::tensor::{DType, Zeros};
+use onnxq_ir::tensor::{DType, ZeroPoints};
 
 /// Numbers that are the same everywhere: SplitMix64, summed to something like a bell curve.
 struct Noise(u64);
@@ -74,17 +74,18 @@ fn textbook() -> Gptq {
     Gptq { grid: GridChoice::Rtn, polish: false, ..Gptq::default() }
 }
 
-fn scheme(bits: u32, zeros: Zeros, granularity: Granularity, range: Range) -> Scheme {
-    Scheme { bits, zeros, granularity, range }
+fn scheme(bits: u32, zero_points: ZeroPoints, granularity: Granularity, range: Range) -> Scheme {
+    Scheme { bits, zero_points, granularity, range }
 }
 
 fn schemes() -> impl Strategy<Value = Scheme> {
     let bits = prop::sample::select(vec![2u32, 4, 8]);
-    let zeros = prop::sample::select(vec![Zeros::Symmetric, Zeros::Asymmetric]);
+    let zero_points = prop::sample::select(vec![ZeroPoints::Symmetric, ZeroPoints::Asymmetric]);
     let blocks = [Granularity::Channel, Granularity::Block(16), Granularity::Block(32)];
     let range = prop::sample::select(vec![Range::Full, Range::Narrow, Range::Reduced]);
-    (bits, zeros, prop::sample::select(blocks.to_vec()), range)
-        .prop_map(|(bits, zeros, granularity, range)| scheme(bits, zeros, granularity, range))
+    (bits, zero_points, prop::sample::select(blocks.to_vec()), range).prop_map(
+        |(bits, zero_points, granularity, range)| scheme(bits, zero_points, granularity, range),
+    )
 }
 
 #[test]
@@ -96,14 +97,14 @@ fn held_out_error_is_at_most_half_of_rtn() {
     let gptq = Gptq::default();
     let prepared = gptq.prepare(&stats(&seen)).unwrap();
     for block in [32, 128] {
-        for zeros in [Zeros::Symmetric, Zeros::Asymmetric] {
-            let scheme = scheme(4, zeros, Granularity::Block(block), Range::Full);
-            let extent = scheme.extent(n, k, DType::F32);
+        for zero_points in [ZeroPoints::Symmetric, ZeroPoints::Asymmetric] {
+            let scheme = scheme(4, zero_points, Granularity::Block(block), Range::Full);
+            let shape = scheme.shape(n, k, DType::F32);
             let sum = |q: &QMatrix| losses(&w, q, &held_out).iter().sum::<f64>();
-            let rtn = sum(&Rtn.solve(w.view(), &scheme, extent, None));
-            let own = sum(&gptq.solve(w.view(), &scheme, extent, Some(&prepared)));
-            println!("{block} {zeros:?}: {:.3}", own / rtn);
-            assert!(own <= 0.5 * rtn, "block {block} {zeros:?}: {}", own / rtn);
+            let rtn = sum(&Rtn.solve(w.view(), &scheme, shape, None));
+            let own = sum(&gptq.solve(w.view(), &scheme, shape, Some(&prepared)));
+            println!("{block} {zero_points:?}: {:.3}", own / rtn);
+            assert!(own <= 0.5 * rtn, "block {block} {zero_points:?}: {}", own / rtn);
         }
     }
 }
@@ -123,17 +124,17 @@ proptest! {
         w.iter_mut().step_by(7).for_each(|it| *it *= 20.0);
         let gptq = Gptq { act_order, polish, ..Gptq::default() };
         let prepared = gptq.prepare(&stats(&x)).unwrap();
-        let extent = scheme.extent(n, k, if f16 { DType::F16 } else { DType::F32 });
-        let q = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
-        let rtn = Rtn.solve(w.view(), &scheme, extent, None);
+        let shape = scheme.shape(n, k, if f16 { DType::F16 } else { DType::F32 });
+        let q = gptq.solve(w.view(), &scheme, shape, Some(&prepared));
+        let rtn = Rtn.solve(w.view(), &scheme, shape, None);
         let signal = losses(&w, &QMatrix { scales: &q.scales * 0.0, ..q.clone() }, &x);
         let own = losses(&w, &q, &x).into_iter();
         for ((own, rtn), signal) in own.zip(losses(&w, &rtn, &x)).zip(signal) {
             prop_assert!(own <= rtn * 1.001 + signal * 1e-6, "{own} {rtn}");
         }
-        prop_assert!(q.codes.iter().all(|it| f32::from(*it) <= scheme.max_code()));
-        if scheme.zeros == Zeros::Symmetric && scheme.range == Range::Narrow {
-            prop_assert!(q.codes.iter().all(|it| *it > 0));
+        prop_assert!(q.quantized.iter().all(|it| f32::from(*it) <= scheme.max_quantized()));
+        if scheme.zero_points == ZeroPoints::Symmetric && scheme.range == Range::Narrow {
+            prop_assert!(q.quantized.iter().all(|it| *it > 0));
         }
     }
 
@@ -142,12 +143,12 @@ proptest! {
         let mut noise = Noise(seed);
         let (x, _) = inputs(k, 2 * k, &mut noise);
         let w = noise.array(8, k);
-        let scheme = scheme(4, Zeros::Asymmetric, Granularity::Block(32), Range::Full);
-        let extent = scheme.extent(8, k, if f16 { DType::F16 } else { DType::F32 });
+        let scheme = scheme(4, ZeroPoints::Asymmetric, Granularity::Block(32), Range::Full);
+        let shape = scheme.shape(8, k, if f16 { DType::F16 } else { DType::F32 });
         let [with, without] = [true, false].map(|polish| {
             let gptq = Gptq { polish, ..Gptq::default() };
             let prepared = gptq.prepare(&stats(&x)).unwrap();
-            let q = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
+            let q = gptq.solve(w.view(), &scheme, shape, Some(&prepared));
             let damping = prepared.feedback.as_ref().unwrap().damping[0] * x.nrows() as f32;
             let delta = &w - &q.dequantize();
             let own = losses(&w, &q, &x).into_iter().zip(delta.outer_iter());
@@ -170,13 +171,13 @@ proptest! {
         let at = at % n;
         let gptq = Gptq::default();
         let prepared = gptq.prepare(&stats(&x)).unwrap();
-        let scheme = scheme(4, Zeros::Asymmetric, Granularity::Block(16), Range::Full);
-        let extent = scheme.extent(n, k, DType::F32);
-        let whole = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
-        let below = gptq.solve(w.slice(s![at.., ..]), &scheme, extent, Some(&prepared));
-        prop_assert_eq!(whole.codes.slice(s![at.., ..]), below.codes);
+        let scheme = scheme(4, ZeroPoints::Asymmetric, Granularity::Block(16), Range::Full);
+        let shape = scheme.shape(n, k, DType::F32);
+        let whole = gptq.solve(w.view(), &scheme, shape, Some(&prepared));
+        let below = gptq.solve(w.slice(s![at.., ..]), &scheme, shape, Some(&prepared));
+        prop_assert_eq!(whole.quantized.slice(s![at.., ..]), below.quantized);
         prop_assert_eq!(whole.scales.slice(s![at.., ..]), below.scales);
-        prop_assert_eq!(whole.zeros.slice(s![at.., ..]), below.zeros);
+        prop_assert_eq!(whole.zero_points.slice(s![at.., ..]), below.zero_points);
     }
 
     #[test]
@@ -190,9 +191,9 @@ proptest! {
         (0..k).for_each(|i| (0..i).for_each(|j| h.lower[i * (i + 1) / 2 + j] = 0.0));
         let gptq = textbook();
         let prepared = gptq.prepare(&stats).unwrap();
-        let extent = scheme.extent(3, k, DType::F32);
-        let q = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
-        prop_assert_eq!(q, Rtn.solve(w.view(), &scheme, extent, None));
+        let shape = scheme.shape(3, k, DType::F32);
+        let q = gptq.solve(w.view(), &scheme, shape, Some(&prepared));
+        prop_assert_eq!(q, Rtn.solve(w.view(), &scheme, shape, None));
     }
 }
 
@@ -205,13 +206,13 @@ fn correlated_inputs_change_codes_but_not_the_grid() {
     let gptq = Gptq { polish: false, ..Gptq::default() };
     let prepared = gptq.prepare(&stats(&x)).unwrap();
     let alone = Prepared { importance: prepared.importance.clone(), feedback: None, target: None };
-    let scheme = scheme(4, Zeros::Symmetric, Granularity::Block(32), Range::Full);
-    let extent = scheme.extent(8, 64, DType::F32);
-    let with = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
-    let without = gptq.solve(w.view(), &scheme, extent, Some(&alone));
+    let scheme = scheme(4, ZeroPoints::Symmetric, Granularity::Block(32), Range::Full);
+    let shape = scheme.shape(8, 64, DType::F32);
+    let with = gptq.solve(w.view(), &scheme, shape, Some(&prepared));
+    let without = gptq.solve(w.view(), &scheme, shape, Some(&alone));
     assert_eq!(with.scales, without.scales);
-    let changed = with.codes.iter().zip(&without.codes).filter(|(a, b)| a != b).count();
-    assert!(changed > 8 * 64 / 10, "{changed} codes");
+    let changed = with.quantized.iter().zip(&without.quantized).filter(|(a, b)| a != b).count();
+    assert!(changed > 8 * 64 / 10, "{changed} quantized values");
     let [with, without] = [with, without].map(|it| losses(&w, &it, &x).iter().sum::<f64>());
     assert!(with < 0.7 * without, "{with} {without}");
 }
@@ -226,9 +227,9 @@ fn codes_are_those_of_the_textbook() {
     let gptq = textbook();
     let stats = stats(&x);
     let prepared = gptq.prepare(&stats).unwrap();
-    let scheme = scheme(4, Zeros::Asymmetric, Granularity::Block(16), Range::Full);
-    let extent = scheme.extent(n, k, DType::F32);
-    let q = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
+    let scheme = scheme(4, ZeroPoints::Asymmetric, Granularity::Block(16), Range::Full);
+    let shape = scheme.shape(n, k, DType::F32);
+    let q = gptq.solve(w.view(), &scheme, shape, Some(&prepared));
 
     let order = &prepared.feedback.as_ref().unwrap().order;
     let h = stats.hessian.as_ref().unwrap();
@@ -245,10 +246,11 @@ fn codes_are_those_of_the_textbook() {
         let mut wrong = 0;
         for i in 0..k {
             let group = order[i] / 16;
-            let (scale, zero) = (q.scales[(row, group)], q.zeros[(row, group)]);
-            let code = (values[i] / f64::from(scale) + f64::from(zero)).round().clamp(0.0, 15.0);
-            wrong += usize::from(code as u8 != q.codes[(row, order[i])]);
-            let error = (values[i] - (code - f64::from(zero)) * f64::from(scale)) / upper[(i, i)];
+            let (scale, zero) = (q.scales[(row, group)], q.zero_points[(row, group)]);
+            let integer = (values[i] / f64::from(scale) + f64::from(zero)).round().clamp(0.0, 15.0);
+            wrong += usize::from(integer as u8 != q.quantized[(row, order[i])]);
+            let error =
+                (values[i] - (integer - f64::from(zero)) * f64::from(scale)) / upper[(i, i)];
             (i..k).for_each(|j| values[j] -= error * upper[(i, j)]);
         }
         assert_eq!(wrong, 0, "row {row}");
@@ -262,16 +264,16 @@ fn dead_columns_get_the_rounding_of_the_grid() {
     x.column_mut(3).fill(0.0);
     x.column_mut(31).fill(0.0);
     let w = noise.array(4, 32);
-    let scheme = scheme(4, Zeros::Symmetric, Granularity::Block(16), Range::Full);
-    let extent = scheme.extent(4, 32, DType::F32);
+    let scheme = scheme(4, ZeroPoints::Symmetric, Granularity::Block(16), Range::Full);
+    let shape = scheme.shape(4, 32, DType::F32);
     let gptq = textbook();
     let prepared = gptq.prepare(&stats(&x)).unwrap();
-    let q = gptq.solve(w.view(), &scheme, extent, Some(&prepared));
-    let rtn = Rtn.solve(w.view(), &scheme, extent, None);
-    assert_eq!(q.codes.column(3), rtn.codes.column(3));
-    assert_eq!(q.codes.column(31), rtn.codes.column(31));
+    let q = gptq.solve(w.view(), &scheme, shape, Some(&prepared));
+    let rtn = Rtn.solve(w.view(), &scheme, shape, None);
+    assert_eq!(q.quantized.column(3), rtn.quantized.column(3));
+    assert_eq!(q.quantized.column(31), rtn.quantized.column(31));
     let nothing = gptq.prepare(&stats(&Array2::zeros((1, 32)))).unwrap();
-    assert_eq!(gptq.solve(w.view(), &scheme, extent, Some(&nothing)), rtn);
+    assert_eq!(gptq.solve(w.view(), &scheme, shape, Some(&nothing)), rtn);
 }
 
 #[test]

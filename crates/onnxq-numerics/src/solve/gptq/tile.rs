@@ -16,10 +16,10 @@ pub(super) const LANES: usize = 64;
 /// One number per row.
 pub(super) type Lanes<T = f32> = [T; LANES];
 
-/// What one way of choosing codes yields for the rows of a tile.
+/// What one way of choosing quantized values yields for the rows of a tile.
 struct Choice {
     /// `[k]`, in the order of columns of the model.
-    codes: Vec<Lanes<u8>>,
+    quantized: Vec<Lanes<u8>>,
     /// `Δ = w − ŵ`, `[k, LANES]`, in the order of rounding.
     delta: Array2<f32>,
     /// `Δ H Δᵀ`, without the damping.
@@ -40,7 +40,7 @@ pub(super) struct LaneGrid {
 /// Memory for solving tiles of rows of a weight.
 pub(super) struct Tile<'a> {
     feedback: &'a Feedback,
-    extent: QShape,
+    shape: QShape,
     /// The weights, `[k, LANES]`, in the order of rounding.
     weights: Vec<Lanes>,
     /// A panel of `L Δ`, `[PANEL, LANES]`.
@@ -51,17 +51,17 @@ pub(super) struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
-    pub fn new(feedback: &'a Feedback, extent: QShape, polish: bool) -> Tile<'a> {
-        let k = extent.k;
+    pub fn new(feedback: &'a Feedback, shape: QShape, polish: bool) -> Tile<'a> {
+        let k = shape.k;
         debug_assert_eq!(feedback.order.len(), k, "the statistics of another input");
         Tile {
             feedback,
-            extent,
+            shape,
             weights: vec![[0.0; LANES]; k],
             terms: Array2::zeros((PANEL, LANES)),
             best: Choice::new(k),
             other: Choice::new(k),
-            polish: polish.then(|| Polish::new(feedback, extent)),
+            polish: polish.then(|| Polish::new(feedback, shape)),
         }
     }
 
@@ -97,7 +97,7 @@ impl<'a> Tile<'a> {
 
     /// GPTQ itself: each column is rounded where its term of `L Δ` vanishes.
     fn descend(&mut self, grids: &[LaneGrid]) {
-        let Tile { feedback, extent, weights, terms, best, .. } = self;
+        let Tile { feedback, shape, weights, terms, best, .. } = self;
         best.loss = [0.0; LANES];
         let mut start = 0;
         for panel in &feedback.panels {
@@ -116,8 +116,8 @@ impl<'a> Tile<'a> {
                 }
                 (0..LANES).for_each(|it| own[it] += weights[at][it]);
                 let column = feedback.order[at];
-                let grid = &grids[column / extent.block];
-                let back = grid.round(own, &mut best.codes[column]);
+                let grid = &grids[column / shape.block];
+                let back = grid.round(own, &mut best.quantized[column]);
                 let (weight, damping) = (feedback.weight[at], feedback.damping[at]);
                 for it in 0..LANES {
                     let (term, error) = (own[it] - back[it], weights[at][it] - back[it]);
@@ -138,7 +138,7 @@ impl<'a> Tile<'a> {
         for (at, column) in feedback.order.iter().enumerate() {
             (polish.weights[*column], own[*column]) = (weights[at], delta[at]);
         }
-        polish.descend(&mut best.codes, grids);
+        polish.descend(&mut best.quantized, grids);
         let own = lanes(polish.delta.as_slice().expect("whole rows"));
         best.loss = [0.0; LANES];
         for (at, column) in feedback.order.iter().enumerate() {
@@ -151,17 +151,17 @@ impl<'a> Tile<'a> {
         }
     }
 
-    /// The rows that plain rounding to `grids` serves better; `other` holds their codes.
+    /// The rows that plain rounding to `grids` serves better; `other` holds their quantized values.
     ///
     /// The terms of `‖L Δ‖²` are squares, so a part of them is a bound, and mostly a small part
     /// of them exceeds all of GPTQ's loss.
     fn better(&mut self, grids: &[LaneGrid], count: usize) -> Vec<usize> {
-        let Tile { feedback, extent, weights, terms, best, other, .. } = self;
+        let Tile { feedback, shape, weights, terms, best, other, .. } = self;
         other.loss = [0.0; LANES];
         let delta = lanes_mut(other.delta.as_slice_mut().expect("whole rows"));
         for (at, column) in feedback.order.iter().enumerate() {
-            let grid = &grids[column / extent.block];
-            let back = grid.round(&weights[at], &mut other.codes[*column]);
+            let grid = &grids[column / shape.block];
+            let back = grid.round(&weights[at], &mut other.quantized[*column]);
             for it in 0..LANES {
                 let error = weights[at][it] - back[it];
                 delta[at][it] = error;
@@ -184,7 +184,11 @@ impl<'a> Tile<'a> {
 
 impl Choice {
     fn new(k: usize) -> Choice {
-        Choice { codes: vec![[0; LANES]; k], delta: Array2::zeros((k, LANES)), loss: [0.0; LANES] }
+        Choice {
+            quantized: vec![[0; LANES]; k],
+            delta: Array2::zeros((k, LANES)),
+            loss: [0.0; LANES],
+        }
     }
 
     /// Adds the squares of a panel of `L Δ` to the loss.
@@ -203,12 +207,12 @@ impl Choice {
     fn write(&self, lanes: &[usize], first: usize, grids: &[LaneGrid], q: &mut QMatrix) {
         for lane in lanes {
             let row = first + lane;
-            for (code, codes) in q.codes.row_mut(row).iter_mut().zip(&self.codes) {
-                *code = codes[*lane];
+            for (integer, quantized) in q.quantized.row_mut(row).iter_mut().zip(&self.quantized) {
+                *integer = quantized[*lane];
             }
             for (group, grid) in grids.iter().enumerate() {
                 q.scales[(row, group)] = grid.scale[*lane];
-                q.zeros[(row, group)] = grid.zero[*lane] as u8;
+                q.zero_points[(row, group)] = grid.zero[*lane] as u8;
             }
         }
     }
@@ -236,9 +240,9 @@ fn lane_grids(grids: &Array2<Grid>, first: usize, count: usize) -> Vec<LaneGrid>
 }
 
 impl LaneGrid {
-    /// As [`Grid::round`], and what the codes stand for.
+    /// As [`Grid::round`], and what the quantized values stand for.
     #[inline(always)]
-    pub fn round(&self, values: &Lanes, codes: &mut Lanes<u8>) -> Lanes {
+    pub fn round(&self, values: &Lanes, quantized: &mut Lanes<u8>) -> Lanes {
         let mut back = [0.0; LANES];
         for it in 0..LANES {
             let at = values[it] * self.inverse[it];
@@ -248,8 +252,8 @@ impl LaneGrid {
                     ((at + ROUND) - ROUND + self.zero[it]).clamp(self.low[it], self.high[it])
                 }
             };
-            codes[it] = at as u8;
-            back[it] = (f32::from(codes[it]) - self.zero[it]) * self.scale[it];
+            quantized[it] = at as u8;
+            back[it] = (f32::from(quantized[it]) - self.zero[it]) * self.scale[it];
         }
         back
     }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{
     built,
-    unit::{Unit, Way},
+    layer::{Candidate, Layer},
 };
 use crate::{Error, ranges::Ranged, search::evaluator::Evaluator};
 use onnxq_ir::{Model, ctx::Ctx};
@@ -19,64 +19,70 @@ const AFFORDABLE: u64 = 30_000_000_000_000;
 /// Samples for each: a loss is a mean over all their tokens or pixels.
 const SAMPLES: usize = 8;
 
-/// `samples` are those that the units' rows were counted on.
-pub(super) fn is_affordable(m: &Model, units: &[Unit], samples: u64) -> bool {
+/// `samples` are those that the layers' rows were counted on.
+pub(super) fn is_affordable(m: &Model, layers: &[Layer], samples: u64) -> bool {
     let elements = |it: &SitePlan| m.constant(it.site.weight).map_or(0, |it| it.numel() as u64);
-    let weights = |unit: &Unit| -> u64 {
-        let quantized = unit.ways.iter().find(|it| it.is_quantized());
+    let weights = |layer: &Layer| -> u64 {
+        let quantized = layer.candidates.iter().find(|it| it.is_quantized());
         quantized.iter().flat_map(|it| it.plans.iter().flatten()).map(elements).sum()
     };
-    let model: u64 = units.iter().map(|it| weights(it).saturating_mul(it.rows)).sum();
+    let model: u64 = layers.iter().map(|it| weights(it).saturating_mul(it.rows)).sum();
     let per_sample = model / samples.max(1);
-    let runs: u64 = units.iter().map(|it| it.ways.len() as u64).sum();
+    let runs: u64 = layers.iter().map(|it| it.candidates.len() as u64).sum();
     per_sample.saturating_mul(SAMPLES as u64).saturating_mul(runs) <= AFFORDABLE
 }
 
-/// Units whose losses come to so little of the sum of all are judged by their fastest way alone.
+/// Layers whose losses come to so little of the sum of all are judged by their fastest candidate
+/// alone.
 const NEGLIGIBLE: f64 = 0.03;
 
-/// Measures the losses of the ways, the fastest first, until one loses next to nothing. What is
-/// not measured loses in proportion to the errors at its nodes; what stays as it is, nothing.
+/// Measures the losses of the candidates, the fastest first, until one loses next to nothing. What
+/// is not measured loses in proportion to the errors at its nodes; what stays as it is, nothing.
 pub(super) fn measure(
     ranged: Ranged<'_>,
-    units: &mut [Unit],
+    layers: &mut [Layer],
     evaluator: &Evaluator,
     ctx: &Ctx,
 ) -> Result<(), Error> {
     ctx.progress.start("measure", 0);
-    let first =
-        losses(ranged, units, evaluator, &(0..units.len()).map(|at| (at, 0)).collect::<Vec<_>>())?;
+    let first = losses(
+        ranged,
+        layers,
+        evaluator,
+        &(0..layers.len()).map(|at| (at, 0)).collect::<Vec<_>>(),
+    )?;
     let mut known: Vec<Vec<f64>> = first.iter().map(|it| vec![*it]).collect();
     let wanted = significant(&first);
-    let deepest = units.iter().map(|it| it.ways.len()).max().unwrap_or(0);
-    for way in 1..deepest {
+    let deepest = layers.iter().map(|it| it.candidates.len()).max().unwrap_or(0);
+    for candidate in 1..deepest {
         let open = |at: &&usize| {
-            let unit = &units[**at];
+            let layer = &layers[**at];
             let done = known[**at].last().is_some_and(|it| *it <= NEGLIGIBLE * known[**at][0]);
-            !done && unit.ways.get(way).is_some_and(Way::is_quantized)
+            !done && layer.candidates.get(candidate).is_some_and(Candidate::is_quantized)
         };
-        let runs: Vec<(usize, usize)> = wanted.iter().filter(open).map(|at| (*at, way)).collect();
-        for (run, loss) in runs.iter().zip(losses(ranged, units, evaluator, &runs)?) {
+        let runs: Vec<(usize, usize)> =
+            wanted.iter().filter(open).map(|at| (*at, candidate)).collect();
+        for (run, loss) in runs.iter().zip(losses(ranged, layers, evaluator, &runs)?) {
             known[run.0].push(loss);
         }
     }
-    for (unit, known) in units.iter_mut().zip(&known) {
-        unit.set_losses(known);
+    for (layer, known) in layers.iter_mut().zip(&known) {
+        layer.set_losses(known);
     }
     let runs: usize = known.iter().map(Vec::len).sum();
-    ctx.progress.done(&format!("{} activations, {runs} ways one by one", units.len()));
+    ctx.progress.done(&format!("{} activations, {runs} candidates one by one", layers.len()));
     Ok(())
 }
 
-/// What the model loses if only this unit is quantized, only this way; for each run.
+/// What the model loses if only this layer is quantized, by this candidate; for each run.
 fn losses(
     ranged: Ranged<'_>,
-    units: &[Unit],
+    layers: &[Layer],
     evaluator: &Evaluator,
     runs: &[(usize, usize)],
 ) -> Result<Vec<f64>, Error> {
-    let measured = runs.par_iter().map(|&(unit, way)| {
-        let plans = units[unit].ways[way].plans.iter().flatten().cloned().collect();
+    let measured = runs.par_iter().map(|&(layer, candidate)| {
+        let plans = layers[layer].candidates[candidate].plans.iter().flatten().cloned().collect();
         evaluator.loss_of(&built(ranged, plans)?, SAMPLES)
     });
     measured.collect()

@@ -3,7 +3,7 @@
 //! Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019;
 //! here the mean error of each node is measured on data.
 
-use super::{built_of, report::Correction, twins::Twins};
+use super::{built_of, copies::Copies, report::Correction};
 use crate::{Error, Inputs, ranges::Ranged, search::evaluator::Evaluator};
 use onnxq_ir::{Attrs, Model, NodeId, ValueId, ctx::Ctx, tensor::Tensor};
 use onnxq_numerics::{exact_sum::FixedSum, solve::BadStats};
@@ -30,11 +30,11 @@ pub(super) fn correct(
     ctx: &Ctx,
 ) -> Result<Option<(Correction, Option<Model>)>, Error> {
     let sites = &ranged.planned.plan.sites;
-    let mut twins = Twins::new(ranged);
+    let mut copies = Copies::new(ranged);
     let (mut biases, mut errors) = (Vec::new(), Vec::new());
     for site in sites.iter().filter(|it| it.activation == Some(Activation::Static)) {
         let Some(bias) = bias_of(&ranged.planned.model, site) else { continue };
-        errors.push(error(&mut twins, site));
+        errors.push(error(&mut copies, site));
         biases.push(bias);
     }
     if biases.is_empty() {
@@ -42,7 +42,7 @@ pub(super) fn correct(
     }
     let observers = biases.iter_mut().map(|it| &mut it.sums as &mut dyn Observe);
     let values = errors.into_iter().zip(observers).collect();
-    twins.run(ranged, values, inputs, ctx)?;
+    copies.run(ranged, values, inputs, ctx)?;
     let mut model = ranged.planned.model.clone();
     biases.iter().for_each(|it| it.apply(&mut model));
     let evaluator = Evaluator::new(ranged.planned, inputs)?;
@@ -76,14 +76,14 @@ fn bias_of(m: &Model, site: &SitePlan) -> Option<Bias> {
 }
 
 /// The error of a site's result, its channels last: of each token, or the mean over all pixels.
-fn error(twins: &mut Twins, site: &SitePlan) -> ValueId {
-    let y = twins.m.node(site.site.node).output();
-    let twin = twins.twin(site);
-    let error = twins.add("Sub", &[twin, y], Attrs::default());
+fn error(copies: &mut Copies, site: &SitePlan) -> ValueId {
+    let y = copies.m.node(site.site.node).output();
+    let copy = copies.copy(site);
+    let error = copies.add("Sub", &[copy, y], Attrs::default());
     match site.site.kind {
         Weight::Conv => {
-            let pooled = twins.add("GlobalAveragePool", &[error], Attrs::default());
-            twins.add("Flatten", &[pooled], Attrs::default())
+            let pooled = copies.add("GlobalAveragePool", &[error], Attrs::default());
+            copies.add("Flatten", &[pooled], Attrs::default())
         }
         _ => error,
     }

@@ -1,18 +1,18 @@
 //! How each activation is quantized, decided by what calibration data shows.
 //!
-//! Every way of every activation is measured at its nodes ([`probe`]). A budget of time is spent
-//! where it removes the most error; then nodes get slower ways, those with the largest errors
-//! first, until the whole model, run as it will be run, reaches the goal.
+//! Every candidate of every activation is measured at its nodes ([`probe`]). A budget of time is
+//! spent where it removes the most error; then nodes get slower candidates, those with the largest
+//! errors first, until the whole model, run as it will be run, reaches the goal.
 
 mod alone;
 mod bias;
+mod copies;
+mod layer;
 mod probe;
 mod report;
-mod twins;
-mod unit;
 
+use self::layer::Layer;
 pub use self::report::{Adapted, Choosing, Correction, Measured, Tried};
-use self::unit::Unit;
 use crate::{
     Error, Job, Planned,
     decide::Deciding,
@@ -35,7 +35,7 @@ use onnxq_quant::{
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the goal is out of reach: with every activation in its most accurate way the model has \
+    "the goal is out of reach: with every activation at its most accurate candidate the model has \
      {measured} on the calibration data, not {goal}"
 )]
 pub struct Unreached {
@@ -50,7 +50,7 @@ impl Diagnostic for Unreached {
 
     fn hint(&self) -> Option<String> {
         Some(
-            "add a more accurate way under `adapt.ways`, or ask for less under `adapt.goal`".into(),
+            "add a more accurate candidate under `adapt.candidates`, or ask for less under `adapt.goal`".into(),
         )
     }
 }
@@ -63,20 +63,20 @@ pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Erro
         return Ok(deciding);
     };
     let planned = &deciding.planned;
-    let mut units = unit::find(&planned.model, &planned.plan.sites, spec);
-    let all = units.iter().flat_map(|it| &it.ways).flat_map(|it| it.plans.iter().flatten());
-    deciding.spans = ranges::collect(planned, all.cloned().collect(), inputs, ctx)?;
-    if units.is_empty() && spec.goal.is_none() {
+    let mut layers = layer::find(&planned.model, &planned.plan.sites, spec);
+    let all = layers.iter().flat_map(|it| &it.candidates).flat_map(|it| it.plans.iter().flatten());
+    deciding.measured = ranges::collect(planned, all.cloned().collect(), inputs, ctx)?;
+    if layers.is_empty() && spec.goal.is_none() {
         return Ok(deciding);
     }
     let ranged = deciding.ranged();
-    let samples = probe::measure(ranged, &mut units, inputs, ctx)?;
+    let samples = probe::measure(ranged, &mut layers, inputs, ctx)?;
     let evaluator = Evaluator::new(ranged.planned, inputs)?;
-    let alone = alone::is_affordable(&ranged.planned.model, &units, samples);
+    let alone = alone::is_affordable(&ranged.planned.model, &layers, samples);
     if alone {
-        alone::measure(ranged, &mut units, &evaluator, ctx)?;
+        alone::measure(ranged, &mut layers, &evaluator, ctx)?;
     }
-    let mut adapter = Adapter::new(ranged, spec, &units, samples);
+    let mut adapter = Adapter::new(ranged, spec, &layers, samples);
     adapter.spend();
     adapter.limit();
     if let Some(goal) = spec.goal {
@@ -84,9 +84,9 @@ pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Erro
     }
     let Adapter { picks, tried, .. } = adapter;
     let measure = alone.then_some(evaluator.measure());
-    let adapted = Adapted::new(ranged, spec, &units, &picks, measure, tried);
-    let kept = report::kept(ranged, &units, &picks);
-    let sites = sites(ranged.planned, &units, &picks);
+    let adapted = Adapted::new(ranged, spec, &layers, &picks, measure, tried);
+    let kept = report::kept(ranged, &layers, &picks);
+    let sites = sites(ranged.planned, &layers, &picks);
     drop(evaluator);
     deciding.planned.plan.sites = sites;
     deciding.planned.plan.kept.extend(kept);
@@ -114,9 +114,9 @@ pub(crate) fn correct(mut deciding: Deciding, job: &Job) -> Result<Deciding, Err
 struct Adapter<'a> {
     ranged: Ranged<'a>,
     spec: &'a AdaptSpec,
-    units: &'a [Unit],
+    layers: &'a [Layer],
     choices: Vec<Vec<Choice>>,
-    /// For each unit, an index into its ways.
+    /// For each layer, an index into its candidates.
     picks: Vec<usize>,
     tried: Vec<Tried>,
 }
@@ -125,18 +125,18 @@ impl<'a> Adapter<'a> {
     fn new(
         ranged: Ranged<'a>,
         spec: &'a AdaptSpec,
-        units: &'a [Unit],
+        layers: &'a [Layer],
         samples: u64,
     ) -> Adapter<'a> {
-        let choices = units.iter().map(|it| it.choices(samples)).collect();
-        let picks = vec![0; units.len()];
-        Adapter { ranged, spec, units, choices, picks, tried: Vec::new() }
+        let choices = layers.iter().map(|it| it.choices(samples)).collect();
+        let picks = vec![0; layers.len()];
+        Adapter { ranged, spec, layers, choices, picks, tried: Vec::new() }
     }
 
     /// Spends the budget where it removes the most error.
     fn spend(&mut self) {
         let least: u64 = self.choices.iter().map(|it| it[0].price).sum();
-        let time: u64 = self.units.iter().map(|it| it.ways[0].time * it.rows).sum();
+        let time: u64 = self.layers.iter().map(|it| it.candidates[0].time * it.rows).sum();
         let budget = least + (time as f64 * self.spec.budget.unwrap_or(0.0)) as u64;
         if let Some(mix) = budget::within(&self.choices, budget) {
             self.picks = mix.picks;
@@ -146,9 +146,9 @@ impl<'a> Adapter<'a> {
     /// Raises what is further off than the recipe allows.
     fn limit(&mut self) {
         let Some(limit) = self.spec.max_error else { return };
-        for (unit, pick) in self.units.iter().zip(&mut self.picks) {
-            if unit.ways[*pick].worst().sqrt() > limit {
-                *pick = unit.within(limit);
+        for (layer, pick) in self.layers.iter().zip(&mut self.picks) {
+            if layer.candidates[*pick].worst().sqrt() > limit {
+                *pick = layer.within(limit);
             }
         }
     }
@@ -179,34 +179,35 @@ impl<'a> Adapter<'a> {
         };
         self.picks = steps[at].clone();
         let slower = self.count(&self.picks);
-        ctx.progress.done(&format!("{slower} of {} activations slower ways", self.units.len()));
+        ctx.progress
+            .done(&format!("{slower} of {} activations have slower candidates", self.layers.len()));
         Ok(())
     }
 
-    /// For each unit, the more accurate of what it has and what it would get.
+    /// For each layer, the more accurate of what it has and what it would get.
     fn raised(&self, picks: &[usize]) -> Vec<usize> {
-        let better = |(unit, (a, b)): (&Unit, (&usize, &usize))| {
-            if unit.ways[*b].loss < unit.ways[*a].loss { *b } else { *a }
+        let better = |(layer, (a, b)): (&Layer, (&usize, &usize))| {
+            if layer.candidates[*b].loss < layer.candidates[*a].loss { *b } else { *a }
         };
-        self.units.iter().zip(self.picks.iter().zip(picks)).map(better).collect()
+        self.layers.iter().zip(self.picks.iter().zip(picks)).map(better).collect()
     }
 
-    /// How many units have not their fastest way.
+    /// How many layers have not their fastest candidate.
     fn count(&self, picks: &[usize]) -> usize {
         picks.iter().filter(|it| **it > 0).count()
     }
 
     fn measure(&self, picks: &[usize], evaluator: &Evaluator) -> Result<Measured, Error> {
-        let model = built(self.ranged, sites(self.ranged.planned, self.units, picks))?;
+        let model = built(self.ranged, sites(self.ranged.planned, self.layers, picks))?;
         Ok(Measured::of(&evaluator.compare_model(&model)?))
     }
 }
 
-/// The plan's sites with what the units chose.
-fn sites(planned: &Planned, units: &[Unit], picks: &[usize]) -> Vec<SitePlan> {
+/// The plan's sites with what the layers chose.
+fn sites(planned: &Planned, layers: &[Layer], picks: &[usize]) -> Vec<SitePlan> {
     let mut sites: Vec<Option<SitePlan>> = planned.plan.sites.iter().cloned().map(Some).collect();
-    for (unit, pick) in units.iter().zip(picks) {
-        for (at, plan) in unit.sites.iter().zip(&unit.ways[*pick].plans) {
+    for (layer, pick) in layers.iter().zip(picks) {
+        for (at, plan) in layer.sites.iter().zip(&layer.candidates[*pick].plans) {
             sites[*at] = plan.clone();
         }
     }
@@ -220,8 +221,8 @@ fn built(ranged: Ranged<'_>, sites: Vec<SitePlan>) -> Result<Model, Error> {
 
 /// The same of a changed model.
 fn built_of(mut model: Model, ranged: Ranged<'_>, sites: Vec<SitePlan>) -> Result<Model, Error> {
-    let mut plan = Plan { sites, chain: ranged.planned.plan.chain.clone(), ..Plan::default() };
-    plan.ranges = ranged.spans.of(&model, &plan);
+    let mut plan = Plan { sites, region: ranged.planned.plan.region.clone(), ..Plan::default() };
+    plan.ranges = ranged.measured.of(&model, &plan);
     insert::quantize(&mut model, &plan, &mut Sources::default());
     finish(&mut model, &plan.sites, &Ctx::silent())?;
     Ok(model)

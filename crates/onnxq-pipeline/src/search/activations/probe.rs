@@ -1,104 +1,113 @@
-//! What each way of quantizing an activation does to the outputs of its nodes.
+//! What each candidate for an activation does to the outputs of its nodes.
 //!
-//! Next to every node stands a twin for each way; only the power of its error leaves the graph.
+//! Next to every node stands a copy for each candidate; only the power of its error leaves the
+//! graph.
 
-use super::{twins::Twins, unit::Unit};
+use super::{copies::Copies, layer::Layer};
 use crate::{Error, Inputs, ranges::Ranged};
 use onnxq_ir::{Attrs, ValueId, ctx::Ctx};
 use onnxq_numerics::{exact_sum::FixedSum, solve::BadStats};
 use onnxq_quant::{ops::Weight, plan::Activation};
 use onnxq_run::calibrate::{Observe, Sample};
 
-/// Fills in the errors of all ways, and what is known of the units' rows. Returns how many samples
-/// it ran.
+/// Fills in the errors of all candidates, and what is known of the layers' rows. Returns how many
+/// samples it ran.
 pub(super) fn measure(
     ranged: Ranged<'_>,
-    units: &mut [Unit],
+    layers: &mut [Layer],
     inputs: &Inputs,
     ctx: &Ctx,
 ) -> Result<u64, Error> {
-    let mut probe = Probe { twins: Twins::new(ranged), taps: Vec::new() };
-    for (at, unit) in units.iter().enumerate() {
-        probe.unit(at, unit);
+    let mut probe = Probe { copies: Copies::new(ranged), taps: Vec::new() };
+    for (at, layer) in layers.iter().enumerate() {
+        probe.layer(at, layer);
     }
-    let Probe { twins, taps } = probe;
+    let Probe { copies, taps } = probe;
     let mut sums: Vec<Sums> = taps.iter().map(|it| Sums::new(it.by_row)).collect();
     let observers = sums.iter_mut().map(|it| it as &mut dyn Observe);
     let values = taps.iter().map(|it| it.value).zip(observers).collect();
-    let samples = twins.run(ranged, values, inputs, ctx)?;
+    let samples = copies.run(ranged, values, inputs, ctx)?;
     for (tap, sums) in taps.iter().zip(&sums) {
-        tap.tell(&mut units[tap.unit], sums);
+        tap.tell(&mut layers[tap.layer], sums);
     }
-    for way in units.iter_mut().flat_map(|it| &mut it.ways) {
-        way.loss = way.error();
+    for candidate in layers.iter_mut().flat_map(|it| &mut it.candidates) {
+        candidate.loss = candidate.error();
     }
     Ok(samples)
 }
 
 struct Probe<'a> {
-    twins: Twins<'a>,
+    copies: Copies<'a>,
     taps: Vec<Tap>,
 }
 
 /// What a value of the probing model says.
 struct Tap {
     value: ValueId,
-    unit: usize,
+    layer: usize,
     what: What,
     /// Pairs per token, not one for the whole sample.
     by_row: bool,
 }
 
 enum What {
-    /// The error of a site under a way.
-    Error { way: usize, site: usize },
+    /// The error of a site under a candidate.
+    Error { candidate: usize, site: usize },
     /// The magnitudes of rows.
     Rows,
 }
 
 impl Tap {
-    fn tell(&self, unit: &mut Unit, sums: &Sums) {
+    fn tell(&self, layer: &mut Layer, sums: &Sums) {
         match self.what {
-            What::Error { way, site } => {
-                unit.ways[way].errors[site] = sums.mean();
-                unit.rows = sums.rows;
+            What::Error { candidate, site } => {
+                layer.candidates[candidate].errors[site] = sums.mean();
+                layer.rows = sums.rows;
             }
-            What::Rows => unit.row_ratio = sums.ratio,
+            What::Rows => layer.row_ratio = sums.ratio,
         }
     }
 }
 
 impl Probe<'_> {
-    fn unit(&mut self, at: usize, unit: &Unit) {
-        let by_row = unit.kind == Weight::MatMul;
-        for (site, node) in unit.nodes.iter().enumerate() {
-            let y = self.twins.m.node(*node).output();
+    fn layer(&mut self, at: usize, layer: &Layer) {
+        let by_row = layer.kind == Weight::MatMul;
+        for (site, node) in layer.nodes.iter().enumerate() {
+            let y = self.copies.m.node(*node).output();
             let signal = self.power(y, by_row);
-            for (way, it) in unit.ways.iter().enumerate() {
+            for (candidate, it) in layer.candidates.iter().enumerate() {
                 // What stays as it is has no error.
                 let Some(plan) = &it.plans[site] else { continue };
-                let twin = self.twins.twin(plan);
-                let error = self.twins.add("Sub", &[twin, y], Attrs::default());
+                let copy = self.copies.copy(plan);
+                let error = self.copies.add("Sub", &[copy, y], Attrs::default());
                 let error = self.power(error, by_row);
                 let axis = if by_row { -1i64 } else { 0 };
                 let attrs = Attrs::default().with("axis", axis);
-                let pair = self.twins.add("Concat", &[error, signal], attrs);
-                let what = What::Error { way, site };
-                self.taps.push(Tap { value: pair, unit: at, what, by_row });
+                let pair = self.copies.add("Concat", &[error, signal], attrs);
+                let what = What::Error { candidate, site };
+                self.taps.push(Tap { value: pair, layer: at, what, by_row });
             }
         }
-        if by_row && unit.ways.iter().any(|it| it.activation() == Some(Activation::Row)) {
-            let abs = self.twins.add("Abs", &[unit.x], Attrs::default());
-            let largest = self.twins.reduce("ReduceMax", abs, -1);
-            let pair =
-                self.twins.add("Concat", &[largest, largest], Attrs::default().with("axis", -1i64));
-            self.taps.push(Tap { value: pair, unit: at, what: What::Rows, by_row });
+        if by_row
+            && layer
+                .candidates
+                .iter()
+                .any(|it| it.activation() == Some(Activation::DynamicPerToken))
+        {
+            let abs = self.copies.add("Abs", &[layer.x], Attrs::default());
+            let largest = self.copies.reduce("ReduceMax", abs, -1);
+            let pair = self.copies.add(
+                "Concat",
+                &[largest, largest],
+                Attrs::default().with("axis", -1i64),
+            );
+            self.taps.push(Tap { value: pair, layer: at, what: What::Rows, by_row });
         }
     }
 
     /// The sum of squares: per token, or per pixel over its channels.
     fn power(&mut self, value: ValueId, by_row: bool) -> ValueId {
-        self.twins.reduce("ReduceSumSquare", value, if by_row { -1 } else { 1 })
+        self.copies.reduce("ReduceSumSquare", value, if by_row { -1 } else { 1 })
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use super::unit::Unit;
+use super::layer::Layer;
 use crate::{ranges::Ranged, search::evaluator::Measure};
 use onnxq_ir::no_match;
 use onnxq_quant::{
@@ -16,7 +16,7 @@ use onnxq_report::Comparison;
 /// How the activations were chosen.
 #[derive(Clone, Debug, Serialize)]
 pub struct Adapted {
-    /// Predicted: what the chosen ways take over the fastest ones, in proportion.
+    /// Predicted: what the chosen candidates take over the fastest ones, in proportion.
     pub extra_time: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<f64>,
@@ -31,17 +31,18 @@ pub struct Adapted {
     pub tried: Vec<Tried>,
 }
 
-/// An activation: what each way does, and which one it got.
+/// An activation: what each candidate does, and which one it got.
 #[derive(Clone, Debug, Serialize)]
 pub struct Choosing {
     pub activation: String,
     pub nodes: Vec<String>,
     pub choice: String,
-    /// The first of its ways.
+    /// The first of its candidates.
     pub fastest: String,
-    /// By how much the nodes' outputs are off (rms in proportion, the worst node), for each way.
+    /// By how much the nodes' outputs are off (rms in proportion, the worst node), for each
+    /// candidate.
     pub errors: BTreeMap<String, f64>,
-    /// What the outputs lose if only this activation is quantized, for each way.
+    /// What the outputs lose if only this activation is quantized, for each candidate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub losses: Option<BTreeMap<String, f64>>,
     /// How many times the largest row maximum is as large as the mean of all in its sample.
@@ -62,7 +63,7 @@ pub struct Correction {
 /// A model on the way to the goal.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Tried {
-    /// Activations with another than their fastest way.
+    /// Activations with another than their fastest candidate.
     pub raised: usize,
     pub measured: Measured,
     pub reached: bool,
@@ -113,31 +114,32 @@ impl Adapted {
     pub(super) fn new(
         ranged: Ranged<'_>,
         spec: &AdaptSpec,
-        units: &[Unit],
+        layers: &[Layer],
         picks: &[usize],
         measure: Option<Measure>,
         tried: Vec<Tried>,
     ) -> Adapted {
         let m = &ranged.planned.model;
         let time = |picked: &dyn Fn(usize) -> usize| -> f64 {
-            let each = units.iter().enumerate();
-            each.map(|(at, it)| (it.ways[picked(at)].time * it.rows) as f64).sum()
+            let each = layers.iter().enumerate();
+            each.map(|(at, it)| (it.candidates[picked(at)].time * it.rows) as f64).sum()
         };
         let (least, chosen) = (time(&|_| 0), time(&|at| picks[at]));
-        let choosing = |(unit, pick): (&Unit, &usize)| Choosing {
-            activation: m.value(unit.x).name.to_string(),
-            nodes: unit.nodes.iter().map(|it| m.node_label(*it)).collect(),
-            choice: unit.ways[*pick].name(),
-            fastest: unit.ways[0].name(),
-            errors: unit.ways.iter().map(|it| (it.name(), it.worst().sqrt())).collect(),
-            losses: measure.map(|_| unit.ways.iter().map(|it| (it.name(), it.loss)).collect()),
-            row_ratio: unit.row_ratio,
+        let choosing = |(layer, pick): (&Layer, &usize)| Choosing {
+            activation: m.value(layer.x).name.to_string(),
+            nodes: layer.nodes.iter().map(|it| m.node_label(*it)).collect(),
+            choice: layer.candidates[*pick].name(),
+            fastest: layer.candidates[0].name(),
+            errors: layer.candidates.iter().map(|it| (it.name(), it.worst().sqrt())).collect(),
+            losses: measure
+                .map(|_| layer.candidates.iter().map(|it| (it.name(), it.loss)).collect()),
+            row_ratio: layer.row_ratio,
         };
         Adapted {
             extra_time: if least > 0.0 { chosen / least - 1.0 } else { 0.0 },
             budget: spec.budget,
             measure,
-            activations: units.iter().zip(picks).map(choosing).collect(),
+            activations: layers.iter().zip(picks).map(choosing).collect(),
             bias_correction: None,
             tried,
         }
@@ -145,19 +147,20 @@ impl Adapted {
 }
 
 /// The nodes that stay as they are, with the error that they would have.
-pub(super) fn kept(ranged: Ranged<'_>, units: &[Unit], picks: &[usize]) -> Vec<Kept> {
+pub(super) fn kept(ranged: Ranged<'_>, layers: &[Layer], picks: &[usize]) -> Vec<Kept> {
     let m = &ranged.planned.model;
     let elements = |it: usize| {
         m.constant(ranged.planned.plan.sites[it].site.weight).map_or(0, |it| it.numel())
     };
     let mut list = Vec::new();
-    for (unit, pick) in units.iter().zip(picks) {
-        if unit.ways[*pick].plans.iter().any(Option::is_some) {
+    for (layer, pick) in layers.iter().zip(picks) {
+        if layer.candidates[*pick].plans.iter().any(Option::is_some) {
             continue;
         }
-        let (name, error) = (unit.ways[0].name(), 100.0 * unit.ways[0].worst().sqrt());
+        let (name, error) =
+            (layer.candidates[0].name(), 100.0 * layer.candidates[0].worst().sqrt());
         let reason = no_match!("calibration: {name} would put its output {error:.1} % off");
-        for (node, site) in unit.nodes.iter().zip(&unit.sites) {
+        for (node, site) in layer.nodes.iter().zip(&layer.sites) {
             list.push(Kept { node: *node, elements: elements(*site), reason: reason.clone() });
         }
     }

@@ -4,14 +4,14 @@
 //! loses. Losses of small errors are quadratic, so the other candidates lose in proportion to
 //! the squared error of the weight's own output. [`budget`] then chooses.
 
+mod layer;
 mod probe;
-mod unit;
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use self::unit::Unit;
+use self::layer::Layer;
 use crate::{
     Error, Job, NeedsData, OutputFile, Planned,
     decide::Deciding,
@@ -37,7 +37,8 @@ pub enum Goal {
     MaxSize(u64),
     /// Mean KL divergence from the float model on the calibration data in nats, at most.
     MaxKl(f64),
-    /// Stored bits of the weights that take part (codes, scales, zeros) per element, at most.
+    /// Stored bits of the weights that take part (quantized values, scales, zero points) per
+    /// element, at most.
     TargetBpw(f64),
 }
 
@@ -141,17 +142,17 @@ fn choose_sites(planned: &Planned, job: &Job, goal: Goal) -> Result<(Vec<SitePla
     }
     let target = &inputs.output;
     let external = onnx::is_external(&planned.model, &target.save, Some(&planned.files));
-    let mut units = unit::find(planned, job.recipe, external);
-    if units.iter().all(|it| it.ways.len() < 2) {
+    let mut layers = layer::find(planned, job.recipe, external);
+    if layers.iter().all(|it| it.candidates.len() < 2) {
         return Err(Unmet::NoChoice.into());
     }
-    unit::solve(planned, &mut units, inputs, ctx)?;
+    layer::solve(planned, &mut layers, inputs, ctx)?;
     let evaluator = Evaluator::new(planned, inputs)?;
     if matches!(goal, Goal::MaxKl(_)) && evaluator.measure() != Measure::Kl {
         return Err(Unmet::NoLogits.into());
     }
-    let probes = probe::probe(&evaluator, &planned.model, &units, ctx)?;
-    let mixer = Mixer::new(planned, target, &evaluator, &units, &probes)?;
+    let probes = probe::probe(&evaluator, &planned.model, &layers, ctx)?;
+    let mixer = Mixer::new(planned, target, &evaluator, &layers, &probes)?;
     let (mix, loss) = mixer.meet(goal)?;
     let mixed = mixer.report(goal, &mix, loss)?;
     Ok((mixer.sites(&mix.picks), mixed))
@@ -161,7 +162,7 @@ struct Mixer<'a> {
     planned: &'a Planned,
     target: &'a OutputFile,
     evaluator: &'a Evaluator<'a>,
-    units: &'a [Unit],
+    layers: &'a [Layer],
     probes: &'a [(usize, f64)],
     choices: Vec<Vec<Choice>>,
     mixes: Vec<Mix>,
@@ -181,14 +182,14 @@ impl<'a> Mixer<'a> {
         planned: &'a Planned,
         target: &'a OutputFile,
         evaluator: &'a Evaluator<'a>,
-        units: &'a [Unit],
+        layers: &'a [Layer],
         probes: &'a [(usize, f64)],
     ) -> Result<Mixer<'a>, Error> {
         let choices: Vec<Vec<Choice>> =
-            units.iter().zip(probes).map(|(unit, probe)| unit.choices(*probe)).collect();
+            layers.iter().zip(probes).map(|(layer, probe)| layer.choices(*probe)).collect();
         let mixes = budget::mixes(&choices);
         let overhead = 0;
-        let mut it = Mixer { planned, target, evaluator, units, probes, choices, mixes, overhead };
+        let mut it = Mixer { planned, target, evaluator, layers, probes, choices, mixes, overhead };
         let smallest = &it.mixes[0];
         it.overhead = it.size(smallest)?.saturating_sub(smallest.price);
         Ok(it)
@@ -256,7 +257,7 @@ impl<'a> Mixer<'a> {
     }
 
     fn elements(&self) -> u64 {
-        self.units.iter().map(|it| it.elements).sum()
+        self.layers.iter().map(|it| it.elements).sum()
     }
 
     fn bpw(&self, mix: &Mix) -> f64 {
@@ -266,8 +267,8 @@ impl<'a> Mixer<'a> {
     /// The plan's sites with what the mix chooses.
     fn sites(&self, picks: &[usize]) -> Vec<SitePlan> {
         let mut sites = self.planned.plan.sites.clone();
-        for (unit, pick) in self.units.iter().zip(picks) {
-            for (at, plan) in unit.sites.iter().zip(&unit.ways[*pick].plans) {
+        for (layer, pick) in self.layers.iter().zip(picks) {
+            for (at, plan) in layer.sites.iter().zip(&layer.candidates[*pick].plans) {
                 sites[*at] = plan.clone();
             }
         }
@@ -282,23 +283,24 @@ impl<'a> Mixer<'a> {
     /// Measured with all weights replaced at once.
     fn loss(&self, mix: &Mix) -> Result<f64, Error> {
         let m = &self.planned.model;
-        let ways = self.units.iter().zip(&mix.picks).map(|(unit, pick)| &unit.ways[*pick]);
-        let all = ways.flat_map(|way| {
-            let sources = way.sources.iter().cloned();
-            way.plans.iter().zip(sources).map(|(plan, source)| replacement(m, plan, source))
+        let candidates =
+            self.layers.iter().zip(&mix.picks).map(|(layer, pick)| &layer.candidates[*pick]);
+        let all = candidates.flat_map(|candidate| {
+            let sources = candidate.sources.iter().cloned();
+            candidate.plans.iter().zip(sources).map(|(plan, source)| replacement(m, plan, source))
         });
         self.evaluator.loss(&all.collect::<Vec<_>>())
     }
 
     fn report(&self, goal: Goal, mix: &Mix, loss: f64) -> Result<Mixed, Error> {
         let chosen = Point { bytes: self.size(mix)?, chosen: true, ..self.point(mix) };
-        let weights = self.units.iter().zip(self.probes).zip(&self.choices).zip(&mix.picks);
-        let weights = weights.map(|(((unit, probe), choices), pick)| Sensitivity {
-            nodes: unit.nodes.clone(),
-            elements: unit.elements,
-            probe: unit.ways[probe.0].name.clone(),
+        let weights = self.layers.iter().zip(self.probes).zip(&self.choices).zip(&mix.picks);
+        let weights = weights.map(|(((layer, probe), choices), pick)| Sensitivity {
+            nodes: layer.nodes.clone(),
+            elements: layer.elements,
+            probe: layer.candidates[probe.0].name.clone(),
             probe_loss: probe.1,
-            choice: unit.ways[*pick].name.clone(),
+            choice: layer.candidates[*pick].name.clone(),
             loss: choices[*pick].loss,
             bytes: choices[*pick].price,
         });

@@ -201,8 +201,8 @@ fn channels_that_are_zero_stay_so() {
     assert_eq!(weights, [[0.0, 1.0], [5.0, 1.0]]);
 }
 
-/// A chain of convolutions: `(outputs, groups, kernel, activation, bias)` each.
-fn chain(layers: &[(usize, bool, usize, usize, bool)]) -> String {
+/// A region of convolutions: `(outputs, groups, kernel, activation, bias)` each.
+fn region(layers: &[(usize, bool, usize, usize, bool)]) -> String {
     let (mut channels, mut constants, mut nodes) = (4, Vec::new(), String::new());
     let mut value = "x".to_owned();
     for (at, &(outputs, depthwise, kernel, activation, bias)) in layers.iter().enumerate() {
@@ -231,7 +231,7 @@ proptest! {
         layers in proptest::collection::vec(
             (1usize..4, any::<bool>(), 1usize..4, 0usize..4, any::<bool>()), 2..6),
     ) {
-        let done = evens(&chain(&layers), &[1, 4, 7, 7]);
+        let done = evens(&region(&layers), &[1, 4, 7, 7]);
         let passing = layers[..layers.len() - 1].iter().filter(|it| it.3 < 3).count();
         prop_assert_eq!(done.pairs.len(), passing);
         for it in &done.pairs {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{format::format, ops};
-use onnxq_ir::{ctx::Ctx, tensor::Zeros};
+use onnxq_ir::{ctx::Ctx, tensor::ZeroPoints};
 use onnxq_numerics::{
     scheme::{Granularity, Range, Scales, Scheme},
     solve::SolverSpec,
@@ -16,9 +16,14 @@ fn model(text: &str) -> (Model, Vec<SitePlan>) {
     let sites = m.nodes().into_iter().filter_map(|it| ops::site(&m, it)?.ok());
     let granularity = Granularity::Block(32);
     let plan = |site| SitePlan {
-        codes: Default::default(),
+        quantized: Default::default(),
         site,
-        scheme: Scheme { bits: 4, zeros: Zeros::Symmetric, granularity, range: Range::Full },
+        scheme: Scheme {
+            bits: 4,
+            zero_points: ZeroPoints::Symmetric,
+            granularity,
+            range: Range::Full,
+        },
         solver: SolverSpec::Rtn,
         activation: None,
         scales: Scales::Float,

@@ -23,7 +23,7 @@ pub struct Limits {
 
 #[derive(Clone, Debug, Default)]
 pub struct Section {
-    /// For links to it; a word of ours.
+    /// For links to it: fixed text of the program, safe in HTML.
     pub id: &'static str,
     pub title: &'static str,
     /// Whether a summary has it too.
@@ -119,7 +119,7 @@ impl Section {
     }
 }
 
-/// A name of a stranger: safe to show, and short.
+/// An untrusted name: safe to show, and short.
 pub fn name(raw: &str) -> String {
     Untrusted(raw).to_string()
 }

@@ -6,7 +6,7 @@ use super::{super::number, Limits, name, sentence};
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Table {
-    /// For links that sort it; a word of ours.
+    /// For links that sort it: fixed text of the program, safe in HTML.
     pub id: &'static str,
     pub caption: String,
     pub columns: Vec<Column>,

@@ -23,7 +23,8 @@ pub fn class(precision: &str) -> &'static str {
         "int8" | "uint8" => "int8",
         "int4" | "uint4" => "int4",
         "int2" | "uint2" => "int2",
-        "scales and zeros" => "scales",
+        // The second name stands in reports of earlier versions.
+        "scales and zero points" | "scales and zeros" => "scales",
         _ => "other",
     }
 }

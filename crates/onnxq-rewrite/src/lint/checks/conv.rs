@@ -1,9 +1,9 @@
 //! Convolutions whose quantized form is slower than float.
 
-use super::{Found, Look, Severity, factor, integer::is_per_channel};
+use super::{Found, ModelIndex, Severity, factor, integer::is_per_channel};
 use onnxq_ir::{NodeId, ops::Traits, tensor::DType};
 
-pub fn conv_integer(l: &Look, node: NodeId) -> Option<Found> {
+pub fn conv_integer(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, "ConvInteger") {
         return None;
     }
@@ -16,12 +16,12 @@ pub fn conv_integer(l: &Look, node: NodeId) -> Option<Found> {
         severity: Severity::Slow,
         what: format!("ConvInteger with {dtype} weights"),
         factor,
-        mend: "leave convolutions in float (`convert --to float`), or quantize them statically",
+        hint: "leave convolutions in float (`convert --to float`), or quantize them statically",
         fix: None,
     })
 }
 
-pub fn depthwise(l: &Look, node: NodeId) -> Option<Found> {
+pub fn depthwise(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let fix = match l.is(node, "QLinearConv") {
         true => "signed-weights-conv",
         false => "signed-weights-dequantize",
@@ -30,12 +30,12 @@ pub fn depthwise(l: &Look, node: NodeId) -> Option<Found> {
         severity: Severity::Slow,
         what: "a depthwise convolution with uint8 weights per channel".into(),
         factor: factor(36.0, 71.0, "depthwise 3×3 and 5×5 of 96 to 384 channels against float"),
-        mend: "store the weight as int8, its zero point lowered by 128",
+        hint: "store the weight as int8, its zero point lowered by 128",
         fix: Some((fix, node)),
     })
 }
 
-pub fn is_slow_depthwise(l: &Look, node: NodeId) -> bool {
+pub fn is_slow_depthwise(l: &ModelIndex, node: NodeId) -> bool {
     let conv = match l.is(node, "QLinearConv") {
         true => Some((node, 3)),
         false => l.users(node).into_iter().find(|it| l.is(it.0, "Conv")).map(|it| (it.0, 0)),
@@ -50,7 +50,7 @@ pub fn is_slow_depthwise(l: &Look, node: NodeId) -> bool {
     weight.dtype == DType::U8 && is_depthwise && is_static && is_per_channel(l, node)
 }
 
-pub fn relu_range(l: &Look, node: NodeId) -> Option<Found> {
+pub fn relu_range(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.has(node, Traits::QUANTIZE) {
         return None;
     }
@@ -65,12 +65,12 @@ pub fn relu_range(l: &Look, node: NodeId) -> Option<Found> {
         DType::I8 => -128,
         _ => return None,
     };
-    let zeros = zero.to_i64().ok()?;
-    zeros.iter().any(|it| *it != lowest).then(|| Found {
+    let zero_points = zero.to_i64().ok()?;
+    zero_points.iter().any(|it| *it != lowest).then(|| Found {
         severity: Severity::Slow,
         what: "its range begins below zero although a Relu is before it".into(),
         factor: factor(1.4, 6.9, "symmetric activations behind Relu against float Conv"),
-        mend: "calibrate with an asymmetric range (zero point 0 of uint8, -128 of int8) behind Relu",
+        hint: "calibrate with an asymmetric range (zero point 0 of uint8, -128 of int8) behind Relu",
         fix: None,
     })
 }

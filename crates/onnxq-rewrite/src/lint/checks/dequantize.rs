@@ -5,8 +5,8 @@
 //! All else is dequantized in each run.
 
 use super::{
-    super::look::{Grain, LARGE},
-    Factor, Found, Look, Severity, factor,
+    super::model_index::{Grain, LARGE},
+    Factor, Found, ModelIndex, Severity, factor,
 };
 use onnxq_ir::{
     NodeId,
@@ -29,19 +29,19 @@ enum Miss {
 }
 
 /// The first user that takes this weight in float, and why.
-fn miss(l: &Look, dq: NodeId, wanted: &[Miss]) -> Option<(NodeId, Miss)> {
+fn miss(l: &ModelIndex, dq: NodeId, wanted: &[Miss]) -> Option<(NodeId, Miss)> {
     let w = l.dequantized(dq)?;
-    if w.codes.numel() <= LARGE {
+    if w.quantized.numel() <= LARGE {
         return None;
     }
     let miss = |(user, index): (NodeId, usize)| {
-        let it = why(l, user, index, w.grain, w.codes.shape.len())?;
+        let it = why(l, user, index, w.grain, w.quantized.shape.len())?;
         wanted.contains(&it).then_some((user, it))
     };
     l.users(dq).into_iter().find_map(miss)
 }
 
-fn why(l: &Look, user: NodeId, index: usize, grain: Grain, rank: usize) -> Option<Miss> {
+fn why(l: &ModelIndex, user: NodeId, index: usize, grain: Grain, rank: usize) -> Option<Miss> {
     if l.is(user, "MatMul") && index == 1 {
         let is_static = l.is_quantized_activation(user, 0);
         return match grain {
@@ -75,29 +75,29 @@ fn why(l: &Look, user: NodeId, index: usize, grain: Grain, rank: usize) -> Optio
     }
 }
 
-fn slow(what: &str, factor: Option<Factor>, mend: &'static str) -> Found {
-    Found { severity: Severity::Slow, what: what.into(), factor, mend, fix: None }
+fn slow(what: &str, factor: Option<Factor>, hint: &'static str) -> Found {
+    Found { severity: Severity::Slow, what: what.into(), factor, hint, fix: None }
 }
 
-pub fn per_tensor(l: &Look, dq: NodeId) -> Option<Found> {
+pub fn per_tensor(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     miss(l, dq, &[Miss::PerTensor])?;
-    let mend = "repeat the scale for each column (axis 1): ONNX Runtime then fuses to MatMulNBits";
-    let found = slow("one scale of shape [1] for the weight of a MatMul", DEQUANTIZED, mend);
+    let hint = "repeat the scale for each column (axis 1): ONNX Runtime then fuses to MatMulNBits";
+    let found = slow("one scale of shape [1] for the weight of a MatMul", DEQUANTIZED, hint);
     Some(Found { fix: Some(("per-channel-scales", dq)), ..found })
 }
 
-pub fn transposed(l: &Look, dq: NodeId) -> Option<Found> {
+pub fn transposed(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     let (user, _) = miss(l, dq, &[Miss::Transposed])?;
     let factor = factor(5.0, 7.0, "blocks, DequantizeLinear and Transpose before MatMul, one row");
     let found = slow(
         "a Transpose between it and the product",
         factor,
-        "store the weight's codes transposed, and move the axis",
+        "store the weight's quantized values transposed, and move the axis",
     );
     Some(Found { fix: Some(("transpose-of-dequantized", user)), ..found })
 }
 
-pub fn wrong_axis(l: &Look, dq: NodeId) -> Option<Found> {
+pub fn wrong_axis(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     miss(l, dq, &[Miss::Axis])?;
     Some(slow(
         "scales of a MatMul's weight along an axis that is not fused",
@@ -107,28 +107,28 @@ pub fn wrong_axis(l: &Look, dq: NodeId) -> Option<Found> {
     ))
 }
 
-pub fn gemm(l: &Look, dq: NodeId) -> Option<Found> {
+pub fn gemm(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     let (user, _) = miss(l, dq, &[Miss::Gemm])?;
     let found = slow(
         "the weight of a Gemm",
         DEQUANTIZED,
-        "write MatMul and Add, the codes transposed if the Gemm transposes them",
+        "write MatMul and Add, the quantized values transposed if the Gemm transposes them",
     );
     Some(Found { fix: Some(("gemm-of-dequantized", user)), ..found })
 }
 
-pub fn gather(l: &Look, dq: NodeId) -> Option<Found> {
+pub fn gather(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     let (user, _) = miss(l, dq, &[Miss::Gather])?;
     let factor = factor(33.0, 585.0, "a table of 32000×768, 512 rows to 1 row");
     let found = slow(
         "the table of a Gather",
         factor,
-        "gather the codes and dequantize those rows, or use GatherBlockQuantized",
+        "gather the quantized values and dequantize those rows, or use GatherBlockQuantized",
     );
     Some(Found { fix: Some(("gather-of-dequantized", user)), ..found })
 }
 
-pub fn other(l: &Look, dq: NodeId) -> Option<Found> {
+pub fn other(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     let (user, miss) = miss(l, dq, &[Miss::Conv, Miss::Other])?;
     if miss == Miss::Conv {
         return Some(slow(
@@ -145,9 +145,9 @@ pub fn other(l: &Look, dq: NodeId) -> Option<Found> {
 }
 
 /// What ONNX Runtime makes of the pattern has blocks of 32 if the scales are per column.
-pub fn fused_at_load(l: &Look, dq: NodeId) -> Option<Found> {
-    let w = l.dequantized(dq).filter(|it| it.codes.numel() > LARGE)?;
-    let rank = w.codes.shape.len();
+pub fn fused_at_load(l: &ModelIndex, dq: NodeId) -> Option<Found> {
+    let w = l.dequantized(dq).filter(|it| it.quantized.numel() > LARGE)?;
+    let rank = w.quantized.shape.len();
     let fused = |(user, index): &(NodeId, usize)| {
         l.is(*user, "MatMul")
             && *index == 1
@@ -163,7 +163,7 @@ pub fn fused_at_load(l: &Look, dq: NodeId) -> Option<Found> {
             5.0,
             "CPU time to load 16 layers of 4096×4096; memory 1.8 to 2.5 times",
         ),
-        mend: "write MatMulNBits (`onnxq convert --to matmul_nbits`), unless the model is meant for \
+        hint: "write MatMulNBits (`onnxq convert --to matmul_nbits`), unless the model is meant for \
                other runtimes",
         fix: None,
     })

@@ -1,14 +1,14 @@
 //! Operators and patterns that a fusion made slow, or that a missing one leaves slow.
 
-use super::{Found, Look, Severity, factor};
+use super::{Found, ModelIndex, Severity, factor};
 use crate as rewrite;
 use onnxq_ir::{NodeId, ops::Layout};
 
-pub fn slow_fusion(l: &Look, node: NodeId) -> Option<Found> {
+pub fn slow_fusion(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let model =
         |low, high| factor(low, high, "a whole encoder of 6 layers, fused before quantizing");
     let op = l.m.node(node).op.to_string();
-    let (factor, mend, fix) = match &*op {
+    let (factor, hint, fix) = match &*op {
         "com.microsoft.SkipLayerNormalization" => (
             factor(5.3, 6.8, "128 rows of 384 to 2048"),
             "write Sum and LayerNormalization",
@@ -34,17 +34,17 @@ pub fn slow_fusion(l: &Look, node: NodeId) -> Option<Found> {
         false => Severity::Slow,
     };
     let what = format!("{} is slow on a CPU", l.m.node(node).op.name);
-    Some(Found { severity, what, factor, mend, fix })
+    Some(Found { severity, what, factor, hint, fix })
 }
 
 /// Weights inside an operator that other kernels would be faster for. The fused attention is not
 /// slower than its parts.
-fn holds_weights(l: &Look, node: NodeId) -> bool {
+fn holds_weights(l: &ModelIndex, node: NodeId) -> bool {
     let layout = l.m.node(node).op.info().and_then(|it| it.layout);
     layout == Some(Layout::Fused) && !l.is(node, "com.microsoft.Attention")
 }
 
-pub fn residual(l: &Look, node: NodeId) -> Option<Found> {
+pub fn residual(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, "Add") {
         return None;
     }
@@ -56,12 +56,12 @@ pub fn residual(l: &Look, node: NodeId) -> Option<Found> {
         severity: Severity::Slow,
         what: "an Add that feeds a LayerNormalization".into(),
         factor: factor(5.3, 6.8, "SkipLayerNormalization against Sum and LayerNormalization"),
-        mend: "write Sum instead of Add, which is not fused",
+        hint: "write Sum instead of Add, which is not fused",
         fix: Some(("sum-before-layernorm", node)),
     })
 }
 
-pub fn bias_outside(l: &Look, node: NodeId) -> Option<Found> {
+pub fn bias_outside(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, "com.microsoft.DynamicQuantizeMatMul") {
         return None;
     }
@@ -71,12 +71,12 @@ pub fn bias_outside(l: &Look, node: NodeId) -> Option<Found> {
         severity: Severity::Advice,
         what: "its bias is added by a node of its own".into(),
         factor: factor(1.01, 1.1, "an Add of the output's size for each product"),
-        mend: "make the bias input 4",
+        hint: "make the bias input 4",
         fix: Some(("dynamic-bias", node)),
     })
 }
 
-pub fn quantized_twice(l: &Look, node: NodeId) -> Option<Found> {
+pub fn quantized_twice(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, "DynamicQuantizeLinear") {
         return None;
     }
@@ -85,7 +85,7 @@ pub fn quantized_twice(l: &Look, node: NodeId) -> Option<Found> {
         severity: Severity::Slow,
         what: "the same activation is quantized by another node too".into(),
         factor: factor(1.02, 1.03, "a whole encoder"),
-        mend: "let all products share one DynamicQuantizeLinear",
+        hint: "let all products share one DynamicQuantizeLinear",
         fix: Some(("dedupe-nodes", node)),
     })
 }

@@ -1,6 +1,6 @@
 //! What may be meant so, and often is not.
 
-use super::{Found, Look, Severity, factor};
+use super::{Found, ModelIndex, Severity, factor};
 use onnxq_ir::{
     NodeId,
     ops::{Layout, Set, Traits},
@@ -10,7 +10,7 @@ use onnxq_ir::{
 /// Smaller weights cost little.
 const HEAVY: usize = 1 << 16;
 
-pub fn float_weight(l: &Look, node: NodeId) -> Option<Found> {
+pub fn float_weight(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is_quantized {
         return None;
     }
@@ -26,13 +26,13 @@ pub fn float_weight(l: &Look, node: NodeId) -> Option<Found> {
         severity: Severity::Advice,
         what: format!("its weight is {} in a quantized model", weight.dtype),
         factor: None,
-        mend: "quantize it too, unless accuracy or the kernel forbids it",
+        hint: "quantize it too, unless accuracy or the kernel forbids it",
         fix: None,
     })
 }
 
 /// `ReduceMean(x²)` that begins an RMSNorm.
-pub fn loose_rmsnorm(l: &Look, node: NodeId) -> Option<Found> {
+pub fn loose_rmsnorm(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is_quantized || !l.is(node, "ReduceMean") {
         return None;
     }
@@ -47,7 +47,7 @@ pub fn loose_rmsnorm(l: &Look, node: NodeId) -> Option<Found> {
         severity: Severity::Advice,
         what: "an RMSNorm written as several nodes".into(),
         factor: None,
-        mend: "quantize the float model with `onnxq quantize`, which fuses before it quantizes",
+        hint: "quantize the float model with `onnxq quantize`, which fuses before it quantizes",
         fix: None,
     })
 }
@@ -57,7 +57,7 @@ const SCORES: Set =
     Set::of(Traits::ARITHMETIC.union(Traits::CAST)).plus(&["Where"]).minus(&["Sub"]);
 
 /// `MatMul → … → Softmax → MatMul` in a decoder with a cache.
-pub fn loose_attention(l: &Look, node: NodeId) -> Option<Found> {
+pub fn loose_attention(l: &ModelIndex, node: NodeId) -> Option<Found> {
     const STEPS: usize = 4;
     let has_past = l.m.graph(l.m.main).inputs.iter().any(|it| l.m.value(*it).name.contains("past"));
     if !l.is_quantized || !has_past || !l.is(node, "Softmax") {
@@ -72,7 +72,7 @@ pub fn loose_attention(l: &Look, node: NodeId) -> Option<Found> {
                 severity: Severity::Advice,
                 what: "attention with a cache written as several nodes".into(),
                 factor: factor(1.25, 1.59, "one token, against GroupQueryAttention"),
-                mend: "build GroupQueryAttention in the float model, then quantize it",
+                hint: "build GroupQueryAttention in the float model, then quantize it",
                 fix: None,
             });
         }

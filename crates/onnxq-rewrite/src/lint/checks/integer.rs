@@ -1,6 +1,6 @@
 //! Products of integers whose operands have the wrong sign or width.
 
-use super::{super::look::Grain, Factor, Found, Look, Severity, factor};
+use super::{super::model_index::Grain, Factor, Found, ModelIndex, Severity, factor};
 use crate::rules::{RULES, is_float_product};
 use onnxq_ir::{
     NodeId,
@@ -15,7 +15,7 @@ const CONV: Option<Factor> = factor(2.3, 4.4, "u8u8 against u8s8 Conv of 64 to 2
 /// Products of integers, apart from one that is slow whatever its weight.
 const PRODUCTS: Set = Set::of(Traits::INTEGER).minus(&["ConvInteger"]);
 
-pub fn u8_weights(l: &Look, node: NodeId) -> Option<Found> {
+pub fn u8_weights(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let (index, is_conv, fix) = match product(l, node) {
         Some((index, layout)) => (index, layout == Layout::Conv, signed_weights(l, node)),
         None => (0, u8_behind_dequantize(l, node)?, Some("signed-weights-dequantize")),
@@ -31,14 +31,14 @@ pub fn u8_weights(l: &Look, node: NodeId) -> Option<Found> {
         severity: Severity::Slow,
         what: "the weight is uint8".into(),
         factor: if is_conv { CONV } else { MATMUL },
-        mend: "store it as int8, its zero point lowered by 128 (the sums stay the same, except on \
+        hint: "store it as int8, its zero point lowered by 128 (the sums stay the same, except on \
                x86 without VNNI, where kernels for int8 weights may saturate)",
         fix: fix.map(|it| (it, node)),
     })
 }
 
 /// The only weight of a product of integers, and how it lies in memory.
-fn product(l: &Look, node: NodeId) -> Option<(usize, Layout)> {
+fn product(l: &ModelIndex, node: NodeId) -> Option<(usize, Layout)> {
     let info = l.m.node(node).op.info().filter(|_| l.is_in(node, PRODUCTS))?;
     match info.weight_inputs()[..] {
         [only] => Some((only, info.layout?)),
@@ -47,13 +47,13 @@ fn product(l: &Look, node: NodeId) -> Option<(usize, Layout)> {
 }
 
 /// The rewrite that stores the weight of such a product as int8.
-fn signed_weights(l: &Look, node: NodeId) -> Option<&'static str> {
+fn signed_weights(l: &ModelIndex, node: NodeId) -> Option<&'static str> {
     let rules = RULES.iter().filter(|it| it.name.starts_with("signed-weights"));
     rules.filter(|it| l.is(node, it.root)).map(|it| it.name).next()
 }
 
 /// Whether a weight of a static product is uint8, and of a convolution.
-fn u8_behind_dequantize(l: &Look, node: NodeId) -> Option<bool> {
+fn u8_behind_dequantize(l: &ModelIndex, node: NodeId) -> Option<bool> {
     if !l.has(node, Traits::DEQUANTIZE) {
         return None;
     }
@@ -64,19 +64,19 @@ fn u8_behind_dequantize(l: &Look, node: NodeId) -> Option<bool> {
     Some(l.is(*user, "Conv"))
 }
 
-pub fn s8_activations(l: &Look, node: NodeId) -> Option<Found> {
+pub fn s8_activations(l: &ModelIndex, node: NodeId) -> Option<Found> {
     product(l, node).filter(|it| it.1 != Layout::Conv)?;
     (l.dtype(node, 0) == Some(DType::I8)).then(|| Found {
         severity: Severity::Slow,
         what: "activations are int8 (x86)".into(),
         factor: factor(8.0, 15.0, "s8s8 against u8s8, 768×768, 1 and 64 rows, x86"),
-        mend: "quantize activations to uint8, or write QuantizeLinear and DequantizeLinear pairs, \
+        hint: "quantize activations to uint8, or write QuantizeLinear and DequantizeLinear pairs, \
                which ONNX Runtime turns into uint8 itself; ARM is not concerned",
         fix: None,
     })
 }
 
-pub fn sixteen_bit(l: &Look, node: NodeId) -> Option<Found> {
+pub fn sixteen_bit(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.has(node, Traits::QUANTIZE) {
         return None;
     }
@@ -86,13 +86,13 @@ pub fn sixteen_bit(l: &Look, node: NodeId) -> Option<Found> {
         severity: Severity::Slow,
         what: format!("activations are quantized to {dtype}"),
         factor: factor(1.5, 9.6, "QDQ with uint16 activations against float MatMul"),
-        mend: "quantize activations to 8 bits, or leave them in float; CPUs have no kernels for 16",
+        hint: "quantize activations to 8 bits, or leave them in float; CPUs have no kernels for 16",
         fix: None,
     })
 }
 
 /// Whether a weight has a scale for each output channel.
-pub fn is_per_channel(l: &Look, node: NodeId) -> bool {
+pub fn is_per_channel(l: &ModelIndex, node: NodeId) -> bool {
     if l.has(node, Traits::DEQUANTIZE) {
         return l.dequantized(node).is_some_and(|it| matches!(it.grain, Grain::Channel { .. }));
     }

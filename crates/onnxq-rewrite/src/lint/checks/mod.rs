@@ -10,12 +10,12 @@ mod nbits;
 mod scales;
 mod versions;
 
-use super::{Check, Factor, Found, Look, Severity, factor};
+use super::{Check, Factor, Found, ModelIndex, Severity, factor};
 use onnxq_ir::NodeId;
 
 macro_rules! checks {
     ($($code:literal $name:literal $run:path, $help:literal;)*) => {
-        /// In the order of their codes.
+        /// In the order of their quantized values.
         pub const CHECKS: &[Check] =
             &[$(Check { code: $code, name: $name, help: $help, run: $run },)*];
     };
@@ -56,6 +56,6 @@ checks! {
 }
 
 /// Only the runtime knows; whoever runs the checks asks it.
-fn asked_elsewhere(_: &Look, _: NodeId) -> Option<Found> {
+fn asked_elsewhere(_: &ModelIndex, _: NodeId) -> Option<Found> {
     None
 }

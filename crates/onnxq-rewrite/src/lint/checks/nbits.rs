@@ -1,6 +1,6 @@
 //! `MatMulNBits`: attributes and inputs that keep it from its fast kernels.
 
-use super::{Found, Look, Severity, factor};
+use super::{Found, ModelIndex, Severity, factor};
 use onnxq_ir::{
     NodeId,
     ops::{Set, Traits},
@@ -8,7 +8,7 @@ use onnxq_ir::{
 
 const OP: &str = "com.microsoft.MatMulNBits";
 
-pub fn accuracy_level(l: &Look, node: NodeId) -> Option<Found> {
+pub fn accuracy_level(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, OP) || l.m.int_attr(node, "accuracy_level", 0) == 4 {
         return None;
     }
@@ -25,13 +25,13 @@ pub fn accuracy_level(l: &Look, node: NodeId) -> Option<Found> {
         severity: Severity::Slow,
         what: format!("accuracy_level is {level} with {bits} bits"),
         factor,
-        mend: "set accuracy_level to 4: the kernel then quantizes activations to int8 for each row \
+        hint: "set accuracy_level to 4: the kernel then quantizes activations to int8 for each row \
                and block, which changes results by 0.5 to 0.8 %",
         fix: Some(("accuracy-level", node)),
     })
 }
 
-pub fn float_zero_points(l: &Look, node: NodeId) -> Option<Found> {
+pub fn float_zero_points(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let dtype = l.dtype(node, 3)?;
     (l.is(node, OP) && dtype.is_float()).then(|| Found {
         severity: Severity::Slow,
@@ -41,19 +41,19 @@ pub fn float_zero_points(l: &Look, node: NodeId) -> Option<Found> {
             120.0,
             "4 bits with float zero points against none, 2048×8192, one row",
         ),
-        mend: "store zero points as packed integers; those that are no integers need the weight to \
+        hint: "store zero points as packed integers; those that are no integers need the weight to \
                be quantized again (`convert --to float`, then `quantize`)",
         fix: Some(("integer-zero-points", node)),
     })
 }
 
-pub fn block(l: &Look, node: NodeId) -> Option<Found> {
+pub fn block(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, OP) {
         return None;
     }
     let block = l.m.int_attr(node, "block_size", 0);
     let found =
-        |severity, what, factor, mend| Some(Found { severity, what, factor, mend, fix: None });
+        |severity, what, factor, hint| Some(Found { severity, what, factor, hint, fix: None });
     match block {
         16 | 32 => found(
             Severity::Advice,
@@ -77,18 +77,18 @@ pub fn block(l: &Look, node: NodeId) -> Option<Found> {
     }
 }
 
-pub fn group_index(l: &Look, node: NodeId) -> Option<Found> {
+pub fn group_index(l: &ModelIndex, node: NodeId) -> Option<Found> {
     (l.is(node, OP) && l.input(node, 4).is_some()).then(|| Found {
         severity: Severity::Slow,
         what: "it has group indices (g_idx)".into(),
         factor: factor(3.7, 110.0, "1024×4096, 4 bits, 128 rows and one row"),
-        mend: "quantize without reordering of columns (act-order), or permute the weight's rows \
+        hint: "quantize without reordering of columns (act-order), or permute the weight's rows \
                and the activation instead",
         fix: None,
     })
 }
 
-pub fn computed(l: &Look, node: NodeId) -> Option<Found> {
+pub fn computed(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let is_computed = |index: usize| {
         let Some(value) = l.input(node, index) else { return false };
         l.m.constant(value).is_err() && !is_cast_of_constant(l, node, index)
@@ -97,7 +97,7 @@ pub fn computed(l: &Look, node: NodeId) -> Option<Found> {
         severity: Severity::Slow,
         what: "its weight is not constant, so it is not prepacked".into(),
         factor: factor(3.2, 200.0, "1024×4096, 4 bits, 128 rows and one row"),
-        mend: "make weight, scales and zero points initializers that are no inputs of the graph",
+        hint: "make weight, scales and zero points initializers that are no inputs of the graph",
         fix: None,
     })
 }
@@ -105,7 +105,7 @@ pub fn computed(l: &Look, node: NodeId) -> Option<Found> {
 const COMPUTED_AT_LOAD: Set = Set::of(Traits::CAST.union(Traits::COPY)).plus(&["Reshape"]);
 
 /// ONNX Runtime computes this when it loads the model.
-fn is_cast_of_constant(l: &Look, node: NodeId, index: usize) -> bool {
+fn is_cast_of_constant(l: &ModelIndex, node: NodeId, index: usize) -> bool {
     l.producer(node, index)
         .is_some_and(|it| l.is_in(it, COMPUTED_AT_LOAD) && l.constant(it, 0).is_some())
 }

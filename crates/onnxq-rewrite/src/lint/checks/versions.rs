@@ -1,9 +1,9 @@
 //! Forms that the imported operator sets do not have.
 
-use super::{super::look::Grain, Found, Look, Severity};
+use super::{super::model_index::Grain, Found, ModelIndex, Severity};
 use onnxq_ir::{NodeId, tensor::DType};
 
-pub fn opset(l: &Look, node: NodeId) -> Option<Found> {
+pub fn opset(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, "DequantizeLinear") && !l.is(node, "QuantizeLinear") {
         return None;
     }
@@ -21,18 +21,18 @@ pub fn opset(l: &Look, node: NodeId) -> Option<Found> {
         severity: Severity::Broken,
         what: format!("{what} from opset {needs} on, the model has {opset}"),
         factor: None,
-        mend: "raise the operator set: `onnxq convert --opset`",
+        hint: "raise the operator set: `onnxq convert --opset`",
         fix: None,
     })
 }
 
-pub fn half_dynamic(l: &Look, node: NodeId) -> Option<Found> {
+pub fn half_dynamic(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let dtype = l.dtype(node, 0)?;
     (l.is(node, "DynamicQuantizeLinear") && dtype != DType::F32).then(|| Found {
         severity: Severity::Broken,
         what: format!("its input is {dtype}, and must be float"),
         factor: None,
-        mend: "quantize the float32 model, or let `onnxq quantize` do it, which adds the Casts",
+        hint: "quantize the float32 model, or let `onnxq quantize` do it, which adds the Casts",
         fix: None,
     })
 }

@@ -1,4 +1,4 @@
-//! What operators do with codes: one row each, and what a node must be like to do it.
+//! What operators do with quantized values: one row each, and what a node must be like to do it.
 //!
 //! A row says what ONNX Runtime 1.31 makes of the operator between `DequantizeLinear` and
 //! `QuantizeLinear`: those that it leaves in float stay in float here too.
@@ -9,7 +9,7 @@ use onnxq_ir::{Model, NoMatch, NodeId, ValueId, no_match, ops::Traits, tensor::D
 pub struct ChainOp {
     pub op: &'static str,
     pub kind: Kind,
-    /// The first operator set in which its kernel for codes exists; 0: any.
+    /// The first operator set in which its kernel for quantized values exists; 0: any.
     pub since: i64,
 }
 
@@ -20,18 +20,18 @@ pub enum Kind {
     Own,
     /// The result lies between 0 and 1 and nearly fills it.
     Unit,
-    /// The result has some of the input's codes.
+    /// The result has some of the input's quantized values.
     Same,
-    /// Values beyond bounds become the bounds, as codes do by themselves.
+    /// Values beyond bounds become the bounds, as quantized values do by themselves.
     Clip,
     /// A product of two activations, which may leave as float.
     Product,
-    /// No kernel computes it with codes; the text says what it takes.
+    /// No kernel computes it with quantized values; the text says what it takes.
     Float(&'static str),
 }
 
 /// In alphabetical order.
-pub const CHAIN: &[ChainOp] = &[
+pub const REGION: &[ChainOp] = &[
     row("Add", Kind::Own),
     row("AveragePool", Kind::Own),
     row("BatchNormalization", Kind::Float(FLOAT)),
@@ -82,7 +82,7 @@ const fn since(since: i64, op: &'static str, kind: Kind) -> ChainOp {
     ChainOp { op, kind, since }
 }
 
-/// What one node does with codes.
+/// What one node does with quantized values.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Role {
     Own,
@@ -93,18 +93,18 @@ pub enum Role {
         hi: f32,
     },
     Product,
-    /// Times this positive number: the codes stay, their scale changes.
+    /// Times this positive number: the quantized values stay, their scale changes.
     Scale(f32),
     /// A weight of a product: its result may leave as float.
     MatMul,
-    /// A convolution: its result must be codes, or it computes in float.
+    /// A convolution: its result must be quantized values, or it computes in float.
     Conv,
 }
 
-/// What a node without a weight would do with codes, or why it cannot.
+/// What a node without a weight would do with quantized values, or why it cannot.
 pub fn role(m: &Model, node: NodeId) -> Result<Role, NoMatch> {
     let op = &m.node(node).op;
-    let Some(row) = CHAIN.iter().find(|it| op.is(it.op)) else {
+    let Some(row) = REGION.iter().find(|it| op.is(it.op)) else {
         return Err(no_match!("{FLOAT}"));
     };
     let role = match row.kind {
@@ -127,7 +127,7 @@ pub fn role(m: &Model, node: NodeId) -> Result<Role, NoMatch> {
     Ok(role)
 }
 
-/// What an operator's kernel for codes does not do, though its kernel for floats does.
+/// What an operator's kernel for quantized values does not do, though its kernel for floats does.
 fn check(m: &Model, node: NodeId, since: i64) -> Result<(), NoMatch> {
     let it = m.node(node);
     let text = |name: &str| match it.attrs.get(name) {
@@ -155,18 +155,18 @@ fn check(m: &Model, node: NodeId, since: i64) -> Result<(), NoMatch> {
     for value in own.flatten().chain(it.outputs.iter().copied()) {
         if m.dtype(value).is_some_and(|it| it != DType::F32) {
             let dtype = m.dtype(value).unwrap_or(DType::F32);
-            return Err(no_match!("it computes {dtype}, and codes stand for float32"));
+            return Err(no_match!("it computes {dtype}, and quantized values stand for float32"));
         }
     }
     Ok(())
 }
 
-/// Whether a constant can become codes.
+/// Whether a constant can become quantized values.
 fn constant(m: &Model, value: ValueId) -> Result<(), NoMatch> {
     let name = &m.value(value).name;
     let dtype = m.constant(value)?.dtype;
     if dtype != DType::F32 {
-        return Err(no_match!("`{name}` is {dtype}, and codes stand for float32"));
+        return Err(no_match!("`{name}` is {dtype}, and quantized values stand for float32"));
     }
     match m.small_f32(value)?.iter().all(|it| it.is_finite()) {
         true => Ok(()),
@@ -229,7 +229,7 @@ fn bounds(m: &Model, node: NodeId) -> Result<Role, NoMatch> {
     let hi = bound(2, "max", f32::INFINITY)?;
     match lo <= 0.0 && hi > 0.0 {
         true => Ok(Role::Clip { lo, hi }),
-        false => Err(no_match!("codes hold zero, which {lo} to {hi} does not")),
+        false => Err(no_match!("quantized values hold zero, which {lo} to {hi} does not")),
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_table_is_sorted() {
-        assert!(CHAIN.is_sorted_by(|a, b| a.op < b.op));
+        assert!(REGION.is_sorted_by(|a, b| a.op < b.op));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Weights that choose a way to be stored: what each way takes and how far it is off.
+//! Weights that choose how they are stored: what each candidate takes and how far it is off.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::{Error, Inputs, Planned};
 use onnxq_ir::{
     Model, ValueId,
     ctx::Ctx,
-    tensor::{Packing, Part, QSource, Zeros},
+    tensor::{Packing, Part, QSource, ZeroPoints},
 };
 use onnxq_numerics::{
     error::{OutputError, output_error},
@@ -29,19 +29,19 @@ use onnxq_quant::{
 use onnxq_run::calibrate::{Collector, Want, can_observe};
 
 /// A weight, and the sites that use it: they choose together.
-pub(super) struct Unit {
+pub(super) struct Layer {
     /// Indices into the plan's sites.
     pub sites: Vec<usize>,
     pub nodes: Vec<String>,
     pub elements: u64,
-    pub ways: Vec<Way>,
+    pub candidates: Vec<Candidate>,
 }
 
-/// A way to store a weight.
-pub(super) struct Way {
+/// A candidate: how to store a weight.
+pub(super) struct Candidate {
     /// As plans show it.
     pub name: String,
-    /// For each site of the unit.
+    /// For each site of the layer.
     pub plans: Vec<SitePlan>,
     pub sources: Vec<Arc<dyn QSource>>,
     pub bytes: u64,
@@ -49,23 +49,26 @@ pub(super) struct Way {
     pub error: f64,
 }
 
-impl Unit {
-    /// The way whose loss is measured: that with the largest error.
+impl Layer {
+    /// The candidate whose loss is measured: that with the largest error.
     pub fn probe(&self) -> usize {
         let mut probe = 0;
-        for (at, way) in self.ways.iter().enumerate() {
-            if way.error > self.ways[probe].error {
+        for (at, candidate) in self.candidates.iter().enumerate() {
+            if candidate.error > self.candidates[probe].error {
                 probe = at;
             }
         }
         probe
     }
 
-    /// Bytes and losses, given which way was measured and what it loses.
+    /// Bytes and losses, given which candidate was measured and what it loses.
     pub fn choices(&self, (probe, loss): (usize, f64)) -> Vec<Choice> {
-        let of_probe = self.ways[probe].error;
-        let share = |it: &Way| if of_probe > 0.0 { it.error / of_probe } else { 0.0 };
-        self.ways.iter().map(|it| Choice { price: it.bytes, loss: loss * share(it) }).collect()
+        let of_probe = self.candidates[probe].error;
+        let share = |it: &Candidate| if of_probe > 0.0 { it.error / of_probe } else { 0.0 };
+        self.candidates
+            .iter()
+            .map(|it| Choice { price: it.bytes, loss: loss * share(it) })
+            .collect()
     }
 }
 
@@ -80,9 +83,9 @@ fn default_candidates() -> Vec<WeightSpec> {
 }
 
 /// The weights of formats that leave activations in float, in the order of their nodes.
-pub(super) fn find(planned: &Planned, recipe: &Recipe, external: bool) -> Vec<Unit> {
+pub(super) fn find(planned: &Planned, recipe: &Recipe, external: bool) -> Vec<Layer> {
     let (m, sites) = (&planned.model, &planned.plan.sites);
-    let candidates = match &recipe.mixed {
+    let specs = match &recipe.mixed {
         Some(it) => it.candidates.clone(),
         None => default_candidates(),
     };
@@ -94,31 +97,32 @@ pub(super) fn find(planned: &Planned, recipe: &Recipe, external: bool) -> Vec<Un
             None => groups.push(vec![at]),
         }
     }
-    let unit = |group: Vec<usize>| {
+    let layer = |group: Vec<usize>| {
         let own: Vec<&SitePlan> = group.iter().map(|it| &sites[*it]).collect();
-        let mut ways: Vec<Way> = Vec::new();
-        for spec in &candidates {
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for spec in &specs {
             let Some(plans) = own.iter().map(|it| laid_over(m, it, spec)).collect() else {
                 continue;
             };
-            let way = way(m, plans, external);
-            if ways.iter().all(|it| !same(&it.plans, &way.plans)) {
-                ways.push(way);
+            let candidate = candidate(m, plans, external);
+            if candidates.iter().all(|it| !same(&it.plans, &candidate.plans)) {
+                candidates.push(candidate);
             }
         }
         let nodes = own.iter().map(|it| m.node_label(it.site.node)).collect();
         let elements = m.constant(own[0].site.weight).map_or(0, |it| it.numel()) as u64;
-        Unit { sites: group, nodes, elements, ways }
+        Layer { sites: group, nodes, elements, candidates }
     };
-    groups.into_iter().map(unit).filter(|it| !it.ways.is_empty()).collect()
+    groups.into_iter().map(layer).filter(|it| !it.candidates.is_empty()).collect()
 }
 
 /// The site with what the candidate says; `None` if its format cannot store that.
 fn laid_over(m: &Model, site: &SitePlan, spec: &WeightSpec) -> Option<SitePlan> {
-    let zeros = |symmetric| if symmetric { Zeros::Symmetric } else { Zeros::Asymmetric };
+    let zero_points =
+        |symmetric| if symmetric { ZeroPoints::Symmetric } else { ZeroPoints::Asymmetric };
     let wanted = Scheme {
         bits: spec.dtype.map_or(site.scheme.bits, WeightType::bits),
-        zeros: spec.symmetric.map_or(site.scheme.zeros, zeros),
+        zero_points: spec.symmetric.map_or(site.scheme.zero_points, zero_points),
         granularity: spec.granularity.unwrap_or(site.scheme.granularity),
         range: spec.range.map_or(site.scheme.range, |it| it.range()),
     };
@@ -134,10 +138,10 @@ fn same(a: &[SitePlan], b: &[SitePlan]) -> bool {
     a.iter().map(key).eq(b.iter().map(key))
 }
 
-fn way(m: &Model, plans: Vec<SitePlan>, external: bool) -> Way {
+fn candidate(m: &Model, plans: Vec<SitePlan>, external: bool) -> Candidate {
     let name = describe(&plans[0].scheme, plans[0].scales);
     let bytes = stored(m, &plans, external);
-    Way { name, bytes, plans, sources: Vec::new(), error: 0.0 }
+    Candidate { name, bytes, plans, sources: Vec::new(), error: 0.0 }
 }
 
 /// Bytes of all parts that are stored for a weight: equal ones once.
@@ -149,12 +153,13 @@ fn stored(m: &Model, plans: &[SitePlan], external: bool) -> u64 {
         let shape = Sources::shape(m, it);
         let is_table = it.site.kind == Weight::Gather;
         let packing = if is_table { Packing::Gather } else { Packing::NBits };
-        // GatherBlockQuantized states its zeros even where they are in the middle.
-        let zeros = (is_table || it.scheme.zeros == Zeros::Asymmetric).then_some(Part::Zeros);
-        for part in [Part::Codes, Part::Scales].into_iter().chain(zeros) {
+        // GatherBlockQuantized states its zero points even where they are in the middle.
+        let zero_points = (is_table || it.scheme.zero_points == ZeroPoints::Asymmetric)
+            .then_some(Part::ZeroPoints);
+        for part in [Part::Quantized, Part::Scales].into_iter().chain(zero_points) {
             let (dtype, dims) = packing.layout(shape, part);
             let bytes = (dims.iter().product::<usize>() * dtype.bits()).div_ceil(8);
-            let shared = part != Part::Codes || external || bytes >= tied::WORTH;
+            let shared = part != Part::Quantized || external || bytes >= tied::WORTH;
             let key = (source, part, if shared { packing.canonical(shape, part) } else { packing });
             if !parts.contains(&key) {
                 parts.push(key);
@@ -165,16 +170,16 @@ fn stored(m: &Model, plans: &[SitePlan], external: bool) -> u64 {
     total
 }
 
-/// Solves each weight in all its ways, with the statistics of its input in memory, and measures
-/// how far they are off.
+/// Solves each weight by all its candidates, with the statistics of its input in memory, and
+/// measures how far they are off.
 pub(super) fn solve(
     planned: &Planned,
-    units: &mut [Unit],
+    layers: &mut [Layer],
     inputs: &Inputs,
     ctx: &Ctx,
 ) -> Result<(), Error> {
     let m = &planned.model;
-    let wants = wants(m, units);
+    let wants = wants(m, layers);
     let mut solving = Solving { m, sources: Sources::default() };
     if !wants.is_empty() {
         let batches = inputs.batches(m)?;
@@ -183,18 +188,18 @@ pub(super) fn solve(
         let mut collector = Collector::new(run, wants, None)?;
         while let Some(inputs) = collector.next(&[], ctx)? {
             for (value, stats) in inputs {
-                solving.all(units, |it| it == Some(value), Some(&stats))?;
+                solving.all(layers, |it| it == Some(value), Some(&stats))?;
             }
         }
         // Tables last: one that is also a head takes what the head's solver made of it.
-        return solving.all(units, |it| it.is_none_or(|it| !values.contains(&it)), None);
+        return solving.all(layers, |it| it.is_none_or(|it| !values.contains(&it)), None);
     }
-    solving.all(units, |_| true, None)
+    solving.all(layers, |_| true, None)
 }
 
-fn wants(m: &Model, units: &[Unit]) -> Vec<Want> {
+fn wants(m: &Model, layers: &[Layer]) -> Vec<Want> {
     let mut wants: BTreeMap<ValueId, Needs> = BTreeMap::new();
-    for plan in units.iter().flat_map(|it| &it.ways).flat_map(|it| &it.plans) {
+    for plan in layers.iter().flat_map(|it| &it.candidates).flat_map(|it| &it.plans) {
         let Some(value) = input(m, plan).filter(|it| can_observe(m, *it).is_ok()) else {
             continue;
         };
@@ -217,21 +222,21 @@ struct Solving<'a> {
 }
 
 impl Solving<'_> {
-    /// All ways of the sites whose input is selected.
+    /// All candidates of the sites whose input is selected.
     fn all(
         &mut self,
-        units: &mut [Unit],
+        layers: &mut [Layer],
         selected: impl Fn(Option<ValueId>) -> bool,
         stats: Option<&InputStats>,
     ) -> Result<(), Error> {
         let mut inputs: Vec<(SolverSpec, Arc<Input>)> = Vec::new();
-        for way in units.iter_mut().flat_map(|it| &mut it.ways) {
-            for at in 0..way.plans.len() {
-                let plan = &way.plans[at];
+        for candidate in layers.iter_mut().flat_map(|it| &mut it.candidates) {
+            for at in 0..candidate.plans.len() {
+                let plan = &candidate.plans[at];
                 if selected(input(self.m, plan)) {
                     let source = self.source(plan, stats, &mut inputs)?;
-                    way.error += relative_error(self.m, plan, &*source, stats)?;
-                    way.put(at, source);
+                    candidate.error += relative_error(self.m, plan, &*source, stats)?;
+                    candidate.put(at, source);
                 }
             }
         }
@@ -262,8 +267,8 @@ impl Solving<'_> {
     }
 }
 
-impl Way {
-    /// Sites come in the order of what they read, not in that of the unit.
+impl Candidate {
+    /// Sites come in the order of what they read, not in that of the layer.
     fn put(&mut self, at: usize, source: Arc<dyn QSource>) {
         if self.sources.is_empty() {
             self.sources = vec![source.clone(); self.plans.len()];

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnxq_ir::{Def, GraphId, Model, NoMatch, NodeId, User, ValueId, no_match, tensor::DType};
 
 /// The main graph as a row of nodes: when each value is made and last read.
-pub struct Flow {
+pub struct Dataflow {
     made: BTreeMap<ValueId, usize>,
     first_read: BTreeMap<ValueId, usize>,
     last_read: BTreeMap<ValueId, usize>,
@@ -13,10 +13,10 @@ pub struct Flow {
     stored: BTreeSet<ValueId>,
 }
 
-impl Flow {
+impl Dataflow {
     /// `planned` are the inputs of layers whose weights may be replaced.
-    pub fn new(model: &Model, planned: &BTreeSet<ValueId>) -> Flow {
-        let mut flow = Flow {
+    pub fn new(model: &Model, planned: &BTreeSet<ValueId>) -> Dataflow {
+        let mut dataflow = Dataflow {
             made: BTreeMap::new(),
             first_read: BTreeMap::new(),
             last_read: BTreeMap::new(),
@@ -28,13 +28,13 @@ impl Flow {
         for (at, node) in model.nodes_of(model.main).enumerate() {
             let reads = reads(model, node);
             for &value in &reads {
-                flow.first_read.entry(value).or_insert(at);
-                flow.last_read.insert(value, at);
+                dataflow.first_read.entry(value).or_insert(at);
+                dataflow.last_read.insert(value, at);
             }
             let changes = reads.iter().any(|it| planned.contains(it) || changing.contains(it));
             let is_fed = reads.iter().any(|it| fed.contains(it));
             for &value in &model.node(node).outputs {
-                flow.made.insert(value, at);
+                dataflow.made.insert(value, at);
                 if changes {
                     changing.insert(value);
                 }
@@ -42,11 +42,11 @@ impl Flow {
                     fed.insert(value);
                 }
                 if is_storable(model, value, changes, is_fed) {
-                    flow.stored.insert(value);
+                    dataflow.stored.insert(value);
                 }
             }
         }
-        flow
+        dataflow
     }
 
     /// Where the first node that reads `value` stands.

@@ -77,19 +77,19 @@ fn fit<'a>(name: &str, tensor: &'a Tensor, dtype: DType) -> Result<Cow<'a, Tenso
 pub type Place = (usize, usize);
 
 /// A part, and where the values of its cut come from.
-pub struct Leg {
+pub struct Stage {
     pub runner: Runner,
     pub cut: Vec<Option<Place>>,
 }
 
 /// Legs that together compute the outputs of a whole model.
-pub struct Relay {
+pub struct StitchedSession {
     pub inputs: Vec<IoInfo>,
-    pub legs: Vec<Leg>,
+    pub stages: Vec<Stage>,
     pub outputs: Vec<(String, Place)>,
 }
 
-impl Session for Relay {
+impl Session for StitchedSession {
     fn inputs(&self) -> &[IoInfo] {
         &self.inputs
     }
@@ -102,16 +102,16 @@ impl Session for Relay {
         let data: Batch =
             inputs.iter().map(|(name, it)| ((*name).to_owned(), (*it).clone())).collect();
         let mut done: Vec<Vec<Tensor>> = Vec::new();
-        for leg in &mut self.legs {
-            let at = |it: &Option<Place>| it.map(|(leg, output)| &done[leg][output]);
-            let cut: Vec<Option<&Tensor>> = leg.cut.iter().map(at).collect();
-            let outputs = leg.runner.run(&data, &cut)?;
+        for stage in &mut self.stages {
+            let at = |it: &Option<Place>| it.map(|(stage, output)| &done[stage][output]);
+            let cut: Vec<Option<&Tensor>> = stage.cut.iter().map(at).collect();
+            let outputs = stage.runner.run(&data, &cut)?;
             done.push(outputs);
         }
         Ok(self
             .outputs
             .iter()
-            .map(|(name, (leg, it))| (name.clone(), done[*leg][*it].clone()))
+            .map(|(name, (stage, it))| (name.clone(), done[*stage][*it].clone()))
             .collect())
     }
 }
@@ -121,15 +121,15 @@ impl Session for Relay {
 pub fn finish(
     side: &Side,
     cut: &[ValueId],
-    mut legs: Vec<Leg>,
+    mut stages: Vec<Stage>,
     place: &dyn Fn(usize) -> Option<Place>,
     inputs: Vec<IoInfo>,
-) -> Result<Relay, Error> {
+) -> Result<StitchedSession, Error> {
     let m = &side.model;
     let at: BTreeMap<ValueId, usize> = cut.iter().enumerate().map(|(at, it)| (*it, at)).collect();
     let ends = &m.graph(m.main).outputs;
     let wanted: Vec<ValueId> = ends.iter().copied().filter(|it| !at.contains_key(it)).collect();
-    let last = legs.len();
+    let last = stages.len();
     let mut computed = 0;
     let mut outputs = Vec::new();
     for value in ends {
@@ -141,7 +141,7 @@ pub fn finish(
     }
     if !wanted.is_empty() {
         let runner = Runner::open(m, side, cut, &wanted)?;
-        legs.push(Leg { runner, cut: (0..cut.len()).map(place).collect() });
+        stages.push(Stage { runner, cut: (0..cut.len()).map(place).collect() });
     }
-    Ok(Relay { inputs, legs, outputs })
+    Ok(StitchedSession { inputs, stages, outputs })
 }

@@ -1,43 +1,44 @@
-//! Which nodes of a plan compute with codes, and what each code stands for.
+//! Which nodes of a plan compute with quantized values, and what each quantized value stands for.
 //!
 //! A node without a weight joins only where it avoids a detour through float: its inputs come as
-//! codes, and somebody takes its result as codes. What that leaves out makes others pointless, so
-//! it is repeated until nothing changes.
+//! quantized values, and somebody takes its result as quantized values. What that leaves out makes
+//! others pointless, so it is repeated until nothing changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     super::{
         ops::Weight,
-        plan::{Activation, Codes, Plan},
+        plan::{Activation, ActivationScheme, Plan},
     },
     table::{self, Role},
 };
 use onnxq_ir::{Def, Model, NoMatch, NodeId, User, ValueId, no_match};
-use onnxq_numerics::affine::{Affine, CodeType, Interval};
+use onnxq_numerics::affine::{Affine, Interval, QuantizedType};
 
-/// What computes with codes.
+/// What computes with quantized values.
 #[derive(Default)]
 pub struct Layout {
     pub nodes: BTreeMap<NodeId, Member>,
-    /// What the codes of values stand for; values of the model before anything was inserted.
+    /// What the quantized values of values stand for; values of the model before anything was
+    /// inserted.
     pub values: BTreeMap<ValueId, Affine>,
-    /// What the plan allows to compute with codes and does not, and why.
+    /// What the plan allows to compute with quantized values and does not, and why.
     pub left: Vec<(NodeId, NoMatch)>,
 }
 
-/// A node that computes with codes.
+/// A node that computes with quantized values.
 #[derive(Clone, Debug)]
 pub struct Member {
     pub role: Role,
-    pub codes: Codes,
+    pub quantized: ActivationScheme,
     /// The node's input numbers of activations.
     pub inputs: Vec<usize>,
-    /// The `Relu` or `Clip` behind it, which its codes make needless.
+    /// The `Relu` or `Clip` behind it, which its quantized values make needless.
     pub absorbed: Option<NodeId>,
     /// This node is a `Relu` or `Clip` that another absorbs.
     pub is_absorbed: bool,
-    /// Whether its results are codes.
+    /// Whether its results are quantized values.
     pub yields: bool,
 }
 
@@ -45,14 +46,14 @@ impl Layout {
     /// Decides for a model into which nothing was inserted yet.
     pub fn new(m: &Model, plan: &Plan) -> Layout {
         let mut it = Builder::new(m, plan);
-        it.settle();
+        it.finalize();
         it.finish()
     }
 
-    /// The code type of all activations: kernels want the same on all sides.
-    fn code_type(plan: &Plan) -> CodeType {
+    /// The quantized value type of all activations: kernels want the same on all sides.
+    fn quantized_type(plan: &Plan) -> QuantizedType {
         let mut sites = plan.sites.iter().filter(|it| it.activation == Some(Activation::Static));
-        sites.next().map_or(CodeType::default(), |it| it.codes.dtype)
+        sites.next().map_or(QuantizedType::default(), |it| it.quantized.dtype)
     }
 }
 
@@ -71,33 +72,33 @@ impl<'a> Builder<'a> {
             Builder { m, plan, order: Vec::new(), nodes: BTreeMap::new(), left: BTreeMap::new() };
         for site in plan.sites.iter().filter(|it| it.activation == Some(Activation::Static)) {
             let role = if site.site.kind == Weight::Conv { Role::Conv } else { Role::MatMul };
-            it.add(site.site.node, role, site.codes, vec![0]);
+            it.add(site.site.node, role, site.quantized, vec![0]);
         }
-        for chain in &plan.chain {
-            match table::role(m, chain.node) {
+        for region in &plan.region {
+            match table::role(m, region.node) {
                 Ok(role) => {
-                    it.add(chain.node, role, chain.codes, table::activations(m, chain.node))
+                    it.add(region.node, role, region.quantized, table::activations(m, region.node))
                 }
-                Err(reason) => drop(it.left.insert(chain.node, reason)),
+                Err(reason) => drop(it.left.insert(region.node, reason)),
             }
         }
         it.order = m.nodes().into_iter().filter(|node| it.nodes.contains_key(node)).collect();
         it
     }
 
-    fn add(&mut self, node: NodeId, role: Role, codes: Codes, inputs: Vec<usize>) {
+    fn add(&mut self, node: NodeId, role: Role, quantized: ActivationScheme, inputs: Vec<usize>) {
         let (absorbed, is_absorbed, yields) = (None, false, false);
-        self.nodes.insert(node, Member { role, codes, inputs, absorbed, is_absorbed, yields });
+        self.nodes.insert(node, Member { role, quantized, inputs, absorbed, is_absorbed, yields });
     }
 
-    fn settle(&mut self) {
+    fn finalize(&mut self) {
         loop {
             let before = self.nodes.len();
             let order = self.order.clone();
             // Both ways, so that long chains need few rounds.
             for node in order.iter().rev().chain(&order) {
                 if let Some(Err(reason)) = self.nodes.get(node).map(|it| self.check(*node, it)) {
-                    // Of a bias nobody expects codes.
+                    // Of a bias nobody expects quantized values.
                     if !self.is_bias(*node) {
                         self.left.insert(*node, reason);
                     }
@@ -111,7 +112,7 @@ impl<'a> Builder<'a> {
         self.order.retain(|it| self.nodes.contains_key(it));
     }
 
-    /// Why a node cannot, or should not, compute with codes as things are.
+    /// Why a node cannot, or should not, compute with quantized values as things are.
     fn check(&self, node: NodeId, it: &Member) -> Result<(), NoMatch> {
         self.check_ranges(node, it)?;
         let outputs = &self.m.node(node).outputs;
@@ -122,7 +123,7 @@ impl<'a> Builder<'a> {
             _ => {}
         }
         let inputs = table::inputs(self.m, node);
-        let given = inputs.iter().filter(|it| self.comes_as_codes(node, **it)).count();
+        let given = inputs.iter().filter(|it| self.comes_quantized(node, **it)).count();
         if given * 2 < inputs.len() || given == 0 {
             return Err(NoMatch("its inputs are float".into()));
         }
@@ -151,7 +152,7 @@ impl<'a> Builder<'a> {
         };
         for &index in &it.inputs {
             let value = self.m.operand(node, index)?;
-            if !self.comes_as_codes(node, value) {
+            if !self.comes_quantized(node, value) {
                 known(value)?;
             }
         }
@@ -181,8 +182,8 @@ impl<'a> Builder<'a> {
             && inputs.iter().all(|it| is_product(*it))
     }
 
-    /// Whether a value is the result of a node of the same graph that yields codes.
-    fn comes_as_codes(&self, user: NodeId, value: ValueId) -> bool {
+    /// Whether a value is the result of a node of the same graph that yields quantized values.
+    fn comes_quantized(&self, user: NodeId, value: ValueId) -> bool {
         let Def::Node(producer) = self.m.value(value).def else { return false };
         let same_graph = self.m.node(producer).graph == self.m.node(user).graph;
         same_graph
@@ -196,13 +197,13 @@ impl<'a> Builder<'a> {
         self.nodes.get(&node).is_some_and(|it| it.inputs.contains(&index))
     }
 
-    /// Whether some user takes codes.
+    /// Whether some user takes quantized values.
     fn is_taken(&self, value: ValueId) -> bool {
         let mut uses = self.m.value(value).uses.iter();
         uses.any(|it| matches!(it.user, User::Node(node) if self.takes(node, it.index)))
     }
 
-    /// Whether every user takes codes.
+    /// Whether every user takes quantized values.
     fn all_take(&self, value: ValueId) -> bool {
         let uses = &self.m.value(value).uses;
         let takes =
@@ -247,16 +248,16 @@ impl<'a> Builder<'a> {
         layout
     }
 
-    /// What the codes of a node's operands and results stand for.
+    /// What the quantized values of a node's operands and results stand for.
     fn affine(&self, node: NodeId, layout: &mut Layout) {
         let it = layout.nodes[&node].clone();
-        let dtype = Layout::code_type(self.plan);
+        let dtype = Layout::quantized_type(self.plan);
         for &index in &it.inputs {
             let value = self.m.operand(node, index).expect("activations are given");
             if let (false, Some(range)) =
                 (layout.values.contains_key(&value), self.plan.ranges.get(&value))
             {
-                layout.values.insert(value, affine(*range, dtype, it.codes.symmetric));
+                layout.values.insert(value, affine(*range, dtype, it.quantized.symmetric));
             }
         }
         if !it.yields || it.is_absorbed {
@@ -285,10 +286,10 @@ impl<'a> Builder<'a> {
                 let result = match self.nodes[&clip].role {
                     Role::Clip { lo, hi } => {
                         let range = Interval::new(range.lo.max(lo), range.hi.min(hi));
-                        // Symmetric codes would leave the bound to a node of its own.
+                        // Symmetric quantized values would leave the bound to a node of its own.
                         affine(range, dtype, false)
                     }
-                    _ => affine(range, dtype, it.codes.symmetric),
+                    _ => affine(range, dtype, it.quantized.symmetric),
                 };
                 (target, result)
             }
@@ -297,12 +298,12 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn affine(range: Interval, dtype: CodeType, symmetric: bool) -> Affine {
+fn affine(range: Interval, dtype: QuantizedType, symmetric: bool) -> Affine {
     if !symmetric {
         return Affine::new(range, dtype);
     }
     let reach = range.symmetric().hi;
-    let (low, high) = dtype.codes();
+    let (low, high) = dtype.quantized();
     let zero = (low + high + 1) / 2;
     let scale = reach / (high - zero) as f32;
     let scale = if scale.is_normal() { scale } else { 1.0 };
@@ -310,27 +311,27 @@ fn affine(range: Interval, dtype: CodeType, symmetric: bool) -> Affine {
 }
 
 /// 0 to 1, as the kernels of `Softmax` want it.
-fn unit(dtype: CodeType) -> Affine {
-    Affine { dtype, scale: 1.0 / 256.0, zero: dtype.codes().0 }
+fn unit(dtype: QuantizedType) -> Affine {
+    Affine { dtype, scale: 1.0 / 256.0, zero: dtype.quantized().0 }
 }
 
-/// The values whose ranges a static site or a node of the chain could need.
-pub fn observed(m: &Model, plan: &Plan) -> Vec<(ValueId, Codes)> {
-    let mut wanted: BTreeMap<NodeId, (Codes, Vec<ValueId>)> = BTreeMap::new();
+/// The values whose ranges a static site or a node of the region could need.
+pub fn observed(m: &Model, plan: &Plan) -> Vec<(ValueId, ActivationScheme)> {
+    let mut wanted: BTreeMap<NodeId, (ActivationScheme, Vec<ValueId>)> = BTreeMap::new();
     for site in plan.sites.iter().filter(|it| it.activation == Some(Activation::Static)) {
         let node = site.site.node;
         let values = m.operand(node, 0).into_iter().chain([m.node(node).output()]).collect();
-        wanted.insert(node, (site.codes, values));
+        wanted.insert(node, (site.quantized, values));
     }
-    for chain in &plan.chain {
-        let mut values = table::inputs(m, chain.node);
-        values.extend(&m.node(chain.node).outputs);
-        wanted.insert(chain.node, (chain.codes, values));
+    for region in &plan.region {
+        let mut values = table::inputs(m, region.node);
+        values.extend(&m.node(region.node).outputs);
+        wanted.insert(region.node, (region.quantized, values));
     }
     let mut seen = BTreeSet::new();
     let mut list = Vec::new();
     for node in m.nodes() {
-        let Some((codes, values)) = wanted.get(&node) else { continue };
+        let Some((quantized, values)) = wanted.get(&node) else { continue };
         // What branches compute cannot be fetched.
         let outside = |it: &&ValueId| match &m.value(**it).def {
             Def::Node(producer) => m.node(*producer).graph == m.main,
@@ -338,7 +339,7 @@ pub fn observed(m: &Model, plan: &Plan) -> Vec<(ValueId, Codes)> {
             _ => false,
         };
         let named = values.iter().filter(outside).filter(|it| !m.value(**it).name.is_empty());
-        list.extend(named.filter(|it| seen.insert(**it)).map(|it| (*it, *codes)));
+        list.extend(named.filter(|it| seen.insert(**it)).map(|it| (*it, *quantized)));
     }
     list
 }

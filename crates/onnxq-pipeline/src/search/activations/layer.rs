@@ -1,4 +1,4 @@
-//! Activations that choose how they are quantized, and what each way takes and loses.
+//! Activations that choose how they are quantized, and what each candidate takes and loses.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use onnxq_quant::{
 };
 
 /// Sites that read one activation: they choose together.
-pub(super) struct Unit {
+pub(super) struct Layer {
     /// The activation.
     pub x: ValueId,
     pub kind: Weight,
@@ -21,63 +21,66 @@ pub(super) struct Unit {
     pub sites: Vec<usize>,
     pub nodes: Vec<NodeId>,
     /// The fastest first.
-    pub ways: Vec<Way>,
+    pub candidates: Vec<Candidate>,
     /// Rows of the activation in all samples.
     pub rows: u64,
     /// How many times the largest row maximum is as large as the mean of all, at most.
     pub row_ratio: f64,
 }
 
-pub(super) struct Way {
-    /// For each site of the unit; `None`: it stays as it is.
+pub(super) struct Candidate {
+    /// For each site of the layer; `None`: it stays as it is.
     pub plans: Vec<Option<SitePlan>>,
     /// Predicted, per row, in picoseconds.
     pub time: u64,
     /// Of the weights in the file.
     pub bytes: u64,
-    /// For each site of the unit: the power of the error in proportion to that of the output,
+    /// For each site of the layer: the power of the error in proportion to that of the output,
     /// mean over rows.
     pub errors: Vec<f64>,
-    /// What the model's outputs lose if this activation alone is quantized, this way. Until that
-    /// is measured: the sum of `errors`.
+    /// What the model's outputs lose if this activation alone is quantized, by this candidate.
+    /// Until that is measured: the sum of `errors`.
     pub loss: f64,
 }
 
 /// Picoseconds that a byte of a file is worth: what reading it once takes.
 const BYTE: u64 = 70;
 
-impl Unit {
+impl Layer {
     pub fn choices(&self, samples: u64) -> Vec<Choice> {
-        let price = |it: &Way| it.time * self.rows.max(1) + it.bytes * BYTE * samples;
-        self.ways.iter().map(|it| Choice { price: price(it), loss: it.loss }).collect()
+        let price = |it: &Candidate| it.time * self.rows.max(1) + it.bytes * BYTE * samples;
+        self.candidates.iter().map(|it| Choice { price: price(it), loss: it.loss }).collect()
     }
 
-    /// The losses of the first ways, and with them those of the others: in proportion to errors.
+    /// The losses of the first candidates, and with them those of the others: in proportion to
+    /// errors.
     pub fn set_losses(&mut self, known: &[f64]) {
-        let per_error = known[0] / self.ways[0].error().max(f64::MIN_POSITIVE);
+        let per_error = known[0] / self.candidates[0].error().max(f64::MIN_POSITIVE);
         let last = known.last().copied().unwrap_or_default();
-        for (at, way) in self.ways.iter_mut().enumerate() {
-            way.loss = match known.get(at) {
-                _ if !way.is_quantized() => 0.0,
+        for (at, candidate) in self.candidates.iter_mut().enumerate() {
+            candidate.loss = match known.get(at) {
+                _ if !candidate.is_quantized() => 0.0,
                 Some(it) => *it,
-                // A slower way is at least as good as the last that was worth measuring.
-                None if known.len() > 1 => last.min(per_error * way.error()),
-                None => per_error * way.error(),
+                // A slower candidate is at least as good as the last that was worth measuring.
+                None if known.len() > 1 => last.min(per_error * candidate.error()),
+                None => per_error * candidate.error(),
             };
         }
     }
 
-    /// The fastest way whose worst site is off by at most so much (rms); else the best.
+    /// The fastest candidate whose worst site is off by at most so much (rms); else the best.
     pub fn within(&self, limit: f64) -> usize {
         let best = || {
-            let by_loss = |a: &usize, b: &usize| self.ways[*a].loss.total_cmp(&self.ways[*b].loss);
-            (0..self.ways.len()).min_by(by_loss).unwrap_or(0)
+            let by_loss = |a: &usize, b: &usize| {
+                self.candidates[*a].loss.total_cmp(&self.candidates[*b].loss)
+            };
+            (0..self.candidates.len()).min_by(by_loss).unwrap_or(0)
         };
-        self.ways.iter().position(|it| it.worst().sqrt() <= limit).unwrap_or_else(best)
+        self.candidates.iter().position(|it| it.worst().sqrt() <= limit).unwrap_or_else(best)
     }
 }
 
-impl Way {
+impl Candidate {
     pub fn activation(&self) -> Option<Activation> {
         self.plans[0].as_ref().and_then(|it| it.activation)
     }
@@ -101,20 +104,20 @@ impl Way {
     pub fn name(&self) -> String {
         let Some(plan) = &self.plans[0] else { return "float".into() };
         let name = match plan.activation {
-            Some(Activation::Static) if plan.codes.observer != ObserverSpec::default() => {
-                return format!("static {}", plan.codes.observer.name());
+            Some(Activation::Static) if plan.quantized.observer != ObserverSpec::default() => {
+                return format!("static {}", plan.quantized.observer.name());
             }
             Some(Activation::Static) => "static",
-            Some(Activation::Tensor) => "tensor",
-            Some(Activation::Row) => "row",
+            Some(Activation::DynamicPerTensor) => "tensor",
+            Some(Activation::DynamicPerToken) => "row",
             None => "stored",
         };
         name.into()
     }
 }
 
-/// The activations that have more than one way, in the order of their first reader.
-pub(super) fn find(m: &Model, sites: &[SitePlan], spec: &AdaptSpec) -> Vec<Unit> {
+/// The activations that have more than one candidate, in the order of their first reader.
+pub(super) fn find(m: &Model, sites: &[SitePlan], spec: &AdaptSpec) -> Vec<Layer> {
     let mut groups: Vec<(ValueId, Vec<usize>)> = Vec::new();
     let mut of: BTreeMap<ValueId, usize> = BTreeMap::new();
     for (at, site) in sites.iter().enumerate() {
@@ -135,41 +138,41 @@ pub(super) fn find(m: &Model, sites: &[SitePlan], spec: &AdaptSpec) -> Vec<Unit>
             }
         }
     }
-    let unit = |(x, group): (ValueId, Vec<usize>)| {
+    let layer = |(x, group): (ValueId, Vec<usize>)| {
         let own: Vec<&SitePlan> = group.iter().map(|it| &sites[*it]).collect();
-        let (kind, ways) = (own[0].site.kind, ways(m, &own, spec));
+        let (kind, candidates) = (own[0].site.kind, candidates(m, &own, spec));
         let nodes = own.iter().map(|it| it.site.node).collect();
-        Unit { x, kind, sites: group, nodes, ways, rows: 0, row_ratio: 1.0 }
+        Layer { x, kind, sites: group, nodes, candidates, rows: 0, row_ratio: 1.0 }
     };
-    groups.into_iter().map(unit).filter(|it| it.ways.len() > 1).collect()
+    groups.into_iter().map(layer).filter(|it| it.candidates.len() > 1).collect()
 }
 
-fn ways(m: &Model, own: &[&SitePlan], spec: &AdaptSpec) -> Vec<Way> {
-    let mut ways: Vec<Way> = Vec::new();
+fn candidates(m: &Model, own: &[&SitePlan], spec: &AdaptSpec) -> Vec<Candidate> {
+    let mut candidates: Vec<Candidate> = Vec::new();
     let extent = extent(m, own);
     // What the recipe computes in float is not made of integers again.
     let is_float = own.iter().any(|it| it.activation.is_none());
-    for way in &spec.ways {
-        if is_float && way.activation != ActivationSpec::Float {
+    for candidate in &spec.candidates {
+        if is_float && candidate.activation != ActivationSpec::Float {
             continue;
         }
         let plans: Result<Vec<Option<SitePlan>>, NoMatch> =
-            own.iter().map(|it| way.of(m, it)).collect();
+            own.iter().map(|it| candidate.of(m, it)).collect();
         let Ok(plans) = plans else { continue };
         let key = |it: &Option<SitePlan>| {
-            it.as_ref().map(|it| (it.activation, it.format.name, it.codes.observer.name()))
+            it.as_ref().map(|it| (it.activation, it.format.name, it.quantized.observer.name()))
         };
-        if ways.iter().any(|it| it.plans.iter().map(key).eq(plans.iter().map(key))) {
+        if candidates.iter().any(|it| it.plans.iter().map(key).eq(plans.iter().map(key))) {
             continue;
         }
         let time = extent.time(plans[0].as_ref().and_then(|it| it.activation));
         let bytes = extent.k * extent.n * if plans[0].is_some() { 1 } else { 4 };
-        ways.push(Way { plans, time, bytes, errors: vec![0.0; own.len()], loss: 0.0 });
+        candidates.push(Candidate { plans, time, bytes, errors: vec![0.0; own.len()], loss: 0.0 });
     }
-    ways
+    candidates
 }
 
-/// The sites of a unit as one product: each row of the activation meets all of their columns.
+/// The sites of a layer as one product: each row of the activation meets all of their columns.
 fn extent(m: &Model, own: &[&SitePlan]) -> Product {
     let shapes = own.iter().filter_map(|it| {
         let tensor = m.constant(it.site.weight).ok()?;

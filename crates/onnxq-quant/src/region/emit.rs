@@ -1,11 +1,12 @@
-//! Writes `QuantizeLinear` and `DequantizeLinear` around the nodes that compute with codes.
+//! Writes `QuantizeLinear` and `DequantizeLinear` around the nodes that compute with quantized
+//! values.
 //!
 //! ```text
 //! Conv → Relu        →        DQ, DQ, DQ → Conv → Q → DQ
 //! ```
 //!
-//! Every value becomes codes once. Behind a node that yields codes all users read them, the float
-//! ones too; in front of one that takes codes nobody else does.
+//! Every value becomes quantized values once. Behind a node that yields quantized values all users
+//! read them, the float ones too; in front of one that takes quantized values nobody else does.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,7 +25,7 @@ use onnxq_ir::{
     Attrs, GraphId, Model, NodeId, Patch, Ref, ValueId,
     tensor::{QSource, Tensor},
 };
-use onnxq_numerics::affine::{Affine, CodeType, Interval};
+use onnxq_numerics::affine::{Affine, Interval, QuantizedType};
 
 /// A node of the layout as it was before anything was inserted.
 pub struct Before {
@@ -123,15 +124,15 @@ impl Emitter<'_> {
         dq
     }
 
-    /// The codes of the input under another scale.
+    /// The quantized values of the input under another scale.
     fn scale(&mut self, m: &mut Model, it: &Before, member: &Member, graph: GraphId) {
         let x = it.inputs[member.inputs[0]].expect("activations are given");
         let dq = m.producer(self.pairs[&(graph, x)], "DequantizeLinear").expect("a pair");
-        let codes = m.operand(dq, 0).expect("DequantizeLinear has an input");
+        let quantized = m.operand(dq, 0).expect("DequantizeLinear has an input");
         let (old, affine) = (it.outputs[0], self.layout.values[&it.outputs[0]]);
         let mut patch = Patch::before(it.node);
         let stem = short(&m.value(old).name);
-        let y = dequantize(&mut patch, codes.into(), affine, &stem);
+        let y = dequantize(&mut patch, quantized.into(), affine, &stem);
         let made = patch.replace(old, y).apply(m);
         self.pairs.insert((graph, old), made.value(y));
     }
@@ -163,14 +164,14 @@ impl Emitter<'_> {
         for index in table::operands(m, it.node) {
             if !member.inputs.contains(&index) {
                 let dtype =
-                    self.layout.values.values().next().map_or(CodeType::Uint8, |it| it.dtype);
+                    self.layout.values.values().next().map_or(QuantizedType::Uint8, |it| it.dtype);
                 inputs[index] = constant(m, it.node, index, dtype).into();
             }
         }
     }
 }
 
-/// `DequantizeLinear` of the int32 codes of a bias.
+/// `DequantizeLinear` of the int32 values of a bias.
 fn sums(
     m: &mut Model,
     node: NodeId,
@@ -181,27 +182,28 @@ fn sums(
 ) -> ValueId {
     let name = m.value(value).name.to_string();
     let mut patch = Patch::before(node);
-    let codes = bias::codes(weight.clone(), values, x_scale);
-    let codes = patch.constant(&format!("{name}_codes"), codes);
+    let quantized = bias::quantized(weight.clone(), values, x_scale);
+    let quantized = patch.constant(&format!("{name}_codes"), quantized);
     let scales = patch.constant(&format!("{name}_scales"), bias::scales(weight, x_scale));
     let attrs = Attrs::default().with("axis", 0i64);
-    let dq = patch.step(&format!("{name}_dq"), "DequantizeLinear", [codes, scales], attrs);
+    let dq = patch.step(&format!("{name}_dq"), "DequantizeLinear", [quantized, scales], attrs);
     patch.apply(m).value(dq)
 }
 
-/// `DequantizeLinear` of the codes of a constant, which have a range of their own.
-fn constant(m: &mut Model, node: NodeId, index: usize, dtype: CodeType) -> ValueId {
+/// `DequantizeLinear` of the quantized values of a constant, which have a range of their own.
+fn constant(m: &mut Model, node: NodeId, index: usize, dtype: QuantizedType) -> ValueId {
     let value = m.operand(node, index).expect("operands are given");
     let values = m.small_f32(value).expect("a planned constant");
     let range =
         values.iter().fold(Interval::default(), |range, it| range.union(Interval::new(*it, *it)));
     let affine = Affine::new(range, dtype);
     let shape = m.constant(value).expect("a planned constant").shape.clone();
-    let bytes: Vec<u8> = values.iter().map(|it| affine.code(*it) as u8).collect();
+    let bytes: Vec<u8> = values.iter().map(|it| affine.integer(*it) as u8).collect();
     let name = m.value(value).name.to_string();
     let mut patch = Patch::before(node);
-    let codes = patch.constant(&format!("{name}_codes"), Tensor::new(dtype.dtype(), shape, bytes));
-    let dq = dequantize(&mut patch, codes, affine, &name);
+    let quantized =
+        patch.constant(&format!("{name}_codes"), Tensor::new(dtype.dtype(), shape, bytes));
+    let dq = dequantize(&mut patch, quantized, affine, &name);
     patch.apply(m).value(dq)
 }
 
@@ -209,17 +211,17 @@ fn constant(m: &mut Model, node: NodeId, index: usize, dtype: CodeType) -> Value
 fn pair(patch: &mut Patch, x: Ref, affine: Affine, stem: &str) -> Ref {
     let scale = patch.constant(&format!("{stem}_scale"), affine.scale_tensor());
     let zero = patch.constant(&format!("{stem}_zero"), affine.zero_tensor());
-    let codes = match affine.dtype {
-        CodeType::Int8 => format!("{stem}_i8"),
-        CodeType::Uint8 => format!("{stem}_u8"),
+    let quantized = match affine.dtype {
+        QuantizedType::Int8 => format!("{stem}_i8"),
+        QuantizedType::Uint8 => format!("{stem}_u8"),
     };
-    let q = patch.step(&codes, "QuantizeLinear", [x, scale, zero], Attrs::default());
+    let q = patch.step(&quantized, "QuantizeLinear", [x, scale, zero], Attrs::default());
     patch.step(&format!("{stem}_dq"), "DequantizeLinear", [q, scale, zero], Attrs::default())
 }
 
-fn dequantize(patch: &mut Patch, codes: Ref, affine: Affine, stem: &str) -> Ref {
+fn dequantize(patch: &mut Patch, quantized: Ref, affine: Affine, stem: &str) -> Ref {
     let scale = patch.constant(&format!("{stem}_scale"), affine.scale_tensor());
     let zero = patch.constant(&format!("{stem}_zero"), affine.zero_tensor());
-    let inputs = [codes, scale, zero];
+    let inputs = [quantized, scale, zero];
     patch.step(&format!("{stem}_dq"), "DequantizeLinear", inputs, Attrs::default())
 }

@@ -12,7 +12,7 @@ use onnxq_ir::{
 /// A bias takes half of what 32 bits hold, and leaves the rest to the products.
 const REACH: f32 = (1u32 << 30) as f32;
 
-/// The values of a bias that can become codes.
+/// The values of a bias that can become quantized values.
 pub fn values(m: &Model, bias: ValueId) -> Result<Vec<f32>, NoMatch> {
     let values = m.small_f32(bias).map_err(|reason| no_match!("its bias: {reason}"))?;
     match values.iter().all(|it| it.is_finite()) {
@@ -45,12 +45,12 @@ impl QSource for Widened {
     fn solve(&self, rows: Range<usize>) -> Result<QMatrix, TensorError> {
         let mut q = self.inner.solve(rows.clone())?;
         for (row, least) in self.least[rows].iter().enumerate() {
-            let (scale, zero) = (q.scales[(row, 0)], f32::from(q.zeros[(row, 0)]));
+            let (scale, zero) = (q.scales[(row, 0)], f32::from(q.zero_points[(row, 0)]));
             if scale.abs() >= *least {
                 continue;
             }
             let ratio = scale / least;
-            q.codes
+            q.quantized
                 .row_mut(row)
                 .mapv_inplace(|it| ((f32::from(it) - zero) * ratio + zero).round() as u8);
             q.scales[(row, 0)] = *least;
@@ -68,16 +68,16 @@ pub fn scales(weight: Arc<dyn QSource>, x_scale: f32) -> Tensor {
     })
 }
 
-/// The codes of a bias, `[n]` of int32, once the weight is solved.
-pub fn codes(weight: Arc<dyn QSource>, bias: Vec<f32>, x_scale: f32) -> Tensor {
+/// The quantized values of a bias, `[n]` of int32, once the weight is solved.
+pub fn quantized(weight: Arc<dyn QSource>, bias: Vec<f32>, x_scale: f32) -> Tensor {
     let n = weight.shape().n;
     Tensor::lazy(DType::I32, vec![n], move || {
         let scales = of(&*weight, x_scale)?;
-        let code = |(bias, scale): (&f32, &f32)| {
-            let code = f64::from(*bias) / f64::from(*scale);
-            if code.is_finite() { code.round_ties_even() as i32 } else { 0 }
+        let integer = |(bias, scale): (&f32, &f32)| {
+            let integer = f64::from(*bias) / f64::from(*scale);
+            if integer.is_finite() { integer.round_ties_even() as i32 } else { 0 }
         };
-        let bytes = bias.iter().zip(&scales).map(code).flat_map(i32::to_le_bytes);
+        let bytes = bias.iter().zip(&scales).map(integer).flat_map(i32::to_le_bytes);
         Ok(Bytes::from(bytes.collect::<Vec<u8>>()))
     })
 }

@@ -14,7 +14,7 @@ use onnxq_ir::{
 pub const LARGE: usize = 4096;
 
 /// A model whose types are inferred, and what is known of the whole of it.
-pub struct Look {
+pub struct ModelIndex {
     pub m: Model,
     /// It has nodes that compute with quantized weights.
     pub is_quantized: bool,
@@ -24,7 +24,7 @@ pub struct Look {
 
 /// A `DequantizeLinear` of a constant weight.
 pub struct Dequantized<'a> {
-    pub codes: &'a Tensor,
+    pub quantized: &'a Tensor,
     pub grain: Grain,
 }
 
@@ -43,8 +43,8 @@ pub enum Grain {
     },
 }
 
-impl Look {
-    pub fn new(model: &Model) -> Look {
+impl ModelIndex {
+    pub fn new(model: &Model) -> ModelIndex {
         let mut m = model.clone();
         let inferred = rewrite::run(&mut m, &["infer-types"], &Ctx::silent());
         debug_assert!(inferred.is_ok(), "inference has no errors");
@@ -56,7 +56,7 @@ impl Look {
                 dynamic.entry((it.graph, x)).or_insert(node);
             }
         }
-        Look { m, is_quantized, dynamic }
+        ModelIndex { m, is_quantized, dynamic }
     }
 
     pub fn is(&self, node: NodeId, op: &str) -> bool {
@@ -118,11 +118,11 @@ impl Look {
 
     /// A weight of at least two dimensions that is dequantized here.
     pub fn dequantized(&self, node: NodeId) -> Option<Dequantized<'_>> {
-        let codes = self.constant(node, 0).filter(|it| it.shape.len() >= 2)?;
-        if !self.has(node, Traits::DEQUANTIZE) || !is_code(codes.dtype) {
+        let quantized = self.constant(node, 0).filter(|it| it.shape.len() >= 2)?;
+        if !self.has(node, Traits::DEQUANTIZE) || !is_quantized_type(quantized.dtype) {
             return None;
         }
-        Some(Dequantized { codes, grain: self.grain(node, codes.shape.len())? })
+        Some(Dequantized { quantized, grain: self.grain(node, quantized.shape.len())? })
     }
 
     /// How many elements share a scale of this `QuantizeLinear` or `DequantizeLinear`.
@@ -141,7 +141,7 @@ impl Look {
 }
 
 /// Integers of at most 8 bits.
-pub fn is_code(dtype: DType) -> bool {
+pub fn is_quantized_type(dtype: DType) -> bool {
     use DType::{I2, I4, I8, U2, U4, U8};
     matches!(dtype, U8 | I8 | U4 | I4 | U2 | I2)
 }

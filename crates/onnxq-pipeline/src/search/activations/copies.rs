@@ -1,13 +1,13 @@
 //! Copies of nodes beside the originals, quantized as they would be in the result.
 //!
-//! All read what the float model computes, so what a twin does differently is its own doing.
+//! All read what the float model computes, so what a copy does differently is its own doing.
 
 use std::collections::BTreeMap;
 
 use crate::{
     Error, Inputs,
     lower::finish,
-    ranges::{Ranged, Spans},
+    ranges::{MeasuredRanges, Ranged},
 };
 use onnxq_ir::{
     Attrs, Def, Model, NodeId, Op, ValueId,
@@ -24,18 +24,18 @@ use onnxq_quant::{
 use onnxq_run::calibrate::{self, Observe, Target};
 
 /// The model with twins; nodes are added at its end.
-pub(super) struct Twins<'a> {
+pub(super) struct Copies<'a> {
     pub m: Model,
-    spans: &'a Spans,
+    measured: &'a MeasuredRanges,
     /// Of the twins' activations and results.
     ranges: BTreeMap<ValueId, Interval>,
     sites: Vec<SitePlan>,
 }
 
-impl<'a> Twins<'a> {
-    pub fn new(ranged: Ranged<'a>) -> Twins<'a> {
-        let (m, spans) = (ranged.planned.model.clone(), ranged.spans);
-        Twins { m, spans, ranges: BTreeMap::new(), sites: Vec::new() }
+impl<'a> Copies<'a> {
+    pub fn new(ranged: Ranged<'a>) -> Copies<'a> {
+        let (m, measured) = (ranged.planned.model.clone(), ranged.measured);
+        Copies { m, measured, ranges: BTreeMap::new(), sites: Vec::new() }
     }
 
     /// Quantizes the twins and shows `values` to their observers; returns how many samples ran.
@@ -64,26 +64,26 @@ impl<'a> Twins<'a> {
     }
 
     /// A copy of a site's node, at the end of the graph, and its plan; returns its output.
-    pub fn twin(&mut self, plan: &SitePlan) -> ValueId {
+    pub fn copy(&mut self, plan: &SitePlan) -> ValueId {
         let node = self.m.node(plan.site.node);
         let (op, mut inputs, attrs) = (node.op.clone(), node.inputs.clone(), node.attrs.clone());
         let y = node.output();
         let (name, ty) = (self.m.value(y).name.to_string(), self.m.value(y).ty.clone());
-        let twin = self.m.add_value(&name, ty, Def::Input(self.m.main, None));
+        let copy = self.m.add_value(&name, ty, Def::Input(self.m.main, None));
         if let (Some(Activation::Static), Some(x)) = (plan.activation, inputs[0]) {
-            // An activation of its own, because ways may differ in its range.
+            // An activation of its own, because candidates may differ in its range.
             let own = self.add("Identity", &[x], Attrs::default());
             self.m.value_mut(own).ty = self.m.value(x).ty.clone();
             inputs[0] = Some(own);
-            for (value, of) in [(own, x), (twin, y)] {
-                let range = self.spans.get(of, &plan.codes);
+            for (value, of) in [(own, x), (copy, y)] {
+                let range = self.measured.get(of, &plan.quantized);
                 self.ranges.extend(range.map(|it| (value, it)));
             }
         }
-        let id = self.node(op, inputs, attrs, twin);
+        let id = self.node(op, inputs, attrs, copy);
         let site = Site { node: id, ..plan.site };
         self.sites.push(SitePlan { site, ..plan.clone() });
-        twin
+        copy
     }
 
     /// Over one axis, which is kept with length 1.
