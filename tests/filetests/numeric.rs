@@ -12,12 +12,16 @@ use super::random::inputs;
 const SIZE: usize = 2;
 
 /// The number of a line `# TOLERANCE: 1e-4`.
-pub fn tolerance(input: &str) -> Option<f32> {
+pub(crate) fn tolerance(input: &str) -> Option<f32> {
     input.lines().find_map(|it| it.strip_prefix("# TOLERANCE:"))?.trim().parse().ok()
 }
 
 /// The named passes must not change what the model computes.
-pub fn numeric_check(input_text: &str, names: &[&str], tolerance: f32) -> Result<(), Failed> {
+pub(crate) fn numeric_check(
+    input_text: &str,
+    names: &[&str],
+    tolerance: f32,
+) -> Result<(), Failed> {
     let before = text::parse(input_text)?;
     let mut after = before.clone();
     rewrite::run(&mut after, names, &Ctx::silent())?;
@@ -25,7 +29,7 @@ pub fn numeric_check(input_text: &str, names: &[&str], tolerance: f32) -> Result
 }
 
 /// Neither must another operator set, as far as the evaluator knows the operators.
-pub fn opset_check(input_text: &str, target: i64, tolerance: f32) -> Result<(), Failed> {
+pub(crate) fn opset_check(input_text: &str, target: i64, tolerance: f32) -> Result<(), Failed> {
     if input_text.lines().any(|it| it.starts_with("# NO-EVAL:")) {
         return Ok(());
     }

@@ -244,7 +244,7 @@ fn dependencies(manifest: &str) -> Vec<String> {
 }
 
 /// The code without its unit tests.
-pub fn production(path: &Path) -> String {
+pub(crate) fn production(path: &Path) -> String {
     if path.file_stem().is_some_and(|it| it == "tests" || it == "testing") {
         return String::new();
     }
@@ -314,7 +314,7 @@ fn tracked_texts() -> Vec<(PathBuf, String)> {
     paths.filter_map(|it| Some((it.clone(), fs::read_to_string(it).ok()?))).collect()
 }
 
-pub fn rust_files(dir: &str) -> Vec<PathBuf> {
+pub(crate) fn rust_files(dir: &str) -> Vec<PathBuf> {
     let mut list = files(dir);
     list.retain(|it| it.extension().is_some_and(|it| it == "rs"));
     list

@@ -11,7 +11,7 @@ use onnxq_report::document::{Attribution, Bisection, LayerError};
 const ROWS: usize = 20;
 
 /// The layers whose error matters most, and what would help.
-pub fn attribution(it: &Attribution) -> String {
+pub(crate) fn attribution(it: &Attribution) -> String {
     let name = measure(&it.measure);
     let loss = number(it.loss);
     let mut out = format!("{name} {loss} on {}\n", samples(it.samples));
@@ -54,7 +54,7 @@ fn table(rows: &[&LayerError], name: &str) -> Table {
 }
 
 /// The node that was found, and how.
-pub fn bisection(it: &Bisection) -> String {
+pub(crate) fn bisection(it: &Bisection) -> String {
     // A ratio to no noise at all has no number.
     let figure = |it: Option<f64>, keeps: bool| {
         it.map_or(if keeps { "exact".into() } else { "-".into() }, number)

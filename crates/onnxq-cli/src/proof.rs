@@ -11,7 +11,7 @@ use onnxq_report::{
 };
 
 /// The figures of `validate`.
-pub fn report(it: &Report) -> String {
+pub(crate) fn report(it: &Report) -> String {
     let mut out = figures(&it.figures);
     if let Some(attribution) = &it.attribution {
         out += &format!("\n{}", layers::attribution(attribution));
@@ -29,7 +29,7 @@ pub fn report(it: &Report) -> String {
 }
 
 /// What was measured, without a verdict.
-pub fn figures(it: &Comparison) -> String {
+pub(crate) fn figures(it: &Comparison) -> String {
     let size = it.size.as_ref().map_or((0, 0), |it| (it.reference, it.candidate));
     let mut out = sizes(size.0, size.1, &it.latency);
     let (caches, others): (Vec<_>, Vec<_>) =

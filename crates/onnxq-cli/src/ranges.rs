@@ -24,7 +24,7 @@ use onnxq_run::calibrate::{self, Run, can_tap};
 const LEVELS: u32 = 256;
 
 /// `entropy`, `percentile=99.99`, `mse=2.4`.
-pub fn observer(text: &str) -> Result<ObserverSpec, String> {
+pub(crate) fn observer(text: &str) -> Result<ObserverSpec, String> {
     let (word, setting) = match text.split_once('=') {
         Some((word, setting)) => (word, Some(setting)),
         None => (text, None),
@@ -64,7 +64,7 @@ fn only_setting(tree: &mut Value) -> Option<&mut Value> {
 }
 
 /// Of the flag: each observer, and how to give it a number.
-pub fn help() -> String {
+pub(crate) fn help() -> String {
     let spellings: Vec<String> = ObserverSpec::all().iter().flat_map(spellings).collect();
     let list = spellings.join(", ");
     format!("Print the ranges of what layers read and make instead: {list}")
@@ -92,7 +92,7 @@ struct Row {
 }
 
 /// Runs the model on the data and prints the ranges of what its layers read and make.
-pub fn run(run: Run<'_>, spec: ObserverSpec, ui: &Ui) -> Result<u8, Failure> {
+pub(crate) fn run(run: Run<'_>, spec: ObserverSpec, ui: &Ui) -> Result<u8, Failure> {
     let model = run.model;
     let values = activations(model);
     if values.is_empty() {

@@ -21,7 +21,7 @@ const SAMPLES: usize = 16;
 const ROOM: u64 = 512 << 20;
 
 /// The loss of the candidate in three forms, on the same samples.
-pub fn isolation(
+pub(crate) fn isolation(
     reference: &Loaded,
     (path, candidate): (&Path, &Loaded),
     batches: Batches,

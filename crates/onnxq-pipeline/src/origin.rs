@@ -66,13 +66,13 @@ pub(super) struct Learned {
 }
 
 impl Origin {
-    pub fn new(model: &Path, drop_unknown: bool, job: &Job) -> Origin {
+    pub(crate) fn new(model: &Path, drop_unknown: bool, job: &Job) -> Origin {
         let (command, recipe) = (command(model, drop_unknown, job), recipe_facts(job.recipe));
         Origin { source: None, command, recipe, learned: None }
     }
 
     /// Begins to read the source once more, for its digest.
-    pub fn start_digest(&mut self, files: &Files) {
+    pub(crate) fn start_digest(&mut self, files: &Files) {
         let (in_memory, named) = (onnx::in_memory(files), files.named());
         self.source = Some(thread::spawn(move || match in_memory {
             Some(digest) => Ok(vec![digest]),
@@ -81,24 +81,24 @@ impl Origin {
     }
 
     /// What stands for a digest that is not known: as long, so that sizes can be predicted.
-    pub fn unknown() -> String {
+    pub(crate) fn unknown() -> String {
         "0".repeat(64)
     }
 
     /// The source's digest; unknown if nobody asked for it.
-    pub fn digest(&mut self) -> Result<String, Error> {
+    pub(crate) fn digest(&mut self) -> Result<String, Error> {
         let Some(reader) = self.source.take() else { return Ok(Origin::unknown()) };
         Ok(onnx::combined(&reader.join().expect("reading files does not panic")?))
     }
 
     /// Where the statistics that the job collects come from.
-    pub fn of_stats(&self) -> StatsOrigin {
+    pub(crate) fn of_stats(&self) -> StatsOrigin {
         self.learned.as_ref().map_or_else(StatsOrigin::default, |it| it.origin.clone())
     }
 
     /// Marks a model; what the original says of itself stays, except what onnxq said of an
     /// earlier quantization.
-    pub fn mark(&self, model: &mut Model, source: &str, save: &SaveOptions) {
+    pub(crate) fn mark(&self, model: &mut Model, source: &str, save: &SaveOptions) {
         let entries = self.entries(source, save);
         model.metadata.retain(|it| !KEYS.contains(&it.0.as_str()));
         model.metadata.extend(entries.into_iter().map(|(key, it)| (key.to_owned(), it)));

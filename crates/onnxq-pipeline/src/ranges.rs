@@ -22,13 +22,13 @@ pub(super) struct MeasuredRanges {
 }
 
 impl MeasuredRanges {
-    pub fn get(&self, value: ValueId, quantized: &ActivationScheme) -> Option<Interval> {
+    pub(crate) fn get(&self, value: ValueId, quantized: &ActivationScheme) -> Option<Interval> {
         self.known.get(&(value, key(quantized))).copied()
     }
 
     /// The ranges that a plan needs. A value that a site and the region share spans what the site
     /// was measured with.
-    pub fn of(&self, m: &Model, plan: &Plan) -> BTreeMap<ValueId, Interval> {
+    pub(crate) fn of(&self, m: &Model, plan: &Plan) -> BTreeMap<ValueId, Interval> {
         let sites = plan.sites.clone();
         let observed = observed(m, Vec::new(), &plan.region).into_iter();
         let observed = observed.chain(self::observed(m, sites, &[]));

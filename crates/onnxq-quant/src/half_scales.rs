@@ -15,7 +15,7 @@ const PIECE: usize = 1 << 20;
 ///
 /// Solvers shrink that scale by a factor of a few at most, which costs as many of its last bits.
 /// Blocks of zeros have no scale to lose.
-pub fn fit(m: &Model, site: &Site, scheme: &Scheme) -> Result<(), NoMatch> {
+pub(crate) fn fit(m: &Model, site: &Site, scheme: &Scheme) -> Result<(), NoMatch> {
     let rows = rows(site, m.constant(site.weight)?);
     let (n, k) = (rows.shape[0], rows.shape[1].max(1));
     let block = match scheme.granularity {

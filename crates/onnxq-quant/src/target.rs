@@ -10,13 +10,13 @@ pub struct Target {
 }
 
 /// In alphabetical order.
-pub const TARGETS: &[Target] = &[
+pub(crate) const TARGETS: &[Target] = &[
     Target { name: "arm64", description: "64-bit ARM with dot products", saturates: false },
     Target { name: "avx2", description: "x86-64 with AVX2, no VNNI", saturates: true },
     Target { name: "avx512_vnni", description: "x86-64 with AVX-512 VNNI", saturates: false },
     Target { name: "generic", description: "any CPU that ONNX Runtime supports", saturates: true },
 ];
 
-pub fn target(name: &str) -> Option<&'static Target> {
+pub(crate) fn target(name: &str) -> Option<&'static Target> {
     TARGETS.iter().find(|it| it.name == name)
 }

@@ -10,19 +10,19 @@ use onnxq_ir::{
 };
 
 /// Builds a main graph from top to bottom.
-pub struct Builder {
+pub(crate) struct Builder {
     pub model: Model,
 }
 
 impl Builder {
-    pub fn new() -> Builder {
+    pub(crate) fn new() -> Builder {
         let mut model = Model::empty();
         model.set_opset("", 17);
         Builder { model }
     }
 
     /// A float input; dimensions that are no numbers are symbols, `?` is unknown.
-    pub fn input(&mut self, name: &str, dims: &str) -> ValueId {
+    pub(crate) fn input(&mut self, name: &str, dims: &str) -> ValueId {
         let dims = dims.split(',').filter(|it| !it.is_empty()).map(|it| match it.parse() {
             Ok(number) => Dim::Fixed(number),
             Err(_) if it == "?" => Dim::Unknown,
@@ -32,25 +32,25 @@ impl Builder {
         self.model.add_input(self.model.main, name, Some(ty))
     }
 
-    pub fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) -> ValueId {
+    pub(crate) fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) -> ValueId {
         self.constant(name, Tensor::from_f32(shape, values.iter().copied()))
     }
 
-    pub fn constant(&mut self, name: &str, tensor: Tensor) -> ValueId {
+    pub(crate) fn constant(&mut self, name: &str, tensor: Tensor) -> ValueId {
         self.model.add_constant(self.model.main, name, tensor)
     }
 
-    pub fn node(&mut self, op: &str, inputs: &[ValueId]) -> ValueId {
+    pub(crate) fn node(&mut self, op: &str, inputs: &[ValueId]) -> ValueId {
         self.node_with(op, inputs, Attrs::default())
     }
 
-    pub fn node_with(&mut self, op: &str, inputs: &[ValueId], attrs: Attrs) -> ValueId {
+    pub(crate) fn node_with(&mut self, op: &str, inputs: &[ValueId], attrs: Attrs) -> ValueId {
         let node = self.node_of(op, inputs, attrs, &[""]);
         self.model.node(node).output()
     }
 
     /// A node with an output for each of `outputs`; empty names are made up.
-    pub fn node_of(
+    pub(crate) fn node_of(
         &mut self,
         op: &str,
         inputs: &[ValueId],
@@ -72,13 +72,13 @@ impl Builder {
         m.add_node(graph, None, (Op::new(op), name), inputs, attrs, outputs)
     }
 
-    pub fn output(&mut self, value: ValueId, name: &str) {
+    pub(crate) fn output(&mut self, value: ValueId, name: &str) {
         self.model.value_mut(value).name = name.into();
         self.model.add_output(self.model.main, value);
     }
 
     /// Runs one step; returns how much changed and the trace.
-    pub fn run(&mut self, step: &str) -> (usize, Vec<String>) {
+    pub(crate) fn run(&mut self, step: &str) -> (usize, Vec<String>) {
         let lines = Mutex::new(Vec::new());
         let ctx = Ctx { progress: &Silent, trace: Some(&lines), max_rewrites: usize::MAX };
         let done = run(&mut self.model, &[step], &ctx).unwrap();
@@ -87,7 +87,7 @@ impl Builder {
 
     /// Asserts that `step` changes nothing and says why in the only line of its trace.
     #[track_caller]
-    pub fn misses(&mut self, step: &str, reason: &str) {
+    pub(crate) fn misses(&mut self, step: &str, reason: &str) {
         let (changes, lines) = self.run(step);
         assert_eq!(changes, 0);
         let [line] = &lines[..] else { panic!("{lines:?}") };
@@ -95,13 +95,13 @@ impl Builder {
     }
 
     /// Operators in execution order, subgraphs included.
-    pub fn ops(&self) -> Vec<String> {
+    pub(crate) fn ops(&self) -> Vec<String> {
         self.model.nodes().into_iter().map(|it| self.model.node(it).op.to_string()).collect()
     }
 
     /// The constant that is input `index` of the node at `at` in execution order.
     #[track_caller]
-    pub fn constant_at(&self, at: usize, index: usize) -> &Tensor {
+    pub(crate) fn constant_at(&self, at: usize, index: usize) -> &Tensor {
         let node = self.model.nodes()[at];
         let value = self.model.operand(node, index).unwrap();
         self.model.constant(value).unwrap()

@@ -13,7 +13,7 @@ use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 use super::{Outcome, Target, refusal};
 use crate::mutate::Grammar;
 
-pub const TARGET: Target = Target {
+pub(super) const TARGET: Target = Target {
     name: "array",
     about: "npy, npz and TensorProto: headers, then every element",
     run,

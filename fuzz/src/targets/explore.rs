@@ -17,7 +17,7 @@ const PRINT: PrintOptions = PrintOptions { max_elements: 256, value_info: true }
 const UNTYPED: PrintOptions = PrintOptions { value_info: false, ..PRINT };
 
 /// Verifies, prints, reads back, infers, lints and rewrites.
-pub fn explore(mut model: Model) -> String {
+pub(super) fn explore(mut model: Model) -> String {
     verify(&model, "reading");
     read_back_text(&model);
     read_back_bytes(&model);

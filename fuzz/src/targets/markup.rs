@@ -54,7 +54,7 @@ const ELEMENTS: &[&str] = &[
 const ONCE: &[&str] = &["body", "head", "html", "main", "script", "style"];
 
 /// Elements and attributes are known, nothing loads or runs.
-pub fn check_html(page: &str) {
+pub(super) fn check_html(page: &str) {
     let mut counts = vec![0; ONCE.len()];
     let mut rest = page;
     while let Some(at) = rest.find('<') {
@@ -103,7 +103,7 @@ fn attributes(tag: &str) -> &str {
 }
 
 /// A reader of XML takes it, and finds only our elements.
-pub fn check_xml(page: &str) {
+pub(super) fn check_xml(page: &str) {
     const OURS: &[&str] = &["failure", "testcase", "testsuite", "testsuites"];
     let mut reader = Reader::from_str(page);
     loop {
@@ -128,7 +128,7 @@ pub fn check_xml(page: &str) {
 }
 
 /// No element and no control character.
-pub fn check_markdown(page: &str) {
+pub(super) fn check_markdown(page: &str) {
     for (at, _) in page.match_indices('<') {
         assert!(
             !page[at + 1..]

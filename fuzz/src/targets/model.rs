@@ -11,7 +11,7 @@ use onnxq_ir::{
 use super::{Outcome, Target, explore::explore, refusal, text};
 use crate::{corpus, mutate::Grammar};
 
-pub const TARGET: Target = Target {
+pub(super) const TARGET: Target = Target {
     name: "model",
     about: "ONNX bytes: read, verify, infer, lint, rewrite, write, print and read back",
     run,

@@ -12,7 +12,7 @@ use onnxq_quant::{
 use super::{Outcome, Target, refusal};
 use crate::{corpus, mutate::Grammar};
 
-pub const TARGET: Target = Target {
+pub(super) const TARGET: Target = Target {
     name: "recipe",
     about: "recipe YAML: load, print and load back, resolve against a small model, lower it",
     run,

@@ -8,7 +8,7 @@ use onnxq_report::{Report, baseline, document::parse, emit::EMITTERS, gate};
 use super::{Outcome, Target, markup, refusal};
 use crate::{corpus, mutate::Grammar};
 
-pub const TARGET: Target = Target {
+pub(super) const TARGET: Target = Target {
     name: "report",
     about: "report.json: read, judge, compare with itself, and every emitter",
     run,

@@ -5,7 +5,7 @@ use onnxq_ir::onnx;
 use super::{Outcome, Target, explore::explore, refusal};
 use crate::{corpus, mutate::Grammar};
 
-pub const TARGET: Target = Target {
+pub(super) const TARGET: Target = Target {
     name: "text",
     about: "ONNX text: parse, print and parse back, then everything that is done with a model",
     run,
@@ -15,7 +15,7 @@ pub const TARGET: Target = Target {
 };
 
 /// Operators, types and attributes, for models in either form.
-pub const WORDS: &[&str] = &[
+pub(super) const WORDS: &[&str] = &[
     "Add",
     "AveragePool",
     "Cast",

@@ -8,11 +8,11 @@ use zip::{ZipWriter, write::SimpleFileOptions};
 use super::random::Random;
 
 /// Floats in -1..1, the same for the same seed.
-pub fn noise(shape: &[usize], seed: u64) -> Tensor {
+pub(crate) fn noise(shape: &[usize], seed: u64) -> Tensor {
     Random(seed).tensor(DType::F32, shape.to_vec())
 }
 
-pub fn npy(tensor: &Tensor) -> Vec<u8> {
+pub(crate) fn npy(tensor: &Tensor) -> Vec<u8> {
     let (descr, shape) = match tensor.dtype {
         DType::F32 => ("<f4", &tensor.shape),
         DType::I64 => ("<i8", &tensor.shape),
@@ -28,7 +28,7 @@ pub fn npy(tensor: &Tensor) -> Vec<u8> {
     bytes
 }
 
-pub fn npz(arrays: &[(&str, Tensor)]) -> Vec<u8> {
+pub(crate) fn npz(arrays: &[(&str, Tensor)]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, tensor) in arrays {
         zip.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
@@ -38,7 +38,7 @@ pub fn npz(arrays: &[(&str, Tensor)]) -> Vec<u8> {
 }
 
 /// Rows of an array of int64 of two dimensions, in this order, cut to `width`.
-pub fn rows(npy: &[u8], order: &[usize], width: usize) -> Tensor {
+pub(crate) fn rows(npy: &[u8], order: &[usize], width: usize) -> Tensor {
     let start = npy.iter().position(|it| *it == b'\n').unwrap() + 1;
     let header = String::from_utf8_lossy(&npy[..start]);
     let shape = header.split("'shape': (").nth(1).unwrap().split(')').next().unwrap();

@@ -1,10 +1,10 @@
 //! What the tests of whole models share.
 
-pub mod arrays;
-pub mod models;
-pub mod outside;
-pub mod random;
-pub mod reports;
+pub(crate) mod arrays;
+pub(crate) mod models;
+pub(crate) mod outside;
+pub(crate) mod random;
+pub(crate) mod reports;
 
 use std::path::{Path, PathBuf};
 
@@ -22,22 +22,22 @@ use onnxq_rewrite as rewrite;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 use onnxq_run::engine::{Runtime, Verdict};
 
-pub use self::random::inputs;
+pub(crate) use self::random::inputs;
 
 /// A trained language model of three exporters.
-pub const FIXTURES: [&str; 3] = ["model.onnx", "model_dynamo.onnx", "model_with_past.onnx"];
+pub(crate) const FIXTURES: [&str; 3] = ["model.onnx", "model_dynamo.onnx", "model_with_past.onnx"];
 
-pub fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/slm-fixture").join(name)
 }
 
 /// A fixture as it is prepared for quantization.
-pub struct Setup {
+pub(crate) struct Setup {
     pub model: Model,
     pub files: Files,
 }
 
-pub fn setup(name: &str) -> Setup {
+pub(crate) fn setup(name: &str) -> Setup {
     let loaded = onnx::open(&fixture(name), &Default::default()).unwrap();
     let mut model = loaded.model;
     rewrite::run(&mut model, rewrite::STANDARD, &Ctx::silent()).unwrap();
@@ -46,13 +46,13 @@ pub fn setup(name: &str) -> Setup {
 
 /// ONNX Runtime as the program finds it, installed by whichever test is first.
 #[cfg(all(feature = "cli", feature = "runtime"))]
-pub fn runtime() -> Runtime<'static> {
+pub(crate) fn runtime() -> Runtime<'static> {
     Runtime::from(onnxq_cli::environment::runtime())
 }
 
 /// Whether the int8 kernels of this CPU are right for weights of 7 bits only.
 #[cfg(all(feature = "cli", feature = "runtime"))]
-pub fn saturates() -> bool {
+pub(crate) fn saturates() -> bool {
     let verdict = runtime().examine().verdict;
     matches!(verdict, Verdict::Saturates | Verdict::SaturatesDespiteVnni)
 }
@@ -60,7 +60,7 @@ pub fn saturates() -> bool {
 /// The recipe whose numbers this CPU computes rightly. What a recipe for VNNI loses elsewhere by
 /// saturation says nothing of the recipe.
 #[cfg(all(feature = "cli", feature = "runtime"))]
-pub fn for_this_cpu(recipe: &str) -> &str {
+pub(crate) fn for_this_cpu(recipe: &str) -> &str {
     match recipe {
         "avx512_vnni" if saturates() => "avx2",
         "avx512_vnni_static" if saturates() => "avx2_static",
@@ -70,7 +70,7 @@ pub fn for_this_cpu(recipe: &str) -> &str {
 
 /// A recipe's result in a file, made without data.
 #[cfg(all(feature = "cli", feature = "runtime"))]
-pub fn quantize_file(model: &Path, recipe: &str, output: &Path) -> Outcome {
+pub(crate) fn quantize_file(model: &Path, recipe: &str, output: &Path) -> Outcome {
     let recipe = onnxq_quant::recipe::load(recipe).unwrap();
     let inputs = Inputs { runtime: runtime(), ..Inputs::default() };
     let ctx = Ctx::silent();
@@ -83,7 +83,7 @@ pub fn quantize_file(model: &Path, recipe: &str, output: &Path) -> Outcome {
 }
 
 /// The model as a recipe makes it.
-pub fn quantized(model: &Model, recipe: &Recipe) -> Model {
+pub(crate) fn quantized(model: &Model, recipe: &Recipe) -> Model {
     let (inputs, ctx) = (Inputs::default(), Ctx::silent());
     let job = Job { recipe, inputs: &inputs, ctx: &ctx };
     let files = Files::in_memory(Path::new("model.onnx"), Default::default());
@@ -93,7 +93,7 @@ pub fn quantized(model: &Model, recipe: &Recipe) -> Model {
 }
 
 /// `|expected - actual| / |expected|`, as vectors.
-pub fn relative_error(expected: &Tensor, actual: &Tensor) -> f64 {
+pub(crate) fn relative_error(expected: &Tensor, actual: &Tensor) -> f64 {
     let (expected, actual) = (expected.to_f32().unwrap(), actual.to_f32().unwrap());
     assert_eq!(expected.len(), actual.len());
     let norm = |it: &mut dyn Iterator<Item = f64>| it.map(|it| it * it).sum::<f64>().sqrt();

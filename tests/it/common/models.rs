@@ -2,19 +2,19 @@
 
 use std::{fs, path::Path};
 
-pub use onnx_protobuf::{
+pub(crate) use onnx_protobuf::{
     AttributeProto, FunctionProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto,
     SparseTensorProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto,
     ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataLocation,
     tensor_shape_proto::Dimension, tensor_shape_proto::dimension, type_proto,
 };
 
-pub const FLOAT: i32 = 1;
-pub const STRING: i32 = 8;
-pub const I64: i32 = 7;
+pub(crate) const FLOAT: i32 = 1;
+pub(crate) const STRING: i32 = 8;
+pub(crate) const I64: i32 = 7;
 
 /// Pseudo-random values around zero, the same in every run.
-pub fn noise(count: usize) -> Vec<f32> {
+pub(crate) fn noise(count: usize) -> Vec<f32> {
     let mut state = 1u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -23,24 +23,24 @@ pub fn noise(count: usize) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-pub fn bytes_of(values: &[f32]) -> Vec<u8> {
+pub(crate) fn bytes_of(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|it| it.to_le_bytes()).collect()
 }
 
-pub fn tensor(name: &str, data_type: i32, dims: &[i64], raw_data: Vec<u8>) -> TensorProto {
+pub(crate) fn tensor(name: &str, data_type: i32, dims: &[i64], raw_data: Vec<u8>) -> TensorProto {
     TensorProto { name: name.into(), data_type, dims: dims.into(), raw_data, ..Default::default() }
 }
 
-pub fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+pub(crate) fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     tensor(name, FLOAT, dims, bytes_of(values))
 }
 
 /// The weight that most models here have.
-pub fn weight(name: &str) -> TensorProto {
+pub(crate) fn weight(name: &str) -> TensorProto {
     floats(name, &[64, 64], &noise(4096))
 }
 
-pub fn external(entries: &[(&str, &str)]) -> TensorProto {
+pub(crate) fn external(entries: &[(&str, &str)]) -> TensorProto {
     TensorProto {
         raw_data: Vec::new(),
         data_location: DataLocation::EXTERNAL.into(),
@@ -49,11 +49,11 @@ pub fn external(entries: &[(&str, &str)]) -> TensorProto {
     }
 }
 
-pub fn entry(key: &str, value: &str) -> StringStringEntryProto {
+pub(crate) fn entry(key: &str, value: &str) -> StringStringEntryProto {
     StringStringEntryProto { key: key.into(), value: value.into(), ..Default::default() }
 }
 
-pub fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+pub(crate) fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
     let list = |it: &[&str]| it.iter().map(|it| it.to_string()).collect();
     NodeProto {
         op_type: op.into(),
@@ -63,33 +63,33 @@ pub fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
     }
 }
 
-pub fn named(name: &str, node: NodeProto) -> NodeProto {
+pub(crate) fn named(name: &str, node: NodeProto) -> NodeProto {
     NodeProto { name: name.into(), ..node }
 }
 
-pub fn of_domain(domain: &str, node: NodeProto) -> NodeProto {
+pub(crate) fn of_domain(domain: &str, node: NodeProto) -> NodeProto {
     NodeProto { domain: domain.into(), ..node }
 }
 
-pub fn with_attr(mut node: NodeProto, attr: AttributeProto) -> NodeProto {
+pub(crate) fn with_attr(mut node: NodeProto, attr: AttributeProto) -> NodeProto {
     node.attribute.push(attr);
     node
 }
 
-pub fn attr(name: &str, kind: AttributeType) -> AttributeProto {
+pub(crate) fn attr(name: &str, kind: AttributeType) -> AttributeProto {
     AttributeProto { name: name.into(), type_: kind.into(), ..Default::default() }
 }
 
-pub fn graph_attr(name: &str, graph: GraphProto) -> AttributeProto {
+pub(crate) fn graph_attr(name: &str, graph: GraphProto) -> AttributeProto {
     AttributeProto { g: Some(graph).into(), ..attr(name, AttributeType::GRAPH) }
 }
 
-pub fn tensor_attr(name: &str, tensor: TensorProto) -> AttributeProto {
+pub(crate) fn tensor_attr(name: &str, tensor: TensorProto) -> AttributeProto {
     AttributeProto { t: Some(tensor).into(), ..attr(name, AttributeType::TENSOR) }
 }
 
 /// A value of a tensor type; a dimension below zero is the symbol `d`.
-pub fn info(name: &str, elem_type: i32, dims: &[i64]) -> ValueInfoProto {
+pub(crate) fn info(name: &str, elem_type: i32, dims: &[i64]) -> ValueInfoProto {
     let dim = |it: &i64| Dimension {
         value: Some(match it {
             -1 => dimension::Value::DimParam("d".into()),
@@ -103,20 +103,20 @@ pub fn info(name: &str, elem_type: i32, dims: &[i64]) -> ValueInfoProto {
     of_type(name, type_proto::Value::TensorType(tensor))
 }
 
-pub fn of_type(name: &str, value: type_proto::Value) -> ValueInfoProto {
+pub(crate) fn of_type(name: &str, value: type_proto::Value) -> ValueInfoProto {
     let ty = TypeProto { value: Some(value), ..Default::default() };
     ValueInfoProto { name: name.into(), type_: Some(ty).into(), ..Default::default() }
 }
 
-pub fn opset(domain: &str, version: i64) -> OperatorSetIdProto {
+pub(crate) fn opset(domain: &str, version: i64) -> OperatorSetIdProto {
     OperatorSetIdProto { domain: domain.into(), version, ..Default::default() }
 }
 
-pub fn graph(name: &str, nodes: Vec<NodeProto>, outputs: Vec<ValueInfoProto>) -> GraphProto {
+pub(crate) fn graph(name: &str, nodes: Vec<NodeProto>, outputs: Vec<ValueInfoProto>) -> GraphProto {
     GraphProto { name: name.into(), node: nodes, output: outputs, ..Default::default() }
 }
 
-pub fn function(name: &str, inputs: &[&str], nodes: Vec<NodeProto>) -> FunctionProto {
+pub(crate) fn function(name: &str, inputs: &[&str], nodes: Vec<NodeProto>) -> FunctionProto {
     FunctionProto {
         name: name.into(),
         domain: "f".into(),
@@ -128,7 +128,7 @@ pub fn function(name: &str, inputs: &[&str], nodes: Vec<NodeProto>) -> FunctionP
     }
 }
 
-pub fn model(graph: GraphProto) -> ModelProto {
+pub(crate) fn model(graph: GraphProto) -> ModelProto {
     ModelProto {
         ir_version: 9,
         opset_import: vec![opset("", 17)],
@@ -138,36 +138,36 @@ pub fn model(graph: GraphProto) -> ModelProto {
 }
 
 /// `Y = X · W`, or the given nodes, with the given initializers.
-pub fn base(nodes: Vec<NodeProto>, initializers: Vec<TensorProto>) -> ModelProto {
+pub(crate) fn base(nodes: Vec<NodeProto>, initializers: Vec<TensorProto>) -> ModelProto {
     let mut graph = graph("g", nodes, vec![info("Y", FLOAT, &[1, 64])]);
     graph.input = vec![info("X", FLOAT, &[1, 64])];
     graph.initializer = initializers;
     model(graph)
 }
 
-pub fn matmul() -> NodeProto {
+pub(crate) fn matmul() -> NodeProto {
     named("mm", node("MatMul", &["X", "W"], &["Y"]))
 }
 
-pub fn with_weight(weight: TensorProto) -> ModelProto {
+pub(crate) fn with_weight(weight: TensorProto) -> ModelProto {
     base(vec![matmul()], vec![weight])
 }
 
-pub fn encode(model: &ModelProto) -> Vec<u8> {
+pub(crate) fn encode(model: &ModelProto) -> Vec<u8> {
     model.write_to_bytes().unwrap()
 }
 
-pub fn write(path: &Path, model: &ModelProto) {
+pub(crate) fn write(path: &Path, model: &ModelProto) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, encode(model)).unwrap();
 }
 
-pub fn read(path: &Path) -> ModelProto {
+pub(crate) fn read(path: &Path) -> ModelProto {
     ModelProto::parse_from_bytes(&fs::read(path).unwrap()).unwrap()
 }
 
 /// A field of bytes, as it stands in a protobuf message.
-pub fn field(number: u64, body: &[u8]) -> Vec<u8> {
+pub(crate) fn field(number: u64, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + 12);
     varint(number << 3 | 2, &mut out);
     varint(body.len() as u64, &mut out);
@@ -175,7 +175,7 @@ pub fn field(number: u64, body: &[u8]) -> Vec<u8> {
     out
 }
 
-pub fn varint(mut value: u64, out: &mut Vec<u8>) {
+pub(crate) fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// What a run printed, and its exit code.
-pub struct Run {
+pub(crate) struct Run {
     pub out: String,
     pub error: String,
     pub code: i32,
@@ -15,17 +15,17 @@ pub struct Run {
 
 impl Run {
     /// What a run with `--json` printed; it must have succeeded.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, 0, "{}{}", self.out, self.error);
         serde_json::from_str(&self.out).unwrap()
     }
 }
 
-pub fn run(args: &[&str]) -> Run {
+pub(crate) fn run(args: &[&str]) -> Run {
     run_with(args, &[])
 }
 
-pub fn run_with(args: &[&str], variables: &[(&str, &str)]) -> Run {
+pub(crate) fn run_with(args: &[&str], variables: &[(&str, &str)]) -> Run {
     let mut command = Command::cargo_bin("onnxq").unwrap();
     command.args(args).env("NO_COLOR", "1").env_remove("RUST_BACKTRACE");
     let output = command.envs(variables.iter().copied()).output().unwrap();
@@ -38,23 +38,23 @@ pub fn run_with(args: &[&str], variables: &[(&str, &str)]) -> Run {
 }
 
 /// A folder for outputs, and paths as arguments.
-pub struct Place(TempDir);
+pub(crate) struct Place(TempDir);
 
 impl Place {
-    pub fn new() -> Place {
+    pub(crate) fn new() -> Place {
         Place(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         fs::write(self.path(name), content).unwrap();
         self.path(name)
     }
 
-    pub fn files(&self) -> Vec<String> {
+    pub(crate) fn files(&self) -> Vec<String> {
         let entries = fs::read_dir(self.0.path()).unwrap();
         let mut names: Vec<String> =
             entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();

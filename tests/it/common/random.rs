@@ -9,7 +9,7 @@ use onnxq_ir::{
 
 /// A tensor for each input: floats in -1..1, integers in 0..3, any booleans; `size` stands for
 /// what is not fixed. An attention mask is ones, with padding at the end of the first row.
-pub fn inputs(model: &Model, size: usize) -> BTreeMap<String, Tensor> {
+pub(crate) fn inputs(model: &Model, size: usize) -> BTreeMap<String, Tensor> {
     let mut random = Random(1);
     let mut map = BTreeMap::new();
     for &id in &model.graph(model.main).inputs {
@@ -33,10 +33,10 @@ fn padding(shape: Vec<usize>) -> Tensor {
 }
 
 /// A fixed sequence (splitmix64): the same inputs at each run, on each machine.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    pub fn tensor(&mut self, dtype: DType, shape: Vec<usize>) -> Tensor {
+    pub(crate) fn tensor(&mut self, dtype: DType, shape: Vec<usize>) -> Tensor {
         let count = shape.iter().product();
         if dtype.is_float() {
             let values: Vec<f32> = (0..count).map(|_| self.float()).collect();

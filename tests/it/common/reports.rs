@@ -15,29 +15,29 @@ use onnxq_report::{
 
 /// What untrusted names may hold: an end of a script, terminal commands, a direction, a line
 /// that a pipeline obeys, and the marks of every format we write.
-pub const HOSTILE: &str = "</script><script>alert(1)</script>\u{1b}]8;;http://evil.example\u{7}\
+pub(crate) const HOSTILE: &str = "</script><script>alert(1)</script>\u{1b}]8;;http://evil.example\u{7}\
     \u{1b}[2J\u{202e}gpj\n::error::pwn\r\n##[error]x\"'><img src=x onerror=alert(2)>|`x`\
     [t](javascript:alert(3)) ]]>&amp;\u{0}\u{ffff}: #{{ 7*7 }}{% x %}---\n- y";
 
 /// Nothing but what every report has.
-pub fn minimal() -> Report {
+pub(crate) fn minimal() -> Report {
     Report { schema: SCHEMA.into(), ..Report::default() }
 }
 
 /// Everything, with ordinary names.
-pub fn full() -> Report {
+pub(crate) fn full() -> Report {
     named(&|it| it.to_owned(), 60)
 }
 
 /// Everything, with the same name everywhere that a name can be.
-pub fn hostile() -> Report {
+pub(crate) fn hostile() -> Report {
     named(&|_| HOSTILE.to_owned(), 12)
 }
 
 type Name<'a> = &'a dyn Fn(&str) -> String;
 
 /// A report of `nodes` nodes.
-pub fn named(name: Name, nodes: usize) -> Report {
+pub(crate) fn named(name: Name, nodes: usize) -> Report {
     let mut report = Report {
         schema: SCHEMA.into(),
         models: models(name, nodes),

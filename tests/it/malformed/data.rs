@@ -6,7 +6,7 @@ use super::probes::{NOTHING, OK, Probe, Want, good, refused, sparse, warned};
 use crate::common::models::*;
 
 /// Rows 10 to 18.
-pub fn external_data() -> Vec<Probe> {
+pub(super) fn external_data() -> Vec<Probe> {
     let at = |location: &str, offset: &str, length: &str| {
         with_weight(external(&[("location", location), ("offset", offset), ("length", length)]))
     };
@@ -208,7 +208,7 @@ fn holders() -> Vec<Holder> {
 }
 
 /// Rows 20 to 29.
-pub fn tensors() -> Vec<Probe> {
+pub(super) fn tensors() -> Vec<Probe> {
     let w = |data_type, dims: &[i64], raw: Vec<u8>| with_weight(tensor("W", data_type, dims, raw));
     let typed = |tensor: TensorProto| {
         with_weight(TensorProto { raw_data: vec![], name: "W".into(), ..tensor })

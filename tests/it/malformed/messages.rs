@@ -4,7 +4,7 @@ use super::probes::{NOTHING, OK, Probe, Want, good, refused, seed, warned};
 use crate::common::models::*;
 
 /// Rows 1, 2, 6 and 7 of the table.
-pub fn wire() -> Vec<Probe> {
+pub(super) fn wire() -> Vec<Probe> {
     let bytes = encode(&good());
     let mut list = vec![
         Probe::new("good", good(), OK),
@@ -120,7 +120,7 @@ fn nested(levels: usize) -> ModelProto {
 }
 
 /// Row 3: 1 MiB and 10 MiB of messages that cost more than they weigh; and wide models.
-pub fn bombs() -> Vec<Probe> {
+pub(super) fn bombs() -> Vec<Probe> {
     let head = encode(&ModelProto { graph: None.into(), ..good() });
     let in_graph = |body: Vec<u8>| [head.clone(), field(7, &body)].concat();
     let tiny = |number: u64, count: usize| field(number, &[]).repeat(count);
@@ -163,7 +163,7 @@ fn encode_tensor(tensor: &TensorProto) -> Vec<u8> {
 }
 
 /// Wide models, each with a trap for an algorithm that is quadratic.
-pub fn wide() -> Vec<Probe> {
+pub(super) fn wide() -> Vec<Probe> {
     let chain = |count: usize| -> Vec<NodeProto> {
         let name = |at: usize| {
             if at == 0 {
@@ -208,7 +208,7 @@ pub fn wide() -> Vec<Probe> {
 }
 
 /// Rows 4 and 5.
-pub fn functions() -> Vec<Probe> {
+pub(super) fn functions() -> Vec<Probe> {
     let call = |name: &str, from: &str, to: &str| of_domain("f", node(name, &[from], &[to]));
     let with = |functions: Vec<FunctionProto>, first: &str| {
         let mut out = base(vec![call(first, "X", "Y")], vec![]);

@@ -6,25 +6,25 @@ use crate::common::models::*;
 
 /// Exit codes of `check` and `quantize`, and the code that `quantize` names.
 #[derive(Clone, Copy)]
-pub struct Want {
+pub(super) struct Want {
     pub check: i32,
     pub quantize: i32,
     pub code: &'static str,
 }
 
-pub const OK: Want = Want { check: 0, quantize: 0, code: "" };
+pub(super) const OK: Want = Want { check: 0, quantize: 0, code: "" };
 /// Valid, but there is nothing to quantize.
-pub const NOTHING: Want = Want { check: 0, quantize: 6, code: "no-op" };
+pub(super) const NOTHING: Want = Want { check: 0, quantize: 6, code: "no-op" };
 
-pub fn refused(code: &'static str) -> Want {
+pub(super) fn refused(code: &'static str) -> Want {
     Want { check: 3, quantize: 3, code }
 }
 
-pub fn warned(code: &'static str) -> Want {
+pub(super) fn warned(code: &'static str) -> Want {
     Want { code, ..OK }
 }
 
-pub struct Probe {
+pub(super) struct Probe {
     pub name: String,
     pub want: Want,
     pub flags: &'static [&'static str],
@@ -33,28 +33,28 @@ pub struct Probe {
 }
 
 impl Probe {
-    pub fn new(name: impl Into<String>, model: ModelProto, want: Want) -> Probe {
+    pub(super) fn new(name: impl Into<String>, model: ModelProto, want: Want) -> Probe {
         Probe::raw(name, encode(&model), want)
     }
 
-    pub fn raw(name: impl Into<String>, bytes: Vec<u8>, want: Want) -> Probe {
+    pub(super) fn raw(name: impl Into<String>, bytes: Vec<u8>, want: Want) -> Probe {
         Probe { name: name.into(), want, flags: &[], bytes, setup: Box::new(|_| {}) }
     }
 
     /// `setup` gets the model's folder, in which `../secret.bin` holds a weight's bytes.
-    pub fn with(self, setup: impl Fn(&Path) + 'static) -> Probe {
+    pub(super) fn with(self, setup: impl Fn(&Path) + 'static) -> Probe {
         Probe { setup: Box::new(setup), ..self }
     }
 
-    pub fn flags(self, flags: &'static [&'static str]) -> Probe {
+    pub(super) fn flags(self, flags: &'static [&'static str]) -> Probe {
         Probe { flags, ..self }
     }
 
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    pub fn build(&self) -> tempfile::TempDir {
+    pub(super) fn build(&self) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("in");
         fs::create_dir(&input).unwrap();
@@ -66,7 +66,7 @@ impl Probe {
 }
 
 /// A small model with a part of everything.
-pub fn seed() -> ModelProto {
+pub(super) fn seed() -> ModelProto {
     let body = |op: &str| {
         let value = tensor_attr("value", floats("", &[2], &[1.0, 2.0]));
         let nodes =
@@ -99,7 +99,7 @@ pub fn seed() -> ModelProto {
     out
 }
 
-pub fn sparse(indices: &[i64], dims: &[i64]) -> SparseTensorProto {
+pub(super) fn sparse(indices: &[i64], dims: &[i64]) -> SparseTensorProto {
     let bytes: Vec<u8> = indices.iter().flat_map(|it| it.to_le_bytes()).collect();
     let count = indices.len();
     SparseTensorProto {
@@ -110,12 +110,12 @@ pub fn sparse(indices: &[i64], dims: &[i64]) -> SparseTensorProto {
     }
 }
 
-pub fn good() -> ModelProto {
+pub(super) fn good() -> ModelProto {
     with_weight(weight("W"))
 }
 
 /// Rows 30 to 35, at the top and in a branch.
-pub fn graphs() -> Vec<Probe> {
+pub(super) fn graphs() -> Vec<Probe> {
     let cases = [
         (
             "two values of a name",
@@ -182,7 +182,7 @@ pub fn graphs() -> Vec<Probe> {
 }
 
 /// Rows 40 to 45.
-pub fn numbers() -> Vec<Probe> {
+pub(super) fn numbers() -> Vec<Probe> {
     let one = |value: f32| {
         let mut values = noise(4096);
         values[77] = value;
@@ -230,7 +230,7 @@ pub fn numbers() -> Vec<Probe> {
 }
 
 /// What other tools refuse or trip over, and must be accepted.
-pub fn odd() -> Vec<Probe> {
+pub(super) fn odd() -> Vec<Probe> {
     let w = || vec![weight("W")];
     let mut as_input = good();
     as_input.graph.as_mut().unwrap().input.push(info("W", FLOAT, &[64, 64]));
@@ -280,7 +280,7 @@ pub fn odd() -> Vec<Probe> {
 }
 
 /// The same errors and tables, with names that attack a terminal or a log.
-pub fn hostile_names() -> Vec<Probe> {
+pub(super) fn hostile_names() -> Vec<Probe> {
     const EVIL: &str =
         "</script>\x1b]8;;http://evil\x07\x1b[2J\u{202e}gnp.exe\r\n::error::pwn\u{9b}2J\0";
     let evil = |tensor: TensorProto| TensorProto { name: EVIL.into(), ..tensor };

@@ -13,7 +13,7 @@ fn unknown(number: u32, body: &[u8]) -> protobuf::SpecialFields {
     out
 }
 
-pub fn everything() -> ModelProto {
+pub(super) fn everything() -> ModelProto {
     let mut out = model(main_graph());
     out.ir_version = 13;
     out.producer_name = "a maker".into();
@@ -248,7 +248,7 @@ fn training_info() -> TrainingInfoProto {
 ///
 /// IR version 4 at least, `ai.onnx` is the empty domain, no external data, and no order of
 /// initializers and types.
-pub fn normalized(model: &ModelProto, folder: &Path) -> ModelProto {
+pub(super) fn normalized(model: &ModelProto, folder: &Path) -> ModelProto {
     let mut out = model.clone();
     out.ir_version = out.ir_version.max(4);
     normalize_opsets(&mut out.opset_import);
@@ -294,7 +294,7 @@ fn normalize_node(node: &mut NodeProto, folder: &Path) {
 }
 
 /// Equality that shows where it fails.
-pub fn assert_same(expected: &ModelProto, actual: &ModelProto) {
+pub(super) fn assert_same(expected: &ModelProto, actual: &ModelProto) {
     if expected == actual {
         return;
     }

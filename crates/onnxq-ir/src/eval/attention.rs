@@ -120,7 +120,7 @@ fn outputs(call: &Call, core: &Core, like_input: bool) -> Outputs {
 }
 
 /// `Attention` of opset 23.
-pub fn attention(call: &Call) -> Outputs {
+pub(super) fn attention(call: &Call) -> Outputs {
     if call.outputs > 3 {
         return Err(call.unsupported("with scores as an output"));
     }
@@ -142,7 +142,7 @@ pub fn attention(call: &Call) -> Outputs {
 }
 
 /// `com.microsoft.MultiHeadAttention` with separate queries, keys and values.
-pub fn multi_head_attention(call: &Call) -> Outputs {
+pub(super) fn multi_head_attention(call: &Call) -> Outputs {
     if call.optional(3).or(call.optional(4)).is_some() || call.outputs > 3 {
         return Err(call.unsupported("with a bias of the projection or a padding mask"));
     }
@@ -165,7 +165,7 @@ pub fn multi_head_attention(call: &Call) -> Outputs {
 
 /// `com.microsoft.GroupQueryAttention` of float caches without padding: every sequence of the
 /// batch has the whole length.
-pub fn group_query_attention(call: &Call) -> Outputs {
+pub(super) fn group_query_attention(call: &Call) -> Outputs {
     let plain = call.int("local_window_size", -1)? < 0 && call.optional(11).is_none();
     if !plain || call.int("kv_cache_bit_width", 0)? != 0 || call.optional(14).is_some() {
         return Err(call.unsupported("with a window, sinks, norms or a quantized cache"));

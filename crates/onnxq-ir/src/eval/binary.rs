@@ -17,13 +17,13 @@ type RealFn = fn(f64, f64) -> f64;
 type IntFn = fn(i128, i128) -> Option<i128>;
 
 /// An arithmetic operator of two inputs.
-pub fn arithmetic(call: &Call, real: RealFn, int: IntFn) -> Outputs {
+pub(super) fn arithmetic(call: &Call, real: RealFn, int: IntFn) -> Outputs {
     let (a, b) = operands(call)?;
     Ok(vec![combine(a, b, real, int)?])
 }
 
 /// An arithmetic operator of any number of inputs, from left to right.
-pub fn variadic(call: &Call, real: RealFn, int: IntFn) -> Outputs {
+pub(super) fn variadic(call: &Call, real: RealFn, int: IntFn) -> Outputs {
     let inputs = call.inputs_from(0)?;
     let mut result = call.input(0)?.clone();
     for input in &inputs[1..] {
@@ -32,7 +32,7 @@ pub fn variadic(call: &Call, real: RealFn, int: IntFn) -> Outputs {
     Ok(vec![result])
 }
 
-pub fn mean(call: &Call) -> Outputs {
+pub(super) fn mean(call: &Call) -> Outputs {
     let sum = variadic(call, |a, b| a + b, |_, _| None)?.remove(0);
     let count = call.inputs.len() as f64;
     let values = values::reals(&sum)?.into_iter().map(|it| it / count);
@@ -40,7 +40,7 @@ pub fn mean(call: &Call) -> Outputs {
 }
 
 /// Integers divide like Python's or, with `fmod`, like C's.
-pub fn modulo(call: &Call) -> Outputs {
+pub(super) fn modulo(call: &Call) -> Outputs {
     if call.flag("fmod", false)? {
         return arithmetic(call, |a, b| a % b, i128::checked_rem);
     }
@@ -56,7 +56,7 @@ pub fn modulo(call: &Call) -> Outputs {
 }
 
 /// The exponent may have another type than the base, whose type the result takes.
-pub fn power(call: &Call) -> Outputs {
+pub(super) fn power(call: &Call) -> Outputs {
     let (base, exponent) = operands(call)?;
     let shape = broadcast(&base.shape, &exponent.shape)?;
     let (a, b) = (Values::of(base)?, values::numbers(exponent)?);
@@ -74,7 +74,7 @@ pub fn power(call: &Call) -> Outputs {
     }])
 }
 
-pub fn shift(call: &Call) -> Outputs {
+pub(super) fn shift(call: &Call) -> Outputs {
     let steps = |it: i128| u32::try_from(it).unwrap_or(u32::MAX);
     match call.text("direction", "")? {
         "LEFT" => bitwise(call, |a, b| a.checked_shl(steps(b)).unwrap_or(0)),
@@ -84,7 +84,7 @@ pub fn shift(call: &Call) -> Outputs {
 }
 
 /// A comparison, given how the operands are ordered; NaN has no order.
-pub fn compare(call: &Call, accept: fn(Option<Ordering>) -> bool) -> Outputs {
+pub(super) fn compare(call: &Call, accept: fn(Option<Ordering>) -> bool) -> Outputs {
     let (a, b) = operands(call)?;
     let (from, to) = (&a.shape[..], &b.shape[..]);
     let shape = broadcast(from, to)?;
@@ -106,7 +106,7 @@ pub fn compare(call: &Call, accept: fn(Option<Ordering>) -> bool) -> Outputs {
     Ok(vec![bool_tensor(&shape, accepted?)])
 }
 
-pub fn logic(call: &Call, f: fn(bool, bool) -> bool) -> Outputs {
+pub(super) fn logic(call: &Call, f: fn(bool, bool) -> bool) -> Outputs {
     let (a, b) = operands(call)?;
     let shape = broadcast(&a.shape, &b.shape)?;
     let (x, y) = (values::bools(a)?, values::bools(b)?);
@@ -114,7 +114,7 @@ pub fn logic(call: &Call, f: fn(bool, bool) -> bool) -> Outputs {
     Ok(vec![bool_tensor(&shape, values)])
 }
 
-pub fn select(call: &Call) -> Outputs {
+pub(super) fn select(call: &Call) -> Outputs {
     let (condition, yes, no) = (call.input(0)?, call.input(1)?, call.input(2)?);
     let shape = broadcast(&condition.shape, &broadcast(&yes.shape, &no.shape)?)?;
     let conditions = values::bools(condition)?;
@@ -126,7 +126,7 @@ pub fn select(call: &Call) -> Outputs {
 }
 
 /// Limits were attributes before version 11.
-pub fn clip(call: &Call) -> Outputs {
+pub(super) fn clip(call: &Call) -> Outputs {
     let input = call.input(0)?;
     if call.opset < 11 {
         let low = call.float("min", f32::MIN)?;
@@ -145,7 +145,7 @@ pub fn clip(call: &Call) -> Outputs {
 }
 
 /// Negative numbers are multiplied with a slope that broadcasts to them.
-pub fn prelu(call: &Call) -> Outputs {
+pub(super) fn prelu(call: &Call) -> Outputs {
     let (input, slope) = (call.input(0)?, call.input(1)?);
     let real = |a: f64, slope: f64| if a < 0.0 { a * slope } else { a };
     let result = combine(input, slope, real, |a, slope| Some(if a < 0 { a * slope } else { a }))?;
@@ -153,7 +153,7 @@ pub fn prelu(call: &Call) -> Outputs {
 }
 
 /// The bits of an integer type are those of its `i128`.
-pub fn bitwise(call: &Call, f: impl Fn(i128, i128) -> i128) -> Outputs {
+pub(super) fn bitwise(call: &Call, f: impl Fn(i128, i128) -> i128) -> Outputs {
     let (a, b) = operands(call)?;
     let dtype = same_dtype(&[a, b])?;
     let shape = broadcast(&a.shape, &b.shape)?;
@@ -167,7 +167,12 @@ pub fn bitwise(call: &Call, f: impl Fn(i128, i128) -> i128) -> Outputs {
 }
 
 /// Two tensors of one numeric type, broadcast.
-pub fn combine(a: &Tensor, b: &Tensor, real: RealFn, int: IntFn) -> Result<Tensor, EvalError> {
+pub(super) fn combine(
+    a: &Tensor,
+    b: &Tensor,
+    real: RealFn,
+    int: IntFn,
+) -> Result<Tensor, EvalError> {
     let dtype = same_dtype(&[a, b])?;
     let shape = broadcast(&a.shape, &b.shape)?;
     match (Values::of(a)?, Values::of(b)?) {

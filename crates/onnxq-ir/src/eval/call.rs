@@ -118,6 +118,6 @@ impl<'a> Call<'a> {
     }
 }
 
-pub fn wrong(name: &str, what: &'static str) -> EvalError {
+pub(super) fn wrong(name: &str, what: &'static str) -> EvalError {
     EvalError::Attribute { name: Untrusted(name).to_string(), what }
 }

@@ -12,18 +12,18 @@ use super::{
 };
 use crate::tensor::{DType, Tensor};
 
-pub fn cast(call: &Call) -> Outputs {
+pub(super) fn cast(call: &Call) -> Outputs {
     let to = call.dtype("to")?.ok_or_else(|| wrong("to", "is missing"))?;
     Ok(vec![convert(call.input(0)?, to)?])
 }
 
-pub fn cast_like(call: &Call) -> Outputs {
+pub(super) fn cast_like(call: &Call) -> Outputs {
     Ok(vec![convert(call.input(0)?, call.input(1)?.dtype)?])
 }
 
 /// Floats become integers towards zero; what does not fit 64 bits saturates, what does not fit
 /// fewer wraps.
-pub fn convert(tensor: &Tensor, to: DType) -> Result<Tensor, EvalError> {
+pub(super) fn convert(tensor: &Tensor, to: DType) -> Result<Tensor, EvalError> {
     if tensor.dtype == to {
         return Ok(tensor.clone());
     }

@@ -13,7 +13,7 @@ use crate::tensor::Tensor;
 /// So that a loop without an end comes to one.
 const MAX_TRIPS: i64 = 1 << 16;
 
-pub fn branch(call: &Call) -> Outputs {
+pub(super) fn branch(call: &Call) -> Outputs {
     let condition = one_bool(call.input(0)?)?;
     let body = call.graph(if condition { "then_branch" } else { "else_branch" })?;
     call.scope.body(body, Vec::new())
@@ -21,7 +21,7 @@ pub fn branch(call: &Call) -> Outputs {
 
 /// The body takes the trip number, the condition and the state, and gives a condition, the
 /// state and what is to be stacked over all trips.
-pub fn repeat(call: &Call) -> Outputs {
+pub(super) fn repeat(call: &Call) -> Outputs {
     let body = call.graph("body")?;
     let trips = call.optional(0).map_or(Ok(i64::MAX), one_int)?;
     let mut goes_on = call.optional(1).map_or(Ok(true), one_bool)?;

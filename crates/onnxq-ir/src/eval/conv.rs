@@ -14,7 +14,7 @@ use super::{
 };
 use crate::tensor::{DType, Tensor};
 
-pub fn conv(call: &Call) -> Outputs {
+pub(super) fn conv(call: &Call) -> Outputs {
     let (input, weight) = (call.input(0)?, call.input(1)?);
     let dtype = same_dtype(&[input, weight])?;
     let x = Matrix { shape: input.shape.clone(), values: reals(input)? };
@@ -27,7 +27,7 @@ pub fn conv(call: &Call) -> Outputs {
 }
 
 /// Integers without scales, summed in `int32`.
-pub fn conv_integer(call: &Call) -> Outputs {
+pub(super) fn conv_integer(call: &Call) -> Outputs {
     let x = shifted(call.input(0)?, call.optional(2), 0)?;
     let w = shifted(call.input(1)?, call.optional(3), 0)?;
     let result = convolve(call, &x, &w)?;
@@ -37,7 +37,7 @@ pub fn conv_integer(call: &Call) -> Outputs {
 
 /// Inputs: x, its scale and zero, w, its scales and zero points by output channel, those of y,
 /// bias.
-pub fn qlinear_conv(call: &Call) -> Outputs {
+pub(super) fn qlinear_conv(call: &Call) -> Outputs {
     let x = shifted(call.input(0)?, call.optional(2), 0)?;
     let w = shifted(call.input(3)?, call.optional(5), 0)?;
     let mut result = convolve(call, &x, &w)?;
@@ -60,7 +60,7 @@ pub fn qlinear_conv(call: &Call) -> Outputs {
 }
 
 /// Each input spreads a scaled kernel over the output.
-pub fn conv_transpose(call: &Call) -> Outputs {
+pub(super) fn conv_transpose(call: &Call) -> Outputs {
     let (input, weight) = (call.input(0)?, call.input(1)?);
     let dtype = same_dtype(&[input, weight])?;
     let (x, w) = (reals(input)?, reals(weight)?);

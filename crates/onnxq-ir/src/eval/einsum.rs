@@ -10,7 +10,7 @@ use super::{
     values::{real_tensor, reals},
 };
 
-pub fn einsum(call: &Call) -> Outputs {
+pub(super) fn einsum(call: &Call) -> Outputs {
     let equation: String = call.text("equation", "")?.split_whitespace().collect();
     let inputs = call.inputs_from(0)?;
     let dtype = same_dtype(&inputs)?;

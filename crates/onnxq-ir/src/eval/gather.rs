@@ -10,7 +10,7 @@ use super::{
 use crate::tensor::Tensor;
 
 /// Starts, ends, axes and steps were attributes before version 10.
-pub fn slice(call: &Call) -> Outputs {
+pub(super) fn slice(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let missing = || EvalError::MissingInput { name: "starts or ends of `Slice`".into() };
     let starts = call.ints_or_input("starts", 1)?.ok_or_else(missing)?;
@@ -34,14 +34,14 @@ pub fn slice(call: &Call) -> Outputs {
     Ok(vec![pick(input, &shape, Walk::new(&shape, strides, first))?])
 }
 
-pub fn gather(call: &Call) -> Outputs {
+pub(super) fn gather(call: &Call) -> Outputs {
     let data = call.input(0)?;
     let axis = call.axis(0, data.shape.len())?;
     Ok(vec![take(data, call.input(1)?, axis)?])
 }
 
 /// The entries of `data` along `axis` that `indices` names.
-pub fn take(data: &Tensor, indices: &Tensor, axis: usize) -> Result<Tensor, EvalError> {
+pub(super) fn take(data: &Tensor, indices: &Tensor, axis: usize) -> Result<Tensor, EvalError> {
     let (outer, size, inner) = around(&data.shape, axis);
     let shape = [&data.shape[..axis], &indices.shape, &data.shape[axis + 1..]].concat();
     elements(&shape)?;
@@ -56,7 +56,7 @@ pub fn take(data: &Tensor, indices: &Tensor, axis: usize) -> Result<Tensor, Eval
 }
 
 /// Each index replaces one coordinate of its own position.
-pub fn gather_elements(call: &Call) -> Outputs {
+pub(super) fn gather_elements(call: &Call) -> Outputs {
     let (data, indices) = (call.input(0)?, call.input(1)?);
     let axis = call.axis(0, data.shape.len())?;
     let at = element_positions(call, data, indices, axis)?;
@@ -64,7 +64,7 @@ pub fn gather_elements(call: &Call) -> Outputs {
 }
 
 /// For `GatherElements` and `ScatterElements`: where in `data` each index points.
-pub fn element_positions(
+pub(super) fn element_positions(
     call: &Call,
     data: &Tensor,
     indices: &Tensor,
@@ -83,7 +83,7 @@ pub fn element_positions(
 }
 
 /// Tuples of indices name entries of the leading axes, after some axes in common.
-pub fn gather_nd(call: &Call) -> Outputs {
+pub(super) fn gather_nd(call: &Call) -> Outputs {
     let (data, indices) = (call.input(0)?, call.input(1)?);
     let batch = call.int("batch_dims", 0)?;
     let batch = usize::try_from(batch).map_err(|_| call.shape_error("batch_dims"))?;
@@ -98,7 +98,7 @@ pub fn gather_nd(call: &Call) -> Outputs {
 
 /// For `GatherND` and `ScatterND`: where in `data` each tuple points, and how many elements
 /// follow.
-pub fn tuple_positions(
+pub(super) fn tuple_positions(
     call: &Call,
     data: &Tensor,
     indices: &Tensor,
@@ -130,7 +130,7 @@ pub fn tuple_positions(
 }
 
 /// Indices into a dimension, counted from its end if negative.
-pub fn positions(indices: &Tensor, size: usize) -> Result<Vec<usize>, EvalError> {
+pub(super) fn positions(indices: &Tensor, size: usize) -> Result<Vec<usize>, EvalError> {
     values::ints(indices)?.into_iter().map(|it| position(it, size)).collect()
 }
 

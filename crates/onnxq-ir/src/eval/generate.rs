@@ -15,7 +15,7 @@ use crate::{
     tensor::{DType, Tensor},
 };
 
-pub fn constant(call: &Call) -> Outputs {
+pub(super) fn constant(call: &Call) -> Outputs {
     let Some((name, value)) = call.attrs.iter().next() else {
         return Err(wrong("value", "is missing"));
     };
@@ -32,7 +32,7 @@ pub fn constant(call: &Call) -> Outputs {
     }])
 }
 
-pub fn constant_of_shape(call: &Call) -> Outputs {
+pub(super) fn constant_of_shape(call: &Call) -> Outputs {
     let shape = index::shape(&values::ints(call.input(0)?)?)?;
     let value = match call.attrs.get("value") {
         None => Tensor::scalar(0.0),
@@ -42,7 +42,7 @@ pub fn constant_of_shape(call: &Call) -> Outputs {
     Ok(vec![pick(&value, &shape, repeat_n(0, elements(&shape)?))?])
 }
 
-pub fn eye_like(call: &Call) -> Outputs {
+pub(super) fn eye_like(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let [_, columns] = input.shape[..] else { return Err(call.shape_error("not a matrix")) };
     let shift = call.int("k", 0)?;
@@ -59,7 +59,7 @@ pub fn eye_like(call: &Call) -> Outputs {
 }
 
 /// `[axes, count]` positions of what is not zero.
-pub fn non_zero(call: &Call) -> Outputs {
+pub(super) fn non_zero(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let set: Vec<usize> = match Values::of(input)? {
         Values::Bool(it) => places(&it, |it| *it),
@@ -75,7 +75,7 @@ pub fn non_zero(call: &Call) -> Outputs {
 }
 
 /// Indices outside the depth give rows without a one.
-pub fn one_hot(call: &Call) -> Outputs {
+pub(super) fn one_hot(call: &Call) -> Outputs {
     let (indices, depth, choice) = (call.input(0)?, call.input(1)?, call.input(2)?);
     let depth = only(depth, values::numbers(depth)?)? as i64;
     let axis = index::position(call.int("axis", -1)?, indices.shape.len() + 1)?;
@@ -100,7 +100,7 @@ pub fn one_hot(call: &Call) -> Outputs {
     Ok(vec![pick(choice, &shape, at)?])
 }
 
-pub fn range(call: &Call) -> Outputs {
+pub(super) fn range(call: &Call) -> Outputs {
     let (start, limit, delta) = (call.input(0)?, call.input(1)?, call.input(2)?);
     let dtype = index::same_dtype(&[start, limit, delta])?;
     if dtype.is_float() {
@@ -126,7 +126,7 @@ pub fn range(call: &Call) -> Outputs {
 }
 
 /// `Where` along an axis: the entries whose condition holds.
-pub fn compress(call: &Call) -> Outputs {
+pub(super) fn compress(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let kept = places(&values::bools(call.input(1)?)?, |it| *it);
     let (shape, axis) = match call.attrs.get("axis") {

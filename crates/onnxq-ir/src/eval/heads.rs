@@ -15,7 +15,7 @@ pub(super) struct Heads {
 
 impl Heads {
     /// Of `[batch, heads, length, size]`, or of `[batch, length, heads · size]`.
-    pub fn of(call: &Call, index: usize, heads: usize) -> Result<Heads, EvalError> {
+    pub(super) fn of(call: &Call, index: usize, heads: usize) -> Result<Heads, EvalError> {
         let (input, values) = (call.input(index)?, call.reals(index)?);
         match input.shape[..] {
             [batch, heads, length, size] => {
@@ -29,14 +29,14 @@ impl Heads {
         }
     }
 
-    pub fn row(&self, batch: usize, head: usize, at: usize) -> &[f64] {
+    pub(super) fn row(&self, batch: usize, head: usize, at: usize) -> &[f64] {
         let [_, heads, length, size] = self.dims;
         let start = ((batch * heads + head) * length + at) * size;
         &self.values[start..start + size]
     }
 
     /// `past` and then `self` along the length.
-    pub fn after(self, call: &Call, past: Option<&Tensor>) -> Result<Heads, EvalError> {
+    pub(super) fn after(self, call: &Call, past: Option<&Tensor>) -> Result<Heads, EvalError> {
         let Some(past) = past else { return Ok(self) };
         let [batch, heads, length, size] = self.dims;
         let [b, h, before, s] = past.shape[..] else {
@@ -54,7 +54,7 @@ impl Heads {
         Ok(Heads { dims: [batch, heads, before + length, size], values })
     }
 
-    pub fn tensor(&self, dtype: DType) -> Result<Tensor, EvalError> {
+    pub(super) fn tensor(&self, dtype: DType) -> Result<Tensor, EvalError> {
         real_tensor(dtype, &self.dims, self.values.clone())
     }
 }

@@ -8,7 +8,7 @@ use crate::tensor::{self, DType, Tensor, pack_bits};
 /// The number of elements, if it is sane.
 ///
 /// Empty dimensions count as one for the limit, so loops over the other dimensions end, too.
-pub fn elements(shape: &[usize]) -> Result<usize, EvalError> {
+pub(super) fn elements(shape: &[usize]) -> Result<usize, EvalError> {
     let size = shape.iter().try_fold(1usize, |size, it| size.checked_mul((*it).max(1)));
     match size {
         Some(size) if size <= LIMIT => Ok(if shape.contains(&0) { 0 } else { size }),
@@ -17,7 +17,7 @@ pub fn elements(shape: &[usize]) -> Result<usize, EvalError> {
 }
 
 /// A shape from untrusted numbers.
-pub fn shape(dims: &[i64]) -> Result<Vec<usize>, EvalError> {
+pub(super) fn shape(dims: &[i64]) -> Result<Vec<usize>, EvalError> {
     let negative = || EvalError::Shape { what: format!("{dims:?} is not a shape") };
     let dims: Option<Vec<usize>> = dims.iter().map(|it| usize::try_from(*it).ok()).collect();
     let dims = dims.ok_or_else(negative)?;
@@ -26,12 +26,12 @@ pub fn shape(dims: &[i64]) -> Result<Vec<usize>, EvalError> {
 }
 
 /// An axis, counted from the end if negative.
-pub fn axis(axis: i64, rank: usize) -> Result<usize, EvalError> {
+pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, EvalError> {
     position(axis, rank)
 }
 
 /// Distinct axes, in the given order.
-pub fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, EvalError> {
+pub(super) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, EvalError> {
     let axes = list.iter().map(|it| axis(*it, rank)).collect::<Result<Vec<_>, _>>()?;
     let mut sorted = axes.clone();
     sorted.sort_unstable();
@@ -42,17 +42,17 @@ pub fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, EvalError> {
 }
 
 /// An index, counted from the end if negative.
-pub fn position(index: i64, size: usize) -> Result<usize, EvalError> {
+pub(super) fn position(index: i64, size: usize) -> Result<usize, EvalError> {
     tensor::position(index, size).ok_or(EvalError::Index { index, size })
 }
 
 /// `(elements before, size, elements after)` of an axis.
-pub fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
+pub(super) fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
     (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
 }
 
 /// Row-major distances between neighbours along each axis.
-pub fn strides(shape: &[usize]) -> Vec<isize> {
+pub(super) fn strides(shape: &[usize]) -> Vec<isize> {
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis] * shape[axis] as isize;
@@ -61,7 +61,7 @@ pub fn strides(shape: &[usize]) -> Vec<isize> {
 }
 
 /// The shape that both shapes broadcast to.
-pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, EvalError> {
+pub(super) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, EvalError> {
     let rank = a.len().max(b.len());
     let dim = |shape: &[usize], axis: usize| match (axis + shape.len()).checked_sub(rank) {
         Some(it) => shape[it],
@@ -78,7 +78,7 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, EvalError> {
 }
 
 /// For each element of `to`, in order, where it comes from in a tensor of shape `from`.
-pub fn broadcast_to(from: &[usize], to: &[usize]) -> Result<Walk, EvalError> {
+pub(super) fn broadcast_to(from: &[usize], to: &[usize]) -> Result<Walk, EvalError> {
     if broadcast(from, to)? != to {
         let what = format!("shape {from:?} does not broadcast to {to:?}");
         return Err(EvalError::Shape { what });
@@ -90,7 +90,7 @@ pub fn broadcast_to(from: &[usize], to: &[usize]) -> Result<Walk, EvalError> {
 }
 
 /// The offsets of a strided view, in row-major order.
-pub struct Walk {
+pub(super) struct Walk {
     shape: Vec<usize>,
     strides: Vec<isize>,
     index: Vec<usize>,
@@ -99,7 +99,7 @@ pub struct Walk {
 }
 
 impl Walk {
-    pub fn new(shape: &[usize], strides: Vec<isize>, start: isize) -> Walk {
+    pub(super) fn new(shape: &[usize], strides: Vec<isize>, start: isize) -> Walk {
         let left = shape.iter().product();
         Walk { shape: shape.to_vec(), strides, index: vec![0; shape.len()], at: start, left }
     }
@@ -129,7 +129,7 @@ impl Iterator for Walk {
 }
 
 /// The tensor of the elements of `source` at the given offsets, of any element type.
-pub fn pick(
+pub(super) fn pick(
     source: &Tensor,
     shape: &[usize],
     at: impl Iterator<Item = usize>,
@@ -138,7 +138,7 @@ pub fn pick(
 }
 
 /// The tensor of elements of several sources, each given as `(source, offset)`.
-pub fn pick_from(
+pub(super) fn pick_from(
     sources: &[&Tensor],
     shape: &[usize],
     at: impl Iterator<Item = (usize, usize)>,
@@ -168,7 +168,7 @@ pub fn pick_from(
 }
 
 /// The element type that all tensors share.
-pub fn same_dtype(tensors: &[&Tensor]) -> Result<DType, EvalError> {
+pub(super) fn same_dtype(tensors: &[&Tensor]) -> Result<DType, EvalError> {
     let Some(first) = tensors.first() else {
         return Err(EvalError::MissingInput { name: "every input".into() });
     };
@@ -179,7 +179,7 @@ pub fn same_dtype(tensors: &[&Tensor]) -> Result<DType, EvalError> {
 }
 
 /// One element of zero bits.
-pub fn zero(dtype: DType) -> Tensor {
+pub(super) fn zero(dtype: DType) -> Tensor {
     match dtype {
         DType::String => Tensor::strings(vec![], vec![Bytes::new()]),
         _ => Tensor::new(dtype, vec![], vec![0; dtype.bits().div_ceil(8)]),

@@ -6,7 +6,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 ///
 /// Below 3 its series with positive terms (DLMF 7.6.2, <https://dlmf.nist.gov/7.6#E2>), above
 /// the continued fraction of its complement (DLMF 7.9.1, <https://dlmf.nist.gov/7.9#E1>).
-pub fn erf(x: f64) -> f64 {
+pub(super) fn erf(x: f64) -> f64 {
     let size = x.abs();
     if size >= 6.0 {
         return x.signum();
@@ -28,34 +28,34 @@ fn erfc_fraction(x: f64) -> f64 {
     (-x * x).exp() / (PI.sqrt() * tail)
 }
 
-pub fn gelu(x: f64) -> f64 {
+pub(super) fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + erf(x * FRAC_1_SQRT_2))
 }
 
-pub fn gelu_tanh(x: f64) -> f64 {
+pub(super) fn gelu_tanh(x: f64) -> f64 {
     0.5 * x * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
 }
 
-pub fn sigmoid(x: f64) -> f64 {
+pub(super) fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-pub fn softplus(x: f64) -> f64 {
+pub(super) fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 /// -1, 0 or 1; NaN stays.
-pub fn sign(x: f64) -> f64 {
+pub(super) fn sign(x: f64) -> f64 {
     if x == 0.0 { 0.0 } else { x.signum() }
 }
 
 /// The greater number, or NaN if one is NaN.
-pub fn max(a: f64, b: f64) -> f64 {
+pub(super) fn max(a: f64, b: f64) -> f64 {
     if a.is_nan() || a > b { a } else { b }
 }
 
 /// The lesser number, or NaN if one is NaN.
-pub fn min(a: f64, b: f64) -> f64 {
+pub(super) fn min(a: f64, b: f64) -> f64 {
     if a.is_nan() || a < b { a } else { b }
 }
 

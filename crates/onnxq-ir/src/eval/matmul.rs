@@ -14,7 +14,7 @@ use super::{
 use crate::tensor::Tensor;
 
 /// A number that products are made of; integers wrap.
-pub trait Number: Copy + Default + Send + Sync {
+pub(super) trait Number: Copy + Default + Send + Sync {
     fn add_product(self, a: Self, b: Self) -> Self;
 }
 
@@ -31,17 +31,17 @@ impl Number for i64 {
 }
 
 /// Elements with their shape.
-pub struct Matrix<T> {
+pub(super) struct Matrix<T> {
     pub shape: Vec<usize>,
     pub values: Vec<T>,
 }
 
-pub fn mat_mul(call: &Call) -> Outputs {
+pub(super) fn mat_mul(call: &Call) -> Outputs {
     Ok(vec![multiply(call.input(0)?, call.input(1)?)?])
 }
 
 /// `com.microsoft.FusedMatMul`: transposed and scaled.
-pub fn fused_mat_mul(call: &Call) -> Outputs {
+pub(super) fn fused_mat_mul(call: &Call) -> Outputs {
     if call.flag("transBatchA", false)? || call.flag("transBatchB", false)? {
         return Err(call.unsupported("with transposed batches"));
     }
@@ -54,7 +54,7 @@ pub fn fused_mat_mul(call: &Call) -> Outputs {
 }
 
 /// `alpha * a * b + beta * c`.
-pub fn gemm(call: &Call) -> Outputs {
+pub(super) fn gemm(call: &Call) -> Outputs {
     let a = turned(call.input(0)?, call.flag("transA", false)?)?;
     let b = turned(call.input(1)?, call.flag("transB", false)?)?;
     if a.shape.len() != 2 || b.shape.len() != 2 {
@@ -81,7 +81,7 @@ pub fn gemm(call: &Call) -> Outputs {
 }
 
 /// The product as `MatMul` defines it, for floats or integers.
-pub fn multiply(a: &Tensor, b: &Tensor) -> Result<Tensor, EvalError> {
+pub(super) fn multiply(a: &Tensor, b: &Tensor) -> Result<Tensor, EvalError> {
     let dtype = same_dtype(&[a, b])?;
     if dtype.is_float() {
         let a = Matrix { shape: a.shape.clone(), values: reals(a)? };
@@ -96,7 +96,10 @@ pub fn multiply(a: &Tensor, b: &Tensor) -> Result<Tensor, EvalError> {
 }
 
 /// Products of stacks of matrices, whose leading axes broadcast; a vector is a row or a column.
-pub fn product<T: Number>(mut a: Matrix<T>, mut b: Matrix<T>) -> Result<Matrix<T>, EvalError> {
+pub(super) fn product<T: Number>(
+    mut a: Matrix<T>,
+    mut b: Matrix<T>,
+) -> Result<Matrix<T>, EvalError> {
     let mismatch = format!("no product of shapes {:?} and {:?}", a.shape, b.shape);
     let (row, column) = (a.shape.len() == 1, b.shape.len() == 1);
     if row {

@@ -118,7 +118,7 @@ mod testing {
     use crate::ir::{Attrs, Def};
 
     /// One node of opset `version` on its own.
-    pub fn eval_at(
+    pub(super) fn eval_at(
         version: i64,
         op: &str,
         inputs: &[Option<Tensor>],
@@ -137,25 +137,25 @@ mod testing {
     }
 
     /// One node of opset 21 with one output.
-    pub fn eval(op: &str, inputs: &[&Tensor], attrs: Attrs) -> Result<Tensor, EvalError> {
+    pub(super) fn eval(op: &str, inputs: &[&Tensor], attrs: Attrs) -> Result<Tensor, EvalError> {
         let inputs: Vec<_> = inputs.iter().map(|it| Some((*it).clone())).collect();
         Ok(eval_at(21, op, &inputs, attrs, 1)?.remove(0))
     }
 
-    pub fn f32s(shape: &[usize], values: &[f32]) -> Tensor {
+    pub(super) fn f32s(shape: &[usize], values: &[f32]) -> Tensor {
         Tensor::from_f32(shape, values.iter().copied())
     }
 
-    pub fn i64s(shape: &[usize], values: &[i64]) -> Tensor {
+    pub(super) fn i64s(shape: &[usize], values: &[i64]) -> Tensor {
         Tensor::from_i64(shape, values.iter().copied())
     }
 
-    pub fn raw(dtype: DType, shape: &[usize], values: &[u8]) -> Tensor {
+    pub(super) fn raw(dtype: DType, shape: &[usize], values: &[u8]) -> Tensor {
         Tensor::new(dtype, shape.to_vec(), values.to_vec())
     }
 
     #[track_caller]
-    pub fn close(actual: &Tensor, expected: &[f32]) {
+    pub(super) fn close(actual: &Tensor, expected: &[f32]) {
         let actual = actual.to_f32().unwrap();
         assert_eq!(actual.len(), expected.len());
         for (a, b) in actual.iter().zip(expected) {

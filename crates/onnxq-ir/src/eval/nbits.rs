@@ -15,7 +15,7 @@ use crate::tensor::{DType, Tensor, unpack_bits};
 
 /// Inputs: a, quantized values, scales, zero points, group indices, bias. Computed with the weight
 /// in `f32`, whatever the accuracy level.
-pub fn mat_mul_nbits(call: &Call) -> Outputs {
+pub(super) fn mat_mul_nbits(call: &Call) -> Outputs {
     let a = call.input(0)?;
     let (k, n) = (size(call, "K", 0)?, size(call, "N", 0)?);
     let (bits, block) = (bits(call)?, size(call, "block_size", 0)?);
@@ -54,7 +54,7 @@ pub fn mat_mul_nbits(call: &Call) -> Outputs {
 }
 
 /// Rows of a quantized table, dequantized along their last axis.
-pub fn gather_block_quantized(call: &Call) -> Outputs {
+pub(super) fn gather_block_quantized(call: &Call) -> Outputs {
     let (data, indices, scale) = (call.input(0)?, call.input(1)?, call.input(2)?);
     let rank = data.shape.len();
     let last = call.int("quantize_axis", 1)?;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::tensor::{DType, Tensor};
 
-pub fn softmax(call: &Call) -> Outputs {
+pub(super) fn softmax(call: &Call) -> Outputs {
     along_axis(call, |line| {
         let most = line.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         line.iter_mut().for_each(|it| *it = (*it - most).exp());
@@ -19,7 +19,7 @@ pub fn softmax(call: &Call) -> Outputs {
     })
 }
 
-pub fn log_softmax(call: &Call) -> Outputs {
+pub(super) fn log_softmax(call: &Call) -> Outputs {
     along_axis(call, |line| {
         let most = line.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = line.iter().map(|it| (it - most).exp()).sum();
@@ -49,7 +49,7 @@ fn along_axis(call: &Call, f: impl Fn(&mut [f64])) -> Outputs {
 }
 
 /// Outputs: the result, the means and the inverse deviations.
-pub fn layer_norm(call: &Call) -> Outputs {
+pub(super) fn layer_norm(call: &Call) -> Outputs {
     let norm = Norm { center: true, epsilon: call.float("epsilon", 1e-5)? };
     let input = call.input(0)?;
     let axis = call.axis(-1, input.shape.len())?;
@@ -57,7 +57,7 @@ pub fn layer_norm(call: &Call) -> Outputs {
 }
 
 /// Outputs: the result and the inverse deviations.
-pub fn rms_norm(call: &Call) -> Outputs {
+pub(super) fn rms_norm(call: &Call) -> Outputs {
     let norm = Norm { center: false, epsilon: call.float("epsilon", 1e-5)? };
     let input = call.input(0)?;
     let axis = call.axis(-1, input.shape.len())?;
@@ -67,13 +67,13 @@ pub fn rms_norm(call: &Call) -> Outputs {
 }
 
 /// `com.microsoft.SkipLayerNormalization`: input, skip, gamma, beta, bias.
-pub fn skip_layer_norm(call: &Call) -> Outputs {
+pub(super) fn skip_layer_norm(call: &Call) -> Outputs {
     let norm = Norm { center: true, epsilon: call.float("epsilon", 1e-12)? };
     skip(call, &norm, call.optional(3), call.optional(4))
 }
 
 /// `com.microsoft.SkipSimplifiedLayerNormalization`: input, skip, gamma, bias.
-pub fn skip_rms_norm(call: &Call) -> Outputs {
+pub(super) fn skip_rms_norm(call: &Call) -> Outputs {
     let norm = Norm { center: false, epsilon: call.float("epsilon", 1e-12)? };
     skip(call, &norm, None, call.optional(3))
 }
@@ -162,7 +162,7 @@ fn each_with(
 }
 
 /// Inference only: with the stored mean and variance of each channel.
-pub fn batch_norm(call: &Call) -> Outputs {
+pub(super) fn batch_norm(call: &Call) -> Outputs {
     if call.outputs > 1 || call.flag("training_mode", false)? {
         return Err(call.unsupported("in training mode"));
     }
@@ -185,7 +185,7 @@ pub fn batch_norm(call: &Call) -> Outputs {
 }
 
 /// Each channel of each sample by itself.
-pub fn instance_norm(call: &Call) -> Outputs {
+pub(super) fn instance_norm(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let (scale, bias) = (call.reals(1)?, call.reals(2)?);
     let [_, channels, ref rest @ ..] = input.shape[..] else {
@@ -206,7 +206,7 @@ pub fn instance_norm(call: &Call) -> Outputs {
 }
 
 /// By the length of each line along an axis.
-pub fn lp_norm(call: &Call) -> Outputs {
+pub(super) fn lp_norm(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let (outer, size, inner) = around(&input.shape, call.axis(-1, input.shape.len())?);
     let p = call.int("p", 2)?;

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Pads and value were attributes before version 11. A negative pad crops.
-pub fn pad(call: &Call) -> Outputs {
+pub(super) fn pad(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let rank = input.shape.len();
     let name = if call.opset < 2 { "paddings" } else { "pads" };

@@ -12,7 +12,7 @@ use super::{
 use crate::tensor::Tensor;
 
 /// With a second output: where in the whole input each maximum lies.
-pub fn max_pool(call: &Call) -> Outputs {
+pub(super) fn max_pool(call: &Call) -> Outputs {
     if call.flag("storage_order", false)? && call.outputs > 1 {
         return Err(call.unsupported("with column-major indices"));
     }
@@ -34,7 +34,7 @@ pub fn max_pool(call: &Call) -> Outputs {
 }
 
 /// Padding counts only if so asked, and never behind the padded image.
-pub fn average_pool(call: &Call) -> Outputs {
+pub(super) fn average_pool(call: &Call) -> Outputs {
     let pool = Pool::of(call)?;
     let input = call.input(0)?;
     let counts = match call.flag("count_include_pad", false)? {
@@ -50,11 +50,11 @@ pub fn average_pool(call: &Call) -> Outputs {
     Ok(vec![real_tensor(input.dtype, &pool.shape, means)?])
 }
 
-pub fn global_average_pool(call: &Call) -> Outputs {
+pub(super) fn global_average_pool(call: &Call) -> Outputs {
     whole(call, |values| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-pub fn global_max_pool(call: &Call) -> Outputs {
+pub(super) fn global_max_pool(call: &Call) -> Outputs {
     whole(call, |values| values.iter().copied().fold(f64::NEG_INFINITY, math::max))
 }
 
@@ -121,7 +121,7 @@ impl Pool {
 }
 
 /// Numbers in the type of `like`.
-pub fn numbers_tensor(
+pub(super) fn numbers_tensor(
     like: &Tensor,
     shape: &[usize],
     values: Vec<f64>,

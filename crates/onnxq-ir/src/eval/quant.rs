@@ -12,7 +12,7 @@ use super::{
 use crate::tensor::{DType, Tensor};
 
 /// In `f32`, rounded half to even and saturated.
-pub fn quantize_linear(call: &Call) -> Outputs {
+pub(super) fn quantize_linear(call: &Call) -> Outputs {
     let (input, scale) = (call.input(0)?, call.input(1)?);
     let zero = call.optional(2);
     let dtype = match (zero, call.dtype("output_dtype")?) {
@@ -31,7 +31,7 @@ pub fn quantize_linear(call: &Call) -> Outputs {
     Ok(vec![int_tensor(dtype, &input.shape, quantized)?])
 }
 
-pub fn dequantize_linear(call: &Call) -> Outputs {
+pub(super) fn dequantize_linear(call: &Call) -> Outputs {
     let (input, scale) = (call.input(0)?, call.input(1)?);
     let zero = call.optional(2);
     let dtype = call.dtype("output_dtype")?.unwrap_or(scale.dtype);
@@ -47,7 +47,7 @@ pub fn dequantize_linear(call: &Call) -> Outputs {
 }
 
 /// Outputs: quantized values, scale and zero point of the whole tensor.
-pub fn dynamic_quantize_linear(call: &Call) -> Outputs {
+pub(super) fn dynamic_quantize_linear(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let it = Dynamic::of(&floats(input)?);
     let quantized = it.quantized.iter().map(|it| i128::from(*it));
@@ -59,14 +59,14 @@ pub fn dynamic_quantize_linear(call: &Call) -> Outputs {
 }
 
 /// Inputs: a, b and their zero points, of rows of a and columns of b.
-pub fn mat_mul_integer(call: &Call) -> Outputs {
+pub(super) fn mat_mul_integer(call: &Call) -> Outputs {
     let result = integer_product(call, call.optional(2), call.optional(3))?;
     let values = result.values.into_iter().map(i128::from);
     Ok(vec![int_tensor(DType::I32, &result.shape, values)?])
 }
 
 /// Inputs: a, its scale and zero, b, its scale and zero, those of y.
-pub fn qlinear_mat_mul(call: &Call) -> Outputs {
+pub(super) fn qlinear_mat_mul(call: &Call) -> Outputs {
     let (a, b) = (call.input(0)?, call.input(3)?);
     let left = Matrix { shape: a.shape.clone(), values: row_zeros(a, call.optional(2))? };
     let right = Matrix { shape: b.shape.clone(), values: column_zeros(b, call.optional(5))? };
@@ -87,14 +87,14 @@ pub fn qlinear_mat_mul(call: &Call) -> Outputs {
 }
 
 /// `com.microsoft.MatMulIntegerToFloat`: a, b, their scales, their zero points, bias.
-pub fn mat_mul_integer_to_float(call: &Call) -> Outputs {
+pub(super) fn mat_mul_integer_to_float(call: &Call) -> Outputs {
     let result = integer_product(call, call.optional(4), call.optional(5))?;
     let a_scale = only(call.input(2)?, call.input(2)?.to_f32()?)?;
     scaled(call, result, a_scale, call.input(3)?, call.optional(6))
 }
 
 /// `com.microsoft.DynamicQuantizeMatMul`: a, b, scale of b, zero of b, bias.
-pub fn dynamic_quantize_mat_mul(call: &Call) -> Outputs {
+pub(super) fn dynamic_quantize_mat_mul(call: &Call) -> Outputs {
     let (a, b) = (call.input(0)?, call.input(1)?);
     let a_quantized = Dynamic::of(&floats(a)?);
     let zero = i64::from(a_quantized.zero);
@@ -137,13 +137,13 @@ fn integer_product(
 }
 
 /// A quantized value of `dtype`: rounded half to even, moved by the zero point, saturated.
-pub fn saturate(value: f32, zero: i64, dtype: DType) -> i128 {
+pub(super) fn saturate(value: f32, zero: i64, dtype: DType) -> i128 {
     let (low, high) = range(dtype).unwrap_or((0, 0));
     (value.round_ties_even() as i128).saturating_add(zero.into()).clamp(low, high)
 }
 
 /// Integers minus their zero point: one for all or one for each entry along `axis`.
-pub fn zero_points(
+pub(super) fn zero_points(
     tensor: &Tensor,
     zero: Option<&Tensor>,
     axis: usize,
@@ -159,17 +159,17 @@ pub fn zero_points(
 }
 
 /// One scale for each channel, or one for all.
-pub struct Scales(Vec<f32>);
+pub(super) struct Scales(Vec<f32>);
 
 impl Scales {
-    pub fn new(call: &Call, scales: Vec<f32>, channels: usize) -> Result<Scales, EvalError> {
+    pub(super) fn new(call: &Call, scales: Vec<f32>, channels: usize) -> Result<Scales, EvalError> {
         if scales.len() == 1 || scales.len() == channels {
             return Ok(Scales(scales));
         }
         Err(call.shape_error("scales differ from the channels"))
     }
 
-    pub fn at(&self, channel: usize) -> f32 {
+    pub(super) fn at(&self, channel: usize) -> f32 {
         if self.0.len() == 1 { self.0[0] } else { self.0[channel] }
     }
 }
@@ -254,7 +254,11 @@ fn parameters(
 }
 
 /// Offsets in a tensor with an entry for each `block` along `axis`.
-pub fn blocks(shape: &[usize], axis: usize, block: usize) -> impl Iterator<Item = usize> + use<> {
+pub(super) fn blocks(
+    shape: &[usize],
+    axis: usize,
+    block: usize,
+) -> impl Iterator<Item = usize> + use<> {
     let (_, size, inner) = around(shape, axis);
     let groups = size.div_ceil(block);
     let count: usize = shape.iter().product();

@@ -11,7 +11,7 @@ use super::{
 use crate::tensor::Tensor;
 
 /// A reduction as a fold: what each element contributes, how two combine, what becomes of it.
-pub struct Fold<T> {
+pub(super) struct Fold<T> {
     pub start: T,
     pub map: fn(T) -> T,
     pub join: fn(T, T) -> T,
@@ -20,12 +20,12 @@ pub struct Fold<T> {
 }
 
 impl<T> Fold<T> {
-    pub fn new(start: T, map: fn(T) -> T, join: fn(T, T) -> T) -> Fold<T> {
+    pub(super) fn new(start: T, map: fn(T) -> T, join: fn(T, T) -> T) -> Fold<T> {
         Fold { start, map, join, end: |it, _| it }
     }
 }
 
-pub fn l1(call: &Call) -> Outputs {
+pub(super) fn l1(call: &Call) -> Outputs {
     reduce(
         call,
         &Fold::new(0.0, f64::abs, |a, b| a + b),
@@ -33,7 +33,7 @@ pub fn l1(call: &Call) -> Outputs {
     )
 }
 
-pub fn l2(call: &Call) -> Outputs {
+pub(super) fn l2(call: &Call) -> Outputs {
     let real = Fold { end: |it: f64, _| it.sqrt(), ..Fold::new(0.0, |it| it * it, |a, b| a + b) };
     let int = Fold {
         end: |it: i128, _| (it as f64).sqrt() as i128,
@@ -42,7 +42,7 @@ pub fn l2(call: &Call) -> Outputs {
     reduce(call, &real, &int)
 }
 
-pub fn log_sum(call: &Call) -> Outputs {
+pub(super) fn log_sum(call: &Call) -> Outputs {
     let real = Fold { end: |it: f64, _| it.ln(), ..Fold::new(0.0, |it| it, |a, b| a + b) };
     let int = Fold {
         end: |it: i128, _| (it as f64).ln() as i128,
@@ -52,7 +52,7 @@ pub fn log_sum(call: &Call) -> Outputs {
 }
 
 /// The logarithm is joined pair by pair, so that no exponential overflows.
-pub fn log_sum_exp(call: &Call) -> Outputs {
+pub(super) fn log_sum_exp(call: &Call) -> Outputs {
     let join = |a: f64, b: f64| {
         let most = math::max(a, b);
         if most.is_finite() { most + (-(a - b).abs()).exp().ln_1p() } else { most }
@@ -64,7 +64,7 @@ pub fn log_sum_exp(call: &Call) -> Outputs {
     reduce(call, &Fold::new(f64::NEG_INFINITY, |it| it, join), &int)
 }
 
-pub fn max(call: &Call) -> Outputs {
+pub(super) fn max(call: &Call) -> Outputs {
     reduce(
         call,
         &Fold::new(f64::NEG_INFINITY, |it| it, math::max),
@@ -72,7 +72,7 @@ pub fn max(call: &Call) -> Outputs {
     )
 }
 
-pub fn mean(call: &Call) -> Outputs {
+pub(super) fn mean(call: &Call) -> Outputs {
     let real = Fold { end: |it, count| it / count as f64, ..Fold::new(0.0, |it| it, |a, b| a + b) };
     let int = Fold {
         end: |it: i128, count| it.checked_div(count as i128).unwrap_or(0),
@@ -81,7 +81,7 @@ pub fn mean(call: &Call) -> Outputs {
     reduce(call, &real, &int)
 }
 
-pub fn min(call: &Call) -> Outputs {
+pub(super) fn min(call: &Call) -> Outputs {
     reduce(
         call,
         &Fold::new(f64::INFINITY, |it| it, math::min),
@@ -89,15 +89,15 @@ pub fn min(call: &Call) -> Outputs {
     )
 }
 
-pub fn product(call: &Call) -> Outputs {
+pub(super) fn product(call: &Call) -> Outputs {
     reduce(call, &Fold::new(1.0, |it| it, |a, b| a * b), &Fold::new(1, |it| it, i128::wrapping_mul))
 }
 
-pub fn sum(call: &Call) -> Outputs {
+pub(super) fn sum(call: &Call) -> Outputs {
     reduce(call, &Fold::new(0.0, |it| it, |a, b| a + b), &Fold::new(0, |it| it, i128::wrapping_add))
 }
 
-pub fn sum_square(call: &Call) -> Outputs {
+pub(super) fn sum_square(call: &Call) -> Outputs {
     reduce(
         call,
         &Fold::new(0.0, |it| it * it, |a, b| a + b),

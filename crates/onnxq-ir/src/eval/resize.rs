@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Inputs: x, region of interest (from version 11), scales, sizes.
-pub fn resize(call: &Call) -> Outputs {
+pub(super) fn resize(call: &Call) -> Outputs {
     if call.opset < 11 {
         return upsample(call);
     }
@@ -55,7 +55,7 @@ pub fn resize(call: &Call) -> Outputs {
 
 /// Before version 11 coordinates were scaled from the corner and rounded down, or up where the
 /// image shrinks.
-pub fn upsample(call: &Call) -> Outputs {
+pub(super) fn upsample(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let scales = call.input(1)?.to_f32()?;
     check_len(call, scales.len(), input.shape.len())?;

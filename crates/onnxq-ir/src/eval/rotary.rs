@@ -17,7 +17,7 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    pub fn of(call: &Call, cos: usize, sin: usize) -> Result<Rotation, EvalError> {
+    pub(super) fn of(call: &Call, cos: usize, sin: usize) -> Result<Rotation, EvalError> {
         let half = call.input(cos)?.shape.last().copied().unwrap_or(0);
         let name = if call.op.is("com.microsoft.GroupQueryAttention") {
             "rotary_interleaved"
@@ -29,7 +29,12 @@ impl Rotation {
     }
 
     /// Turns each pair of elements by the angle of its position; the rest stays.
-    pub fn turn(&self, call: &Call, x: &mut Heads, positions: &[usize]) -> Result<(), EvalError> {
+    pub(super) fn turn(
+        &self,
+        call: &Call,
+        x: &mut Heads,
+        positions: &[usize],
+    ) -> Result<(), EvalError> {
         let [batch, heads, length, size] = x.dims;
         let rows = self.cos.len() / self.half.max(1);
         let fits = self.half > 0 && 2 * self.half <= size && self.cos.len() == self.sin.len();
@@ -60,12 +65,12 @@ pub(super) fn all_positions(
 }
 
 /// `RotaryEmbedding` of opset 23: input, cosines, sines, positions.
-pub fn rotary(call: &Call) -> Outputs {
+pub(super) fn rotary(call: &Call) -> Outputs {
     rotate(call, [1, 2, 3], "num_heads")
 }
 
 /// `com.microsoft.RotaryEmbedding`: input, positions, cosines, sines.
-pub fn rotary_of_microsoft(call: &Call) -> Outputs {
+pub(super) fn rotary_of_microsoft(call: &Call) -> Outputs {
     rotate(call, [2, 3, 1], "num_heads")
 }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::tensor::Tensor;
 
 /// Each index replaces one coordinate of its own position.
-pub fn scatter_elements(call: &Call) -> Outputs {
+pub(super) fn scatter_elements(call: &Call) -> Outputs {
     let (data, indices, updates) = (call.input(0)?, call.input(1)?, call.input(2)?);
     let axis = call.axis(0, data.shape.len())?;
     if indices.shape != updates.shape {
@@ -23,7 +23,7 @@ pub fn scatter_elements(call: &Call) -> Outputs {
 }
 
 /// Each tuple of indices names a place for a block of updates.
-pub fn scatter_nd(call: &Call) -> Outputs {
+pub(super) fn scatter_nd(call: &Call) -> Outputs {
     let (data, indices, updates) = (call.input(0)?, call.input(1)?, call.input(2)?);
     let (starts, block) = tuple_positions(call, data, indices, 0)?;
     if starts.len() * block != updates.numel() {

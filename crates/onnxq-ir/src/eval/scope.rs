@@ -17,7 +17,7 @@ use crate::{
 const MAX_DEPTH: usize = 48;
 
 /// The values of one run of one graph.
-pub struct Scope<'a> {
+pub(super) struct Scope<'a> {
     pub model: &'a Model,
     /// The graph around, whose values this one may use.
     outer: Option<&'a Scope<'a>>,
@@ -30,13 +30,13 @@ pub struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    pub fn main(model: &'a Model) -> Scope<'a> {
+    pub(super) fn main(model: &'a Model) -> Scope<'a> {
         let values = BTreeMap::new();
         Scope { model, outer: None, opsets: &model.opsets, arguments: None, values, depth: 0 }
     }
 
     /// An empty scope for nodes of `graph`.
-    pub fn of(model: &'a Model, graph: GraphId) -> Scope<'a> {
+    pub(super) fn of(model: &'a Model, graph: GraphId) -> Scope<'a> {
         let root = model.root(graph);
         let function = model.functions.iter().find(|it| it.body == root);
         let opsets = function.map_or(&model.opsets, |it| &it.opsets);
@@ -44,7 +44,7 @@ impl<'a> Scope<'a> {
     }
 
     /// Binds the inputs of `graph`, in order.
-    pub fn with(
+    pub(super) fn with(
         mut self,
         graph: GraphId,
         inputs: Vec<Option<Tensor>>,
@@ -67,7 +67,7 @@ impl<'a> Scope<'a> {
     }
 
     /// Runs the nodes of `graph` and returns its outputs.
-    pub fn run(mut self, graph: GraphId) -> Result<Vec<Tensor>, EvalError> {
+    pub(super) fn run(mut self, graph: GraphId) -> Result<Vec<Tensor>, EvalError> {
         let nodes: Vec<NodeId> = self.model.nodes_of(graph).collect();
         let dead = self.dead_after(graph, &nodes);
         for (&node, dead) in nodes.iter().zip(dead) {
@@ -81,7 +81,11 @@ impl<'a> Scope<'a> {
     }
 
     /// Runs a body of a control-flow node, which sees the values of this scope.
-    pub fn body(&self, graph: GraphId, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, EvalError> {
+    pub(super) fn body(
+        &self,
+        graph: GraphId,
+        inputs: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, EvalError> {
         let scope = Scope {
             model: self.model,
             outer: Some(self),
@@ -94,7 +98,7 @@ impl<'a> Scope<'a> {
     }
 
     /// Evaluates one node on given inputs.
-    pub fn evaluate(
+    pub(super) fn evaluate(
         &self,
         node: NodeId,
         inputs: &[Option<Tensor>],
@@ -248,7 +252,7 @@ fn reads_of(model: &Model, node: NodeId, reads: &mut Vec<ValueId>) {
 }
 
 /// The tensor that a sparse one stands for.
-pub fn dense(sparse: &Sparse) -> Result<Tensor, EvalError> {
+pub(super) fn dense(sparse: &Sparse) -> Result<Tensor, EvalError> {
     let Sparse { values, indices, shape } = sparse;
     let (size, strides) = (index::elements(shape)?, index::strides(shape));
     let count = index::elements(&values.shape)?;

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::tensor::Tensor;
 
-pub fn identity(call: &Call) -> Outputs {
+pub(super) fn identity(call: &Call) -> Outputs {
     Ok(vec![call.input(0)?.clone()])
 }
 
 /// Inference only: the data and, if asked for, a mask of ones.
-pub fn dropout(call: &Call) -> Outputs {
+pub(super) fn dropout(call: &Call) -> Outputs {
     let input = call.input(0)?;
     if let Some(training) = call.optional(2)
         && values::one_bool(training)?
@@ -26,7 +26,7 @@ pub fn dropout(call: &Call) -> Outputs {
 }
 
 /// The dimensions, or a range of them since version 15.
-pub fn shape(call: &Call) -> Outputs {
+pub(super) fn shape(call: &Call) -> Outputs {
     let dims = &call.input(0)?.shape;
     let rank = dims.len() as i64;
     let bound = |it: i64| (if it < 0 { it.saturating_add(rank) } else { it }).clamp(0, rank);
@@ -36,12 +36,12 @@ pub fn shape(call: &Call) -> Outputs {
     Ok(vec![Tensor::from_i64(&[end - start], list)])
 }
 
-pub fn size(call: &Call) -> Outputs {
+pub(super) fn size(call: &Call) -> Outputs {
     Ok(vec![Tensor::from_i64(&[], [call.input(0)?.numel() as i64])])
 }
 
 /// 0 copies a dimension unless `allowzero`; -1 is what remains.
-pub fn reshape(call: &Call) -> Outputs {
+pub(super) fn reshape(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let missing = || EvalError::MissingInput { name: "the shape of `Reshape`".into() };
     let mut dims = call.ints_or_input("shape", 1)?.ok_or_else(missing)?;
@@ -59,7 +59,7 @@ pub fn reshape(call: &Call) -> Outputs {
     reshaped(call, index::shape(&dims)?)
 }
 
-pub fn flatten(call: &Call) -> Outputs {
+pub(super) fn flatten(call: &Call) -> Outputs {
     let shape = &call.input(0)?.shape;
     let axis = match call.int("axis", 1)? {
         // Unlike an axis of a value, this may lie behind the last.
@@ -70,7 +70,7 @@ pub fn flatten(call: &Call) -> Outputs {
 }
 
 /// Without axes: every dimension of one goes.
-pub fn squeeze(call: &Call) -> Outputs {
+pub(super) fn squeeze(call: &Call) -> Outputs {
     let shape = &call.input(0)?.shape;
     let gone = match call.ints_or_input("axes", 1)? {
         Some(list) => axes(&list, shape.len())?,
@@ -80,7 +80,7 @@ pub fn squeeze(call: &Call) -> Outputs {
     reshaped(call, kept.map(|it| shape[it]).collect())
 }
 
-pub fn unsqueeze(call: &Call) -> Outputs {
+pub(super) fn unsqueeze(call: &Call) -> Outputs {
     let shape = &call.input(0)?.shape;
     let list = call.ints_or_input("axes", 1)?.unwrap_or_default();
     let rank = shape.len() + list.len();
@@ -90,7 +90,7 @@ pub fn unsqueeze(call: &Call) -> Outputs {
     reshaped(call, (0..rank).filter_map(dim).collect())
 }
 
-pub fn transpose(call: &Call) -> Outputs {
+pub(super) fn transpose(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let rank = input.shape.len();
     let order = match call.ints("perm")? {
@@ -102,14 +102,14 @@ pub fn transpose(call: &Call) -> Outputs {
 }
 
 /// Axis `i` of the result is axis `order[i]` of `input`.
-pub fn permute(input: &Tensor, order: &[usize]) -> Result<Tensor, EvalError> {
+pub(super) fn permute(input: &Tensor, order: &[usize]) -> Result<Tensor, EvalError> {
     let strides = index::strides(&input.shape);
     let shape: Vec<usize> = order.iter().map(|it| input.shape[*it]).collect();
     let steps = order.iter().map(|it| strides[*it]).collect();
     pick(input, &shape, Walk::new(&shape, steps, 0))
 }
 
-pub fn expand(call: &Call) -> Outputs {
+pub(super) fn expand(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let to = index::shape(&values::ints(call.input(1)?)?)?;
     let shape = broadcast(&input.shape, &to)?;
@@ -117,7 +117,7 @@ pub fn expand(call: &Call) -> Outputs {
 }
 
 /// Each axis is seen as (repeat, dimension), of which the repeat moves nothing.
-pub fn tile(call: &Call) -> Outputs {
+pub(super) fn tile(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let repeats = index::shape(&values::ints(call.input(1)?)?)?;
     if call.opset < 6 || repeats.len() != input.shape.len() {
@@ -130,14 +130,14 @@ pub fn tile(call: &Call) -> Outputs {
     Ok(vec![pick(input, &shape, Walk::new(&pairs, steps, 0))?])
 }
 
-pub fn concat(call: &Call) -> Outputs {
+pub(super) fn concat(call: &Call) -> Outputs {
     let inputs = call.inputs_from(0)?;
     let axis = call.axis(1, call.input(0)?.shape.len())?;
     Ok(vec![join(&inputs, axis)?])
 }
 
 /// Tensors side by side along an axis.
-pub fn join(parts: &[&Tensor], axis: usize) -> Result<Tensor, EvalError> {
+pub(super) fn join(parts: &[&Tensor], axis: usize) -> Result<Tensor, EvalError> {
     let mut shape = parts[0].shape.clone();
     shape[axis] = 0;
     for part in parts {
@@ -162,7 +162,7 @@ pub fn join(parts: &[&Tensor], axis: usize) -> Result<Tensor, EvalError> {
 }
 
 /// Sizes are given, or follow from the number of parts, of which the last may be smaller.
-pub fn split(call: &Call) -> Outputs {
+pub(super) fn split(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let axis = call.axis(0, input.shape.len())?;
     let (outer, size, inner) = around(&input.shape, axis);
@@ -199,7 +199,7 @@ fn even_sizes(call: &Call, size: usize) -> Result<Vec<usize>, EvalError> {
 }
 
 /// The upper or lower triangle of each matrix; the rest is zero.
-pub fn triangle(call: &Call) -> Outputs {
+pub(super) fn triangle(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let [.., rows, columns] = input.shape[..] else {
         return Err(call.shape_error("not a matrix"));

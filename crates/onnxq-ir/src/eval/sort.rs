@@ -12,16 +12,16 @@ use super::{
 use crate::tensor::{DType, Tensor};
 
 /// The first (or last) index of the greatest element along an axis.
-pub fn arg_max(call: &Call) -> Outputs {
+pub(super) fn arg_max(call: &Call) -> Outputs {
     arg_best(call, Ordering::Greater)
 }
 
-pub fn arg_min(call: &Call) -> Outputs {
+pub(super) fn arg_min(call: &Call) -> Outputs {
     arg_best(call, Ordering::Less)
 }
 
 /// The greatest elements and their indices; of equal ones the first.
-pub fn top_k(call: &Call) -> Outputs {
+pub(super) fn top_k(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let axis = call.axis(-1, input.shape.len())?;
     let (outer, size, inner) = around(&input.shape, axis);
@@ -58,7 +58,7 @@ pub fn top_k(call: &Call) -> Outputs {
 }
 
 /// Sums of prefixes along an axis, or of suffixes.
-pub fn cum_sum(call: &Call) -> Outputs {
+pub(super) fn cum_sum(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let axis = axis(one_int(call.input(1)?)?, input.shape.len())?;
     let (exclusive, reverse) = (call.flag("exclusive", false)?, call.flag("reverse", false)?);
@@ -130,7 +130,7 @@ fn order_of(tensor: &Tensor) -> Result<Box<dyn Fn(usize, usize) -> Ordering>, Ev
 }
 
 /// The distinct elements in ascending order or in order of appearance.
-pub fn unique(call: &Call) -> Outputs {
+pub(super) fn unique(call: &Call) -> Outputs {
     let input = call.input(0)?;
     if call.attrs.get("axis").is_some() || call.outputs > 1 {
         return Err(call.unsupported("along an axis or with indices"));

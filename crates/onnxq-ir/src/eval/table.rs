@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{ir::Op, tensor::Tensor};
 
-pub type Outputs = Result<Vec<Tensor>, EvalError>;
+pub(super) type Outputs = Result<Vec<Tensor>, EvalError>;
 pub type Evaluate = fn(&Call) -> Outputs;
 
 /// Printed name and implementation.
@@ -174,7 +174,7 @@ pub const OPS: &[(&str, Evaluate)] = &[
 ];
 
 /// The implementation of an operator; `ai.onnx` is the long name of the standard domain.
-pub fn find(op: &Op) -> Option<Evaluate> {
+pub(super) fn find(op: &Op) -> Option<Evaluate> {
     let domain = if &*op.domain == "ai.onnx" { "" } else { &*op.domain };
     let dot = if domain.is_empty() { "" } else { "." };
     let name = format!("{domain}{dot}{}", op.name);

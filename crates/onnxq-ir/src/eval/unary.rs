@@ -10,14 +10,14 @@ use super::{
 };
 
 /// A function of floats.
-pub fn real(call: &Call, f: impl Fn(f64) -> f64) -> Outputs {
+pub(super) fn real(call: &Call, f: impl Fn(f64) -> f64) -> Outputs {
     let input = call.input(0)?;
     let values = call.reals(0)?.into_iter().map(f);
     Ok(vec![real_tensor(input.dtype, &input.shape, values)?])
 }
 
 /// A function of floats or integers.
-pub fn number(call: &Call, real: fn(f64) -> f64, int: fn(i128) -> i128) -> Outputs {
+pub(super) fn number(call: &Call, real: fn(f64) -> f64, int: fn(i128) -> i128) -> Outputs {
     let input = call.input(0)?;
     let (dtype, shape) = (input.dtype, &input.shape);
     Ok(vec![match Values::of(input)? {
@@ -27,18 +27,18 @@ pub fn number(call: &Call, real: fn(f64) -> f64, int: fn(i128) -> i128) -> Outpu
     }])
 }
 
-pub fn not(call: &Call) -> Outputs {
+pub(super) fn not(call: &Call) -> Outputs {
     let input = call.input(0)?;
     Ok(vec![bool_tensor(&input.shape, values::bools(input)?.into_iter().map(|it| !it))])
 }
 
-pub fn is_nan(call: &Call) -> Outputs {
+pub(super) fn is_nan(call: &Call) -> Outputs {
     let input = call.input(0)?;
     Ok(vec![bool_tensor(&input.shape, call.reals(0)?.into_iter().map(f64::is_nan))])
 }
 
 /// Whether floats are infinite; the attributes may leave out a sign.
-pub fn is_infinite(call: &Call) -> Outputs {
+pub(super) fn is_infinite(call: &Call) -> Outputs {
     let input = call.input(0)?;
     let negative = call.flag("detect_negative", true)?;
     let positive = call.flag("detect_positive", true)?;
@@ -46,42 +46,42 @@ pub fn is_infinite(call: &Call) -> Outputs {
     Ok(vec![bool_tensor(&input.shape, call.reals(0)?.iter().map(accept))])
 }
 
-pub fn celu(call: &Call) -> Outputs {
+pub(super) fn celu(call: &Call) -> Outputs {
     let alpha = call.float("alpha", 1.0)?;
     real(call, |it| it.max(0.0) + (alpha * (it / alpha).exp_m1()).min(0.0))
 }
 
-pub fn elu(call: &Call) -> Outputs {
+pub(super) fn elu(call: &Call) -> Outputs {
     let alpha = call.float("alpha", 1.0)?;
     real(call, |it| if it < 0.0 { alpha * it.exp_m1() } else { it })
 }
 
-pub fn hard_sigmoid(call: &Call) -> Outputs {
+pub(super) fn hard_sigmoid(call: &Call) -> Outputs {
     let (alpha, beta) = (call.float("alpha", 0.2)?, call.float("beta", 0.5)?);
     real(call, |it| (alpha * it + beta).clamp(0.0, 1.0))
 }
 
-pub fn hard_swish(call: &Call) -> Outputs {
+pub(super) fn hard_swish(call: &Call) -> Outputs {
     real(call, |it| it * (it / 6.0 + 0.5).clamp(0.0, 1.0))
 }
 
-pub fn leaky_relu(call: &Call) -> Outputs {
+pub(super) fn leaky_relu(call: &Call) -> Outputs {
     let alpha = call.float("alpha", 0.01)?;
     real(call, |it| if it < 0.0 { alpha * it } else { it })
 }
 
-pub fn selu(call: &Call) -> Outputs {
+pub(super) fn selu(call: &Call) -> Outputs {
     let alpha = call.float("alpha", 1.673_263_2)?;
     let gamma = call.float("gamma", 1.050_701)?;
     real(call, |it| gamma * if it < 0.0 { alpha * it.exp_m1() } else { it })
 }
 
-pub fn thresholded_relu(call: &Call) -> Outputs {
+pub(super) fn thresholded_relu(call: &Call) -> Outputs {
     let alpha = call.float("alpha", 1.0)?;
     real(call, |it| if it > alpha { it } else { 0.0 })
 }
 
-pub fn approximate_gelu(call: &Call) -> Outputs {
+pub(super) fn approximate_gelu(call: &Call) -> Outputs {
     match call.text("approximate", "none")? {
         "none" => real(call, gelu),
         "tanh" => real(call, gelu_tanh),
@@ -90,7 +90,7 @@ pub fn approximate_gelu(call: &Call) -> Outputs {
 }
 
 /// `com.microsoft.BiasGelu` and `FastGelu`: the second input is added before.
-pub fn biased(call: &Call, f: fn(f64) -> f64) -> Outputs {
+pub(super) fn biased(call: &Call, f: fn(f64) -> f64) -> Outputs {
     let mut input = call.input(0)?.clone();
     if let Some(bias) = call.optional(1) {
         input = combine(&input, bias, |a, b| a + b, |a, b| Some(a + b))?;
@@ -99,12 +99,12 @@ pub fn biased(call: &Call, f: fn(f64) -> f64) -> Outputs {
     Ok(vec![real_tensor(input.dtype, &input.shape, values)?])
 }
 
-pub fn quick_gelu(call: &Call) -> Outputs {
+pub(super) fn quick_gelu(call: &Call) -> Outputs {
     let alpha = call.float("alpha", 1.702)?;
     real(call, |it| it * sigmoid(alpha * it))
 }
 
-pub fn swish(call: &Call) -> Outputs {
+pub(super) fn swish(call: &Call) -> Outputs {
     let alpha = call.float("alpha", 1.0)?;
     real(call, |it| it * sigmoid(alpha * it))
 }

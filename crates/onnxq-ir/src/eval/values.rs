@@ -8,7 +8,7 @@ use crate::tensor::{DType, Tensor, pack_bits, unpack_bits};
 
 /// The elements of a tensor. `f64` holds sums and products of `f32` so well that rounding
 /// twice gives what `f32` arithmetic gives; `i128` holds every integer type.
-pub enum Values {
+pub(super) enum Values {
     Bool(Vec<bool>),
     Int(Vec<i128>),
     Real(Vec<f64>),
@@ -16,7 +16,7 @@ pub enum Values {
 }
 
 impl Values {
-    pub fn of(tensor: &Tensor) -> Result<Values, EvalError> {
+    pub(super) fn of(tensor: &Tensor) -> Result<Values, EvalError> {
         Ok(match tensor.dtype {
             DType::Bool => Values::Bool(bools(tensor)?),
             DType::String => Values::Text(texts(tensor)?.to_vec()),
@@ -26,7 +26,7 @@ impl Values {
     }
 
     /// The tensor of these elements, rounded or wrapped to `dtype`, which is of the same kind.
-    pub fn tensor(self, dtype: DType, shape: &[usize]) -> Result<Tensor, EvalError> {
+    pub(super) fn tensor(self, dtype: DType, shape: &[usize]) -> Result<Tensor, EvalError> {
         match self {
             Values::Bool(it) => Ok(bool_tensor(shape, it)),
             Values::Int(it) => int_tensor(dtype, shape, it),
@@ -37,7 +37,7 @@ impl Values {
 }
 
 /// The elements of a float tensor.
-pub fn reals(tensor: &Tensor) -> Result<Vec<f64>, EvalError> {
+pub(super) fn reals(tensor: &Tensor) -> Result<Vec<f64>, EvalError> {
     match tensor.dtype {
         DType::F32 => each(tensor, |it| f32::from_le_bytes(it).into()),
         DType::F64 => each(tensor, f64::from_le_bytes),
@@ -48,7 +48,7 @@ pub fn reals(tensor: &Tensor) -> Result<Vec<f64>, EvalError> {
 }
 
 /// The elements of a float or integer tensor.
-pub fn numbers(tensor: &Tensor) -> Result<Vec<f64>, EvalError> {
+pub(super) fn numbers(tensor: &Tensor) -> Result<Vec<f64>, EvalError> {
     if tensor.dtype.is_float() {
         return reals(tensor);
     }
@@ -56,7 +56,7 @@ pub fn numbers(tensor: &Tensor) -> Result<Vec<f64>, EvalError> {
 }
 
 /// The elements of an integer or boolean tensor; large `uint64` wrap.
-pub fn ints(tensor: &Tensor) -> Result<Vec<i64>, EvalError> {
+pub(super) fn ints(tensor: &Tensor) -> Result<Vec<i64>, EvalError> {
     let bits = tensor.dtype.bits() as u32;
     match tensor.dtype {
         DType::U2 | DType::U4 => Ok(quantized(tensor, bits)?.into_iter().map(i64::from).collect()),
@@ -69,14 +69,14 @@ pub fn ints(tensor: &Tensor) -> Result<Vec<i64>, EvalError> {
     }
 }
 
-pub fn bools(tensor: &Tensor) -> Result<Vec<bool>, EvalError> {
+pub(super) fn bools(tensor: &Tensor) -> Result<Vec<bool>, EvalError> {
     match tensor.dtype {
         DType::Bool => each(tensor, |[it]| it != 0),
         got => Err(EvalError::Type { expected: "booleans", got }),
     }
 }
 
-pub fn texts(tensor: &Tensor) -> Result<&[Bytes], EvalError> {
+pub(super) fn texts(tensor: &Tensor) -> Result<&[Bytes], EvalError> {
     let got = tensor.dtype;
     let list = tensor.string_values().ok_or(EvalError::Type { expected: "strings", got })?;
     if list.len() != tensor.numel() {
@@ -87,16 +87,16 @@ pub fn texts(tensor: &Tensor) -> Result<&[Bytes], EvalError> {
 }
 
 /// The bit patterns of a tensor whose elements are narrower than a byte.
-pub fn quantized(tensor: &Tensor, bits: u32) -> Result<Vec<u8>, EvalError> {
+pub(super) fn quantized(tensor: &Tensor, bits: u32) -> Result<Vec<u8>, EvalError> {
     Ok(unpack_bits(&tensor.bytes()?, bits, tensor.numel()))
 }
 
-pub fn is_int(dtype: DType) -> bool {
+pub(super) fn is_int(dtype: DType) -> bool {
     range(dtype).is_some()
 }
 
 /// The least and the greatest value of an integer type.
-pub fn range(dtype: DType) -> Option<(i128, i128)> {
+pub(super) fn range(dtype: DType) -> Option<(i128, i128)> {
     let bits = dtype.bits() as u32;
     match dtype {
         DType::U2 | DType::U4 | DType::U8 | DType::U16 | DType::U32 | DType::U64 => {
@@ -110,7 +110,7 @@ pub fn range(dtype: DType) -> Option<(i128, i128)> {
 }
 
 /// A float tensor; narrow types are rounded from `f32`, as ONNX Runtime computes them.
-pub fn real_tensor(
+pub(super) fn real_tensor(
     dtype: DType,
     shape: &[usize],
     values: impl IntoIterator<Item = f64>,
@@ -127,7 +127,7 @@ pub fn real_tensor(
 }
 
 /// An integer tensor; what does not fit wraps.
-pub fn int_tensor(
+pub(super) fn int_tensor(
     dtype: DType,
     shape: &[usize],
     values: impl IntoIterator<Item = i128>,
@@ -147,23 +147,23 @@ pub fn int_tensor(
     Ok(Tensor::new(dtype, shape.to_vec(), bytes))
 }
 
-pub fn bool_tensor(shape: &[usize], values: impl IntoIterator<Item = bool>) -> Tensor {
+pub(super) fn bool_tensor(shape: &[usize], values: impl IntoIterator<Item = bool>) -> Tensor {
     let bytes: Vec<u8> = values.into_iter().map(u8::from).collect();
     Tensor::new(DType::Bool, shape.to_vec(), bytes)
 }
 
 /// The value of a tensor of one integer.
-pub fn one_int(tensor: &Tensor) -> Result<i64, EvalError> {
+pub(super) fn one_int(tensor: &Tensor) -> Result<i64, EvalError> {
     only(tensor, ints(tensor)?)
 }
 
 /// The value of a tensor of one boolean.
-pub fn one_bool(tensor: &Tensor) -> Result<bool, EvalError> {
+pub(super) fn one_bool(tensor: &Tensor) -> Result<bool, EvalError> {
     only(tensor, bools(tensor)?)
 }
 
 /// The only one of the values read from `tensor`.
-pub fn only<T: Copy>(tensor: &Tensor, values: Vec<T>) -> Result<T, EvalError> {
+pub(super) fn only<T: Copy>(tensor: &Tensor, values: Vec<T>) -> Result<T, EvalError> {
     let [it] = values[..] else {
         return Err(EvalError::Shape { what: format!("{tensor:?} does not hold one value") });
     };

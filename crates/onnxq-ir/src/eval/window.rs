@@ -8,7 +8,7 @@ use super::{
 
 /// A kernel that moves over an image.
 #[derive(Clone, Debug)]
-pub struct Window {
+pub(super) struct Window {
     pub kernel: Vec<usize>,
     pub strides: Vec<usize>,
     pub dilations: Vec<usize>,
@@ -18,7 +18,7 @@ pub struct Window {
 
 impl Window {
     /// The window of a node for an image of the given size; pads may follow from `auto_pad`.
-    pub fn of(call: &Call, kernel: &[usize], image: &[usize]) -> Result<Window, EvalError> {
+    pub(super) fn of(call: &Call, kernel: &[usize], image: &[usize]) -> Result<Window, EvalError> {
         let rank = kernel.len();
         let ones = || vec![1; rank];
         let pads = sizes(call, "pads", 0)?.unwrap_or_else(|| vec![0; 2 * rank]);
@@ -45,12 +45,12 @@ impl Window {
     }
 
     /// How far the kernel reaches along an axis.
-    pub fn reach(&self, axis: usize) -> usize {
+    pub(super) fn reach(&self, axis: usize) -> usize {
         (self.kernel[axis] - 1) * self.dilations[axis] + 1
     }
 
     /// The number of positions of the kernel along each axis.
-    pub fn positions(&self, image: &[usize], ceil: bool) -> Result<Vec<usize>, EvalError> {
+    pub(super) fn positions(&self, image: &[usize], ceil: bool) -> Result<Vec<usize>, EvalError> {
         let positions = |axis: usize| {
             let padded = image[axis] + self.before[axis] + self.after[axis];
             let Some(room) = padded.checked_sub(self.reach(axis)) else { return 0 };
@@ -69,7 +69,7 @@ impl Window {
     }
 
     /// For each element of the kernel, the pairs of `(position, offset in the image)` that meet.
-    pub fn taps(&self, positions: &[usize], image: &[usize]) -> Result<Taps, EvalError> {
+    pub(super) fn taps(&self, positions: &[usize], image: &[usize]) -> Result<Taps, EvalError> {
         let count = elements(positions)?;
         let total = count.checked_mul(elements(&self.kernel)?).filter(|it| *it <= LIMIT);
         total.ok_or_else(|| EvalError::TooLarge { shape: vec![count, self.kernel.len()] })?;
@@ -122,10 +122,14 @@ impl Window {
     }
 }
 
-pub type Taps = Vec<Vec<(usize, usize)>>;
+pub(super) type Taps = Vec<Vec<(usize, usize)>>;
 
 /// A list attribute of sizes, each at least `least` and small enough to multiply.
-pub fn sizes(call: &Call, name: &str, least: usize) -> Result<Option<Vec<usize>>, EvalError> {
+pub(super) fn sizes(
+    call: &Call,
+    name: &str,
+    least: usize,
+) -> Result<Option<Vec<usize>>, EvalError> {
     let Some(list) = call.ints(name)? else { return Ok(None) };
     let size = |it: &i64| usize::try_from(*it).ok().filter(|it| (least..=LIMIT).contains(it));
     let list: Option<Vec<usize>> = list.iter().map(size).collect();

@@ -13,7 +13,7 @@ fn count(c: &Call, name: &str) -> Dim {
 }
 
 /// `Attention` of the standard: the result, keys and values with the past, the scores.
-pub fn attention(c: &Call) -> Types {
+pub(super) fn attention(c: &Call) -> Types {
     let (Some(query), Some(key), Some(value)) = (c.shape(0), c.shape(1), c.shape(2)) else {
         return vec![c.dtype(0).map(|it| tensor(it, None))];
     };
@@ -52,7 +52,7 @@ fn with_past(c: &Call, past: usize, length: &Dim) -> Dim {
 }
 
 /// `com.microsoft.Attention` and `QAttention`: `[batch, sequence, hidden]` and keys with values.
-pub fn packed_attention(c: &Call, dtype_of: usize) -> Types {
+pub(super) fn packed_attention(c: &Call, dtype_of: usize) -> Types {
     let Some(dtype) = c.dtype(dtype_of) else { return Vec::new() };
     let sizes = c.ints_attr("qkv_hidden_sizes").and_then(|it| it.get(2).copied());
     let hidden = match sizes {
@@ -74,7 +74,7 @@ pub fn packed_attention(c: &Call, dtype_of: usize) -> Types {
 }
 
 /// `com.microsoft.MultiHeadAttention`: the result, keys and values with the past.
-pub fn multi_head_attention(c: &Call) -> Types {
+pub(super) fn multi_head_attention(c: &Call) -> Types {
     let Some(dtype) = c.dtype(0) else { return Vec::new() };
     let heads = count(c, "num_heads");
     let (length, key_size, hidden) = match (c.rank(0), c.rank(1), c.rank(2)) {
@@ -93,7 +93,7 @@ pub fn multi_head_attention(c: &Call) -> Types {
 }
 
 /// `com.microsoft.GroupQueryAttention`: the result, keys and values with the past.
-pub fn group_query_attention(c: &Call) -> Types {
+pub(super) fn group_query_attention(c: &Call) -> Types {
     let Some(dtype) = c.dtype(0) else { return Vec::new() };
     let (heads, kv_heads) = (count(c, "num_heads"), count(c, "kv_num_heads"));
     // Without keys the query holds all three.

@@ -5,7 +5,7 @@ use super::{
     expr::Expr,
     walk::Walk,
 };
-pub use crate::tensor::position;
+pub(super) use crate::tensor::position;
 use crate::{
     ir::{Attr, Def, GraphId, Model, Node, ValueId},
     tensor::{DType, Dim, Shape, Tensor, TensorType},
@@ -19,10 +19,10 @@ pub struct Call<'a> {
 }
 
 /// Types of the outputs, in order; those that are missing at the end are unknown.
-pub type Types = Vec<Option<TensorType>>;
+pub(super) type Types = Vec<Option<TensorType>>;
 
 /// A type whose shape may be unknown.
-pub fn tensor(dtype: DType, shape: Option<Shape>) -> TensorType {
+pub(super) fn tensor(dtype: DType, shape: Option<Shape>) -> TensorType {
     TensorType { dtype, shape }
 }
 

@@ -7,7 +7,7 @@ use super::{
 use crate::tensor::{DType, Dim, Shape, TensorType};
 
 /// Types of the inputs of a body, where they hold in every iteration.
-pub fn body_inputs(c: &Call, attr: &str) -> Types {
+pub(super) fn body_inputs(c: &Call, attr: &str) -> Types {
     match (&*c.node.op.name, attr) {
         _ if !c.node.op.domain.is_empty() => Vec::new(),
         ("Loop", "body") => {
@@ -24,12 +24,12 @@ fn carried(c: &Call, index: usize) -> Option<TensorType> {
     Some(tensor(c.dtype(index)?, None))
 }
 
-pub fn if_(c: &Call) -> Types {
+pub(super) fn if_(c: &Call) -> Types {
     let branches = c.body_outputs("then_branch").into_iter().zip(c.body_outputs("else_branch"));
     branches.map(|(a, b)| dims::common(&a?, &b?)).collect()
 }
 
-pub fn loop_(c: &Call) -> Types {
+pub(super) fn loop_(c: &Call) -> Types {
     let states = c.inputs().saturating_sub(2);
     // The first output of the body is the condition.
     let body = c.body_outputs("body").into_iter().skip(1).enumerate();
@@ -63,7 +63,7 @@ fn scan_body_inputs(c: &Call) -> Option<Types> {
     Some(inputs.map(|it| if it < states { carried(c, it) } else { slice(it) }).collect())
 }
 
-pub fn scan(c: &Call) -> Types {
+pub(super) fn scan(c: &Call) -> Types {
     let Some(states) = scan_states(c) else { return Vec::new() };
     let length = || {
         let shape = c.shape(states)?;

@@ -7,16 +7,16 @@ use super::{
 };
 use crate::tensor::{DType, Dim, Shape, TensorType};
 
-pub fn conv(c: &Call) -> Option<TensorType> {
+pub(super) fn conv(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0).or_else(|| c.dtype(1))?, conv_shape(c, 0, 1)))
 }
 
-pub fn conv_integer(c: &Call) -> Option<TensorType> {
+pub(super) fn conv_integer(c: &Call) -> Option<TensorType> {
     Some(tensor(DType::I32, conv_shape(c, 0, 1)))
 }
 
 /// The shape of a convolution of inputs `x` and `w`.
-pub fn conv_shape(c: &Call, x: usize, w: usize) -> Option<Shape> {
+pub(super) fn conv_shape(c: &Call, x: usize, w: usize) -> Option<Shape> {
     let (input, weight) = (c.shape(x), c.shape(w));
     let rank = input.as_ref().or(weight.as_ref())?.len();
     let mut shape = vec![c.dim(x, 0), c.dim(w, 0)];
@@ -28,7 +28,7 @@ pub fn conv_shape(c: &Call, x: usize, w: usize) -> Option<Shape> {
     Some(shape)
 }
 
-pub fn conv_transpose(c: &Call) -> Option<TensorType> {
+pub(super) fn conv_transpose(c: &Call) -> Option<TensorType> {
     let shape = || {
         let rank = c.rank(0).or_else(|| c.rank(1))?;
         let groups = Expr::from(c.int_or("group", 1));
@@ -49,12 +49,12 @@ pub fn conv_transpose(c: &Call) -> Option<TensorType> {
 }
 
 /// The result, and the positions of the maxima.
-pub fn pool(c: &Call) -> Types {
+pub(super) fn pool(c: &Call) -> Types {
     let shape = pool_shape(c);
     vec![c.dtype(0).map(|it| tensor(it, shape.clone())), Some(tensor(DType::I64, shape))]
 }
 
-pub fn pool_shape(c: &Call) -> Option<Shape> {
+pub(super) fn pool_shape(c: &Call) -> Option<Shape> {
     let mut shape = c.shape(0)?;
     let axes = shape.len().checked_sub(2)?;
     for (axis, dim) in shape.iter_mut().skip(2).enumerate() {
@@ -63,18 +63,18 @@ pub fn pool_shape(c: &Call) -> Option<Shape> {
     Some(shape)
 }
 
-pub fn global_pool(c: &Call) -> Option<TensorType> {
+pub(super) fn global_pool(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, global_pool_shape(c)))
 }
 
-pub fn global_pool_shape(c: &Call) -> Option<Shape> {
+pub(super) fn global_pool_shape(c: &Call) -> Option<Shape> {
     let mut shape = c.shape(0)?;
     shape.iter_mut().skip(2).for_each(|it| *it = Dim::Fixed(1));
     Some(shape)
 }
 
 /// `[n, c, ...]` of the input, the sizes of the grid.
-pub fn grid_sample(c: &Call) -> Option<TensorType> {
+pub(super) fn grid_sample(c: &Call) -> Option<TensorType> {
     let shape = || {
         let grid = c.shape(1)?;
         let inner = grid.get(1..grid.len().checked_sub(1)?)?;
@@ -83,7 +83,7 @@ pub fn grid_sample(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, shape()))
 }
 
-pub fn roi_align(c: &Call) -> Option<TensorType> {
+pub(super) fn roi_align(c: &Call) -> Option<TensorType> {
     let side = |name| dims::from_int(c.int_or(name, 1));
     let (height, width) = (side("output_height"), side("output_width"));
     Some(TensorType::new(c.dtype(0)?, [c.dim(1, 0), c.dim(0, 1), height, width]))

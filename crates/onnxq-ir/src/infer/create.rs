@@ -11,7 +11,7 @@ use crate::{
     tensor::{DType, Dim, Shape, TensorType},
 };
 
-pub fn constant(c: &Call) -> Option<TensorType> {
+pub(super) fn constant(c: &Call) -> Option<TensorType> {
     // A Constant has one attribute; which, tells its type.
     let (name, _) = c.node.attrs.iter().next()?;
     constant_of(c.attr(name)?)
@@ -32,7 +32,7 @@ fn constant_of(attr: &Attr) -> Option<TensorType> {
     })
 }
 
-pub fn constant_of_shape(c: &Call) -> Option<TensorType> {
+pub(super) fn constant_of_shape(c: &Call) -> Option<TensorType> {
     let dtype = match c.attr("value") {
         Some(Attr::Tensor(it)) => it.dtype,
         _ => DType::F32,
@@ -41,7 +41,7 @@ pub fn constant_of_shape(c: &Call) -> Option<TensorType> {
 }
 
 /// The shape that an input holds; only its rank, if the elements are not known.
-pub fn shape_from(c: &Call, index: usize) -> Option<Shape> {
+pub(super) fn shape_from(c: &Call, index: usize) -> Option<Shape> {
     if let Some(data) = c.data(index) {
         dims::of_rank(data.items.len())?;
         return Some(data.items.into_iter().map(dims::to_dim).collect());
@@ -49,7 +49,7 @@ pub fn shape_from(c: &Call, index: usize) -> Option<Shape> {
     dims::of_rank(c.dim(index, 0).fixed().filter(|_| c.rank(index) == Some(1))?)
 }
 
-pub fn range(c: &Call) -> Option<TensorType> {
+pub(super) fn range(c: &Call) -> Option<TensorType> {
     let dtype = (0..3).find_map(|it| c.dtype(it))?;
     Some(tensor(dtype, Some(vec![dims::to_dim(range_len(c))])))
 }
@@ -65,7 +65,7 @@ fn range_len(c: &Call) -> Option<Expr> {
 }
 
 /// The elements of a short range of numbers.
-pub fn range_data(c: &Call) -> Option<Data> {
+pub(super) fn range_data(c: &Call) -> Option<Data> {
     let len = usize::try_from(range_len(c)?.constant()?).ok()?;
     let (start, step) = (c.scalar(0)?, c.scalar(2)?);
     if len > super::data::MAX_COMPUTED {
@@ -76,24 +76,24 @@ pub fn range_data(c: &Call) -> Option<Data> {
 }
 
 /// A shape from an attribute, as `RandomNormal` has it.
-pub fn random(c: &Call) -> Option<TensorType> {
+pub(super) fn random(c: &Call) -> Option<TensorType> {
     let shape = c.ints_attr("shape")?.iter().map(|it| dims::from_int(*it));
     Some(tensor(c.dtype_attr("dtype").unwrap_or(DType::F32), Some(shape.collect())))
 }
 
 /// The shape of the input, with an element type of its own if the node states one.
-pub fn like(c: &Call) -> Option<TensorType> {
+pub(super) fn like(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype_attr("dtype").or_else(|| c.dtype(0))?, c.shape(0)))
 }
 
-pub fn multinomial(c: &Call) -> Option<TensorType> {
+pub(super) fn multinomial(c: &Call) -> Option<TensorType> {
     let dtype = c.dtype_attr("dtype").unwrap_or(DType::I32);
     let samples = dims::from_int(c.int_or("sample_size", 1));
     Some(TensorType::new(dtype, [c.dim(0, 0), samples]))
 }
 
 /// A window of as many elements as the input says.
-pub fn window(c: &Call) -> Option<TensorType> {
+pub(super) fn window(c: &Call) -> Option<TensorType> {
     let dtype = c.dtype_attr("output_datatype").unwrap_or(DType::F32);
     let len: Dim = dims::to_dim(c.scalar(0));
     Some(TensorType::new(dtype, [len]))

@@ -18,9 +18,9 @@ pub struct Data {
 }
 
 /// Elements of a constant that is read.
-pub const MAX_CONSTANT: usize = 1024;
+pub(super) const MAX_CONSTANT: usize = 1024;
 /// Elements of a computed value that is kept.
-pub const MAX_COMPUTED: usize = 32;
+pub(super) const MAX_COMPUTED: usize = 32;
 
 type Row = fn(&Call) -> Option<Data>;
 
@@ -68,7 +68,7 @@ const DATA: &[(&str, Row)] = &[
     ("Where", where_),
 ];
 
-pub fn propagate(c: &Call) -> Option<Data> {
+pub(super) fn propagate(c: &Call) -> Option<Data> {
     if !matches!(&*c.node.op.domain, "" | "ai.onnx") {
         return None;
     }
@@ -242,7 +242,7 @@ fn shape(c: &Call) -> Option<Data> {
 }
 
 /// The axes that `Shape` returns.
-pub fn shape_range(c: &Call, rank: usize) -> std::ops::Range<usize> {
+pub(super) fn shape_range(c: &Call, rank: usize) -> std::ops::Range<usize> {
     let clamp = |at: i64| {
         let at = if at < 0 { at.saturating_add(rank as i64) } else { at };
         at.clamp(0, rank as i64) as usize
@@ -321,14 +321,14 @@ fn slice(c: &Call) -> Option<Data> {
 }
 
 /// The positions that a slice takes, as Python does it.
-pub fn picked(len: usize, start: i64, end: i64, step: i64) -> Option<Vec<usize>> {
+pub(super) fn picked(len: usize, start: i64, end: i64, step: i64) -> Option<Vec<usize>> {
     let (start, count) = slice_count(len, start, end, step)?;
     let at = |it: i64| usize::try_from(start + it * step).ok();
     if count > MAX_COMPUTED as i64 { None } else { (0..count).map(at).collect() }
 }
 
 /// The first position of a slice and how many it takes.
-pub fn slice_count(len: usize, start: i64, end: i64, step: i64) -> Option<(i64, i64)> {
+pub(super) fn slice_count(len: usize, start: i64, end: i64, step: i64) -> Option<(i64, i64)> {
     let len = i64::try_from(len).ok()?;
     let from_end = |at: i64| if at < 0 { at.saturating_add(len) } else { at };
     let (start, end) = (from_end(start), from_end(end));

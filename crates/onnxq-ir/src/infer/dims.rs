@@ -3,29 +3,29 @@
 use super::expr::Expr;
 use crate::tensor::{Dim, Shape, TensorType};
 
-pub fn add(a: &Dim, b: &Dim) -> Dim {
+pub(super) fn add(a: &Dim, b: &Dim) -> Dim {
     with(a, b, |a, b| a.add(b))
 }
 
-pub fn mul(a: &Dim, b: &Dim) -> Dim {
+pub(super) fn mul(a: &Dim, b: &Dim) -> Dim {
     with(a, b, |a, b| a.mul(b))
 }
 
-pub fn div_exact(a: &Dim, b: &Dim) -> Dim {
+pub(super) fn div_exact(a: &Dim, b: &Dim) -> Dim {
     with(a, b, |a, b| a.div_exact(b))
 }
 
 /// A size from an attribute or a constant; negative ones are unknown.
-pub fn from_int(it: i64) -> Dim {
+pub(super) fn from_int(it: i64) -> Dim {
     usize::try_from(it).map_or(Dim::Unknown, Dim::Fixed)
 }
 
 /// `map` of the size, unknown where that is.
-pub fn map(dim: &Dim, map: impl Fn(&Expr) -> Option<Expr>) -> Dim {
+pub(super) fn map(dim: &Dim, map: impl Fn(&Expr) -> Option<Expr>) -> Dim {
     to_dim(Expr::of(dim).and_then(|it| map(&it)))
 }
 
-pub fn to_dim(it: Option<Expr>) -> Dim {
+pub(super) fn to_dim(it: Option<Expr>) -> Dim {
     it.map_or(Dim::Unknown, |it| it.dim())
 }
 
@@ -33,18 +33,18 @@ fn with(a: &Dim, b: &Dim, op: impl Fn(&Expr, &Expr) -> Option<Expr>) -> Dim {
     to_dim(Expr::of(a).zip(Expr::of(b)).and_then(|(a, b)| op(&a, &b)))
 }
 
-pub fn product<'a>(dims: impl IntoIterator<Item = &'a Dim>) -> Dim {
+pub(super) fn product<'a>(dims: impl IntoIterator<Item = &'a Dim>) -> Dim {
     dims.into_iter().fold(Dim::Fixed(1), |product, it| mul(&product, it))
 }
 
 /// A shape of which only the rank is known; `None` for a rank that no model has.
-pub fn of_rank(rank: usize) -> Option<Shape> {
+pub(super) fn of_rank(rank: usize) -> Option<Shape> {
     const MAX_RANK: usize = 64;
     (rank <= MAX_RANK).then(|| vec![Dim::Unknown; rank])
 }
 
 /// The shape that all of `shapes` stretch to, as numpy does it. `None` if a rank is unknown.
-pub fn broadcast(shapes: &[Option<Shape>]) -> Option<Shape> {
+pub(super) fn broadcast(shapes: &[Option<Shape>]) -> Option<Shape> {
     let mut out = Shape::new();
     for shape in shapes {
         out = broadcast_two(&out, shape.as_ref()?);
@@ -90,7 +90,7 @@ fn broadcast_exprs(a: Expr, b: Expr) -> Option<Expr> {
 }
 
 /// What is true of both, as after an `If`.
-pub fn common(a: &TensorType, b: &TensorType) -> Option<TensorType> {
+pub(super) fn common(a: &TensorType, b: &TensorType) -> Option<TensorType> {
     let shape = match (&a.shape, &b.shape) {
         (Some(a), Some(b)) if a.len() == b.len() => {
             let same = |(a, b): (&Dim, &Dim)| if a == b { a.clone() } else { Dim::Unknown };
@@ -104,7 +104,7 @@ pub fn common(a: &TensorType, b: &TensorType) -> Option<TensorType> {
 /// A type the file states, and what inference adds to it: numbers over symbols over nothing.
 ///
 /// Where both have a symbol, the inferred one wins: it is made of the names of the inputs.
-pub fn refine(declared: &TensorType, inferred: &TensorType) -> TensorType {
+pub(super) fn refine(declared: &TensorType, inferred: &TensorType) -> TensorType {
     let shape = match (&declared.shape, &inferred.shape) {
         (Some(own), Some(new)) if own.len() == new.len() => {
             Some(own.iter().zip(new).map(|(own, new)| refine_dim(own, new)).collect())

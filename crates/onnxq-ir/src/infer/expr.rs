@@ -289,7 +289,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Small polynomials over `a`, `b`, `c`, with rounded quotients and cuts in them.
-    pub fn exprs() -> impl Strategy<Value = Expr> {
+    pub(crate) fn exprs() -> impl Strategy<Value = Expr> {
         let name = prop::sample::select(vec!["a", "b", "c"]);
         let leaf = prop_oneof![
             (-3i64..5).prop_map(Expr::from),

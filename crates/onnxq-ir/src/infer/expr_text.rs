@@ -7,7 +7,7 @@ use super::expr::{Atom, Expr};
 const MAX_LEN: usize = 256;
 
 /// Reads what [`print()`] writes; any other text is a name of its own.
-pub fn parse(text: &str) -> Expr {
+pub(super) fn parse(text: &str) -> Expr {
     let name = || Expr::atom(Atom::Name(text.into()));
     if text.len() > MAX_LEN {
         return name();
@@ -21,7 +21,7 @@ pub fn parse(text: &str) -> Expr {
 }
 
 /// `None` if the text would be too long, or would read as something else.
-pub fn print(it: &Expr) -> Option<Arc<str>> {
+pub(super) fn print(it: &Expr) -> Option<Arc<str>> {
     let mut terms = it.terms.iter();
     if let (Some((factors, 1)), None) = (terms.next(), terms.next())
         && let [Atom::Name(name)] = &factors[..]

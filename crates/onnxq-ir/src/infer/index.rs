@@ -6,22 +6,22 @@ use super::{
 };
 use crate::tensor::{DType, Dim, Shape, TensorType};
 
-pub fn gather(c: &Call) -> Option<TensorType> {
+pub(super) fn gather(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, gathered(c, c.int_or("axis", 0))))
 }
 
 /// The shape of the data with one axis replaced by the shape of the indices.
-pub fn gathered(c: &Call, axis: i64) -> Option<Shape> {
+pub(super) fn gathered(c: &Call, axis: i64) -> Option<Shape> {
     let (data, at) = (c.shape(0)?, c.shape(1)?);
     let axis = position(axis, data.len())?;
     Some(data[..axis].iter().chain(&at).chain(&data[axis + 1..]).cloned().collect())
 }
 
-pub fn gather_elements(c: &Call) -> Option<TensorType> {
+pub(super) fn gather_elements(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, c.shape(1)))
 }
 
-pub fn gather_nd(c: &Call) -> Option<TensorType> {
+pub(super) fn gather_nd(c: &Call) -> Option<TensorType> {
     let shape = || {
         let (data, at) = (c.shape(0)?, c.shape(1)?);
         let (depth, outer) = at.split_last()?;
@@ -32,7 +32,7 @@ pub fn gather_nd(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, shape()))
 }
 
-pub fn top_k(c: &Call) -> Types {
+pub(super) fn top_k(c: &Call) -> Types {
     let shape = c.shape(0).map(|mut shape| {
         let count = match c.int_attr("k") {
             Some(it) => dims::from_int(it),
@@ -46,12 +46,12 @@ pub fn top_k(c: &Call) -> Types {
     vec![c.dtype(0).map(|it| tensor(it, shape.clone())), Some(tensor(DType::I64, shape))]
 }
 
-pub fn non_zero(c: &Call) -> Option<TensorType> {
+pub(super) fn non_zero(c: &Call) -> Option<TensorType> {
     let rank = c.rank(0).map_or(Dim::Unknown, Dim::Fixed);
     Some(TensorType::new(DType::I64, [rank, Dim::Unknown]))
 }
 
-pub fn one_hot(c: &Call) -> Option<TensorType> {
+pub(super) fn one_hot(c: &Call) -> Option<TensorType> {
     let shape = c.shape(0).and_then(|mut shape| {
         let axis = c.axis(-1, shape.len() + 1)?;
         shape.insert(axis, dims::to_dim(c.scalar(1)));
@@ -60,7 +60,7 @@ pub fn one_hot(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(2)?, shape))
 }
 
-pub fn compress(c: &Call) -> Option<TensorType> {
+pub(super) fn compress(c: &Call) -> Option<TensorType> {
     let shape = match c.attr("axis") {
         None => Some(vec![Dim::Unknown]),
         Some(_) => c.shape(0).and_then(|mut shape| {
@@ -72,11 +72,11 @@ pub fn compress(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, shape))
 }
 
-pub fn unique(c: &Call) -> Types {
+pub(super) fn unique(c: &Call) -> Types {
     let list = || Some(TensorType::new(DType::I64, [Dim::Unknown]));
     vec![compress(c), list(), list(), list()]
 }
 
-pub fn non_max_suppression(_: &Call) -> Option<TensorType> {
+pub(super) fn non_max_suppression(_: &Call) -> Option<TensorType> {
     Some(TensorType::new(DType::I64, [Dim::Unknown, Dim::Fixed(3)]))
 }

@@ -6,12 +6,12 @@ use super::{
 };
 use crate::tensor::{DType, Dim, Shape, TensorType};
 
-pub fn matmul(c: &Call) -> Option<TensorType> {
+pub(super) fn matmul(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0).or_else(|| c.dtype(1))?, product(c.shape(0), c.shape(1))))
 }
 
 /// The shape of a product of matrices, stacks of them, or vectors, as numpy has it.
-pub fn product(a: Option<Shape>, b: Option<Shape>) -> Option<Shape> {
+pub(super) fn product(a: Option<Shape>, b: Option<Shape>) -> Option<Shape> {
     let (a, b) = (a?, b?);
     let (_, a_outer) = a.split_last()?;
     let (row, a_batch) = match a_outer.split_last() {
@@ -29,7 +29,7 @@ pub fn product(a: Option<Shape>, b: Option<Shape>) -> Option<Shape> {
 }
 
 /// `com.microsoft.FusedMatMul`: either side may come transposed.
-pub fn fused_matmul(c: &Call) -> Option<TensorType> {
+pub(super) fn fused_matmul(c: &Call) -> Option<TensorType> {
     let side = |index, name: &str| {
         let mut shape = c.shape(index)?;
         let rank = shape.len();
@@ -43,18 +43,18 @@ pub fn fused_matmul(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, shape))
 }
 
-pub fn gemm(c: &Call) -> Option<TensorType> {
+pub(super) fn gemm(c: &Call) -> Option<TensorType> {
     let dtype = c.dtype(0).or_else(|| c.dtype(1))?;
     Some(TensorType::new(dtype, gemm_dims(c, 0, 1)))
 }
 
-pub fn gemm_dims(c: &Call, a: usize, b: usize) -> [Dim; 2] {
+pub(super) fn gemm_dims(c: &Call, a: usize, b: usize) -> [Dim; 2] {
     let side = |index, flag: &str, axis: usize| c.dim(index, axis ^ usize::from(c.flag(flag)));
     [side(a, "transA", 0), side(b, "transB", 1)]
 }
 
 /// The weight is packed; the attribute `N` tells its columns.
-pub fn matmul_nbits(c: &Call) -> Option<TensorType> {
+pub(super) fn matmul_nbits(c: &Call) -> Option<TensorType> {
     let shape = c.shape(0).and_then(|mut shape| {
         *shape.last_mut()? = dims::from_int(c.int_attr("N")?);
         Some(shape)
@@ -62,26 +62,26 @@ pub fn matmul_nbits(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, shape))
 }
 
-pub fn matmul_integer(c: &Call) -> Option<TensorType> {
+pub(super) fn matmul_integer(c: &Call) -> Option<TensorType> {
     Some(tensor(DType::I32, product(c.shape(0), c.shape(1))))
 }
 
 /// Integer product, scaled back to float: inputs `a`, `b` and their scales.
-pub fn matmul_integer_to_float(c: &Call) -> Option<TensorType> {
+pub(super) fn matmul_integer_to_float(c: &Call) -> Option<TensorType> {
     let dtype = c.dtype(2).or_else(|| c.dtype(3)).unwrap_or(DType::F32);
     Some(tensor(dtype, product(c.shape(0), c.shape(1))))
 }
 
-pub fn dynamic_quantize_matmul(c: &Call) -> Option<TensorType> {
+pub(super) fn dynamic_quantize_matmul(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, product(c.shape(0), c.shape(1))))
 }
 
-pub fn det(c: &Call) -> Option<TensorType> {
+pub(super) fn det(c: &Call) -> Option<TensorType> {
     let shape = c.shape(0).and_then(|it| it.len().checked_sub(2).map(|rank| it[..rank].to_vec()));
     Some(tensor(c.dtype(0)?, shape))
 }
 
-pub fn einsum(c: &Call) -> Option<TensorType> {
+pub(super) fn einsum(c: &Call) -> Option<TensorType> {
     let dtype = (0..c.inputs()).find_map(|it| c.dtype(it))?;
     Some(tensor(dtype, einsum_shape(c)))
 }

@@ -4,23 +4,23 @@ use super::call::{Call, Types, tensor};
 use crate::tensor::{DType, Dim, Shape, TensorType};
 
 /// The result, and the running statistics of the versions that return them.
-pub fn batch_normalization(c: &Call) -> Types {
+pub(super) fn batch_normalization(c: &Call) -> Types {
     vec![c.ty(0), c.ty(3), c.ty(4)]
 }
 
 /// The result, then mean and inverse deviation over the normalised axes.
-pub fn layer_normalization(c: &Call) -> Types {
+pub(super) fn layer_normalization(c: &Call) -> Types {
     let statistic = statistic(c, c.int_or("axis", -1));
     vec![c.ty(0), statistic.clone(), statistic]
 }
 
 /// The result and the inverse deviation.
-pub fn simplified_layer_normalization(c: &Call) -> Types {
+pub(super) fn simplified_layer_normalization(c: &Call) -> Types {
     vec![c.ty(0), statistic(c, c.int_or("axis", -1))]
 }
 
 /// The result, two statistics, and the sum of input and skip.
-pub fn skip_layer_normalization(c: &Call) -> Types {
+pub(super) fn skip_layer_normalization(c: &Call) -> Types {
     let statistic = statistic(c, -1);
     vec![c.ty(0), statistic.clone(), statistic, c.ty(0)]
 }
@@ -36,7 +36,7 @@ fn statistic(c: &Call, axis: i64) -> Option<TensorType> {
 }
 
 /// `com.microsoft.EmbedLayerNormalization`: `[batch, sequence, hidden]`, a mask index, the sum.
-pub fn embed_layer_normalization(c: &Call) -> Types {
+pub(super) fn embed_layer_normalization(c: &Call) -> Types {
     let shape: Option<Shape> = c.shape(0).map(|mut shape| {
         shape.push(c.dim(2, 1));
         shape

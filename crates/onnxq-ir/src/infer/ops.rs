@@ -9,7 +9,7 @@ use super::{
 use crate::ir::Op;
 
 /// The types of the outputs of one node.
-pub type Row = fn(&Call) -> Types;
+pub(super) type Row = fn(&Call) -> Types;
 
 macro_rules! one {
     ($f:path) => {
@@ -242,7 +242,7 @@ pub const OPS: &[(&str, Row)] = &[
 ];
 
 /// The rule of an operator.
-pub fn row(op: &Op) -> Option<Row> {
+pub(super) fn row(op: &Op) -> Option<Row> {
     let printed;
     let name = match &*op.domain {
         "" | "ai.onnx" => &*op.name,

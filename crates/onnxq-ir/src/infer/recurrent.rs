@@ -7,7 +7,7 @@ use super::{
 use crate::tensor::{Dim, TensorType};
 
 /// All hidden states, the last one, and for LSTM the last cell state.
-pub fn recurrent(c: &Call) -> Types {
+pub(super) fn recurrent(c: &Call) -> Types {
     let Some(dtype) = c.dtype(0) else { return Vec::new() };
     let directions = Dim::Fixed(if c.str_attr("direction") == b"bidirectional" { 2 } else { 1 });
     let hidden = match c.int_attr("hidden_size") {

@@ -3,7 +3,7 @@
 use super::call::{Call, position, tensor};
 use crate::tensor::{DType, Dim, Shape, TensorType};
 
-pub fn reduce(c: &Call) -> Option<TensorType> {
+pub(super) fn reduce(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, reduced(c)))
 }
 
@@ -32,7 +32,7 @@ fn without(shape: Shape, axes: &[usize], keep: bool) -> Shape {
 }
 
 /// The positions of the greatest or smallest elements.
-pub fn arg(c: &Call) -> Option<TensorType> {
+pub(super) fn arg(c: &Call) -> Option<TensorType> {
     let shape = c.shape(0).and_then(|shape| {
         let axis = c.axis(0, shape.len())?;
         Some(without(shape, &[axis], c.int_or("keepdims", 1) != 0))

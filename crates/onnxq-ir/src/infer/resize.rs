@@ -7,7 +7,7 @@ use super::{
 };
 use crate::tensor::{Dim, Shape, TensorType};
 
-pub fn resize(c: &Call) -> Option<TensorType> {
+pub(super) fn resize(c: &Call) -> Option<TensorType> {
     let dtype = c.dtype(0)?;
     let Some(shape) = c.shape(0) else { return Some(tensor(dtype, None)) };
     let resized = resized(c, &shape).or_else(|| dims::of_rank(shape.len()));

@@ -9,16 +9,16 @@ use super::{
 };
 use crate::tensor::{DType, Dim, Shape, TensorType};
 
-pub fn shape(c: &Call) -> Option<TensorType> {
+pub(super) fn shape(c: &Call) -> Option<TensorType> {
     let len = c.rank(0).map_or(Dim::Unknown, |rank| shape_range(c, rank).len().into());
     Some(TensorType::new(DType::I64, [len]))
 }
 
-pub fn size(_: &Call) -> Option<TensorType> {
+pub(super) fn size(_: &Call) -> Option<TensorType> {
     Some(tensor(DType::I64, Some(Shape::new())))
 }
 
-pub fn reshape(c: &Call) -> Option<TensorType> {
+pub(super) fn reshape(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, reshaped(c)))
 }
 
@@ -66,7 +66,7 @@ fn reshaped_to(from: Option<Shape>, target: &[Option<Expr>], allow_zero: bool) -
     shape
 }
 
-pub fn flatten(c: &Call) -> Option<TensorType> {
+pub(super) fn flatten(c: &Call) -> Option<TensorType> {
     let shape = c.shape(0).and_then(|shape| {
         let at = c.int_or("axis", 1);
         let at = if at < 0 { at.checked_add(shape.len() as i64)? } else { at };
@@ -76,7 +76,7 @@ pub fn flatten(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, Some(shape.unwrap_or(vec![Dim::Unknown, Dim::Unknown]))))
 }
 
-pub fn squeeze(c: &Call) -> Option<TensorType> {
+pub(super) fn squeeze(c: &Call) -> Option<TensorType> {
     let shape = c.shape(0).and_then(|shape| {
         let gone: Vec<usize> = match c.axes(1)? {
             Some(axes) => positions(&axes, shape.len())?,
@@ -90,7 +90,7 @@ pub fn squeeze(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, shape))
 }
 
-pub fn unsqueeze(c: &Call) -> Option<TensorType> {
+pub(super) fn unsqueeze(c: &Call) -> Option<TensorType> {
     let shape = c.shape(0).and_then(|shape| {
         let axes = c.axes(1)??;
         let rank = shape.len() + axes.len();
@@ -109,7 +109,7 @@ fn positions(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
     (list.len() == axes.len()).then_some(list)
 }
 
-pub fn transpose(c: &Call) -> Option<TensorType> {
+pub(super) fn transpose(c: &Call) -> Option<TensorType> {
     let shape = c.shape(0).and_then(|shape| match c.ints_attr("perm") {
         None => Some(shape.into_iter().rev().collect()),
         Some(perm) => {
@@ -120,14 +120,14 @@ pub fn transpose(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, shape))
 }
 
-pub fn concat(c: &Call) -> Option<TensorType> {
+pub(super) fn concat(c: &Call) -> Option<TensorType> {
     let dtype = (0..c.inputs()).find_map(|it| c.dtype(it))?;
     let shapes = (0..c.inputs()).map(|it| c.shape(it)).collect::<Vec<_>>();
     Some(tensor(dtype, concat_shapes(shapes, c.int_or("axis", 1))))
 }
 
 /// Shapes that are joined along an axis; elsewhere they are the same, so any may tell.
-pub fn concat_shapes(shapes: Vec<Option<Shape>>, axis: i64) -> Option<Shape> {
+pub(super) fn concat_shapes(shapes: Vec<Option<Shape>>, axis: i64) -> Option<Shape> {
     let rank = shapes.iter().flatten().next()?.len();
     let axis = position(axis, rank)?;
     let mut out = dims::of_rank(rank)?;
@@ -145,7 +145,7 @@ pub fn concat_shapes(shapes: Vec<Option<Shape>>, axis: i64) -> Option<Shape> {
     Some(out)
 }
 
-pub fn split(c: &Call) -> Types {
+pub(super) fn split(c: &Call) -> Types {
     let Some(dtype) = c.dtype(0) else { return Vec::new() };
     let Some((shape, axis)) = c.shape(0).and_then(|it| Some((c.axis(0, it.len())?, it))).map(swap)
     else {
@@ -185,7 +185,7 @@ fn split_sizes(c: &Call, whole: &Dim) -> Vec<Dim> {
     (0..c.outputs()).map(|it| Dim::Fixed(part.min(whole.saturating_sub(it * part)))).collect()
 }
 
-pub fn slice(c: &Call) -> Option<TensorType> {
+pub(super) fn slice(c: &Call) -> Option<TensorType> {
     let dtype = c.dtype(0)?;
     let Some(mut shape) = c.shape(0) else { return Some(tensor(dtype, None)) };
     let cut = || {
@@ -216,7 +216,7 @@ fn known_cut(c: &Call, mut shape: Shape) -> Option<Shape> {
 }
 
 /// Starts and ends, equally many; attributes in old operator sets.
-pub fn slice_bounds(c: &Call) -> Option<(Data, Data)> {
+pub(super) fn slice_bounds(c: &Call) -> Option<(Data, Data)> {
     let read = |name: &str, index: usize| match c.ints_attr(name) {
         Some(it) if it.len() <= super::data::MAX_CONSTANT => Some(Data {
             shape: vec![it.len()],
@@ -228,12 +228,12 @@ pub fn slice_bounds(c: &Call) -> Option<(Data, Data)> {
     (starts.items.len() == ends.items.len()).then_some((starts, ends))
 }
 
-pub fn slice_axes(c: &Call, count: usize) -> Option<Vec<i64>> {
+pub(super) fn slice_axes(c: &Call, count: usize) -> Option<Vec<i64>> {
     let axes = c.axes(3)?.unwrap_or_else(|| (0..count as i64).collect());
     (axes.len() == count).then_some(axes)
 }
 
-pub fn slice_steps(c: &Call, count: usize) -> Option<Vec<i64>> {
+pub(super) fn slice_steps(c: &Call, count: usize) -> Option<Vec<i64>> {
     let steps = if c.has(4) { c.ints(4)? } else { vec![1; count] };
     (steps.len() == count).then_some(steps)
 }
@@ -289,7 +289,7 @@ fn from_front(whole: &Expr, at: &Expr) -> Option<Expr> {
     whole.sub(&whole.smaller(&Expr::from(back))?)
 }
 
-pub fn pad(c: &Call) -> Option<TensorType> {
+pub(super) fn pad(c: &Call) -> Option<TensorType> {
     let dtype = c.dtype(0)?;
     let Some(shape) = c.shape(0) else { return Some(tensor(dtype, None)) };
     let padded = padded(c, &shape).or_else(|| dims::of_rank(shape.len()));
@@ -320,11 +320,11 @@ fn positions_in_order(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
     axes.iter().map(|it| position(*it, rank)).collect()
 }
 
-pub fn expand(c: &Call) -> Option<TensorType> {
+pub(super) fn expand(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, dims::broadcast(&[c.shape(0), shape_from(c, 1)])))
 }
 
-pub fn tile(c: &Call) -> Option<TensorType> {
+pub(super) fn tile(c: &Call) -> Option<TensorType> {
     let shape = c.shape(0).and_then(|shape| match c.data(1) {
         Some(repeats) if repeats.items.len() == shape.len() => {
             let times = |(dim, by): (&Dim, &Option<Expr>)| {
@@ -337,11 +337,11 @@ pub fn tile(c: &Call) -> Option<TensorType> {
     Some(tensor(c.dtype(0)?, shape))
 }
 
-pub fn depth_to_space(c: &Call) -> Option<TensorType> {
+pub(super) fn depth_to_space(c: &Call) -> Option<TensorType> {
     blocks(c, Expr::div_exact, Expr::mul)
 }
 
-pub fn space_to_depth(c: &Call) -> Option<TensorType> {
+pub(super) fn space_to_depth(c: &Call) -> Option<TensorType> {
     blocks(c, Expr::mul, Expr::div_exact)
 }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Types of the outputs of nodes and of the inputs of bodies, as far as they can be told.
-pub fn types(model: &Model) -> BTreeMap<ValueId, TensorType> {
+pub(super) fn types(model: &Model) -> BTreeMap<ValueId, TensorType> {
     let scope = Scope { opsets: &model.opsets, attrs: Attrs::default() };
     // Functions are walked at each call; calls of calls may be far more than nodes.
     let budget = model.node_count().saturating_mul(4).saturating_add(100_000);

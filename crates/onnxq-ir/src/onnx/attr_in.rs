@@ -13,7 +13,10 @@ use crate::ir::{Attr, GraphId};
 
 impl<'a> GraphReader<'a> {
     /// The attribute; `None` if the message has no value.
-    pub fn attr(&mut self, it: &'a proto::AttributeProto) -> Result<Option<Attr>, LoadError> {
+    pub(super) fn attr(
+        &mut self,
+        it: &'a proto::AttributeProto,
+    ) -> Result<Option<Attr>, LoadError> {
         use proto::attribute_proto::AttributeType as Type;
         if let Some(name) = it.ref_attr_name.as_deref().filter(|it| !it.is_empty()) {
             return Ok(Some(Attr::Ref { name: name.into(), kind: it.r#type.unwrap_or(0) }));

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The granularity of Windows' mappings, the coarsest of all systems.
-pub const ALIGNMENT: u64 = 64 << 10;
+pub(super) const ALIGNMENT: u64 = 64 << 10;
 /// Smaller tensors stay in the model file: a page each would cost more than it saves.
 const EXTERNAL_FROM: usize = 64 << 10;
 /// Smaller initializers are simply encoded with the graph.
@@ -51,7 +51,7 @@ pub(super) struct DataFile {
 
 impl Layout {
     /// All weights in the model file.
-    pub fn inline(model: &Model) -> Layout {
+    pub(super) fn inline(model: &Model) -> Layout {
         let mut layout = Layout::default();
         for (value, tensor) in weights(model, true) {
             if tensor.nbytes() >= STREAM_FROM {
@@ -63,7 +63,7 @@ impl Layout {
 
     /// Large weights, also of subgraphs, in data files of at most `limit` bytes each; a weight
     /// beyond that has a file to itself.
-    pub fn external(model: &Model, name: impl Fn(usize) -> String, limit: u64) -> Layout {
+    pub(super) fn external(model: &Model, name: impl Fn(usize) -> String, limit: u64) -> Layout {
         let mut layout = Layout::inline(model);
         let mut seen: HashMap<Content, Place> = HashMap::new();
         for (value, tensor) in weights(model, false) {
@@ -95,7 +95,7 @@ impl Layout {
     }
 
     /// Weights that lie in files already; all others are encoded with their graph.
-    pub fn scattered(files: Vec<String>, places: BTreeMap<ValueId, (usize, u64)>) -> Layout {
+    pub(super) fn scattered(files: Vec<String>, places: BTreeMap<ValueId, (usize, u64)>) -> Layout {
         let place = |(value, (file, offset))| (value, Place::In { file, offset });
         let places = places.into_iter().map(place).collect();
         let files = files.into_iter().map(|name| DataFile { name, bytes: 0 }).collect();
@@ -103,20 +103,20 @@ impl Layout {
     }
 
     /// Bytes of all data files together.
-    pub fn external_bytes(&self) -> u64 {
+    pub(super) fn external_bytes(&self) -> u64 {
         self.files.iter().map(|it| it.bytes).sum()
     }
 
-    pub fn place(&self, value: ValueId) -> Option<Place> {
+    pub(super) fn place(&self, value: ValueId) -> Option<Place> {
         self.places.get(&value).copied()
     }
 
-    pub fn is_streamed(&self, value: ValueId) -> bool {
+    pub(super) fn is_streamed(&self, value: ValueId) -> bool {
         self.place(value) == Some(Place::Streamed)
     }
 
     /// What lies in a data file, and at which offset.
-    pub fn of_file(&self, wanted: usize) -> Vec<(ValueId, u64)> {
+    pub(super) fn of_file(&self, wanted: usize) -> Vec<(ValueId, u64)> {
         let here = |(value, it): (&ValueId, &Place)| match *it {
             Place::In { file, offset } if file == wanted => Some((*value, offset)),
             _ => None,
@@ -302,7 +302,7 @@ impl Fill {
         Fill::Tensor { name: extent.name.to_owned(), source }
     }
 
-    pub fn at(self, path: &std::path::Path) -> SaveError {
+    pub(super) fn at(self, path: &std::path::Path) -> SaveError {
         match self {
             Fill::Io(source) => SaveError::Io { path: path.into(), source },
             Fill::Tensor { name, source } => SaveError::of_tensor(&name, source),

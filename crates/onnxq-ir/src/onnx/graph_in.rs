@@ -30,13 +30,13 @@ pub(super) struct GraphReader<'a> {
 }
 
 impl<'a> GraphReader<'a> {
-    pub fn new(tensors: TensorReader, ir_version: i64) -> GraphReader<'a> {
+    pub(super) fn new(tensors: TensorReader, ir_version: i64) -> GraphReader<'a> {
         let (scopes, captured) = (Vec::new(), Vec::new());
         GraphReader { model: Model::empty(), tensors, scopes, captured, ir_version }
     }
 
     /// Fills `id`, which exists and is empty.
-    pub fn graph(&mut self, id: GraphId, proto: &'a GraphProto) -> Result<(), LoadError> {
+    pub(super) fn graph(&mut self, id: GraphId, proto: &'a GraphProto) -> Result<(), LoadError> {
         self.scopes.push(HashMap::new());
         self.captured.push(BTreeSet::new());
         let graph = self.model.graph_mut(id);
@@ -67,7 +67,7 @@ impl<'a> GraphReader<'a> {
     }
 
     /// The body of a model-local function.
-    pub fn function(
+    pub(super) fn function(
         &mut self,
         id: GraphId,
         proto: &'a proto::FunctionProto,

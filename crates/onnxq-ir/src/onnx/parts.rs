@@ -32,7 +32,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub fn new(model: &Model, layout: &Layout) -> Result<Parts, SaveError> {
+    pub(super) fn new(model: &Model, layout: &Layout) -> Result<Parts, SaveError> {
         let writer = Writer::new(model, layout);
         let mut proto = writer.model()?;
         let graph = proto.graph.take().unwrap_or_default();
@@ -65,7 +65,7 @@ impl Parts {
     }
 
     /// Writes the whole file; `path` is what errors name.
-    pub fn write(
+    pub(super) fn write(
         &self,
         model: &Model,
         file: &File,

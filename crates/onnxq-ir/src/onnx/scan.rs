@@ -5,18 +5,18 @@ use std::ops::Range;
 
 use super::{Limits, LoadError, proto, schema::MESSAGES};
 
-pub struct Message {
+pub(super) struct Message {
     pub name: &'static str,
     pub fields: &'static [Field],
 }
 
-pub struct Field {
+pub(super) struct Field {
     pub number: u32,
     pub wire: Wire,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Wire {
+pub(super) enum Wire {
     Varint,
     Fixed32,
     Fixed64,
@@ -28,7 +28,7 @@ pub enum Wire {
 
 /// A field that our schema does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unknown {
+pub(super) struct Unknown {
     pub message: &'static str,
     pub number: u32,
     /// Where the field lies in the file, tag included.
@@ -38,7 +38,7 @@ pub struct Unknown {
 }
 
 #[derive(Debug, Default)]
-pub struct Scan {
+pub(super) struct Scan {
     pub unknown: Vec<Unknown>,
     /// An estimate, from above, of what decoding and the IR will allocate.
     pub heap: u64,
@@ -46,7 +46,7 @@ pub struct Scan {
     pub data: u64,
 }
 
-pub fn scan(bytes: &[u8], root: &str, limits: &Limits) -> Result<Scan, LoadError> {
+pub(super) fn scan(bytes: &[u8], root: &str, limits: &Limits) -> Result<Scan, LoadError> {
     let root = MESSAGES.iter().position(|it| it.name == root).expect("a message of the schema");
     let mut walk = Walk { bytes, limits, out: Scan::default() };
     walk.message(root, 0..bytes.len(), 1)?;

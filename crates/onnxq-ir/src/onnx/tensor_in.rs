@@ -39,13 +39,13 @@ pub(super) fn from_pb(bytes: Bytes) -> Result<(String, Tensor), LoadError> {
 }
 
 impl TensorReader {
-    pub fn new(files: Option<Files>, limits: Limits) -> TensorReader {
+    pub(super) fn new(files: Option<Files>, limits: Limits) -> TensorReader {
         let (digests, ranges) = (BTreeMap::new(), BTreeMap::new());
         TensorReader { files, limits, warnings: Vec::new(), digests, ranges }
     }
 
     /// A warning for each data file in which tensors overlap without being the same.
-    pub fn overlaps(&self) -> Vec<Warning> {
+    pub(super) fn overlaps(&self) -> Vec<Warning> {
         let overlap = |ranges: &BTreeSet<(u64, u64)>| {
             let mut end = 0;
             ranges.iter().any(|it| {
@@ -59,7 +59,7 @@ impl TensorReader {
         files.map(warning).collect()
     }
 
-    pub fn tensor(&mut self, proto: &TensorProto) -> Result<Tensor, LoadError> {
+    pub(super) fn tensor(&mut self, proto: &TensorProto) -> Result<Tensor, LoadError> {
         let name = || proto.name.clone().unwrap_or_default();
         let fail = |problem| LoadError::Tensor { tensor: name(), problem };
         if proto.segment.is_some() {
@@ -108,7 +108,7 @@ impl TensorReader {
         }
     }
 
-    pub fn sparse(&mut self, proto: &proto::SparseTensorProto) -> Result<Sparse, LoadError> {
+    pub(super) fn sparse(&mut self, proto: &proto::SparseTensorProto) -> Result<Sparse, LoadError> {
         let (Some(values), Some(indices)) = (&proto.values, &proto.indices) else {
             let problem = TensorProblem::Sparse("values or indices are missing");
             return Err(LoadError::Tensor { tensor: String::new(), problem });

@@ -30,13 +30,13 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub fn new(model: &'a Model, layout: &'a Layout) -> Writer<'a> {
+    pub(super) fn new(model: &'a Model, layout: &'a Layout) -> Writer<'a> {
         let (names, node_names) = (unique_names(model), unique_node_names(model));
         Writer { model, layout, names, node_names }
     }
 
     /// The model with a main graph that lacks the initializers of `layout`.
-    pub fn model(&self) -> Result<ModelProto, SaveError> {
+    pub(super) fn model(&self) -> Result<ModelProto, SaveError> {
         let m = self.model;
         let decode = "kept messages were encoded by the reader";
         Ok(ModelProto {
@@ -120,7 +120,11 @@ impl<'a> Writer<'a> {
     }
 
     /// The message of an initializer, without its bytes if they are streamed.
-    pub fn tensor_of(&self, value: ValueId, tensor: &Tensor) -> Result<TensorProto, SaveError> {
+    pub(super) fn tensor_of(
+        &self,
+        value: ValueId,
+        tensor: &Tensor,
+    ) -> Result<TensorProto, SaveError> {
         let name = &self.names[value.index()];
         let mut out = match self.layout.place(value) {
             Some(Place::In { file, offset }) => {

@@ -17,7 +17,7 @@ const QUANTIZED: Traits = Traits::QUANTIZED;
 const RANDOM: Traits = Traits::RANDOM;
 
 /// In alphabetical order.
-pub const OPS: &[OpInfo] = &[
+pub(super) const OPS: &[OpInfo] = &[
     op("Attention").narrow(1, 0).weights(Fused, &[1]).bias(2),
     op("BiasDropout").is(RANDOM),
     op("BiasGelu").is(ELEMENTWISE).is(ACTIVATION).narrow(1, 0).bias(1),

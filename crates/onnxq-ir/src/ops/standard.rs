@@ -43,7 +43,7 @@ const VIEW: Traits = Traits::VIEW;
 pub const NEWEST: i64 = 28;
 
 /// In alphabetical order.
-pub const OPS: &[OpInfo] = &[
+pub(super) const OPS: &[OpInfo] = &[
     op("Abs", &[1, 6, 13]).unary().is(NON_NEGATIVE).narrow(1, 13),
     op("Acos", &[7, 22]).unary().narrow(7, 22),
     op("Acosh", &[9, 22]).unary().narrow(9, 22),

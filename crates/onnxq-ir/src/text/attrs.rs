@@ -50,13 +50,13 @@ enum One<'a> {
 }
 
 impl<'a> Parser<'a> {
-    pub fn attr(&mut self) -> Result<(Ident, Value)> {
+    pub(super) fn attr(&mut self) -> Result<(Ident, Value)> {
         let name = self.text.name()?;
         self.attr_after(name)
     }
 
     /// An attribute whose name was read already.
-    pub fn attr_after(&mut self, name: Ident) -> Result<(Ident, Value)> {
+    pub(super) fn attr_after(&mut self, name: Ident) -> Result<(Ident, Value)> {
         let kind = if self.text.eat(":") { Some(self.kind()?) } else { None };
         self.text.expect("=")?;
         let at = self.text.at();

@@ -66,7 +66,7 @@ pub(super) struct Filler {
 
 impl Filler {
     /// `((i * 37 + 11) % 101 - 50) / 50` for floats, small integers from the same numbers else.
-    pub fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Option<Tensor> {
+    pub(super) fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Option<Tensor> {
         let count = checked_count(dtype, shape)?;
         // A string takes the place of its handle, however short it is.
         let size = dtype.nbytes(count)?.max(if dtype == DType::String { 32 * count } else { 0 });

@@ -25,12 +25,12 @@ pub(super) struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    pub fn new(text: &'a str) -> Lexer<'a> {
+    pub(super) fn new(text: &'a str) -> Lexer<'a> {
         Lexer { text, at: 0 }
     }
 
     /// Where the next token begins.
-    pub fn at(&mut self) -> usize {
+    pub(super) fn at(&mut self) -> usize {
         loop {
             let rest = self.rest().trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
             self.at = self.text.len() - rest.len();
@@ -41,13 +41,13 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    pub fn peek(&mut self) -> Option<char> {
+    pub(super) fn peek(&mut self) -> Option<char> {
         self.at();
         self.rest().chars().next()
     }
 
     /// The next word, without consuming it; empty if something else is next.
-    pub fn peek_word(&mut self) -> &'a str {
+    pub(super) fn peek_word(&mut self) -> &'a str {
         self.at();
         let rest = self.rest();
         if rest.starts_with(|it: char| it.is_ascii_digit()) {
@@ -57,7 +57,7 @@ impl<'a> Lexer<'a> {
         &rest[..end.unwrap_or(rest.len())]
     }
 
-    pub fn eat(&mut self, token: &str) -> bool {
+    pub(super) fn eat(&mut self, token: &str) -> bool {
         self.at();
         let hit = self.rest().starts_with(token);
         if hit {
@@ -66,11 +66,11 @@ impl<'a> Lexer<'a> {
         hit
     }
 
-    pub fn expect(&mut self, token: &str) -> Result<()> {
+    pub(super) fn expect(&mut self, token: &str) -> Result<()> {
         if self.eat(token) { Ok(()) } else { Err(self.unexpected(&format!("`{token}`"))) }
     }
 
-    pub fn word(&mut self) -> Result<&'a str> {
+    pub(super) fn word(&mut self) -> Result<&'a str> {
         let word = self.peek_word();
         if word.is_empty() {
             return Err(self.unexpected("a name"));
@@ -80,7 +80,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// A bare or quoted name.
-    pub fn name(&mut self) -> Result<Ident> {
+    pub(super) fn name(&mut self) -> Result<Ident> {
         let at = self.at();
         if self.peek() == Some('"') {
             return Ok(Ident { at, text: self.text()?.into() });
@@ -89,14 +89,14 @@ impl<'a> Lexer<'a> {
     }
 
     /// A quoted string that is UTF-8.
-    pub fn text(&mut self) -> Result<String> {
+    pub(super) fn text(&mut self) -> Result<String> {
         let at = self.at();
         String::from_utf8(self.string()?).map_err(|_| fail(at, "the string is not UTF-8"))
     }
 
     /// A quoted string of any bytes: `\xff` is one of them, `\u{1f}` a character; `\n` and `\t`
     /// as usual; any other character after `\` stands for itself.
-    pub fn string(&mut self) -> Result<Vec<u8>> {
+    pub(super) fn string(&mut self) -> Result<Vec<u8>> {
         let at = self.at();
         self.expect("\"")?;
         let mut out = Vec::new();
@@ -145,7 +145,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// A number as it is written: `-8`, `1.5e-3`, `-inf`, `nan`.
-    pub fn number(&mut self) -> Result<&'a str> {
+    pub(super) fn number(&mut self) -> Result<&'a str> {
         self.at();
         let rest = self.rest();
         let mut last = ' ';
@@ -163,7 +163,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// The error that something else stands here.
-    pub fn unexpected(&mut self, expected: &str) -> Fail {
+    pub(super) fn unexpected(&mut self, expected: &str) -> Fail {
         let at = self.at();
         let found = match self.peek() {
             None => "the end".to_owned(),
@@ -200,7 +200,7 @@ fn push(out: &mut Vec<u8>, it: char) {
 }
 
 impl Fail {
-    pub fn locate(self, text: &str) -> ParseError {
+    pub(super) fn locate(self, text: &str) -> ParseError {
         let before = &text[..self.at];
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|it| *it != '\n').count() + 1;

@@ -24,11 +24,11 @@ pub(super) struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    pub fn new(text: &'a str) -> Parser<'a> {
+    pub(super) fn new(text: &'a str) -> Parser<'a> {
         Parser { text: Lexer::new(text), filler: Filler::default(), depth: 0 }
     }
 
-    pub fn file(&mut self) -> Result<File> {
+    pub(super) fn file(&mut self) -> Result<File> {
         let header = self.header()?;
         let graph = self.graph()?;
         let mut functions = Vec::new();
@@ -101,13 +101,13 @@ impl<'a> Parser<'a> {
         Ok(Function { header, attributes, defaults, graph })
     }
 
-    pub fn graph(&mut self) -> Result<Graph> {
+    pub(super) fn graph(&mut self) -> Result<Graph> {
         let name = self.text.name()?.text;
         self.graph_after(name)
     }
 
     /// A graph whose name was read already.
-    pub fn graph_after(&mut self, name: Name) -> Result<Graph> {
+    pub(super) fn graph_after(&mut self, name: Name) -> Result<Graph> {
         self.nested(|it| {
             let inputs = if it.text.eat("(") { it.list(")", Parser::typed)? } else { Vec::new() };
             it.text.expect("=>")?;
@@ -134,7 +134,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Elements in braces; `{...}` for elements that were left out.
-    pub fn data(&mut self, ty: &Type) -> Result<Data> {
+    pub(super) fn data(&mut self, ty: &Type) -> Result<Data> {
         let at = self.text.at();
         self.text.expect("{")?;
         match ty {
@@ -219,7 +219,7 @@ impl<'a> Parser<'a> {
         Ok(Op { domain: domain.into(), name, overload })
     }
 
-    pub fn ty(&mut self) -> Result<Type> {
+    pub(super) fn ty(&mut self) -> Result<Type> {
         self.nested(|it| {
             if DType::from_name(it.text.peek_word()).is_some() {
                 return Ok(Type::Tensor(it.tensor_type()?));
@@ -290,14 +290,14 @@ impl<'a> Parser<'a> {
         }
     }
 
-    pub fn int(&mut self) -> Result<i64> {
+    pub(super) fn int(&mut self) -> Result<i64> {
         let at = self.text.at();
         let number = self.text.number()?;
         number.parse().map_err(|_| fail(at, format!("`{number}` does not fit int64")))
     }
 
     /// Items with commas between, up to and including `close`.
-    pub fn list<T>(
+    pub(super) fn list<T>(
         &mut self,
         close: &str,
         mut item: impl FnMut(&mut Parser<'a>) -> Result<T>,

@@ -31,18 +31,18 @@ pub(super) fn is_type_word(word: &str) -> bool {
 
 impl Type {
     /// The type in an encoded `TypeProto`.
-    pub fn of_proto(bytes: &[u8]) -> Type {
+    pub(super) fn of_proto(bytes: &[u8]) -> Type {
         decode(bytes, 0)
             .filter(|it| it.encode() == bytes)
             .unwrap_or_else(|| Type::Raw(bytes.to_vec()))
     }
 
     /// The type in an encoded `ValueInfoProto`.
-    pub fn of_value_info(bytes: &[u8]) -> Option<Type> {
+    pub(super) fn of_value_info(bytes: &[u8]) -> Option<Type> {
         Some(Type::of_proto(fields(bytes)?.iter().find(|it| it.number == 2)?.bytes))
     }
 
-    pub fn value_info(&self, name: &str) -> Vec<u8> {
+    pub(super) fn value_info(&self, name: &str) -> Vec<u8> {
         let mut out = Vec::new();
         put_bytes(&mut out, 1, name.as_bytes());
         put_bytes(&mut out, 2, &self.encode());
@@ -50,7 +50,7 @@ impl Type {
     }
 
     /// A `TypeProto`.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut inner = Vec::new();
         let number = match self {
             Type::Tensor(ty) | Type::Sparse(ty) => {
@@ -88,7 +88,7 @@ impl Type {
         out
     }
 
-    pub fn print(&self) -> String {
+    pub(super) fn print(&self) -> String {
         match self {
             Type::Tensor(ty) => print_tensor(ty),
             Type::Sparse(ty) => format!("sparse_tensor({})", print_tensor(ty)),

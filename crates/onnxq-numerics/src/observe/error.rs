@@ -13,7 +13,7 @@ pub fn expected_error(stats: &RangeStats, interval: Interval, levels: u32, norm:
 }
 
 /// Multiples of `step` from `lo` to `hi`.
-pub struct Grid {
+pub(super) struct Grid {
     step: f64,
     /// The least and the greatest multiple.
     lo: f64,
@@ -24,7 +24,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    pub fn new(interval: Interval, levels: u32, norm: f64) -> Grid {
+    pub(super) fn new(interval: Interval, levels: u32, norm: f64) -> Grid {
         let (from, to) = (f64::from(interval.lo), f64::from(interval.hi));
         let most = f64::from(levels.max(2) - 1);
         let step = if to > from { (to - from) / most } else { 1.0 };
@@ -38,7 +38,7 @@ impl Grid {
     }
 
     /// The mean error of the values of a bin.
-    pub fn mean(&self, bin: &Bin) -> f64 {
+    pub(super) fn mean(&self, bin: &Bin) -> f64 {
         let (from, to) = (bin.lo / self.step, bin.hi / self.step);
         let width = to - from;
         let mean = if width > 1e-6 * from.abs().max(to.abs()).max(1e-300) {

@@ -14,7 +14,7 @@ const ROUNDS: usize = 2;
 ///
 /// First both ends come in together, then each by itself: a far outlier at one end would hide
 /// what moving the other one gains.
-pub fn search(whole: Interval, symmetric: bool, cost: impl Fn(Interval) -> f64) -> Interval {
+pub(super) fn search(whole: Interval, symmetric: bool, cost: impl Fn(Interval) -> f64) -> Interval {
     let whole = if symmetric { whole.symmetric() } else { whole };
     let reach = whole.hi.max(-whole.lo);
     if reach <= 0.0 {

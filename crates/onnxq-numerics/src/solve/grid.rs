@@ -92,17 +92,17 @@ pub(super) fn stored_scale(scale: f32, stored: DType) -> f32 {
 impl Grid {
     /// The same quantized values, with another meaning.
     #[inline(always)]
-    pub fn with(self, scale: f32, zero: f32) -> Grid {
+    pub(super) fn with(self, scale: f32, zero: f32) -> Grid {
         Grid { scale, zero, ..self }
     }
 
     #[inline(always)]
-    pub fn ties(&self) -> Ties {
+    pub(super) fn ties(&self) -> Ties {
         self.ties
     }
 
     #[inline(always)]
-    pub fn round(&self, values: &[f32], quantized: &mut [u8]) {
+    pub(super) fn round(&self, values: &[f32], quantized: &mut [u8]) {
         let inverse = self.inverse();
         // Chosen once: the compiler makes no vectors of a loop that asks again for each value.
         match self.ties {
@@ -127,14 +127,14 @@ impl Grid {
 
     /// What a quantized value stands for.
     #[inline(always)]
-    pub fn value(&self, integer: f32) -> f32 {
+    pub(super) fn value(&self, integer: f32) -> f32 {
         (integer - self.zero) * self.scale
     }
 
     /// One over the scale. A scale so small that no float is its inverse is zero for all that
     /// follows, and so is the inverse of zero: every value gets the quantized value of zero.
     #[inline(always)]
-    pub fn inverse(&self) -> f32 {
+    pub(super) fn inverse(&self) -> f32 {
         let inverse = self.scale.recip();
         if inverse.is_finite() { inverse } else { 0.0 }
     }
@@ -142,7 +142,7 @@ impl Grid {
     /// The quantized value of a value, as a number; `inverse` is the grid's own, so that loops
     /// divide once.
     #[inline(always)]
-    pub fn round_by(&self, value: f32, inverse: f32) -> f32 {
+    pub(super) fn round_by(&self, value: f32, inverse: f32) -> f32 {
         match self.ties {
             Ties::Up => whole(self.within(value * inverse + self.zero) + BELOW_HALF),
             Ties::Even => self.within((value * inverse + ROUND) - ROUND + self.zero),

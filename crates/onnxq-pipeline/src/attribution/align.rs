@@ -12,7 +12,7 @@ use onnxq_run::{calibrate::reads, data::Batch};
 
 /// One value in both models.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pair {
+pub(super) struct Pair {
     pub reference: ValueId,
     pub candidate: ValueId,
     /// Of the sample that was looked at.
@@ -21,7 +21,7 @@ pub struct Pair {
 
 /// What both models compute, in the candidate's order of execution.
 #[derive(Clone, Debug, Default)]
-pub struct Aligned {
+pub(super) struct Aligned {
     pub pairs: Vec<Pair>,
     /// Float values that depend on the data and have no partner, of both models.
     pub unmatched: usize,
@@ -29,7 +29,7 @@ pub struct Aligned {
 
 impl Aligned {
     /// Pairs by name; their sizes are still unknown.
-    pub fn by_name(reference: &Model, candidate: &Model) -> Aligned {
+    pub(super) fn by_name(reference: &Model, candidate: &Model) -> Aligned {
         let (of, mine) = (computed(reference), computed(candidate));
         let total = of.len() + mine.len() + inner(reference) + inner(candidate);
         let names: BTreeMap<&Name, ValueId> =
@@ -49,7 +49,7 @@ impl Aligned {
     }
 
     /// Drops pairs whose shapes differ when both models run on `batch`, and learns their sizes.
-    pub fn measure(&mut self, sides: &[Side; 2], batch: &Batch) -> Result<(), Error> {
+    pub(super) fn measure(&mut self, sides: &[Side; 2], batch: &Batch) -> Result<(), Error> {
         if self.pairs.is_empty() {
             return Ok(());
         }
@@ -71,7 +71,7 @@ impl Aligned {
     /// moved from a value into the weights after it, for instance.
     ///
     /// They are known by what reads them, which is right with the candidate's own value only.
-    pub fn drop_foreign(&mut self, sides: &[Side; 2], meter: &Meter) -> Result<(), Error> {
+    pub(super) fn drop_foreign(&mut self, sides: &[Side; 2], meter: &Meter) -> Result<(), Error> {
         const ROUNDS: usize = 16;
         for _ in 0..ROUNDS {
             let noise = meter.measure(sides, &self.pairs)?;
@@ -87,7 +87,7 @@ impl Aligned {
     }
 
     /// The places of the values of one side.
-    pub fn places(&self, of: fn(&Pair) -> ValueId) -> BTreeMap<ValueId, usize> {
+    pub(super) fn places(&self, of: fn(&Pair) -> ValueId) -> BTreeMap<ValueId, usize> {
         self.pairs.iter().enumerate().map(|(at, it)| (of(it), at)).collect()
     }
 }

@@ -6,7 +6,7 @@ use onnxq_ir::{Def, Feed, Model, NodeId, ValueId, extract};
 use onnxq_run::calibrate::reads;
 
 /// Which values of a cut the rest of a model reads, or hands on as outputs.
-pub fn needed(model: &Model, cut: &[ValueId]) -> Vec<usize> {
+pub(super) fn needed(model: &Model, cut: &[ValueId]) -> Vec<usize> {
     let at: BTreeMap<ValueId, usize> = cut.iter().enumerate().map(|(at, it)| (*it, at)).collect();
     let (known, wanted): (Vec<ValueId>, Vec<ValueId>) =
         model.graph(model.main).outputs.iter().partition(|it| at.contains_key(it));
@@ -22,7 +22,7 @@ pub fn needed(model: &Model, cut: &[ValueId]) -> Vec<usize> {
 
 /// The nodes between a value and the nearest known values before it.
 #[derive(Clone, Debug, Default)]
-pub struct Region {
+pub(super) struct Region {
     /// In no particular order.
     pub nodes: BTreeSet<NodeId>,
     /// The known values that they read, by what `known` says of them, ascending.
@@ -31,7 +31,7 @@ pub struct Region {
 }
 
 /// What computes `value`, a value of the main graph, from the `known` ones.
-pub fn region(model: &Model, value: ValueId, known: &BTreeMap<ValueId, usize>) -> Region {
+pub(super) fn region(model: &Model, value: ValueId, known: &BTreeMap<ValueId, usize>) -> Region {
     let mut it = Region::default();
     let mut work: Vec<NodeId> = maker(model, value).into_iter().collect();
     while let Some(node) = work.pop() {
@@ -52,7 +52,7 @@ pub fn region(model: &Model, value: ValueId, known: &BTreeMap<ValueId, usize>) -
 }
 
 /// The node of the main graph that computes a value.
-pub fn maker(model: &Model, value: ValueId) -> Option<NodeId> {
+pub(super) fn maker(model: &Model, value: ValueId) -> Option<NodeId> {
     match model.value(value).def {
         Def::Node(node) if model.node(node).graph == model.main => Some(node),
         _ => None,

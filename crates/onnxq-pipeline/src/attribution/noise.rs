@@ -26,7 +26,7 @@ use onnxq_run::{
 };
 
 /// What to measure on, and what that may take.
-pub struct Meter<'a> {
+pub(super) struct Meter<'a> {
     pub batches: &'a [Batch],
     /// Bytes for values that are held at a time.
     pub memory: u64,
@@ -35,7 +35,7 @@ pub struct Meter<'a> {
 
 /// Of each pair: the power of its noise in proportion to its own.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Noise {
+pub(super) struct Noise {
     /// If the candidate's nodes read what the reference computes.
     pub local: Vec<f64>,
     /// In the candidate as it is.
@@ -46,7 +46,7 @@ pub struct Noise {
 
 impl Meter<'_> {
     /// In passes: of consecutive values, only so many are held as memory allows.
-    pub fn measure(&self, sides: &[Side; 2], pairs: &[Pair]) -> Result<Noise, Error> {
+    pub(super) fn measure(&self, sides: &[Side; 2], pairs: &[Pair]) -> Result<Noise, Error> {
         let known: BTreeMap<ValueId, usize> =
             pairs.iter().enumerate().map(|(at, it)| (it.candidate, at)).collect();
         let regions = pairs.iter().map(|it| region(&sides[1].model, it.candidate, &known));
@@ -70,7 +70,7 @@ fn limited(ratio: f64) -> f64 {
 }
 
 /// Signal to noise in dB; `None` if there is no noise.
-pub fn sqnr_db(noise_to_signal: f64) -> Option<f64> {
+pub(super) fn sqnr_db(noise_to_signal: f64) -> Option<f64> {
     (noise_to_signal > 0.0).then(|| -10.0 * noise_to_signal.log10())
 }
 
@@ -220,7 +220,7 @@ fn powers(
 }
 
 /// Does `count` jobs on `workers` threads, each with something of its own to begin with.
-pub fn each<S, T: Send>(
+pub(super) fn each<S, T: Send>(
     workers: usize,
     count: usize,
     start: impl Fn() -> Result<S, Error> + Sync,

@@ -25,7 +25,7 @@ const BY_GROWTH: usize = 4;
 /// Outputs, which are tried in any case.
 const OUTPUTS: usize = 4;
 
-pub struct Ranking<'a> {
+pub(super) struct Ranking<'a> {
     pub sides: &'a [Side<'a>; 2],
     pub aligned: &'a Aligned,
     pub evaluator: &'a Evaluator<'a>,
@@ -35,7 +35,7 @@ pub struct Ranking<'a> {
 }
 
 impl<'a> Ranking<'a> {
-    pub fn new(
+    pub(super) fn new(
         sides: &'a [Side<'a>; 2],
         aligned: &'a Aligned,
         evaluator: &'a Evaluator<'a>,
@@ -46,7 +46,7 @@ impl<'a> Ranking<'a> {
     }
 
     /// Losses without the errors of the values that look worst.
-    pub fn losses(&self, loss: f64, threads: usize) -> Result<BTreeMap<usize, f64>, Error> {
+    pub(super) fn losses(&self, loss: f64, threads: usize) -> Result<BTreeMap<usize, f64>, Error> {
         if loss <= 0.0 {
             return Ok(BTreeMap::new());
         }
@@ -82,7 +82,7 @@ impl<'a> Ranking<'a> {
     }
 
     /// The loss if the nodes of a pair, and only they, are the reference's, with these weights.
-    pub fn loss_without(&self, at: usize, replaced: &[Replacement]) -> Result<f64, Error> {
+    pub(super) fn loss_without(&self, at: usize, replaced: &[Replacement]) -> Result<f64, Error> {
         let stitched = self.stitched(at, replaced)?;
         Ok(limited(self.evaluator.loss_in(&self.evaluator.compare_session(Box::new(stitched))?)))
     }
@@ -114,13 +114,13 @@ impl<'a> Ranking<'a> {
     }
 
     /// What computes a pair in the reference (0) or the candidate (1).
-    pub fn region(&self, at: usize, side: usize) -> Region {
+    pub(super) fn region(&self, at: usize, side: usize) -> Region {
         let of = [|it: &Pair| it.reference, |it: &Pair| it.candidate][side];
         region(&self.sides[side].model, of(&self.aligned.pairs[at]), &self.known[side])
     }
 
     /// The rows of the report, in the order of execution.
-    pub fn layers(&self, losses: &BTreeMap<usize, f64>) -> Vec<LayerError> {
+    pub(super) fn layers(&self, losses: &BTreeMap<usize, f64>) -> Vec<LayerError> {
         let mut list: Vec<LayerError> =
             (0..self.aligned.pairs.len()).map(|at| self.layer(at, losses)).collect();
         let mut order: Vec<usize> = (0..list.len()).collect();
@@ -172,14 +172,18 @@ impl<'a> Ranking<'a> {
 }
 
 /// Operators of quantized values, by their names: every tool has some of its own.
-pub fn is_quantized_op(name: &str) -> bool {
+pub(super) fn is_quantized_op(name: &str) -> bool {
     ["Quant", "QLinear", "QGemm", "QAttention", "NBits", "Integer"]
         .iter()
         .any(|it| name.contains(it))
 }
 
 /// What users call the nodes that compute a value from the `known` ones, and the operator.
-pub fn layer_node(m: &Model, value: ValueId, known: &BTreeMap<ValueId, usize>) -> (String, String) {
+pub(super) fn layer_node(
+    m: &Model,
+    value: ValueId,
+    known: &BTreeMap<ValueId, usize>,
+) -> (String, String) {
     named(m, value, &region(m, value, known))
 }
 

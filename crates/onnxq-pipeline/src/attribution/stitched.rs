@@ -15,14 +15,14 @@ use onnxq_run::{
 };
 
 /// A part of a model, ready to run.
-pub struct Runner {
+pub(super) struct Runner {
     session: Box<dyn Session>,
     feeds: Vec<Feed>,
 }
 
 impl Runner {
     /// The part of `model`, whose weights are those of `side`, from `cut` to `wanted`.
-    pub fn open(
+    pub(super) fn open(
         model: &Model,
         side: &Side,
         cut: &[ValueId],
@@ -39,7 +39,7 @@ impl Runner {
     }
 
     /// The wanted values; of `cut` only those that are needed have to be there.
-    pub fn run(
+    pub(super) fn run(
         &mut self,
         data: &Batch,
         cut: &[Option<&Tensor>],
@@ -74,16 +74,16 @@ fn fit<'a>(name: &str, tensor: &'a Tensor, dtype: DType) -> Result<Cow<'a, Tenso
 }
 
 /// Output `.1` of leg `.0`.
-pub type Place = (usize, usize);
+pub(super) type Place = (usize, usize);
 
 /// A part, and where the values of its cut come from.
-pub struct Stage {
+pub(super) struct Stage {
     pub runner: Runner,
     pub cut: Vec<Option<Place>>,
 }
 
 /// Legs that together compute the outputs of a whole model.
-pub struct StitchedSession {
+pub(super) struct StitchedSession {
     pub inputs: Vec<IoInfo>,
     pub stages: Vec<Stage>,
     pub outputs: Vec<(String, Place)>,
@@ -118,7 +118,7 @@ impl Session for StitchedSession {
 
 /// Ends a relay: `side` computes its model's outputs from the values of `cut`, which lie where
 /// `place` says. An output that is itself a value of the cut is handed on.
-pub fn finish(
+pub(super) fn finish(
     side: &Side,
     cut: &[ValueId],
     mut stages: Vec<Stage>,

@@ -32,7 +32,7 @@ const MOST: usize = 8;
 const ENOUGH: f64 = 0.5;
 
 /// The largest gain first.
-pub fn suggestions(
+pub(super) fn suggestions(
     ranking: &Ranking,
     found: &Attribution,
     threads: usize,

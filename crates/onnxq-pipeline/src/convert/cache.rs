@@ -32,7 +32,7 @@ const SAMPLES: usize = 160;
 /// Every so many-th sample is kept from the scales, to measure the error on.
 const HELD_OUT: usize = 5;
 
-pub fn add(m: &mut Model, ctx: &Ctx) -> Result<Step, Error> {
+pub(super) fn add(m: &mut Model, ctx: &Ctx) -> Result<Step, Error> {
     let it = cache::add_kv_cache(m, ctx)?;
     let mut step = Step::new("add-kv-cache");
     step.changed = it.layers;
@@ -47,7 +47,12 @@ pub fn add(m: &mut Model, ctx: &Ctx) -> Result<Step, Error> {
     Ok(step)
 }
 
-pub fn to_int8(m: &mut Model, files: &Files, job: &Int8Cache, ctx: &Ctx) -> Result<Step, Error> {
+pub(super) fn to_int8(
+    m: &mut Model,
+    files: &Files,
+    job: &Int8Cache,
+    ctx: &Ctx,
+) -> Result<Step, Error> {
     let prepared = cache::prepare(m, ctx)?;
     let cached = cache::caches(m)?;
     // What cannot be converted is refused before anything runs.

@@ -59,7 +59,7 @@ impl Diagnostic for ShapeError {
 }
 
 /// Fixes dimensions wherever the model names them, and infers the types that follow.
-pub fn run(m: &mut Model, shapes: &Shapes) -> Result<Step, ShapeError> {
+pub(super) fn run(m: &mut Model, shapes: &Shapes) -> Result<Step, ShapeError> {
     let mut step = Step::new("fix-shape");
     let mut sizes: BTreeMap<Name, usize> = BTreeMap::new();
     for (name, size) in &shapes.dims {

@@ -7,7 +7,7 @@ use onnxq_quant::lower::{self, Form};
 use onnxq_rewrite as rewrite;
 
 /// Brings all that is quantized to `form`; what it cannot hold is named.
-pub fn run(m: &mut Model, form: &Form, ctx: &Ctx) -> Result<Step, Error> {
+pub(super) fn run(m: &mut Model, form: &Form, ctx: &Ctx) -> Result<Step, Error> {
     // Ranks of indices and types of activations decide what can be done.
     rewrite::run(m, &["infer-types"], ctx)?;
     let report = lower::convert(m, form, ctx)?;

@@ -6,7 +6,7 @@ use onnxq_ir::{Model, ctx::Ctx};
 use onnxq_rewrite as rewrite;
 use onnxq_rewrite::STANDARD;
 
-pub fn run(model: &mut Model, ctx: &Ctx) -> Result<Step, Error> {
+pub(super) fn run(model: &mut Model, ctx: &Ctx) -> Result<Step, Error> {
     let before = model.nodes().len();
     let opset = model.opset("");
     let mut step = Step::new("fuse");

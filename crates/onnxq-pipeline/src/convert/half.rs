@@ -18,7 +18,7 @@ pub const HALVES: &[(DType, &str)] = &[
 ];
 
 /// Makes what is float32 narrow; nodes that stay in float32 are named.
-pub fn run(m: &mut Model, dtype: DType, keep_io: bool, ctx: &Ctx) -> Result<Step, Error> {
+pub(super) fn run(m: &mut Model, dtype: DType, keep_io: bool, ctx: &Ctx) -> Result<Step, Error> {
     let report = to_half(m, dtype, keep_io, ctx)?;
     let mut step = Step::new(dtype.name());
     step.changed = report.converted;

@@ -12,7 +12,7 @@ use onnxq_run::{
     engine::{EngineError, IoInfo, Session},
 };
 
-pub struct Halves {
+pub(super) struct Halves {
     session: Box<dyn Session>,
     inputs: Vec<IoInfo>,
     /// The past of each present, by name.
@@ -26,7 +26,7 @@ fn whole(padding: &str) -> String {
 }
 
 impl Halves {
-    pub fn new(session: Box<dyn Session>, cached: &Cached) -> Halves {
+    pub(super) fn new(session: Box<dyn Session>, cached: &Cached) -> Halves {
         let mut past_of = BTreeMap::new();
         for it in &cached.layers {
             past_of.extend(it.present.iter().cloned().zip(it.past.iter().cloned()));
@@ -44,7 +44,7 @@ impl Halves {
     }
 
     /// The batch, in which only the tokens of the second half count.
-    pub fn batch(mut batch: Batch, cached: &Cached) -> Batch {
+    pub(super) fn batch(mut batch: Batch, cached: &Cached) -> Batch {
         if let Some(name) = &cached.padding
             && let Some(it) = batch.get(&**name).cloned()
         {

@@ -5,7 +5,7 @@ use crate::Error;
 use onnxq_ir::{Model, ctx::Ctx};
 use onnxq_rewrite::opset::{self, Converted};
 
-pub fn run(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Step, Error> {
+pub(super) fn run(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Step, Error> {
     let it = opset::convert(model, target, ctx)?;
     let nodes: usize = it.changed.values().sum();
     let changed = nodes + it.inlined + usize::from(it.from != it.to);

@@ -6,7 +6,7 @@ use onnxq_ir::{Def, Model, NodeId, ValueId, infer};
 /// Takes out doc strings, metadata, and types of inner values that inference finds again.
 ///
 /// Names stay: they are how recipes, profiles and callers refer to nodes and values.
-pub fn run(m: &mut Model) -> Step {
+pub(super) fn run(m: &mut Model) -> Step {
     let mut step = Step::new("strip");
     let mut went = |count: usize, what: &str| {
         if count > 0 {

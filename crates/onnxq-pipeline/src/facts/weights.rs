@@ -12,7 +12,7 @@ use onnxq_rewrite::lint::is_quantized_type;
 
 /// What a constant is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Part {
+pub(super) enum Part {
     Float,
     Half,
     /// Of a quantized weight, with the bits that a weight takes.
@@ -23,7 +23,7 @@ pub enum Part {
 }
 
 impl Part {
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Part::Float => "float",
             Part::Half => "float16",
@@ -41,7 +41,7 @@ const THROUGH: Set =
     Set::of(Traits::CAST.union(Traits::COPY).union(Traits::REARRANGE)).plus(&["Unsqueeze"]);
 
 /// What a constant is, by who reads it.
-pub fn part(m: &Model, value: ValueId, tensor: &Tensor) -> Part {
+pub(super) fn part(m: &Model, value: ValueId, tensor: &Tensor) -> Part {
     let users = users(m, value, 3);
     if users.iter().any(|(node, at)| is_side(m, *node, *at)) {
         return Part::Side;
@@ -104,7 +104,7 @@ fn is_of_quantized(m: &Model, value: ValueId) -> bool {
 
 /// All constants by kind, the largest kind first; and the bits that a weight of two and more
 /// dimensions takes.
-pub fn kinds(m: &Model) -> (Vec<WeightKind>, Option<f64>) {
+pub(super) fn kinds(m: &Model) -> (Vec<WeightKind>, Option<f64>) {
     let mut kinds: BTreeMap<&str, WeightKind> = BTreeMap::new();
     let (mut elements, mut bytes) = (0u64, 0u64);
     for (value, tensor) in m.constants() {

@@ -60,7 +60,7 @@ type Outputs = Vec<(String, Tensor)>;
 
 impl<'a> Evaluator<'a> {
     /// To be asked only if there is data.
-    pub fn new(planned: &'a Planned, inputs: &Inputs<'a>) -> Result<Evaluator<'a>, Error> {
+    pub(crate) fn new(planned: &'a Planned, inputs: &Inputs<'a>) -> Result<Evaluator<'a>, Error> {
         let (m, files) = (&planned.model, &planned.files);
         let (batches, runtime) = (inputs.batches(m)?, inputs.runtime.clone());
         Evaluator::over(m, files, batches, SAMPLES, inputs.memory / 4, runtime)
@@ -68,7 +68,7 @@ impl<'a> Evaluator<'a> {
 
     /// On so many batches at most, of one sample unless the model states another number; expected
     /// outputs are kept if `room` bytes hold them.
-    pub fn over(
+    pub(crate) fn over(
         m: &'a Model,
         files: &'a Files,
         mut batches: Batches,
@@ -92,44 +92,47 @@ impl<'a> Evaluator<'a> {
         Ok(evaluator)
     }
 
-    pub fn measure(&self) -> Measure {
+    pub(crate) fn measure(&self) -> Measure {
         self.measure
     }
 
-    pub fn samples(&self) -> usize {
+    pub(crate) fn samples(&self) -> usize {
         self.samples
     }
 
     /// The loss of a model with these weights instead of its own.
-    pub fn loss(&self, replaced: &[Replacement]) -> Result<f64, Error> {
+    pub(crate) fn loss(&self, replaced: &[Replacement]) -> Result<f64, Error> {
         let candidate = self.session(&with(self.m, replaced), false)?;
         Ok(loss(&self.compare(candidate, &self.batches)?, self.measure))
     }
 
     /// The loss of another model with the same inputs and outputs, run as it will be run, on so
     /// many samples at most.
-    pub fn loss_of(&self, model: &Model, samples: usize) -> Result<f64, Error> {
+    pub(crate) fn loss_of(&self, model: &Model, samples: usize) -> Result<f64, Error> {
         let batches = &self.batches[..samples.min(self.batches.len())];
         Ok(loss(&self.compare(self.session(model, true)?, batches)?, self.measure))
     }
 
     /// How another model with the same inputs and outputs differs, run as it will be run.
-    pub fn compare_model(&self, model: &Model) -> Result<Comparison, Error> {
+    pub(crate) fn compare_model(&self, model: &Model) -> Result<Comparison, Error> {
         self.compare(self.session(model, true)?, &self.batches)
     }
 
     /// The samples that are judged on, one by one.
-    pub fn batches(&self) -> &[Batch] {
+    pub(crate) fn batches(&self) -> &[Batch] {
         &self.batches
     }
 
     /// The loss that a comparison shows.
-    pub fn loss_in(&self, comparison: &Comparison) -> f64 {
+    pub(crate) fn loss_in(&self, comparison: &Comparison) -> f64 {
         loss(comparison, self.measure)
     }
 
     /// How what a session says differs from the float model's outputs.
-    pub fn compare_session(&self, candidate: Box<dyn Session + '_>) -> Result<Comparison, Error> {
+    pub(crate) fn compare_session(
+        &self,
+        candidate: Box<dyn Session + '_>,
+    ) -> Result<Comparison, Error> {
         self.compare(candidate, &self.batches)
     }
 

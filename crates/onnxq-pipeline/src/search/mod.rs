@@ -1,6 +1,6 @@
 //! Choosing by measured loss: candidates are run, and what the model's outputs lose decides.
 
-pub mod activations;
-pub mod bits;
-pub mod evaluator;
-pub mod saturation;
+pub(crate) mod activations;
+pub(crate) mod bits;
+pub(crate) mod evaluator;
+pub(crate) mod saturation;

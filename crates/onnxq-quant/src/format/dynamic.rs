@@ -12,7 +12,7 @@ use onnxq_ir::{
 };
 use onnxq_rewrite::Rule;
 
-pub const DYNAMIC: Format = Format {
+pub(super) const DYNAMIC: Format = Format {
     name: "dynamic",
     help: "int8 weights per channel, activations quantized while running; standard operators",
     packing: Packing::PerChannel,

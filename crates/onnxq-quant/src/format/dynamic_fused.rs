@@ -7,7 +7,7 @@ use super::{Format, MICROSOFT, dynamic_scheme, is_matmul, quantized};
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId, no_match, tensor::Packing};
 use onnxq_rewrite::Rule;
 
-pub const DYNAMIC_FUSED: Format = Format {
+pub(super) const DYNAMIC_FUSED: Format = Format {
     name: "dynamic_fused",
     help: "int8 weights per channel, quantized while running; one com.microsoft operator per node",
     packing: Packing::PerChannel,

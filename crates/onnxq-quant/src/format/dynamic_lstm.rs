@@ -13,7 +13,7 @@ use onnxq_ir::{
 };
 use onnxq_rewrite::Rule;
 
-pub const DYNAMIC_LSTM: Format = Format {
+pub(super) const DYNAMIC_LSTM: Format = Format {
     name: "dynamic_lstm",
     help: "LSTM with int8 weights per channel, quantized while running; a com.microsoft operator",
     packing: Packing::PerRow,

@@ -5,7 +5,7 @@ use crate::ops::Weight;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, Ref, no_match, tensor::Packing};
 use onnxq_rewrite::Rule;
 
-pub const GATHER_BLOCK_QUANTIZED: Format = Format {
+pub(super) const GATHER_BLOCK_QUANTIZED: Format = Format {
     name: "gather_block_quantized",
     help: "embedding tables of 2, 4 or 8 bits in blocks: com.microsoft.GatherBlockQuantized",
     packing: Packing::BlockedRows,

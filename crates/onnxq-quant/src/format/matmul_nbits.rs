@@ -7,7 +7,7 @@ use onnxq_ir::{
 };
 use onnxq_rewrite::Rule;
 
-pub const MATMUL_NBITS: Format = Format {
+pub(super) const MATMUL_NBITS: Format = Format {
     name: "matmul_nbits",
     help: "2-, 4- or 8-bit weights in blocks, float activations: com.microsoft.MatMulNBits",
     packing: Packing::Blocked,

@@ -14,7 +14,7 @@ use onnxq_ir::{
     tensor::{DType, Packing},
 };
 
-pub const QDQ: Format = Format {
+pub(super) const QDQ: Format = Format {
     name: "qdq",
     help: "int8 weights per channel, activations of fixed ranges; QuantizeLinear, DequantizeLinear",
     packing: Packing::PerChannel,

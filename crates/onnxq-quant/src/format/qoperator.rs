@@ -13,7 +13,7 @@ use crate::{
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, Ref, no_match, tensor::Packing};
 use onnxq_rewrite::Rule;
 
-pub const QOPERATOR: Format = Format {
+pub(super) const QOPERATOR: Format = Format {
     name: "qoperator",
     help: "int8 weights per channel, activations of fixed ranges; QLinearConv, QLinearMatMul, …",
     packing: Packing::PerChannel,

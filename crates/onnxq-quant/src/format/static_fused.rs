@@ -9,7 +9,7 @@ use crate::{lower::qlinear::quantized, raise::quantize};
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match, tensor::Packing};
 use onnxq_rewrite::Rule;
 
-pub const STATIC_FUSED: Format = Format {
+pub(super) const STATIC_FUSED: Format = Format {
     name: "static_fused",
     help: "int8 weights per channel, activations of fixed ranges; MatMulIntegerToFloat with a bias",
     packing: Packing::PerChannel,

@@ -13,7 +13,7 @@ use onnxq_ir::{
     tensor::{Packing, Part, QSource, Tensor},
 };
 
-pub const STORED: Format = Format {
+pub(super) const STORED: Format = Format {
     name: "stored",
     help: "int8 weights per channel that are float once the model is loaded",
     packing: Packing::PerChannel,

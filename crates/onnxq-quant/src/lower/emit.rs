@@ -12,7 +12,7 @@ use onnxq_ir::{
 };
 
 /// Writes the nodes of one site.
-pub struct Emit<'a> {
+pub(super) struct Emit<'a> {
     pub m: &'a Model,
     pub site: &'a Site,
     pub patch: Patch,
@@ -21,12 +21,12 @@ pub struct Emit<'a> {
 }
 
 impl<'a> Emit<'a> {
-    pub fn new(m: &'a Model, site: &'a Site) -> Emit<'a> {
+    pub(super) fn new(m: &'a Model, site: &'a Site) -> Emit<'a> {
         let stem = short(&m.value(site.output).name);
         Emit { m, site, patch: Patch::before(site.last), stem }
     }
 
-    pub fn step(&mut self, suffix: &str, op: &str, inputs: &[Ref], attrs: Attrs) -> Ref {
+    pub(super) fn step(&mut self, suffix: &str, op: &str, inputs: &[Ref], attrs: Attrs) -> Ref {
         let name = match suffix {
             "" => self.stem.clone(),
             suffix => format!("{}_{suffix}", self.stem),
@@ -35,19 +35,25 @@ impl<'a> Emit<'a> {
     }
 
     /// The node that does the work: it keeps the name of the one that did.
-    pub fn main(&mut self, op: &str, inputs: &[Ref], attrs: Attrs) -> Ref {
+    pub(super) fn main(&mut self, op: &str, inputs: &[Ref], attrs: Attrs) -> Ref {
         let name = self.m.node(self.site.last).name.to_string();
         self.patch.named(&name, &self.stem, op, inputs.iter().copied(), attrs)
     }
 
-    pub fn part(&mut self, source: &Arc<Stored>, part: Part, packing: Packing, as_: &str) -> Ref {
+    pub(super) fn part(
+        &mut self,
+        source: &Arc<Stored>,
+        part: Part,
+        packing: Packing,
+        as_: &str,
+    ) -> Ref {
         let dynamic: Arc<dyn QSource> = source.clone();
         let name = format!("{}_{as_}", self.site.weight.stem);
         self.patch.constant(&name, Tensor::packed(dynamic, part, packing))
     }
 
     /// Scales in the type of the weight: a `Cast` widens those that are stored in half.
-    pub fn scales(&mut self, source: &Arc<Stored>, packing: Packing) -> Ref {
+    pub(super) fn scales(&mut self, source: &Arc<Stored>, packing: Packing) -> Ref {
         let scales = self.part(source, Part::Scales, packing, "scales");
         let dtype = self.site.weight.dtype;
         if source.shape().scale == dtype {
@@ -58,7 +64,7 @@ impl<'a> Emit<'a> {
 
     /// The activation in float. Pairs of fixed scales stay: they may stand for a `Relu`, which
     /// whoever removes them knows.
-    pub fn float_x(&mut self, x: &Input) -> Ref {
+    pub(super) fn float_x(&mut self, x: &Input) -> Ref {
         match *x {
             Input::Float(x)
             | Input::Fused(x)
@@ -68,7 +74,7 @@ impl<'a> Emit<'a> {
     }
 
     /// The activation as `DequantizeLinear` of its quantized values, if it is quantized.
-    pub fn dequantized_x(&mut self, x: &Input) -> Ref {
+    pub(super) fn dequantized_x(&mut self, x: &Input) -> Ref {
         if let Input::Float(x) = *x {
             return x.into();
         }
@@ -79,7 +85,7 @@ impl<'a> Emit<'a> {
     }
 
     /// The quantized values of the activation, their scale and zero.
-    pub fn quantized_x(&mut self, x: &Input) -> Result<[Ref; 3], NoMatch> {
+    pub(super) fn quantized_x(&mut self, x: &Input) -> Result<[Ref; 3], NoMatch> {
         match *x {
             Input::Float(_) => Err(NoMatch(FLOAT.into())),
             Input::Quantized { quantized, scale, zero, .. } => {
@@ -99,7 +105,7 @@ impl<'a> Emit<'a> {
     }
 
     /// The product with its bias added.
-    pub fn biased(&mut self, y: Ref, x: &Input, bias: Option<Bias>) -> Result<Ref, NoMatch> {
+    pub(super) fn biased(&mut self, y: Ref, x: &Input, bias: Option<Bias>) -> Result<Ref, NoMatch> {
         let bias = match bias {
             None => return Ok(y),
             Some(Bias::Float(it)) => it.into(),
@@ -130,7 +136,7 @@ impl<'a> Emit<'a> {
     }
 
     /// Ends the patch: quantized values, if the site yields quantized values.
-    pub fn finish(mut self, y: Ref) -> Patch {
+    pub(super) fn finish(mut self, y: Ref) -> Patch {
         let y = match self.site.requantized {
             None => y,
             Some((scale, zero)) => {
@@ -142,10 +148,10 @@ impl<'a> Emit<'a> {
     }
 }
 
-pub const FLOAT: &str = "its activation is float: `onnxq quantize` can quantize it";
+pub(super) const FLOAT: &str = "its activation is float: `onnxq quantize` can quantize it";
 
 /// Fails if the model's operator set lacks what a form needs.
-pub fn needs(m: &Model, opset: i64, what: &str) -> Result<(), NoMatch> {
+pub(super) fn needs(m: &Model, opset: i64, what: &str) -> Result<(), NoMatch> {
     match m.opset("") {
         it if it >= opset => Ok(()),
         it => Err(no_match!("{what} needs opset {opset}, the model has {it}")),
@@ -153,22 +159,22 @@ pub fn needs(m: &Model, opset: i64, what: &str) -> Result<(), NoMatch> {
 }
 
 /// Whether all of a row has one scale.
-pub fn by_channel(weight: &Weight) -> bool {
+pub(super) fn by_channel(weight: &Weight) -> bool {
     weight.source.shape().blocks() == 1
 }
 
-pub fn to(dtype: DType) -> Attrs {
+pub(super) fn to(dtype: DType) -> Attrs {
     Attrs::default().with("to", i64::from(dtype.number()))
 }
 
 /// A float constant that broadcasts.
-pub fn scalar(dtype: DType, value: f32) -> Result<Tensor, NoMatch> {
+pub(super) fn scalar(dtype: DType, value: f32) -> Result<Tensor, NoMatch> {
     let bytes = from_f32(dtype, &[value]).map_err(|err| no_match!("{err}"))?;
     Ok(Tensor::new(dtype, vec![], bytes))
 }
 
 /// The only element of a constant.
-pub fn only(m: &Model, value: ValueId) -> Result<f32, NoMatch> {
+pub(super) fn only(m: &Model, value: ValueId) -> Result<f32, NoMatch> {
     match constant(m, value)?.0.to_f32() {
         Ok(it) if it.len() == 1 => Ok(it[0]),
         _ => Err(no_match!("`{}` is no single number", m.value(value).name)),

@@ -66,7 +66,7 @@ const MOVES: Set =
 
 /// `DequantizeLinear(Transpose(quantized))` becomes `Transpose(DequantizeLinear(quantized))`, so
 /// that pairs meet.
-pub fn dequantize_before_moves(m: &mut Model) {
+pub(super) fn dequantize_before_moves(m: &mut Model) {
     let mut work = main_nodes(m);
     while let Some(node) = work.pop() {
         if !m.is_live(node) {
@@ -108,7 +108,7 @@ fn before_move(m: &Model, node: NodeId) -> Result<(Patch, Ref), NoMatch> {
 
 /// `DequantizeLinear(QuantizeLinear(x))` becomes `x`, and `Relu(x)` where the quantized values hold
 /// no negative values: tools drop a `Relu` that quantization makes superfluous.
-pub fn remove_pairs(m: &mut Model) -> usize {
+pub(super) fn remove_pairs(m: &mut Model) -> usize {
     let mut count = 0;
     for node in main_nodes(m) {
         if !m.is_live(node) {

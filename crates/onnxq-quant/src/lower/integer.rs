@@ -11,7 +11,7 @@ use onnxq_ir::{
     tensor::{DType, Packing, Part, QSource, Tensor, ZeroPoints},
 };
 
-pub const QOPERATOR: Form = Form {
+pub(super) const QOPERATOR: Form = Form {
     name: "qoperator",
     help: "Operators of integers: QLinearMatMul, MatMulInteger and their like",
     has: |site| {
@@ -33,7 +33,12 @@ fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch
 }
 
 /// A product of integers; see [`sums`] for what it needs.
-pub fn product(m: &Model, site: &Site, x: &Input, bias: Option<Bias>) -> Result<Patch, NoMatch> {
+pub(super) fn product(
+    m: &Model,
+    site: &Site,
+    x: &Input,
+    bias: Option<Bias>,
+) -> Result<Patch, NoMatch> {
     if site.weight.dtype != DType::F32 {
         return Err(no_match!(
             "products of integers are scaled in float, not {}",

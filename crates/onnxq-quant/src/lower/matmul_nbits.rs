@@ -9,7 +9,7 @@ use onnxq_ir::{
     tensor::{DType, Packing, Part, QSource, ZeroPoints},
 };
 
-pub const MATMUL_NBITS: Form = Form {
+pub(super) const MATMUL_NBITS: Form = Form {
     name: "matmul_nbits",
     help: "Weights in blocks, float activations: MatMulNBits and GatherBlockQuantized",
     has: |site| matches!(site.form, "GatherBlockQuantized" | "MatMulNBits"),

@@ -4,7 +4,7 @@ use super::{Between, Form, PLAIN, emit::by_channel, integer, qdq, rows};
 use crate::raise::{Input, Kind, Site, Weights};
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, no_match};
 
-pub const PORTABLE: Form = Form {
+pub(super) const PORTABLE: Form = Form {
     name: "portable",
     help: "Standard operators only, so that other runtimes can run it",
     has: |site| site.standard,

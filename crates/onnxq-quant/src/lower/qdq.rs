@@ -11,7 +11,7 @@ use onnxq_ir::{
     tensor::{DType, Packing, Part, QSource},
 };
 
-pub const QDQ: Form = Form {
+pub(super) const QDQ: Form = Form {
     name: "qdq",
     help: "QuantizeLinear and DequantizeLinear around float operators",
     has: |site| site.form.contains("DequantizeLinear"),
@@ -21,7 +21,7 @@ pub const QDQ: Form = Form {
     ..PLAIN
 };
 
-pub fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch> {
+pub(super) fn lower(m: &Model, site: &Site, weights: &mut Weights) -> Result<Patch, NoMatch> {
     let Kind::Product { x, bias } = &site.kind else { return rows::lower(m, site, weights) };
     check(m, site)?;
     let mut to = Emit::new(m, site);

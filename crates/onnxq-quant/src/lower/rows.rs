@@ -14,7 +14,7 @@ use onnxq_ir::{
     tensor::{DType, Packing, Part, QSource, Tensor, ZeroPoints},
 };
 
-pub fn lower(m: &Model, site: &Site, _: &mut Weights) -> Result<Patch, NoMatch> {
+pub(super) fn lower(m: &Model, site: &Site, _: &mut Weights) -> Result<Patch, NoMatch> {
     let Kind::Rows { indices } = site.kind else { unreachable!("a look-up") };
     site.weight.source.integer_zeros()?;
     let shape = site.weight.source.shape();

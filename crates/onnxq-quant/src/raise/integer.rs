@@ -8,7 +8,7 @@ use super::{
 use onnxq_ir::{Model, NoMatch, NodeId, ValueId, no_match};
 
 /// `Mul(Cast(MatMulInteger(xq, wq, xz, wz)), Mul(xs, ws))`.
-pub fn matmul_integer(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
+pub(super) fn matmul_integer(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
     Some(scaled(m, node, weights))
 }
 
@@ -67,13 +67,13 @@ fn scale_of(m: &Model, quantized: ValueId) -> Option<ValueId> {
 }
 
 /// `A, B, b_scale, b_zero_point, bias`.
-pub fn dynamic_quantize_matmul(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
+pub(super) fn dynamic_quantize_matmul(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
     let x = || Ok(Input::Fused(m.operand(node, 0)?));
     Some(fused(m, node, x, [1, 2, 3, 4], "DynamicQuantizeMatMul", weights))
 }
 
 /// `A, B, a_scale, b_scale, a_zero_point, b_zero_point, bias`.
-pub fn matmul_to_float(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
+pub(super) fn matmul_to_float(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
     let x = || Ok(quantized_of(m, m.operand(node, 0)?, m.operand(node, 2)?, optional(m, node, 4)));
     Some(fused(m, node, x, [1, 3, 5, 6], "MatMulIntegerToFloat", weights))
 }

@@ -13,7 +13,7 @@ use onnxq_ir::{
 };
 
 /// `A, B, scales, zero_points, g_idx, bias`.
-pub fn matmul(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
+pub(super) fn matmul(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
     Some(product(m, node, weights))
 }
 
@@ -45,7 +45,7 @@ fn product(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMat
 }
 
 /// `data, indices, scales, zero_points`.
-pub fn gather(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
+pub(super) fn gather(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
     Some(rows(m, node, weights))
 }
 

@@ -54,7 +54,7 @@ pub fn optional(m: &Model, node: NodeId, index: usize) -> Option<ValueId> {
 
 /// The quantized values, scales and zero points of a matrix, by channel: as `DequantizeLinear`,
 /// `MatMulInteger` and `QLinearMatMul` hold it.
-pub struct Channels {
+pub(super) struct Channels {
     pub quantized: ValueId,
     pub scales: ValueId,
     pub zero_points: Option<ValueId>,
@@ -75,7 +75,7 @@ fn bits(dtype: DType) -> Option<u32> {
 }
 
 impl Channels {
-    pub fn weight(&self, m: &Model, weights: &mut Weights) -> Result<Weight, NoMatch> {
+    pub(super) fn weight(&self, m: &Model, weights: &mut Weights) -> Result<Weight, NoMatch> {
         let name = &m.value(self.quantized).name;
         let (quantized, _) = constant(m, self.quantized)?;
         let [rows, columns] = quantized.shape[..] else {
@@ -149,7 +149,7 @@ pub fn stem(name: &str) -> String {
 
 /// A weight behind `DequantizeLinear`, and behind a `Transpose` after it. `turned`: the consumer
 /// wants `[n, k]`.
-pub fn dequantized(
+pub(super) fn dequantized(
     m: &Model,
     value: ValueId,
     turned: bool,
@@ -206,7 +206,12 @@ pub fn activation(m: &Model, value: ValueId) -> Input {
 }
 
 /// An activation by its quantized values; `x` is what they were before, if the model has it.
-pub fn quantized_of(m: &Model, quantized: ValueId, scale: ValueId, zero: Option<ValueId>) -> Input {
+pub(super) fn quantized_of(
+    m: &Model,
+    quantized: ValueId,
+    scale: ValueId,
+    zero: Option<ValueId>,
+) -> Input {
     let dynamic = m.producer(quantized, "DynamicQuantizeLinear");
     let node = dynamic.clone().or_else(|_| quantize(m, quantized)).ok();
     let x = node.filter(|it| {

@@ -7,13 +7,13 @@ use super::{
 use onnxq_ir::{Model, NoMatch, NodeId, ValueId, no_match};
 
 /// `MatMul(x, DequantizeLinear(w))`.
-pub fn matmul(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
+pub(super) fn matmul(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
     let w = m.operand(node, 1).ok()?;
     is_weight(m, w).then(|| product(m, node, w, false, None, weights))
 }
 
 /// `Gemm(x, DequantizeLinear(w), DequantizeLinear(bias))` of a plain product.
-pub fn gemm(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
+pub(super) fn gemm(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
     let w = m.operand(node, 1).ok()?;
     is_weight(m, w).then(|| {
         let (alpha, beta) = (m.float_attr(node, "alpha", 1.0), m.float_attr(node, "beta", 1.0));
@@ -58,7 +58,7 @@ fn product(
 }
 
 /// `Gather(DequantizeLinear(w), i)` or `DequantizeLinear(Gather(w, i))`.
-pub fn gather(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
+pub(super) fn gather(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
     let table = m.operand(node, 0).ok()?;
     if is_weight(m, table) {
         return Some(rows(m, node, weights));

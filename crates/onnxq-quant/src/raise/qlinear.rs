@@ -8,7 +8,7 @@ use super::{
 use onnxq_ir::{Model, NoMatch, NodeId};
 
 /// `a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero`; of two activations: no site.
-pub fn matmul(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
+pub(super) fn matmul(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
     constant(m, m.operand(node, 3).ok()?).ok()?;
     Some(product(m, node, weights))
 }
@@ -32,7 +32,7 @@ fn b(m: &Model, node: NodeId, turned: bool) -> Result<Channels, NoMatch> {
 }
 
 /// `A, a_scale, a_zero, B, b_scale, b_zero, C, y_scale, y_zero`: float without the last two.
-pub fn gemm(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
+pub(super) fn gemm(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
     constant(m, m.operand(node, 3).ok()?).ok()?;
     Some(gemm_site(m, node, weights))
 }

@@ -226,7 +226,7 @@ impl Stored {
 }
 
 /// The extent of a weight, and where its parts lie.
-pub type Key = ([usize; 3], [[usize; 5]; 3]);
+pub(crate) type Key = ([usize; 3], [[usize; 5]; 3]);
 
 impl QSource for Stored {
     fn shape(&self) -> QShape {

@@ -10,7 +10,7 @@ use super::Place;
 const RENAMED: &[(&str, &str, &str)] = &[("adapt", "ways", "candidates")];
 
 /// The path as today's names spell it: `adapt.ways.0` is `adapt.candidates.0`.
-pub fn current(path: &str) -> String {
+pub(super) fn current(path: &str) -> String {
     let renamed = RENAMED.iter().find_map(|(section, old, new)| {
         let rest = path.strip_prefix(section)?.strip_prefix('.')?.strip_prefix(old)?;
         let whole = rest.is_empty() || rest.starts_with('.');
@@ -20,7 +20,7 @@ pub fn current(path: &str) -> String {
 }
 
 /// Moves the places of old names to the new ones; returns what to tell the user.
-pub fn update(place: &mut Place) -> Vec<Warning> {
+pub(super) fn update(place: &mut Place) -> Vec<Warning> {
     let moved = RENAMED.iter().filter_map(|(section, old, new)| {
         let section_place = place.inner.get_mut(*section)?;
         let value = section_place.inner.remove(*old)?;

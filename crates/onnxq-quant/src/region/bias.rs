@@ -13,7 +13,7 @@ use onnxq_ir::{
 const REACH: f32 = (1u32 << 30) as f32;
 
 /// The values of a bias that can become quantized values.
-pub fn values(m: &Model, bias: ValueId) -> Result<Vec<f32>, NoMatch> {
+pub(crate) fn values(m: &Model, bias: ValueId) -> Result<Vec<f32>, NoMatch> {
     let values = m.small_f32(bias).map_err(|reason| no_match!("its bias: {reason}"))?;
     match values.iter().all(|it| it.is_finite()) {
         true => Ok(values),
@@ -23,7 +23,7 @@ pub fn values(m: &Model, bias: ValueId) -> Result<Vec<f32>, NoMatch> {
 
 /// A weight whose scales are large enough for a bias: channels of tiny weights and a large bias
 /// would overflow. What those lose is small beside the bias.
-pub struct Widened {
+pub(crate) struct Widened {
     inner: Arc<dyn QSource>,
     /// The least scale of each row.
     least: Vec<f32>,
@@ -31,7 +31,7 @@ pub struct Widened {
 
 impl Widened {
     /// `x_scale`: of the activation.
-    pub fn new(inner: Arc<dyn QSource>, bias: &[f32], x_scale: f32) -> Widened {
+    pub(crate) fn new(inner: Arc<dyn QSource>, bias: &[f32], x_scale: f32) -> Widened {
         let least = bias.iter().map(|it| it.abs() / REACH / x_scale).collect();
         Widened { inner, least }
     }
@@ -60,7 +60,7 @@ impl QSource for Widened {
 }
 
 /// The scales of the sums, `[n]`, once the weight is solved.
-pub fn scales(weight: Arc<dyn QSource>, x_scale: f32) -> Tensor {
+pub(crate) fn scales(weight: Arc<dyn QSource>, x_scale: f32) -> Tensor {
     let n = weight.shape().n;
     Tensor::lazy(DType::F32, vec![n], move || {
         let scales = of(&*weight, x_scale)?;
@@ -69,7 +69,7 @@ pub fn scales(weight: Arc<dyn QSource>, x_scale: f32) -> Tensor {
 }
 
 /// The quantized values of a bias, `[n]` of int32, once the weight is solved.
-pub fn quantized(weight: Arc<dyn QSource>, bias: Vec<f32>, x_scale: f32) -> Tensor {
+pub(crate) fn quantized(weight: Arc<dyn QSource>, bias: Vec<f32>, x_scale: f32) -> Tensor {
     let n = weight.shape().n;
     Tensor::lazy(DType::I32, vec![n], move || {
         let scales = of(&*weight, x_scale)?;

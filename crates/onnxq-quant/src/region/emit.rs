@@ -28,14 +28,14 @@ use onnxq_ir::{
 use onnxq_numerics::affine::{Affine, Interval, QuantizedType};
 
 /// A node of the layout as it was before anything was inserted.
-pub struct Before {
+pub(crate) struct Before {
     node: NodeId,
     inputs: Vec<Option<ValueId>>,
     outputs: Vec<ValueId>,
 }
 
 /// The nodes of a layout in execution order.
-pub fn before(m: &Model, layout: &Layout) -> Vec<Before> {
+pub(crate) fn before(m: &Model, layout: &Layout) -> Vec<Before> {
     let nodes = m.nodes().into_iter().filter(|it| layout.nodes.contains_key(it));
     let before = |node: NodeId| {
         let it = m.node(node);
@@ -45,7 +45,13 @@ pub fn before(m: &Model, layout: &Layout) -> Vec<Before> {
 }
 
 /// Writes all nodes of a layout; `list` is what [`before`] found.
-pub fn emit(m: &mut Model, plan: &Plan, layout: &Layout, list: &[Before], sources: &mut Sources) {
+pub(crate) fn emit(
+    m: &mut Model,
+    plan: &Plan,
+    layout: &Layout,
+    list: &[Before],
+    sources: &mut Sources,
+) {
     let sites = plan.sites.iter().map(|it| (it.site.node, it)).collect();
     let mut emitter = Emitter { layout, sites, sources, pairs: BTreeMap::new() };
     for it in list {

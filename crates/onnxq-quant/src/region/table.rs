@@ -6,7 +6,7 @@
 use onnxq_ir::{Model, NoMatch, NodeId, ValueId, no_match, ops::Traits, tensor::DType};
 
 /// One row: an operator without a weight of its own.
-pub struct ChainOp {
+pub(crate) struct ChainOp {
     pub op: &'static str,
     pub kind: Kind,
     /// The first operator set in which its kernel for quantized values exists; 0: any.
@@ -15,7 +15,7 @@ pub struct ChainOp {
 
 /// What the table says of an operator.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The result has a range of its own.
     Own,
     /// The result lies between 0 and 1 and nearly fills it.
@@ -31,7 +31,7 @@ pub enum Kind {
 }
 
 /// In alphabetical order.
-pub const REGION: &[ChainOp] = &[
+pub(crate) const REGION: &[ChainOp] = &[
     row("Add", Kind::Own),
     row("AveragePool", Kind::Own),
     row("BatchNormalization", Kind::Float(FLOAT)),
@@ -175,7 +175,7 @@ fn constant(m: &Model, value: ValueId) -> Result<(), NoMatch> {
 }
 
 /// Inputs that are activations, or constants where an activation could be.
-pub fn operands(m: &Model, node: NodeId) -> Vec<usize> {
+pub(crate) fn operands(m: &Model, node: NodeId) -> Vec<usize> {
     let it = m.node(node);
     match &*it.op.name {
         "Concat" => (0..it.inputs.len()).collect(),
@@ -185,7 +185,7 @@ pub fn operands(m: &Model, node: NodeId) -> Vec<usize> {
 }
 
 /// Inputs that change from run to run.
-pub fn activations(m: &Model, node: NodeId) -> Vec<usize> {
+pub(crate) fn activations(m: &Model, node: NodeId) -> Vec<usize> {
     let mut list = operands(m, node);
     list.retain(|it| m.operand(node, *it).is_ok_and(|it| m.constant(it).is_err()));
     list
@@ -234,7 +234,7 @@ fn bounds(m: &Model, node: NodeId) -> Result<Role, NoMatch> {
 }
 
 /// The values that a node reads as activations.
-pub fn inputs(m: &Model, node: NodeId) -> Vec<ValueId> {
+pub(crate) fn inputs(m: &Model, node: NodeId) -> Vec<ValueId> {
     activations(m, node).into_iter().filter_map(|it| m.operand(node, it).ok()).collect()
 }
 

@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::layer::{Layer, Side};
-pub use self::pairs::{Pair, Pairs};
+pub(super) use self::pairs::{Pair, Pairs};
 use super::{ChangeModel, Changed, Transform, Work};
 use onnxq_ir::{
     Model, NoMatch, NodeId, Patch, no_match,

@@ -6,7 +6,7 @@ use super::{Emitter, markdown};
 use crate::Report;
 use onnxq_ir::{human::grouped, untrusted::escape};
 
-pub const CARD: Emitter = Emitter {
+pub(super) const CARD: Emitter = Emitter {
     name: "card",
     file: "model-card.md",
     endings: &[],
@@ -16,7 +16,7 @@ pub const CARD: Emitter = Emitter {
     emit,
 };
 
-pub fn emit(report: &Report) -> String {
+pub(super) fn emit(report: &Report) -> String {
     let mut out = "---\n".to_owned();
     out += &match base_model(&report.models.reference.path) {
         Some(name) => format!("base_model: {}\n", quoted(&name)),

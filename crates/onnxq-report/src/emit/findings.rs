@@ -9,7 +9,7 @@ use onnxq_quant::recipe::gate::Gate;
 
 /// The worst first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Level {
+pub(super) enum Level {
     Error,
     Warning,
     Note,
@@ -17,7 +17,7 @@ pub enum Level {
 
 /// One thing to point at. Its texts may hold anything.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Finding<'a> {
+pub(super) struct Finding<'a> {
     pub level: Level,
     /// A metric, the code of a warning, or `suggestion`: letters, digits and `_` only.
     pub rule: &'a str,
@@ -27,7 +27,7 @@ pub struct Finding<'a> {
 }
 
 /// The worst first.
-pub fn findings(report: &Report) -> Vec<Finding<'_>> {
+pub(super) fn findings(report: &Report) -> Vec<Finding<'_>> {
     let gates = report.gates.iter().filter(|it| !it.pass).map(of_gate);
     let rows = report.baseline.iter().flat_map(|it| &it.rows);
     let rows = rows.filter(|it| !it.pass).map(of_row);
@@ -43,7 +43,7 @@ fn of_gate(it: &GateResult) -> Finding<'_> {
 }
 
 /// Why a gate failed, and what would pass.
-pub fn missed(it: &GateResult) -> String {
+pub(super) fn missed(it: &GateResult) -> String {
     if let Some(reason) = &it.reason {
         return format!("{} failed: {reason}", it.gate);
     }
@@ -62,7 +62,7 @@ fn of_row(it: &BaselineRow) -> Finding<'_> {
     Finding { level, rule, at: output(&it.figure), message }
 }
 
-pub fn regressed(it: &BaselineRow) -> String {
+pub(super) fn regressed(it: &BaselineRow) -> String {
     let (then, now) = (maybe(it.then), maybe(it.now));
     format!("{} got worse: {now}, was {then}; the limit is {}", it.figure, number(it.limit))
 }

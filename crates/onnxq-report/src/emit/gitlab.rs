@@ -12,7 +12,7 @@ use super::{
 use crate::Report;
 use onnxq_ir::untrusted::escape;
 
-pub const GITLAB: Emitter = Emitter {
+pub(super) const GITLAB: Emitter = Emitter {
     name: "gitlab",
     file: "gl-code-quality-report.json",
     endings: &[],
@@ -52,7 +52,7 @@ fn entry(report: &Report, it: &Finding, nth: usize) -> Value {
 }
 
 /// The same for the same trouble in the next run, whatever was measured.
-pub fn fingerprint(it: &Finding, nth: usize) -> String {
+pub(super) fn fingerprint(it: &Finding, nth: usize) -> String {
     let mut hash = Sha256::new();
     for part in [it.rule, it.at.unwrap_or_default(), &nth.to_string()] {
         hash.update((part.len() as u64).to_le_bytes());

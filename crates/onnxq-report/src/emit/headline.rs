@@ -9,7 +9,7 @@ use onnxq_ir::human::bytes;
 
 /// One figure, as text. `before` and `ratio` are absent where only the difference has a meaning.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Headline {
+pub(super) struct Headline {
     pub label: String,
     pub before: Option<String>,
     pub after: String,
@@ -18,7 +18,7 @@ pub struct Headline {
     pub note: Option<String>,
 }
 
-pub fn headlines(report: &Report) -> Vec<Headline> {
+pub(super) fn headlines(report: &Report) -> Vec<Headline> {
     let mut list = Vec::new();
     list.extend(size(report));
     list.extend(bits(report));

@@ -14,7 +14,7 @@ struct Case {
     failure: Option<(String, String)>,
 }
 
-pub const JUNIT: Emitter = Emitter {
+pub(super) const JUNIT: Emitter = Emitter {
     name: "junit",
     file: "junit.xml",
     endings: &["xml"],

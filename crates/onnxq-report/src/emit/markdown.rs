@@ -40,7 +40,7 @@ fn emit(report: &Report) -> String {
 }
 
 /// The headlines as a table, for model cards too.
-pub fn figures(report: &Report) -> String {
+pub(super) fn figures(report: &Report) -> String {
     let list = headlines(report);
     if list.is_empty() {
         return String::new();
@@ -90,7 +90,7 @@ fn cell(it: &Cell) -> String {
 }
 
 /// Text that stays text: no markup, no link, no mention of anyone, no line of its own.
-pub fn text(raw: &str) -> String {
+pub(super) fn text(raw: &str) -> String {
     let raw = escape(raw);
     let mut out = String::with_capacity(raw.len());
     for (at, it) in raw.char_indices() {

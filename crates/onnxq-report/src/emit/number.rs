@@ -2,43 +2,43 @@
 
 use crate::figures::Interval;
 use onnxq_ir::human::{bytes, grouped};
-pub use onnxq_ir::human::{number, percent};
+pub(super) use onnxq_ir::human::{number, percent};
 
 /// What stands where nothing was measured.
-pub const NONE: &str = "–";
+pub(super) const NONE: &str = "–";
 
-pub fn maybe(value: Option<f64>) -> String {
+pub(super) fn maybe(value: Option<f64>) -> String {
     value.map_or(NONE.to_owned(), number)
 }
 
-pub fn milliseconds(value: f64) -> String {
+pub(super) fn milliseconds(value: f64) -> String {
     if value >= 10_000.0 { number(value / 1000.0) + " s" } else { number(value) + " ms" }
 }
 
-pub fn times(ratio: f64) -> String {
+pub(super) fn times(ratio: f64) -> String {
     format!("× {}", number(ratio))
 }
 
-pub fn decibel(value: f64) -> String {
+pub(super) fn decibel(value: f64) -> String {
     format!("{value:.2} dB")
 }
 
-pub fn interval(it: Interval) -> String {
+pub(super) fn interval(it: Interval) -> String {
     format!("{} … {}", number(it.low), number(it.high))
 }
 
 /// `+3.1 MiB`.
-pub fn growth(count: i64) -> String {
+pub(super) fn growth(count: i64) -> String {
     let sign = if count < 0 { "-" } else { "+" };
     format!("{sign}{}", bytes(count.unsigned_abs()))
 }
 
-pub fn count(value: usize) -> String {
+pub(super) fn count(value: usize) -> String {
     grouped(value as u64)
 }
 
 /// `1 node`, `12 nodes`.
-pub fn plural(value: usize, word: &str) -> String {
+pub(super) fn plural(value: usize, word: &str) -> String {
     let s = if value == 1 { "" } else { "s" };
     format!("{} {word}{s}", count(value))
 }

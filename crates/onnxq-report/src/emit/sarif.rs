@@ -25,7 +25,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 /// GitHub shows no more of a run.
 const MAX: usize = 5000;
 
-pub const SARIF: Emitter = Emitter {
+pub(super) const SARIF: Emitter = Emitter {
     name: "sarif",
     file: "report.sarif",
     endings: &["sarif"],

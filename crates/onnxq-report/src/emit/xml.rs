@@ -3,7 +3,7 @@
 use onnxq_ir::untrusted::escape;
 
 /// For text and for values of attributes. Characters that XML 1.0 cannot hold are shown or dropped.
-pub fn text(raw: &str) -> String {
+pub(super) fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     for it in escape(raw).chars() {
         match it {

@@ -147,7 +147,7 @@ fn sum(a: &Dim, b: &Dim) -> Option<Dim> {
 }
 
 /// Sets the type of an input or output, and drops the encoded one that would be written instead.
-pub fn retype(m: &mut Model, value: ValueId, ty: TensorType) {
+pub(super) fn retype(m: &mut Model, value: ValueId, ty: TensorType) {
     m.set_type(value, ty);
     if let Some(kept) = &mut m.value_mut(value).kept {
         kept.info = None;

@@ -10,7 +10,12 @@ use onnxq_ir::{
 };
 
 /// The axis that attribute `axis` means for input `index`.
-pub fn axis_of(w: &Walk, node: NodeId, index: usize, default: i64) -> Result<usize, NoMatch> {
+pub(super) fn axis_of(
+    w: &Walk,
+    node: NodeId,
+    index: usize,
+    default: i64,
+) -> Result<usize, NoMatch> {
     let axis = w.m.int_attr(node, "axis", default);
     normal(axis, w.rank(w.m.operand(node, index)?)?)
 }
@@ -20,7 +25,7 @@ fn normal(axis: i64, rank: usize) -> Result<usize, NoMatch> {
 }
 
 /// Tokens meet the same tokens, or what is the same for all.
-pub fn broadcast(w: &Walk, inputs: &[(ValueId, Kind)]) -> Result<Kind, NoMatch> {
+pub(super) fn broadcast(w: &Walk, inputs: &[(ValueId, Kind)]) -> Result<Kind, NoMatch> {
     let (mut from_end, mut rank) = (None, 0);
     for &(value, kind) in inputs {
         let own = w.rank(value)?;
@@ -49,7 +54,7 @@ fn single(w: &Walk, value: ValueId, kind: Kind, from_end: usize) -> Result<(), N
     }
 }
 
-pub fn matmul(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
+pub(super) fn matmul(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
     let ((a, of_a), (b, of_b)) = (w.operand(node, 0)?, w.operand(node, 1)?);
     let (rank_a, rank_b) = (w.rank(a)?, w.rank(b)?);
     if rank_a < 2 || rank_b < 2 {
@@ -71,7 +76,7 @@ pub fn matmul(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
     Ok(Tokens(rank - from_end))
 }
 
-pub fn gather(w: &Walk, node: NodeId, attr: &str) -> Result<Kind, NoMatch> {
+pub(super) fn gather(w: &Walk, node: NodeId, attr: &str) -> Result<Kind, NoMatch> {
     let ((data, of_data), (at, of_at)) = (w.operand(node, 0)?, w.operand(node, 1)?);
     w.constants(node, 2)?;
     let axis = normal(w.m.int_attr(node, attr, 0), w.rank(data)?)?;
@@ -83,7 +88,7 @@ pub fn gather(w: &Walk, node: NodeId, attr: &str) -> Result<Kind, NoMatch> {
     }
 }
 
-pub fn concat(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
+pub(super) fn concat(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
     let kind = w.other_axis(node, &[axis_of(w, node, 0, 0)?])?;
     for index in 1..w.m.node(node).inputs.len() {
         if w.operand(node, index)?.1 != kind {
@@ -94,7 +99,7 @@ pub fn concat(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
 }
 
 /// `Transpose`, `Squeeze`, `Unsqueeze`.
-pub fn moved(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
+pub(super) fn moved(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
     let m = w.m;
     let (x, kind) = w.operand(node, 0)?;
     let Tokens(axis) = kind else { return Err(no_match!("it computes with sizes")) };
@@ -130,7 +135,7 @@ fn all_normal(axes: &[i64], rank: usize) -> Result<Vec<usize>, NoMatch> {
     axes.iter().map(|it| normal(*it, rank)).collect()
 }
 
-pub fn reduce(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
+pub(super) fn reduce(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
     let (x, _) = w.operand(node, 0)?;
     let axes = all_normal(&axes(w, node)?, w.rank(x)?)?;
     let Tokens(axis) = w.other_axis(node, &axes)? else { return Ok(Same) };
@@ -146,7 +151,7 @@ fn lower(axis: usize, by: usize) -> Result<Kind, NoMatch> {
 }
 
 /// The axis stays one if as many elements lie before it.
-pub fn reshape(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
+pub(super) fn reshape(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
     let (x, kind) = w.operand(node, 0)?;
     if matches!(w.operand(node, 1)?.1, Tokens(_)) {
         return Err(no_match!("the shape depends on tokens"));
@@ -176,7 +181,7 @@ fn product(dims: &[Dim]) -> Option<(usize, Vec<&str>)> {
 }
 
 /// `Expand` and `ConstantOfShape`: one value for all tokens may get an axis of them.
-pub fn spread(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
+pub(super) fn spread(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
     let m = w.m;
     let (x, kind) = w.operand(node, 0)?;
     let is_expand = m.node(node).op.is("Expand");

@@ -11,7 +11,7 @@ use onnxq_ir::{
 const MOST_LAYERS: usize = 4096;
 
 /// An `Attention` of the main graph.
-pub struct Layer {
+pub(super) struct Layer {
     pub node: NodeId,
     pub kv_heads: usize,
     /// Of a head of keys and of values.
@@ -35,12 +35,12 @@ pub struct Cache {
     pub present: [Name; 2],
 }
 
-pub fn refused(m: &Model, node: NodeId, reason: NoMatch) -> CacheError {
+pub(super) fn refused(m: &Model, node: NodeId, reason: NoMatch) -> CacheError {
     CacheError::Node { node: m.node_label(node), reason: reason.0.into_owned() }
 }
 
 /// Every attention, in execution order.
-pub fn layers(m: &Model) -> Result<Vec<Layer>, CacheError> {
+pub(super) fn layers(m: &Model) -> Result<Vec<Layer>, CacheError> {
     let nodes = m.nodes().into_iter().filter(|it| {
         let it = m.node(*it);
         it.op.is("Attention") && m.in_main(it.graph)
@@ -84,7 +84,7 @@ fn layer(m: &Model, node: NodeId) -> Result<Layer, NoMatch> {
 }
 
 /// The masks, each proven to be causal. Attention without a mask must be causal by itself.
-pub fn sites(m: &Model, layers: &[Layer]) -> Result<Vec<Site>, CacheError> {
+pub(super) fn sites(m: &Model, layers: &[Layer]) -> Result<Vec<Site>, CacheError> {
     let mut sites: Vec<Site> = Vec::new();
     for it in layers {
         if sites.iter().any(|site| site.users.contains(&it.node)) {
@@ -123,7 +123,7 @@ fn causal(m: &Model, layer: &Layer, layers: &[Layer]) -> Site {
 }
 
 /// The one input that masks depend on.
-pub fn padding(m: &Model, sites: &[Site]) -> Result<Option<ValueId>, CacheError> {
+pub(super) fn padding(m: &Model, sites: &[Site]) -> Result<Option<ValueId>, CacheError> {
     let mut found = sites.iter().filter_map(|it| Some((it.users[0], it.padding?)));
     let Some((_, first)) = found.next() else { return Ok(None) };
     match found.find(|it| it.1 != first) {

@@ -20,7 +20,7 @@ use onnxq_ir::{
 
 /// How a value depends on the tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Not at all.
     Same,
     /// Numbers that say how many there are, good for shapes only.
@@ -35,7 +35,7 @@ use Kind::{Same, Sizes, Tokens};
 const OF_SIZES: Set = Set::of(Traits::ELEMENTWISE.union(Traits::LAYOUT)).plus(&["ReduceProd"]);
 
 /// The model and what is known of the values seen so far.
-pub struct Walk<'a> {
+pub(super) struct Walk<'a> {
     pub m: &'a Model,
     pub length: &'a Dim,
     padding: Option<ValueId>,
@@ -45,7 +45,7 @@ pub struct Walk<'a> {
 }
 
 /// Proves that only `layers` look at other tokens. Returns the nodes that number the tokens.
-pub fn one_by_one(
+pub(super) fn one_by_one(
     m: &Model,
     length: &Dim,
     padding: Option<ValueId>,
@@ -89,7 +89,7 @@ fn needed(m: &Model, layers: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
 }
 
 impl Walk<'_> {
-    pub fn kind(&self, value: ValueId) -> Result<Kind, NoMatch> {
+    pub(super) fn kind(&self, value: ValueId) -> Result<Kind, NoMatch> {
         if let Some(it) = self.kinds.get(&value) {
             return Ok(*it);
         }
@@ -141,12 +141,12 @@ impl Walk<'_> {
     }
 
     /// Input `index` with its kind.
-    pub fn operand(&self, node: NodeId, index: usize) -> Result<(ValueId, Kind), NoMatch> {
+    pub(super) fn operand(&self, node: NodeId, index: usize) -> Result<(ValueId, Kind), NoMatch> {
         let value = self.m.operand(node, index)?;
         Ok((value, self.kind(value)?))
     }
 
-    pub fn rank(&self, value: ValueId) -> Result<usize, NoMatch> {
+    pub(super) fn rank(&self, value: ValueId) -> Result<usize, NoMatch> {
         let name = &self.m.value(value).name;
         self.m.rank(value).ok_or_else(|| no_match!("the rank of `{name}` is not known"))
     }
@@ -238,7 +238,7 @@ impl Walk<'_> {
     }
 
     /// Inputs from `first` on are the same for all tokens.
-    pub fn constants(&self, node: NodeId, first: usize) -> Result<(), NoMatch> {
+    pub(super) fn constants(&self, node: NodeId, first: usize) -> Result<(), NoMatch> {
         for &value in self.m.node(node).inputs.iter().skip(first).flatten() {
             if self.kind(value)? != Same {
                 let name = &self.m.value(value).name;
@@ -249,7 +249,7 @@ impl Walk<'_> {
     }
 
     /// Input 0 is changed along `axes`, none of them that of the tokens.
-    pub fn other_axis(&self, node: NodeId, axes: &[usize]) -> Result<Kind, NoMatch> {
+    pub(super) fn other_axis(&self, node: NodeId, axes: &[usize]) -> Result<Kind, NoMatch> {
         match self.operand(node, 0)?.1 {
             Tokens(axis) if !axes.contains(&axis) => Ok(Tokens(axis)),
             _ => Err(no_match!("{} works along the tokens", self.m.node(node).op)),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use onnxq_ir::{Attrs, Def, GraphId, Model, NodeId, Op, Use, User, ValueId, tensor::DType};
 
-pub struct Caster {
+pub(super) struct Caster {
     pub dtype: DType,
     keep_io: bool,
     pub casts: usize,
@@ -14,13 +14,13 @@ pub struct Caster {
 }
 
 impl Caster {
-    pub fn new(dtype: DType, keep_io: bool) -> Caster {
+    pub(super) fn new(dtype: DType, keep_io: bool) -> Caster {
         let (made, changed) = (BTreeMap::new(), BTreeSet::new());
         Caster { dtype, keep_io, casts: 0, made, changed }
     }
 
     /// A value becomes narrow; what the file says of it beyond its type is dropped.
-    pub fn narrow(&mut self, m: &mut Model, value: ValueId) {
+    pub(super) fn narrow(&mut self, m: &mut Model, value: ValueId) {
         let it = m.value_mut(value);
         if let Some(ty) = &mut it.ty {
             ty.dtype = self.dtype;
@@ -43,7 +43,7 @@ impl Caster {
 
     /// Inputs of the model take the narrow type, unless they keep theirs. Those with a default are
     /// the caller's to override, and stay as they are.
-    pub fn interface(&mut self, m: &mut Model) {
+    pub(super) fn interface(&mut self, m: &mut Model) {
         if self.keep_io {
             return;
         }
@@ -56,7 +56,13 @@ impl Caster {
     }
 
     /// `value` as node input of the wanted type. Types other than these two are left alone.
-    pub fn input(&mut self, m: &mut Model, node: NodeId, value: ValueId, wanted: DType) -> ValueId {
+    pub(super) fn input(
+        &mut self,
+        m: &mut Model,
+        node: NodeId,
+        value: ValueId,
+        wanted: DType,
+    ) -> ValueId {
         if !self.differs(m, value, wanted) {
             return value;
         }
@@ -70,7 +76,7 @@ impl Caster {
     }
 
     /// Outputs of graphs get the type that their users expect: bodies and, if kept, the model.
-    pub fn outputs(&mut self, m: &mut Model) {
+    pub(super) fn outputs(&mut self, m: &mut Model) {
         for graph in m.graphs() {
             if !m.in_main(graph) {
                 continue;

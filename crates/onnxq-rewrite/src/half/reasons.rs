@@ -23,10 +23,10 @@ const MASKING: Set = Set::of(Traits::ARITHMETIC.union(Traits::BOUNDS).union(Trai
     .plus(&["Where"])
     .minus(&["Div"]);
 
-pub type Reasons = BTreeMap<NodeId, String>;
+pub(super) type Reasons = BTreeMap<NodeId, String>;
 
 /// The nodes that have to do with float32 and stay there.
-pub fn reasons(m: &Model, narrowed: &mut Narrowed) -> Result<Reasons, HalfError> {
+pub(super) fn reasons(m: &Model, narrowed: &mut Narrowed) -> Result<Reasons, HalfError> {
     let dtype = narrowed.dtype();
     let mut reasons = Reasons::new();
     for node in m.nodes() {

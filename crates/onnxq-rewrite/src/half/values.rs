@@ -14,7 +14,7 @@ const ENDLESS: f32 = 1e8;
 const PIECE: usize = 1 << 20;
 
 /// The constants of a model in the narrow type, made once each.
-pub struct Narrowed {
+pub(super) struct Narrowed {
     dtype: DType,
     made: Made,
     ranges: BTreeMap<ValueId, Range>,
@@ -34,7 +34,7 @@ struct Range {
 }
 
 /// Whether a constant can be stored.
-pub enum Fit {
+pub(super) enum Fit {
     Fits,
     /// Numbers beyond the range that stand for infinity.
     Clamps {
@@ -45,17 +45,17 @@ pub enum Fit {
 }
 
 impl Narrowed {
-    pub fn new(dtype: DType) -> Narrowed {
+    pub(super) fn new(dtype: DType) -> Narrowed {
         Narrowed { dtype, made: Made::new(), ranges: BTreeMap::new(), clamped: BTreeMap::new() }
     }
 
-    pub fn dtype(&self) -> DType {
+    pub(super) fn dtype(&self) -> DType {
         self.dtype
     }
 
     /// What happens to a constant in the narrow type; `masks` says that its node takes the end of
     /// the range for infinity.
-    pub fn fit(&mut self, m: &Model, value: ValueId, masks: bool) -> Result<Fit, HalfError> {
+    pub(super) fn fit(&mut self, m: &Model, value: ValueId, masks: bool) -> Result<Fit, HalfError> {
         let range = match self.ranges.get(&value) {
             Some(it) => *it,
             None => {
@@ -70,17 +70,17 @@ impl Narrowed {
         Ok(range.fit(self.dtype, masks))
     }
 
-    pub fn clamp(&mut self, m: &Model, value: ValueId, from: f32, to: f32) {
+    pub(super) fn clamp(&mut self, m: &Model, value: ValueId, from: f32, to: f32) {
         let name = m.value(value).name.to_string();
         self.clamped.insert(value, Clamped { value: name, from, to });
     }
 
-    pub fn take_clamped(&mut self) -> Vec<Clamped> {
+    pub(super) fn take_clamped(&mut self) -> Vec<Clamped> {
         self.clamped.values().cloned().collect()
     }
 
     /// The same constant in the narrow type.
-    pub fn constant(&mut self, m: &mut Model, value: ValueId) -> ValueId {
+    pub(super) fn constant(&mut self, m: &mut Model, value: ValueId) -> ValueId {
         if let Some(it) = self.made.get(&value) {
             return *it;
         }
@@ -91,14 +91,14 @@ impl Narrowed {
         new
     }
 
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.made.len()
     }
 }
 
 /// A constant in another float type, converted when it is read. Finite numbers beyond the range
 /// become its ends: an infinite one would make NaN where it is multiplied by zero.
-pub fn narrow(tensor: &Tensor, dtype: DType) -> Tensor {
+pub(super) fn narrow(tensor: &Tensor, dtype: DType) -> Tensor {
     let base = tensor.clone();
     Tensor::lazy(dtype, base.shape.clone(), move || {
         let limit = limit(dtype);
@@ -121,7 +121,7 @@ fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
 }
 
 /// The largest finite number.
-pub fn limit(dtype: DType) -> f32 {
+pub(super) fn limit(dtype: DType) -> f32 {
     match dtype {
         DType::F16 => half::f16::MAX.to_f32(),
         _ => half::bf16::MAX.to_f32(),

@@ -11,7 +11,7 @@ use onnxq_ir::{
 };
 
 /// Dequantizing fewer elements in each run does not matter.
-pub const LARGE: usize = 4096;
+pub(super) const LARGE: usize = 4096;
 
 /// A model whose types are inferred, and what is known of the whole of it.
 pub struct ModelIndex {

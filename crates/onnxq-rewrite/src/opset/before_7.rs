@@ -4,7 +4,7 @@ use super::edit::{Edit, stem};
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId, no_match};
 
 /// `Add`, `Equal`, …: the second operand lay at `axis` of the first, or at its end.
-pub fn binary_7(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn binary_7(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let (a, b) = (m.operand(node, 0)?, m.operand(node, 1)?);
     let broadcast = m.int_attr(node, "broadcast", 0) != 0;
     let axis = m.int_attr(node, "axis", -1);
@@ -23,7 +23,7 @@ pub fn binary_7(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
 }
 
 /// A slope for each channel lay at the second axis.
-pub fn p_relu_7(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn p_relu_7(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let (x, slope) = (m.operand(node, 0)?, m.operand(node, 1)?);
     let is_one = m.shape(slope).is_ok_and(|it| it.iter().all(|it| it.fixed() == Some(1)));
     if is_one || known_rank(m, slope)? != 1 {
@@ -57,19 +57,19 @@ fn moved(m: &Model, node: NodeId, value: ValueId, behind: i64) -> Result<Patch, 
 }
 
 /// `BatchNormalization`, `Dropout`: whether the node trains is no longer an attribute.
-pub fn test_mode_7(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn test_mode_7(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     if m.int_attr(node, "is_test", 0) == 0 {
         return Err(no_match!("it is in training mode, which opset 7 has not"));
     }
     Ok(without(m, node, "is_test"))
 }
 
-pub fn gemm_7(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn gemm_7(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     Ok(without(m, node, "broadcast"))
 }
 
 /// `LSTM`, `GRU`, `RNN`: an output that is not wanted is not named.
-pub fn recurrent_7(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn recurrent_7(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     Ok(without(m, node, "output_sequence"))
 }
 
@@ -81,7 +81,7 @@ fn without(m: &Model, node: NodeId, name: &str) -> Edit {
     }
 }
 
-pub fn upsample_7(_: &Model, _: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn upsample_7(_: &Model, _: NodeId, _: i64) -> Result<Edit, NoMatch> {
     Err(no_match!("before opset 7 it was an experiment with other attributes"))
 }
 

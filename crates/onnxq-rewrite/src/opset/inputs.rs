@@ -7,7 +7,7 @@ use onnxq_ir::{
 };
 
 /// `Squeeze`, `ReduceSum` 13, other reductions 18: no axes mean all of them, before and after.
-pub fn axes_or_all(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn axes_or_all(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let mut it = Inputs::of(m, node, 1)?;
     if let Some(axes) = it.take_ints("axes")?.filter(|axes| !axes.is_empty()) {
         it.set(1, "axes", ints(&axes));
@@ -16,7 +16,7 @@ pub fn axes_or_all(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
 }
 
 /// `Unsqueeze` 13.
-pub fn axes_required(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn axes_required(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let mut it = Inputs::of(m, node, 1)?;
     let axes = it.take_ints("axes")?.ok_or(no_match!("it has no `axes`"))?;
     it.set(1, "axes", ints(&axes));
@@ -24,7 +24,7 @@ pub fn axes_required(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
 }
 
 /// Limits left out are the largest numbers of a `float`, whatever the element type was.
-pub fn clip_11(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn clip_11(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let dtype = known_dtype(m, m.operand(node, 0)?)?;
     let mut it = Inputs::of(m, node, 1)?;
     for (index, name, default) in [(1, "min", f32::MIN), (2, "max", f32::MAX)] {
@@ -38,7 +38,7 @@ pub fn clip_11(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
 }
 
 /// The axis was the second from the left, and is now the second from the right.
-pub fn dft_20(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn dft_20(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let mut it = Inputs::of(m, node, 2)?;
     let axis = it.take_int("axis")?.unwrap_or(1);
     it.set(2, "axis", Tensor::from_i64(&[], [axis]));
@@ -48,14 +48,14 @@ pub fn dft_20(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
 const MASK: &str = "its mask has no defined values outside training before opset 12";
 
 /// The mask became boolean.
-pub fn dropout_10(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn dropout_10(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     if has_more_outputs(m, node) {
         return Err(no_match!("{MASK}, and other element types before 10"));
     }
     Ok(Edit::keep(node))
 }
 
-pub fn dropout_12(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn dropout_12(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     if has_more_outputs(m, node) {
         return Err(no_match!("{MASK}"));
     }
@@ -66,7 +66,7 @@ pub fn dropout_12(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     Ok(it.done())
 }
 
-pub fn pad_11(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn pad_11(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let mut it = Inputs::of(m, node, 1)?;
     let pads = it.take_ints("pads")?.ok_or(no_match!("it has no `pads`"))?;
     it.set(1, "pads", ints(&pads));
@@ -77,7 +77,7 @@ pub fn pad_11(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     Ok(it.done())
 }
 
-pub fn slice_10(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn slice_10(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let mut it = Inputs::of(m, node, 1)?;
     for (index, name) in [(1, "starts"), (2, "ends")] {
         let list = it.take_ints(name)?.ok_or(no_match!("it has no `{name}`"))?;
@@ -89,7 +89,7 @@ pub fn slice_10(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     Ok(it.done())
 }
 
-pub fn split_13(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn split_13(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let mut it = Inputs::of(m, node, 1)?;
     if let Some(sizes) = it.take_ints("split")? {
         it.set(1, "split", ints(&sizes));
@@ -98,7 +98,7 @@ pub fn split_13(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
 }
 
 /// Without sizes, the number of parts must be said.
-pub fn split_18(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn split_18(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let mut it = Inputs::of(m, node, 2)?;
     if m.operand(node, 1).is_err() {
         it.set_attr("num_outputs", m.node(node).outputs.len());
@@ -106,14 +106,14 @@ pub fn split_18(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     Ok(it.done())
 }
 
-pub fn top_k_10(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn top_k_10(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let mut it = Inputs::of(m, node, 1)?;
     let count = it.take_int("k")?.ok_or(no_match!("it has no `k`"))?;
     it.set(1, "k", ints(&[count]));
     Ok(it.done())
 }
 
-pub fn upsample_9(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn upsample_9(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let mut it = Inputs::of(m, node, 1)?;
     let scales = it.take_floats("scales")?.ok_or(no_match!("it has no `scales`"))?;
     it.set(1, "scales", Tensor::from_f32(&[scales.len()], scales));

@@ -11,7 +11,7 @@ use onnxq_ir::{
 /// ```text
 /// BN <spatial = 0> (x, s, …)  →  Reshape(BN(Flatten(x), Reshape(s, [-1]), …), Shape(x))
 /// ```
-pub fn batch_norm_9(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
+pub(super) fn batch_norm_9(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
     let mut attrs = m.node(node).attrs.clone();
     if m.int_attr(node, "spatial", 1) != 0 {
         let had = attrs.remove("spatial").is_some();
@@ -40,7 +40,7 @@ pub fn batch_norm_9(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatc
     Ok(Edit::replace(shaped_like(m, node, patch, y, target)))
 }
 
-pub fn batch_norm_14(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn batch_norm_14(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     not_in_training(m, node)?;
     Ok(Edit::keep(node))
 }
@@ -69,14 +69,14 @@ fn shaped_like(m: &Model, node: NodeId, mut patch: Patch, y: Ref, target: i64) -
 }
 
 /// Integers lost the operator.
-pub fn float_only(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn float_only(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     match known_dtype(m, m.operand(node, 0)?)? {
         it if it.is_float() => Ok(Edit::keep(node)),
         it => Err(no_match!("the new version does not take {it}")),
     }
 }
 
-pub fn grid_sample_20(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn grid_sample_20(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let mode = match text(m, node, "mode", "bilinear") {
         "bilinear" => "linear",
         "bicubic" => "cubic",
@@ -90,7 +90,7 @@ pub fn grid_sample_20(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> 
 /// ```text
 /// scale [groups]  →  Reshape(Expand(Reshape(scale, [groups, 1]), [1, channels / groups]), [-1])
 /// ```
-pub fn group_norm_21(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn group_norm_21(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let x = m.operand(node, 0)?;
     let groups = m.int_attr(node, "num_groups", 0);
     if groups <= 0 {
@@ -129,7 +129,7 @@ fn channels_per_group(patch: &mut Patch, name: &str, x: Ref, groups: i64) -> Ref
 
 /// Nearest coordinates were rounded down where the image grows and up where it shrinks, as the
 /// tests of that version and ONNX Runtime say; now one attribute says it for all axes.
-pub fn resize_11(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn resize_11(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let scales = m.operand(node, 1)?;
     let mut attrs = m.node(node).attrs.clone();
     // An Upsample has said it already.
@@ -159,7 +159,7 @@ fn nearest_mode(scales: &[f32]) -> Result<&'static str, NoMatch> {
 }
 
 /// One coordinate transformation went; the region of interest and `scales` became optional.
-pub fn resize_13(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn resize_13(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let mut it = Inputs::of(m, node, 4)?;
     let coordinates = text(m, node, "coordinate_transformation_mode", "half_pixel");
     if coordinates == "tf_half_pixel_for_nn" {
@@ -183,12 +183,12 @@ pub fn resize_13(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
 }
 
 /// The old meaning is no longer the default.
-pub fn roi_align_16(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn roi_align_16(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let mode = "coordinate_transformation_mode";
     Ok(Edit::attrs(node, m.node(node).attrs.clone().with(mode, "output_half_pixel")))
 }
 
-pub fn scatter_11(_: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn scatter_11(_: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     Ok(Edit { op: Some("ScatterElements"), changes: true, ..Edit::keep(node) })
 }
 
@@ -197,7 +197,7 @@ pub fn scatter_11(_: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
 /// ```text
 /// Softmax <axis> (x)  →  Reshape(Softmax <-1> (Flatten <axis> (x)), Shape(x))
 /// ```
-pub fn softmax_13(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
+pub(super) fn softmax_13(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
     let it = m.node(node);
     let (x, axis) = (m.operand(node, 0)?, m.int_attr(node, "axis", 1));
     let is_last = m.rank(x).is_some_and(|rank| axis + 1 == rank as i64) || axis == -1;
@@ -221,7 +221,7 @@ fn rest_is_one(m: &Model, node: NodeId, axis: i64) -> bool {
 }
 
 /// Deprecated: `Resize` scales from the corner too, and rounds down, if it is told so.
-pub fn upsample_10(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
+pub(super) fn upsample_10(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
     let mut attrs = m.node(node).attrs.clone();
     if text(m, node, "mode", "nearest") == "bilinear" {
         attrs.set("mode", "linear".into());

@@ -9,7 +9,7 @@ use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match};
 pub const NEWEST_THAT_RUNS: i64 = 26;
 
 /// Nothing else computes it.
-pub fn no_kernel(_: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
+pub(super) fn no_kernel(_: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
     if target > NEWEST_THAT_RUNS {
         return Ok(Edit::keep(node));
     }
@@ -20,7 +20,7 @@ pub fn no_kernel(_: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> 
 const EXPANDED: &[(&str, i64)] = &[("Attention", 25)];
 
 /// How many nodes of each become slower on the way from `from` to `target`.
-pub fn expanded(m: &Model, from: i64, target: i64) -> BTreeMap<String, usize> {
+pub(super) fn expanded(m: &Model, from: i64, target: i64) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for node in m.nodes() {
         let op = &m.node(node).op;
@@ -32,7 +32,7 @@ pub fn expanded(m: &Model, from: i64, target: i64) -> BTreeMap<String, usize> {
 }
 
 /// A norm of all spatial elements.
-pub fn global_lp_pool_22(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
+pub(super) fn global_lp_pool_22(m: &Model, node: NodeId, target: i64) -> Result<Edit, NoMatch> {
     let x = m.operand(node, 0)?;
     let reduce = match m.int_attr(node, "p", 2) {
         1 => "ReduceL1",
@@ -50,7 +50,7 @@ pub fn global_lp_pool_22(m: &Model, node: NodeId, target: i64) -> Result<Edit, N
 }
 
 /// `x * Sigmoid(alpha * x)`.
-pub fn swish_25(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
+pub(super) fn swish_25(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
     let (x, alpha) = (m.operand(node, 0)?, m.float_attr(node, "alpha", 1.0));
     let (name, mut patch) = (stem(m, node), Patch::before(node));
     let mut inner: Ref = x.into();

@@ -8,7 +8,7 @@ use onnxq_ir::{
     Attr, Attrs, Def, GraphId, Model, NoMatch, NodeId, Op, ValueId, no_match, tensor::TensorType,
 };
 
-pub fn scan_9(m: &mut Model, node: NodeId) -> Result<(), NoMatch> {
+pub(super) fn scan_9(m: &mut Model, node: NodeId) -> Result<(), NoMatch> {
     let it = m.node(node).clone();
     let Some(Attr::Graph(body)) = it.attrs.get("body").cloned() else {
         return Err(no_match!("it has no body"));

@@ -9,7 +9,7 @@ use super::{
 /// Changes that leave the meaning of every valid node alone: more element types, a new attribute
 /// whose default is the old meaning, a new optional input or output, a clearer text.
 #[rustfmt::skip]
-pub const SAME: &[(&str, &[i64])] = &[
+pub(super) const SAME: &[(&str, &[i64])] = &[
     ("Abs", &[13]),
     ("Acos", &[22]),
     ("Acosh", &[22]),
@@ -164,7 +164,7 @@ pub const SAME: &[(&str, &[i64])] = &[
 ];
 
 /// All other changes, in the order of operator and version.
-pub const RULES: &[Rule] = &[
+pub(super) const RULES: &[Rule] = &[
     rule("Add", 7, Change::Edit(before_7::binary_7)),
     rule("And", 7, Change::Edit(before_7::binary_7)),
     rule("BatchNormalization", 7, Change::Edit(before_7::test_mode_7)),
@@ -226,7 +226,7 @@ pub const RULES: &[Rule] = &[
 
 /// What means the same, but has no kernel in ONNX Runtime 1.31 from that version on (its
 /// `get_all_opkernel_def()` and the schemas without a function body).
-pub const FOR_RUNTIME: &[Rule] = &[
+pub(super) const FOR_RUNTIME: &[Rule] = &[
     rule("GlobalLpPool", 22, Change::Edit(runtime::global_lp_pool_22)),
     rule("MaxRoiPool", 22, Change::Edit(runtime::no_kernel)),
     rule("Multinomial", 22, Change::Edit(runtime::no_kernel)),

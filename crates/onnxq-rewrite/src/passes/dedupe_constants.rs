@@ -17,7 +17,7 @@ use onnxq_ir::{
     tensor::{DType, Tensor},
 };
 
-pub const DEDUPE_CONSTANTS: Pass = Pass {
+pub(super) const DEDUPE_CONSTANTS: Pass = Pass {
     name: "dedupe-constants",
     help: "make one of initializers with the same bytes",
     limited: true,

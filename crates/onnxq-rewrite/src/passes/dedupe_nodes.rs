@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use crate::{Pass, PassError, trace};
 use onnxq_ir::{Attr, Attrs, GraphId, Model, NodeId, ValueId, ctx::Ctx, tensor::Tensor};
 
-pub const DEDUPE_NODES: Pass = Pass {
+pub(super) const DEDUPE_NODES: Pass = Pass {
     name: "dedupe-nodes",
     help: "make one of nodes that compute the same",
     limited: true,

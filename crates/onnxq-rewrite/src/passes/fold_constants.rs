@@ -15,7 +15,7 @@ use onnxq_ir::{
     tensor::{DType, Dim, Tensor},
 };
 
-pub const FOLD_CONSTANTS: Pass = Pass {
+pub(super) const FOLD_CONSTANTS: Pass = Pass {
     name: "fold-constants",
     help: "compute what follows from constants and fixed shapes alone",
     limited: true,

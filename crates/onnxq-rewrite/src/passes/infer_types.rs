@@ -3,7 +3,7 @@
 use crate::{Pass, PassError};
 use onnxq_ir::{Model, ctx::Ctx, infer, tensor::TensorType};
 
-pub const INFER_TYPES: Pass =
+pub(super) const INFER_TYPES: Pass =
     Pass { name: "infer-types", help: "infer element types and shapes", limited: false, run };
 
 /// Returns how many values are known better than before.

@@ -13,7 +13,7 @@ use self::{calls::Calls, copy::Copier};
 use crate::{Pass, PassError, nodes_in_main, trace};
 use onnxq_ir::{Attrs, Function, Model, NoMatch, NodeId, User, ValueId, ctx::Ctx, no_match};
 
-pub const INLINE_FUNCTIONS: Pass = Pass {
+pub(super) const INLINE_FUNCTIONS: Pass = Pass {
     name: "inline-functions",
     help: "replace calls of model-local functions by the nodes of their bodies",
     limited: true,
@@ -29,7 +29,7 @@ fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
 
 /// Inlines whatever the version of the standard operators that a body uses. `made` gets the
 /// nodes of each body and that version, 0 if it uses none: they mean what they meant there.
-pub fn inline_all_versions(
+pub(crate) fn inline_all_versions(
     model: &mut Model,
     ctx: &Ctx,
     made: &mut dyn FnMut(&[NodeId], i64),

@@ -11,7 +11,7 @@ use crate::{
 };
 use onnxq_ir::{Model, NodeId, ctx::Ctx};
 
-pub const RAISE_OPSET: Pass = Pass {
+pub(super) const RAISE_OPSET: Pass = Pass {
     name: "raise-opset",
     help: "raise the operator set to 23 for attention that it can express, to 14 for HardSwish",
     limited: true,

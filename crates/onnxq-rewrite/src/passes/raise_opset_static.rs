@@ -6,7 +6,7 @@
 use crate::{Pass, PassError, opset, trace};
 use onnxq_ir::{Model, ctx::Ctx};
 
-pub const RAISE_OPSET_STATIC: Pass = Pass {
+pub(super) const RAISE_OPSET_STATIC: Pass = Pass {
     name: "raise-opset-static",
     help: "raise the operator set to 17, for scales per channel in QuantizeLinear",
     limited: true,

@@ -2,7 +2,7 @@
 
 use crate::Pass;
 
-pub const REMOVE_DEAD: Pass = Pass {
+pub(super) const REMOVE_DEAD: Pass = Pass {
     name: "remove-dead",
     help: "remove nodes and initializers that lead to no output",
     limited: false,

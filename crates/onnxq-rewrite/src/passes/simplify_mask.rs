@@ -25,7 +25,7 @@ use onnxq_ir::{
     tensor::{DType, Dim},
 };
 
-pub const SIMPLIFY_MASK: Pass = Pass {
+pub(super) const SIMPLIFY_MASK: Pass = Pass {
     name: "simplify-mask",
     help: "compute the causal mask of Attention, if it is one, in the fewest nodes",
     limited: true,
@@ -76,7 +76,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    pub fn of(m: &Model, node: NodeId) -> Result<Site, NoMatch> {
+    pub(crate) fn of(m: &Model, node: NodeId) -> Result<Site, NoMatch> {
         let (q, mask) = (m.operand(node, 0)?, m.operand(node, 3)?);
         let (batch, length, axis) = match &m.shape(q)?[..] {
             [batch, length, _] => (batch.clone(), length.clone(), 1),
@@ -134,7 +134,7 @@ impl Site {
     }
 
     /// How many nodes compute the mask, if it is what a causal mask with padding is.
-    pub fn prove(&self, m: &Model) -> Result<usize, NoMatch> {
+    pub(crate) fn prove(&self, m: &Model) -> Result<usize, NoMatch> {
         let longest = probe::longest(m, self.mask)?;
         for case in self.cases(longest)? {
             Probe::of(m, self, case)?.check()?;

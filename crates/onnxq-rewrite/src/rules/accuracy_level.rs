@@ -6,7 +6,7 @@
 use crate::Rule;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, Ref, no_match};
 
-pub const ACCURACY_LEVEL: Rule = Rule {
+pub(super) const ACCURACY_LEVEL: Rule = Rule {
     name: "accuracy-level",
     help: "let MatMulNBits compute in int8, which is faster and off by less than 1 %",
     root: "com.microsoft.MatMulNBits",

@@ -15,7 +15,7 @@ use onnxq_ir::{
     tensor::{DType, Dim, Tensor},
 };
 
-pub const AFFINE_TO_CONV: Rule = Rule {
+pub(super) const AFFINE_TO_CONV: Rule = Rule {
     name: "affine-to-conv",
     help: "make a depthwise Conv of a Mul and an Add by constants between convolutions",
     root: "Add",

@@ -11,7 +11,7 @@ use onnxq_ir::{
 
 /// A mask of scores, `[batch or 1, heads or 1, length or 1, total]`.
 #[derive(Clone, Copy)]
-pub enum Mask {
+pub(crate) enum Mask {
     None,
     /// Added to the scores.
     Added(ValueId),
@@ -64,7 +64,12 @@ impl Mask {
     }
 
     /// As numbers to add, of shape `[batch or 1, heads or 1, length, total]`.
-    pub fn emit(self, m: &Model, patch: &mut Patch, q: ValueId) -> Result<Option<Ref>, NoMatch> {
+    pub(crate) fn emit(
+        self,
+        m: &Model,
+        patch: &mut Patch,
+        q: ValueId,
+    ) -> Result<Option<Ref>, NoMatch> {
         let (value, seen, hidden) = match self {
             Mask::None => return Ok(None),
             Mask::Added(it) => return Ok(Some(stretched(m, patch, it, it.into(), q)?)),

@@ -8,7 +8,7 @@ use onnxq_ir::{
 
 /// Which output channel an element of the weight belongs to.
 #[derive(Clone, Copy)]
-pub struct ChannelAxis {
+pub(super) struct ChannelAxis {
     pub channels: usize,
     /// Elements from one channel to the next.
     step: usize,
@@ -20,7 +20,7 @@ pub struct ChannelAxis {
 
 impl ChannelAxis {
     /// Of a `Conv`, `ConvTranspose` or `Gemm` with a constant weight.
-    pub fn of(m: &Model, conv: NodeId) -> Result<ChannelAxis, NoMatch> {
+    pub(super) fn of(m: &Model, conv: NodeId) -> Result<ChannelAxis, NoMatch> {
         let weight = m.constant(m.operand(conv, 1)?)?;
         let [rows, columns, kernel @ ..] = &weight.shape[..] else {
             return Err(no_match!("the weight has the shape {:?}", weight.shape));
@@ -56,7 +56,7 @@ impl ChannelAxis {
 }
 
 /// `linear` with each output channel times its `gain` plus its `shift`, in place of `last`.
-pub fn into_results(
+pub(super) fn into_results(
     m: &Model,
     linear: NodeId,
     gain: Vec<f32>,
@@ -91,7 +91,7 @@ pub fn into_results(
 }
 
 /// A constant with one number for each channel.
-pub fn per_channel(m: &Model, value: ValueId, channels: usize) -> Result<Vec<f32>, NoMatch> {
+pub(super) fn per_channel(m: &Model, value: ValueId, channels: usize) -> Result<Vec<f32>, NoMatch> {
     let values = m.small_f32(value)?;
     if values.len() == channels {
         return Ok(values);
@@ -100,7 +100,7 @@ pub fn per_channel(m: &Model, value: ValueId, channels: usize) -> Result<Vec<f32
 }
 
 /// A node that does the same to all elements of a channel: `gain · x + shift`.
-pub struct Affine {
+pub(super) struct Affine {
     pub x: ValueId,
     pub gain: Vec<f32>,
     pub shift: Vec<f32>,
@@ -108,7 +108,12 @@ pub struct Affine {
 
 impl Affine {
     /// What an `Add`, `Sub`, `Mul` or `Div` by a constant does to `[N, channels, …]` of this rank.
-    pub fn of(m: &Model, node: NodeId, rank: usize, channels: usize) -> Result<Affine, NoMatch> {
+    pub(super) fn of(
+        m: &Model,
+        node: NodeId,
+        rank: usize,
+        channels: usize,
+    ) -> Result<Affine, NoMatch> {
         let op = &m.node(node).op;
         if m.opset("") < 7 {
             return Err(no_match!("{op} of opset {} has another form", m.opset("")));

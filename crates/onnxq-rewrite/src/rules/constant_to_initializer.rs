@@ -7,7 +7,7 @@
 use crate::Rule;
 use onnxq_ir::{Attr, Model, NoMatch, NodeId, Patch, no_match, tensor::Tensor};
 
-pub const CONSTANT_TO_INITIALIZER: Rule = Rule {
+pub(super) const CONSTANT_TO_INITIALIZER: Rule = Rule {
     name: "constant-to-initializer",
     help: "make initializers of Constant nodes",
     root: "Constant",

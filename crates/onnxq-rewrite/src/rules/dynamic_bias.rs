@@ -5,7 +5,7 @@
 use crate::Rule;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match};
 
-pub const DYNAMIC_BIAS: Rule = Rule {
+pub(super) const DYNAMIC_BIAS: Rule = Rule {
     name: "dynamic-bias",
     help: "move the Add of a bias into DynamicQuantizeMatMul",
     root: OP,

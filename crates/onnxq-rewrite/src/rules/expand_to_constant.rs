@@ -9,7 +9,7 @@ use onnxq_ir::{
     tensor::{Dim, Shape, Tensor},
 };
 
-pub const EXPAND_TO_CONSTANT: Rule = Rule {
+pub(super) const EXPAND_TO_CONSTANT: Rule = Rule {
     name: "expand-to-constant",
     help: "Expand to a computed shape that inference knows → Expand to a constant",
     root: "Expand",

@@ -9,7 +9,7 @@ use onnxq_ir::{
     tensor::{DType, Tensor},
 };
 
-pub const EXPLICIT_ZEROS: Rule = Rule {
+pub(super) const EXPLICIT_ZEROS: Rule = Rule {
     name: "explicit-zeros",
     help: "state the zero points of GatherBlockQuantized",
     root: "com.microsoft.GatherBlockQuantized",

@@ -11,14 +11,14 @@ use super::channels::{Affine, ChannelAxis, into_results};
 use crate::Rule;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch};
 
-pub const FOLD_AFFINE: Rule = Rule {
+pub(super) const FOLD_AFFINE: Rule = Rule {
     name: "fold-affine",
     help: "move an Add, Sub, Mul or Div by a constant into the weights of the Conv before it",
     root: "Conv",
     apply,
 };
 
-pub const FOLD_AFFINE_TRANSPOSED: Rule = Rule {
+pub(super) const FOLD_AFFINE_TRANSPOSED: Rule = Rule {
     name: "fold-affine-transposed",
     help: "move an Add, Sub, Mul or Div by a constant into the ConvTranspose before it",
     root: "ConvTranspose",

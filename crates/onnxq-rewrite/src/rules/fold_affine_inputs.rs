@@ -14,7 +14,7 @@ use onnxq_ir::{
     tensor::{Dim, Tensor, from_f32},
 };
 
-pub const FOLD_AFFINE_INPUTS: Rule = Rule {
+pub(super) const FOLD_AFFINE_INPUTS: Rule = Rule {
     name: "fold-affine-inputs",
     help: "move an Add, Sub, Mul or Div by a constant into the weights of the Convs after it",
     root: "Conv",

@@ -9,7 +9,7 @@ use super::channels::{ChannelAxis, into_results, per_channel};
 use crate::Rule;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, ValueId, no_match};
 
-pub const FOLD_BATCHNORM: Rule = Rule {
+pub(super) const FOLD_BATCHNORM: Rule = Rule {
     name: "fold-batchnorm",
     help: "move BatchNormalization into the weights of the Conv, ConvTranspose or Gemm before it",
     root: "BatchNormalization",

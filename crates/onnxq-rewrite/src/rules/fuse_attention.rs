@@ -24,7 +24,7 @@ use onnxq_ir::{
     tensor::{DType, Dim},
 };
 
-pub const FUSE_ATTENTION: Rule = Rule {
+pub(super) const FUSE_ATTENTION: Rule = Rule {
     name: "fuse-attention",
     help: "make one Attention of products, softmax, masks and caches (opset 23)",
     root: "Softmax",
@@ -40,7 +40,7 @@ fn apply(m: &Model, softmax: NodeId) -> Result<Patch, NoMatch> {
 }
 
 /// The parts of an attention.
-pub struct Site {
+pub(crate) struct Site {
     pub softmax: NodeId,
     /// `[batch, heads, length, size]`.
     pub q: ValueId,
@@ -57,7 +57,7 @@ pub struct Site {
 }
 
 #[derive(Clone, Copy)]
-pub enum Keys {
+pub(crate) enum Keys {
     /// `[batch, groups, total, size]`.
     Heads(ValueId),
     /// `[batch, total, groups, size]`: exporters merge two transpositions into one.
@@ -65,7 +65,7 @@ pub enum Keys {
 }
 
 impl Site {
-    pub fn of(m: &Model, softmax: NodeId) -> Result<Site, NoMatch> {
+    pub(crate) fn of(m: &Model, softmax: NodeId) -> Result<Site, NoMatch> {
         let axis = m.int_attr(softmax, "axis", if m.opset("") < 13 { 1 } else { -1 });
         if axis != -1 && axis != 3 {
             return Err(no_match!("the softmax is along axis {axis}, not the keys"));
@@ -132,7 +132,7 @@ fn inputs(qkv: [Ref; 3], mask: Option<Ref>, past: Option<[Ref; 2]>) -> Vec<Ref> 
 }
 
 impl Keys {
-    pub fn value(self) -> ValueId {
+    pub(crate) fn value(self) -> ValueId {
         match self {
             Keys::Heads(it) | Keys::Rows(it) => it,
         }

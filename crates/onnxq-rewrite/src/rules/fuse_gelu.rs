@@ -12,7 +12,7 @@ use super::{of_type, one_of, pair, scalar, stem};
 use crate::Rule;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId, no_match, tensor::DType};
 
-pub const FUSE_GELU: Rule = Rule {
+pub(super) const FUSE_GELU: Rule = Rule {
     name: "fuse-gelu",
     help: "make one Gelu of the error function or the hyperbolic tangent around its input",
     root: "Mul",

@@ -12,14 +12,14 @@ use super::{of_type, one_of, pair, scalar, stem};
 use crate::Rule;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId, no_match, tensor::DType};
 
-pub const FUSE_HARDSWISH: Rule = Rule {
+pub(super) const FUSE_HARDSWISH: Rule = Rule {
     name: "fuse-hardswish",
     help: "make one HardSwish of a value times its piecewise sigmoid",
     root: "Mul",
     apply,
 };
 
-pub const FUSE_HARDSWISH_DIV: Rule = Rule {
+pub(super) const FUSE_HARDSWISH_DIV: Rule = Rule {
     name: "fuse-hardswish-div",
     help: "make one HardSwish of a value times its piecewise sigmoid, divided last",
     root: "Div",
@@ -38,7 +38,7 @@ fn apply(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
 }
 
 /// The `x` whose `HardSwish` a `Mul` or `Div` is, in any operator set.
-pub fn hard_swish(m: &Model, node: NodeId) -> Result<ValueId, NoMatch> {
+pub(crate) fn hard_swish(m: &Model, node: NodeId) -> Result<ValueId, NoMatch> {
     let it = m.node(node);
     if !(it.op.is("Mul") || it.op.is("Div")) {
         return Err(no_match!("{} is no product", it.op));

@@ -9,7 +9,7 @@ use super::{fuse_rmsnorm::squared, last_axis, one_of, pair, scalar, stem};
 use crate::Rule;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId, no_match};
 
-pub const FUSE_LAYERNORM: Rule = Rule {
+pub(super) const FUSE_LAYERNORM: Rule = Rule {
     name: "fuse-layernorm",
     help: "make one LayerNormalization of a layer norm in single operators",
     root: "Add",

@@ -13,7 +13,7 @@ use super::{last_axis, of_type, one_of, pair, scalar, stem};
 use crate::Rule;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId, no_match, tensor::DType};
 
-pub const FUSE_RMSNORM: Rule = Rule {
+pub(super) const FUSE_RMSNORM: Rule = Rule {
     name: "fuse-rmsnorm",
     help: "make one node of a root-mean-square norm in single operators",
     root: "Mul",

@@ -20,7 +20,7 @@ use onnxq_ir::{
     tensor::{DType, Dim, Tensor},
 };
 
-pub const FUSE_ROTARY: Rule = Rule {
+pub(super) const FUSE_ROTARY: Rule = Rule {
     name: "fuse-rotary",
     help: "make one RotaryEmbedding of a rotation of halves by cosines and sines",
     root: "Add",

@@ -13,7 +13,7 @@ use super::{of_type, one_of, pair, scalar, stem};
 use crate::Rule;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId, no_match, tensor::DType};
 
-pub const FUSE_SILU: Rule = Rule {
+pub(super) const FUSE_SILU: Rule = Rule {
     name: "fuse-silu",
     help: "make one QuickGelu of a value times its sigmoid",
     root: "Mul",

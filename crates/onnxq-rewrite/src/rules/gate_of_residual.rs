@@ -14,7 +14,7 @@ use onnxq_ir::{
     tensor::{DType, Dim, Tensor},
 };
 
-pub const GATE_OF_RESIDUAL: Rule = Rule {
+pub(super) const GATE_OF_RESIDUAL: Rule = Rule {
     name: "gate-of-residual",
     help: "make x · (s + 1) of x + x · s, where s has one number for each channel",
     root: "Add",

@@ -11,7 +11,7 @@ use onnxq_ir::{
     tensor::{DType, Tensor},
 };
 
-pub const GATHER_OF_DEQUANTIZED: Rule = Rule {
+pub(super) const GATHER_OF_DEQUANTIZED: Rule = Rule {
     name: "gather-of-dequantized",
     help: "gather the quantized values of a dequantized table instead of the table",
     root: "Gather",

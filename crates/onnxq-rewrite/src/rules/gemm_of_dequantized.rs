@@ -8,7 +8,7 @@ use super::transpose_of_dequantized::dequantized;
 use crate::Rule;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, no_match};
 
-pub const GEMM_OF_DEQUANTIZED: Rule = Rule {
+pub(super) const GEMM_OF_DEQUANTIZED: Rule = Rule {
     name: "gemm-of-dequantized",
     help: "write Gemm with a dequantized weight as MatMul and Add, which ONNX Runtime fuses",
     root: "Gemm",

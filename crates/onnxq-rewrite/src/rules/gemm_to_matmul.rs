@@ -10,7 +10,7 @@ use onnxq_ir::{
     tensor::{Tensor, from_f32},
 };
 
-pub const GEMM_TO_MATMUL: Rule = Rule {
+pub(super) const GEMM_TO_MATMUL: Rule = Rule {
     name: "gemm-to-matmul",
     help: "write Gemm with a constant weight as MatMul and Add",
     root: "Gemm",

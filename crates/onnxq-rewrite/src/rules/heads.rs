@@ -7,7 +7,7 @@ use onnxq_ir::{
 
 /// A value of shape `[batch, length, heads, size]`, or what it was before it was split.
 #[derive(Clone, Copy, Debug)]
-pub struct Split {
+pub(super) struct Split {
     /// `[batch, length, heads · size]`, if the model has it.
     flat: Option<ValueId>,
     /// `[batch, length, heads, size]`.
@@ -18,7 +18,7 @@ pub struct Split {
 
 impl Split {
     /// What `x` of shape `[batch, heads, length, size]` is transposed from.
-    pub fn of_transposed(m: &Model, x: ValueId) -> Result<Split, NoMatch> {
+    pub(super) fn of_transposed(m: &Model, x: ValueId) -> Result<Split, NoMatch> {
         let transpose = m.producer(x, "Transpose")?;
         match m.ints_attr(transpose, "perm") {
             Some([0, 2, 1, 3]) => Split::of(m, m.operand(transpose, 0)?),
@@ -27,7 +27,7 @@ impl Split {
     }
 
     /// `value` of shape `[batch, length, heads, size]`.
-    pub fn of(m: &Model, value: ValueId) -> Result<Split, NoMatch> {
+    pub(super) fn of(m: &Model, value: ValueId) -> Result<Split, NoMatch> {
         let name = &m.value(value).name;
         let [batch, length, heads, size] = &m.shape(value)?[..] else {
             return Err(no_match!("`{name}` is not split into heads"));
@@ -47,7 +47,7 @@ impl Split {
     }
 
     /// The value as `[batch, length, heads · size]`.
-    pub fn flat(&self, m: &Model, patch: &mut Patch) -> Ref {
+    pub(super) fn flat(&self, m: &Model, patch: &mut Patch) -> Ref {
         if let Some(it) = self.flat {
             return it.into();
         }
@@ -59,14 +59,14 @@ impl Split {
 }
 
 /// `x` of shape `[batch, length, heads · size]` as `[batch, length, heads, size]`.
-pub fn split(patch: &mut Patch, name: &str, x: Ref, heads: usize, size: usize) -> Ref {
+pub(super) fn split(patch: &mut Patch, name: &str, x: Ref, heads: usize, size: usize) -> Ref {
     let dims = [0, 0, heads as i64, size as i64];
     let shape = patch.constant("split_shape", Tensor::from_i64(&[4], dims));
     patch.step(name, "Reshape", [x, shape], Attrs::default())
 }
 
 /// A value whose size along an axis is `dim`, best an input of the model: its size costs one node.
-pub fn sized(m: &Model, dim: &Dim, otherwise: (ValueId, usize)) -> (ValueId, usize) {
+pub(crate) fn sized(m: &Model, dim: &Dim, otherwise: (ValueId, usize)) -> (ValueId, usize) {
     let inputs = &m.graph(m.main).inputs;
     let found = inputs.iter().find_map(|it| {
         let shape = m.shape(*it).ok()?;
@@ -76,13 +76,13 @@ pub fn sized(m: &Model, dim: &Dim, otherwise: (ValueId, usize)) -> (ValueId, usi
 }
 
 /// The size along an axis, as a tensor with one element.
-pub fn size_of(patch: &mut Patch, (value, axis): (ValueId, usize)) -> Ref {
+pub(crate) fn size_of(patch: &mut Patch, (value, axis): (ValueId, usize)) -> Ref {
     let attrs = Attrs::default().with("start", axis as i64).with("end", axis as i64 + 1);
     patch.step("size", "Shape", [value.into()], attrs)
 }
 
 /// A value before the constants that it is multiplied and divided by, and what they come to.
-pub fn unscaled(m: &Model, mut value: ValueId) -> (ValueId, f32) {
+pub(super) fn unscaled(m: &Model, mut value: ValueId) -> (ValueId, f32) {
     let mut factor = 1.0;
     // A model cannot nest scales deeper than it has nodes; three are plenty.
     for _ in 0..3 {

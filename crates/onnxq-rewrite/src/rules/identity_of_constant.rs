@@ -9,7 +9,7 @@
 use crate::Rule;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch};
 
-pub const IDENTITY_OF_CONSTANT: Rule = Rule {
+pub(super) const IDENTITY_OF_CONSTANT: Rule = Rule {
     name: "identity-of-constant",
     help: "use a constant itself instead of its Identity",
     root: "Identity",

@@ -9,7 +9,7 @@ use onnxq_ir::{
     tensor::{DType, Tensor, pack_bits},
 };
 
-pub const INTEGER_ZERO_POINTS: Rule = Rule {
+pub(super) const INTEGER_ZERO_POINTS: Rule = Rule {
     name: "integer-zero-points",
     help: "store float zero points of MatMulNBits as packed integers if they are integers",
     root: "com.microsoft.MatMulNBits",

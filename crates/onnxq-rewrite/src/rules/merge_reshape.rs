@@ -8,7 +8,7 @@ use super::reshape_to_constant::to_constant;
 use crate::Rule;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, ValueId};
 
-pub const MERGE_RESHAPE: Rule = Rule {
+pub(super) const MERGE_RESHAPE: Rule = Rule {
     name: "merge-reshape",
     help: "remove Reshape that changes nothing; make one of two in a row",
     root: "Reshape",

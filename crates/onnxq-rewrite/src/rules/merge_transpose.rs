@@ -7,7 +7,7 @@
 use crate::Rule;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, no_match};
 
-pub const MERGE_TRANSPOSE: Rule = Rule {
+pub(super) const MERGE_TRANSPOSE: Rule = Rule {
     name: "merge-transpose",
     help: "remove Transpose that changes nothing; make one of two in a row",
     root: "Transpose",

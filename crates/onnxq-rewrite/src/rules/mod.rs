@@ -44,7 +44,7 @@ mod unflatten_matmul;
 mod unfuse_skip_layernorm;
 
 pub(crate) use self::signed_weights::is_float_product;
-pub use self::{
+pub(crate) use self::{
     fuse_attention::Site,
     fuse_hardswish::hard_swish,
     heads::{size_of, sized},

@@ -10,7 +10,7 @@ use onnxq_ir::{
     tensor::{DType, Tensor},
 };
 
-pub const PACKED_GATHER: Rule = Rule {
+pub(super) const PACKED_GATHER: Rule = Rule {
     name: "packed-gather",
     help: "pack the quantized values of GatherBlockQuantized in bytes",
     root: OP,

@@ -13,14 +13,14 @@ use onnxq_ir::{
     tensor::{Dim, Tensor},
 };
 
-pub const GATHER_OF_SHAPE: Rule = Rule {
+pub(super) const GATHER_OF_SHAPE: Rule = Rule {
     name: "gather-of-shape",
     help: "Gather of sizes that are known → a constant",
     root: "Gather",
     apply: gather,
 };
 
-pub const SLICE_OF_SHAPE: Rule = Rule {
+pub(super) const SLICE_OF_SHAPE: Rule = Rule {
     name: "slice-of-shape",
     help: "Slice of sizes that are known → a constant",
     root: "Slice",

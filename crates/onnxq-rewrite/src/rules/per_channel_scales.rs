@@ -7,7 +7,7 @@ use super::recode::{bits, repeated};
 use crate::Rule;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, User, no_match};
 
-pub const PER_CHANNEL_SCALES: Rule = Rule {
+pub(super) const PER_CHANNEL_SCALES: Rule = Rule {
     name: "per-channel-scales",
     help: "repeat the one scale of a MatMul's weight for each column, which ONNX Runtime fuses",
     root: "DequantizeLinear",

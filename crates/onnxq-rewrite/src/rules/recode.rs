@@ -8,7 +8,7 @@ use onnxq_ir::{
 };
 
 /// Bits of a quantized value; a miss for what are no quantized values.
-pub fn bits(dtype: DType) -> Result<u32, NoMatch> {
+pub(super) fn bits(dtype: DType) -> Result<u32, NoMatch> {
     use DType::{I2, I4, I8, U2, U4, U8};
     match dtype {
         U8 | I8 => Ok(8),
@@ -18,13 +18,13 @@ pub fn bits(dtype: DType) -> Result<u32, NoMatch> {
     }
 }
 
-pub fn is_signed(dtype: DType) -> bool {
+pub(super) fn is_signed(dtype: DType) -> bool {
     matches!(dtype, DType::I8 | DType::I4 | DType::I2)
 }
 
 /// Signed integers as unsigned ones or the other way round: half the range is added, which flips
 /// the highest bit of each.
-pub fn flipped(tensor: &Tensor, dtype: DType) -> Tensor {
+pub(super) fn flipped(tensor: &Tensor, dtype: DType) -> Tensor {
     let base = tensor.clone();
     let mask = match dtype.bits() {
         8 => 0x80u8,
@@ -37,7 +37,7 @@ pub fn flipped(tensor: &Tensor, dtype: DType) -> Tensor {
 }
 
 /// Unsigned integers of one byte each, whatever type they are stored in.
-pub fn unpacked(tensor: &Tensor) -> Result<Vec<u8>, TensorError> {
+pub(super) fn unpacked(tensor: &Tensor) -> Result<Vec<u8>, TensorError> {
     let dtype = tensor.dtype;
     let bits = dtype.bits() as u32;
     let mut quantized = unpack_bits(&tensor.bytes()?, bits, tensor.numel());
@@ -48,7 +48,7 @@ pub fn unpacked(tensor: &Tensor) -> Result<Vec<u8>, TensorError> {
 }
 
 /// Unsigned integers in bytes, each row of the last axis padded to whole bytes.
-pub fn packed_rows(tensor: &Tensor) -> Tensor {
+pub(super) fn packed_rows(tensor: &Tensor) -> Tensor {
     let base = tensor.clone();
     let bits = base.dtype.bits() as u32;
     let per_byte = 8 / bits as usize;
@@ -67,7 +67,7 @@ pub fn packed_rows(tensor: &Tensor) -> Tensor {
 }
 
 /// A matrix of quantized values or scales with its axes swapped.
-pub fn swapped(tensor: &Tensor) -> Tensor {
+pub(super) fn swapped(tensor: &Tensor) -> Tensor {
     let bits = tensor.dtype.bits() as u32;
     if bits >= 8 {
         return tensor.transposed();
@@ -82,7 +82,7 @@ pub fn swapped(tensor: &Tensor) -> Tensor {
 }
 
 /// One element at each place of `shape`.
-pub fn repeated(tensor: &Tensor, shape: Vec<usize>) -> Result<Tensor, NoMatch> {
+pub(super) fn repeated(tensor: &Tensor, shape: Vec<usize>) -> Result<Tensor, NoMatch> {
     if tensor.numel() != 1 {
         return Err(no_match!("{tensor:?} is more than one number"));
     }

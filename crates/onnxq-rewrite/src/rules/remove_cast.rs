@@ -8,7 +8,7 @@
 use crate::Rule;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, no_match, tensor::DType};
 
-pub const REMOVE_CAST: Rule = Rule {
+pub(super) const REMOVE_CAST: Rule = Rule {
     name: "remove-cast",
     help: "remove Cast to the type that a value has already, or had before a wider one",
     root: "Cast",

@@ -7,7 +7,7 @@
 use crate::Rule;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, no_match};
 
-pub const REMOVE_DROPOUT: Rule = Rule {
+pub(super) const REMOVE_DROPOUT: Rule = Rule {
     name: "remove-dropout",
     help: "remove Dropout in its inference form",
     root: "Dropout",

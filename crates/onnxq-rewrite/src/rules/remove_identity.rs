@@ -7,7 +7,7 @@
 use crate::Rule;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, no_match};
 
-pub const REMOVE_IDENTITY: Rule = Rule {
+pub(super) const REMOVE_IDENTITY: Rule = Rule {
     name: "remove-identity",
     help: "remove Identity of values that are not constant",
     root: "Identity",

@@ -3,7 +3,7 @@
 use crate::Rule;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, no_match};
 
-pub const REMOVE_SLICE: Rule =
+pub(super) const REMOVE_SLICE: Rule =
     Rule { name: "remove-slice", help: "remove Slice that keeps everything", root: "Slice", apply };
 
 fn apply(m: &Model, slice: NodeId) -> Result<Patch, NoMatch> {

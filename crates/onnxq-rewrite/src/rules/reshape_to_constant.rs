@@ -10,7 +10,7 @@ use onnxq_ir::{
     tensor::{Dim, Shape, Tensor},
 };
 
-pub const RESHAPE_TO_CONSTANT: Rule = Rule {
+pub(super) const RESHAPE_TO_CONSTANT: Rule = Rule {
     name: "reshape-to-constant",
     help: "Reshape to a computed shape that inference knows → Reshape to a constant",
     root: "Reshape",

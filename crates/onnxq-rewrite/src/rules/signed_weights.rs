@@ -15,16 +15,16 @@ use onnxq_ir::{
     tensor::{DType, Tensor},
 };
 
-pub const SIGNED_WEIGHTS: Rule =
+pub(super) const SIGNED_WEIGHTS: Rule =
     rule::<1, 3>("signed-weights", "store uint8 weights of MatMulInteger as int8", "MatMulInteger");
 
-pub const SIGNED_WEIGHTS_CONV: Rule = rule::<3, 5>(
+pub(super) const SIGNED_WEIGHTS_CONV: Rule = rule::<3, 5>(
     "signed-weights-conv",
     "store uint8 weights of QLinearConv as int8",
     "QLinearConv",
 );
 
-pub const SIGNED_WEIGHTS_DEQUANTIZE: Rule = Rule {
+pub(super) const SIGNED_WEIGHTS_DEQUANTIZE: Rule = Rule {
     name: "signed-weights-dequantize",
     help: "store uint8 weights as int8 where their products are integer kernels",
     root: "DequantizeLinear",
@@ -34,19 +34,19 @@ pub const SIGNED_WEIGHTS_DEQUANTIZE: Rule = Rule {
     },
 };
 
-pub const SIGNED_WEIGHTS_FLOAT: Rule = rule::<1, 5>(
+pub(super) const SIGNED_WEIGHTS_FLOAT: Rule = rule::<1, 5>(
     "signed-weights-float",
     "store uint8 weights of MatMulIntegerToFloat as int8",
     "com.microsoft.MatMulIntegerToFloat",
 );
 
-pub const SIGNED_WEIGHTS_FUSED: Rule = rule::<1, 3>(
+pub(super) const SIGNED_WEIGHTS_FUSED: Rule = rule::<1, 3>(
     "signed-weights-fused",
     "store uint8 weights of DynamicQuantizeMatMul as int8",
     "com.microsoft.DynamicQuantizeMatMul",
 );
 
-pub const SIGNED_WEIGHTS_QLINEAR: Rule = rule::<3, 5>(
+pub(super) const SIGNED_WEIGHTS_QLINEAR: Rule = rule::<3, 5>(
     "signed-weights-qlinear",
     "store uint8 weights of QLinearMatMul as int8",
     "QLinearMatMul",

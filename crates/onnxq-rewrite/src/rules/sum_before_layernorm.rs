@@ -10,7 +10,7 @@
 use crate::Rule;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Use, User, ValueId, no_match};
 
-pub const SUM_BEFORE_LAYERNORM: Rule = Rule {
+pub(super) const SUM_BEFORE_LAYERNORM: Rule = Rule {
     name: "sum-before-layernorm",
     help: "keep ONNX Runtime from fusing a residual Add into its slow SkipLayerNormalization",
     root: "Add",

@@ -7,7 +7,7 @@
 use crate::Rule;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, no_match};
 
-pub const TRANSPOSE_OF_CONSTANT: Rule = Rule {
+pub(super) const TRANSPOSE_OF_CONSTANT: Rule = Rule {
     name: "transpose-of-constant",
     help: "use a transposed view of a constant matrix instead of its Transpose",
     root: "Transpose",

@@ -8,7 +8,7 @@ use super::recode::{bits, swapped};
 use crate::Rule;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, Ref, ValueId, no_match};
 
-pub const TRANSPOSE_OF_DEQUANTIZED: Rule = Rule {
+pub(super) const TRANSPOSE_OF_DEQUANTIZED: Rule = Rule {
     name: "transpose-of-dequantized",
     help: "transpose the quantized values of a dequantized matrix instead of the matrix",
     root: "Transpose",
@@ -27,7 +27,12 @@ fn apply(m: &Model, transpose: NodeId) -> Result<Patch, NoMatch> {
 }
 
 /// The transposed matrix behind a `DequantizeLinear`.
-pub fn dequantized(m: &Model, dq: NodeId, name: &str, patch: &mut Patch) -> Result<Ref, NoMatch> {
+pub(super) fn dequantized(
+    m: &Model,
+    dq: NodeId,
+    name: &str,
+    patch: &mut Patch,
+) -> Result<Ref, NoMatch> {
     let w = m.operand(dq, 0)?;
     let quantized = m.constant(w)?;
     bits(quantized.dtype)?;

@@ -10,7 +10,7 @@ use super::same_graph;
 use crate::Rule;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, ValueId, no_match};
 
-pub const UNFLATTEN_MATMUL: Rule = Rule {
+pub(super) const UNFLATTEN_MATMUL: Rule = Rule {
     name: "unflatten-matmul",
     help: "remove the Reshape before and after a MatMul of flattened rows",
     root: "Reshape",

@@ -5,7 +5,7 @@
 use crate::Rule;
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match};
 
-pub const UNFUSE_SKIP_LAYERNORM: Rule = Rule {
+pub(super) const UNFUSE_SKIP_LAYERNORM: Rule = Rule {
     name: "unfuse-skip-layernorm",
     help: "write SkipLayerNormalization as Sum and LayerNormalization, which are faster on a CPU",
     root: "com.microsoft.SkipLayerNormalization",

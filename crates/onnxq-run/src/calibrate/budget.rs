@@ -3,7 +3,7 @@
 use super::CalibrateError;
 
 /// What looking at a value takes, the value itself included.
-pub struct Cost<'a> {
+pub(super) struct Cost<'a> {
     pub value: &'a str,
     pub bytes: u64,
 }
@@ -11,7 +11,7 @@ pub struct Cost<'a> {
 /// How many of the values, from the first on, one pass can look at; `limit` at most.
 ///
 /// A value that alone exceeds the budget is an error as soon as it is reached.
-pub fn fitting<'a>(
+pub(super) fn fitting<'a>(
     costs: impl Iterator<Item = Cost<'a>>,
     memory: u64,
     limit: usize,

@@ -12,7 +12,7 @@ use onnxq_ir::{
     tensor::{DType, Tensor},
 };
 
-pub struct Cut {
+pub(super) struct Cut {
     /// The values that each sample has, in this order.
     pub values: Vec<ValueId>,
     file: Option<File>,
@@ -35,16 +35,16 @@ struct Stored {
 
 impl Cut {
     /// Before the first node: nothing is computed yet.
-    pub fn start() -> Cut {
+    pub(super) fn start() -> Cut {
         Cut { values: Vec::new(), file: None, places: Mutex::default() }
     }
 
-    pub fn new(values: Vec<ValueId>) -> io::Result<Cut> {
+    pub(super) fn new(values: Vec<ValueId>) -> io::Result<Cut> {
         let file = if values.is_empty() { None } else { Some(tempfile::tempfile()?) };
         Ok(Cut { values, file, places: Mutex::default() })
     }
 
-    pub fn store(&self, sample: usize, tensors: &[&Tensor]) -> io::Result<()> {
+    pub(super) fn store(&self, sample: usize, tensors: &[&Tensor]) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut list = Vec::new();
         for tensor in tensors {
@@ -69,7 +69,7 @@ impl Cut {
         offset
     }
 
-    pub fn load(&self, sample: usize) -> io::Result<Vec<Tensor>> {
+    pub(super) fn load(&self, sample: usize) -> io::Result<Vec<Tensor>> {
         let Some(file) = &self.file else { return Ok(Vec::new()) };
         let list = {
             let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnxq_ir::{Def, GraphId, Model, NoMatch, NodeId, User, ValueId, no_match, tensor::DType};
 
 /// The main graph as a row of nodes: when each value is made and last read.
-pub struct Dataflow {
+pub(super) struct Dataflow {
     made: BTreeMap<ValueId, usize>,
     first_read: BTreeMap<ValueId, usize>,
     last_read: BTreeMap<ValueId, usize>,
@@ -15,7 +15,7 @@ pub struct Dataflow {
 
 impl Dataflow {
     /// `planned` are the inputs of layers whose weights may be replaced.
-    pub fn new(model: &Model, planned: &BTreeSet<ValueId>) -> Dataflow {
+    pub(super) fn new(model: &Model, planned: &BTreeSet<ValueId>) -> Dataflow {
         let mut dataflow = Dataflow {
             made: BTreeMap::new(),
             first_read: BTreeMap::new(),
@@ -50,19 +50,19 @@ impl Dataflow {
     }
 
     /// Where the first node that reads `value` stands.
-    pub fn first_read(&self, value: ValueId) -> Option<usize> {
+    pub(super) fn first_read(&self, value: ValueId) -> Option<usize> {
         self.first_read.get(&value).copied()
     }
 
     /// Where the node that makes `value` stands; `None`: an input.
-    pub fn made(&self, value: ValueId) -> Option<usize> {
+    pub(super) fn made(&self, value: ValueId) -> Option<usize> {
         self.made.get(&value).copied()
     }
 
     /// What the nodes from `at` on need of what the nodes before computed.
     ///
     /// All else they need is computed again from the model's inputs.
-    pub fn live(&self, at: usize) -> Vec<ValueId> {
+    pub(super) fn live(&self, at: usize) -> Vec<ValueId> {
         let read_later = |it: &ValueId| self.last_read.get(it).is_some_and(|it| *it >= at);
         let made_before = |it: &ValueId| self.made[it] < at;
         self.stored.iter().copied().filter(|it| made_before(it) && read_later(it)).collect()

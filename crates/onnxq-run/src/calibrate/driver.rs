@@ -43,7 +43,7 @@ impl Default for CollectOptions {
 }
 
 /// A run that goes on pass by pass.
-pub struct Driver<'a> {
+pub(super) struct Driver<'a> {
     /// As it was before any weight was replaced.
     original: &'a Model,
     model: Cow<'a, Model>,
@@ -60,7 +60,10 @@ pub struct Driver<'a> {
 
 impl<'a> Driver<'a> {
     /// `changing` are values read by layers whose weights may be replaced between passes.
-    pub fn new(run: Run<'a>, changing: &BTreeSet<ValueId>) -> Result<Driver<'a>, CalibrateError> {
+    pub(super) fn new(
+        run: Run<'a>,
+        changing: &BTreeSet<ValueId>,
+    ) -> Result<Driver<'a>, CalibrateError> {
         let Run { model, files, mut batches, options, runtime } = run;
         runtime.ensure()?;
         batches.one_by_one();
@@ -77,47 +80,47 @@ impl<'a> Driver<'a> {
         })
     }
 
-    pub fn model(&self) -> &Model {
+    pub(super) fn model(&self) -> &Model {
         &self.model
     }
 
-    pub fn dataflow(&self) -> &Dataflow {
+    pub(super) fn dataflow(&self) -> &Dataflow {
         &self.dataflow
     }
 
-    pub fn options(&self) -> &CollectOptions {
+    pub(super) fn options(&self) -> &CollectOptions {
         &self.options
     }
 
-    pub fn samples(&self) -> usize {
+    pub(super) fn samples(&self) -> usize {
         self.batches.samples()
     }
 
     /// Threads that have work.
-    pub fn threads(&self) -> usize {
+    pub(super) fn threads(&self) -> usize {
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if self.options.threads == 0 { all() } else { self.options.threads };
         threads.min(self.batches.samples().div_ceil(self.batches.batch())).max(1)
     }
 
     /// The first batch; without data an empty one.
-    pub fn first(&mut self) -> Result<Batch, CalibrateError> {
+    pub(super) fn first(&mut self) -> Result<Batch, CalibrateError> {
         self.batches.rewind();
         Ok(self.batches.next().transpose()?.unwrap_or_default())
     }
 
     /// From now on, the model as it is now runs alongside: before the first pass only, as its
     /// values must be at hand in every later one.
-    pub fn keep_reference(&mut self) {
+    pub(super) fn keep_reference(&mut self) {
         self.reference.get_or_insert_with(Cut::start);
     }
 
-    pub fn has_reference(&self) -> bool {
+    pub(super) fn has_reference(&self) -> bool {
         self.reference.is_some()
     }
 
     /// Gives the model that runs, not the reference, these weights.
-    pub fn replace(&mut self, replaced: &[Replacement]) {
+    pub(super) fn replace(&mut self, replaced: &[Replacement]) {
         if !replaced.is_empty() {
             replace(self.model.to_mut(), replaced);
         }
@@ -125,7 +128,7 @@ impl<'a> Driver<'a> {
 
     /// Shows the taps their values of all data, computed from the last cut on. The next pass
     /// begins with the nodes from `next` on; `None`: there is none.
-    pub fn pass(
+    pub(super) fn pass(
         &mut self,
         taps: Vec<Tap<'_>>,
         next: Option<usize>,

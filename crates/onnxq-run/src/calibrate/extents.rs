@@ -11,7 +11,7 @@ use onnxq_ir::{
     tensor::{Dim, TensorType},
 };
 
-pub struct Extents {
+pub(super) struct Extents {
     /// The model with the shapes of its inputs fixed.
     sized: Model,
     /// What the names in the shapes of inputs stand for: outputs that are declared keep names.
@@ -23,7 +23,7 @@ pub struct Extents {
 }
 
 impl Extents {
-    pub fn new(model: &Model, batch: &Batch) -> Extents {
+    pub(super) fn new(model: &Model, batch: &Batch) -> Extents {
         let (mut sized, mut tokens, mut unknown) = (model.clone(), Vec::new(), 1);
         let mut symbols = BTreeMap::new();
         for &id in &model.graph(model.main).inputs {
@@ -47,7 +47,7 @@ impl Extents {
     }
 
     /// Bytes of a value as floats.
-    pub fn bytes(&self, value: ValueId) -> u64 {
+    pub(super) fn bytes(&self, value: ValueId) -> u64 {
         let size = |it: &Dim| match it {
             Dim::Fixed(it) => *it as u64,
             Dim::Symbol(name) => self.symbols.get(&**name).copied().unwrap_or(self.unknown),
@@ -59,7 +59,7 @@ impl Extents {
 
     /// The axis of tokens: the first that is called so. In rows it may have another name, where
     /// a past is empty for instance, so axis 1 is it if the sizes agree.
-    pub fn tokens(&self, model: &Model, value: ValueId) -> Option<usize> {
+    pub(super) fn tokens(&self, model: &Model, value: ValueId) -> Option<usize> {
         let Ok(shape) = model.shape(value) else { return Some(1) };
         let named = |it: &Dim| self.tokens.iter().any(|token| it.surely_equals(token));
         let found = (1..shape.len()).find(|at| named(&shape[*at]));

@@ -31,7 +31,7 @@ pub trait Observe: Send {
 }
 
 /// An observer at its value. Threads take turns.
-pub struct Tap<'a> {
+pub(super) struct Tap<'a> {
     pub value: ValueId,
     pub name: String,
     /// The length of a row, if the observer wants rows of a known length.
@@ -42,7 +42,7 @@ pub struct Tap<'a> {
 }
 
 impl Tap<'_> {
-    pub fn add(
+    pub(super) fn add(
         &self,
         index: usize,
         own: &Tensor,

@@ -15,28 +15,28 @@ const HEAD: usize = 8 + SUM;
 const SUM: usize = 16;
 
 /// An open log. Records are found by their offset.
-pub struct Log {
+pub(super) struct Log {
     file: File,
     end: u64,
 }
 
 /// Where a record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
+pub(super) struct Record {
     offset: u64,
     len: u64,
 }
 
 impl Record {
     /// The record in the bytes of the whole file.
-    pub fn bytes(&self, file: &bytes::Bytes) -> bytes::Bytes {
+    pub(super) fn bytes(&self, file: &bytes::Bytes) -> bytes::Bytes {
         file.slice(self.offset as usize..(self.offset + self.len) as usize)
     }
 }
 
 impl Log {
     /// Opens the log and finds its records; a torn tail is cut off. `None`: it is no log.
-    pub fn open(path: &Path) -> io::Result<Option<(Log, Vec<Record>)>> {
+    pub(super) fn open(path: &Path) -> io::Result<Option<(Log, Vec<Record>)>> {
         let options = OpenOptions::new().read(true).write(true).to_owned();
         let file = options.open(path)?;
         let size = file.metadata()?.len();
@@ -59,7 +59,7 @@ impl Log {
     }
 
     /// An empty log in place of whatever is there.
-    pub fn create(path: &Path) -> io::Result<Log> {
+    pub(super) fn create(path: &Path) -> io::Result<Log> {
         let options =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).to_owned();
         let file = options.open(path)?;
@@ -84,14 +84,14 @@ impl Log {
         Ok((checksum(&self.read(record)?)[..] == *sum).then_some(record))
     }
 
-    pub fn read(&self, record: Record) -> io::Result<Vec<u8>> {
+    pub(super) fn read(&self, record: Record) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; record.len as usize];
         read_exact_at(&self.file, &mut bytes, record.offset)?;
         Ok(bytes)
     }
 
     /// Adds a record; it counts only once it is on the disk.
-    pub fn append(&mut self, bytes: &[u8]) -> io::Result<Record> {
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<Record> {
         let len = bytes.len() as u64;
         let head = [&len.to_le_bytes()[..], &checksum(bytes)].concat();
         let offset = self.end + HEAD as u64;

@@ -19,7 +19,7 @@ use crate::engine::{EngineError, Session};
 use onnxq_ir::{Feed, Model, ValueId, ctx::Ctx, tensor::Tensor};
 
 /// Runs of one part of a model. The wanted values of it are those of `taps`, then those of its `to`.
-pub struct Pass<'a, 't> {
+pub(super) struct Pass<'a, 't> {
     pub part: Part<'a>,
     /// The same part of the float model, where layers before are quantized.
     pub reference: Option<Part<'a>>,
@@ -27,14 +27,14 @@ pub struct Pass<'a, 't> {
 }
 
 /// A segment, where it begins, and where it ends.
-pub struct Part<'a> {
+pub(super) struct Part<'a> {
     pub segment: Segment,
     from: &'a Cut,
     pub to: Cut,
 }
 
 /// What runs a part and that of the reference; `None` where there is nothing to run.
-pub type Sessions = [Option<Box<dyn Session>>; 2];
+pub(super) type Sessions = [Option<Box<dyn Session>>; 2];
 
 /// The data, handed out one batch at a time.
 struct Source<'a> {
@@ -47,7 +47,7 @@ type Failed = Box<(usize, CalibrateError)>;
 
 impl Pass<'_, '_> {
     /// Runs all batches; each session is a thread of its own.
-    pub fn run(
+    pub(super) fn run(
         &self,
         sessions: Vec<Sessions>,
         batches: &mut Batches,
@@ -117,7 +117,7 @@ impl Pass<'_, '_> {
 
 impl<'a> Part<'a> {
     /// From `from` to the values to look at and those that the next pass needs.
-    pub fn new(
+    pub(super) fn new(
         model: &Model,
         from: &'a Cut,
         values: &[ValueId],

@@ -4,21 +4,21 @@ use onnxq_ir::{Def, Extracted, Feed, Model, ValueId, extract};
 
 /// Where a value is found once a segment has run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(super) enum Origin {
     /// It was there before.
     Fed(Feed),
     /// Output `.0` of the segment.
     Computed(usize),
 }
 
-pub struct Segment {
+pub(super) struct Segment {
     pub part: Extracted,
     /// Where each wanted value is found.
     pub wanted: Vec<Origin>,
 }
 
 /// The part of `whole` that computes `wanted` from its inputs and the values `cut`.
-pub fn segment(whole: &Model, cut: &[ValueId], wanted: &[ValueId]) -> Segment {
+pub(super) fn segment(whole: &Model, cut: &[ValueId], wanted: &[ValueId]) -> Segment {
     let mut outputs: Vec<ValueId> = Vec::new();
     let wanted = wanted.iter().map(|it| origin(whole, cut, *it, &mut outputs)).collect();
     Segment { part: extract(whole, cut, &outputs), wanted }
@@ -40,7 +40,7 @@ fn origin(whole: &Model, cut: &[ValueId], value: ValueId, outputs: &mut Vec<Valu
 
 impl Segment {
     /// The inputs of the whole model that are needed, those that are wanted first.
-    pub fn data(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn data(&self) -> impl Iterator<Item = &str> {
         let wanted = self.wanted.iter().filter_map(|it| match it {
             Origin::Fed(feed) => Some(feed),
             Origin::Computed(_) => None,
@@ -52,7 +52,7 @@ impl Segment {
     }
 
     /// Whether there is anything to compute.
-    pub fn runs(&self) -> bool {
+    pub(super) fn runs(&self) -> bool {
         self.wanted.iter().any(|it| matches!(it, Origin::Computed(_)))
     }
 }

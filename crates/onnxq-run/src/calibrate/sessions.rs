@@ -5,7 +5,7 @@ use crate::engine::{Runtime, Session, SessionOptions};
 use onnxq_ir::onnx::{self, Attached, Files};
 
 /// One session per thread; none where nothing is left to compute.
-pub fn open(
+pub(super) fn open(
     segment: &Segment,
     files: &Files,
     runtime: &Runtime,

@@ -16,7 +16,7 @@ use onnxq_report::{
 
 /// What the inputs of a batch say about its outputs.
 #[derive(Default)]
-pub struct Context {
+pub(super) struct Context {
     pub batch: usize,
     /// `input_ids` and its shape.
     pub ids: Option<(Vec<i64>, [usize; 2])>,
@@ -27,7 +27,7 @@ pub struct Context {
 }
 
 #[derive(Default)]
-pub struct Accumulator {
+pub(super) struct Accumulator {
     role: Role,
     samples: usize,
     errors: Errors,
@@ -42,12 +42,12 @@ pub struct Accumulator {
 }
 
 impl Accumulator {
-    pub fn new(role: Role) -> Accumulator {
+    pub(super) fn new(role: Role) -> Accumulator {
         Accumulator { role, ..Accumulator::default() }
     }
 
     /// One batch of a float output; both slices have the elements of `shape`.
-    pub fn add(
+    pub(super) fn add(
         &mut self,
         shape: &[usize],
         reference: &[f32],
@@ -69,14 +69,14 @@ impl Accumulator {
     }
 
     /// One batch of an output whose elements are equal or not.
-    pub fn add_discrete(&mut self, samples: usize, equal: usize, elements: usize) {
+    pub(super) fn add_discrete(&mut self, samples: usize, equal: usize, elements: usize) {
         self.samples += samples;
         let (all_equal, all) = self.discrete.get_or_insert_default();
         *all_equal += equal;
         *all += elements;
     }
 
-    pub fn finish(self) -> OutputMetrics {
+    pub(super) fn finish(self) -> OutputMetrics {
         let base =
             OutputMetrics { role: self.role, samples: self.samples, ..OutputMetrics::default() };
         if let Some((equal, elements)) = self.discrete {

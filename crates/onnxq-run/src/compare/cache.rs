@@ -11,19 +11,19 @@ use crate::{
 use onnxq_ir::tensor::Tensor;
 
 /// The cache of a model: each input of the past, and the output that becomes it.
-pub struct Cache {
+pub(super) struct Cache {
     pairs: Vec<(String, String)>,
     logits: String,
 }
 
 /// A row of tokens.
-pub struct Text {
+pub(super) struct Text {
     pub ids: Vec<i64>,
 }
 
 impl Text {
     /// Sample `at` of a batch, up to its padding; `None` if it has no ids, or is padded in front.
-    pub fn of(batch: &Batch, at: usize) -> Option<Text> {
+    pub(super) fn of(batch: &Batch, at: usize) -> Option<Text> {
         let row = |name: &str| {
             let tensor = batch.get(name).filter(|it| it.shape.len() == 2 && at < it.shape[0])?;
             let width = tensor.shape[1];
@@ -43,7 +43,7 @@ impl Text {
 
 impl Cache {
     /// `None` if the model has none, or one that is not understood.
-    pub fn of(session: &dyn Session) -> Option<Cache> {
+    pub(super) fn of(session: &dyn Session) -> Option<Cache> {
         let outputs = session.outputs();
         let has = |name: &str| outputs.iter().any(|it| it.name == name);
         let present = |past: &str| {
@@ -71,7 +71,7 @@ impl Cache {
     }
 
     /// Before the first token; the past of `batch` is the empty one.
-    pub fn begin<'a>(
+    pub(super) fn begin<'a>(
         &'a self,
         session: &dyn Session,
         model: &'static str,
@@ -95,7 +95,7 @@ impl Cache {
 }
 
 /// What a model remembers of one sample.
-pub struct Past<'a> {
+pub(super) struct Past<'a> {
     cache: &'a Cache,
     model: &'static str,
     tensors: BTreeMap<String, Tensor>,
@@ -104,7 +104,7 @@ pub struct Past<'a> {
 
 impl Past<'_> {
     /// Reads tokens and remembers them; returns the logits, a row for each.
-    pub fn feed(
+    pub(super) fn feed(
         &mut self,
         session: &mut dyn Session,
         ids: &[i64],
@@ -127,7 +127,7 @@ impl Past<'_> {
     }
 
     /// The inputs of the next run.
-    pub fn inputs(
+    pub(super) fn inputs(
         &self,
         session: &dyn Session,
         ids: &[i64],

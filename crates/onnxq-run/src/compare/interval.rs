@@ -13,7 +13,7 @@ const WORK: usize = 40_000_000;
 
 /// Sums over one sample.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SampleSums {
+pub(super) struct SampleSums {
     pub tokens: usize,
     pub kl: f64,
     /// Tokens whose successor is known, and their surprise in both models.
@@ -42,14 +42,14 @@ impl SampleSums {
 
 /// 95 % intervals of what samples add up to.
 #[derive(Default)]
-pub struct Intervals {
+pub(super) struct Intervals {
     pub kl: Option<Interval>,
     pub ratio: Option<Interval>,
     pub difference: Option<Interval>,
 }
 
 /// Nothing can be said of fewer than two samples.
-pub fn intervals(samples: &[SampleSums]) -> Intervals {
+pub(super) fn intervals(samples: &[SampleSums]) -> Intervals {
     if samples.len() < 2 {
         return Intervals::default();
     }
@@ -68,7 +68,7 @@ pub fn intervals(samples: &[SampleSums]) -> Intervals {
 }
 
 /// Perplexity of both models, with intervals.
-pub fn perplexity(samples: &[SampleSums], intervals: &Intervals) -> Option<Perplexity> {
+pub(super) fn perplexity(samples: &[SampleSums], intervals: &Intervals) -> Option<Perplexity> {
     let mut sum = SampleSums::default();
     samples.iter().for_each(|it| sum.add(it));
     if sum.known == 0 {

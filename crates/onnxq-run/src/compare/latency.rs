@@ -19,7 +19,7 @@ const SEQUENCES: [usize; 2] = [128, 16];
 
 /// Times both models on inputs cut from the first sample of `batch`; with a cache, also a step of
 /// one token.
-pub fn measure(
+pub(super) fn measure(
     reference: &mut dyn Session,
     candidate: &mut dyn Session,
     batch: &Batch,

@@ -8,7 +8,7 @@ use crate::compare::softmax::Pair;
 
 /// Sums over one row of both outputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Errors {
+pub(super) struct Errors {
     pub elements: usize,
     pub reference_square: f64,
     pub candidate_square: f64,
@@ -20,11 +20,11 @@ pub struct Errors {
 
 impl Errors {
     /// Sums are kept in eight lanes, whatever the CPU has.
-    pub fn of(arch: Arch, reference: &[f32], candidate: &[f32]) -> Errors {
+    pub(super) fn of(arch: Arch, reference: &[f32], candidate: &[f32]) -> Errors {
         arch.dispatch(|| errors(reference, candidate))
     }
 
-    pub fn add(&mut self, other: &Errors) {
+    pub(super) fn add(&mut self, other: &Errors) {
         self.elements += other.elements;
         self.reference_square += other.reference_square;
         self.candidate_square += other.candidate_square;
@@ -35,7 +35,7 @@ impl Errors {
     }
 
     /// Two zero vectors point the same way; a zero vector and another one do not.
-    pub fn cosine(&self) -> f64 {
+    pub(super) fn cosine(&self) -> f64 {
         match (self.reference_square == 0.0, self.candidate_square == 0.0) {
             (true, true) => 1.0,
             (true, false) | (false, true) => 0.0,
@@ -44,11 +44,11 @@ impl Errors {
     }
 
     /// Infinite if there is no error.
-    pub fn sqnr_db(&self) -> f64 {
+    pub(super) fn sqnr_db(&self) -> f64 {
         10.0 * (self.reference_square / self.error_square).log10()
     }
 
-    pub fn mean_abs(&self) -> f64 {
+    pub(super) fn mean_abs(&self) -> f64 {
         self.error_sum / self.elements as f64
     }
 }
@@ -89,7 +89,7 @@ fn errors(reference: &[f32], candidate: &[f32]) -> Errors {
 
 /// What one token's logits say about both models.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Token {
+pub(super) struct Token {
     /// KL(reference ‖ candidate) of their distributions, in nats.
     pub kl: f64,
     /// The first of the most likely tokens of each.
@@ -104,7 +104,12 @@ pub struct Token {
 
 impl Token {
     /// Both rows must be finite.
-    pub fn of(arch: Arch, reference: &[f32], candidate: &[f32], next: Option<usize>) -> Token {
+    pub(super) fn of(
+        arch: Arch,
+        reference: &[f32],
+        candidate: &[f32],
+        next: Option<usize>,
+    ) -> Token {
         let pair = Pair::of(arch, reference, candidate);
         let (of_reference, of_candidate) = pair.log_sum;
         let surprise = next.filter(|it| *it < reference.len()).map(|it| {
@@ -117,12 +122,12 @@ impl Token {
         Token { kl: pair.kl, top: pair.top, in_top5: pair.place < 5, log_top, surprise }
     }
 
-    pub fn same_top(&self) -> bool {
+    pub(super) fn same_top(&self) -> bool {
         self.top.0 == self.top.1
     }
 }
 
-pub fn count_non_finite(row: &[f32]) -> usize {
+pub(super) fn count_non_finite(row: &[f32]) -> usize {
     row.iter().filter(|it| !it.is_finite()).count()
 }
 

@@ -273,14 +273,14 @@ fn add(
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
     use onnxq_ir::tensor::{Dim, TensorType};
 
     type Run = Box<dyn Fn(&BTreeMap<&str, &Tensor>) -> Vec<(String, Tensor)> + Send>;
 
     /// A model that is a closure.
-    pub struct Fake {
+    pub(crate) struct Fake {
         pub inputs: Vec<IoInfo>,
         pub run: Run,
     }
@@ -302,13 +302,13 @@ pub mod tests {
         }
     }
 
-    pub fn ids() -> Vec<IoInfo> {
+    pub(crate) fn ids() -> Vec<IoInfo> {
         let dims = ["batch", "sequence"].map(|it| Dim::Symbol(it.into()));
         vec![IoInfo { name: "input_ids".into(), ty: TensorType::new(DType::I64, dims) }]
     }
 
     /// Predicts that each token is followed by itself, with some strength.
-    pub fn echo(strength: f32) -> Fake {
+    pub(crate) fn echo(strength: f32) -> Fake {
         let run = move |inputs: &BTreeMap<&str, &Tensor>| {
             let ids = inputs["input_ids"];
             let row = |id: i64| (0..4).map(move |it| if it == id { strength } else { 0.0 });

@@ -7,7 +7,7 @@ const THRESHOLD: f32 = 0.3;
 
 /// Counts over all elements.
 #[derive(Default)]
-pub struct Picture {
+pub(super) struct Picture {
     range: Option<(f32, f32)>,
     elements: usize,
     error_square: f64,
@@ -17,7 +17,7 @@ pub struct Picture {
 
 impl Picture {
     /// Finite values of both models.
-    pub fn add(&mut self, reference: &[f32], candidate: &[f32]) {
+    pub(super) fn add(&mut self, reference: &[f32], candidate: &[f32]) {
         for (r, c) in reference.iter().zip(candidate) {
             let (low, high) = self.range.unwrap_or((*r, *r));
             self.range = Some((low.min(*r), high.max(*r)));
@@ -30,14 +30,14 @@ impl Picture {
     }
 
     /// The range of the reference squared, in proportion to the mean squared error.
-    pub fn psnr_db(&self) -> Option<f64> {
+    pub(super) fn psnr_db(&self) -> Option<f64> {
         let (low, high) = self.range?;
         let peak = f64::from(high) - f64::from(low);
         finite(10.0 * (peak * peak * self.elements as f64 / self.error_square).log10())
     }
 
     /// Of maps of probabilities: 1 if both say yes at the same places, or nowhere.
-    pub fn iou(&self) -> Option<f64> {
+    pub(super) fn iou(&self) -> Option<f64> {
         let (low, high) = self.range?;
         let is_map = low >= -1e-5 && high <= 1.0 + 1e-5;
         let share = if self.either == 0 { 1.0 } else { self.both as f64 / self.either as f64 };

@@ -4,7 +4,7 @@ use super::accumulate::Context;
 use onnxq_report::figures::Role;
 
 /// The role of a float output of that shape, from its first batch.
-pub fn role(name: &str, shape: &[usize], values: &[f32], context: &Context) -> Role {
+pub(super) fn role(name: &str, shape: &[usize], values: &[f32], context: &Context) -> Role {
     let name = name.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|it| name.contains(it));
     let is_tokens = context.ids.is_some() && shape.len() == 3;

@@ -8,7 +8,7 @@ const LANES: usize = 8;
 
 /// Sums over two rows of the same length, relative to each row's maximum.
 #[derive(Clone, Copy, Debug)]
-pub struct Pair {
+pub(super) struct Pair {
     /// ln Σ exp.
     pub log_sum: (f64, f64),
     /// KL(reference ‖ candidate) in nats; never negative.
@@ -21,7 +21,7 @@ pub struct Pair {
 
 impl Pair {
     /// Both rows must be finite and not empty.
-    pub fn of(arch: Arch, reference: &[f32], candidate: &[f32]) -> Pair {
+    pub(super) fn of(arch: Arch, reference: &[f32], candidate: &[f32]) -> Pair {
         arch.dispatch(|| pair(reference, candidate))
     }
 }

@@ -10,15 +10,15 @@ use onnxq_report::{
 };
 
 /// How many of the worst are named.
-pub const WORST: usize = 10;
+pub(super) const WORST: usize = 10;
 /// Tokens before a bad one that show where it is.
-pub const CONTEXT: usize = 24;
+pub(super) const CONTEXT: usize = 24;
 /// Bins along a sequence at most.
 const BINS: usize = 16;
 
 /// Everything that is kept of the tokens.
 #[derive(Default)]
-pub struct Tokens {
+pub(super) struct Tokens {
     kl: Vec<f32>,
     same_top: usize,
     in_top5: usize,
@@ -29,11 +29,11 @@ pub struct Tokens {
 
 impl Tokens {
     /// Begins a sample.
-    pub fn next_sample(&mut self) {
+    pub(super) fn next_sample(&mut self) {
         self.samples.push(SampleSums::default());
     }
 
-    pub fn add(&mut self, token: &Token) {
+    pub(super) fn add(&mut self, token: &Token) {
         self.kl.push(token.kl as f32);
         self.same_top += usize::from(token.same_top());
         self.in_top5 += usize::from(token.in_top5);
@@ -48,17 +48,17 @@ impl Tokens {
     }
 
     /// Whether a token would be among the worst; the first of equals stays.
-    pub fn is_bad(&self, kl: f64) -> bool {
+    pub(super) fn is_bad(&self, kl: f64) -> bool {
         kl > 0.0 && (self.worst.len() < WORST || self.worst.last().is_some_and(|it| kl > it.kl))
     }
 
-    pub fn add_worst(&mut self, token: TokenError) {
+    pub(super) fn add_worst(&mut self, token: TokenError) {
         let at = self.worst.partition_point(|it| it.kl >= token.kl);
         self.worst.insert(at, token);
         self.worst.truncate(WORST);
     }
 
-    pub fn finish(self, into: &mut OutputMetrics) {
+    pub(super) fn finish(self, into: &mut OutputMetrics) {
         let count = self.kl.len();
         if count == 0 {
             return;
@@ -88,7 +88,7 @@ fn histogram(values: &[f32]) -> Histogram {
 
 /// Sums by position in the sequence.
 #[derive(Default)]
-pub struct Places(Vec<Place>);
+pub(super) struct Places(Vec<Place>);
 
 #[derive(Clone, Copy, Default)]
 struct Place {
@@ -101,7 +101,7 @@ struct Place {
 }
 
 impl Places {
-    pub fn add(&mut self, position: usize, token: Option<&Token>, errors: &Errors) {
+    pub(super) fn add(&mut self, position: usize, token: Option<&Token>, errors: &Errors) {
         if self.0.len() <= position {
             self.0.resize(position + 1, Place::default());
         }
@@ -117,7 +117,7 @@ impl Places {
     }
 
     /// As many bins of equal width as there is room for; the last may be narrower.
-    pub fn bins(&self) -> Vec<PositionBin> {
+    pub(super) fn bins(&self) -> Vec<PositionBin> {
         let width = self.0.len().div_ceil(BINS).max(1);
         let bin = |(at, places): (usize, &[Place])| {
             let sum = places.iter().fold(Place::default(), |sum, it| Place {

@@ -7,13 +7,13 @@ const SAMPLES: usize = 512;
 
 /// Vectors of the first samples, of both models, scaled to length 1.
 #[derive(Default)]
-pub struct Vectors {
+pub(super) struct Vectors {
     reference: Vec<Vec<f32>>,
     candidate: Vec<Vec<f32>>,
 }
 
 impl Vectors {
-    pub fn add(&mut self, reference: &[f64], candidate: &[f64]) {
+    pub(super) fn add(&mut self, reference: &[f64], candidate: &[f64]) {
         if self.reference.len() < SAMPLES {
             self.reference.push(unit(reference));
             self.candidate.push(unit(candidate));
@@ -22,7 +22,7 @@ impl Vectors {
 
     /// Spearman's rank correlation of the cosines of all pairs. Fewer than three samples have no
     /// ranking.
-    pub fn rank_correlation(&self) -> Option<f64> {
+    pub(super) fn rank_correlation(&self) -> Option<f64> {
         if self.reference.len() < 3 {
             return None;
         }

@@ -10,7 +10,7 @@ use super::{
 use onnxq_report::figures::{Role, TokenError};
 
 /// Both outputs of a batch as rows: the last axis, or single elements below rank 2.
-pub struct View<'a> {
+pub(super) struct View<'a> {
     arch: Arch,
     pub count: usize,
     width: usize,
@@ -22,7 +22,7 @@ pub struct View<'a> {
     role: Role,
 }
 
-pub struct Row {
+pub(super) struct Row {
     pub kind: Kind,
     /// In the outputs of the reference and of the candidate.
     pub non_finite: (usize, usize),
@@ -31,14 +31,14 @@ pub struct Row {
 }
 
 #[derive(Clone, Copy)]
-pub enum Kind {
+pub(super) enum Kind {
     Good,
     Bad,
     Padding,
 }
 
 impl<'a> View<'a> {
-    pub fn new(
+    pub(super) fn new(
         shape: &[usize],
         reference: &'a [f32],
         candidate: &'a [f32],
@@ -52,7 +52,7 @@ impl<'a> View<'a> {
         View { arch, count, width, reference, candidate, context, is_tokens, role }
     }
 
-    pub fn row(&self, at: usize) -> Row {
+    pub(super) fn row(&self, at: usize) -> Row {
         let (reference, candidate) = self.slices(at);
         let kind = self.row_kind(at);
         let empty = Row { kind, non_finite: (0, 0), errors: Errors::default(), token: None };
@@ -87,7 +87,7 @@ impl<'a> View<'a> {
         }
     }
 
-    pub fn row_kind(&self, at: usize) -> Kind {
+    pub(super) fn row_kind(&self, at: usize) -> Kind {
         let (reference, candidate) = self.slices(at);
         if !self.is_real(at) {
             Kind::Padding
@@ -98,7 +98,7 @@ impl<'a> View<'a> {
         }
     }
 
-    pub fn slices(&self, at: usize) -> (&'a [f32], &'a [f32]) {
+    pub(super) fn slices(&self, at: usize) -> (&'a [f32], &'a [f32]) {
         let range = at * self.width..(at + 1) * self.width;
         (&self.reference[range.clone()], &self.candidate[range])
     }
@@ -116,7 +116,13 @@ impl<'a> View<'a> {
     }
 
     /// A row that is among the worst, with what came before it.
-    pub fn token(&self, at: usize, sample: usize, position: usize, token: &Token) -> TokenError {
+    pub(super) fn token(
+        &self,
+        at: usize,
+        sample: usize,
+        position: usize,
+        token: &Token,
+    ) -> TokenError {
         let ids = self.context.ids.as_ref().filter(|_| self.is_tokens);
         let before = ids.map(|(ids, _)| &ids[at - position.min(CONTEXT - 1)..=at]);
         TokenError {
@@ -134,7 +140,7 @@ impl<'a> View<'a> {
     }
 
     /// The means of rows of both models; `None` of no rows.
-    pub fn mean(&self, rows: impl Iterator<Item = usize>) -> Option<(Vec<f64>, Vec<f64>)> {
+    pub(super) fn mean(&self, rows: impl Iterator<Item = usize>) -> Option<(Vec<f64>, Vec<f64>)> {
         let mut sums = (vec![0.0f64; self.width], vec![0.0f64; self.width]);
         let mut count = 0.0;
         for row in rows {

@@ -8,7 +8,7 @@ use super::DataError;
 use onnxq_ir::onnx;
 
 /// One file: its digest. Several, or with settings: the digest of their names and digests.
-pub fn of(files: &[PathBuf], settings: Option<&str>) -> Result<String, DataError> {
+pub(super) fn of(files: &[PathBuf], settings: Option<&str>) -> Result<String, DataError> {
     let mut list = Vec::new();
     for file in files {
         list.push(onnx::sha256(file).map_err(DataError::io(file))?.1);

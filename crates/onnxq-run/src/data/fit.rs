@@ -9,7 +9,7 @@ use crate::engine::IoInfo;
 use onnxq_ir::tensor::{DType, Dim, Tensor, TensorError, first_non_finite, from_f32};
 
 /// The tensor as `input` takes it.
-pub fn fit(input: &IoInfo, tensor: Tensor) -> Result<Tensor, DataError> {
+pub(super) fn fit(input: &IoInfo, tensor: Tensor) -> Result<Tensor, DataError> {
     check_shape(input, &tensor.shape)?;
     let (name, actual, expected) = (|| input.name.clone(), tensor.dtype, input.ty.dtype);
     if let Some((at, what)) = non_finite(&tensor) {
@@ -25,7 +25,7 @@ pub fn fit(input: &IoInfo, tensor: Tensor) -> Result<Tensor, DataError> {
     }
 }
 
-pub fn check_shape(input: &IoInfo, actual: &[usize]) -> Result<(), DataError> {
+pub(super) fn check_shape(input: &IoInfo, actual: &[usize]) -> Result<(), DataError> {
     let Some(expected) = &input.ty.shape else { return Ok(()) };
     let fits = |(dim, size): (&Dim, &usize)| dim.fixed().is_none_or(|it| it == *size);
     if expected.len() == actual.len() && expected.iter().zip(actual).all(fits) {
@@ -36,7 +36,10 @@ pub fn check_shape(input: &IoInfo, actual: &[usize]) -> Result<(), DataError> {
 }
 
 /// A symbol has one value per run, so arrays that do not belong together are noticed.
-pub fn check_symbols(inputs: &[IoInfo], given: &BTreeMap<String, Tensor>) -> Result<(), DataError> {
+pub(super) fn check_symbols(
+    inputs: &[IoInfo],
+    given: &BTreeMap<String, Tensor>,
+) -> Result<(), DataError> {
     let mut sizes: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     for input in inputs {
         let (Some(shape), Some(tensor)) = (&input.ty.shape, given.get(&input.name)) else {

@@ -33,7 +33,10 @@ pub fn role(name: &str) -> Option<Role> {
 }
 
 /// `[batch, sequence]` of one run, as the given tensors show it.
-pub fn extent(inputs: &[IoInfo], given: &BTreeMap<String, Tensor>) -> Option<(usize, usize)> {
+pub(crate) fn extent(
+    inputs: &[IoInfo],
+    given: &BTreeMap<String, Tensor>,
+) -> Option<(usize, usize)> {
     let ids = given.get("input_ids").or_else(|| given.get("inputs_embeds"));
     let first =
         || inputs.iter().filter(|it| role(&it.name).is_none()).find_map(|it| given.get(&it.name));

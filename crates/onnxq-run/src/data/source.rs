@@ -27,7 +27,7 @@ pub(super) struct Array {
 
 impl Source {
     /// Samples may differ in shape.
-    pub fn is_one_by_one(&self) -> bool {
+    pub(super) fn is_one_by_one(&self) -> bool {
         match self {
             Source::Sets(_) | Source::Samples(_) => true,
             Source::Images(images) => !images.same_size,
@@ -36,7 +36,7 @@ impl Source {
     }
 
     /// What the samples depend on besides files.
-    pub fn settings(&self) -> Option<&str> {
+    pub(super) fn settings(&self) -> Option<&str> {
         match self {
             Source::Images(images) => Some(&images.description),
             _ => None,
@@ -44,7 +44,7 @@ impl Source {
     }
 
     /// Samples in the data; arrays must agree about it.
-    pub fn samples(&self, inputs: &[IoInfo]) -> Result<usize, DataError> {
+    pub(super) fn samples(&self, inputs: &[IoInfo]) -> Result<usize, DataError> {
         match self {
             Source::Sets(sets) => Ok(sets.len()),
             Source::Samples(samples) => Ok(samples.len()),
@@ -69,7 +69,11 @@ impl Source {
     }
 
     /// What the data itself has for these samples.
-    pub fn read(&mut self, rows: Range<usize>, inputs: &[IoInfo]) -> Result<Batch, DataError> {
+    pub(super) fn read(
+        &mut self,
+        rows: Range<usize>,
+        inputs: &[IoInfo],
+    ) -> Result<Batch, DataError> {
         match self {
             Source::Arrays(arrays) => arrays
                 .iter_mut()
@@ -95,7 +99,7 @@ impl Source {
     }
 
     /// The batch size, if the model states it.
-    pub fn fixed_batch(&self, inputs: &[IoInfo]) -> Option<usize> {
+    pub(super) fn fixed_batch(&self, inputs: &[IoInfo]) -> Option<usize> {
         let input = match self {
             Source::Sets(_) | Source::Samples(_) => return None,
             Source::Tokens { input, .. } => *input,

@@ -11,7 +11,7 @@ use crate::engine::IoInfo;
 use onnxq_ir::{onnx, tensor::Tensor, untrusted::Untrusted};
 
 /// Folders of the sets in `folder`, by number; `folder` may be a set itself.
-pub fn sets(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+pub(super) fn sets(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     if folder.join("input_0.pb").is_file() {
         return Ok(vec![folder.into()]);
     }
@@ -27,7 +27,7 @@ pub fn sets(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
 }
 
 /// Files `input_0.pb`, `input_1.pb`, … of a set.
-pub fn files(set: &Path) -> Result<Vec<(usize, PathBuf)>, DataError> {
+pub(super) fn files(set: &Path) -> Result<Vec<(usize, PathBuf)>, DataError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(set).map_err(DataError::io(set))? {
         let path = entry.map_err(DataError::io(set))?.path();
@@ -40,7 +40,7 @@ pub fn files(set: &Path) -> Result<Vec<(usize, PathBuf)>, DataError> {
 }
 
 /// The tensors of a set, by the name that they state or else by the number of their file.
-pub fn read(set: &Path, inputs: &[IoInfo]) -> Result<BTreeMap<String, Tensor>, DataError> {
+pub(super) fn read(set: &Path, inputs: &[IoInfo]) -> Result<BTreeMap<String, Tensor>, DataError> {
     let mut given = BTreeMap::new();
     for (number, file) in files(set)? {
         let bytes = fs::read(&file).map_err(DataError::io(&file))?;

@@ -6,13 +6,13 @@ use super::DataError;
 
 /// Rows of `width` ids each.
 #[derive(Debug, PartialEq)]
-pub struct Tokens {
+pub(super) struct Tokens {
     pub width: usize,
     pub ids: Vec<u32>,
 }
 
 impl Tokens {
-    pub fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.ids.len() / self.width.max(1)
     }
 }
@@ -51,7 +51,7 @@ impl Decoder {
 /// Tokenizes the whole text and cuts it into rows of `width`; a short tail is dropped unless it
 /// is all there is. Each row gets the special tokens that the tokenizer puts around a text.
 #[cfg(feature = "text")]
-pub fn read(text: &Path, tokenizer: &Path, width: usize) -> Result<Tokens, DataError> {
+pub(super) fn read(text: &Path, tokenizer: &Path, width: usize) -> Result<Tokens, DataError> {
     let bytes = std::fs::read(text).map_err(DataError::io(text))?;
     let content = String::from_utf8(bytes)
         .map_err(|it| DataError::format(text, format!("is not UTF-8: {}", it.utf8_error())))?;
@@ -83,7 +83,7 @@ fn load(tokenizer: &Path) -> Result<tokenizers::Tokenizer, DataError> {
 }
 
 #[cfg(not(feature = "text"))]
-pub fn read(text: &Path, _: &Path, _: usize) -> Result<Tokens, DataError> {
+pub(super) fn read(text: &Path, _: &Path, _: usize) -> Result<Tokens, DataError> {
     Err(DataError::NoText { file: text.into() })
 }
 

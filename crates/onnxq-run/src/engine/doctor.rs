@@ -74,7 +74,7 @@ impl Doctor {
     }
 }
 
-pub fn examine(places: &Places) -> Doctor {
+pub(super) fn examine(places: &Places) -> Doctor {
     let cpu = Cpu::of_process();
     let (library, tried) = locate::survey(places);
     let mut doctor = Doctor {

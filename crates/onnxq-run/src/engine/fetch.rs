@@ -24,7 +24,7 @@ use onnxq_ir::{ctx::Progress, untrusted::escape};
 /// An index lists every file of every version; this is many times the largest known.
 const MAX_INDEX: u64 = 64 << 20;
 
-pub fn download(
+pub(super) fn download(
     pin: &Pin,
     folder: &Path,
     index: &PackageIndex,

@@ -68,7 +68,7 @@ pub fn pinned_version() -> &'static str {
 /// honours the user's configuration, or directly.
 ///
 /// Several processes may do so at once; one installs, the others wait and use the result.
-pub fn install(
+pub(super) fn install(
     options: &RuntimeOptions,
     wheel: Option<&Path>,
     progress: &dyn Progress,
@@ -95,7 +95,7 @@ pub fn install(
 /// The pin table.
 #[derive(Deserialize)]
 #[cfg_attr(not(feature = "install"), expect(dead_code))]
-pub struct Pins {
+pub(super) struct Pins {
     pub version: String,
     pub python: String,
     wheels: Vec<Pin>,
@@ -104,7 +104,7 @@ pub struct Pins {
 /// A package whose content is known.
 #[derive(Clone, Deserialize)]
 #[cfg_attr(not(feature = "install"), expect(dead_code))]
-pub struct Pin {
+pub(super) struct Pin {
     os: String,
     arch: String,
     /// As pip spells it.
@@ -120,7 +120,7 @@ impl Pins {
     }
 }
 
-pub fn pins() -> &'static Pins {
+pub(super) fn pins() -> &'static Pins {
     static PINS: LazyLock<Pins> = LazyLock::new(|| {
         serde_json::from_str(include_str!("wheels.json")).expect("the table is a part of the build")
     });

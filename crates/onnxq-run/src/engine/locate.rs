@@ -67,18 +67,18 @@ pub struct NotFound {
 }
 
 /// The library that a session would use; nothing is installed.
-pub fn locate(places: &Places) -> Result<Located, NotFound> {
+pub(super) fn locate(places: &Places) -> Result<Located, NotFound> {
     let (located, tried) = survey(places);
     located.ok_or(NotFound { tried })
 }
 
 /// Like [`locate`], with the places that were passed over on the way.
-pub fn survey(places: &Places) -> (Option<Located>, Vec<Tried>) {
+pub(super) fn survey(places: &Places) -> (Option<Located>, Vec<Tried>) {
     search(places, &ort::version)
 }
 
 /// The library of one folder, or why there is none.
-pub fn in_folder(how: How, folder: &Path) -> Result<Located, Tried> {
+pub(super) fn in_folder(how: How, folder: &Path) -> Result<Located, Tried> {
     let mut reason = Tried { how, path: folder.to_owned(), reason: Reject::Absent };
     for path in libraries(folder) {
         match check(&path, &ort::version) {
@@ -261,7 +261,7 @@ fn libraries(place: &Path) -> Vec<PathBuf> {
 ///
 /// `libonnxruntime.so.1.31.1`, `libonnxruntime.1.31.1.dylib`, `onnxruntime.dll`; but not
 /// `libonnxruntime_providers_shared.so`.
-pub fn library_version(file_name: &str) -> Option<Vec<u32>> {
+pub(super) fn library_version(file_name: &str) -> Option<Vec<u32>> {
     let rest = file_name.strip_prefix(DLL_PREFIX)?.strip_prefix("onnxruntime")?;
     let (before, after) = rest.split_once(DLL_SUFFIX)?;
     let version = if before.is_empty() { after } else { before };

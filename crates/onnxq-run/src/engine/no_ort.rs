@@ -5,16 +5,16 @@ use std::path::Path;
 use super::{EngineError, Located, Reject, Session, SessionOptions};
 
 #[expect(dead_code, reason = "nothing reads a model here")]
-pub enum Source<'a> {
+pub(super) enum Source<'a> {
     File(&'a Path),
     Bytes { model: &'a [u8], folder: Option<&'a Path> },
 }
 
-pub fn loaded(_: Option<&Path>) -> Result<Option<Located>, EngineError> {
+pub(super) fn loaded(_: Option<&Path>) -> Result<Option<Located>, EngineError> {
     Err(EngineError::Disabled)
 }
 
-pub fn open(
+pub(super) fn open(
     _: &Located,
     _: Source<'_>,
     _: &SessionOptions,
@@ -22,10 +22,10 @@ pub fn open(
     Err(EngineError::Disabled)
 }
 
-pub fn providers(_: &Located) -> Result<Vec<String>, EngineError> {
+pub(super) fn providers(_: &Located) -> Result<Vec<String>, EngineError> {
     Err(EngineError::Disabled)
 }
 
-pub fn version(_: &Path) -> Result<String, Reject> {
+pub(super) fn version(_: &Path) -> Result<String, Reject> {
     Err(Reject::Load("this build of onnxq lacks the feature `runtime`".to_owned()))
 }

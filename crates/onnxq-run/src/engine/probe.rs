@@ -11,9 +11,9 @@ use onnxq_ir::tensor::{DType, Tensor};
 const K: usize = 64;
 const N: usize = 32;
 
-pub const EXACT: i64 = 255 * 127 * K as i64;
+pub(super) const EXACT: i64 = 255 * 127 * K as i64;
 /// Each pair of products stops at 32767.
-pub const SATURATED: i64 = 32767 * (K as i64 / 2);
+pub(super) const SATURATED: i64 = 32767 * (K as i64 / 2);
 
 /// Sums of u8 = 255 times s8 = 127 over 64 elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -36,7 +36,7 @@ impl Probe {
     }
 }
 
-pub fn probe(located: &Located) -> Result<Probe, EngineError> {
+pub(super) fn probe(located: &Located) -> Result<Probe, EngineError> {
     let source = ort::Source::Bytes { model: &model(K, N), folder: None };
     let mut session = ort::open(located, source, &SessionOptions::default())?;
     Ok(Probe { one_row: sum(&mut *session, 1)?, four_rows: sum(&mut *session, 4)? })
@@ -56,7 +56,7 @@ fn sum(session: &mut dyn Session, rows: usize) -> Result<i64, EngineError> {
 /// `y = MatMulInteger(a, b)` with `a` u8\[m, k\] and the constant `b` s8\[k, n\], as protobuf.
 ///
 /// Written by hand: the probe must not depend on the code that writes users' models.
-pub fn model(k: usize, n: usize) -> Vec<u8> {
+pub(super) fn model(k: usize, n: usize) -> Vec<u8> {
     let weight = constant("b", DType::I8, &[k, n], &vec![127; k * n]);
     let node = [field(1, b"a"), field(1, b"b"), field(2, b"y"), field(4, b"MatMulInteger")];
     let graph = [
@@ -71,14 +71,14 @@ pub fn model(k: usize, n: usize) -> Vec<u8> {
 }
 
 /// A `TensorProto`.
-pub fn constant(name: &str, dtype: DType, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
+pub(super) fn constant(name: &str, dtype: DType, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
     let dims: Vec<u8> = shape.iter().flat_map(|it| varint(1, *it as u64)).collect();
     let rest = [varint(2, element(dtype)), field(8, name.as_bytes()), field(9, bytes)];
     [dims, rest.concat()].concat()
 }
 
 /// A `ValueInfoProto` of shape [m, columns].
-pub fn value(name: &str, dtype: DType, columns: usize) -> Vec<u8> {
+pub(super) fn value(name: &str, dtype: DType, columns: usize) -> Vec<u8> {
     let dims = [field(1, &field(2, b"m")), field(1, &varint(1, columns as u64))];
     let tensor = [varint(1, element(dtype)), field(2, &dims.concat())];
     [field(1, name.as_bytes()), field(2, &field(1, &tensor.concat()))].concat()
@@ -89,12 +89,12 @@ fn element(dtype: DType) -> u64 {
 }
 
 /// A field of the wire type "varint".
-pub fn varint(number: u64, value: u64) -> Vec<u8> {
+pub(super) fn varint(number: u64, value: u64) -> Vec<u8> {
     [leb128(number << 3), leb128(value)].concat()
 }
 
 /// A field of the wire type "length-delimited".
-pub fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
     [leb128(number << 3 | 2), leb128(bytes.len() as u64), bytes.to_vec()].concat()
 }
 

@@ -17,7 +17,7 @@ const MAX_FILE: u64 = 1 << 30;
 const LICENCES: &[&str] = &["LICENSE", "Privacy.md", "ThirdPartyNotices.txt"];
 
 /// Fills `destination`, all or nothing; `temp` is a folder beside it.
-pub fn unpack(
+pub(super) fn unpack(
     pin: &Pin,
     wheel: &Path,
     destination: &Path,

@@ -40,7 +40,7 @@ struct Block {
 }
 
 impl<'a> Polish<'a> {
-    pub fn new(feedback: &'a Feedback, shape: QShape) -> Polish<'a> {
+    pub(super) fn new(feedback: &'a Feedback, shape: QShape) -> Polish<'a> {
         let array = || Array2::zeros((shape.block.min(shape.k), LANES));
         Polish {
             hessian: &feedback.hessian,
@@ -53,7 +53,7 @@ impl<'a> Polish<'a> {
 
     /// Descends from the quantized values `[k]` and the grids of the blocks, which `delta` goes
     /// with.
-    pub fn descend(&mut self, quantized: &mut [Lanes<u8>], grids: &mut [LaneGrid]) {
+    pub(super) fn descend(&mut self, quantized: &mut [Lanes<u8>], grids: &mut [LaneGrid]) {
         let (arch, size) = (Arch::new(), self.shape.block);
         for _ in 0..SWEEPS {
             let blocks = grids.iter_mut().zip(quantized.chunks_mut(size));

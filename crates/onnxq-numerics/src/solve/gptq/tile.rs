@@ -51,7 +51,7 @@ pub(super) struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
-    pub fn new(feedback: &'a Feedback, shape: QShape, polish: bool) -> Tile<'a> {
+    pub(super) fn new(feedback: &'a Feedback, shape: QShape, polish: bool) -> Tile<'a> {
         let k = shape.k;
         debug_assert_eq!(feedback.order.len(), k, "the statistics of another input");
         Tile {
@@ -67,7 +67,7 @@ impl<'a> Tile<'a> {
 
     /// Solves the rows from `first` on and writes them to `q`. Rows that plain rounding, on the
     /// same grid or on that of `rtn`, serves better, get that.
-    pub fn solve(
+    pub(super) fn solve(
         &mut self,
         first: usize,
         rows: ArrayView2<f32>,
@@ -242,7 +242,7 @@ fn lane_grids(grids: &Array2<Grid>, first: usize, count: usize) -> Vec<LaneGrid>
 impl LaneGrid {
     /// As [`Grid::round`], and what the quantized values stand for.
     #[inline(always)]
-    pub fn round(&self, values: &Lanes, quantized: &mut Lanes<u8>) -> Lanes {
+    pub(super) fn round(&self, values: &Lanes, quantized: &mut Lanes<u8>) -> Lanes {
         let mut back = [0.0; LANES];
         for it in 0..LANES {
             let at = values[it] * self.inverse[it];

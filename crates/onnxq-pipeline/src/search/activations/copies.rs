@@ -33,13 +33,13 @@ pub(super) struct Copies<'a> {
 }
 
 impl<'a> Copies<'a> {
-    pub fn new(ranged: Ranged<'a>) -> Copies<'a> {
+    pub(super) fn new(ranged: Ranged<'a>) -> Copies<'a> {
         let (m, measured) = (ranged.planned.model.clone(), ranged.measured);
         Copies { m, measured, ranges: BTreeMap::new(), sites: Vec::new() }
     }
 
     /// Quantizes the twins and shows `values` to their observers; returns how many samples ran.
-    pub fn run(
+    pub(super) fn run(
         mut self,
         ranged: Ranged<'_>,
         values: Vec<(ValueId, &mut dyn Observe)>,
@@ -64,7 +64,7 @@ impl<'a> Copies<'a> {
     }
 
     /// A copy of a site's node, at the end of the graph, and its plan; returns its output.
-    pub fn copy(&mut self, plan: &SitePlan) -> ValueId {
+    pub(super) fn copy(&mut self, plan: &SitePlan) -> ValueId {
         let node = self.m.node(plan.site.node);
         let (op, mut inputs, attrs) = (node.op.clone(), node.inputs.clone(), node.attrs.clone());
         let y = node.output();
@@ -87,7 +87,7 @@ impl<'a> Copies<'a> {
     }
 
     /// Over one axis, which is kept with length 1.
-    pub fn reduce(&mut self, op: &str, value: ValueId, axis: i64) -> ValueId {
+    pub(super) fn reduce(&mut self, op: &str, value: ValueId, axis: i64) -> ValueId {
         if self.m.opset("") < 18 {
             return self.add(op, &[value], Attrs::default().with("axes", vec![axis]));
         }
@@ -95,7 +95,7 @@ impl<'a> Copies<'a> {
         self.add(op, &[value, axes], Attrs::default())
     }
 
-    pub fn add(&mut self, op: &str, inputs: &[ValueId], attrs: Attrs) -> ValueId {
+    pub(super) fn add(&mut self, op: &str, inputs: &[ValueId], attrs: Attrs) -> ValueId {
         let main = self.m.main;
         // Its shape is none of the first input's; that it is float is all that matters.
         let dtype = self.m.dtype(inputs[0]).unwrap_or(DType::F32);

@@ -47,14 +47,14 @@ pub(super) struct Candidate {
 const BYTE: u64 = 70;
 
 impl Layer {
-    pub fn choices(&self, samples: u64) -> Vec<Choice> {
+    pub(super) fn choices(&self, samples: u64) -> Vec<Choice> {
         let price = |it: &Candidate| it.time * self.rows.max(1) + it.bytes * BYTE * samples;
         self.candidates.iter().map(|it| Choice { price: price(it), loss: it.loss }).collect()
     }
 
     /// The losses of the first candidates, and with them those of the others: in proportion to
     /// errors.
-    pub fn set_losses(&mut self, known: &[f64]) {
+    pub(super) fn set_losses(&mut self, known: &[f64]) {
         let per_error = known[0] / self.candidates[0].error().max(f64::MIN_POSITIVE);
         let last = known.last().copied().unwrap_or_default();
         for (at, candidate) in self.candidates.iter_mut().enumerate() {
@@ -69,7 +69,7 @@ impl Layer {
     }
 
     /// The fastest candidate whose worst site is off by at most so much (rms); else the best.
-    pub fn within(&self, limit: f64) -> usize {
+    pub(super) fn within(&self, limit: f64) -> usize {
         let best = || {
             let by_loss = |a: &usize, b: &usize| {
                 self.candidates[*a].loss.total_cmp(&self.candidates[*b].loss)
@@ -81,27 +81,27 @@ impl Layer {
 }
 
 impl Candidate {
-    pub fn activation(&self) -> Option<Activation> {
+    pub(super) fn activation(&self) -> Option<Activation> {
         self.plans[0].as_ref().and_then(|it| it.activation)
     }
 
     /// The errors of all its sites together.
-    pub fn error(&self) -> f64 {
+    pub(super) fn error(&self) -> f64 {
         self.errors.iter().sum()
     }
 
-    pub fn is_quantized(&self) -> bool {
+    pub(super) fn is_quantized(&self) -> bool {
         self.plans.iter().any(Option::is_some)
     }
 
     /// The error of the site that is off the most.
-    pub fn worst(&self) -> f64 {
+    pub(super) fn worst(&self) -> f64 {
         self.errors.iter().copied().fold(0.0, f64::max)
     }
 
     /// `static`, `static mse`, `tensor`, `row`; in float, `stored` if the weight is quantized and
     /// `float` if not.
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let Some(plan) = &self.plans[0] else { return "float".into() };
         let name = match plan.activation {
             Some(Activation::Static) if plan.quantized.observer != ObserverSpec::default() => {

@@ -51,7 +51,7 @@ pub(super) struct Candidate {
 
 impl Layer {
     /// The candidate whose loss is measured: that with the largest error.
-    pub fn probe(&self) -> usize {
+    pub(super) fn probe(&self) -> usize {
         let mut probe = 0;
         for (at, candidate) in self.candidates.iter().enumerate() {
             if candidate.error > self.candidates[probe].error {
@@ -62,7 +62,7 @@ impl Layer {
     }
 
     /// Bytes and losses, given which candidate was measured and what it loses.
-    pub fn choices(&self, (probe, loss): (usize, f64)) -> Vec<Choice> {
+    pub(super) fn choices(&self, (probe, loss): (usize, f64)) -> Vec<Choice> {
         let of_probe = self.candidates[probe].error;
         let share = |it: &Candidate| if of_probe > 0.0 { it.error / of_probe } else { 0.0 };
         self.candidates

@@ -9,7 +9,7 @@ use onnxq_ir::{
 
 /// A node with a constant weight, seen as `[rows, columns, rest]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Layer {
+pub(crate) struct Layer {
     pub node: NodeId,
     pub kind: Kind,
     rows: usize,
@@ -23,7 +23,7 @@ pub struct Layer {
 
 /// Which axes of the weight are channels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `[outputs, inputs / groups, …]`
     Conv,
     /// `[inputs, outputs / groups, …]`
@@ -34,13 +34,13 @@ pub enum Kind {
 
 /// The channels that a layer computes, or those that it reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Side {
+pub(crate) enum Side {
     Outputs,
     Inputs,
 }
 
 impl Side {
-    pub fn other(self) -> Side {
+    pub(crate) fn other(self) -> Side {
         match self {
             Side::Outputs => Side::Inputs,
             Side::Inputs => Side::Outputs,
@@ -50,7 +50,7 @@ impl Side {
 
 impl Layer {
     /// The layer that a node is. `None`: it has no weight to speak of.
-    pub fn of(m: &Model, node: NodeId) -> Option<Result<Layer, NoMatch>> {
+    pub(crate) fn of(m: &Model, node: NodeId) -> Option<Result<Layer, NoMatch>> {
         let kind = match &*m.node(node).op.to_string() {
             "Conv" => Kind::Conv,
             "ConvTranspose" => Kind::ConvTranspose,
@@ -90,11 +90,11 @@ impl Layer {
         Ok(Layer { node, kind, rows, columns, rest, groups, spatial })
     }
 
-    pub fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.channels(Side::Outputs)
     }
 
-    pub fn inputs(&self) -> usize {
+    pub(crate) fn inputs(&self) -> usize {
         self.channels(Side::Inputs)
     }
 
@@ -116,7 +116,12 @@ impl Layer {
     }
 
     /// The largest magnitude of each channel of a side, the other side's being multiplied.
-    pub fn ranges(&self, m: &Model, side: Side, other: &[f64]) -> Result<Vec<f64>, TensorError> {
+    pub(crate) fn ranges(
+        &self,
+        m: &Model,
+        side: Side,
+        other: &[f64],
+    ) -> Result<Vec<f64>, TensorError> {
         let weight = m.operand(self.node, 1).and_then(|it| m.constant(it));
         let matrix = self.matrix(weight.expect("a layer has a weight"));
         let mut ranges = vec![0f64; self.channels(side)];
@@ -143,7 +148,7 @@ impl Layer {
     }
 
     /// The weight with its channels multiplied, computed when it is read.
-    pub fn scaled(&self, weight: &Tensor, outputs: &[f64], inputs: &[f64]) -> Tensor {
+    pub(crate) fn scaled(&self, weight: &Tensor, outputs: &[f64], inputs: &[f64]) -> Tensor {
         let (by_row, by_column) = match self.is_by_row(Side::Outputs) {
             true => (outputs, inputs),
             false => (inputs, outputs),

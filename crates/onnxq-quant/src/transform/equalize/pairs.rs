@@ -7,7 +7,7 @@ use onnxq_ir::{Def, Model, NoMatch, NodeId, ValueId, no_match, ops::Traits};
 
 /// Two layers; every channel of the first is a channel of the second.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Pair {
+pub(crate) struct Pair {
     pub first: NodeId,
     pub second: NodeId,
     /// Constants that are added to the first one's channels, by node and input.
@@ -16,7 +16,7 @@ pub struct Pair {
 
 /// All pairs of a model in execution order.
 #[derive(Default, Debug)]
-pub struct Pairs {
+pub(crate) struct Pairs {
     /// The layers of the pairs.
     pub layers: BTreeMap<NodeId, Layer>,
     pub pairs: Vec<Pair>,
@@ -27,7 +27,7 @@ pub struct Pairs {
 const DEPTH: usize = 16;
 
 impl Pairs {
-    pub fn find(m: &Model) -> Pairs {
+    pub(crate) fn find(m: &Model) -> Pairs {
         let mut found = Pairs::default();
         for node in m.nodes().into_iter().filter(|it| m.in_main(m.node(*it).graph)) {
             let Some(second) = Layer::of(m, node) else { continue };

@@ -6,7 +6,7 @@ use crate::{
     document::{FileFacts, ModelFacts, Samples},
 };
 
-pub fn data(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn data(report: &Report, limits: Limits) -> Option<Section> {
     let provenance = &report.provenance;
     let calibration = provenance.calibration.as_ref().map(|it| ("calibration", it));
     let sets = [("evaluation", &provenance.evaluation)].into_iter().chain(calibration);
@@ -33,7 +33,7 @@ pub fn data(report: &Report, limits: Limits) -> Option<Section> {
     Section::new("data", "Data").table(table).note(overlap).filled()
 }
 
-pub fn environment(report: &Report, _: Limits) -> Option<Section> {
+pub(super) fn environment(report: &Report, _: Limits) -> Option<Section> {
     let it = &report.environment;
     let features: Vec<String> = it
         .cpu_features
@@ -60,7 +60,7 @@ pub fn environment(report: &Report, _: Limits) -> Option<Section> {
     Section::new("environment", "Environment").table(table).filled()
 }
 
-pub fn provenance(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn provenance(report: &Report, limits: Limits) -> Option<Section> {
     let provenance = &report.provenance;
     let mut section = Section::new("provenance", "Provenance").table(files(report, limits));
     section = section.table(metadata(&report.models.candidate, limits));
@@ -113,7 +113,7 @@ fn quoted(argument: &str) -> String {
     format!("'{}'", argument.replace('\'', r"'\''"))
 }
 
-pub fn card(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn card(report: &Report, limits: Limits) -> Option<Section> {
     Section::new("card", "For the model card")
         .intro("The head and a table for README.md on Hugging Face.")
         .block("card-text", "Model card", &card::emit(report), limits)

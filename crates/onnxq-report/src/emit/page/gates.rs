@@ -3,7 +3,7 @@
 use super::{Cell, Limits, Section, Table, Tone, name};
 use crate::{BaselineRow, GateResult, Report};
 
-pub fn gates(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn gates(report: &Report, limits: Limits) -> Option<Section> {
     let table = Table::new("gate", "Each limit, what was measured, and what would just pass")
         .words(&["verdict", "gate", "decided by"])
         .numbers(&["measured", "limit", "margin", "smallest limit that passes"])
@@ -34,7 +34,7 @@ fn without_empty_last(mut table: Table) -> Table {
     table
 }
 
-pub fn warnings(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn warnings(report: &Report, limits: Limits) -> Option<Section> {
     let table = Table::new("warning", "What to know before trusting a figure")
         .words(&["code", "at", "what"])
         .fill(report.warnings.iter(), limits, |it| {
@@ -44,7 +44,7 @@ pub fn warnings(report: &Report, limits: Limits) -> Option<Section> {
     Section::new("warnings", "Warnings").brief().table(table).filled()
 }
 
-pub fn baseline(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn baseline(report: &Report, limits: Limits) -> Option<Section> {
     let baseline = report.baseline.as_ref()?;
     let mut list: Vec<&BaselineRow> = baseline.rows.iter().collect();
     list.sort_by_key(|it| it.pass);

@@ -12,7 +12,7 @@ use crate::{
     document::{Attribution, LayerError},
 };
 
-pub fn section(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn section(report: &Report, limits: Limits) -> Option<Section> {
     let it = report.attribution.as_ref()?;
     let (label, _) = measure(&it.measure);
     let intro = format!(
@@ -40,7 +40,7 @@ pub fn section(report: &Report, limits: Limits) -> Option<Section> {
 }
 
 /// What a measure of loss is called, and how it is written.
-pub fn measure(name: &str) -> (&str, fn(f64) -> String) {
+pub(super) fn measure(name: &str) -> (&str, fn(f64) -> String) {
     match name {
         "kl" => ("mean KL in nats", number),
         "noise_to_signal" => ("noise power over signal power", number),

@@ -8,13 +8,13 @@ mod outputs;
 mod speed;
 mod table;
 
-pub use self::table::{Cell, Table, Tone};
+pub(super) use self::table::{Cell, Table, Tone};
 use crate::Report;
 use onnxq_ir::untrusted::{Untrusted, escape};
 
 /// How much is shown of lists.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(super) struct Limits {
     /// Rows of a table.
     pub rows: usize,
     /// Characters of a text in full.
@@ -22,7 +22,7 @@ pub struct Limits {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Section {
+pub(super) struct Section {
     /// For links to it: fixed text of the program, safe in HTML.
     pub id: &'static str,
     pub title: &'static str,
@@ -33,7 +33,7 @@ pub struct Section {
 }
 
 #[derive(Clone, Debug)]
-pub enum Part {
+pub(super) enum Part {
     Table(Table),
     /// A picture: finished SVG.
     Plot {
@@ -72,7 +72,7 @@ const SECTIONS: &[fn(&Report, Limits) -> Option<Section>] = &[
     about::card,
 ];
 
-pub fn sections(report: &Report, limits: Limits) -> Vec<Section> {
+pub(super) fn sections(report: &Report, limits: Limits) -> Vec<Section> {
     SECTIONS.iter().filter_map(|it| it(report, limits)).collect()
 }
 
@@ -120,12 +120,12 @@ impl Section {
 }
 
 /// An untrusted name: safe to show, and short.
-pub fn name(raw: &str) -> String {
+pub(super) fn name(raw: &str) -> String {
     Untrusted(raw).to_string()
 }
 
 /// Prose in which names may occur: safe to show, and not endless.
-pub fn sentence(raw: &str) -> String {
+pub(super) fn sentence(raw: &str) -> String {
     const MAX: usize = 600;
     let mut out: String = raw.chars().take(MAX).collect();
     if out.len() < raw.len() {
@@ -135,7 +135,7 @@ pub fn sentence(raw: &str) -> String {
 }
 
 /// Text of a model's data: white space as people see it.
-pub fn excerpt(raw: &str) -> String {
+pub(super) fn excerpt(raw: &str) -> String {
     name(&raw.replace('\n', "⏎").replace('\t', "⇥"))
 }
 

@@ -8,7 +8,7 @@ use crate::{
     document::{Kept, PrecisionRow},
 };
 
-pub fn precision(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn precision(report: &Report, limits: Limits) -> Option<Section> {
     let differing = report.precision.iter().filter(|it| it.differs.is_some()).count();
     let mut list: Vec<(usize, &PrecisionRow)> = report.precision.iter().enumerate().collect();
     // What runs in another way than it says is what one looks for.
@@ -47,7 +47,7 @@ fn row(at: usize, it: &PrecisionRow) -> Vec<Cell> {
     ]
 }
 
-pub fn kept(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn kept(report: &Report, limits: Limits) -> Option<Section> {
     let mut list: Vec<&Kept> = report.kept.iter().collect();
     list.sort_by_key(|it| std::cmp::Reverse(it.bytes));
     let table = Table::new("kept", "Nodes that stay in float, by reason")
@@ -76,7 +76,7 @@ fn some_of(nodes: &[String]) -> String {
     shown.join(", ")
 }
 
-pub fn operators(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn operators(report: &Report, limits: Limits) -> Option<Section> {
     let (before, after) = (&report.models.reference.ops, &report.models.candidate.ops);
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let of =
@@ -98,7 +98,7 @@ pub fn operators(report: &Report, limits: Limits) -> Option<Section> {
     Section::new("operators", "Operators").table(table).filled()
 }
 
-pub fn weights(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn weights(report: &Report, limits: Limits) -> Option<Section> {
     let models = &report.models;
     let sides = [("original", &models.reference), ("quantized", &models.candidate)];
     let rows: Vec<_> =

@@ -28,7 +28,7 @@ const ROLES: [(Role, &str); 9] = [
     (Role::Cache, "Cache of keys and values"),
 ];
 
-pub fn outputs(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn outputs(report: &Report, limits: Limits) -> Option<Section> {
     let outputs = &report.figures.outputs;
     let samples = plural(report.figures.samples, "sample");
     let mut section = Section::new("outputs", "Outputs").brief().intro(format!(
@@ -190,7 +190,7 @@ fn samples_of(output: &str, it: &OutputMetrics, limits: Limits) -> Table {
         })
 }
 
-pub fn worst(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn worst(report: &Report, limits: Limits) -> Option<Section> {
     let mut section = Section::new("worst", "Worst tokens")
         .intro("After these the models differ most. A number alone is a token without its text.");
     let outputs = report.figures.outputs.iter().filter(|it| !it.1.worst_tokens.is_empty());
@@ -234,7 +234,7 @@ fn tail(text: &str) -> String {
     if skip > 0 { format!("…{}", excerpt(&end)) } else { excerpt(&end) }
 }
 
-pub fn decode(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn decode(report: &Report, limits: Limits) -> Option<Section> {
     let it = report.figures.decode.as_ref()?;
     let intro = format!(
         "Both models continue {} token by token with their own caches: {} at once, then {}.",
@@ -292,7 +292,7 @@ fn bin_row(it: &PositionBin) -> Vec<Cell> {
     ]
 }
 
-pub fn isolation(report: &Report, _: Limits) -> Option<Section> {
+pub(super) fn isolation(report: &Report, _: Limits) -> Option<Section> {
     let it = report.figures.isolation.as_ref()?;
     let (label, show) = super::layers::measure(&it.measure);
     let mut table = Table::new("form", format!("The same loss of three forms: {label}"))

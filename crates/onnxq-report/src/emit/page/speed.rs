@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{Footprints, Latency, Phase, Report};
 
-pub fn section(report: &Report, limits: Limits) -> Option<Section> {
+pub(super) fn section(report: &Report, limits: Limits) -> Option<Section> {
     let figures = &report.figures;
     let mut section =
         Section::new("performance", "Performance").brief().table(latency(&figures.latency, limits));

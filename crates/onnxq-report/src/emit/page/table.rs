@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{super::number, Limits, name, sentence};
 
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Table {
+pub(crate) struct Table {
     /// For links that sort it: fixed text of the program, safe in HTML.
     pub id: &'static str,
     pub caption: String,
@@ -16,14 +16,14 @@ pub struct Table {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Column {
+pub(crate) struct Column {
     pub label: String,
     /// Aligned at the right, and sorted as numbers.
     pub number: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Cell {
+pub(crate) struct Cell {
     pub text: String,
     /// What the column sorts by, if not by the text.
     pub sort: Option<f64>,
@@ -34,7 +34,7 @@ pub struct Cell {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Tone {
+pub(crate) enum Tone {
     #[default]
     Plain,
     Good,
@@ -43,27 +43,27 @@ pub enum Tone {
 }
 
 impl Table {
-    pub fn new(id: &'static str, caption: impl Into<String>) -> Table {
+    pub(crate) fn new(id: &'static str, caption: impl Into<String>) -> Table {
         Table { id, caption: sentence(&caption.into()), ..Table::default() }
     }
 
-    pub fn words(mut self, labels: &[&str]) -> Table {
+    pub(crate) fn words(mut self, labels: &[&str]) -> Table {
         self.columns.extend(labels.iter().map(|it| Column { label: name(it), number: false }));
         self
     }
 
-    pub fn numbers(mut self, labels: &[&str]) -> Table {
+    pub(crate) fn numbers(mut self, labels: &[&str]) -> Table {
         self.columns.extend(labels.iter().map(|it| Column { label: name(it), number: true }));
         self
     }
 
-    pub fn row(&mut self, cells: Vec<Cell>) {
+    pub(crate) fn row(&mut self, cells: Vec<Cell>) {
         debug_assert_eq!(cells.len(), self.columns.len(), "{}", self.id);
         self.rows.push(cells);
     }
 
     /// A row for each item, as far as the limit allows.
-    pub fn fill<T>(
+    pub(crate) fn fill<T>(
         mut self,
         items: impl ExactSizeIterator<Item = T>,
         limits: Limits,
@@ -80,73 +80,73 @@ impl Table {
 }
 
 impl Cell {
-    pub fn name(raw: &str) -> Cell {
+    pub(crate) fn name(raw: &str) -> Cell {
         Cell { text: name(raw), ..Cell::default() }
     }
 
-    pub fn sentence(raw: &str) -> Cell {
+    pub(crate) fn sentence(raw: &str) -> Cell {
         Cell { text: sentence(raw), ..Cell::default() }
     }
 
-    pub fn maybe(raw: Option<&str>) -> Cell {
+    pub(crate) fn maybe(raw: Option<&str>) -> Cell {
         raw.map_or_else(Cell::none, Cell::name)
     }
 
-    pub fn none() -> Cell {
+    pub(crate) fn none() -> Cell {
         Cell { text: number::NONE.to_owned(), ..Cell::default() }
     }
 
     /// A number as `show` writes it.
-    pub fn shown(value: Option<f64>, show: impl Fn(f64) -> String) -> Cell {
+    pub(crate) fn shown(value: Option<f64>, show: impl Fn(f64) -> String) -> Cell {
         match value {
             Some(it) => Cell { text: show(it), sort: Some(it), ..Cell::default() },
             None => Cell::none(),
         }
     }
 
-    pub fn number(value: Option<f64>) -> Cell {
+    pub(crate) fn number(value: Option<f64>) -> Cell {
         Cell::shown(value, number::number)
     }
 
     /// A number in full: a limit is not rounded.
-    pub fn exactly(value: Option<f64>) -> Cell {
+    pub(crate) fn exactly(value: Option<f64>) -> Cell {
         Cell::shown(value, |it| it.to_string())
     }
 
-    pub fn count(value: usize) -> Cell {
+    pub(crate) fn count(value: usize) -> Cell {
         Cell::shown(Some(value as f64), |_| number::count(value))
     }
 
-    pub fn bytes(value: u64) -> Cell {
+    pub(crate) fn bytes(value: u64) -> Cell {
         Cell::shown(Some(value as f64), |_| onnxq_ir::human::bytes(value))
     }
 
-    pub fn percent(value: Option<f64>) -> Cell {
+    pub(crate) fn percent(value: Option<f64>) -> Cell {
         Cell::shown(value, number::percent)
     }
 
-    pub fn milliseconds(value: Option<f64>) -> Cell {
+    pub(crate) fn milliseconds(value: Option<f64>) -> Cell {
         Cell::shown(value, number::milliseconds)
     }
 
-    pub fn decibel(value: Option<f64>) -> Cell {
+    pub(crate) fn decibel(value: Option<f64>) -> Cell {
         Cell::shown(value, number::decibel)
     }
 
-    pub fn times(value: Option<f64>) -> Cell {
+    pub(crate) fn times(value: Option<f64>) -> Cell {
         Cell::shown(value, number::times)
     }
 
-    pub fn verdict(pass: bool) -> Cell {
+    pub(crate) fn verdict(pass: bool) -> Cell {
         let (text, tone) = if pass { ("pass", Tone::Good) } else { ("FAIL", Tone::Bad) };
         Cell { text: text.to_owned(), tone, ..Cell::default() }
     }
 
-    pub fn toned(self, tone: Tone) -> Cell {
+    pub(crate) fn toned(self, tone: Tone) -> Cell {
         Cell { tone, ..self }
     }
 
-    pub fn patched(self, patch: &'static str) -> Cell {
+    pub(crate) fn patched(self, patch: &'static str) -> Cell {
         Cell { patch: Some(patch), ..self }
     }
 }

@@ -7,7 +7,7 @@ use super::{
 };
 
 /// A rectangle of the picture, and the numbers that it spans.
-pub struct Axes {
+pub(super) struct Axes {
     pub left: f64,
     pub right: f64,
     pub top: f64,
@@ -18,25 +18,25 @@ pub struct Axes {
 
 impl Axes {
     /// The usual room for labels at the left and below.
-    pub fn new(height: f64, x: (f64, f64), y: (f64, f64)) -> Axes {
+    pub(super) fn new(height: f64, x: (f64, f64), y: (f64, f64)) -> Axes {
         let (left, right, top, bottom) = (64.0, WIDTH - 24.0, 14.0, height - 40.0);
         Axes { left, right, top, bottom, x, y }
     }
 
-    pub fn x(&self, value: f64) -> f64 {
+    pub(super) fn x(&self, value: f64) -> f64 {
         place(value, self.x, (self.left, self.right))
     }
 
-    pub fn y(&self, value: f64) -> f64 {
+    pub(super) fn y(&self, value: f64) -> f64 {
         place(value, self.y, (self.bottom, self.top))
     }
 
-    pub fn at(&self, x: f64, y: f64) -> (f64, f64) {
+    pub(super) fn at(&self, x: f64, y: f64) -> (f64, f64) {
         (self.x(x), self.y(y))
     }
 
     /// Lines across, with their numbers at the left.
-    pub fn draw_y(&self, svg: &mut Svg, label: &str) {
+    pub(super) fn draw_y(&self, svg: &mut Svg, label: &str) {
         for value in ticks(self.y) {
             let y = self.y(value);
             svg.line((self.left, y), (self.right, y), "grid");
@@ -46,7 +46,7 @@ impl Axes {
     }
 
     /// Numbers below.
-    pub fn draw_x(&self, svg: &mut Svg, label: &str) {
+    pub(super) fn draw_x(&self, svg: &mut Svg, label: &str) {
         svg.line((self.left, self.bottom), (self.right, self.bottom), "axis");
         for value in ticks(self.x) {
             let x = self.x(value);
@@ -56,7 +56,7 @@ impl Axes {
         self.name_x(svg, label);
     }
 
-    pub fn name_x(&self, svg: &mut Svg, label: &str) {
+    pub(super) fn name_x(&self, svg: &mut Svg, label: &str) {
         let middle = (self.left + self.right) / 2.0;
         svg.text((middle, self.bottom + 35.0), Anchor::Middle, "label", label);
     }
@@ -94,7 +94,7 @@ fn tick(value: f64) -> String {
 }
 
 /// The finite ones' least and largest.
-pub fn range(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
+pub(super) fn range(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
     values.into_iter().filter(|it| it.is_finite()).fold(None, |range, it| {
         let (low, high) = range.unwrap_or((it, it));
         Some((low.min(it), high.max(it)))

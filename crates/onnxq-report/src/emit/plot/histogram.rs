@@ -12,7 +12,7 @@ use onnxq_ir::human::grouped;
 const HEIGHT: f64 = 250.0;
 
 /// Bars of one width, whatever their edges: those of a KL are powers. `None` if it is empty.
-pub fn plot(it: &Histogram) -> Option<String> {
+pub(crate) fn plot(it: &Histogram) -> Option<String> {
     let highest = *it.counts.iter().max()?;
     if highest == 0 || it.edges.len() != it.counts.len() + 1 {
         return None;

@@ -12,7 +12,7 @@ const HEIGHT: f64 = 150.0;
 /// Dots of a row.
 const MAX: usize = 300;
 
-pub fn plot(it: &Latency) -> Option<String> {
+pub(crate) fn plot(it: &Latency) -> Option<String> {
     let rows =
         [("original", &it.reference_runs_ms, "2"), ("quantized", &it.candidate_runs_ms, "1")];
     let (low, high) = range(rows.iter().flat_map(|it| it.1.iter().copied()))?;

@@ -16,7 +16,7 @@ const MARKED: usize = 5;
 
 type Of = fn(&LayerError) -> Option<f64>;
 
-pub fn plot(layers: &[LayerError]) -> Option<String> {
+pub(crate) fn plot(layers: &[LayerError]) -> Option<String> {
     let (local, accumulated): (Of, Of) = (noise, |it| it.accumulated_sqnr_db.filter(is_noise));
     let values = layers.iter().flat_map(|it| [local(it), accumulated(it)]).flatten();
     let (low, high) = range(values)?;

@@ -9,7 +9,7 @@ mod precision;
 mod sizes;
 mod svg;
 
-pub use self::{
+pub(super) use self::{
     histogram::plot as histogram,
     latency::plot as latency,
     layers::plot as layers,

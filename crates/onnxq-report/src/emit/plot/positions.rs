@@ -14,7 +14,7 @@ const HEIGHT: f64 = 220.0;
 const MAX: usize = 400;
 
 /// `None` unless a KL was measured somewhere.
-pub fn plot(bins: &[PositionBin], what: &str) -> Option<String> {
+pub(crate) fn plot(bins: &[PositionBin], what: &str) -> Option<String> {
     let every = bins.len().div_ceil(MAX).max(1);
     let bins: Vec<&PositionBin> = bins.iter().step_by(every).collect();
     let (_, highest) = range(bins.iter().filter_map(|it| it.kl))?;

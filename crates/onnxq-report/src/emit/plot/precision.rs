@@ -16,7 +16,7 @@ const MAX: usize = 380;
 const COLUMNS: usize = 4;
 
 /// The class of a precision's colour; the page has no more of them than these.
-pub fn class(precision: &str) -> &'static str {
+pub(crate) fn class(precision: &str) -> &'static str {
     match precision {
         "float" => "float",
         "float16" | "bfloat16" => "float16",
@@ -29,7 +29,7 @@ pub fn class(precision: &str) -> &'static str {
     }
 }
 
-pub fn plot(rows: &[PrecisionRow]) -> Option<String> {
+pub(crate) fn plot(rows: &[PrecisionRow]) -> Option<String> {
     if rows.is_empty() {
         return None;
     }

@@ -12,7 +12,7 @@ const LEFT: f64 = 84.0;
 const BAR: f64 = 34.0;
 const PITCH: f64 = 50.0;
 
-pub fn plot(models: &Models) -> Option<String> {
+pub(crate) fn plot(models: &Models) -> Option<String> {
     let sides = [("original", &models.reference), ("quantized", &models.candidate)];
     if sides.iter().all(|it| it.1.weights.is_empty()) {
         return None;

@@ -3,7 +3,7 @@
 use super::super::xml;
 use onnxq_ir::untrusted::Untrusted;
 
-pub struct Svg {
+pub(super) struct Svg {
     width: f64,
     height: f64,
     label: String,
@@ -11,7 +11,7 @@ pub struct Svg {
 }
 
 #[derive(Clone, Copy)]
-pub enum Anchor {
+pub(super) enum Anchor {
     Start,
     Middle,
     End,
@@ -19,18 +19,18 @@ pub enum Anchor {
 
 impl Svg {
     /// `label` says what is seen to those who do not see it.
-    pub fn new(width: f64, height: f64, label: &str) -> Svg {
+    pub(super) fn new(width: f64, height: f64, label: &str) -> Svg {
         Svg { width, height, label: text(label), body: String::new() }
     }
 
-    pub fn line(&mut self, from: (f64, f64), to: (f64, f64), class: &str) {
+    pub(super) fn line(&mut self, from: (f64, f64), to: (f64, f64), class: &str) {
         let [x1, y1, x2, y2] = [from.0, from.1, to.0, to.1].map(unit);
         self.body +=
             &format!("<line x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\" class=\"{class}\"/>");
     }
 
     /// With a text that a pointer shows, if there is one.
-    pub fn rect(&mut self, at: (f64, f64), size: (f64, f64), class: &str, tip: &str) {
+    pub(super) fn rect(&mut self, at: (f64, f64), size: (f64, f64), class: &str, tip: &str) {
         let [x, y, width, height] = [at.0, at.1, size.0.max(0.0), size.1.max(0.0)].map(unit);
         let head = format!(
             "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" class=\"{class}\""
@@ -38,13 +38,13 @@ impl Svg {
         self.body += &(head + &end("rect", tip));
     }
 
-    pub fn dot(&mut self, at: (f64, f64), radius: f64, class: &str, tip: &str) {
+    pub(super) fn dot(&mut self, at: (f64, f64), radius: f64, class: &str, tip: &str) {
         let [x, y, r] = [at.0, at.1, radius].map(unit);
         let head = format!("<circle cx=\"{x}\" cy=\"{y}\" r=\"{r}\" class=\"{class}\"");
         self.body += &(head + &end("circle", tip));
     }
 
-    pub fn text(&mut self, at: (f64, f64), anchor: Anchor, class: &str, raw: &str) {
+    pub(super) fn text(&mut self, at: (f64, f64), anchor: Anchor, class: &str, raw: &str) {
         let [x, y] = [at.0, at.1].map(unit);
         let anchor = match anchor {
             Anchor::Start => "start",
@@ -58,7 +58,11 @@ impl Svg {
     }
 
     /// Lines through points; `None` is a gap.
-    pub fn curve(&mut self, points: impl IntoIterator<Item = Option<(f64, f64)>>, class: &str) {
+    pub(super) fn curve(
+        &mut self,
+        points: impl IntoIterator<Item = Option<(f64, f64)>>,
+        class: &str,
+    ) {
         let (mut path, mut pen_down) = (String::new(), false);
         for point in points {
             if let Some((x, y)) = point {
@@ -70,7 +74,7 @@ impl Svg {
         self.body += &format!("<path d=\"{path}\" class=\"{class}\"/>");
     }
 
-    pub fn finish(self) -> String {
+    pub(super) fn finish(self) -> String {
         let Svg { width, height, label, body } = self;
         format!(
             "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{label}\"><title>{label}</title>\

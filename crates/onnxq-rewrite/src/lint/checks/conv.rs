@@ -3,7 +3,7 @@
 use super::{Found, ModelIndex, Severity, factor, integer::is_per_channel};
 use onnxq_ir::{NodeId, ops::Traits, tensor::DType};
 
-pub fn conv_integer(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn conv_integer(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, "ConvInteger") {
         return None;
     }
@@ -21,7 +21,7 @@ pub fn conv_integer(l: &ModelIndex, node: NodeId) -> Option<Found> {
     })
 }
 
-pub fn depthwise(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn depthwise(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let fix = match l.is(node, "QLinearConv") {
         true => "signed-weights-conv",
         false => "signed-weights-dequantize",
@@ -35,7 +35,7 @@ pub fn depthwise(l: &ModelIndex, node: NodeId) -> Option<Found> {
     })
 }
 
-pub fn is_slow_depthwise(l: &ModelIndex, node: NodeId) -> bool {
+pub(super) fn is_slow_depthwise(l: &ModelIndex, node: NodeId) -> bool {
     let conv = match l.is(node, "QLinearConv") {
         true => Some((node, 3)),
         false => l.users(node).into_iter().find(|it| l.is(it.0, "Conv")).map(|it| (it.0, 0)),
@@ -50,7 +50,7 @@ pub fn is_slow_depthwise(l: &ModelIndex, node: NodeId) -> bool {
     weight.dtype == DType::U8 && is_depthwise && is_static && is_per_channel(l, node)
 }
 
-pub fn relu_range(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn relu_range(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.has(node, Traits::QUANTIZE) {
         return None;
     }

@@ -79,14 +79,14 @@ fn slow(what: &str, factor: Option<Factor>, hint: &'static str) -> Found {
     Found { severity: Severity::Slow, what: what.into(), factor, hint, fix: None }
 }
 
-pub fn per_tensor(l: &ModelIndex, dq: NodeId) -> Option<Found> {
+pub(super) fn per_tensor(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     miss(l, dq, &[Miss::PerTensor])?;
     let hint = "repeat the scale for each column (axis 1): ONNX Runtime then fuses to MatMulNBits";
     let found = slow("one scale of shape [1] for the weight of a MatMul", DEQUANTIZED, hint);
     Some(Found { fix: Some(("per-channel-scales", dq)), ..found })
 }
 
-pub fn transposed(l: &ModelIndex, dq: NodeId) -> Option<Found> {
+pub(super) fn transposed(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     let (user, _) = miss(l, dq, &[Miss::Transposed])?;
     let factor = factor(5.0, 7.0, "blocks, DequantizeLinear and Transpose before MatMul, one row");
     let found = slow(
@@ -97,7 +97,7 @@ pub fn transposed(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     Some(Found { fix: Some(("transpose-of-dequantized", user)), ..found })
 }
 
-pub fn wrong_axis(l: &ModelIndex, dq: NodeId) -> Option<Found> {
+pub(super) fn wrong_axis(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     miss(l, dq, &[Miss::Axis])?;
     Some(slow(
         "scales of a MatMul's weight along an axis that is not fused",
@@ -107,7 +107,7 @@ pub fn wrong_axis(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     ))
 }
 
-pub fn gemm(l: &ModelIndex, dq: NodeId) -> Option<Found> {
+pub(super) fn gemm(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     let (user, _) = miss(l, dq, &[Miss::Gemm])?;
     let found = slow(
         "the weight of a Gemm",
@@ -117,7 +117,7 @@ pub fn gemm(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     Some(Found { fix: Some(("gemm-of-dequantized", user)), ..found })
 }
 
-pub fn gather(l: &ModelIndex, dq: NodeId) -> Option<Found> {
+pub(super) fn gather(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     let (user, _) = miss(l, dq, &[Miss::Gather])?;
     let factor = factor(33.0, 585.0, "a table of 32000×768, 512 rows to 1 row");
     let found = slow(
@@ -128,7 +128,7 @@ pub fn gather(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     Some(Found { fix: Some(("gather-of-dequantized", user)), ..found })
 }
 
-pub fn other(l: &ModelIndex, dq: NodeId) -> Option<Found> {
+pub(super) fn other(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     let (user, miss) = miss(l, dq, &[Miss::Conv, Miss::Other])?;
     if miss == Miss::Conv {
         return Some(slow(
@@ -145,7 +145,7 @@ pub fn other(l: &ModelIndex, dq: NodeId) -> Option<Found> {
 }
 
 /// What ONNX Runtime makes of the pattern has blocks of 32 if the scales are per column.
-pub fn fused_at_load(l: &ModelIndex, dq: NodeId) -> Option<Found> {
+pub(super) fn fused_at_load(l: &ModelIndex, dq: NodeId) -> Option<Found> {
     let w = l.dequantized(dq).filter(|it| it.quantized.numel() > LARGE)?;
     let rank = w.quantized.shape.len();
     let fused = |(user, index): &(NodeId, usize)| {

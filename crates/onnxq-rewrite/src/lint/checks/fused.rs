@@ -4,7 +4,7 @@ use super::{Found, ModelIndex, Severity, factor};
 use crate as rewrite;
 use onnxq_ir::{NodeId, ops::Layout};
 
-pub fn slow_fusion(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn slow_fusion(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let model =
         |low, high| factor(low, high, "a whole encoder of 6 layers, fused before quantizing");
     let op = l.m.node(node).op.to_string();
@@ -44,7 +44,7 @@ fn holds_weights(l: &ModelIndex, node: NodeId) -> bool {
     layout == Some(Layout::Fused) && !l.is(node, "com.microsoft.Attention")
 }
 
-pub fn residual(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn residual(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, "Add") {
         return None;
     }
@@ -61,7 +61,7 @@ pub fn residual(l: &ModelIndex, node: NodeId) -> Option<Found> {
     })
 }
 
-pub fn bias_outside(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn bias_outside(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, "com.microsoft.DynamicQuantizeMatMul") {
         return None;
     }
@@ -76,7 +76,7 @@ pub fn bias_outside(l: &ModelIndex, node: NodeId) -> Option<Found> {
     })
 }
 
-pub fn quantized_twice(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn quantized_twice(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, "DynamicQuantizeLinear") {
         return None;
     }

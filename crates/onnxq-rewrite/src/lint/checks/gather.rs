@@ -5,7 +5,7 @@ use onnxq_ir::{NodeId, tensor::DType};
 
 const OP: &str = "com.microsoft.GatherBlockQuantized";
 
-pub fn typed(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn typed(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let dtype = l.dtype(node, 0)?;
     let is_typed = matches!(dtype, DType::I4 | DType::U4 | DType::I2 | DType::U2);
     (l.is(node, OP) && is_typed).then(|| Found {
@@ -17,7 +17,7 @@ pub fn typed(l: &ModelIndex, node: NodeId) -> Option<Found> {
     })
 }
 
-pub fn implicit_zero(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn implicit_zero(l: &ModelIndex, node: NodeId) -> Option<Found> {
     (l.is(node, OP) && l.input(node, 3).is_none()).then(|| Found {
         severity: Severity::Advice,
         what: "no zero points".into(),

@@ -10,7 +10,7 @@ use onnxq_ir::{
 /// Smaller weights cost little.
 const HEAVY: usize = 1 << 16;
 
-pub fn float_weight(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn float_weight(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is_quantized {
         return None;
     }
@@ -32,7 +32,7 @@ pub fn float_weight(l: &ModelIndex, node: NodeId) -> Option<Found> {
 }
 
 /// `ReduceMean(x²)` that begins an RMSNorm.
-pub fn loose_rmsnorm(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn loose_rmsnorm(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is_quantized || !l.is(node, "ReduceMean") {
         return None;
     }
@@ -57,7 +57,7 @@ const SCORES: Set =
     Set::of(Traits::ARITHMETIC.union(Traits::CAST)).plus(&["Where"]).minus(&["Sub"]);
 
 /// `MatMul → … → Softmax → MatMul` in a decoder with a cache.
-pub fn loose_attention(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn loose_attention(l: &ModelIndex, node: NodeId) -> Option<Found> {
     const STEPS: usize = 4;
     let has_past = l.m.graph(l.m.main).inputs.iter().any(|it| l.m.value(*it).name.contains("past"));
     if !l.is_quantized || !has_past || !l.is(node, "Softmax") {

@@ -15,7 +15,7 @@ const CONV: Option<Factor> = factor(2.3, 4.4, "u8u8 against u8s8 Conv of 64 to 2
 /// Products of integers, apart from one that is slow whatever its weight.
 const PRODUCTS: Set = Set::of(Traits::INTEGER).minus(&["ConvInteger"]);
 
-pub fn u8_weights(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn u8_weights(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let (index, is_conv, fix) = match product(l, node) {
         Some((index, layout)) => (index, layout == Layout::Conv, signed_weights(l, node)),
         None => (0, u8_behind_dequantize(l, node)?, Some("signed-weights-dequantize")),
@@ -64,7 +64,7 @@ fn u8_behind_dequantize(l: &ModelIndex, node: NodeId) -> Option<bool> {
     Some(l.is(*user, "Conv"))
 }
 
-pub fn s8_activations(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn s8_activations(l: &ModelIndex, node: NodeId) -> Option<Found> {
     product(l, node).filter(|it| it.1 != Layout::Conv)?;
     (l.dtype(node, 0) == Some(DType::I8)).then(|| Found {
         severity: Severity::Slow,
@@ -76,7 +76,7 @@ pub fn s8_activations(l: &ModelIndex, node: NodeId) -> Option<Found> {
     })
 }
 
-pub fn sixteen_bit(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn sixteen_bit(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.has(node, Traits::QUANTIZE) {
         return None;
     }
@@ -92,7 +92,7 @@ pub fn sixteen_bit(l: &ModelIndex, node: NodeId) -> Option<Found> {
 }
 
 /// Whether a weight has a scale for each output channel.
-pub fn is_per_channel(l: &ModelIndex, node: NodeId) -> bool {
+pub(super) fn is_per_channel(l: &ModelIndex, node: NodeId) -> bool {
     if l.has(node, Traits::DEQUANTIZE) {
         return l.dequantized(node).is_some_and(|it| matches!(it.grain, Grain::Channel { .. }));
     }

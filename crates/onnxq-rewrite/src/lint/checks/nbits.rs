@@ -8,7 +8,7 @@ use onnxq_ir::{
 
 const OP: &str = "com.microsoft.MatMulNBits";
 
-pub fn accuracy_level(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn accuracy_level(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, OP) || l.m.int_attr(node, "accuracy_level", 0) == 4 {
         return None;
     }
@@ -31,7 +31,7 @@ pub fn accuracy_level(l: &ModelIndex, node: NodeId) -> Option<Found> {
     })
 }
 
-pub fn float_zero_points(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn float_zero_points(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let dtype = l.dtype(node, 3)?;
     (l.is(node, OP) && dtype.is_float()).then(|| Found {
         severity: Severity::Slow,
@@ -47,7 +47,7 @@ pub fn float_zero_points(l: &ModelIndex, node: NodeId) -> Option<Found> {
     })
 }
 
-pub fn block(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn block(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, OP) {
         return None;
     }
@@ -77,7 +77,7 @@ pub fn block(l: &ModelIndex, node: NodeId) -> Option<Found> {
     }
 }
 
-pub fn group_index(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn group_index(l: &ModelIndex, node: NodeId) -> Option<Found> {
     (l.is(node, OP) && l.input(node, 4).is_some()).then(|| Found {
         severity: Severity::Slow,
         what: "it has group indices (g_idx)".into(),
@@ -88,7 +88,7 @@ pub fn group_index(l: &ModelIndex, node: NodeId) -> Option<Found> {
     })
 }
 
-pub fn computed(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn computed(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let is_computed = |index: usize| {
         let Some(value) = l.input(node, index) else { return false };
         l.m.constant(value).is_err() && !is_cast_of_constant(l, node, index)

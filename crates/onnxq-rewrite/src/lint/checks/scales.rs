@@ -3,7 +3,7 @@
 use super::{Found, ModelIndex, Severity};
 use onnxq_ir::{NodeId, ops::Traits, tensor::Tensor};
 
-pub fn scale(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn scale(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let info = l.m.node(node).op.info()?;
     if !info.has_quantized_weights() && !info.has(Traits::QUANTIZE) {
         return None;

@@ -3,7 +3,7 @@
 use super::{super::model_index::Grain, Found, ModelIndex, Severity};
 use onnxq_ir::{NodeId, tensor::DType};
 
-pub fn opset(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn opset(l: &ModelIndex, node: NodeId) -> Option<Found> {
     if !l.is(node, "DequantizeLinear") && !l.is(node, "QuantizeLinear") {
         return None;
     }
@@ -26,7 +26,7 @@ pub fn opset(l: &ModelIndex, node: NodeId) -> Option<Found> {
     })
 }
 
-pub fn half_dynamic(l: &ModelIndex, node: NodeId) -> Option<Found> {
+pub(super) fn half_dynamic(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let dtype = l.dtype(node, 0)?;
     (l.is(node, "DynamicQuantizeLinear") && dtype != DType::F32).then(|| Found {
         severity: Severity::Broken,

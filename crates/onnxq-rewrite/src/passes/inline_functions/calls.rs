@@ -5,23 +5,23 @@ use std::collections::{BTreeMap, HashMap};
 use crate::{PassError, nodes_in_main};
 use onnxq_ir::{Function, GraphId, Model, Name, Node, NodeId, Op};
 
-pub struct Calls {
+pub(super) struct Calls {
     /// Where each function is in the model's list.
     index: HashMap<Op, usize>,
 }
 
 impl Calls {
-    pub fn of(model: &Model) -> Calls {
+    pub(super) fn of(model: &Model) -> Calls {
         let functions = model.functions.iter().enumerate();
         Calls { index: functions.map(|(i, it)| (it.op.clone(), i)).collect() }
     }
 
-    pub fn callee(&self, node: &Node) -> Option<usize> {
+    pub(super) fn callee(&self, node: &Node) -> Option<usize> {
         self.index.get(&node.op).copied()
     }
 
     /// Refuses cycles, and models that would not fit in memory once they are inlined.
-    pub fn check(&self, m: &Model, most: usize) -> Result<(), PassError> {
+    pub(super) fn check(&self, m: &Model, most: usize) -> Result<(), PassError> {
         let bodies: Vec<Vec<NodeId>> =
             m.functions.iter().map(|it| nodes_within(m, it.body)).collect();
         let callees: Vec<Vec<usize>> = bodies.iter().map(|it| self.callees(m, it)).collect();
@@ -58,7 +58,7 @@ impl Calls {
     }
 
     /// Removes functions that the main graph no longer reaches, and the imports of their domains.
-    pub fn drop_unused(&self, model: &mut Model) {
+    pub(super) fn drop_unused(&self, model: &mut Model) {
         let mut used = vec![false; model.functions.len()];
         let mut work = self.callees(model, &nodes_in_main(model));
         while let Some(it) = work.pop() {
@@ -81,7 +81,7 @@ impl Calls {
 }
 
 /// The operator sets that the body of a function really uses.
-pub fn opsets(m: &Model, function: &Function) -> Vec<(Name, i64)> {
+pub(super) fn opsets(m: &Model, function: &Function) -> Vec<(Name, i64)> {
     let mut used: BTreeMap<Name, i64> = BTreeMap::new();
     for node in nodes_within(m, function.body) {
         let domain = &m.node(node).op.domain;

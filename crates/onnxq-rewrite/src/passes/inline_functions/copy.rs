@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::PassError;
 use onnxq_ir::{Annotation, Attr, Attrs, Def, Function, GraphId, Model, Node, NodeId, ValueId};
 
-pub struct Copier<'a> {
+pub(super) struct Copier<'a> {
     model: &'a mut Model,
     /// What values of the body are at the caller; nothing, for inputs that are left out.
     values: HashMap<ValueId, Option<ValueId>>,
@@ -17,7 +17,7 @@ pub struct Copier<'a> {
 
 impl Copier<'_> {
     /// `attrs` is what references in the body stand for; `most` limits the number of new nodes.
-    pub fn new<'a>(
+    pub(super) fn new<'a>(
         model: &'a mut Model,
         call: NodeId,
         function: &Function,
@@ -40,7 +40,7 @@ impl Copier<'_> {
     }
 
     /// Copies the nodes of `from` into `to`, right before `before` or at the end.
-    pub fn nodes(
+    pub(super) fn nodes(
         &mut self,
         from: GraphId,
         to: GraphId,
@@ -129,7 +129,7 @@ impl Copier<'_> {
     }
 
     /// What a value of the body is at the caller.
-    pub fn value(&self, id: ValueId) -> Option<ValueId> {
+    pub(super) fn value(&self, id: ValueId) -> Option<ValueId> {
         // A graph that the caller passed as an attribute sees the caller's values.
         self.values.get(&id).copied().unwrap_or(Some(id))
     }

@@ -8,10 +8,10 @@ use onnxq_ir::{
 };
 
 /// About as many nodes as the mask takes.
-pub const NODES: usize = 13;
+pub(super) const NODES: usize = 13;
 
 /// Puts the mask into the model, or takes it out where the attention masks by itself.
-pub fn build(m: &mut Model, site: &Site) {
+pub(crate) fn build(m: &mut Model, site: &Site) {
     if site.needs_no_mask() {
         for &user in &site.users {
             m.set_input(user, 3, None);

@@ -37,12 +37,12 @@ fn is_size(m: &Model, node: NodeId) -> bool {
     m.node(node).op.is("Shape") && m.operand(node, 0).is_ok_and(|it| m.shape(it).is_ok())
 }
 
-pub fn nodes(m: &Model, mask: ValueId) -> Result<usize, NoMatch> {
+pub(super) fn nodes(m: &Model, mask: ValueId) -> Result<usize, NoMatch> {
     Ok(cone(m, mask)?.len())
 }
 
 /// Inputs of the model whose values the mask needs.
-pub fn inputs(m: &Model, mask: ValueId) -> Result<Vec<ValueId>, NoMatch> {
+pub(super) fn inputs(m: &Model, mask: ValueId) -> Result<Vec<ValueId>, NoMatch> {
     let mut inputs: Vec<ValueId> = Vec::new();
     for node in cone(m, mask)? {
         if is_size(m, node) {
@@ -59,7 +59,7 @@ pub fn inputs(m: &Model, mask: ValueId) -> Result<Vec<ValueId>, NoMatch> {
 }
 
 /// The largest number or dimension of a constant that may be a length: a window, a block.
-pub fn longest(m: &Model, mask: ValueId) -> Result<usize, NoMatch> {
+pub(super) fn longest(m: &Model, mask: ValueId) -> Result<usize, NoMatch> {
     // Masks are this low, and ends of slices this far.
     const NO_LENGTH: f64 = 1e6;
     let mut longest = 0;
@@ -80,7 +80,7 @@ pub fn longest(m: &Model, mask: ValueId) -> Result<usize, NoMatch> {
 }
 
 /// A trial with sizes of its own.
-pub struct Probe<'a> {
+pub(super) struct Probe<'a> {
     m: &'a Model,
     site: &'a Site,
     batch: usize,
@@ -91,7 +91,7 @@ pub struct Probe<'a> {
 }
 
 impl<'a> Probe<'a> {
-    pub fn of(
+    pub(super) fn of(
         m: &'a Model,
         site: &'a Site,
         [batch, length, past]: [usize; 3],
@@ -127,7 +127,7 @@ impl<'a> Probe<'a> {
     }
 
     /// Compares the mask with what it should be, for several paddings.
-    pub fn check(&self) -> Result<(), NoMatch> {
+    pub(super) fn check(&self) -> Result<(), NoMatch> {
         let total = self.length + self.past;
         let whole = vec![true; self.batch * total];
         if self.site.padding.is_none() {

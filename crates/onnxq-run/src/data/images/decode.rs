@@ -15,7 +15,11 @@ use super::{
 };
 
 /// The image upright, in its final size. Transparency is dropped.
-pub fn pixels(file: &Path, sizes: &Geometry, channels: Channels) -> Result<Pixels, DataError> {
+pub(super) fn pixels(
+    file: &Path,
+    sizes: &Geometry,
+    channels: Channels,
+) -> Result<Pixels, DataError> {
     let image = read(file)?.into_rgb8();
     let (width, height) = image.dimensions();
     let refused = |fact| DataError::Extent { file: file.into(), fact };

@@ -72,7 +72,7 @@ enum Crop {
 
 /// How an image is resized; lengths are in pixels.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Resize {
+pub(crate) enum Resize {
     No,
     /// Proportions stay; the shorter side becomes this.
     Shorter(u32),
@@ -86,7 +86,7 @@ pub enum Resize {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Filter {
+pub(crate) enum Filter {
     /// Triangle, widened when it shrinks: bilinear of PIL and of torchvision with antialiasing.
     #[default]
     Bilinear,
@@ -97,7 +97,7 @@ pub enum Filter {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Channels {
+pub(crate) enum Channels {
     #[default]
     Rgb,
     Bgr,
@@ -107,14 +107,14 @@ pub enum Channels {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Layout {
+pub(crate) enum Layout {
     Nchw,
     Nhwc,
 }
 
 /// How images become an input of a model.
 #[derive(Clone, Debug)]
-pub struct Description {
+pub(crate) struct Description {
     /// The text that it was read from.
     pub text: String,
     /// The name of the model's input, and where it stands.
@@ -139,13 +139,13 @@ pub struct Description {
 }
 
 impl Channels {
-    pub fn count(self) -> usize {
+    pub(crate) fn count(self) -> usize {
         if self == Channels::Gray { 1 } else { 3 }
     }
 }
 
 /// A shipped description by its name, or a file by its path.
-pub fn load(name_or_path: &str) -> Result<Description, DataError> {
+pub(crate) fn load(name_or_path: &str) -> Result<Description, DataError> {
     if let Some((name, text)) = SHIPPED.iter().find(|it| it.0 == name_or_path) {
         return Description::parse(text, name);
     }
@@ -170,7 +170,7 @@ pub fn load(name_or_path: &str) -> Result<Description, DataError> {
 }
 
 impl Description {
-    pub fn parse(text: &str, file: &str) -> Result<Description, DataError> {
+    pub(crate) fn parse(text: &str, file: &str) -> Result<Description, DataError> {
         let (document, place) = parse_yaml::<Document>(text, file)?;
         let scale = match &document.scale {
             None => 1.0,
@@ -271,27 +271,27 @@ impl Description {
     }
 
     /// Whether something depends on the height and width that the model takes.
-    pub fn needs_size(&self) -> bool {
+    pub(crate) fn needs_size(&self) -> bool {
         self.crop || matches!(self.resize, Resize::Cover(_) | Resize::Stretch)
     }
 
     /// Whether the file has this key.
-    pub fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.place.inner.contains_key(key)
     }
 
     /// Whether values are other than the numbers in the file.
-    pub fn normalizes(&self) -> bool {
+    pub(crate) fn normalizes(&self) -> bool {
         let is = |list: &[f64], number: f64| list.iter().all(|it| *it == number);
         self.scale != 1.0 || !is(&self.mean, 0.0) || !is(&self.std, 1.0)
     }
 
     /// An error at a key, or at what encloses it.
-    pub fn refuse(&self, key: &str, what: &str) -> DataError {
+    pub(crate) fn refuse(&self, key: &str, what: &str) -> DataError {
         self.value(&self.place.at(key), what)
     }
 
-    pub fn value(&self, at: &Position, what: &str) -> DataError {
+    pub(crate) fn value(&self, at: &Position, what: &str) -> DataError {
         RecipeError::value(at.clone(), what).into()
     }
 }

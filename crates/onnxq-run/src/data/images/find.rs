@@ -14,13 +14,13 @@ const REFUSED: &[&str] =
     &["avif", "gif", "heic", "heif", "jp2", "jxl", "pgm", "ppm", "tga", "tif", "tiff"];
 
 /// Whether the name is that of an image that can be read.
-pub fn is_image(path: &Path) -> bool {
+pub(crate) fn is_image(path: &Path) -> bool {
     READ.contains(&&*extension(path))
 }
 
 /// Every image under a folder, sorted by its path; hidden files and those of other kinds (labels,
 /// notes) are no images.
-pub fn find(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+pub(crate) fn find(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let mut folders = vec![folder.to_owned()];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {

@@ -6,17 +6,17 @@ use super::{
 };
 
 /// More pixels than that are no photo but an attack, or a mistake.
-pub const MAX_PIXELS: u64 = 1 << 26;
+pub(super) const MAX_PIXELS: u64 = 1 << 26;
 
 /// A resize goes through rows of the new height and the old width, in floats.
 const MAX_BETWEEN: u64 = 1 << 25;
 
 /// Height and width.
-pub type Size = [u32; 2];
+pub(super) type Size = [u32; 2];
 
 /// The sizes of a description for one model.
 #[derive(Debug)]
-pub struct Geometry {
+pub(super) struct Geometry {
     /// What the model takes; 0 where it is open.
     model: Size,
     /// What crops, covers and stretches go to; not used otherwise.
@@ -30,7 +30,7 @@ pub struct Geometry {
 
 /// What happens to an image of a certain size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Steps {
+pub(super) struct Steps {
     pub resize: Size,
     /// Top and left of what is taken of the resized image.
     pub corner: Size,
@@ -41,7 +41,7 @@ pub struct Steps {
 
 impl Geometry {
     /// `model` is what the model fixes of height and width.
-    pub fn new(it: &Description, model: [Option<usize>; 2]) -> Result<Geometry, DataError> {
+    pub(super) fn new(it: &Description, model: [Option<usize>; 2]) -> Result<Geometry, DataError> {
         let fixed = model.map(|it| it.and_then(|it| u32::try_from(it).ok()).unwrap_or(0));
         let stated = it.size.unwrap_or([0; 2]);
         let size = [0, 1].map(|at| if fixed[at] > 0 { fixed[at] } else { stated[at] });
@@ -65,12 +65,12 @@ impl Geometry {
     }
 
     /// Whether images of all sizes become one size.
-    pub fn is_fixed(&self) -> bool {
+    pub(super) fn is_fixed(&self) -> bool {
         self.crop || self.resize == Resize::Stretch || !self.model.contains(&0)
     }
 
     /// The steps for an image, or what is wrong with its size.
-    pub fn steps(&self, image: Size) -> Result<Steps, String> {
+    pub(super) fn steps(&self, image: Size) -> Result<Steps, String> {
         let [h, w] = image;
         let resize = self.resized(image).map(|it| rounded(it, self.multiple_of));
         let taken = if self.crop { self.size } else { resize };

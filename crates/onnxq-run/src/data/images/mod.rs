@@ -9,9 +9,10 @@ mod pack;
 
 use std::path::{Path, PathBuf};
 
+pub use self::describe::SHIPPED;
 use self::{describe::Channels, geometry::Geometry, pack::Pack};
-pub use self::{
-    describe::{Description, SHIPPED, load},
+pub(super) use self::{
+    describe::{Description, load},
     find::{find, is_image},
 };
 use super::DataError;
@@ -20,14 +21,14 @@ use onnxq_ir::tensor::{DType, Tensor};
 
 /// Rows of pixels of one or three bytes each.
 #[derive(Debug)]
-pub struct Pixels {
+pub(super) struct Pixels {
     pub height: usize,
     pub width: usize,
     pub bytes: Vec<u8>,
 }
 
 impl Pixels {
-    pub fn size(&self) -> [usize; 2] {
+    pub(super) fn size(&self) -> [usize; 2] {
         [self.height, self.width]
     }
 }
@@ -46,7 +47,7 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    pub fn new(
+    pub(super) fn new(
         path: &Path,
         files: Vec<PathBuf>,
         description: &Description,
@@ -66,17 +67,17 @@ impl Images {
         })
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.files.len()
     }
 
     /// Where an image comes from.
-    pub fn file(&self, at: usize) -> &Path {
+    pub(super) fn file(&self, at: usize) -> &Path {
         &self.files[at]
     }
 
     /// `[N, C, H, W]` or `[N, H, W, C]`.
-    pub fn read(&self, rows: std::ops::Range<usize>) -> Result<Tensor, DataError> {
+    pub(super) fn read(&self, rows: std::ops::Range<usize>) -> Result<Tensor, DataError> {
         let mut bytes = Vec::new();
         let mut first: Option<(&PathBuf, [usize; 2])> = None;
         let count = rows.len();

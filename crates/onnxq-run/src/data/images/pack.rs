@@ -9,7 +9,7 @@ use crate::engine::IoInfo;
 use onnxq_ir::tensor::{DType, from_f32};
 
 /// The numbers of the model's input.
-pub struct Pack {
+pub(super) struct Pack {
     pub channels: Channels,
     pub dtype: DType,
     layout: Layout,
@@ -18,7 +18,7 @@ pub struct Pack {
 }
 
 impl Pack {
-    pub fn new(it: &Description, input: &IoInfo) -> Result<Pack, DataError> {
+    pub(super) fn new(it: &Description, input: &IoInfo) -> Result<Pack, DataError> {
         let (channels, dtype) = (it.channels, input.ty.dtype);
         if dtype == DType::U8 && it.normalizes() {
             let key = ["scale", "mean", "std"].into_iter().find(|key| it.has(key));
@@ -38,12 +38,12 @@ impl Pack {
     }
 
     /// Height and width that the model fixes.
-    pub fn size(&self, input: &IoInfo) -> [Option<usize>; 2] {
+    pub(super) fn size(&self, input: &IoInfo) -> [Option<usize>; 2] {
         let axes = if self.layout == Layout::Nchw { [2, 3] } else { [1, 2] };
         axes.map(|axis| input.ty.shape.as_ref()?.get(axis)?.fixed())
     }
 
-    pub fn shape(&self, count: usize, height: usize, width: usize) -> Vec<usize> {
+    pub(super) fn shape(&self, count: usize, height: usize, width: usize) -> Vec<usize> {
         let channels = self.channels.count();
         match self.layout {
             Layout::Nchw => vec![count, channels, height, width],
@@ -52,7 +52,7 @@ impl Pack {
     }
 
     /// Adds an image to the bytes of a tensor.
-    pub fn append(&self, pixels: &Pixels, bytes: &mut Vec<u8>) -> Result<(), DataError> {
+    pub(super) fn append(&self, pixels: &Pixels, bytes: &mut Vec<u8>) -> Result<(), DataError> {
         let count = self.channels.count();
         let pixels = &pixels.bytes;
         // The channel and place of each number, in the order of the tensor.

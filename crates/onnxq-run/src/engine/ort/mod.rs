@@ -15,11 +15,11 @@ use std::{
 
 use ort::{environment::Environment, logging::LogLevel};
 
-pub use self::session::{Source, open};
+pub(super) use self::session::{Source, open};
 use super::{EngineError, Located, Reject};
 
 /// The library that this process uses already; an error if another one is asked for.
-pub fn loaded(requested: Option<&Path>) -> Result<Option<Located>, EngineError> {
+pub(super) fn loaded(requested: Option<&Path>) -> Result<Option<Located>, EngineError> {
     let Some(runtime) = LOADED.get() else { return Ok(None) };
     let located = runtime.located.clone();
     let Some(requested) = requested else { return Ok(Some(located)) };
@@ -32,7 +32,7 @@ pub fn loaded(requested: Option<&Path>) -> Result<Option<Located>, EngineError> 
 }
 
 /// The execution providers that the library was built with.
-pub fn providers(located: &Located) -> Result<Vec<String>, EngineError> {
+pub(super) fn providers(located: &Located) -> Result<Vec<String>, EngineError> {
     start(located)?;
     let (mut names, mut count) = (ptr::null_mut(), 0);
     // SAFETY: ONNX Runtime fills both out-pointers, or returns a status and leaves them.
@@ -52,7 +52,7 @@ pub fn providers(located: &Located) -> Result<Vec<String>, EngineError> {
 }
 
 /// The version of a library, asked without `ort`: that accepts only one library per process.
-pub fn version(library: &Path) -> Result<String, Reject> {
+pub(super) fn version(library: &Path) -> Result<String, Reject> {
     type GetBase = unsafe extern "C" fn() -> *const ort::sys::OrtApiBase;
     // SAFETY: loading runs the initialisers of a library that the user or the system chose as
     // their ONNX Runtime; it would run them in this process anyway.

@@ -19,13 +19,13 @@ use super::{
 };
 use onnxq_ir::tensor::{Dim, Tensor, TensorType};
 
-pub enum Source<'a> {
+pub(crate) enum Source<'a> {
     File(&'a Path),
     Bytes { model: &'a [u8], folder: Option<&'a Path> },
 }
 
 /// Loads a model into the library, which is started if it was not yet.
-pub fn open(
+pub(crate) fn open(
     located: &Located,
     source: Source<'_>,
     options: &SessionOptions,

@@ -17,7 +17,7 @@ use super::{super::EngineError, run_error};
 use onnxq_ir::tensor::{DType, Tensor};
 
 /// An input, with its bytes kept alive while ONNX Runtime reads them.
-pub struct Feed<'a> {
+pub(super) struct Feed<'a> {
     name: &'a str,
     tensor: &'a Tensor,
     /// Empty for strings.
@@ -25,7 +25,7 @@ pub struct Feed<'a> {
 }
 
 impl<'a> Feed<'a> {
-    pub fn new(name: &'a str, tensor: &'a Tensor) -> Result<Feed<'a>, EngineError> {
+    pub(super) fn new(name: &'a str, tensor: &'a Tensor) -> Result<Feed<'a>, EngineError> {
         if tensor.dtype == DType::String {
             return Ok(Feed { name, tensor, bytes: Bytes::new() });
         }
@@ -33,7 +33,7 @@ impl<'a> Feed<'a> {
         Ok(Feed { name, tensor, bytes: tensor.bytes().map_err(unreadable)? })
     }
 
-    pub fn value(&self) -> Result<SessionInputValue<'_>, EngineError> {
+    pub(super) fn value(&self) -> Result<SessionInputValue<'_>, EngineError> {
         match self.tensor.dtype {
             DType::Bool => self.view::<bool>(),
             DType::BF16 => self.view::<bf16>(),
@@ -103,7 +103,7 @@ impl<'a> Feed<'a> {
 }
 
 /// Copies an output: its memory is the session's, or even ours if the graph passes an input through.
-pub fn read(name: &str, value: DynValue) -> Result<Tensor, EngineError> {
+pub(super) fn read(name: &str, value: DynValue) -> Result<Tensor, EngineError> {
     let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
         return Err(EngineError::NotTensor {
             name: name.to_owned(),
@@ -159,7 +159,7 @@ const ELEMENTS: &[(DType, TensorElementType)] = &[
     (DType::U8, TensorElementType::Uint8),
 ];
 
-pub fn dtype(name: &str, ty: TensorElementType) -> Result<DType, EngineError> {
+pub(super) fn dtype(name: &str, ty: TensorElementType) -> Result<DType, EngineError> {
     let known = ELEMENTS.iter().find(|(_, it)| *it == ty);
     known.map(|(dtype, _)| *dtype).ok_or_else(|| element(name, &ty.to_string()))
 }

@@ -5,7 +5,7 @@
 
 /// The instructions near one place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub(super) struct Found {
     /// VPDPBUSD or VPDPBUSDS in the EVEX encoding: AVX-512 VNNI.
     pub avx512_vnni: bool,
     /// The same with registers of 512 bits.
@@ -19,7 +19,7 @@ pub struct Found {
 }
 
 /// What `code` has, at any offset.
-pub fn find(code: &[u8]) -> Found {
+pub(super) fn find(code: &[u8]) -> Found {
     let mut found = Found::default();
     for at in 0..code.len() {
         match code[at..] {
