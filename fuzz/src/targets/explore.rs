@@ -62,7 +62,10 @@ fn read_back_bytes(model: &Model) {
     let Ok(bytes) = onnx::to_bytes(model) else { return };
     match onnx::open_bytes(bytes.into(), Path::new("again.onnx"), &Default::default()) {
         Ok(onnx::Loaded { model: again, .. }) => {
-            let [before, after] = [model, &again].map(|it| text::print_with(it, &UNTYPED));
+            let mut model = model.clone();
+            // The writer's lowest: initializers that are no inputs came with it.
+            model.ir_version = model.ir_version.max(4);
+            let [before, after] = [&model, &again].map(|it| text::print_with(it, &UNTYPED));
             assert_same(&before, &after, "bytes");
         }
         Err(error) => panic!("written bytes are refused: {error}"),
