@@ -223,7 +223,8 @@ fn is_signed(dtype: DType) -> bool {
 
 fn int_range(dtype: DType) -> std::ops::Range<i128> {
     match (dtype, dtype.bits()) {
-        (DType::Bool, _) => 0..2,
+        // Files hold other bytes than 0 and 1 too, and those are written again as they are.
+        (DType::Bool, _) => 0..256,
         (_, bits) if is_signed(dtype) => -(1 << (bits - 1))..1 << (bits - 1),
         (_, bits) => 0..1 << bits,
     }

@@ -17,7 +17,8 @@
 //!   values. The printer leaves the elements of large tensors out this way, and as `{...}`
 //!   elsewhere.
 //! - Strings may have the escapes `\n`, `\t`, `\xff` and `\u{1f}`.
-//! - Half floats may be values (`1.0`, with a point); booleans may be `false` and `true`.
+//! - Half floats may be values (`1.0`, with a point); booleans may be `false` and `true`, or
+//!   the value of a byte.
 //! - `sparse_tensor(float[9]) {int64[2] {1, 5}, float[2] {1, 2}}` has indices and values.
 //! - `type_proto("…")` is an encoded type that the syntax cannot say.
 //! - A quoted name may also stand for an operator, its domain and an attribute; functions may

@@ -283,10 +283,15 @@ impl<'a> Parser<'a> {
             }
             Some('0'..='9') => {
                 let at = self.text.at();
-                let number = self.text.number()?.parse();
-                number.map(Dim::Fixed).map_err(|_| fail(at, "the dimension is not a number"))
+                // ONNX stores a dimension as int64.
+                let number = self.text.number()?.parse::<i64>().ok();
+                let size = number.and_then(|it| usize::try_from(it).ok());
+                size.map(Dim::Fixed).ok_or_else(|| fail(at, "the dimension is not an int64"))
             }
-            _ => Ok(Dim::Symbol(self.text.name()?.text)),
+            _ => {
+                let symbol = self.text.name()?.text;
+                Ok(if symbol.is_empty() { Dim::Unknown } else { Dim::Symbol(symbol) })
+            }
         }
     }
 

@@ -198,6 +198,21 @@ const NAMES: &[&str] =
     &["", "x", "y", "x_1", "v1", "float", "nan", "/a.b:0", "q\"\\\n", "é\u{202e}"];
 
 /// What a random node is made from.
+#[test]
+fn a_dimension_is_an_int64_and_an_empty_symbol_is_unknown() {
+    let model = |dim: &str| {
+        parse(&format!(
+            "<ir_version: 8, opset_import: [\"\" : 21]>\n\
+             main (float[{dim}] x) => (float[2] y) {{ y = Relu (x) }}"
+        ))
+    };
+    let error = model("18446744073709551361").err().unwrap().to_string();
+    assert!(error.contains("the dimension is not an int64"), "{error}");
+    let m = model("\"\"").unwrap();
+    let input = m.graph(m.main).inputs[0];
+    assert_eq!(m.value(input).ty.as_ref().unwrap().shape.as_deref(), Some(&[Dim::Unknown][..]));
+}
+
 type Draw = (Index, Vec<Index>, Vec<Index>, Index, Option<bool>);
 
 fn draws() -> impl Strategy<Value = Vec<Draw>> {

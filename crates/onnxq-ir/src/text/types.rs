@@ -236,6 +236,7 @@ fn decode_shape(bytes: &[u8]) -> Option<Vec<Dim>> {
         .map(|dim| match &fields(dim.bytes)?[..] {
             [] => Some(Dim::Unknown),
             [it] if it.number == 1 => Some(Dim::Fixed(it.int.try_into().ok()?)),
+            [it] if it.number == 2 && it.bytes.is_empty() => Some(Dim::Unknown),
             [it] if it.number == 2 => Some(Dim::Symbol(std::str::from_utf8(it.bytes).ok()?.into())),
             _ => None,
         })
