@@ -55,6 +55,12 @@ impl Driver<'_> {
 
     fn visit(&mut self, model: &mut Model, node: NodeId, work: &mut VecDeque<NodeId>) {
         self.misses.remove(&node);
+        // Rules replace the first output. If nobody reads it, and another output keeps the node, they
+        // would fire forever.
+        let it = model.node(node);
+        if it.outputs.len() > 1 && model.value(it.output()).uses.is_empty() {
+            return;
+        }
         for rule in self.rules.iter().filter(|it| model.node(node).op.is(it.root)) {
             match (rule.apply)(model, node) {
                 Ok(patch) => {

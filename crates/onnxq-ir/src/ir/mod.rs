@@ -205,6 +205,11 @@ pub enum User {
     Annotation(GraphId),
 }
 
+/// `ai.onnx` and the empty string are the same domain.
+pub(crate) fn normal_domain(domain: &str) -> &str {
+    if domain == "ai.onnx" { "" } else { domain }
+}
+
 impl Op {
     /// An operator by its printed name: `MatMul`, `com.microsoft.MatMulNBits`.
     pub fn new(name: &str) -> Op {

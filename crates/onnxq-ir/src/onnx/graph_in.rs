@@ -10,11 +10,11 @@ use prost::Message;
 use super::{
     LoadError,
     proto::{self, GraphProto, NodeProto, ValueInfoProto, type_proto},
-    tensor_in::{TensorReader, nbytes},
+    tensor_in::TensorReader,
 };
 use crate::{
     diag::{Code, Warning},
-    ir::{Annotation, Attrs, Def, GraphId, KeptNode, Model, NodeId, Op, ValueId},
+    ir::{Annotation, Attrs, Def, GraphId, KeptNode, Model, NodeId, Op, ValueId, normal_domain},
     tensor::{DType, Dim, TensorType},
     untrusted::Untrusted,
 };
@@ -162,6 +162,10 @@ impl<'a> GraphReader<'a> {
                     self.define(name, value, graph)?;
                 }
                 ids.push(value);
+            }
+            // Every node has an output in this program, if only one without a name.
+            if ids.is_empty() {
+                ids.push(self.model.add_value("", None, Def::Input(id, None)));
             }
             outputs.push(ids);
         }
@@ -326,15 +330,10 @@ fn tensor_type(info: &ValueInfoProto) -> Result<(Option<TensorType>, bool), Load
     }
     // Inference multiplies dimensions; what no tensor can have stops here.
     let fixed = dims.iter().map(|it| if let Dim::Fixed(it) = it { *it } else { 1 });
-    if nbytes(dtype, &fixed.collect::<Vec<_>>()).is_none() {
+    if dtype.nbytes_of(&fixed.collect::<Vec<_>>()).is_none() {
         return Err(LoadError::TypeOverflow { value: info.name().to_owned() });
     }
     Ok((Some(TensorType { dtype, shape: Some(dims) }), complete))
-}
-
-/// `ai.onnx` and the empty string are the same domain.
-pub(super) fn normal_domain(domain: &str) -> &str {
-    if domain == "ai.onnx" { "" } else { domain }
 }
 
 pub(super) fn pairs(list: &[proto::StringStringEntryProto]) -> Vec<(String, String)> {

@@ -10,14 +10,14 @@ use prost::Message;
 
 use super::{
     Files, KNOWN_IR, KNOWN_OPSET, Limits, LoadError, Loaded, OpenOptions,
-    graph_in::{GraphReader, normal_domain, pairs},
+    graph_in::{GraphReader, pairs},
     proto::{self, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto},
     scan::{self, Unknown},
     tensor_in::TensorReader,
 };
 use crate::{
     diag::{Code, Warning},
-    ir::{Attrs, Function, KeptModel, Model, Name, Op},
+    ir::{Attrs, Function, KeptModel, Model, Name, Op, normal_domain},
 };
 
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {

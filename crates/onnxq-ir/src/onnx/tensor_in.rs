@@ -68,7 +68,8 @@ impl TensorReader {
         let number = proto.data_type.unwrap_or(0);
         let dtype = DType::from_number(number).ok_or_else(|| fail(TensorProblem::DType(number)))?;
         let shape = shape(&proto.dims, &self.limits).map_err(fail)?;
-        let nbytes = nbytes(dtype, &shape)
+        let nbytes = dtype
+            .nbytes_of(&shape)
             .ok_or_else(|| fail(TensorProblem::Overflow(proto.dims.clone())))?;
         if proto.data_location() == proto::tensor_proto::DataLocation::External {
             if let Some(field) = typed_field(proto).map(|it| it.0) {
@@ -118,7 +119,7 @@ impl TensorReader {
         let shape = shape(&proto.dims, &self.limits).map_err(fail)?;
         let (values, indices) = (self.tensor(values)?, self.tensor(indices)?);
         check_sparse(&values, &indices, &shape, &proto.dims).map_err(fail)?;
-        if nbytes(values.dtype, &shape).is_none_or(|it| it > self.limits.dense) {
+        if values.dtype.nbytes_of(&shape).is_none_or(|it| it > self.limits.dense) {
             return Err(fail(TensorProblem::Sparse("the dense form is larger than any weight")));
         }
         Ok(Sparse { values, indices, shape })
@@ -211,15 +212,6 @@ fn shape(dims: &[i64], limits: &Limits) -> Result<Vec<usize>, TensorProblem> {
     dims.iter()
         .map(|&dim| usize::try_from(dim).map_err(|_| TensorProblem::NegativeDim(dim)))
         .collect()
-}
-
-/// Bytes of a tensor; `None` beyond what memory can address, also if some dimension is 0.
-///
-/// So every product of some of its dimensions fits too.
-pub(super) fn nbytes(dtype: DType, shape: &[usize]) -> Option<usize> {
-    let most = shape.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim.max(&1)))?;
-    dtype.nbytes(most).filter(|it| isize::try_from(*it).is_ok())?;
-    dtype.nbytes(shape.iter().product())
 }
 
 fn check_sparse(

@@ -79,6 +79,16 @@ impl DType {
     pub fn nbytes(self, count: usize) -> Option<usize> {
         Some(count.checked_mul(self.bits())?.div_ceil(8))
     }
+
+    /// Bytes of a tensor; `None` beyond what memory can address, also if some dimension is 0.
+    ///
+    /// So every product of some of its dimensions fits too.
+    pub(crate) fn nbytes_of(self, shape: &[usize]) -> Option<usize> {
+        let product = |product: usize, dim: &usize| product.checked_mul(*dim.max(&1));
+        let most = shape.iter().try_fold(1, product)?;
+        self.nbytes(most).filter(|it| isize::try_from(*it).is_ok())?;
+        self.nbytes(shape.iter().product())
+    }
 }
 
 impl fmt::Display for DType {

@@ -9,7 +9,7 @@ use super::{
     types::Type,
 };
 use crate::{
-    ir::{Attr, Attrs, Def, Function, GraphId, KeptValue, Model, Name, Op, ValueId},
+    ir::{Attr, Attrs, Def, Function, GraphId, KeptValue, Model, Name, Op, ValueId, normal_domain},
     tensor::TensorType,
     untrusted::Untrusted,
 };
@@ -50,7 +50,7 @@ impl Builder {
     fn function(&mut self, it: tree::Function) -> Result<()> {
         let header = it.header;
         let op = Op {
-            domain: header.domain.into(),
+            domain: normal_domain(&header.domain).into(),
             name: it.graph.name.clone(),
             overload: header.overload.into(),
         };
@@ -197,6 +197,10 @@ impl Builder {
                 self.define(output, id)?;
             }
             outputs.push(id);
+        }
+        // Every node has an output in this program, if only one without a name.
+        if outputs.is_empty() {
+            outputs.push(self.model.add_value("", None, Def::Input(graph, None)));
         }
         self.model.add_node(graph, None, (node.op, node.name), inputs, attrs, outputs);
         Ok(())

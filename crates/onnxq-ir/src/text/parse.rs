@@ -9,7 +9,7 @@ use super::{
     types::{Type, is_type_word},
 };
 use crate::{
-    ir::{Name, Op, Sparse},
+    ir::{Name, Op, Sparse, normal_domain},
     tensor::{DType, Dim, Tensor, TensorType},
     untrusted::Untrusted,
 };
@@ -68,10 +68,10 @@ impl<'a> Parser<'a> {
 
     fn opsets(&mut self) -> Result<Vec<(Name, i64)>> {
         let mut seen = HashSet::new();
-        let list = self.pairs(Parser::int)?;
+        let list = self.pairs(Parser::int)?.into_iter();
+        let list = list.map(|(domain, version)| (Name::from(normal_domain(&domain)), version));
         // The first entry of a domain counts, as in a file.
-        let list = list.into_iter().filter(|it| seen.insert(it.0.clone()));
-        Ok(list.map(|(domain, version)| (domain.into(), version)).collect())
+        Ok(list.filter(|it| seen.insert(it.0.clone())).collect())
     }
 
     fn pairs<T>(&mut self, value: fn(&mut Parser<'a>) -> Result<T>) -> Result<Vec<(String, T)>> {
@@ -216,7 +216,7 @@ impl<'a> Parser<'a> {
             name = self.text.name()?.text;
         }
         let overload = if self.text.eat(":") { self.text.name()?.text } else { "".into() };
-        Ok(Op { domain: domain.into(), name, overload })
+        Ok(Op { domain: normal_domain(&domain).into(), name, overload })
     }
 
     pub(super) fn ty(&mut self) -> Result<Type> {
@@ -264,7 +264,12 @@ impl<'a> Parser<'a> {
         if !self.text.eat("[") {
             return Ok(TensorType { dtype, shape: Some(Vec::new()) });
         }
+        let at = self.text.at();
         let dims = self.list("]", Parser::dim)?;
+        let fixed: Vec<usize> = dims.iter().map(|it| it.fixed().unwrap_or(1)).collect();
+        if dtype.nbytes_of(&fixed).is_none() {
+            return Err(fail(at, "the dimensions multiply to more than memory can address"));
+        }
         Ok(TensorType { dtype, shape: if dims.is_empty() { None } else { Some(dims) } })
     }
 

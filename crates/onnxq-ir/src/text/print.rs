@@ -148,6 +148,10 @@ impl Printer<'_> {
 
     fn type_of(&self, id: ValueId) -> Option<String> {
         let value = self.model.value(id);
+        // What a constant is, not what a file declares of it: its elements are printed.
+        if let Def::Const(tensor) | Def::Input(_, Some(tensor)) = &value.def {
+            return Some(tensor_type(tensor));
+        }
         if let Some(ty) = &value.ty {
             return Some(print_tensor(ty));
         }

@@ -69,7 +69,7 @@ pub(super) fn gather(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
     }
     let last = m.only_use(m.node(node).output()).ok()?;
     if !m.node(last).op.is("DequantizeLinear")
-        || m.node(last).inputs[0] != Some(m.node(node).output())
+        || m.operand(last, 0).ok() != Some(m.node(node).output())
     {
         return None;
     }

@@ -52,7 +52,7 @@ struct Norm {
 /// The value before a cast to a narrower float, or the value itself.
 fn narrowed(m: &Model, y: ValueId) -> ValueId {
     match m.producer(y, "Cast") {
-        Ok(cast) if m.dtype(y).is_some_and(|it| it != DType::F32) => m.node(cast).inputs[0],
+        Ok(cast) if m.dtype(y).is_some_and(|it| it != DType::F32) => m.operand(cast, 0).ok(),
         _ => None,
     }
     .unwrap_or(y)
