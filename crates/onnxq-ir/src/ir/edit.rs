@@ -1,5 +1,7 @@
 //! The only mutators, used by the readers and by `Patch::apply`.
 
+use std::collections::BTreeMap;
+
 use super::{
     Annotation, Attrs, Def, Graph, GraphId, KeptModel, Model, Name, Node, NodeId, Op, Use, User,
     Value, ValueId,
@@ -220,6 +222,8 @@ impl Model {
     ///
     /// Where `old` is an output of a graph, `new` takes its name and type: callers fetch by name.
     pub fn replace_all_uses(&mut self, old: ValueId, new: ValueId) {
+        // A graph may list a value twice among its outputs: both places get the same value.
+        let mut outputs: BTreeMap<GraphId, ValueId> = BTreeMap::new();
         for it in std::mem::take(&mut self.value_mut(old).uses) {
             match it.user {
                 User::Node(node) => {
@@ -228,9 +232,15 @@ impl Model {
                     continue;
                 }
                 User::Output(graph) => {
-                    let new = self.output_for(graph, new);
+                    let new = match outputs.get(&graph) {
+                        Some(done) => *done,
+                        None => {
+                            let new = self.output_for(graph, new);
+                            self.hand_over_name(old, new);
+                            *outputs.entry(graph).or_insert(new)
+                        }
+                    };
                     self.graph_mut(graph).outputs[it.index] = new;
-                    self.hand_over_name(old, new);
                     self.value_mut(new).uses.push(it);
                     continue;
                 }

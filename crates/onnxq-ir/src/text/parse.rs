@@ -31,9 +31,16 @@ impl<'a> Parser<'a> {
     pub(super) fn file(&mut self) -> Result<File> {
         let header = self.header()?;
         let graph = self.graph()?;
-        let mut functions = Vec::new();
+        let (mut functions, mut seen) = (Vec::new(), HashSet::new());
         while self.text.peek().is_some() {
-            functions.push(self.function()?);
+            let at = self.text.at();
+            let function = self.function()?;
+            let Function { header, graph, .. } = &function;
+            let domain = normal_domain(&header.domain).to_owned();
+            if !seen.insert((domain, graph.name.clone(), header.overload.clone())) {
+                return Err(fail(at, "another function has the same name"));
+            }
+            functions.push(function);
         }
         Ok(File { header, graph, functions })
     }
