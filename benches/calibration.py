@@ -116,7 +116,7 @@ def main(onnxq, model, ids, samples=512, few=16):
             ("1 thread", small, ["--threads", "1"]),
             ("2 threads", small, ["--threads", "2"]),
             ("other order", mixed, []),
-            ("waves of 64 MiB", small, ["--memory", "64MiB"]),
+            ("passes of 64 MiB", small, ["--memory", "64MiB"]),
         ):
             same = ours(onnxq, model, folder, *more)[0] == expected
             print(f"{what}: {'equal' if same else 'DIFFERENT'}")

@@ -89,7 +89,7 @@ fn statistics_are_the_same_however_the_work_is_divided() {
         let memory = 2 * Moments::bytes(largest, Needs::Hessian) as u64;
         let (small, passes) = collect(&it, CollectOptions { memory, ..options(2) });
         assert!(passes > 1, "{name}");
-        assert_eq!(small, expected, "{name} in {passes} waves");
+        assert_eq!(small, expected, "{name} in {passes} passes");
         let (single, passes) = collect(&it, CollectOptions { sequential: true, ..options(2) });
         assert_eq!((single, passes), (expected.clone(), expected.len()), "{name} one by one");
     }

@@ -20,10 +20,10 @@ pub struct FixArgs {
     /// With --fix: also set accuracy_level 4, which changes each product by less than 1 %
     #[arg(long, requires = "fix")]
     pub inexact: bool,
-    /// Where --fix writes the mended model [default: its text to stdout]
+    /// Where --fix writes the fixed model [default: its text to stdout]
     #[arg(short, long, value_name = "FILE", requires = "fix")]
     pub output: Option<PathBuf>,
-    /// Whether weights of the mended model go into a file of their own
+    /// Whether weights of the fixed model go into a file of their own
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = external_data())]
     pub external_data: ExternalData,
     /// Replace the output if it exists
@@ -81,7 +81,7 @@ fn human(findings: &[Finding], all: bool) -> String {
     type Key<'a> = (Severity, &'static str, &'a str, &'a str, &'static str);
     let mut kinds: BTreeMap<Key, Vec<&Finding>> = BTreeMap::new();
     for it in findings {
-        let key = (it.severity, it.code, &*it.op, &*it.what, mendable(&it.fix));
+        let key = (it.severity, it.code, &*it.op, &*it.what, fixable(&it.fix));
         kinds.entry(key).or_default().push(it);
     }
     let mut out = String::new();
@@ -121,7 +121,7 @@ fn slower(it: &Factor) -> String {
     format!("{range} times slower ({})", it.measured)
 }
 
-fn mendable(fix: &Fix) -> &'static str {
+fn fixable(fix: &Fix) -> &'static str {
     match fix {
         Fix::Exact(_) => " [--fix]",
         Fix::Close(_) => " [--fix --inexact]",

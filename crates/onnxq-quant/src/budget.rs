@@ -1,10 +1,10 @@
 //! Choices under a budget: where a byte, or a nanosecond, more buys the most.
 //!
-//! Every weight has a few candidates, each with its price (bytes, or time) and its loss.
-//! Losses of small errors add up, so the best mix for a price lies near the lower convex hull of
-//! all sums: start with the cheapest candidate for every weight and take, again and again, the step
-//! that saves the most loss for its price (the greedy solution of the multiple-choice knapsack;
-//! Sinha and Zoltners, 1979).
+//! Every weight has a few candidates, each with its price (bytes, or time) and its loss. Losses of
+//! small errors add up, so the best mix for a price lies near the lower convex hull of all sums:
+//! start with the cheapest candidate for every weight and take, again and again, the step that
+//! saves the most loss for its price (the greedy solution of the multiple-choice knapsack; Sinha
+//! and Zoltners, 1979).
 
 /// A candidate for a weight.
 #[derive(Clone, Copy, PartialEq, Debug)]

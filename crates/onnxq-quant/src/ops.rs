@@ -184,9 +184,9 @@ pub fn unasked(kind: Weight) -> Option<&'static str> {
     }
 }
 
-/// Multiplications per number that a node reads or writes, weights aside: what a kernel of
-/// integers can save over what turning floats into quantized values and back costs. `[k, n]`: `kn /
-/// (k + n)`; for a convolution per pixel, so `k` is its channels only where numbers are counted.
+/// Multiplications per number that a node reads or writes, weights aside: what a kernel of integers
+/// can save over what turning floats into quantized values and back costs. It is `kn / (k + n)` for
+/// `[k, n]`; for a convolution per pixel, so `k` is its channels only where numbers are counted.
 ///
 /// A convolution of one pixel counts as 0: it takes no time either way.
 pub fn intensity(m: &Model, site: &Site) -> u64 {

@@ -13,8 +13,8 @@ use onnxq_report::{
     summary::Summary,
 };
 
-/// What untrusted names may hold: an end of a script, terminal commands, a direction, a line
-/// that a pipeline obeys, and the marks of every format we write.
+/// What untrusted names may hold: an end of a script, terminal commands, a direction, a line that a
+/// pipeline obeys, and the marks of every format we write.
 pub(crate) const HOSTILE: &str = "</script><script>alert(1)</script>\u{1b}]8;;http://evil.example\u{7}\
     \u{1b}[2J\u{202e}gpj\n::error::pwn\r\n##[error]x\"'><img src=x onerror=alert(2)>|`x`\
     [t](javascript:alert(3)) ]]>&amp;\u{0}\u{ffff}: #{{ 7*7 }}{% x %}---\n- y";

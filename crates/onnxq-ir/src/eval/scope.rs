@@ -8,7 +8,9 @@ use super::{
     index, table, values,
 };
 use crate::{
-    ir::{Attr, Attrs, Def, Function, GraphId, Model, Name, NodeId, Sparse, ValueId},
+    ir::{
+        Attr, Attrs, Def, Function, GraphId, Model, Name, NodeId, Sparse, ValueId, normal_domain,
+    },
     tensor::Tensor,
     untrusted::Untrusted,
 };
@@ -202,7 +204,7 @@ impl<'a> Scope<'a> {
     }
 
     fn opset(&self, domain: &str) -> i64 {
-        let domain = if domain == "ai.onnx" { "" } else { domain };
+        let domain = normal_domain(domain);
         self.opsets.iter().find(|(it, _)| **it == *domain).map_or(0, |(_, version)| *version)
     }
 

@@ -6,7 +6,10 @@ use super::{
     EvalError, attention, binary, call::Call, cast, control, conv, einsum, gather, generate, math,
     matmul, nbits, norm, pad, pool, quant, reduce, resize, rotary, scatter, shape, sort, unary,
 };
-use crate::{ir::Op, tensor::Tensor};
+use crate::{
+    ir::{Op, normal_domain},
+    tensor::Tensor,
+};
 
 pub(super) type Outputs = Result<Vec<Tensor>, EvalError>;
 pub type Evaluate = fn(&Call) -> Outputs;
@@ -175,7 +178,7 @@ pub const OPS: &[(&str, Evaluate)] = &[
 
 /// The implementation of an operator; `ai.onnx` is the long name of the standard domain.
 pub(super) fn find(op: &Op) -> Option<Evaluate> {
-    let domain = if &*op.domain == "ai.onnx" { "" } else { &*op.domain };
+    let domain = normal_domain(&op.domain);
     let dot = if domain.is_empty() { "" } else { "." };
     let name = format!("{domain}{dot}{}", op.name);
     let row = OPS.binary_search_by_key(&name.as_str(), |it| it.0).ok()?;

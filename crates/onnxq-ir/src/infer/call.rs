@@ -7,7 +7,7 @@ use super::{
 };
 pub(super) use crate::tensor::position;
 use crate::{
-    ir::{Attr, Def, GraphId, Model, Node, ValueId},
+    ir::{Attr, Def, GraphId, Model, Name, Node, ValueId, normal_domain},
     tensor::{DType, Dim, Shape, Tensor, TensorType},
 };
 
@@ -165,7 +165,7 @@ impl<'a> Call<'a> {
 
     /// The version of the standard operator set here.
     pub fn opset(&self) -> i64 {
-        let standard = |it: &&(crate::ir::Name, i64)| matches!(&*it.0, "" | "ai.onnx");
+        let standard = |it: &&(Name, i64)| normal_domain(&it.0).is_empty();
         self.walk.scope.opsets.iter().find(standard).map_or(0, |it| it.1)
     }
 

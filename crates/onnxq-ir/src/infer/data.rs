@@ -6,7 +6,7 @@ use super::{
     expr::Expr,
 };
 use crate::{
-    ir::Attr,
+    ir::{Attr, normal_domain},
     tensor::{DType, Tensor},
 };
 
@@ -69,7 +69,7 @@ const DATA: &[(&str, Row)] = &[
 ];
 
 pub(super) fn propagate(c: &Call) -> Option<Data> {
-    if !matches!(&*c.node.op.domain, "" | "ai.onnx") {
+    if !normal_domain(&c.node.op.domain).is_empty() {
         return None;
     }
     let at = DATA.binary_search_by(|row| row.0.cmp(&c.node.op.name)).ok()?;

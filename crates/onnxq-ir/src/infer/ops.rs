@@ -6,7 +6,7 @@ use super::{
     control, conv, create, elementwise, index, matmul, norm, quant, recurrent, reduce, resize,
     shape,
 };
-use crate::ir::Op;
+use crate::ir::{Op, normal_domain};
 
 /// The types of the outputs of one node.
 pub(super) type Row = fn(&Call) -> Types;
@@ -244,8 +244,8 @@ pub const OPS: &[(&str, Row)] = &[
 /// The rule of an operator.
 pub(super) fn row(op: &Op) -> Option<Row> {
     let printed;
-    let name = match &*op.domain {
-        "" | "ai.onnx" => &*op.name,
+    let name = match normal_domain(&op.domain) {
+        "" => &*op.name,
         domain => {
             printed = format!("{domain}.{}", op.name);
             &*printed

@@ -98,7 +98,8 @@ impl Model {
         self.graph_mut(graph).annotations.push(annotation);
     }
 
-    /// A node at the end of `graph`, or right before `before`. The outputs become its own.
+    /// A node at the end of `graph`, or right before `before`. The outputs become its own; if there
+    /// are none, it gets one without a name, because every node has a first output.
     pub fn add_node(
         &mut self,
         graph: GraphId,
@@ -106,9 +107,12 @@ impl Model {
         (op, name): (Op, Name),
         inputs: Vec<Option<ValueId>>,
         attrs: Attrs,
-        outputs: Vec<ValueId>,
+        mut outputs: Vec<ValueId>,
     ) -> NodeId {
         let id = NodeId(self.nodes.len() as u32);
+        if outputs.is_empty() {
+            outputs.push(self.add_value("", None, Def::Node(id)));
+        }
         let mut places = vec![0; inputs.len()];
         for (index, value) in inputs.iter().enumerate() {
             if let Some(value) = value {

@@ -135,7 +135,7 @@ impl Model {
 }
 
 impl Node {
-    /// The first output, which almost every operator has.
+    /// The first output; every node has one.
     pub fn output(&self) -> ValueId {
         self.outputs[0]
     }

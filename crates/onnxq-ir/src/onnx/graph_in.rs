@@ -163,10 +163,6 @@ impl<'a> GraphReader<'a> {
                 }
                 ids.push(value);
             }
-            // Every node has an output in this program, if only one without a name.
-            if ids.is_empty() {
-                ids.push(self.model.add_value("", None, Def::Input(id, None)));
-            }
             outputs.push(ids);
         }
         let mut needs: Vec<Vec<ValueId>> = Vec::with_capacity(list.len());

@@ -9,8 +9,8 @@ use super::{DType, TensorError, from_f32};
 
 /// Rows of a quantized `[n, k]` matrix: a row is an output channel, `k` is summed over.
 ///
-/// Quantized values are unsigned, so a signed storage type is a matter of packing.
-/// Scales and zeros are `[n, blocks]`; a value is `(integer - zero) * scale`.
+/// Quantized values are unsigned, so a signed storage type is a matter of packing. Scales and zeros
+/// are `[n, blocks]`; a value is `(integer - zero) * scale`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QMatrix {
     pub shape: QShape,

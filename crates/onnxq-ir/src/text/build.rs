@@ -198,10 +198,6 @@ impl Builder {
             }
             outputs.push(id);
         }
-        // Every node has an output in this program, if only one without a name.
-        if outputs.is_empty() {
-            outputs.push(self.model.add_value("", None, Def::Input(graph, None)));
-        }
         self.model.add_node(graph, None, (node.op, node.name), inputs, attrs, outputs);
         Ok(())
     }

@@ -222,12 +222,8 @@ fn is_signed(dtype: DType) -> bool {
 }
 
 fn int_range(dtype: DType) -> std::ops::Range<i128> {
-    match (dtype, dtype.bits()) {
-        // Files hold other bytes than 0 and 1 too, and those are written again as they are.
-        (DType::Bool, _) => 0..256,
-        (_, bits) if is_signed(dtype) => -(1 << (bits - 1))..1 << (bits - 1),
-        (_, bits) => 0..1 << bits,
-    }
+    let bits = dtype.bits();
+    if is_signed(dtype) { -(1 << (bits - 1))..1 << (bits - 1) } else { 0..1 << bits }
 }
 
 fn print_list(dtype: DType, bytes: &[u8], count: usize) -> Vec<String> {

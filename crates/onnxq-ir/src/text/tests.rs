@@ -265,14 +265,10 @@ fn fill<'a>(
         }
         let inputs = inputs.iter().map(|it| it.get(known)).copied();
         let inputs = inputs.enumerate().map(|(i, it)| (i != 1).then_some(it)).collect();
-        let mut outputs: Vec<ValueId> = outputs
+        let outputs: Vec<ValueId> = outputs
             .iter()
             .map(|it| model.add_value(it.get::<&str>(NAMES), None, Def::Input(graph, None)))
             .collect();
-        // As the readers do, which give every node an output.
-        if outputs.is_empty() {
-            outputs.push(model.add_value("", None, Def::Input(graph, None)));
-        }
         known.extend(&outputs);
         last = outputs.first().copied().or(last);
         if let Some(it) = last {

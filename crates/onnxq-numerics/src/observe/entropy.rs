@@ -19,7 +19,7 @@ const PER_LEVEL: usize = 8;
 /// The largest share of values that may be clipped.
 const MOST_CLIPPED: f64 = 0.005;
 
-/// Least Kullback-Leibler divergence of the coded values from the values.
+/// Least Kullback-Leibler divergence of the quantized values from the values.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Entropy {}
@@ -34,7 +34,7 @@ impl Observer for Entropy {
     }
 }
 
-/// Of the coded from the clipped distribution, in nats; infinite if too much is clipped, or if a
+/// Of the quantized from the clipped distribution, in nats; infinite if too much is clipped, or if a
 /// quantized value of clipped values stands for no others.
 fn divergence(bins: &[Bin], interval: Interval, levels: usize) -> f64 {
     let (mut masses, [below, above]) = spread(bins, interval, levels * PER_LEVEL);
@@ -44,20 +44,20 @@ fn divergence(bins: &[Bin], interval: Interval, levels: usize) -> f64 {
         return f64::INFINITY;
     }
     let last = masses.len() - 1;
-    let quantized: Vec<f64> = masses.chunks_exact(PER_LEVEL).map(|it| it.iter().sum()).collect();
+    let merged: Vec<f64> = masses.chunks_exact(PER_LEVEL).map(|it| it.iter().sum()).collect();
     masses[0] += below;
     masses[last] += above;
     let mut sum = 0.0;
-    for (bins, integer) in masses.chunks_exact(PER_LEVEL).zip(quantized) {
+    for (bins, mass) in masses.chunks_exact(PER_LEVEL).zip(merged) {
         let some = bins.iter().filter(|it| **it > 0.0).count();
         if some == 0 {
             continue;
         }
-        if integer <= 0.0 {
+        if mass <= 0.0 {
             return f64::INFINITY;
         }
-        let coded = integer / some as f64 / inside;
-        let term = |it: &f64| it / total * (it / total / coded).ln();
+        let evenly = mass / some as f64 / inside;
+        let term = |it: &f64| it / total * (it / total / evenly).ln();
         sum += bins.iter().filter(|it| **it > 0.0).map(term).sum::<f64>();
     }
     sum

@@ -90,7 +90,7 @@ impl Histogram {
         self.count
     }
 
-    pub fn zero_points(&self) -> u64 {
+    pub fn zeros(&self) -> u64 {
         self.counts[0] + self.counts[NEGATIVE]
     }
 
@@ -109,7 +109,7 @@ impl Histogram {
         let negative = (NEGATIVE + 1..NEGATIVE + FINITE).rev();
         let all = negative.chain(0..FINITE);
         all.filter_map(|at| match at {
-            0 => self.bin(0.0, 0.0, self.zero_points()),
+            0 => self.bin(0.0, 0.0, self.zeros()),
             _ if at < NEGATIVE => self.bin(edge(at), edge(at + 1), self.counts[at]),
             _ => self.bin(-edge(at + 1 - NEGATIVE), -edge(at - NEGATIVE), self.counts[at]),
         })

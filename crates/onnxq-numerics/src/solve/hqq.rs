@@ -214,7 +214,7 @@ impl Run {
     fn fill(&mut self, values: &[f32], grid: &Grid, p: f32, inverse_beta: f32) {
         let inverse = grid.inverse();
         let (low, high) = (grid.low - grid.zero, grid.high - grid.zero);
-        // The zeros that pad it are quantized to zero and no error: they add nothing to any sum.
+        // The zeros that pad it are quantized to zero and have no error: they add nothing to any sum.
         let count = values.len().next_multiple_of(LANES).min(RUN);
         self.at[..values.len()].copy_from_slice(values);
         self.at[values.len()..count].fill(0.0);

@@ -145,7 +145,7 @@ fn align(sides: &[Side; 2], meter: &Meter) -> Result<Aligned, Error> {
     Ok(aligned)
 }
 
-/// The candidate as a relay of one.
+/// The candidate as a stitched session of one stage.
 fn whole(sides: &[Side; 2]) -> Result<StitchedSession, Error> {
     let inputs = calibrate::model_inputs(&sides[0].model);
     stitched::finish(&sides[1], &[], Vec::new(), &|_| None, inputs)

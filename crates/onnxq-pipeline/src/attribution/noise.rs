@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waves_fit_and_hold_each_value_once() {
+    fn passes_fit_and_hold_each_value_once() {
         let pair =
             |at| Pair { reference: ValueId::at(at), candidate: ValueId::at(at), elements: 10 };
         let pairs: Vec<Pair> = (0..4).map(pair).collect();

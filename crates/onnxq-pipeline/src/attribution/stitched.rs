@@ -73,7 +73,7 @@ fn fit<'a>(name: &str, tensor: &'a Tensor, dtype: DType) -> Result<Cow<'a, Tenso
     Ok(Cow::Owned(converted(tensor, dtype).map_err(unreadable)?.0))
 }
 
-/// Output `.1` of leg `.0`.
+/// Output `.1` of stage `.0`.
 pub(super) type Place = (usize, usize);
 
 /// A part, and where the values of its cut come from.
@@ -116,7 +116,7 @@ impl Session for StitchedSession {
     }
 }
 
-/// Ends a relay: `side` computes its model's outputs from the values of `cut`, which lie where
+/// Ends a stitched session: `side` computes its model's outputs from the values of `cut`, which lie where
 /// `place` says. An output that is itself a value of the cut is handed on.
 pub(super) fn finish(
     side: &Side,

@@ -1,8 +1,8 @@
 //! Static int8 products as one `com.microsoft.MatMulIntegerToFloat` each, the bias inside.
 //!
 //! ONNX Runtime makes the same of the form `qdq`, but leaves the bias to a node of its own, which
-//! reads and writes all of the result once more, and fuses that with a Gelu to something slow.
-//! A product whose result is needed as quantized values stays in the form `qdq`.
+//! reads and writes all of the result once more, and fuses that with a Gelu to something slow. A
+//! product whose result is needed as quantized values stays in the form `qdq`.
 
 use super::{Format, MICROSOFT, dynamic_fused::with_bias, is_matmul, qdq, static_scheme};
 use crate::{lower::qlinear::quantized, raise::quantize};

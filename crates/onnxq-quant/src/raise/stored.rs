@@ -112,15 +112,15 @@ impl Stored {
         Ok(it)
     }
 
-    /// Zeros that are all in the middle need not be stored; floats that are integers are
-    /// stored as integers.
+    /// Zeros that are all in the middle need not be stored; floats that are integers are stored as
+    /// integers.
     fn settle_zeros(&mut self) -> Result<(), TensorError> {
         let (n, groups, middle) = (self.shape.n, self.shape.blocks(), self.shape.middle());
         if let Zero::Floats(grid) = &self.zero {
             let max = self.shape.middle() as f32 * 2.0 - 1.0;
             let values = grid.floats(0..n, groups)?;
-            let is_quantized_type = |it: &f32| it.fract() == 0.0 && (0.0..=max).contains(it);
-            if values.iter().all(is_quantized_type) {
+            let is_integer = |it: &f32| it.fract() == 0.0 && (0.0..=max).contains(it);
+            if values.iter().all(is_integer) {
                 let bytes: Vec<u8> = values.iter().map(|it| *it as u8).collect();
                 let tensor = Tensor::new(DType::U8, vec![n, groups], bytes);
                 self.zero = Zero::Quantized(Grid { tensor, bits: 8, row: groups, column: 1 });

@@ -24,8 +24,8 @@ pub struct AdaptSpec {
     /// fastest candidate: 0.05 is 5 %. It goes where it removes the most error. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<f64>,
-    /// A node whose output is further off (rms error by rms, per token) gets a slower
-    /// candidate, whatever the budget. Default: no limit.
+    /// A node whose output is further off (rms error by rms, per token) gets a slower candidate,
+    /// whatever the budget. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_error: Option<f64>,
     /// Takes from the biases of static nodes what quantization adds to their channels on average

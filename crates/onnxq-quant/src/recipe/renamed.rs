@@ -1,5 +1,5 @@
-//! Keys that were called otherwise in earlier versions. The old name is still read, with a
-//! warning, so that a recipe of a user does not break by an update.
+//! Keys that were called otherwise in earlier versions. The old name is still read, with a warning,
+//! so that a recipe of a user does not break by an update.
 
 use onnxq_ir::diag::{Code, Warning};
 

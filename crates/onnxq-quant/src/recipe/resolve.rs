@@ -34,7 +34,7 @@ pub fn resolve(
         let site = match ops::site(m, node) {
             Some(Ok(site)) => site,
             other => {
-                match chain_node(m, node, &mut selector) {
+                match region_node(m, node, &mut selector) {
                     Some(Ok(it)) => plan.region.push(it),
                     Some(Err(reason)) => plan.kept.push(kept(m, node, reason)),
                     None => {
@@ -95,7 +95,7 @@ fn one_code_type(recipe: &Recipe, plan: &Plan) -> Result<(), RecipeError> {
 
 /// A node without a weight that the recipe allows to compute with quantized values, or why it
 /// cannot. `None`: the recipe says nothing of it.
-fn chain_node(
+fn region_node(
     m: &Model,
     node: NodeId,
     selector: &mut Selector,

@@ -1,4 +1,4 @@
-//! Quantized (QDQ) regions:  nodes that hand each other quantized values instead of floats.
+//! Quantized (QDQ) regions: nodes that hand each other quantized values instead of floats.
 //!
 //! A static plan says which nodes may compute with quantized values, [`table`] what each operator
 //! does with them, [`layout`] which of the nodes then do, and [`emit`] writes `QuantizeLinear` and

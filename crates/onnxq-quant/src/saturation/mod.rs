@@ -180,10 +180,13 @@ pub fn simulate(
     seven: &QMatrix,
     layout: &Layout,
 ) -> Saturation {
-    let coded: Vec<Coded> = rows
+    let quantized: Vec<QuantizedRow> = rows
         .iter()
         .map(|(row, range)| {
-            Coded::new(row, affine.unwrap_or_else(|| Affine::new(range, QuantizedType::Uint8)))
+            QuantizedRow::new(
+                row,
+                affine.unwrap_or_else(|| Affine::new(range, QuantizedType::Uint8)),
+            )
         })
         .collect();
     let (n, k) = float.dim();
@@ -196,7 +199,7 @@ pub fn simulate(
         };
         let first = at / per_group * k;
         let mut sums = Sums::default();
-        coded.iter().for_each(|it| weight.add(it, first, &mut sums));
+        quantized.iter().for_each(|it| weight.add(it, first, &mut sums));
         match layout.never_saturates(n) {
             true => Sums { saturated: 0, clamped: sums.exact, ..sums },
             false => sums,
@@ -213,7 +216,7 @@ pub fn simulate(
     }
     let error = |it: f64| if total.float > 0.0 { (it / total.float).sqrt() } else { 0.0 };
     Saturation {
-        pairs: (coded.len() * n * k.div_ceil(2)) as u64,
+        pairs: (quantized.len() * n * k.div_ceil(2)) as u64,
         saturated: total.saturated,
         output_error_8bit: error(total.exact),
         output_error_saturated: error(total.clamped),
@@ -222,18 +225,18 @@ pub fn simulate(
 }
 
 /// A row of an activation and its quantized values, from 0 to 255 whatever their type.
-struct Coded<'a> {
+struct QuantizedRow<'a> {
     values: &'a [f32],
     quantized: Vec<u8>,
     scale: f32,
     zero: i32,
 }
 
-impl Coded<'_> {
-    fn new(values: &[f32], affine: Affine) -> Coded<'_> {
+impl QuantizedRow<'_> {
+    fn new(values: &[f32], affine: Affine) -> QuantizedRow<'_> {
         let (low, _) = affine.dtype.quantized();
         let quantized = values.iter().map(|it| (affine.integer(*it) - low) as u8).collect();
-        Coded { values, quantized, scale: affine.scale, zero: affine.zero - low }
+        QuantizedRow { values, quantized, scale: affine.scale, zero: affine.zero - low }
     }
 }
 
@@ -259,14 +262,14 @@ impl Quantized {
         Quantized { quantized, scale: it.scales[(row, 0)], sum }
     }
 
-    fn value(&self, sum: i32, x: &Coded<'_>) -> f64 {
+    fn value(&self, sum: i32, x: &QuantizedRow<'_>) -> f64 {
         let shifted = i64::from(sum) - i64::from(x.zero) * i64::from(self.sum);
         shifted as f64 * f64::from(x.scale) * f64::from(self.scale)
     }
 }
 
 impl Row {
-    fn add(&self, x: &Coded<'_>, first: usize, sums: &mut Sums) {
+    fn add(&self, x: &QuantizedRow<'_>, first: usize, sums: &mut Sums) {
         let k = self.float.len();
         let (values, quantized) = (&x.values[first..first + k], &x.quantized[first..first + k]);
         let exact: f64 =

@@ -5,8 +5,8 @@
 //!         →  com.microsoft.GroupQueryAttention(q, k, v, past_k, past_v, seqlens_k, total, …, mask, k_scale, v_scale)
 //! ```
 //!
-//! ONNX Runtime stores `round(x / scale)` and takes a row of the cache back as `scale · q`.
-//! The operator always masks causally, so the mask must be proven to be causal; with padding it is
+//! ONNX Runtime stores `round(x / scale)` and takes a row of the cache back as `scale · q`. The
+//! operator always masks causally, so the mask must be proven to be causal; with padding it is
 //! still added.
 
 use super::{

@@ -156,7 +156,7 @@ pub fn run(model: &Model) -> Vec<Finding> {
     let model_index = ModelIndex::new(model);
     let mut list = Vec::new();
     for node in model_index.m.nodes() {
-        // Functions are inlined before anything is mended or run.
+        // Functions are inlined before anything is fixed or run.
         if !model_index.m.in_main(model_index.m.node(node).graph) {
             continue;
         }
@@ -181,12 +181,12 @@ fn finding(m: &Model, node: NodeId, check: &Check, found: Found) -> Finding {
         what: found.what,
         factor: found.factor,
         hint: found.hint,
-        fix: found.fix.map_or(Fix::ByHand, |(name, root)| hint(m, name, root)),
+        fix: found.fix.map_or(Fix::ByHand, |(name, root)| fix_by(m, name, root)),
     }
 }
 
 /// Whether the rewrite applies here.
-fn hint(m: &Model, name: &'static str, root: NodeId) -> Fix {
+fn fix_by(m: &Model, name: &'static str, root: NodeId) -> Fix {
     match rewrite::find(name) {
         Some(Step::Rule(rule)) => match (rule.apply)(m, root) {
             Ok(_) if CLOSE.contains(&name) => Fix::Close(name),
@@ -223,7 +223,7 @@ pub fn fix(model: &mut Model, close: bool, ctx: &Ctx) -> Result<Vec<(String, usi
                 None => done.push((name, count)),
             }
         }
-        // A weight that several nodes share was mended once for each.
+        // A weight that several nodes share was fixed once for each.
         rewrite::run(model, &["dedupe-constants", "remove-dead", "infer-types"], ctx)?;
     }
     Ok(done)

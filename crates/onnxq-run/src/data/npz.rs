@@ -139,8 +139,8 @@ mod tests {
 
     #[test]
     fn bombs_are_refused() {
-        let zero_points = npy::tests::file("'|u1'", "False", "(16777216,)", &vec![0; 1 << 24]);
-        assert_eq!(code(&archive(&[("x.npy", zero_points)]), "x"), Code::E602);
+        let zeros = npy::tests::file("'|u1'", "False", "(16777216,)", &vec![0; 1 << 24]);
+        assert_eq!(code(&archive(&[("x.npy", zeros)]), "x"), Code::E602);
     }
 
     #[test]

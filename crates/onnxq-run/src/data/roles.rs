@@ -55,10 +55,8 @@ pub fn make(input: &IoInfo, (batch, sequence): (usize, usize)) -> Option<Tensor>
         Role::PositionIds if rank == Some(1) => filled(dtype, &[sequence], |it| it as i64),
         Role::PositionIds => filled(dtype, &matrix?, |it| (it % sequence.max(1)) as i64),
         Role::TokenTypeIds => filled(dtype, &matrix?, |_| 0),
-        Role::UseCacheBranch => {
-            zero_points(dtype, input.ty.fixed_shape().unwrap_or_else(|| vec![1]))
-        }
-        Role::Past => zero_points(dtype, past_shape(input.ty.shape.as_deref()?, batch)),
+        Role::UseCacheBranch => zeros(dtype, input.ty.fixed_shape().unwrap_or_else(|| vec![1])),
+        Role::Past => zeros(dtype, past_shape(input.ty.shape.as_deref()?, batch)),
     }
 }
 
@@ -69,7 +67,7 @@ fn past_shape(dims: &[Dim], batch: usize) -> Vec<usize> {
     dims.iter().enumerate().map(size).collect()
 }
 
-fn zero_points(dtype: DType, shape: Vec<usize>) -> Option<Tensor> {
+fn zeros(dtype: DType, shape: Vec<usize>) -> Option<Tensor> {
     let count = shape.iter().try_fold(1usize, |product, it| product.checked_mul(*it))?;
     let len = dtype.nbytes(count).filter(|it| *it <= MAX_BYTES)?;
     Some(Tensor::new(dtype, shape, vec![0; len]))

@@ -3,8 +3,7 @@
 //! GPTQ never looks back: the first columns know nothing of how the last ones were rounded, and
 //! scales are those of the weights as they were. Here each scale becomes the best for the quantized
 //! values it has, and then each quantized value the best for all others, as in Behdin et al.,
-//! "QuantEase",
-//! 2023. No step makes the damped error `Δ (H + λ I) Δᵀ` larger.
+//! "QuantEase", 2023. No step makes the damped error `Δ (H + λ I) Δᵀ` larger.
 
 use ndarray::{Array2, ArrayView2, linalg::general_mat_mul, s};
 use pulp::Arch;

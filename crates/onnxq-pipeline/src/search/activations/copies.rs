@@ -23,11 +23,11 @@ use onnxq_quant::{
 };
 use onnxq_run::calibrate::{self, Observe, Target};
 
-/// The model with twins; nodes are added at its end.
+/// The model with copies; nodes are added at its end.
 pub(super) struct Copies<'a> {
     pub m: Model,
     measured: &'a MeasuredRanges,
-    /// Of the twins' activations and results.
+    /// Of the copies' activations and results.
     ranges: BTreeMap<ValueId, Interval>,
     sites: Vec<SitePlan>,
 }
@@ -38,7 +38,7 @@ impl<'a> Copies<'a> {
         Copies { m, measured, ranges: BTreeMap::new(), sites: Vec::new() }
     }
 
-    /// Quantizes the twins and shows `values` to their observers; returns how many samples ran.
+    /// Quantizes the copies and shows `values` to their observers; returns how many samples ran.
     pub(super) fn run(
         mut self,
         ranged: Ranged<'_>,

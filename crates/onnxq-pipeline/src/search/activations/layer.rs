@@ -35,8 +35,8 @@ pub(super) struct Candidate {
     pub time: u64,
     /// Of the weights in the file.
     pub bytes: u64,
-    /// For each site of the layer: the power of the error in proportion to that of the output,
-    /// mean over rows.
+    /// For each site of the layer: the power of the error in proportion to that of the output, mean
+    /// over rows.
     pub errors: Vec<f64>,
     /// What the model's outputs lose if this activation alone is quantized, by this candidate.
     /// Until that is measured: the sum of `errors`.
