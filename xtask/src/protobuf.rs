@@ -33,7 +33,7 @@ pub(crate) fn fields() -> Result<String, String> {
     out.push_str(
         "use super::scan::{Field, Message, Wire};\n\n\
          /// Every message of the schema, in alphabetical order.\n\
-         #[rustfmt::skip]\npub const MESSAGES: &[Message] = &[\n",
+         #[rustfmt::skip]\npub(super) const MESSAGES: &[Message] = &[\n",
     );
     for (name, message) in &list {
         let mut fields: Vec<String> = Vec::new();

@@ -11,6 +11,7 @@ mod limits;
 mod order;
 mod parts;
 #[allow(clippy::enum_variant_names, reason = "the names are those of onnx.proto")]
+#[allow(unreachable_pub, reason = "prost-build writes pub")]
 #[rustfmt::skip]
 mod proto;
 mod read;
