@@ -63,7 +63,7 @@ fn with<'a>(reference: &'a Path, candidate: &'a str, data: &'a Path) -> Attribut
         open: Default::default(),
         memory: 1 << 30,
         threads: 2,
-        runtime: Default::default(),
+        runtime: crate::common::runtime(),
     }
 }
 

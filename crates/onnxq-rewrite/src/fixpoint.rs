@@ -25,6 +25,8 @@ pub fn fixpoint(model: &mut Model, rules: &[&Rule], ctx: &Ctx) -> usize {
     driver.fired
 }
 
+const UNUSED: &str = "rules replace the first output, and nothing uses it";
+
 struct Driver<'a> {
     rules: &'a [&'a Rule],
     ctx: &'a Ctx<'a>,
@@ -55,14 +57,15 @@ impl Driver<'_> {
 
     fn visit(&mut self, model: &mut Model, node: NodeId, work: &mut VecDeque<NodeId>) {
         self.misses.remove(&node);
-        // Rules replace the first output. If nobody reads it, and another output keeps the node, they
-        // would fire forever.
+        // They would fire forever: another output keeps the node after each patch.
         let it = model.node(node);
-        if it.outputs.len() > 1 && model.value(it.output()).uses.is_empty() {
-            return;
-        }
+        let replaceable = it.outputs.len() < 2 || !model.value(it.output()).uses.is_empty();
         for rule in self.rules.iter().filter(|it| model.node(node).op.is(it.root)) {
-            match (rule.apply)(model, node) {
+            let found = match replaceable {
+                true => (rule.apply)(model, node),
+                false => Err(NoMatch(UNUSED.into())),
+            };
+            match found {
                 Ok(patch) => {
                     if self.ctx.trace.is_some() {
                         trace(self.ctx, rule.name, &model.node_label(node), "fired");

@@ -45,6 +45,11 @@ pub(super) fn wire() -> Vec<Probe> {
             ModelProto { opset_import: vec![opset("", 999)], ..good() },
             refused("E112"),
         ),
+        Probe::new(
+            "a negative opset",
+            ModelProto { opset_import: vec![opset("", i64::MIN)], ..good() },
+            refused("E112"),
+        ),
         Probe::new("IR 99", ModelProto { ir_version: 99, ..good() }, refused("E113")),
         Probe::new("31 nested graphs", nested(31), NOTHING),
         Probe::new("32 nested graphs", nested(32), refused("E103")),

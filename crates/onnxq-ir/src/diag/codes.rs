@@ -83,7 +83,7 @@ codes! {
     E107 EXIT_UNSUPPORTED "The model has fields that this version's schema does not know, in a place where a rewrite would lose them. Pass --drop-unknown to lose them knowingly, or update onnxq."
     E110 EXIT_REJECTED "The file has no graph. It may be another protobuf message."
     E111 EXIT_REJECTED "The model imports no operator set, so its operators have no meaning."
-    E112 EXIT_REJECTED "The model imports a newer operator set than this version knows. Export with an older opset, update onnxq, or pass --allow-unknown-opset."
+    E112 EXIT_REJECTED "The model imports an operator set that this version does not know: a newer one, or a negative number. Export with an older opset, update onnxq, or pass --allow-unknown-opset."
     E113 EXIT_REJECTED "The model has a newer IR version than this version knows. Update onnxq, or export with an older onnx."
     E201 EXIT_REJECTED "External data must lie beside the model: a relative path without `..`, drive letters or control characters."
     E202 EXIT_REJECTED "The external data file is a link that leads out of the model's folder (and out of the folder of the real model file). Copy the data beside the model."

@@ -34,6 +34,8 @@ pub enum LoadError {
     NoOpset,
     #[error("opset {version} of domain `{}` is newer than {known}", Untrusted(domain))]
     Opset { domain: String, version: i64, known: i64 },
+    #[error("opset {version} of domain `{}` is negative", Untrusted(domain))]
+    NegativeOpset { domain: String, version: i64 },
     #[error("more than {limit} operator sets are imported in one place")]
     Opsets { limit: usize },
     #[error("IR version {version} is newer than {known}")]
@@ -138,7 +140,7 @@ impl Diagnostic for LoadError {
             LoadError::UnknownField { .. } => Code::E107,
             LoadError::NoGraph => Code::E110,
             LoadError::NoOpset => Code::E111,
-            LoadError::Opset { .. } => Code::E112,
+            LoadError::Opset { .. } | LoadError::NegativeOpset { .. } => Code::E112,
             LoadError::IrVersion { .. } => Code::E113,
             LoadError::External { problem, .. } => problem.code(),
             LoadError::Tensor { problem, .. } => problem.code(),
@@ -167,6 +169,7 @@ impl Diagnostic for LoadError {
             LoadError::Opset { known, .. } => {
                 format!("export with opset {known} or older, or pass --allow-unknown-opset")
             }
+            LoadError::NegativeOpset { .. } => "export again: versions start at 1".into(),
             LoadError::UnknownField { .. } => "pass --drop-unknown to lose the field".into(),
             LoadError::External { problem, .. } => return problem.hint(),
             LoadError::Changed { .. } => "run again when nothing writes to it".into(),

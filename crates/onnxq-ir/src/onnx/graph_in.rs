@@ -47,13 +47,17 @@ impl<'a> GraphReader<'a> {
         self.constants(id, proto)?;
         self.nodes(id, &proto.node, proto.name())?;
         self.types(&proto.value_info)?;
+        let mut listed = HashSet::new();
         for output in &proto.output {
             let value = self.lookup(output.name()).ok_or_else(|| LoadError::Missing {
                 user: format!("output of {}", proto.name()),
                 name: output.name().to_owned(),
             })?;
             self.model.add_output(id, value);
-            self.info(value, output)?;
+            // A value has one type: of an output that is listed twice, the first one counts.
+            if listed.insert(value) {
+                self.info(value, output)?;
+            }
         }
         for annotation in &proto.quantization_annotation {
             self.annotation(id, annotation);

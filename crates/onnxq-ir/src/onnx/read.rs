@@ -111,6 +111,9 @@ fn check_opsets(
         return Err(LoadError::NoOpset);
     }
     for (domain, version) in own.iter().cloned().chain(functions.flatten()) {
+        if version < 0 {
+            return Err(LoadError::NegativeOpset { domain: domain.to_string(), version });
+        }
         if domain.is_empty() && version > KNOWN_OPSET && !options.allow_unknown_opset {
             let known = KNOWN_OPSET;
             return Err(LoadError::Opset { domain: "ai.onnx".into(), version, known });

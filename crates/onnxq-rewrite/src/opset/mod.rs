@@ -67,7 +67,7 @@ pub fn convert(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Converted, O
     let inlined = run.inline()?;
     // What rules must know of types, as it was before anything changed.
     infer::run(run.m);
-    let first = run.versions.iter().copied().filter(|it| *it > 0).min().unwrap_or(from);
+    let first = run.versions.iter().copied().filter(|it| *it > 0).min().unwrap_or(from.max(0));
     for version in first + 1..=target {
         run.step(version);
     }
