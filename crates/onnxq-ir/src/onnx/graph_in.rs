@@ -54,8 +54,9 @@ impl<'a> GraphReader<'a> {
                 name: output.name().to_owned(),
             })?;
             self.model.add_output(id, value);
-            // A value has one type: of an output that is listed twice, the first one counts.
-            if listed.insert(value) {
+            // A value has one type: of an output that is listed twice or is an input, the first.
+            let is_input = matches!(self.model.value(value).def, Def::Input(it, _) if it == id);
+            if listed.insert(value) && !is_input {
                 self.info(value, output)?;
             }
         }

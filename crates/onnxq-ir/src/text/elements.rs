@@ -102,9 +102,18 @@ fn fill(dtype: DType, count: usize) -> std::result::Result<Bytes, TensorError> {
         DType::C64 => Ok((0..2 * count).flat_map(|i| float(i).to_le_bytes()).collect()),
         DType::C128 => Ok((0..2 * count).flat_map(|i| f64::from(float(i)).to_le_bytes()).collect()),
         _ => {
-            let mut out = Elements::new(dtype);
-            (0..count).for_each(|i| out.push_int((number(i) % small(dtype)) as i128));
-            Ok(out.bytes())
+            // The values repeat, and after this many at the beginning of a byte.
+            const PERIOD: usize = 8 * 101;
+            let integers = |count| {
+                let mut out = Elements::new(dtype);
+                (0..count).for_each(|i| out.push_int((number(i) % small(dtype)) as i128));
+                out.bytes
+            };
+            let mut bytes = integers(PERIOD.min(count)).repeat((count / PERIOD).max(1));
+            if count > PERIOD {
+                bytes.extend(integers(count % PERIOD));
+            }
+            Ok(bytes.into())
         }
     }
 }
@@ -183,10 +192,6 @@ impl Elements {
             self.bytes.push((code >> 8) as u8);
         }
         self.shift = (self.shift + bits) % 8;
-    }
-
-    fn bytes(self) -> Bytes {
-        self.bytes.into()
     }
 
     fn tensor(self, shape: &[usize]) -> Tensor {
@@ -320,7 +325,7 @@ mod tests {
                     let value = i128::from_le_bytes(seed) >> i;
                     out.push_int(value.rem_euclid(range.end - range.start) + range.start);
                 });
-                out.bytes()
+                Bytes::from(out.bytes)
             };
             prop_assert_eq!(bytes.len(), dtype.nbytes(count).unwrap());
             let tensor = Tensor::new(dtype, vec![count], bytes.clone());

@@ -27,8 +27,8 @@ fn apply(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
     let zero_points = match quantized.dtype {
         DType::U8 => match m.int_attr(node, "bits", 4) {
             8 => repeated(&Tensor::new(DType::U8, vec![], vec![128u8]), scales)?,
-            4 => packed_rows(&repeated(&Tensor::new(DType::U4, vec![], vec![8u8]), scales)?),
-            2 => packed_rows(&repeated(&Tensor::new(DType::U2, vec![], vec![2u8]), scales)?),
+            4 => packed_rows(&repeated(&Tensor::new(DType::U4, vec![], vec![8u8]), scales)?)?,
+            2 => packed_rows(&repeated(&Tensor::new(DType::U2, vec![], vec![2u8]), scales)?)?,
             it => return Err(no_match!("quantized values of {it} bits")),
         },
         typed => repeated(&Tensor::new(typed, vec![], vec![0u8]), scales)?,

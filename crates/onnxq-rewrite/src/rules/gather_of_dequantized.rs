@@ -133,10 +133,10 @@ impl Table<'_> {
         };
         let name = &self.m.value(self.data).name;
         let inputs: [Ref; 4] = [
-            patch.constant(name, bytes(self.quantized)),
+            patch.constant(name, bytes(self.quantized)?),
             self.indices.into(),
             self.scale.into(),
-            patch.constant(&format!("{name}_zeros"), bytes(&zero_points)),
+            patch.constant(&format!("{name}_zeros"), bytes(&zero_points)?),
         ];
         let attrs = Attrs::default()
             .with("bits", i64::from(bits))
@@ -151,10 +151,10 @@ impl Table<'_> {
 }
 
 /// Unsigned integers in bytes.
-fn bytes(tensor: &Tensor) -> Tensor {
-    match tensor.dtype {
+fn bytes(tensor: &Tensor) -> Result<Tensor, NoMatch> {
+    Ok(match tensor.dtype {
         DType::U8 => tensor.clone(),
         it if it.bits() == 8 && is_signed(it) => flipped(tensor, DType::U8),
-        _ => packed_rows(tensor),
-    }
+        _ => packed_rows(tensor)?,
+    })
 }

@@ -43,7 +43,7 @@ fn apply(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
     let mut patch = Patch::before(node);
     let zero_points = zero_points(m, node, quantized, m.constant(scales)?)?;
     let inputs: [Ref; 4] = [
-        patch.constant(name, packed_rows(quantized)),
+        patch.constant(name, packed_rows(quantized)?),
         indices.into(),
         scales.into(),
         patch.constant(&format!("{name}_zeros"), zero_points),
@@ -61,12 +61,12 @@ fn zero_points(
     scales: &Tensor,
 ) -> Result<Tensor, NoMatch> {
     if let Ok(it) = m.operand(node, 3) {
-        return Ok(packed_rows(m.constant(it)?));
+        return packed_rows(m.constant(it)?);
     }
     // Typed quantized values have their zero at 0.
     let unsigned = if bits(quantized.dtype)? == 4 { DType::U4 } else { DType::U2 };
     let signed = if unsigned == DType::U4 { DType::I4 } else { DType::I2 };
     let dtype = if is_signed(quantized.dtype) { signed } else { unsigned };
     let zero = Tensor::new(dtype, vec![], vec![0u8]);
-    Ok(packed_rows(&repeated(&zero, scales.shape.clone())?))
+    packed_rows(&repeated(&zero, scales.shape.clone())?)
 }

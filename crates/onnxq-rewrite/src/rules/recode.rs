@@ -48,22 +48,22 @@ pub(super) fn unpacked(tensor: &Tensor) -> Result<Vec<u8>, TensorError> {
 }
 
 /// Unsigned integers in bytes, each row of the last axis padded to whole bytes.
-pub(super) fn packed_rows(tensor: &Tensor) -> Tensor {
+pub(super) fn packed_rows(tensor: &Tensor) -> Result<Tensor, NoMatch> {
     let base = tensor.clone();
-    let bits = base.dtype.bits() as u32;
+    let bits = bits(base.dtype)?;
     let per_byte = 8 / bits as usize;
     let mut shape = base.shape.clone();
     let columns = shape.last().copied().unwrap_or(1);
     if let Some(last) = shape.last_mut() {
         *last = columns.div_ceil(per_byte);
     }
-    Tensor::lazy(DType::U8, shape, move || {
+    Ok(Tensor::lazy(DType::U8, shape, move || {
         let quantized = unpacked(&base)?;
         let rows = quantized.chunks(columns.max(1));
         let packed: Vec<u8> =
             rows.flat_map(|row| pack_bits(row.iter().copied(), bits).to_vec()).collect();
         Ok(packed.into())
-    })
+    }))
 }
 
 /// A matrix of quantized values or scales with its axes swapped.
