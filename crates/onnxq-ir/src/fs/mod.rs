@@ -8,7 +8,7 @@ mod position;
 mod replace;
 
 pub use self::{
-    open::{Stamp, available_space, links, open_regular},
+    open::{Stamp, available_space, links, map, open_regular},
     position::{read_exact_at, write_all_at},
     replace::{Replacement, replace},
 };

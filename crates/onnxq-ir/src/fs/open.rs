@@ -6,6 +6,9 @@ use std::{
     path::Path,
 };
 
+use bytes::Bytes;
+use memmap2::Mmap;
+
 /// What tells a file apart, and changes when somebody writes to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -43,6 +46,16 @@ impl Stamp {
             (Some(own), Some(other)) => own == other,
             _ => self == other,
         }
+    }
+}
+
+/// The contents of an open file, mapped; no bytes for an empty one.
+pub fn map(file: &File) -> io::Result<Bytes> {
+    match file.metadata()?.len() {
+        0 => Ok(Bytes::new()),
+        // SAFETY: the mapping is private and read-only. If another process truncates the file
+        // while we read, the system ends us by a signal; nothing is written through it.
+        _ => Ok(Bytes::from_owner(unsafe { Mmap::map(file)? })),
     }
 }
 

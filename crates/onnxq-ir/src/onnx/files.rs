@@ -7,7 +7,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
 use super::{ExternalProblem, LoadError};
@@ -188,12 +187,7 @@ pub fn map_file(path: &Path) -> io::Result<Bytes> {
 /// `None` if the path is no regular file.
 fn map(path: &Path, follow: bool) -> io::Result<Option<Mapped>> {
     let Some((file, meta)) = open_regular(path, follow)? else { return Ok(None) };
-    let bytes = match meta.len() {
-        0 => Bytes::new(),
-        // SAFETY: the mapping is private and read-only. If another process truncates the file
-        // while we read, the system ends us by a signal; nothing is written through it.
-        _ => Bytes::from_owner(unsafe { Mmap::map(&file)? }),
-    };
+    let bytes = crate::fs::map(&file)?;
     Ok(Some(Mapped { path: path.into(), bytes, stamp: Some(Stamp::of(&meta)) }))
 }
 

@@ -7,6 +7,7 @@
 mod awq;
 mod equalize;
 pub mod fold;
+mod rotate;
 mod smooth_quant;
 
 use std::ops::Range;
@@ -27,6 +28,7 @@ specs! {
     } with settings {
         awq::Awq,
         equalize::Equalize,
+        rotate::Rotate,
         smooth_quant::SmoothQuant,
     }
 }
@@ -63,6 +65,7 @@ pub trait ChangeModel: Send + Sync {
 }
 
 /// What a transform did to the model.
+#[derive(Debug)]
 pub struct Changed {
     /// In one line.
     pub summary: String,

@@ -1,0 +1,133 @@
+//! Rotation keeps the float function of whole models, and says why it leaves others alone.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use onnxq_ir::{ctx::Ctx, tensor::Tensor};
+use onnxq_rewrite as rewrite;
+
+fn model(text: &str) -> Model {
+    let mut m = onnxq_ir::text::parse(text).unwrap();
+    rewrite::run(&mut m, &["infer-types"], &Ctx::silent()).unwrap();
+    m
+}
+
+fn outputs(m: &Model) -> Vec<f32> {
+    let ids = Tensor::from_i64(&[1, 5], [3, 1, 4, 0, 2]);
+    let inputs = BTreeMap::from([("ids".to_owned(), ids)]);
+    let outputs = onnxq_ir::eval::run(m, &inputs).unwrap();
+    outputs.values().flat_map(|it| it.to_f32().unwrap()).collect()
+}
+
+/// Rotates; what the model computes must not change. Says what was done.
+#[track_caller]
+fn rotates(text: &str) -> (Model, Changed) {
+    let mut m = model(text);
+    let before = outputs(&m);
+    let done = Rotate::default().change(&mut m).unwrap();
+    m.verify().unwrap();
+    let after = outputs(&m);
+    let size = before.iter().fold(0f32, |max, it| max.max(it.abs()));
+    for (a, b) in before.iter().zip(&after) {
+        assert!((a - b).abs() <= 1e-5 * size, "{a} became {b} of {size}");
+    }
+    (m, done)
+}
+
+/// A decoder's block without attention: 12 channels, which are 3 times a power of two.
+fn decoder(norm: &str, shift: &str, head: &str) -> String {
+    format!(
+        "<ir_version: 11, opset_import: [\"\" : 23]>
+        main (int64[1,5] ids) => (float[1,5,8] y) <
+           float[8,12] table, float[5,12] places, float[12] g1, float[12] b1, float[12] g2,
+           float[12] b2, float[12,20] up, float[20,12] down, float[12] bias, float[12,8] head,
+           int64[2] swap = {{1, 0}}, float two = {{2}}
+        > {{
+           e = Gather (table, ids)
+           scaled = Mul (e, two)
+           x = Add (scaled, places)
+           n1 = {norm} <axis = -1> (x, g1{shift1})
+           u = MatMul (n1, up)
+           r = Relu (u)
+           d = MatMul (r, down)
+           biased = Add (d, bias)
+           z = Add (x, biased)
+           n2 = {norm} <axis = -1> (z, g2{shift2})
+           {head}
+        }}",
+        shift1 = shift.replace('#', "1"),
+        shift2 = shift.replace('#', "2"),
+    )
+}
+
+const HEAD: &str = "y = MatMul (n2, head)";
+
+#[test]
+fn a_decoder_with_rms_norms_computes_the_same() {
+    let (m, done) = rotates(&decoder("RMSNormalization", "", HEAD));
+    assert_eq!(done.summary, "rotated 12 channels between 2 norms");
+    assert!(done.missed.is_empty());
+    let gains = m.nodes().into_iter().filter(|it| m.node(*it).op.is("RMSNormalization"));
+    for norm in gains {
+        assert_eq!(m.small_f32(m.operand(norm, 1).unwrap()).unwrap(), [1.0; 12]);
+    }
+}
+
+#[test]
+fn a_decoder_with_layer_norms_computes_the_same() {
+    let (_, done) = rotates(&decoder("LayerNormalization", ", b#", HEAD));
+    assert_eq!(done.summary, "rotated 12 channels between 2 norms");
+}
+
+#[test]
+fn a_tied_head_stays_tied() {
+    for (norm, shift) in [("RMSNormalization", ""), ("LayerNormalization", ", b#")] {
+        let mut m = model(&decoder(norm, shift, HEAD));
+        let named = |m: &Model, name: &str| m.values().find(|it| *it.1.name == *name).unwrap().0;
+        let table = m.constant(named(&m, "table")).unwrap().clone();
+        let head = named(&m, "head");
+        m.value_mut(head).def = onnxq_ir::Def::Const(table.transposed());
+        let before = outputs(&m);
+        let done = Rotate::default().change(&mut m).unwrap();
+        assert!(done.summary.ends_with("tied head behind a product of its own"), "{done:?}");
+        let size = before.iter().fold(0f32, |max, it| max.max(it.abs()));
+        for (a, b) in before.iter().zip(outputs(&m)) {
+            assert!((a - b).abs() <= 1e-5 * size, "{a} became {b} of {size}");
+        }
+        let nodes = m.nodes();
+        let of = |op: &str| nodes.iter().rfind(|it| m.node(**it).op.is(op)).copied().unwrap();
+        let (gather, head) = (of("Gather"), of("MatMul"));
+        let place = |node, index| m.constant(m.operand(node, index).unwrap()).unwrap().place();
+        assert_eq!(place(gather, 0), place(head, 1));
+    }
+}
+
+#[track_caller]
+fn stays(text: &str, reason: &str) {
+    let (m, done) = rotates(text);
+    assert_eq!(done.summary, format!("no residual stream to rotate: {reason}"));
+    assert!(done.missed.iter().any(|it| it.1.to_string() == reason), "{:?}", done.missed);
+    let unchanged = model(text);
+    assert_eq!(onnxq_ir::text::print(&m), onnxq_ir::text::print(&unchanged));
+}
+
+#[test]
+fn a_stream_that_leaves_the_model_is_left_alone() {
+    let head = "out = Identity (z) y = MatMul (n2, head)";
+    let text = decoder("RMSNormalization", "", head);
+    let text = text.replace("(float[1,5,8] y)", "(float[1,5,8] y, float[1,5,12] out)");
+    stays(&text, "`out` is an output of the graph");
+}
+
+#[test]
+fn a_norm_that_is_read_by_more_than_products_is_left_alone() {
+    let head = "t = Tanh (n2) y = MatMul (t, head)";
+    stays(&decoder("RMSNormalization", "", head), "`n2` is read by Tanh → t");
+}
+
+#[test]
+fn norms_whose_output_is_the_stream_are_left_alone() {
+    let text =
+        decoder("LayerNormalization", ", b#", HEAD).replace("Add (x, biased)", "Add (n1, biased)");
+    stays(&text, "`n1` is read by Add → z");
+}
