@@ -32,15 +32,16 @@ pub(super) fn transform(mut deciding: Deciding, job: &Job) -> Result<Deciding, E
     let planned = &mut deciding.planned;
     let mut notes: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
     let mut known: BTreeMap<NodeId, InputStats> = BTreeMap::new();
+    let mut float = Vec::new();
     for spec in specs {
         let mut step = Step { name: spec.name(), notes: &mut notes, known: &mut known };
         match spec.transform().work() {
-            Work::Model(it) => step.change(planned, it, ctx)?,
+            Work::Model(it) => float.extend(step.change(planned, it, ctx)?),
             Work::Scales(it) => step.scale(planned, it, inputs, ctx)?,
         }
     }
     planned.model.verify()?;
-    planned.plan = plan::decide(job, &planned.model)?;
+    planned.decide_again(job, float)?;
     planned.plan.notes = notes;
     Ok(deciding)
 }
@@ -51,18 +52,36 @@ pub(super) fn outline(mut planned: Planned, job: &Job) -> Result<Planned, Error>
     if specs.is_empty() {
         return Ok(planned);
     }
+    let mut float = Vec::new();
     for spec in specs {
-        let Work::Scales(it) = spec.transform().work() else { continue };
         let (mut notes, mut known) = (BTreeMap::new(), BTreeMap::new());
         let mut step = Step { name: spec.name(), notes: &mut notes, known: &mut known };
+        let it = match spec.transform().work() {
+            Work::Scales(it) => it,
+            Work::Model(it) => {
+                float.extend(step.change(&mut planned, it, job.ctx)?);
+                continue;
+            }
+        };
         for group in step.groups(&planned.model, &planned.plan.sites, it.mul()) {
             let width = calibrate::width(&planned.model, group.input).unwrap_or(0);
             // What cannot be folded stays as it is, as it will with data.
             let _ = fold::apply(&mut planned.model, &group, &vec![1.0; width]);
         }
     }
-    planned.plan = plan::decide(job, &planned.model)?;
+    planned.decide_again(job, float)?;
     Ok(planned)
+}
+
+impl Planned {
+    /// Plans for the changed model. What a transform wants in float stays so.
+    fn decide_again(&mut self, job: &Job, float: Vec<(NodeId, NoMatch)>) -> Result<(), Error> {
+        self.plan = plan::decide(job, &self.model)?;
+        for (node, reason) in float {
+            self.plan.keep(&self.model, node, reason);
+        }
+        Ok(())
+    }
 }
 
 /// One transform of the list.
@@ -74,13 +93,14 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Changes weights alone; what was known of activations is no longer true.
+    /// Changes the model; what was known of activations is no longer true. Returns new nodes that
+    /// are to stay in float.
     fn change(
         &mut self,
         planned: &mut Planned,
         it: &dyn ChangeModel,
         ctx: &Ctx,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<(NodeId, NoMatch)>, Error> {
         ctx.progress.start(self.name, 0);
         let done = it.change(&mut planned.model)?;
         self.known.clear();
@@ -88,7 +108,7 @@ impl Step<'_> {
             self.note(*node, &reason.to_string());
         }
         ctx.progress.done(&done.summary);
-        Ok(())
+        Ok(done.float)
     }
 
     /// Scales the channels of every activation that can be scaled.

@@ -80,6 +80,14 @@ pub struct Kept {
     pub reason: NoMatch,
 }
 
+impl Kept {
+    pub fn of(m: &Model, node: NodeId, reason: NoMatch) -> Kept {
+        let inputs = m.node(node).inputs.iter().flatten();
+        let elements = inputs.filter_map(|it| Some(m.constant(*it).ok()?.numel())).sum();
+        Kept { node, elements, reason }
+    }
+}
+
 /// How an activation is quantized while the model runs.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize, JsonSchema,
@@ -142,6 +150,15 @@ impl Plan {
             order.iter().enumerate().map(|(at, node)| (*node, at)).collect();
         rows.sort_by_key(|(node, _)| place.get(node).copied());
         rows.into_iter().map(|(node, row)| self.with_findings(node, row)).collect()
+    }
+
+    /// Leaves a planned node in float after all.
+    pub fn keep(&mut self, m: &Model, node: NodeId, reason: NoMatch) {
+        let before = self.sites.len();
+        self.sites.retain(|it| it.site.node != node);
+        if self.sites.len() < before {
+            self.kept.push(Kept::of(m, node, reason));
+        }
     }
 
     /// Keeps something to say of a node.

@@ -36,9 +36,10 @@ pub fn resolve(
             other => {
                 match region_node(m, node, &mut selector) {
                     Some(Ok(it)) => plan.region.push(it),
-                    Some(Err(reason)) => plan.kept.push(kept(m, node, reason)),
+                    Some(Err(reason)) => plan.kept.push(Kept::of(m, node, reason)),
                     None => {
-                        plan.kept.extend(other.and_then(Result::err).map(|it| kept(m, node, it)));
+                        plan.kept
+                            .extend(other.and_then(Result::err).map(|it| Kept::of(m, node, it)));
                     }
                 }
                 continue;
@@ -60,16 +61,16 @@ pub fn resolve(
             Err(reason) => {
                 let usual = ops::unasked(site.kind).filter(|_| reason == Unmatched::NoEntry);
                 let reason = usual.map_or_else(|| no_match!("{reason}"), |it| NoMatch(it.into()));
-                plan.kept.push(kept(m, node, reason));
+                plan.kept.push(Kept::of(m, node, reason));
                 continue;
             }
         };
         match decide(m, site, &merged)? {
             Ok(site) => match finite(m, &site.site) {
                 Ok(()) => plan.sites.push(site),
-                Err(reason) => plan.kept.push(kept(m, node, reason)),
+                Err(reason) => plan.kept.push(Kept::of(m, node, reason)),
             },
-            Err(reason) => plan.kept.push(kept(m, node, reason)),
+            Err(reason) => plan.kept.push(Kept::of(m, node, reason)),
         }
     }
     if let Some(error) = selector.unmatched().into_iter().next() {
@@ -243,10 +244,4 @@ fn named(name: &str, merged: &Merged) -> Result<&'static Format, RecipeError> {
         word: name.to_owned(),
         known: format::FORMATS.iter().map(|it| it.name).collect(),
     })
-}
-
-fn kept(m: &Model, node: NodeId, reason: NoMatch) -> Kept {
-    let inputs = m.node(node).inputs.iter().flatten();
-    let elements = inputs.filter_map(|it| Some(m.constant(*it).ok()?.numel())).sum();
-    Kept { node, elements, reason }
 }

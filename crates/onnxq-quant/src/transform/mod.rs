@@ -71,6 +71,8 @@ pub struct Changed {
     pub summary: String,
     /// Nodes that it left alone, and why.
     pub missed: Vec<(NodeId, NoMatch)>,
+    /// New nodes whose weights are to stay in float, and why.
+    pub float: Vec<(NodeId, NoMatch)>,
 }
 
 impl TransformSpec {

@@ -8,12 +8,12 @@ use super::{
     stream::{Norm, Spot, Stream, gain, shift_over_gain},
 };
 use onnxq_ir::{
-    Attrs, Model, NodeId, Patch, Ref, ValueId,
+    Attrs, Def, Model, NodeId, Patch, Ref, ValueId,
     tensor::{DType, Tensor, TensorError, from_f32},
 };
 
-/// Rotates a stream. Says whether a head was tied to a table, and still is.
-pub(super) fn apply(m: &mut Model, stream: &Stream, seed: u64) -> Result<bool, TensorError> {
+/// Rotates a stream. Returns the products before heads that were tied to a table, and still are.
+pub(super) fn apply(m: &mut Model, stream: &Stream, seed: u64) -> Result<Vec<NodeId>, TensorError> {
     let q = Rotation::new(stream.width, seed, stream.centred);
     let tied = stream.norms.iter().flat_map(|it| ties(m, stream, it));
     let tied: Vec<Tied> = tied.collect::<Result<_, _>>()?;
@@ -47,10 +47,7 @@ pub(super) fn apply(m: &mut Model, stream: &Stream, seed: u64) -> Result<bool, T
         patch = patch.rewire(norm.node, 1, new);
     }
     patch.apply(m);
-    for (tie, product) in tied.iter().zip(&products) {
-        tie.join(m, tensor(product));
-    }
-    Ok(!tied.is_empty())
+    Ok(tied.iter().zip(&products).map(|(tie, product)| tie.join(m, tensor(product))).collect())
 }
 
 /// A gain of ones stays what it is.
@@ -72,7 +69,7 @@ struct Tied {
 
 impl Tied {
     /// The head reads the rotated table, and the gain of its norm becomes a product before it.
-    fn join(&self, m: &mut Model, product: Tensor) {
+    fn join(&self, m: &mut Model, product: Tensor) -> NodeId {
         let table = m.operand(self.table, 0).and_then(|it| m.constant(it));
         let weight = table.expect("it was rotated").transposed();
         let old = m.operand(self.head, 1).expect("a head has a weight");
@@ -84,7 +81,11 @@ impl Tied {
         let inputs = [Ref::from(normed), product];
         let y = patch.named(&own, "gained", "MatMul", inputs, Attrs::default());
         let weight = patch.constant(&label, weight);
-        patch.rewire(self.head, 0, y).rewire(self.head, 1, weight).apply(m);
+        let made = patch.rewire(self.head, 0, y).rewire(self.head, 1, weight).apply(m);
+        match m.value(made.value(y)).def {
+            Def::Node(it) => it,
+            _ => unreachable!("a product is a node"),
+        }
     }
 }
 
