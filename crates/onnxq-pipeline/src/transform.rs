@@ -56,14 +56,14 @@ pub(super) fn outline(mut planned: Planned, job: &Job) -> Result<Planned, Error>
     for spec in specs {
         let (mut notes, mut known) = (BTreeMap::new(), BTreeMap::new());
         let mut step = Step { name: spec.name(), notes: &mut notes, known: &mut known };
-        let it = match spec.transform().work() {
+        let scales = match spec.transform().work() {
             Work::Scales(it) => it,
             Work::Model(it) => {
                 float.extend(step.change(&mut planned, it, job.ctx)?);
                 continue;
             }
         };
-        for group in step.groups(&planned.model, &planned.plan.sites, it.mul()) {
+        for group in step.groups(&planned.model, &planned.plan.sites, scales.mul()) {
             let width = calibrate::width(&planned.model, group.input).unwrap_or(0);
             // What cannot be folded stays as it is, as it will with data.
             let _ = fold::apply(&mut planned.model, &group, &vec![1.0; width]);

@@ -29,6 +29,8 @@ pub enum TensorError {
     NonFinite { name: String, what: &'static str, row: usize, column: usize },
     #[error("cannot read a weight back: {0}")]
     Io(String),
+    #[error("cannot write a weight to a temporary file: {0}")]
+    Scratch(String),
     #[error("a string tensor has no fixed size")]
     Strings,
 }
@@ -36,7 +38,7 @@ pub enum TensorError {
 impl Diagnostic for TensorError {
     fn code(&self) -> Code {
         match self {
-            TensorError::Io(_) => Code::E901,
+            TensorError::Io(_) | TensorError::Scratch(_) => Code::E901,
             TensorError::NonFinite { .. } => Code::E501,
             _ => Code::E303,
         }

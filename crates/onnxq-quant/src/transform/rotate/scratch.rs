@@ -86,5 +86,5 @@ fn rotate(row: &mut [f32], gain: Option<&[f32]>, q: &Rotation) {
 }
 
 fn io_error(error: io::Error) -> TensorError {
-    TensorError::Io(error.to_string())
+    TensorError::Scratch(error.to_string())
 }

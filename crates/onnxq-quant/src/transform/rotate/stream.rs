@@ -141,21 +141,22 @@ impl<'a> Flood<'a> {
     /// What computes a value of the stream.
     fn backward(&mut self, value: ValueId) -> Result<(), NoMatch> {
         let m = self.m;
-        let it = m.value(value);
-        let Def::Node(node) = it.def else {
-            return Err(no_match!("`{}` is not computed", it.name));
+        let name = &m.value(value).name;
+        let Def::Node(node) = m.value(value).def else {
+            return Err(no_match!("`{name}` is not computed"));
         };
         let op = &m.node(node).op;
         match () {
             () if m.node(node).graph != m.main => {
-                Err(no_match!("`{}` is computed in a subgraph", it.name))
+                Err(no_match!("`{name}` is computed in a subgraph"))
             }
             () if op.has(Traits::ADDITIVE) => self.terms(node),
             () if op.is("MatMul") => self.writer(node, 1),
             () if op.is("Gather") && m.int_attr(node, "axis", 0) == 0 => self.writer(node, 0),
             () if op.is("Identity") => Ok(self.join(m.operand(node, 0)?)),
             () if op.is("Mul") || op.is("Div") => Ok(self.join(scaled(m, node)?)),
-            () => Err(no_match!("`{}` comes from {op}, which a rotation does not pass", it.name)),
+            // Without names, so that a line stands for all layers of a model.
+            () => Err(no_match!("its stream comes from {op}, which a rotation does not pass")),
         }
     }
 
@@ -229,23 +230,23 @@ impl<'a> Flood<'a> {
 
     fn norm(&self, node: NodeId) -> Result<Norm, NoMatch> {
         let (m, label) = (self.m, self.m.node_label(node));
-        let it = m.node(node);
-        if !(it.op.is("LayerNormalization")
-            || it.op.is("RMSNormalization")
-            || it.op.is("SimplifiedLayerNormalization"))
+        let (op, outputs) = (&m.node(node).op, &m.node(node).outputs);
+        if !(op.is("LayerNormalization")
+            || op.is("RMSNormalization")
+            || op.is("SimplifiedLayerNormalization"))
         {
-            return Err(no_match!("{label} is {}, which also adds", it.op));
+            return Err(no_match!("{label} is {op}, which also adds"));
         }
         let axis = m.int_attr(node, "axis", -1);
-        let last = m.rank(it.output()).map(|it| it as i64 - 1);
+        let last = m.rank(outputs[0]).map(|it| it as i64 - 1);
         if axis != -1 && Some(axis) != last {
             return Err(no_match!("{label} normalises from axis {axis}"));
         }
-        if it.outputs[1..].iter().any(|it| !m.value(*it).uses.is_empty()) {
+        if outputs[1..].iter().any(|it| !m.value(*it).uses.is_empty()) {
             return Err(no_match!("{label} has a second output that is read"));
         }
         shift_over_gain(m, node, self.width)?;
-        let output = it.output();
+        let output = outputs[0];
         let mut readers = Vec::new();
         for it in &m.value(output).uses {
             let name = &m.value(output).name;
@@ -255,6 +256,9 @@ impl<'a> Flood<'a> {
                     readers.push(node);
                 }
                 User::Node(node) if m.node(node).op.is("Shape") => {}
+                User::Node(node) if m.node(node).op.has(Traits::ADDITIVE) => {
+                    return Err(no_match!("what its norm computes is itself added to"));
+                }
                 User::Node(node) => {
                     return Err(no_match!("`{name}` is read by {}", m.node_label(node)));
                 }
