@@ -153,8 +153,8 @@ impl<'a> Flood<'a> {
             () if op.has(Traits::ADDITIVE) => self.terms(node),
             () if op.is("MatMul") => self.writer(node, 1),
             () if op.is("Gather") && m.int_attr(node, "axis", 0) == 0 => self.writer(node, 0),
-            () if op.is("Identity") => Ok(self.join(m.operand(node, 0)?)),
-            () if op.is("Mul") || op.is("Div") => Ok(self.join(scaled(m, node)?)),
+            () if op.is("Identity") => m.operand(node, 0).map(|it| self.join(it)),
+            () if op.is("Mul") || op.is("Div") => scaled(m, node).map(|it| self.join(it)),
             // Without names, so that a line stands for all layers of a model.
             () => Err(no_match!("its stream comes from {op}, which a rotation does not pass")),
         }
