@@ -66,6 +66,12 @@ impl Driver<'_> {
                 false => Err(NoMatch(UNUSED.into())),
             };
             match found {
+                Ok(patch) if patch.replaces_unused(model) => {
+                    if self.ctx.trace.is_some() {
+                        let reason = NoMatch(UNUSED.into());
+                        self.misses.entry(node).or_default().push((rule.name, reason));
+                    }
+                }
                 Ok(patch) => {
                     if self.ctx.trace.is_some() {
                         trace(self.ctx, rule.name, &model.node_label(node), "fired");

@@ -151,6 +151,16 @@ impl Patch {
         self
     }
 
+    /// Whether nobody uses what it replaces, while other outputs keep those nodes.
+    pub fn replaces_unused(&self, m: &Model) -> bool {
+        let is_unused = |old: ValueId| {
+            let value = m.value(old);
+            let kept = matches!(value.def, Def::Node(node) if m.node(node).outputs.len() > 1);
+            kept && value.uses.is_empty()
+        };
+        !self.replace.is_empty() && self.replace.iter().all(|(old, _)| is_unused(*old))
+    }
+
     fn push(&mut self, new: New) -> Ref {
         self.new.push(new);
         Ref::New(self.new.len() - 1)

@@ -285,20 +285,21 @@ impl Past {
             return Err(no_match!("keys and values are joined in another way"));
         }
         let ((past_k, k_new), (past_v, v_new)) = (pair(m, a)?, pair(m, b)?);
-        for it in [k, v] {
+        for (it, end) in [(k, "Softmax"), (v, "MatMul")] {
             let nodes = m.value(it).uses.iter().filter(|it| matches!(it.user, User::Node(_)));
             if nodes.count() > 1 {
                 return Err(no_match!("`{}` has other uses", m.value(it).name));
             }
-            repeated_once(m, it)?;
+            used_once(m, it, end)?;
         }
         let past = Past { values: [past_k, past_v], present: [k, v] };
         Ok((k_new, v_new, Some(past)))
     }
 }
 
-/// What leads from the cache to the products is used there alone, so it goes with them.
-fn repeated_once(m: &Model, cache: ValueId) -> Result<(), NoMatch> {
+/// What leads from the cache to the softmax, or to the product with it, is used there alone, so it
+/// goes with them: nothing that stays may read the cache before `Attention` computes it.
+fn used_once(m: &Model, cache: ValueId, end: &str) -> Result<(), NoMatch> {
     let node = |it: ValueId| {
         m.value(it).uses.iter().find_map(|it| match it.user {
             User::Node(it) => Some(it),
@@ -306,9 +307,9 @@ fn repeated_once(m: &Model, cache: ValueId) -> Result<(), NoMatch> {
         })
     };
     let mut at = node(cache);
-    // Unsqueeze, Expand, Reshape, Transpose, Mul.
-    for _ in 0..5 {
-        let Some(user) = at.filter(|it| !m.node(*it).op.is("MatMul")) else { break };
+    // Unsqueeze, Expand, Reshape, Transpose, Mul; MatMul, Mul, Add, and casts of the scores.
+    for _ in 0..10 {
+        let Some(user) = at.filter(|it| !m.node(*it).op.is(end)) else { break };
         at = Some(m.only_use(m.node(user).output())?);
     }
     Ok(())
