@@ -65,13 +65,11 @@ impl Driver<'_> {
                 true => (rule.apply)(model, node),
                 false => Err(NoMatch(UNUSED.into())),
             };
+            let found = found.and_then(|patch| match patch.replaces_unused(model) {
+                true => Err(NoMatch(UNUSED.into())),
+                false => Ok(patch),
+            });
             match found {
-                Ok(patch) if patch.replaces_unused(model) => {
-                    if self.ctx.trace.is_some() {
-                        let reason = NoMatch(UNUSED.into());
-                        self.misses.entry(node).or_default().push((rule.name, reason));
-                    }
-                }
                 Ok(patch) => {
                     if self.ctx.trace.is_some() {
                         trace(self.ctx, rule.name, &model.node_label(node), "fired");

@@ -116,8 +116,8 @@ impl Session for StitchedSession {
     }
 }
 
-/// Ends a stitched session: `side` computes its model's outputs from the values of `cut`, which lie where
-/// `place` says. An output that is itself a value of the cut is handed on.
+/// Ends a stitched session: `side` computes its model's outputs from the values of `cut`, which lie
+/// where `place` says. An output that is itself a value of the cut is handed on.
 pub(super) fn finish(
     side: &Side,
     cut: &[ValueId],

@@ -245,7 +245,7 @@ fn columns(m: &Model, node: NodeId, k: usize) -> Result<Spot, NoMatch> {
 }
 
 /// Types whose values survive a detour through `f32`.
-fn scalable(m: &Model, value: ValueId, tensor: &Tensor) -> Result<(), NoMatch> {
+pub(super) fn scalable(m: &Model, value: ValueId, tensor: &Tensor) -> Result<(), NoMatch> {
     match tensor.dtype {
         DType::F32 | DType::F16 | DType::BF16 => Ok(()),
         it => Err(no_match!("`{}` is of type {it}", m.value(value).name)),

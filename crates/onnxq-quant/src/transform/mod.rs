@@ -2,7 +2,7 @@
 //!
 //! For a positive scale `s_j` per input channel, `x'_j = x_j / s_j` is folded into what computes
 //! `x`, and `w'_j = w_j · s_j`: the float function stays the same, what quantization loses does
-//! not.
+//! not. `rotate` moves it between the channels of the residual stream instead.
 
 mod awq;
 mod equalize;

@@ -40,7 +40,8 @@ impl Transform for Rotate {
     }
 }
 
-/// In 8 bits it cost SmolLM2-135M four fifths of what rotation gained, and it is small.
+/// In 8 bits it cost SmolLM2-135M a quarter of what rotation gained (KL 0.042 instead of 0.024, from
+/// 0.103; 8 rows), and it is small.
 const SMALL: &str = "the gain before a tied head: its errors would reach every logit";
 
 impl ChangeModel for Rotate {

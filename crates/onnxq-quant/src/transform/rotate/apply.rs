@@ -17,7 +17,7 @@ pub(super) fn apply(m: &mut Model, stream: &Stream, seed: u64) -> Result<Vec<Nod
     let q = Rotation::new(stream.width, seed, stream.centred);
     let tied = stream.norms.iter().flat_map(|it| ties(m, stream, it));
     let tied: Vec<Tied> = tied.collect::<Result<_, _>>()?;
-    let mut work = Work { m, stream, q, scratch: Scratch::new()?, done: BTreeMap::new() };
+    let mut work = Rotating { m, stream, q, scratch: Scratch::new()?, done: BTreeMap::new() };
     for &spot in &stream.writers {
         work.writer(spot)?;
     }
@@ -31,7 +31,7 @@ pub(super) fn apply(m: &mut Model, stream: &Stream, seed: u64) -> Result<Vec<Nod
         work.bias(norm.node)?;
     }
     let products = tied.iter().map(|it| work.product(it.norm)).collect::<Result<Vec<_>, _>>()?;
-    let Work { scratch, done, .. } = work;
+    let Rotating { scratch, done, .. } = work;
     let bytes = scratch.map()?;
     let tensor = |it: &Place| it.tensor(&bytes);
 
@@ -142,7 +142,7 @@ struct Entry {
     spots: Vec<Spot>,
 }
 
-struct Work<'a> {
+struct Rotating<'a> {
     m: &'a Model,
     stream: &'a Stream,
     q: Rotation,
@@ -150,7 +150,7 @@ struct Work<'a> {
     done: BTreeMap<Key, Entry>,
 }
 
-impl Work<'_> {
+impl Rotating<'_> {
     fn writer(&mut self, spot: Spot) -> Result<(), TensorError> {
         let (value, tensor) = constant(self.m, spot).expect("the stream was checked");
         let key = Key { value, is_read: false, gain: None };

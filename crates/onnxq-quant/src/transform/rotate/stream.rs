@@ -2,11 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use onnxq_ir::{
-    Def, Model, NoMatch, NodeId, User, ValueId, no_match,
-    ops::Traits,
-    tensor::{DType, Tensor},
-};
+use super::super::fold::scalable;
+use onnxq_ir::{Def, Model, NoMatch, NodeId, User, ValueId, no_match, ops::Traits};
 
 /// A constant operand of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -181,7 +178,7 @@ impl<'a> Flood<'a> {
     fn writer(&mut self, node: NodeId, index: usize) -> Result<(), NoMatch> {
         let value = self.m.operand(node, index)?;
         let tensor = self.m.constant(value)?;
-        rotatable(self.m, value, tensor)?;
+        scalable(self.m, value, tensor)?;
         let is_matrix = tensor.shape.len() == 2 || self.m.node(node).op.has(Traits::ADDITIVE);
         if tensor.shape.last() != Some(&self.width) || !is_matrix {
             let name = &self.m.value(value).name;
@@ -272,7 +269,7 @@ impl<'a> Flood<'a> {
     fn reader(&self, node: NodeId) -> Result<(), NoMatch> {
         let value = self.m.operand(node, 1)?;
         let tensor = self.m.constant(value)?;
-        rotatable(self.m, value, tensor)?;
+        scalable(self.m, value, tensor)?;
         match tensor.shape[..] {
             [rows, _] if rows == self.width => Ok(()),
             _ => {
@@ -294,14 +291,6 @@ fn scaled(m: &Model, node: NodeId) -> Result<ValueId, NoMatch> {
         () if one(1).is_some() => m.operand(node, 0),
         () if one(0).is_some() && m.node(node).op.is("Mul") => m.operand(node, 1),
         () => Err(no_match!("{} scales each channel by itself", m.node_label(node))),
-    }
-}
-
-/// Types whose values survive a detour through `f32`.
-fn rotatable(m: &Model, value: ValueId, tensor: &Tensor) -> Result<(), NoMatch> {
-    match tensor.dtype {
-        DType::F32 | DType::F16 | DType::BF16 => Ok(()),
-        it => Err(no_match!("`{}` is of type {it}", m.value(value).name)),
     }
 }
 
