@@ -204,6 +204,20 @@ mod tests {
         prop::collection::vec(prop_oneof![9 => value, 1 => Just(0.0), 1 => Just(-0.0)], 1..200)
     }
 
+    /// What a value is counted as: below 2^-134 no bin tells it from zero.
+    fn counted_as(value: f32) -> f32 {
+        if f64::from(value).abs() < 2f64.powi(-134) { 0.0 } else { value }
+    }
+
+    /// How many values lie below and above the ends that cut `cut` of them.
+    fn tails(histogram: &Histogram, values: &[f32], cut: u64) -> [u64; 2] {
+        let (low, high) = (histogram.low(cut), histogram.high(cut));
+        let many = |outside: &dyn Fn(f32) -> bool| {
+            values.iter().filter(|it| outside(counted_as(**it))).count() as u64
+        };
+        [many(&|it| it < low), many(&|it| it > high)]
+    }
+
     proptest! {
         #[test]
         fn no_order_and_no_split_changes_a_count(
@@ -225,8 +239,7 @@ mod tests {
             prop_assert!(bins.windows(2).all(|it| it[0].hi <= it[1].lo));
             prop_assert_eq!(bins.iter().map(|it| it.count).sum::<u64>(), values.len() as u64);
             for &value in &values {
-                let tiny = f64::from(value).abs() < 2f64.powi(-134);
-                let value = if tiny { 0.0 } else { f64::from(value) };
+                let value = f64::from(counted_as(value));
                 prop_assert!(bins.iter().any(|it| it.lo <= value && value <= it.hi));
             }
             let narrow = |it: &Bin| {
@@ -241,12 +254,15 @@ mod tests {
         #[test]
         fn tails_hold_no_more_than_asked(values in values(), cut in 0u64..50) {
             let histogram = of(&values);
-            let (low, high) = (histogram.low(cut), histogram.high(cut));
-            let tiny = |it: f32| if it.abs() < 1e-40 { 0.0 } else { it };
-            let below = values.iter().filter(|it| tiny(**it) < low).count() as u64;
-            let above = values.iter().filter(|it| tiny(**it) > high).count() as u64;
-            prop_assert!(below <= cut && above <= cut);
+            prop_assert!(tails(&histogram, &values, cut).into_iter().all(|it| it <= cut));
         }
+    }
+
+    #[test]
+    fn tails_of_the_least_sizes_are_told_from_zero() {
+        let values = [0.0, -8.0607e-41, -4e-41];
+        assert_eq!(tails(&of(&values), &values, 2), [1, 2]);
+        assert_eq!(tails(&of(&values), &values, 0), [0, 0]);
     }
 
     #[test]
