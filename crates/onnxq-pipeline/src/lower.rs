@@ -111,14 +111,16 @@ pub(super) fn finish(model: &mut Model, sites: &[SitePlan], ctx: &Ctx) -> Result
     Ok(())
 }
 
-/// Initializers of one file cannot share bytes, so there a tied table becomes a view.
+/// A tied table becomes a view of its head: a transposed one always, one in blocks where
+/// initializers cannot share bytes, in the model file itself.
 pub(super) fn share_tied(
     model: &mut Model,
     files: &Files,
     save: &SaveOptions,
 ) -> Result<(), Error> {
     let external = onnx::is_external(model, save, Some(files));
-    if !external && tied::reshape(model) > 0 {
+    let views = tied::transpose(model) + if external { 0 } else { tied::reshape(model) };
+    if views > 0 {
         rewrite::run(model, &["remove-dead"], &Ctx::silent())?;
     }
     Ok(())

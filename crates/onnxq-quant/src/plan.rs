@@ -65,6 +65,8 @@ pub struct SitePlan {
     /// Of a static activation; unused otherwise.
     pub quantized: ActivationScheme,
     pub format: &'static Format,
+    /// All formats of the recipe that the place can have, in its order.
+    pub formats: Vec<&'static Format>,
     /// Whether data may show that its weight needs no reduced range; see `saturation`.
     pub measured: bool,
     /// What the recipe asks for and this weight cannot have, and why.

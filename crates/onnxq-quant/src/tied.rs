@@ -3,17 +3,79 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    ops::{Site, Weight, rows},
+    format::Format,
+    ops::{Weight, rows},
     plan::{Plan, SitePlan},
 };
 use onnxq_ir::{
     Attrs, Model, NodeId, Patch, ValueId,
     diag::{Code, Warning},
+    no_match,
     tensor::{Packing, Part, Tensor},
+    untrusted::Untrusted,
 };
+use onnxq_numerics::scheme::Scales;
 
 /// Bytes that a Reshape must save: below, a node more is not worth it.
 pub const WORTH: usize = 1 << 20;
+
+/// Gives a table and the head that is tied to it one scheme, where the formats that the recipe names
+/// allow: the one with more bits, else that of the head, which a solver can learn from data.
+///
+/// Says so in the note of the site that changed. Does nothing where they are one already.
+pub fn unify(m: &Model, sites: &mut [SitePlan]) {
+    for (table, head) in pairs(m, sites) {
+        if same_weight(&sites[table], &sites[head]) {
+            continue;
+        }
+        let head_leads = sites[head].scheme.bits >= sites[table].scheme.bits;
+        let order = if head_leads {
+            [(head, table), (table, head)]
+        } else {
+            [(table, head), (head, table)]
+        };
+        let found =
+            order.into_iter().find_map(|(from, to)| Some((to, like(m, &sites[from], &sites[to])?)));
+        if let Some((at, site)) = found {
+            sites[at] = site;
+        }
+    }
+}
+
+/// Tables and the heads that are tied to them, as indices.
+fn pairs(m: &Model, sites: &[SitePlan]) -> Vec<(usize, usize)> {
+    let place = |it: &SitePlan| rows(&it.site, m.constant(it.site.weight).ok()?).place();
+    let of = |kind| sites.iter().enumerate().filter(move |it| it.1.site.kind == kind);
+    let mut pairs = Vec::new();
+    for (table, site) in of(Weight::Gather) {
+        let Some(at) = place(site) else { continue };
+        let head = of(Weight::MatMul).find(|it| place(it.1) == Some(at));
+        pairs.extend(head.map(|(head, _)| (table, head)));
+    }
+    pairs
+}
+
+/// `to` with the scheme of `from`; `None` if no format of the recipe can store that.
+fn like(m: &Model, from: &SitePlan, to: &SitePlan) -> Option<SitePlan> {
+    let fits = |it: &&&Format| {
+        let half = from.scales == Scales::Float || it.half_scales;
+        half && (it.scheme)(from.scheme, to.activation).is_ok_and(|it| it == from.scheme)
+    };
+    let format = *to.formats.iter().find(fits)?;
+    let label = m.node_label(from.site.node);
+    let note = no_match!("stored like `{}`, to which it is tied", Untrusted(&label));
+    let SitePlan { scheme, scales, solver, .. } = *from;
+    // The one that leads decides about its range.
+    Some(SitePlan {
+        scheme,
+        scales,
+        solver,
+        format,
+        measured: false,
+        note: Some(note),
+        ..to.clone()
+    })
+}
 
 /// Where initializers cannot share bytes (in the model file itself), tables become a `Reshape` of
 /// the head's quantized values, which ONNX Runtime computes when it loads the model.
@@ -24,13 +86,7 @@ pub const WORTH: usize = 1 << 20;
 ///
 /// The head keeps its constant: a kernel prepacks nothing else. Returns how many there were.
 pub fn reshape(m: &mut Model) -> usize {
-    let mut heads: BTreeMap<usize, ValueId> = BTreeMap::new();
-    let main: Vec<ValueId> = m.graph(m.main).constants.clone();
-    for value in main.into_iter().filter(|it| !m.value(*it).uses.is_empty()) {
-        if let Some(source) = quantized(m, value, Packing::NBits) {
-            heads.insert(source, value);
-        }
-    }
+    let heads = heads(m, Packing::NBits);
     let mut count = 0;
     for node in m.nodes() {
         if !m.node(node).op.is("com.microsoft.GatherBlockQuantized") {
@@ -45,6 +101,46 @@ pub fn reshape(m: &mut Model) -> usize {
     count
 }
 
+/// A table of rows that is the weight of an int8 head in columns becomes a `Transpose` of it, which
+/// ONNX Runtime computes when it loads the model.
+///
+/// ```text
+/// Gather(w [n, k], i)   →   Gather(Transpose(w [k, n]), i)
+/// ```
+///
+/// Returns how many there were.
+pub fn transpose(m: &mut Model) -> usize {
+    let heads = heads(m, Packing::PerChannel);
+    let mut count = 0;
+    for node in m.nodes() {
+        if !m.node(node).op.is("Gather") {
+            continue;
+        }
+        let Ok(table) = m.operand(node, 0) else { continue };
+        let Some(&head) = quantized(m, table, Packing::PerRow).and_then(|it| heads.get(&it)) else {
+            continue;
+        };
+        let name = format!("{}_rows", m.value(head).name);
+        let mut patch = Patch::before(node);
+        let attrs = Attrs::default().with("perm", vec![1i64, 0]);
+        let table = patch.step(&name, "Transpose", [head.into()], attrs);
+        patch.rewire(node, 0, table).apply(m);
+        count += 1;
+    }
+    count
+}
+
+/// The quantized values in this packing by what they belong to.
+fn heads(m: &Model, packing: Packing) -> BTreeMap<usize, ValueId> {
+    let mut heads: BTreeMap<usize, ValueId> = BTreeMap::new();
+    for &value in m.graph(m.main).constants.iter().filter(|it| !m.value(**it).uses.is_empty()) {
+        if let Some(source) = quantized(m, value, packing) {
+            heads.insert(source, value);
+        }
+    }
+    heads
+}
+
 fn reshape_one(m: &mut Model, gather: NodeId, head: ValueId) {
     let table = m.operand(gather, 0).expect("it has a table");
     let name = m.value(table).name.to_string();
@@ -55,39 +151,39 @@ fn reshape_one(m: &mut Model, gather: NodeId, head: ValueId) {
     patch.rewire(gather, 0, table).apply(m);
 }
 
-/// What the quantized values in this packing belong to, if another packing has the same bytes and
-/// they are worth sharing.
+/// What the quantized values in this packing belong to, if they are worth sharing and the other
+/// packing that is asked for can be computed from them.
 fn quantized(m: &Model, value: ValueId, wanted: Packing) -> Option<usize> {
     let tensor = m.constant(value).ok()?;
     let (source, part, packing) = tensor.quantized()?;
-    let shared = packing == wanted && packing.canonical(source.shape(), part) == Packing::NBits;
+    let blocks = |it: Packing| it.canonical(source.shape(), part) == Packing::NBits;
+    let is_channel = matches!(wanted, Packing::PerChannel | Packing::PerRow);
+    let shared = packing == wanted && (is_channel || blocks(packing));
     let fits = shared && part == Part::Quantized && tensor.nbytes() >= WORTH;
     fits.then(|| Arc::as_ptr(source).cast::<()>().addr())
 }
 
 /// A warning for each table that is also a head and shares no byte with it.
 pub fn apart(m: &Model, plan: &Plan) -> Vec<Warning> {
-    let place = |site: &Site| rows(site, m.constant(site.weight).ok()?).place();
-    let of = |kind| plan.sites.iter().filter(move |it| it.site.kind == kind);
+    let sites = &plan.sites;
+    let apart = pairs(m, sites).into_iter().filter(|it| !same_weight(&sites[it.0], &sites[it.1]));
     let mut warnings: Vec<Warning> = Vec::new();
-    for table in of(Weight::Gather) {
-        let Some(at) = place(&table.site) else { continue };
-        let heads = of(Weight::MatMul).filter(|it| place(&it.site) == Some(at));
-        for head in heads.filter(|it| !same(table, it)) {
-            let name = onnxq_ir::untrusted::Untrusted(&m.value(table.site.weight).name);
-            let text = format!(
-                "`{name}` and the head `{}` are tied but stored differently: two copies",
-                onnxq_ir::untrusted::Untrusted(&m.node_label(head.site.node))
-            );
-            let warning = Warning::new(Code::W503, text);
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
+    for (table, head) in apart {
+        let (table, head) = (&sites[table].site, &sites[head].site);
+        let text = format!(
+            "`{}` and the head `{}` are tied but stored differently: two copies",
+            Untrusted(&m.value(table.weight).name),
+            Untrusted(&m.node_label(head.node))
+        );
+        let warning = Warning::new(Code::W503, text);
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
         }
     }
     warnings
 }
 
-fn same(a: &SitePlan, b: &SitePlan) -> bool {
-    (a.scheme, a.scales, a.solver) == (b.scheme, b.scales, b.solver) && a.activation == b.activation
+/// Whether one quantized weight serves both.
+fn same_weight(a: &SitePlan, b: &SitePlan) -> bool {
+    (a.scheme, a.scales, a.solver) == (b.scheme, b.scales, b.solver)
 }

@@ -146,6 +146,7 @@ pub const STANDARD: &[&str] = &[
     "dedupe-nodes",
     "sum-before-layernorm",
     "remove-dead",
+    "tie-constants",
     "infer-types",
 ];
 

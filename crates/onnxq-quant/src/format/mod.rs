@@ -4,6 +4,7 @@ mod dynamic;
 mod dynamic_fused;
 mod dynamic_lstm;
 mod gather_block_quantized;
+mod gather_rows;
 mod matmul_nbits;
 mod qdq;
 mod qoperator;
@@ -57,6 +58,7 @@ pub const FORMATS: &[&Format] = &[
     &dynamic_fused::DYNAMIC_FUSED,
     &dynamic_lstm::DYNAMIC_LSTM,
     &gather_block_quantized::GATHER_BLOCK_QUANTIZED,
+    &gather_rows::GATHER_ROWS,
     &matmul_nbits::MATMUL_NBITS,
     &qdq::QDQ,
     &qoperator::QOPERATOR,

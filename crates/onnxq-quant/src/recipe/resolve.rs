@@ -9,7 +9,7 @@ use crate::{
     half_scales,
     ops::{self, Site},
     plan::{self, Kept, Plan, RegionNode, SitePlan},
-    region,
+    region, tied,
 };
 use onnxq_ir::{
     Model, NoMatch, NodeId, no_match,
@@ -77,6 +77,7 @@ pub fn resolve(
         return Err(error);
     }
     one_code_type(recipe, &plan)?;
+    tied::unify(m, &mut plan.sites);
     Ok(plan)
 }
 
@@ -148,13 +149,16 @@ fn decide(
         return Err(RecipeError::Conflict { at: merged.position.clone(), what: what.to_owned() });
     }
     let activation = merged.activation.map(activation);
-    let (mut misfits, mut reasons) = (Vec::new(), Vec::new());
+    let (mut misfits, mut reasons, mut formats) = (Vec::new(), Vec::new(), Vec::new());
     for name in &merged.format {
         let format = named(name, merged)?;
-        if let Err(reason) = (format.place)(m, &site) {
-            reasons.push(format!("{name}: {reason}"));
-            continue;
+        match (format.place)(m, &site) {
+            Ok(()) => formats.push(format),
+            Err(reason) => reasons.push(format!("{name}: {reason}")),
         }
+    }
+    for &format in &formats {
+        let name = format.name;
         if weight.scales == Scales::Float16 && !format.half_scales {
             misfits.push(format!("{name}: its scales are float, not float16"));
             continue;
@@ -180,6 +184,7 @@ fn decide(
                     activation,
                     quantized,
                     format,
+                    formats,
                     note,
                     measured,
                 };

@@ -9,6 +9,7 @@ mod raise_opset;
 mod raise_opset_static;
 mod remove_dead;
 mod simplify_mask;
+mod tie_constants;
 
 pub(super) use self::{
     inline_functions::inline_all_versions,
@@ -31,6 +32,7 @@ pub const PASSES: &[&Pass] = &[
     &raise_opset_static::RAISE_OPSET_STATIC,
     &remove_dead::REMOVE_DEAD,
     &simplify_mask::SIMPLIFY_MASK,
+    &tie_constants::TIE_CONSTANTS,
 ];
 
 /// Whether the operator gives a different result each time; those of unknown domains by name.

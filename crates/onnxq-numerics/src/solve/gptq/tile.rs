@@ -17,6 +17,7 @@ pub(super) const LANES: usize = 64;
 pub(super) type Lanes<T = f32> = [T; LANES];
 
 /// What one way of choosing quantized values yields for the rows of a tile.
+#[derive(Clone)]
 struct Choice {
     /// `[k]`, in the order of columns of the model.
     quantized: Vec<Lanes<u8>>,
@@ -84,6 +85,7 @@ impl<'a> Tile<'a> {
         }
         let mut own = lane_grids(grids, first, count);
         self.descend(&own);
+        let (unpolished, before) = (self.best.clone(), own.clone());
         self.polish(&mut own);
         let all: Vec<usize> = (0..count).collect();
         self.best.write(&all, first, &own, q);
@@ -91,7 +93,17 @@ impl<'a> Tile<'a> {
             let grids = lane_grids(grids, first, count);
             let better = self.better(&grids, count);
             self.other.write(&better, first, &grids, q);
-            better.iter().for_each(|it| self.best.loss[*it] = self.other.loss[*it]);
+            // Polishing lowers the damped error: where that made the error itself worse than that of
+            // rounding, what GPTQ found before may be better than both.
+            let own: Vec<usize> = better
+                .iter()
+                .copied()
+                .filter(|it| unpolished.loss[*it] < self.other.loss[*it])
+                .collect();
+            unpolished.write(&own, first, &before, q);
+            better.iter().for_each(|it| {
+                self.best.loss[*it] = self.other.loss[*it].min(unpolished.loss[*it])
+            });
         }
     }
 

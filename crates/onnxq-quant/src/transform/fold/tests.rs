@@ -30,6 +30,7 @@ fn model(text: &str) -> (Model, Vec<SitePlan>) {
         measured: false,
         note: None,
         format: format("matmul_nbits").unwrap(),
+        formats: Vec::new(),
     };
     let sites = sites.map(plan).collect();
     (m, sites)

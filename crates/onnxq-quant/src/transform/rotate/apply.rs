@@ -15,8 +15,7 @@ use onnxq_ir::{
 /// Rotates a stream. Returns the products before heads that were tied to a table, and still are.
 pub(super) fn apply(m: &mut Model, stream: &Stream, seed: u64) -> Result<Vec<NodeId>, TensorError> {
     let q = Rotation::new(stream.width, seed, stream.centred);
-    let tied = stream.norms.iter().flat_map(|it| ties(m, stream, it));
-    let tied: Vec<Tied> = tied.collect::<Result<_, _>>()?;
+    let tied: Vec<Tied> = stream.norms.iter().flat_map(|it| ties(m, stream, it)).collect();
     let mut work = Rotating { m, stream, q, scratch: Scratch::new()?, done: BTreeMap::new() };
     for &spot in &stream.writers {
         work.writer(spot)?;
@@ -90,37 +89,22 @@ impl Tied {
 }
 
 /// The readers of a norm that are tied to a table which writes to the stream.
-fn ties(m: &Model, stream: &Stream, norm: &Norm) -> Vec<Result<Tied, TensorError>> {
+fn ties(m: &Model, stream: &Stream, norm: &Norm) -> Vec<Tied> {
     let tables = stream.writers.iter().filter(|it| m.node(it.node).op.is("Gather"));
     let tables: Vec<(NodeId, &Tensor)> =
         tables.filter_map(|it| Some((it.node, constant(m, *it)?.1))).collect();
     let tie = |&head: &NodeId| {
         let weight = constant(m, Spot { node: head, index: 1 })?.1.transposed();
-        tables.iter().find_map(|(table, rows)| match equal(rows, &weight) {
-            Ok(true) => Some(Ok(Tied { table: *table, norm: norm.node, head })),
-            Ok(false) => None,
-            Err(error) => Some(Err(error)),
-        })
+        let (table, _) = tables.iter().find(|(_, rows)| are_one(rows, &weight))?;
+        Some(Tied { table: *table, norm: norm.node, head })
     };
     norm.readers.iter().filter_map(tie).collect()
 }
 
-/// Whether two matrices hold the same numbers, wherever they lie.
-fn equal(a: &Tensor, b: &Tensor) -> Result<bool, TensorError> {
-    const ROWS: usize = 256;
-    if (a.dtype, &a.shape) != (b.dtype, &b.shape) {
-        return Ok(false);
-    }
-    if a.place().is_some() && a.place() == b.place() && a.is_transposed() == b.is_transposed() {
-        return Ok(true);
-    }
-    for start in (0..a.shape[0]).step_by(ROWS) {
-        let rows = start..(start + ROWS).min(a.shape[0]);
-        if a.rows_f32(rows.clone())? != b.rows_f32(rows)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// Whether two matrices are one: `tie-constants` has made equal ones views of each other.
+fn are_one(a: &Tensor, b: &Tensor) -> bool {
+    let known = |it: &Tensor| (it.dtype, it.shape.clone(), it.is_transposed(), it.place());
+    a.place().is_some() && known(a) == known(b)
 }
 
 fn constant(m: &Model, spot: Spot) -> Option<(ValueId, &Tensor)> {
