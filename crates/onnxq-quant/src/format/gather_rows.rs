@@ -4,7 +4,7 @@
 use super::{Format, channel_scheme, quantized};
 use crate::ops::Weight;
 use onnxq_ir::{
-    Attrs, Model, NoMatch, NodeId, Patch, no_match,
+    Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match,
     tensor::{Packing, Part, Tensor},
 };
 use onnxq_rewrite::Rule;
@@ -37,29 +37,39 @@ const LOWER_GATHER_ROWS: Rule = Rule {
 };
 
 /// ```text
-/// Gather(DequantizeLinear(w, s), i)   →   Mul(Cast(Gather(w, i)), Gather(s, i))
+/// Gather(DequantizeLinear(w, s), i)   →   Mul(Cast(Gather(w, i)), Unsqueeze(Gather(s, i)))
 /// ```
 ///
-/// `w` is `[rows, columns]`, `s` becomes `[rows, 1]`.
+/// `w` is `[rows, columns]`, `s` is `[rows]`.
 fn apply(m: &Model, gather: NodeId) -> Result<Patch, NoMatch> {
     let (table, indices) = (m.operand(gather, 0)?, m.operand(gather, 1)?);
     let w = quantized(m, table, Packing::PerRow)?;
     let (source, ..) = m.constant(w.quantized)?.quantized().expect("checked by quantized()");
-    let shape = source.shape();
     let output = m.node(gather).output();
     let stem = m.value(output).name.to_string();
+    let step = |suffix: &str| format!("{stem}_{suffix}");
 
     let mut patch = Patch::before(gather);
-    let scales = Tensor::packed(source.clone(), Part::Scales, Packing::PerRow);
-    let scales = scales.reshaped(vec![shape.n, 1]);
-    let scales = patch.constant(&format!("{}_by_row", m.value(w.scales).name), scales);
-    let named = [w.quantized.into(), indices.into()];
+    // In the packing of a head, whose scales these are if it is tied.
+    let scales = Tensor::packed(source.clone(), Part::Scales, Packing::PerChannel);
+    let scales = patch.constant(&m.value(w.scales).name, scales);
+    let inputs = [w.quantized.into(), indices.into()];
     let name = m.node(gather).name.to_string();
-    let rows = patch.named(&name, &format!("{stem}_int8"), "Gather", named, Attrs::default());
-    let to = Attrs::default().with("to", i64::from(shape.scale.number()));
-    let rows = patch.step(&format!("{stem}_cast"), "Cast", [rows], to);
+    let rows = patch.named(&name, &step("int8"), "Gather", inputs, Attrs::default());
+    let to = Attrs::default().with("to", i64::from(source.shape().scale.number()));
+    let rows = patch.step(&step("cast"), "Cast", [rows], to);
     let inputs = [scales, indices.into()];
-    let scales = patch.step(&format!("{stem}_scales"), "Gather", inputs, Attrs::default());
+    let scales = patch.step(&step("scale"), "Gather", inputs, Attrs::default());
+    let scales = unsqueezed(m, &mut patch, &step("scales"), scales);
     let y = patch.step(&stem, "Mul", [rows, scales], Attrs::default());
     Ok(patch.replace(output, y))
+}
+
+/// With a last axis of length 1.
+fn unsqueezed(m: &Model, patch: &mut Patch, name: &str, x: Ref) -> Ref {
+    if m.opset("") < 13 {
+        return patch.step(name, "Unsqueeze", [x], Attrs::default().with("axes", vec![-1i64]));
+    }
+    let axes = patch.constant("last_axis", Tensor::from_i64(&[1], [-1]));
+    patch.step(name, "Unsqueeze", [x, axes], Attrs::default())
 }

@@ -5,7 +5,7 @@ use super::{
     emit::{Emit, by_channel, needs, only, to},
     rows,
 };
-use crate::raise::{Bias, Input, Kind, Site, Weights, quantize};
+use crate::raise::{Bias, GATHER_ROWS, Input, Kind, Site, Weights, quantize};
 use onnxq_ir::{
     Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId, no_match,
     tensor::{DType, Packing, Part, QSource, Tensor, ZeroPoints},
@@ -15,7 +15,8 @@ pub(super) const QOPERATOR: Form = Form {
     name: "qoperator",
     help: "Operators of integers: QLinearMatMul, MatMulInteger and their like",
     has: |site| {
-        let own = ["Gather + DequantizeLinear", "MatMulInteger", "QGemm", "QLinearMatMul"];
+        let own =
+            [GATHER_ROWS, "Gather + DequantizeLinear", "MatMulInteger", "QGemm", "QLinearMatMul"];
         own.contains(&site.form)
     },
     lower,

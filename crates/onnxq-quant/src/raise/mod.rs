@@ -14,6 +14,7 @@ pub(crate) mod stored;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use self::operand::{activation, constant, dequantize, optional, quantize, stem};
+pub(crate) use self::qdq::GATHER_ROWS;
 use self::stored::{Key, Stored};
 use onnxq_ir::{
     Model, NoMatch, NodeId, ValueId,

@@ -57,23 +57,80 @@ fn product(
     })
 }
 
-/// `Gather(DequantizeLinear(w), i)` or `DequantizeLinear(Gather(w, i))`.
+/// `Gather(DequantizeLinear(w), i)`, `DequantizeLinear(Gather(w, i))` or the rows of
+/// [`scaled_rows`].
 pub(super) fn gather(m: &Model, node: NodeId, weights: &mut Weights) -> Found {
     let table = m.operand(node, 0).ok()?;
     if is_weight(m, table) {
         return Some(rows(m, node, weights));
     }
-    let (tensor, _) = constant(m, table).ok()?;
+    let (quantized, turned) = match m.producer(table, "Transpose") {
+        Ok(it) => (m.operand(it, 0).ok()?, false),
+        Err(_) => (table, true),
+    };
+    let (tensor, _) = constant(m, quantized).ok()?;
     if tensor.dtype.is_float() || tensor.shape.len() != 2 {
         return None;
     }
     let last = m.only_use(m.node(node).output()).ok()?;
+    if m.node(last).op.is("Cast") {
+        return scaled_rows(m, node, last, Table { quantized, turned }, weights);
+    }
+    if !turned {
+        return None;
+    }
     if !m.node(last).op.is("DequantizeLinear")
         || m.operand(last, 0).ok() != Some(m.node(node).output())
     {
         return None;
     }
     Some(rows_of_codes(m, node, last, weights))
+}
+
+/// An int8 table, `[rows, columns]` if it is turned as look-ups want it.
+struct Table {
+    quantized: ValueId,
+    turned: bool,
+}
+
+/// `Mul(Cast(Gather(w, i)), Unsqueeze(Gather(s, i)))`: each row has its own scale.
+///
+/// `None` if what follows is anything else: int8 tables without scales are no quantized weights.
+fn scaled_rows(
+    m: &Model,
+    node: NodeId,
+    cast: NodeId,
+    table: Table,
+    weights: &mut Weights,
+) -> Found {
+    let mul = m.only_use(m.node(cast).output()).ok().filter(|it| m.node(*it).op.is("Mul"))?;
+    let other = (0..2).find(|it| m.operand(mul, *it).ok() != Some(m.node(cast).output()))?;
+    let unsqueeze = m.producer(m.operand(mul, other).ok()?, "Unsqueeze").ok()?;
+    let gather = m.producer(m.operand(unsqueeze, 0).ok()?, "Gather").ok()?;
+    let (indices, scales) = (m.operand(node, 1).ok()?, m.operand(gather, 0).ok()?);
+    let by_row = constant(m, scales).is_ok_and(|it| it.0.dtype.is_float() && it.0.shape.len() == 1);
+    if m.operand(gather, 1).ok() != Some(indices) || !by_row || !unsqueezes_last(m, unsqueeze) {
+        return None;
+    }
+    let mut found = || {
+        along_rows(m, node)?;
+        let Table { quantized, turned } = table;
+        let channels = Channels { quantized, scales, zero_points: None, turned, block: None };
+        let weight = channels.weight(m, weights)?;
+        let (kind, output) = (Kind::Rows { indices }, m.node(mul).output());
+        let form = GATHER_ROWS;
+        Ok(Site { form, standard: true, last: mul, output, requantized: None, kind, weight })
+    };
+    Some(found())
+}
+
+/// What `inspect` calls look-ups of int8 rows with their scales.
+pub(crate) const GATHER_ROWS: &str = "Gather + Cast + Mul";
+
+fn unsqueezes_last(m: &Model, node: NodeId) -> bool {
+    let axes = m.operand(node, 1).and_then(|it| m.small_i64(it));
+    let axes = axes.ok().or_else(|| m.ints_attr(node, "axes").map(<[i64]>::to_vec));
+    axes.is_some_and(|it| it == [-1])
 }
 
 fn along_rows(m: &Model, node: NodeId) -> Result<(), NoMatch> {

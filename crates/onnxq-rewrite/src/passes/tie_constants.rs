@@ -17,9 +17,6 @@ pub(super) const TIE_CONSTANTS: Pass = Pass {
     run,
 };
 
-/// Bytes from which a copy is worth being found.
-const WORTH: usize = 1 << 16;
-
 fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
     let pairs = pairs(model);
     let done = pairs.len().min(ctx.max_rewrites);
@@ -42,8 +39,8 @@ fn pairs(m: &Model) -> Vec<(ValueId, ValueId)> {
     for &value in &m.graph(m.main).constants {
         let Def::Const(tensor) = &m.value(value).def else { continue };
         let is_read = !m.value(value).uses.is_empty() && tensor.place().is_some();
-        let is_large = tensor.shape.len() == 2 && tensor.nbytes() >= WORTH;
-        if is_read && is_large && tensor.dtype.is_float() && !tensor.is_transposed() {
+        let is_matrix = tensor.shape.len() == 2 && tensor.dtype.is_float();
+        if is_read && is_matrix && !tensor.is_transposed() {
             groups.entry((tensor.dtype, tensor.shape.clone())).or_default().push(value);
         }
     }
