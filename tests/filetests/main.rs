@@ -104,6 +104,13 @@ impl Directive {
         let folder = tempfile::tempdir()?;
         let name = file.file_name().and_then(|it| it.to_str()).ok_or("the name is not UTF-8")?;
         fs::write(folder.path().join(name), input)?;
+        // Recipes of the tests beside it.
+        for it in fs::read_dir(file.parent().ok_or("it is in no folder")?)? {
+            let it = it?.path();
+            if it.extension().is_some_and(|it| it == "yaml") {
+                fs::copy(&it, folder.path().join(it.file_name().unwrap_or_default()))?;
+            }
+        }
         let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_onnxq"))
             .args(self.arguments.split_whitespace().map(|it| it.replace('%', name)))
             .current_dir(folder.path())

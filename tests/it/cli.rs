@@ -56,7 +56,7 @@ fn recipes_are_listed_with_one_sentence_each() {
     int4                generic                     Weights in 4 bits, computation in int8, for any CPU.
     int4_quality        generic      --calibration  Weights in 4 bits solved by GPTQ on calibration data, with blocks of 32 and an 8-bit head: the most accurate of the 4-bit recipes.
     int4_size           generic      --calibration  Everything in 4 bits, head and embeddings too, solved by GPTQ on calibration data: the smallest file.
-    int8_weights        generic                     Weights in 8 bits with a scale per block of 128, for any CPU.
+    int8_weights        generic                     Weights in 8 bits with a scale per block of 32, for any CPU.
     ");
 }
 

@@ -1,7 +1,11 @@
 //! What every format computes: the models of `tests/filetests/formats`, quantized as their first
 //! lines say, stay close to the original in the reference evaluator.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::common::{inputs, quantized, relative_error};
 use onnxq_ir::{Model, eval, tensor::Tensor, text};
@@ -15,9 +19,13 @@ struct Case {
     tolerance: f64,
 }
 
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests/formats")
+}
+
 fn cases() -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests/formats");
-    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()).collect();
+    let mut paths: Vec<_> = fs::read_dir(folder()).unwrap().map(|it| it.unwrap().path()).collect();
+    paths.retain(|it| it.extension().is_some_and(|it| it == "onnxtxt"));
     paths.sort();
     paths.iter().filter_map(|it| case(it)).collect()
 }
@@ -40,7 +48,10 @@ fn options<'a>(words: &'a [String], key: &str) -> Vec<&'a str> {
 
 impl Case {
     fn quantized(&self) -> Model {
-        let mut recipe = onnxq_quant::recipe::load(options(&self.words, "-r")[0]).unwrap();
+        let name = options(&self.words, "-r")[0];
+        let beside = folder().join(name);
+        let name = if beside.exists() { beside.to_str().unwrap() } else { name };
+        let mut recipe = onnxq_quant::recipe::load(name).unwrap();
         for set in options(&self.words, "--set") {
             recipe = onnxq_quant::recipe::apply_set(&recipe, set).unwrap();
         }

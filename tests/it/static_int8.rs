@@ -74,7 +74,7 @@ impl Case {
         let recipe = self.recipe(more);
         let mut m = self.model();
         rewrite::run(&mut m, &recipe.prepare(rewrite::STANDARD), &Ctx::silent()).unwrap();
-        let mut plan = resolve(&recipe, &m, &|_, _| Ok(())).unwrap();
+        let mut plan = resolve(&recipe, &m, &Default::default(), &|_, _| Ok(())).unwrap();
         plan.ranges = ranges(&m, &plan);
         let mut lines = String::new();
         for (node, reason) in Layout::new(&m, &plan).left {

@@ -1,8 +1,10 @@
 //! Stage 3: a site or a reason for every node with weights.
 
+use std::collections::BTreeSet;
+
 use super::{Census, Error, Job, Opened, Prepared, origin::Origin, search::saturation};
 use onnxq_ir::{
-    Model, NoMatch,
+    Model, NoMatch, NodeId,
     diag::Warning,
     no_match,
     onnx::{Files, OpenOptions},
@@ -31,7 +33,7 @@ impl Prepared {
     /// Decides for each node by the recipe alone.
     pub fn plan(self, job: &Job) -> Result<Planned, Error> {
         let Opened { model, files, mut warnings, before, options } = self.0;
-        let plan = decide(job, &model)?;
+        let plan = decide(job, &model, &BTreeSet::new())?;
         // A goal is still to change the plan.
         let apart = if job.inputs.goal.is_none() { tied::apart(&model, &plan) } else { Vec::new() };
         let told = job.recipe.warnings.iter().cloned().chain(apart);
@@ -44,13 +46,17 @@ impl Prepared {
     }
 }
 
-/// Decides for each node of a prepared model.
-pub(super) fn decide(job: &Job, model: &Model) -> Result<Plan, RecipeError> {
+/// Decides for each node of a prepared model, of which some are beside a rotated stream.
+pub(super) fn decide(
+    job: &Job,
+    model: &Model,
+    rotated: &BTreeSet<NodeId>,
+) -> Result<Plan, RecipeError> {
     let finite = |m: &Model, site: &ops::Site| match job.inputs.skip_nonfinite {
         true => finite(m, site),
         false => Ok(()),
     };
-    let mut plan = resolve(job.recipe, model, &finite)?;
+    let mut plan = resolve(job.recipe, model, rotated, &finite)?;
     saturation::release(&mut plan);
     Ok(plan)
 }

@@ -10,7 +10,7 @@ use onnxq_quant::{
     plan::SitePlan,
     sources::{self, Sources},
     transform::{
-        ChangeModel, FindScales, Reader, Work,
+        ChangeModel, Changed, FindScales, Reader, Work,
         fold::{self, Group, Kind},
         rescale,
     },
@@ -32,16 +32,16 @@ pub(super) fn transform(mut deciding: Deciding, job: &Job) -> Result<Deciding, E
     let planned = &mut deciding.planned;
     let mut notes: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
     let mut known: BTreeMap<NodeId, InputStats> = BTreeMap::new();
-    let mut float = Vec::new();
+    let mut changes = Changes::default();
     for spec in specs {
         let mut step = Step { name: spec.name(), notes: &mut notes, known: &mut known };
         match spec.transform().work() {
-            Work::Model(it) => float.extend(step.change(planned, it, ctx)?),
+            Work::Model(it) => changes.add(step.change(planned, it, ctx)?),
             Work::Scales(it) => step.scale(planned, it, inputs, ctx)?,
         }
     }
     planned.model.verify()?;
-    planned.decide_again(job, float)?;
+    planned.decide_again(job, changes)?;
     planned.plan.notes = notes;
     Ok(deciding)
 }
@@ -52,14 +52,14 @@ pub(super) fn outline(mut planned: Planned, job: &Job) -> Result<Planned, Error>
     if specs.is_empty() {
         return Ok(planned);
     }
-    let mut float = Vec::new();
+    let mut changes = Changes::default();
     for spec in specs {
         let (mut notes, mut known) = (BTreeMap::new(), BTreeMap::new());
         let mut step = Step { name: spec.name(), notes: &mut notes, known: &mut known };
         let scales = match spec.transform().work() {
             Work::Scales(it) => it,
             Work::Model(it) => {
-                float.extend(step.change(&mut planned, it, job.ctx)?);
+                changes.add(step.change(&mut planned, it, job.ctx)?);
                 continue;
             }
         };
@@ -69,15 +69,29 @@ pub(super) fn outline(mut planned: Planned, job: &Job) -> Result<Planned, Error>
             let _ = fold::apply(&mut planned.model, &group, &vec![1.0; width]);
         }
     }
-    planned.decide_again(job, float)?;
+    planned.decide_again(job, changes)?;
     Ok(planned)
+}
+
+/// What transforms want of the plan.
+#[derive(Default)]
+struct Changes {
+    float: Vec<(NodeId, NoMatch)>,
+    rotated: BTreeSet<NodeId>,
+}
+
+impl Changes {
+    fn add(&mut self, it: Changed) {
+        self.float.extend(it.float);
+        self.rotated.extend(it.rotated);
+    }
 }
 
 impl Planned {
     /// Plans for the changed model. What a transform wants in float stays so.
-    fn decide_again(&mut self, job: &Job, float: Vec<(NodeId, NoMatch)>) -> Result<(), Error> {
-        self.plan = plan::decide(job, &self.model)?;
-        for (node, reason) in float {
+    fn decide_again(&mut self, job: &Job, changes: Changes) -> Result<(), Error> {
+        self.plan = plan::decide(job, &self.model, &changes.rotated)?;
+        for (node, reason) in changes.float {
             self.plan.keep(&self.model, node, reason);
         }
         Ok(())
@@ -93,14 +107,13 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Changes the model; what was known of activations is no longer true. Returns new nodes that
-    /// are to stay in float.
+    /// Changes the model; what was known of activations is no longer true.
     fn change(
         &mut self,
         planned: &mut Planned,
         it: &dyn ChangeModel,
         ctx: &Ctx,
-    ) -> Result<Vec<(NodeId, NoMatch)>, Error> {
+    ) -> Result<Changed, Error> {
         ctx.progress.start(self.name, 0);
         let done = it.change(&mut planned.model)?;
         self.known.clear();
@@ -108,7 +121,7 @@ impl Step<'_> {
             self.note(*node, &reason.to_string());
         }
         ctx.progress.done(&done.summary);
-        Ok(done.float)
+        Ok(done)
     }
 
     /// Scales the channels of every activation that can be scaled.

@@ -50,8 +50,8 @@ struct Quantized {
 impl Shared<'_> {
     fn site(&mut self, m: &mut Model, it: &SitePlan) {
         let node = it.site.node;
-        if it.site.kind == Weight::Lstm {
-            return self.lstm(m, it);
+        if it.site.kind == Weight::Recurrent {
+            return self.recurrent(m, it);
         }
         let source = self.sources.get(m, it);
         let weight = weight(m, it, source);
@@ -82,10 +82,11 @@ impl Shared<'_> {
     }
 
     /// Both weights; what the operator does to its activations it does by itself.
-    fn lstm(&mut self, m: &mut Model, it: &SitePlan) {
+    fn recurrent(&mut self, m: &mut Model, it: &SitePlan) {
         let node = it.site.node;
         for index in [1, 2] {
-            let value = m.operand(node, index).expect("a planned LSTM has two weights");
+            let value =
+                m.operand(node, index).expect("a planned recurrent operator has two weights");
             let part = SitePlan { site: Site { weight: value, ..it.site }, ..it.clone() };
             let source = self.sources.get(m, &part);
             let weight = weight(m, &part, source);

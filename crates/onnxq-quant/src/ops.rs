@@ -17,8 +17,8 @@ pub enum Weight {
     Conv,
     /// Input 1, `[inputs, outputs / groups, …]`: kernels for each input channel.
     ConvTranspose,
-    /// Inputs 1 and 2, `[directions, 4 · hidden, inputs]` each: of the input and of the state.
-    Lstm,
+    /// Inputs 1 and 2, `[directions, gates · hidden, inputs]` each: of the input and of the state.
+    Recurrent,
     /// The node has weights, but no format here stores them; the text says why.
     Float(&'static str),
     /// The weights are quantized already.
@@ -40,15 +40,13 @@ fn weight_of(op: &Op) -> Option<Weight> {
         Layout::Fused => Weight::Float(FUSED),
         Layout::Gemm => Weight::Float(GEMM),
         Layout::MatMul => Weight::MatMul,
-        Layout::Recurrent if op.is("LSTM") => Weight::Lstm,
-        Layout::Recurrent => Weight::Float(RECURRENT),
+        Layout::Recurrent => Weight::Recurrent,
         Layout::Table => Weight::Gather,
     })
 }
 
 const FUSED: &str = "the weights are inside a fused operator; quantize before fusing";
 const GEMM: &str = "it could not be rewritten as MatMul and Add";
-const RECURRENT: &str = "ONNX Runtime has a quantized LSTM, but no quantized GRU or RNN";
 
 /// The weight of a node that could be quantized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,8 +96,8 @@ fn check(m: &Model, site: &Site, tensor: &Tensor) -> Result<Option<Site>, NoMatc
     if is_kernel && tensor.shape.len() < 3 {
         return Err(no_match!("weight `{name}` has rank {}, no kernel", tensor.shape.len()));
     }
-    if site.kind == Weight::Lstm {
-        lstm(m, site.node)?;
+    if site.kind == Weight::Recurrent {
+        recurrent(m, site.node)?;
     } else if !is_kernel && tensor.shape.len() != 2 {
         return Err(no_match!("weight `{name}` has rank {}, not 2", tensor.shape.len()));
     }
@@ -112,17 +110,11 @@ fn check(m: &Model, site: &Site, tensor: &Tensor) -> Result<Option<Site>, NoMatc
     Ok(Some(*site))
 }
 
-/// What the quantized operator does not do.
-fn lstm(m: &Model, node: NodeId) -> Result<(), NoMatch> {
-    if m.int_attr(node, "layout", 0) != 0 {
-        return Err(no_match!("ONNX Runtime has no LSTM with the batch first (layout = 1)"));
-    }
+/// Whether both weights of a recurrent operator are constant matrices for each direction.
+fn recurrent(m: &Model, node: NodeId) -> Result<(), NoMatch> {
     for &index in m.node(node).op.info().map_or(&[][..], |it| it.weights) {
         let value = m.operand(node, index)?;
         let (name, tensor) = (&m.value(value).name, m.constant(value)?);
-        if tensor.dtype != DType::F32 {
-            return Err(no_match!("the quantized LSTM is for float, `{name}` is {}", tensor.dtype));
-        }
         if tensor.shape.len() != 3 || tensor.numel() == 0 {
             return Err(no_match!("weight `{name}` is {tensor:?}, not of rank 3"));
         }
@@ -166,7 +158,7 @@ pub fn rows(site: &Site, tensor: &Tensor) -> Tensor {
             let rows = tensor.shape[0];
             tensor.reshaped(vec![rows, tensor.numel() / rows.max(1)])
         }
-        Weight::Lstm => {
+        Weight::Recurrent => {
             let inputs = tensor.shape[2];
             tensor.reshaped(vec![tensor.numel() / inputs, inputs])
         }
@@ -237,12 +229,24 @@ pub fn is_after_activation_function(m: &Model, node: NodeId) -> bool {
         if producers.iter().any(|it| m.node(*it).op.has(Traits::ACTIVATION)) {
             return true;
         }
-        let through = producers.iter().filter(|it| m.node(**it).op.is_in(KEEPS_OUTLIERS));
+        let keeps = |it: &NodeId| m.node(*it).op.is_in(KEEPS_OUTLIERS) || is_hadamard(m, *it);
+        let through = producers.iter().filter(|it| keeps(it));
         values = through.flat_map(|it| m.node(*it).inputs.iter().flatten().copied()).collect();
         values.sort();
         values.dedup();
     }
     false
+}
+
+/// Whether a node multiplies by a Hadamard matrix: square, all elements of one magnitude. It spreads
+/// an outlier over some channels of its row.
+pub fn is_hadamard(m: &Model, node: NodeId) -> bool {
+    const LARGEST: usize = 1024;
+    let matrix = || m.constant(m.operand(node, 1)?);
+    let Some(matrix) = matrix().ok().filter(|_| m.node(node).op.is("MatMul")) else { return false };
+    let is_square = matches!(matrix.shape[..], [k, n] if k == n && (2..=LARGEST).contains(&n));
+    let flat = |it: Vec<f32>| it.iter().all(|value| value.abs() == it[0].abs() && *value != 0.0);
+    is_square && matrix.dtype.is_float() && matrix.to_f32().is_ok_and(flat)
 }
 
 /// Operators between a head and the model's output.
@@ -255,22 +259,73 @@ const AFTER_HEAD: Set = Set::of(Traits::ARITHMETIC.union(Traits::CAST).union(Tra
 pub fn is_head(m: &Model, node: NodeId) -> bool {
     // A cap is three operators deep, a bias and a cast two more.
     const DEPTH: usize = 6;
-    let mut values = m.node(node).outputs.clone();
+    downstream(m, node, AFTER_HEAD, DEPTH).any(|it| m.is_output(it))
+}
+
+/// Operators between the product that makes the values of an attention and the attention: a bias,
+/// heads, those of the past.
+const AFTER_VALUES: Set = Set::of(Traits::CAST.union(Traits::COPY).union(Traits::REARRANGE))
+    .plus(&["Add", "Concat", "Expand"]);
+
+/// Whether the result of `node` is the values of an attention, which the probabilities are
+/// multiplied with.
+pub fn is_attention_value(m: &Model, node: NodeId) -> bool {
+    const DEPTH: usize = 8;
+    let is_values = |user: &onnxq_ir::Use| match user.user {
+        User::Node(id) if m.node(id).op.is("MatMul") => user.index == 1 && is_softmax(m, id),
+        User::Node(id) => user.index == 2 && m.node(id).op.has(Traits::ATTENTION),
+        User::Output(_) | User::Annotation(_) => false,
+    };
+    downstream(m, node, AFTER_VALUES, DEPTH).any(|it| m.value(it).uses.iter().any(is_values))
+}
+
+/// Whether input 0 of `node` is the result of an attention, also with its heads put together.
+pub fn is_after_attention(m: &Model, node: NodeId) -> bool {
+    const DEPTH: usize = 4;
+    let mut value = m.operand(node, 0);
     for _ in 0..DEPTH {
-        if values.iter().any(|it| m.is_output(*it)) {
+        let Ok(onnxq_ir::Def::Node(id)) = value.map(|it| m.value(it).def.clone()) else {
+            return false;
+        };
+        if m.node(id).op.has(Traits::ATTENTION) || m.node(id).op.is("MatMul") && is_softmax(m, id) {
             return true;
         }
+        if !m.node(id).op.is_in(KEEPS_ROWS) {
+            return false;
+        }
+        value = m.operand(id, 0);
+    }
+    false
+}
+
+const KEEPS_ROWS: Set = Set::of(Traits::CAST.union(Traits::COPY).union(Traits::REARRANGE));
+
+fn is_softmax(m: &Model, node: NodeId) -> bool {
+    m.operand(node, 0).is_ok_and(|it| m.producer(it, "Softmax").is_ok())
+}
+
+/// The results of `node`, then what `through` makes of them, at most `depth` operators deep.
+fn downstream(
+    m: &Model,
+    node: NodeId,
+    through: Set,
+    depth: usize,
+) -> impl Iterator<Item = ValueId> {
+    let mut all = m.node(node).outputs.clone();
+    let mut values = all.clone();
+    for _ in 1..depth {
         let users = values.iter().flat_map(|it| &m.value(*it).uses);
         let users = users.filter_map(|it| match it.user {
             User::Node(id) => Some(id),
             _ => None,
         });
-        let next = users.filter(|it| m.node(*it).op.is_in(AFTER_HEAD));
+        let next = users.filter(|it| m.node(*it).op.is_in(through));
         values = next.flat_map(|it| m.node(it).outputs.clone()).collect();
         values.sort();
         values.dedup();
+        all.extend(&values);
     }
-    false
+    all.into_iter()
 }
 
 #[cfg(test)]
@@ -314,12 +369,45 @@ mod tests {
     }
 
     #[test]
+    fn values_of_an_attention_are_found_fused_or_not() {
+        let fused = "<ir_version: 10, opset_import: [\"\" : 23]>
+            main (float[1,n,8] x) => (float[1,n,8] y)
+            <float[8,8] q, float[8,8] k, float[8,8] v, float[8] bias, float[8,8] o> {
+              qs = MatMul (x, q)
+              ks = MatMul (x, k)
+              vs = MatMul (x, v)
+              vb = Add (vs, bias)
+              a = Attention <q_num_heads = 2, kv_num_heads = 2> (qs, ks, vb)
+              y = MatMul (a, o)
+            }";
+        let single = "main (float[n,8] x) => (float[n,8] y)
+            <float[8,8] q, float[8,8] k, float[8,8] v, float[8,8] o> {
+              qs = MatMul (x, q)
+              ks = MatMul (x, k)
+              kt = Transpose (ks)
+              scores = MatMul (qs, kt)
+              p = Softmax (scores)
+              vs = MatMul (x, v)
+              a = MatMul (p, vs)
+              y = MatMul (a, o)
+            }";
+        for text in [fused, single] {
+            let m = onnxq_ir::text::parse(text).unwrap();
+            let products = m.nodes().into_iter().filter(|it| m.node(*it).op.is("MatMul"));
+            let values = products.filter(|it| is_attention_value(&m, *it));
+            let names: Vec<String> =
+                values.map(|it| m.value(m.node(it).output()).name.to_string()).collect();
+            assert_eq!(names, ["vs"]);
+        }
+    }
+
+    #[test]
     fn quantized_weights_are_done_and_fused_ones_kept() {
         let weight = |op: &str| weight_of(&Op::new(op));
         let done = ["ConvInteger", "DequantizeLinear", "com.microsoft.MatMulNBits"];
         assert!(done.iter().all(|it| weight(it) == Some(Weight::Quantized)));
         assert_eq!(weight("com.microsoft.Attention"), Some(Weight::Float(FUSED)));
-        assert_eq!(weight("GRU"), Some(Weight::Float(RECURRENT)));
+        assert_eq!(weight("GRU"), Some(Weight::Recurrent));
         let unknown = ["Relu", "com.microsoft.QGemm", "com.microsoft.QAttention"];
         assert!(unknown.iter().all(|it| weight(it).is_none()));
     }

@@ -1,6 +1,6 @@
 //! Recipes: YAML.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use onnxq_ir::{Model, text as onnx_text};
 use onnxq_quant::{
@@ -144,7 +144,8 @@ fn run(bytes: &[u8]) -> Outcome {
         Err(error) => panic!("a printed recipe is refused: {error}\n{printed}"),
     }
     let mut model = SMALL.clone();
-    let plan = resolve(&recipe, &model, &|_, _| Ok(())).map_err(|it| refusal(&it))?;
+    let plan =
+        resolve(&recipe, &model, &BTreeSet::new(), &|_, _| Ok(())).map_err(|it| refusal(&it))?;
     let count = plan.sites.len();
     insert::quantize(&mut model, &plan, &mut Sources::default());
     model.verify().expect("insertion keeps a model sound");

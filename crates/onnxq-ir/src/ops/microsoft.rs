@@ -10,6 +10,7 @@ const CONTRACTION: Traits = Traits::CONTRACTION;
 const DEQUANTIZE: Traits = Traits::DEQUANTIZE;
 const ELEMENTWISE: Traits = Traits::ELEMENTWISE;
 const INTEGER: Traits = Traits::INTEGER;
+const ATTENTION: Traits = Traits::ATTENTION;
 const LAYER_NORM: Traits = Traits::LAYER_NORM;
 const NORM: Traits = Traits::NORM;
 const QUANTIZE: Traits = Traits::QUANTIZE;
@@ -40,7 +41,7 @@ pub(super) const OPS: &[OpInfo] = &[
     op("Gelu").is(ELEMENTWISE).is(ACTIVATION).narrow(1, 0),
     op("GroupNorm").is(NORM).gain(1).bias(2),
     // Scales of a quantized cache.
-    op("GroupQueryAttention").narrow(1, 0).stay(&[12, 13]),
+    op("GroupQueryAttention").is(ATTENTION).narrow(1, 0).stay(&[12, 13]),
     op("Inverse"),
     op("MatMulBnb4").is(CONTRACTION).is(QUANTIZED),
     op("MatMulIntegerToFloat")
@@ -53,7 +54,7 @@ pub(super) const OPS: &[OpInfo] = &[
         .narrow(1, 0)
         .quantized(&quantized::BLOCK_MATMUL)
         .layout(Blocks),
-    op("MultiHeadAttention").narrow(1, 0),
+    op("MultiHeadAttention").is(ATTENTION).narrow(1, 0),
     op("NhwcMaxPool").is(QUANTIZED),
     op("Pad"),
     op("QAttention").is(QUANTIZED).weights(Fused, &[1]),

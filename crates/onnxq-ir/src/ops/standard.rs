@@ -24,6 +24,7 @@ const ELEMENTWISE: Traits = Traits::ELEMENTWISE;
 const FILL: Traits = Traits::FILL;
 const HOMOGENEOUS: Traits = Traits::HOMOGENEOUS;
 const INTEGER: Traits = Traits::INTEGER;
+const ATTENTION: Traits = Traits::ATTENTION;
 const LAYER_NORM: Traits = Traits::LAYER_NORM;
 const LAYOUT: Traits = Traits::LAYOUT;
 const NON_NEGATIVE: Traits = Traits::NON_NEGATIVE;
@@ -57,7 +58,7 @@ pub(super) const OPS: &[OpInfo] = &[
     op("Asinh", &[9, 22]).unary().narrow(9, 22),
     op("Atan", &[7, 22]).unary().narrow(7, 22),
     op("Atanh", &[9, 22]).unary().narrow(9, 22),
-    op("Attention", &[23, 24, 25]).narrow(23, 23),
+    op("Attention", &[23, 24, 25]).is(ATTENTION).narrow(23, 23),
     op("AveragePool", &[1, 7, 10, 11, 19, 22]).is(HOMOGENEOUS).is(POOL).narrow(1, 22),
     op("BatchNormalization", &[1, 6, 7, 9, 14, 15]).is(NORM).narrow(1, 14).gain(1).bias(2),
     op("Bernoulli", &[15, 22]).is(RANDOM),

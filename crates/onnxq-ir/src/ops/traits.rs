@@ -33,6 +33,8 @@ traits! {
     ALONG_AXIS,
     /// One of the four basic operations.
     ARITHMETIC,
+    /// Takes queries, keys and values as inputs 0, 1 and 2.
+    ATTENTION,
     /// Two operands of which either may be an activation.
     BINARY,
     /// Limits a value by others.

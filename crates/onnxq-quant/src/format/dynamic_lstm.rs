@@ -6,10 +6,10 @@
 //! AVX512-VNNI, one thread; sequences of 1 to 40, 48 to 1024 hidden).
 
 use super::{Format, MICROSOFT, channel_scheme, quantized};
-use crate::{ops::Weight, plan::Activation};
+use crate::{ops::Site, plan::Activation};
 use onnxq_ir::{
     Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match,
-    tensor::{Packing, Part, Tensor},
+    tensor::{DType, Packing, Part, Tensor},
 };
 use onnxq_rewrite::Rule;
 
@@ -17,10 +17,7 @@ pub(super) const DYNAMIC_LSTM: Format = Format {
     name: "dynamic_lstm",
     help: "LSTM with int8 weights per channel, quantized while running; a com.microsoft operator",
     packing: Packing::PerRow,
-    place: |_, site| match site.kind {
-        Weight::Lstm => Ok(()),
-        _ => Err(no_match!("it is a form of LSTM")),
-    },
+    place,
     scheme: |scheme, activation| match activation {
         Some(Activation::DynamicPerTensor) => channel_scheme(scheme),
         Some(_) => Err(no_match!("the operator finds one range for a whole input, in each run")),
@@ -33,6 +30,23 @@ pub(super) const DYNAMIC_LSTM: Format = Format {
     stays_canonical: |_, _| false,
     opset: Some((MICROSOFT, 1)),
 };
+
+fn place(m: &Model, site: &Site) -> Result<(), NoMatch> {
+    if !m.node(site.node).op.is("LSTM") {
+        return Err(no_match!("ONNX Runtime has a quantized LSTM, but no quantized GRU or RNN"));
+    }
+    if m.int_attr(site.node, "layout", 0) != 0 {
+        return Err(no_match!("ONNX Runtime has no LSTM with the batch first (layout = 1)"));
+    }
+    for index in [1, 2] {
+        let value = m.operand(site.node, index)?;
+        let (name, dtype) = (&m.value(value).name, m.constant(value)?.dtype);
+        if dtype != DType::F32 {
+            return Err(no_match!("the quantized LSTM is for float, `{name}` is {dtype}"));
+        }
+    }
+    Ok(())
+}
 
 const LOWER_DYNAMIC_LSTM: Rule = Rule {
     name: "lower-dynamic-lstm",

@@ -70,7 +70,7 @@ impl Format {
     /// How the canonical `DequantizeLinear` holds the weight of such a site.
     pub fn packing_of(&self, kind: Weight) -> Packing {
         match (kind, self.packing) {
-            (Weight::Conv | Weight::ConvTranspose | Weight::Lstm, _) => Packing::PerRow,
+            (Weight::Conv | Weight::ConvTranspose | Weight::Recurrent, _) => Packing::PerRow,
             (Weight::Gather, Packing::PerChannel) => Packing::PerRow,
             (_, packing) => packing,
         }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{Format, channel_scheme};
-use crate::ops::Site;
+use crate::ops::{Site, Weight};
 use onnxq_ir::{
     Attrs, Model, Patch, ValueId, no_match,
     tensor::{Packing, Part, QSource, Tensor},
@@ -40,7 +40,8 @@ pub fn stored(m: &mut Model, site: &Site, source: Arc<dyn QSource>, packing: Pac
     let (quantized, scales) = match packing {
         Packing::PerRow => {
             let mut by_row = vec![1; shape.len()];
-            by_row[0] = shape[0];
+            let own = if site.kind == Weight::Recurrent { 2 } else { 1 };
+            by_row[..own].copy_from_slice(&shape[..own]);
             (quantized.reshaped(shape), scales.reshaped(by_row))
         }
         _ => (quantized, scales),

@@ -155,6 +155,18 @@ pub struct Entry {
     /// matched: the head of a language model. `false` matches all others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<bool>,
+    /// Only nodes that compute the values of an attention are matched: with 4 bits they lose most
+    /// for their size. `false` matches all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_value: Option<bool>,
+    /// Only nodes whose activation is the result of an attention are matched: what projects it back.
+    /// `false` matches all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_attention: Option<bool>,
+    /// Only nodes that read or write a residual stream which the transform `rotate` has rotated are
+    /// matched: those of language models, mostly. `false` matches all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotated: Option<bool>,
     /// Only convolutions of each channel by itself are matched, which gain little from int8.
     /// `false` matches all other nodes.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,7 @@
 //! Recipe × model → plan: every decision, with a reason for each node that stays in float.
 
+use std::collections::BTreeSet;
+
 use super::{
     Activation, ActivationGranularity, ActivationRange, Candidate, Merged, Recipe, RecipeError,
     Selector, Unmatched, WeightRange,
@@ -20,11 +22,12 @@ use onnxq_numerics::{
     scheme::{Scales, Scheme},
 };
 
-/// Decides for each node. `finite` says whether a weight may be quantized; it is asked last,
+/// Decides for each node. `rotated` are those beside a rotated stream; `finite` says whether a weight may be quantized; it is asked last,
 /// because it may have to read the weight.
 pub fn resolve(
     recipe: &Recipe,
     m: &Model,
+    rotated: &BTreeSet<NodeId>,
     finite: &dyn Fn(&Model, &Site) -> Result<(), NoMatch>,
 ) -> Result<Plan, RecipeError> {
     let mut selector = recipe.selector()?;
@@ -52,6 +55,9 @@ pub fn resolve(
             elements: m.constant(site.weight).map_or(0, |it| it.numel()),
             after_activation_function: ops::is_after_activation_function(m, node),
             head: ops::is_head(m, node),
+            attention_value: ops::is_attention_value(m, node),
+            after_attention: ops::is_after_attention(m, node),
+            rotated: rotated.contains(&node),
             depthwise: ops::is_depthwise(m, node),
             intensity: ops::intensity(m, &site),
             weightless: false,
@@ -115,6 +121,9 @@ fn region_node(
         elements: 0,
         after_activation_function: false,
         head: false,
+        attention_value: false,
+        after_attention: false,
+        rotated: false,
         depthwise: false,
         intensity: 0,
         weightless: true,
@@ -159,6 +168,9 @@ fn decide(
     }
     for &format in &formats {
         let name = format.name;
+        // As a way out it leaves in float what no other format of the list can quantize.
+        let is_fallback = format.float_when_loaded && merged.format.len() > 1;
+        let activation = if is_fallback { None } else { activation };
         if weight.scales == Scales::Float16 && !format.half_scales {
             misfits.push(format!("{name}: its scales are float, not float16"));
             continue;
@@ -176,6 +188,8 @@ fn decide(
                 let (scales, note) = scales(m, &site, &scheme, weight.scales);
                 let why = merged.reason.clone().filter(|_| activation.is_none());
                 let note = note.or(why.map(|it| NoMatch(it.into())));
+                let passed = (is_fallback && !reasons.is_empty()).then(|| reasons.join("; "));
+                let note = note.or(passed.map(|it| NoMatch(it.into())));
                 let plan = SitePlan {
                     site,
                     scheme,

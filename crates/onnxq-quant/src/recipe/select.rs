@@ -30,6 +30,12 @@ pub struct Candidate<'a> {
     pub after_activation_function: bool,
     /// Whether its result is an output of the model.
     pub head: bool,
+    /// Whether its result is the values of an attention.
+    pub attention_value: bool,
+    /// Whether its activation is the result of an attention.
+    pub after_attention: bool,
+    /// Whether it reads or writes a rotated stream.
+    pub rotated: bool,
     /// Whether it is a convolution of each channel by itself.
     pub depthwise: bool,
     /// Multiplications per number that it reads or writes.
@@ -104,6 +110,9 @@ impl Selector<'_> {
             let after = entry.after_activation_function;
             let placed = after.is_none_or(|it| it == node.after_activation_function)
                 && entry.head.is_none_or(|it| it == node.head)
+                && entry.attention_value.is_none_or(|it| it == node.attention_value)
+                && entry.after_attention.is_none_or(|it| it == node.after_attention)
+                && entry.rotated.is_none_or(|it| it == node.rotated)
                 && entry.depthwise.is_none_or(|it| it == node.depthwise)
                 && entry.min_intensity.is_none_or(|it| node.intensity >= it)
                 && !(node.weightless && entry.weight.is_some());
@@ -117,7 +126,7 @@ impl Selector<'_> {
         }
         let says = |it: &&usize| {
             let entry = &self.recipe.quantize[**it];
-            entry.weight.is_some() || entry.skip.is_some()
+            entry.format.is_some() || entry.skip.is_some()
         };
         // What the others say of it is no use without a way to store the weight.
         let small = matches!(miss, Unmatched::Small { .. }) && !matched.iter().any(|it| says(&it));
@@ -281,6 +290,9 @@ mod tests {
             elements,
             after_activation_function: false,
             head: false,
+            attention_value: false,
+            after_attention: false,
+            rotated: false,
             depthwise: false,
             intensity: 100,
             weightless: false,

@@ -24,7 +24,7 @@ pub fn layer(m: &Model, site: &Site) -> Result<(Window, Layout), NoMatch> {
             let layout = Layout::conv(*channels, kernel, patches.groups);
             Ok((Window::Patches(patches), layout))
         }
-        (Weight::Lstm, _) => {
+        (Weight::Recurrent, _) => {
             Err(no_match!("the state that it multiplies is inside of the operator"))
         }
         _ => Err(no_match!("what {} multiplies is not simulated", m.node_label(site.node))),

@@ -43,7 +43,8 @@ impl Transform for Equalize {
 impl ChangeModel for Equalize {
     fn change(&self, m: &mut Model) -> Result<Changed, TensorError> {
         let done = self.apply(m)?;
-        Ok(Changed { summary: done.describe(), missed: done.missed, float: Vec::new() })
+        let (float, rotated) = (Vec::new(), Vec::new());
+        Ok(Changed { summary: done.describe(), missed: done.missed, float, rotated })
     }
 }
 

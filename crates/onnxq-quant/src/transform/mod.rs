@@ -2,12 +2,14 @@
 //!
 //! For a positive scale `s_j` per input channel, `x'_j = x_j / s_j` is folded into what computes
 //! `x`, and `w'_j = w_j · s_j`: the float function stays the same, what quantization loses does
-//! not. `rotate` moves it between the channels of the residual stream instead.
+//! not. `rotate` and `hadamard` move it between channels instead.
 
 mod awq;
 mod equalize;
 pub mod fold;
+mod hadamard;
 mod rotate;
+mod scratch;
 mod smooth_quant;
 
 use std::ops::Range;
@@ -28,6 +30,7 @@ specs! {
     } with settings {
         awq::Awq,
         equalize::Equalize,
+        hadamard::Hadamard,
         rotate::Rotate,
         smooth_quant::SmoothQuant,
     }
@@ -73,6 +76,8 @@ pub struct Changed {
     pub missed: Vec<(NodeId, NoMatch)>,
     /// New nodes whose weights are to stay in float, and why.
     pub float: Vec<(NodeId, NoMatch)>,
+    /// Nodes that read or write a rotated stream.
+    pub rotated: Vec<NodeId>,
 }
 
 impl TransformSpec {
@@ -152,6 +157,13 @@ pub fn rescale(stats: &InputStats, scales: &[f32]) -> InputStats {
         hessian,
         drift: None,
     }
+}
+
+/// What a node is called: by its own name, or by that of what it computes.
+fn named(m: &Model, node: NodeId) -> String {
+    let name = &m.node(node).name;
+    let name = if name.is_empty() { &m.value(m.node(node).output()).name } else { name };
+    name.to_string()
 }
 
 /// Reads a matrix some rows at a time: their numbers and their values.

@@ -11,8 +11,7 @@
 //! `M = Qᵀ·diag(gain)·Q`, between the norm and the head.
 
 mod apply;
-mod matrix;
-mod scratch;
+pub(super) mod matrix;
 mod stream;
 
 use schemars::JsonSchema;
@@ -47,9 +46,10 @@ const SMALL: &str = "the gain before a tied head: its errors would reach every l
 impl ChangeModel for Rotate {
     fn change(&self, m: &mut Model) -> Result<Changed, TensorError> {
         let Streams { found, missed } = Streams::find(m);
-        let (mut parts, mut float) = (Vec::new(), Vec::new());
+        let (mut parts, mut float, mut rotated) = (Vec::new(), Vec::new(), Vec::new());
         for stream in &found {
             let products = apply::apply(m, stream, self.seed)?;
+            rotated.extend(stream.nodes());
             parts.push(stream.describe(!products.is_empty()));
             float.extend(products.into_iter().map(|it| (it, NoMatch(SMALL.into()))));
         }
@@ -57,7 +57,7 @@ impl ChangeModel for Rotate {
             let reason = missed.first().map_or("it has no norms".to_owned(), |it| it.1.to_string());
             parts.push(format!("no residual stream to rotate: {reason}"));
         }
-        Ok(Changed { summary: parts.join(" · "), missed, float })
+        Ok(Changed { summary: parts.join(" · "), missed, float, rotated })
     }
 }
 

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{
+    super::{
+        named,
+        scratch::{Place, Scratch},
+    },
     matrix::Rotation,
-    scratch::{Place, Scratch},
     stream::{Norm, Spot, Stream, gain, shift_over_gain},
 };
 use onnxq_ir::{
@@ -76,7 +79,7 @@ impl Tied {
         let name = format!("{}_gain", m.value(normed).name);
         let mut patch = Patch::before(self.head);
         let product = patch.constant(&name, product);
-        let own = format!("{}_gain", m.node(self.norm).name);
+        let own = format!("{}_gain", named(m, self.norm));
         let inputs = [Ref::from(normed), product];
         let y = patch.named(&own, "gained", "MatMul", inputs, Attrs::default());
         let weight = patch.constant(&label, weight);
@@ -135,6 +138,16 @@ struct Rotating<'a> {
 }
 
 impl Rotating<'_> {
+    /// `rows·diag(gain)·Q` for the rows of a matrix `[r, n]`.
+    fn rotated(&mut self, rows: &Tensor, gain: Option<&[f32]>) -> Result<Place, TensorError> {
+        let q = &self.q;
+        self.scratch.changed(rows, |row| {
+            let gains = gain.into_iter().flatten();
+            row.iter_mut().zip(gains).for_each(|(it, gain)| *it *= f64::from(*gain));
+            q.rotate(row);
+        })
+    }
+
     fn writer(&mut self, spot: Spot) -> Result<(), TensorError> {
         let (value, tensor) = constant(self.m, spot).expect("the stream was checked");
         let key = Key { value, is_read: false, gain: None };
@@ -146,7 +159,7 @@ impl Rotating<'_> {
             2 => tensor.clone(),
             _ => tensor.reshaped(vec![tensor.numel() / self.q.len(), self.q.len()]),
         };
-        let place = self.scratch.rotated(&rows, None, &self.q)?.shaped(tensor.shape.clone());
+        let place = self.rotated(&rows, None)?.shaped(tensor.shape.clone());
         self.done.insert(key, Entry { place, spots: vec![spot] });
         Ok(())
     }
@@ -162,7 +175,7 @@ impl Rotating<'_> {
             return Ok(());
         }
         let rows = tensor.transposed();
-        let place = self.scratch.rotated(&rows, gains.as_deref(), &self.q)?.transposed();
+        let place = self.rotated(&rows, gains.as_deref())?.transposed();
         self.done.insert(key, Entry { place, spots: vec![spot] });
         Ok(())
     }
@@ -176,7 +189,7 @@ impl Rotating<'_> {
         };
         let rows = Tensor::from_f32(&[1, shift.len()], shift);
         let rows = Tensor::new(tensor.dtype, rows.shape.clone(), narrowed(tensor.dtype, &rows)?);
-        let place = self.scratch.rotated(&rows, None, &self.q)?.shaped(tensor.shape.clone());
+        let place = self.rotated(&rows, None)?.shaped(tensor.shape.clone());
         let key = Key { value, is_read: false, gain: self.m.operand(norm, 1).ok() };
         self.done.entry(key).or_insert(Entry { place, spots: Vec::new() }).spots.push(spot);
         Ok(())
@@ -196,7 +209,7 @@ impl Rotating<'_> {
         }
         let half = Tensor::from_f32(&[n, n], half);
         let half = Tensor::new(tensor.dtype, half.shape.clone(), narrowed(tensor.dtype, &half)?);
-        self.scratch.rotated(&half.transposed(), None, &self.q)
+        self.rotated(&half.transposed(), None)
     }
 }
 

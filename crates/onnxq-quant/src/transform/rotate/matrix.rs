@@ -75,7 +75,7 @@ impl Rotation {
 }
 
 /// The orthonormal Walsh-Hadamard transform of a power of two elements.
-fn hadamard(values: &mut [f64]) {
+pub(in super::super) fn hadamard(values: &mut [f64]) {
     let mut half = 1;
     while half < values.len() {
         for pair in values.chunks_exact_mut(2 * half) {

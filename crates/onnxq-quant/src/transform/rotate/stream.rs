@@ -62,6 +62,12 @@ impl Streams {
 }
 
 impl Stream {
+    /// The nodes whose weights are around it.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let readers = self.norms.iter().flat_map(|it| &it.readers).chain(&self.readers);
+        self.writers.iter().map(|it| it.node).chain(readers.copied())
+    }
+
     /// `rotated 576 channels between 61 norms, the tied head behind a product of its own`.
     pub(super) fn describe(&self, tied: bool) -> String {
         let norms = self.norms.len();

@@ -1,11 +1,10 @@
-//! Rotated weights on the disk: a nameless file, mapped once all of them are there.
+//! Weights that a transform made, on the disk: a nameless file, mapped once all of them are there.
 
 use std::{fs::File, io, ops::Range};
 
 use bytes::Bytes;
 use rayon::prelude::*;
 
-use super::matrix::Rotation;
 use onnxq_ir::{
     fs::{map, write_all_at},
     tensor::{DType, Tensor, TensorError, from_f32},
@@ -24,19 +23,22 @@ impl Scratch {
         Ok(Scratch { file: tempfile::tempfile().map_err(io_error)?, end: 0 })
     }
 
-    /// Appends `rows·diag(gain)·Q` for the rows of a matrix `[r, n]`, in its own type; says where.
-    pub(super) fn rotated(
+    /// Appends the rows of a matrix `[r, k]`, each changed in place, in its own type; says where.
+    pub(super) fn changed(
         &mut self,
         rows: &Tensor,
-        gain: Option<&[f32]>,
-        q: &Rotation,
+        change: impl Fn(&mut [f64]) + Sync,
     ) -> Result<Place, TensorError> {
-        let start = self.end;
-        let count = (PIECE / q.len()).max(1);
+        let (start, width) = (self.end, rows.shape[1].max(1));
+        let count = (PIECE / width).max(1);
         for first in (0..rows.shape[0]).step_by(count) {
             let range = first..(first + count).min(rows.shape[0]);
             let mut values = rows.rows_f32(range)?;
-            values.par_chunks_exact_mut(q.len()).for_each(|row| rotate(row, gain, q));
+            values.par_chunks_exact_mut(width).for_each(|row| {
+                let mut wide: Vec<f64> = row.iter().map(|it| f64::from(*it)).collect();
+                change(&mut wide);
+                row.iter_mut().zip(wide).for_each(|(it, wide)| *it = wide as f32);
+            });
             let bytes = from_f32(rows.dtype, &values)?;
             write_all_at(&self.file, &bytes, self.end).map_err(io_error)?;
             self.end += bytes.len() as u64;
@@ -53,7 +55,7 @@ impl Scratch {
     }
 }
 
-/// Where a rotated matrix lies, and how it is seen.
+/// Where a matrix lies, and how it is seen.
 pub(super) struct Place {
     dtype: DType,
     shape: Vec<usize>,
@@ -74,15 +76,6 @@ impl Place {
         let tensor = Tensor::new(self.dtype, self.shape.clone(), bytes.slice(self.range.clone()));
         if self.is_transposed { tensor.transposed() } else { tensor }
     }
-}
-
-fn rotate(row: &mut [f32], gain: Option<&[f32]>, q: &Rotation) {
-    let mut wide: Vec<f64> = row.iter().map(|it| f64::from(*it)).collect();
-    if let Some(gain) = gain {
-        wide.iter_mut().zip(gain).for_each(|(it, gain)| *it *= f64::from(*gain));
-    }
-    q.rotate(&mut wide);
-    row.iter_mut().zip(wide).for_each(|(it, wide)| *it = wide as f32);
 }
 
 fn io_error(error: io::Error) -> TensorError {
