@@ -105,10 +105,10 @@ impl Directive {
         let name = file.file_name().and_then(|it| it.to_str()).ok_or("the name is not UTF-8")?;
         fs::write(folder.path().join(name), input)?;
         // Recipes of the tests beside it.
-        for it in fs::read_dir(file.parent().ok_or("it is in no folder")?)? {
-            let it = it?.path();
-            if it.extension().is_some_and(|it| it == "yaml") {
-                fs::copy(&it, folder.path().join(it.file_name().unwrap_or_default()))?;
+        for entry in fs::read_dir(file.parent().ok_or("it is in no folder")?)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|it| it == "yaml") {
+                fs::copy(&path, folder.path().join(path.file_name().unwrap_or_default()))?;
             }
         }
         let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_onnxq"))

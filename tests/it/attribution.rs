@@ -104,7 +104,10 @@ fn is_found(candidate: &str, node: &str) {
 #[test]
 fn a_damaged_weight_of_4_bits_is_the_worst_and_the_first_that_breaks_a_limit() {
     let place = Place::new();
-    let (model, broken) = (quantized(&place, "int4"), place.path("broken.onnx"));
+    // A recipe whose scales are floats, with nothing before them.
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests/formats/blocks.yaml");
+    let (model, broken) = (place.path("model.onnx"), place.path("broken.onnx"));
+    quantize_file(&fixture("model.onnx"), recipe.to_str().unwrap(), Path::new(&model));
     damage(&model, &broken, "layers.0/mlp/down_proj/MatMul", 2, times(4.0));
     is_found(&broken, "layers.0/mlp/down_proj/MatMul");
     damage(&model, &broken, "layers.2/mlp/gate_proj/MatMul", 1, swap_nibbles);

@@ -47,6 +47,10 @@ fn quantize_says_what_it_did() {
 
           original  quantized  ratio
 
+    solver  weights  error of  median  to rtn's  worst  at
+    mse          30  weight    7.52 %     ×0.89  ×0.90  /m/model/layers.0/self_attn/k_proj/MatMul
+    median: rms error in percent of the rms value; to rtn's: ratio of squares
+
     kept in float (1 of 31 nodes), and why:
          1 × MatMul: its constant is the left operand
              /m/model/rotary_emb/MatMul
@@ -86,7 +90,7 @@ fn quantize_validates_on_text_and_arrays() {
             "perplexity       ",
             "time of 1x128    ",
             "kl.mean<=0.1  0.0",
-            "size            4.0 MiB    1.0 MiB  ×0.25",
+            "size            4.0 MiB    1.0 MiB  ×0.26",
         ] {
             assert!(it.out.contains(line.trim_end()), "`{line}` is missing in\n{}", it.out);
         }

@@ -81,9 +81,9 @@ struct Changes {
 }
 
 impl Changes {
-    fn add(&mut self, it: Changed) {
-        self.float.extend(it.float);
-        self.rotated.extend(it.rotated);
+    fn add(&mut self, changed: Changed) {
+        self.float.extend(changed.float);
+        self.rotated.extend(changed.rotated);
     }
 }
 

@@ -264,8 +264,13 @@ pub fn is_head(m: &Model, node: NodeId) -> bool {
 
 /// Operators between the product that makes the values of an attention and the attention: a bias,
 /// heads, those of the past.
-const AFTER_VALUES: Set = Set::of(Traits::CAST.union(Traits::COPY).union(Traits::REARRANGE))
-    .plus(&["Add", "Concat", "Expand"]);
+const AFTER_VALUES: Set = Set::of(
+    Traits::ADDITIVE
+        .union(Traits::CAST)
+        .union(Traits::COPY)
+        .union(Traits::LAYOUT)
+        .union(Traits::REARRANGE),
+);
 
 /// Whether the result of `node` is the values of an attention, which the probabilities are
 /// multiplied with.

@@ -77,8 +77,11 @@ impl ChangeModel for Hadamard {
         for (it, place) in products.iter().zip(&places) {
             float.push((it.apply(m, place.tensor(&bytes))?, NoMatch(FLOAT.into())));
         }
-        let s = if float.len() == 1 { "" } else { "s" };
-        let summary = format!("a Hadamard matrix before {} product{s}", float.len());
+        let summary = match float.len() {
+            0 => "no product reads what a gate let through".to_owned(),
+            1 => "a Hadamard matrix before 1 product".to_owned(),
+            many => format!("a Hadamard matrix before {many} products"),
+        };
         Ok(Changed { summary, missed, float, rotated: Vec::new() })
     }
 }

@@ -178,7 +178,7 @@ fn checked_numel(shape: &[usize]) -> Option<usize> {
 
 fn affordable(m: &Model, node: NodeId, size: usize, left: usize) -> Result<(), NoMatch> {
     let freed = freed(m, node);
-    if size > SMALL && size > freed {
+    if size > SMALL && size > freed && !is_divided(m, node) {
         return Err(no_match!("{size} bytes replace {freed}"));
     }
     if size > left {
@@ -195,6 +195,24 @@ fn freed(m: &Model, node: NodeId) -> usize {
     let only = |it: &ValueId| m.value(*it).uses.iter().all(|it| it.user == User::Node(node));
     let size = |it: ValueId| m.constant(it).map_or(0, Tensor::nbytes);
     inputs.into_iter().filter(only).map(size).sum()
+}
+
+/// Whether `node` takes one of the parts into which foldable nodes divide a constant: together they
+/// are no larger, and it is not needed any more. Exporters reorder the gates of an LSTM like that.
+fn is_divided(m: &Model, node: NodeId) -> bool {
+    let Some(constant) = m.operand(node, 0).ok().filter(|it| m.constant(*it).is_ok()) else {
+        return false;
+    };
+    let mut total = 0usize;
+    for user in &m.value(constant).uses {
+        let User::Node(part) = user.user else { return false };
+        let is_part = is_candidate(m, part)
+            && m.node(part).op.is("Slice")
+            && !m.node(part).outputs.iter().any(|it| m.is_output(*it));
+        let Some(size) = expected_size(m, part).filter(|_| is_part) else { return false };
+        total = total.saturating_add(size);
+    }
+    total <= m.constant(constant).map_or(0, Tensor::nbytes)
 }
 
 /// What `Shape`, `Size` or an element of a `Shape` yields, if the dimensions in question are fixed.
@@ -253,6 +271,32 @@ mod tests {
         assert_eq!(b.run("fold-constants").0, 2);
         assert_eq!(b.ops(), ["Add"]);
         assert_eq!(b.constant_at(0, 1).to_f32().unwrap(), [2., 8.]);
+    }
+
+    /// `Concat` of the halves of a large constant, the second first, and how many nodes fold.
+    fn halves(overlap: i64) -> usize {
+        let mut b = Builder::new();
+        let w = b.constant("w", Tensor::from_f32(&[512, 128], (0..1 << 16).map(|it| it as f32)));
+        let axis = b.constant("axis", Tensor::from_i64(&[1], [0]));
+        let mut half = |start: i64, end: i64| {
+            let ends = [start, end].map(|it| Tensor::from_i64(&[1], [it]));
+            let [start, end] = ends.map(|it| b.constant("at", it));
+            b.node("Slice", &[w, start, end, axis])
+        };
+        let (first, second) = (half(0, 256 + overlap), half(256, 512));
+        let attrs = Attrs::default().with("axis", 0i64);
+        let joined = b.node_with("Concat", &[second, first], attrs);
+        let x = b.input("x", "1,512");
+        let y = b.node("MatMul", &[x, joined]);
+        b.output(y, "y");
+        b.run("infer-types");
+        b.run("fold-constants").0
+    }
+
+    #[test]
+    fn parts_that_divide_a_large_constant_are_put_together() {
+        assert_eq!(halves(0), 3);
+        assert_eq!(halves(1), 0);
     }
 
     #[test]
