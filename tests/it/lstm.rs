@@ -35,7 +35,7 @@ fn lstm(op: &str, direction: &str, names: &[&str], more: &[AttributeProto]) -> M
         it = with_attr(it, it_attr.clone());
     }
     let state = [directions, BATCH, HIDDEN];
-    let outputs = vec![
+    let outputs = [
         info("y", FLOAT, &[STEPS, directions, BATCH, HIDDEN]),
         info("y_h", FLOAT, &state),
         info("y_c", FLOAT, &state),

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -71,8 +71,7 @@ impl QSource for FloatWeight {
         let q = self.solver.solver().solve(aim, &self.scheme, self.shape(), prepared);
         // Two bits lose so much that the user must see it.
         if self.solver != SolverSpec::Rtn || self.scheme.bits < 4 {
-            let rtn = Rtn.solve(view, &self.scheme, self.shape(), None);
-            self.measure(rows.start, aim, [&rtn, &q]);
+            self.measure(rows.start, view, aim, &q);
         }
         Ok(q)
     }
@@ -80,9 +79,22 @@ impl QSource for FloatWeight {
 
 impl FloatWeight {
     /// The errors of round-to-nearest and of the solver, to what was aimed for.
-    fn measure(&self, start: usize, aim: ArrayView2<f32>, solved: [&QMatrix; 2]) {
+    ///
+    /// Some rows at a time: errors of all of them at once would take several times their memory.
+    fn measure(&self, start: usize, rows: ArrayView2<f32>, aim: ArrayView2<f32>, q: &QMatrix) {
         let stats = self.input.as_ref().map(|it| &it.stats);
-        self.errors.record(start, output_errors(aim, solved, stats));
+        for first in (0..rows.nrows()).step_by(TILE) {
+            let part = s![first..(first + TILE).min(rows.nrows()), ..];
+            let own = QMatrix {
+                shape: q.shape,
+                quantized: q.quantized.slice(part).to_owned(),
+                scales: q.scales.slice(part).to_owned(),
+                zero_points: q.zero_points.slice(part).to_owned(),
+            };
+            let rtn = Rtn.solve(rows.slice(part), &self.scheme, self.shape(), None);
+            let errors = output_errors(aim.slice(part), [&rtn, &own], stats);
+            self.errors.record(start + first, errors);
+        }
     }
 }
 
