@@ -23,6 +23,8 @@ args.add_argument("onnxq")
 args.add_argument("models", nargs="+")
 args.add_argument("--half", action="store_true")
 args = args.parse_args(arguments(lambda onnxq, folder: [onnxq, fixture("model.onnx")]))
+# Rounded to nearest everywhere, as onnxruntime does.
+ROUNDED = os.path.join(os.path.dirname(__file__), "../tests/filetests/formats/blocks.yaml")
 BITS, BLOCKS = ((4,), (32,)) if SMOKE else ((4, 8), (32, 128))
 
 
@@ -69,7 +71,7 @@ for path in args.models:
                         f"quantize.0.weight.granularity.block={block}",
                         f"quantize.0.weight.symmetric={str(symmetric).lower()}",
                     ]
-                    command = [args.onnxq, "-q", "quantize", source, "-r", "int4", "-f", "-o", out]
+                    command = [args.onnxq, "-q", "quantize", source, "-r", ROUNDED, "-f", "-o", out]
                     for it in settings:
                         command += ["--set", it]
                     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -18,9 +18,14 @@ use crate::{
     tensor::{Packing, Part, QMatrix, QSource, Tensor, TensorError},
 };
 
-/// The granularity of Windows' mappings, the coarsest of all systems.
-pub(super) const ALIGNMENT: u64 = 64 << 10;
-/// Smaller tensors stay in the model file: a page each would cost more than it saves.
+/// Where a tensor in a data file begins. What maps a file maps from the page before it, so nothing
+/// needs more than the widest vector loads do; large ones begin where Windows' mappings can, the
+/// coarsest of all systems, as ONNX Runtime's own writer has them.
+fn alignment(size: u64) -> u64 {
+    const LARGE: u64 = 1 << 20;
+    if size < LARGE { 64 } else { 64 << 10 }
+}
+/// Smaller tensors stay in the model file: what points to them costs about as much as it saves.
 const EXTERNAL_FROM: usize = 64 << 10;
 /// Smaller initializers are simply encoded with the graph.
 const STREAM_FROM: usize = 1 << 10;
@@ -83,7 +88,7 @@ impl Layout {
 
     /// A place for `size` bytes behind what there is.
     fn append(&mut self, size: u64, limit: u64, name: &impl Fn(usize) -> String) -> Place {
-        let start = |it: &DataFile| it.bytes.next_multiple_of(ALIGNMENT);
+        let start = |it: &DataFile| it.bytes.next_multiple_of(alignment(size));
         let fits = |it: &DataFile| start(it).saturating_add(size) <= limit;
         if !self.files.last().is_some_and(fits) {
             self.files.push(DataFile { name: name(self.files.len()), bytes: 0 });
