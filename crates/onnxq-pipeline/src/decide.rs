@@ -6,7 +6,7 @@ use super::{
     search::{activations, bits, saturation},
     solve, transform,
 };
-use onnxq_quant::sources::Sources;
+use onnxq_quant::{sources::Sources, tied};
 
 /// A plan in which every scheme is final, and the weights whose solver needed data.
 pub struct Decided {
@@ -95,6 +95,8 @@ impl Planned {
                 return Ok(deciding.done(Sources::default()));
             }
         }
+        // A decision may have changed a head without its table.
+        tied::unify(&deciding.planned.model, &mut deciding.planned.plan.sites);
         let sources = solve::solve(&mut deciding.planned, job)?;
         Ok(deciding.done(sources))
     }

@@ -86,19 +86,10 @@ fn like(m: &Model, from: &SitePlan, to: &SitePlan) -> Option<SitePlan> {
 ///
 /// The head keeps its constant: a kernel prepacks nothing else. Returns how many there were.
 pub fn reshape(m: &mut Model) -> usize {
-    let heads = heads(m, Packing::NBits);
-    let mut count = 0;
-    for node in m.nodes() {
-        if !m.node(node).op.is("com.microsoft.GatherBlockQuantized") {
-            continue;
-        }
-        let head = m.operand(node, 0).ok().and_then(|it| quantized(m, it, Packing::Gather));
-        if let Some(&head) = head.and_then(|it| heads.get(&it)) {
-            reshape_one(m, node, head);
-            count += 1;
-        }
-    }
-    count
+    let op = "com.microsoft.GatherBlockQuantized";
+    let found = views(m, op, Packing::Gather, Packing::NBits);
+    found.iter().for_each(|(node, head)| reshape_one(m, *node, *head));
+    found.len()
 }
 
 /// A table of rows that is the weight of an int8 head in columns becomes a `Transpose` of it, which
@@ -110,24 +101,26 @@ pub fn reshape(m: &mut Model) -> usize {
 ///
 /// Returns how many there were.
 pub fn transpose(m: &mut Model) -> usize {
-    let heads = heads(m, Packing::PerChannel);
-    let mut count = 0;
-    for node in m.nodes() {
-        if !m.node(node).op.is("Gather") {
-            continue;
-        }
-        let Ok(table) = m.operand(node, 0) else { continue };
-        let Some(&head) = quantized(m, table, Packing::PerRow).and_then(|it| heads.get(&it)) else {
-            continue;
-        };
+    let found = views(m, "Gather", Packing::PerRow, Packing::PerChannel);
+    for &(node, head) in &found {
         let name = format!("{}_rows", m.value(head).name);
         let mut patch = Patch::before(node);
         let attrs = Attrs::default().with("perm", vec![1i64, 0]);
         let table = patch.step(&name, "Transpose", [head.into()], attrs);
         patch.rewire(node, 0, table).apply(m);
-        count += 1;
     }
-    count
+    found.len()
+}
+
+/// Look-ups by `op` in tables of one packing, each with the head that has the same quantized values
+/// in the other.
+fn views(m: &Model, op: &str, table: Packing, head: Packing) -> Vec<(NodeId, ValueId)> {
+    let heads = heads(m, head);
+    let view = |node: NodeId| {
+        let own = m.operand(node, 0).ok().and_then(|it| quantized(m, it, table))?;
+        Some((node, *heads.get(&own)?))
+    };
+    m.nodes().into_iter().filter(|it| m.node(*it).op.is(op)).filter_map(view).collect()
 }
 
 /// The quantized values in this packing by what they belong to.

@@ -18,6 +18,11 @@ use crate::{
     tensor::{Packing, Part, QMatrix, QSource, Tensor, TensorError},
 };
 
+/// Smaller tensors stay in the model file: what points to them costs about as much as it saves.
+const EXTERNAL_FROM: usize = 64 << 10;
+/// Smaller initializers are simply encoded with the graph.
+const STREAM_FROM: usize = 1 << 10;
+
 /// Where a tensor in a data file begins. What maps a file maps from the page before it, so nothing
 /// needs more than the widest vector loads do; large ones begin where Windows' mappings can, the
 /// coarsest of all systems, as ONNX Runtime's own writer has them.
@@ -25,10 +30,6 @@ fn alignment(size: u64) -> u64 {
     const LARGE: u64 = 1 << 20;
     if size < LARGE { 64 } else { 64 << 10 }
 }
-/// Smaller tensors stay in the model file: what points to them costs about as much as it saves.
-const EXTERNAL_FROM: usize = 64 << 10;
-/// Smaller initializers are simply encoded with the graph.
-const STREAM_FROM: usize = 1 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {

@@ -6,11 +6,11 @@ use super::{
 };
 
 const ACTIVATION: Traits = Traits::ACTIVATION;
+const ATTENTION: Traits = Traits::ATTENTION;
 const CONTRACTION: Traits = Traits::CONTRACTION;
 const DEQUANTIZE: Traits = Traits::DEQUANTIZE;
 const ELEMENTWISE: Traits = Traits::ELEMENTWISE;
 const INTEGER: Traits = Traits::INTEGER;
-const ATTENTION: Traits = Traits::ATTENTION;
 const LAYER_NORM: Traits = Traits::LAYER_NORM;
 const NORM: Traits = Traits::NORM;
 const QUANTIZE: Traits = Traits::QUANTIZE;

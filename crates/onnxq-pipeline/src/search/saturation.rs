@@ -14,7 +14,6 @@ use onnxq_quant::{
     region,
     saturation::{self, Choice, Layout, Safety, SampledRows, Window},
     sources::{self, Sources},
-    tied,
 };
 use onnxq_run::calibrate::{self, Target, can_tap};
 
@@ -57,7 +56,6 @@ pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Erro
     for (at, verdict) in verdicts {
         apply(&mut planned.plan, at, verdict);
     }
-    tied::unify(&planned.model, &mut planned.plan.sites);
     Ok(deciding)
 }
 

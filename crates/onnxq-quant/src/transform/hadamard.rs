@@ -16,7 +16,7 @@ use super::{
 };
 use crate::ops;
 use onnxq_ir::{
-    Attrs, Def, Model, NoMatch, NodeId, Patch, ValueId, no_match,
+    Attrs, Model, NoMatch, NodeId, Patch, ValueId, no_match,
     tensor::{DType, Tensor, TensorError, from_f32},
 };
 use onnxq_numerics::specs::{Settings, Wrong, within};
@@ -148,15 +148,13 @@ impl Product {
         let whole = patch.constant("row", self.shape(&[self.k]));
         let step = |suffix: &str| format!("{stem}_{suffix}");
         let y = patch.step(&step("blocks"), "Reshape", [x.into(), apart], Attrs::default());
-        let y = patch.named(&own, &step("spread"), "MatMul", [y, matrix], Attrs::default());
-        let product = y;
-        let y = patch.step(&step("hadamard"), "Reshape", [y, whole], Attrs::default());
+        let inputs = [y, matrix];
+        let product = patch.named(&own, &step("spread"), "MatMul", inputs, Attrs::default());
+        let inputs = [product, whole];
+        let y = patch.step(&step("hadamard"), "Reshape", inputs, Attrs::default());
         let weight = patch.constant(&label, weight);
         let made = patch.rewire(self.node, 0, y).rewire(self.node, 1, weight).apply(m);
-        match m.value(made.value(product)).def {
-            Def::Node(it) => Ok(it),
-            _ => unreachable!("a product is a node"),
-        }
+        Ok(m.producer(made.value(product), "MatMul").expect("it was made"))
     }
 
     /// The axes before the last as they are, then `tail`.
@@ -179,9 +177,8 @@ fn matrix(n: usize, dtype: DType) -> Result<Tensor, TensorError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
+    use crate::transform::testing::{outputs, parse};
 
     const GATED: &str = "main (float[2,3,4] x) => (float[2,3,5] y)
         <float[4,48] gate, float[4,48] up, float[48,5] down> {
@@ -192,19 +189,6 @@ mod tests {
           h = Mul (silu, u)
           y = MatMul (h, down)
         }";
-
-    fn parse(text: &str) -> Model {
-        let mut m = onnxq_ir::text::parse(text).unwrap();
-        onnxq_rewrite::run(&mut m, &["infer-types"], &onnxq_ir::ctx::Ctx::silent()).unwrap();
-        m
-    }
-
-    fn outputs(m: &Model) -> Vec<f32> {
-        let values = (0..24).map(|it| ((it * 7 % 11) as f32 - 5.0) / 3.0);
-        let x = Tensor::from_f32(&[2, 3, 4], values);
-        let outputs = onnxq_ir::eval::run(m, &BTreeMap::from([("x".to_owned(), x)])).unwrap();
-        outputs.values().flat_map(|it| it.to_f32().unwrap()).collect()
-    }
 
     #[test]
     fn the_function_stays_and_the_product_is_still_known_as_that_of_a_gate() {

@@ -180,6 +180,8 @@ fn in_pieces(rows: &Tensor, mut read: impl FnMut(Range<usize>, &[f32])) -> Resul
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -10,7 +10,7 @@ use onnxq_ir::{
     tensor::{DType, Tensor, TensorError, from_f32},
 };
 
-/// Elements that are rotated at once.
+/// Elements that are changed at once.
 const PIECE: usize = 1 << 20;
 
 pub(super) struct Scratch {

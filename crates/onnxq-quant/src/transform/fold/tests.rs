@@ -1,18 +1,20 @@
 //! Folding keeps the float function, and says no where it could not.
 
 use super::*;
-use crate::{format::format, ops};
-use onnxq_ir::{ctx::Ctx, tensor::ZeroPoints};
+use crate::{
+    format::format,
+    ops,
+    transform::testing::{outputs, parse},
+};
+use onnxq_ir::tensor::ZeroPoints;
 use onnxq_numerics::{
     scheme::{Granularity, Range, Scales, Scheme},
     solve::SolverSpec,
 };
-use onnxq_rewrite as rewrite;
 
 /// A model with inferred types, and a plan for all of its MatMuls with constant weights.
 fn model(text: &str) -> (Model, Vec<SitePlan>) {
-    let mut m = onnxq_ir::text::parse(text).unwrap();
-    rewrite::run(&mut m, &["infer-types"], &Ctx::silent()).unwrap();
+    let m = parse(text);
     let sites = m.nodes().into_iter().filter_map(|it| ops::site(&m, it)?.ok());
     let granularity = Granularity::Block(32);
     let plan = |site| SitePlan {
@@ -34,14 +36,6 @@ fn model(text: &str) -> (Model, Vec<SitePlan>) {
     };
     let sites = sites.map(plan).collect();
     (m, sites)
-}
-
-/// Outputs of the model for a fixed input `x` of shape `[2, 3, 4]`.
-fn outputs(m: &Model) -> Vec<f32> {
-    let values = (0..24).map(|it| ((it * 7 % 11) as f32 - 5.0) / 3.0);
-    let x = Tensor::from_f32(&[2, 3, 4], values);
-    let outputs = onnxq_ir::eval::run(m, &BTreeMap::from([("x".to_owned(), x)])).unwrap();
-    outputs.values().flat_map(|it| it.to_f32().unwrap()).collect()
 }
 
 /// Scales that differ between channels, and are equal for tied ones.

@@ -11,7 +11,7 @@ use super::{
     stream::{Norm, Spot, Stream, gain, shift_over_gain},
 };
 use onnxq_ir::{
-    Attrs, Def, Model, NodeId, Patch, Ref, ValueId,
+    Attrs, Model, NodeId, Patch, Ref, ValueId,
     tensor::{DType, Tensor, TensorError, from_f32},
 };
 
@@ -84,10 +84,7 @@ impl Tied {
         let y = patch.named(&own, "gained", "MatMul", inputs, Attrs::default());
         let weight = patch.constant(&label, weight);
         let made = patch.rewire(self.head, 0, y).rewire(self.head, 1, weight).apply(m);
-        match m.value(made.value(y)).def {
-            Def::Node(it) => it,
-            _ => unreachable!("a product is a node"),
-        }
+        m.producer(made.value(y), "MatMul").expect("it was made")
     }
 }
 

@@ -1,28 +1,17 @@
 //! Rotation keeps the float function of whole models, and says why it leaves others alone.
 
-use std::collections::BTreeMap;
-
 use super::*;
-use onnxq_ir::{ctx::Ctx, tensor::Tensor};
-use onnxq_rewrite as rewrite;
-
-fn model(text: &str) -> Model {
-    let mut m = onnxq_ir::text::parse(text).unwrap();
-    rewrite::run(&mut m, &["infer-types"], &Ctx::silent()).unwrap();
-    m
-}
+use crate::transform::testing::{outputs_of, parse};
+use onnxq_ir::tensor::Tensor;
 
 fn outputs(m: &Model) -> Vec<f32> {
-    let ids = Tensor::from_i64(&[1, 5], [3, 1, 4, 0, 2]);
-    let inputs = BTreeMap::from([("ids".to_owned(), ids)]);
-    let outputs = onnxq_ir::eval::run(m, &inputs).unwrap();
-    outputs.values().flat_map(|it| it.to_f32().unwrap()).collect()
+    outputs_of(m, "ids", Tensor::from_i64(&[1, 5], [3, 1, 4, 0, 2]))
 }
 
 /// Rotates; what the model computes must not change. Says what was done.
 #[track_caller]
 fn rotates(text: &str) -> (Model, Changed) {
-    let mut m = model(text);
+    let mut m = parse(text);
     let before = outputs(&m);
     let done = Rotate::default().change(&mut m).unwrap();
     m.verify().unwrap();
@@ -82,7 +71,7 @@ fn a_decoder_with_layer_norms_computes_the_same() {
 #[test]
 fn a_tied_head_stays_tied() {
     for (norm, shift) in [("RMSNormalization", ""), ("LayerNormalization", ", b#")] {
-        let mut m = model(&decoder(norm, shift, HEAD));
+        let mut m = parse(&decoder(norm, shift, HEAD));
         let named = |m: &Model, name: &str| m.values().find(|it| *it.1.name == *name).unwrap().0;
         let table = m.constant(named(&m, "table")).unwrap().clone();
         let head = named(&m, "head");
@@ -107,7 +96,7 @@ fn stays(text: &str, reason: &str) {
     let (m, done) = rotates(text);
     assert_eq!(done.summary, format!("no residual stream to rotate: {reason}"));
     assert!(done.missed.iter().any(|it| it.1.to_string() == reason), "{:?}", done.missed);
-    let unchanged = model(text);
+    let unchanged = parse(text);
     assert_eq!(onnxq_ir::text::print(&m), onnxq_ir::text::print(&unchanged));
 }
 
