@@ -5,7 +5,7 @@
 //! written in operators of quantized values, and both forms are run.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
 };
@@ -17,7 +17,10 @@ use onnxq_pipeline as pipeline;
 use onnxq_quant::{
     format, insert,
     plan::Plan,
-    recipe::{self, Recipe, resolve::resolve},
+    recipe::{
+        self, Recipe,
+        resolve::{Known, resolve},
+    },
     region::Layout,
     sources::Sources,
 };
@@ -74,7 +77,8 @@ impl Case {
         let recipe = self.recipe(more);
         let mut m = self.model();
         rewrite::run(&mut m, &recipe.prepare(rewrite::STANDARD), &Ctx::silent()).unwrap();
-        let mut plan = resolve(&recipe, &m, &Default::default(), &|_, _| Ok(())).unwrap();
+        let known = Known { rotated: &BTreeSet::new(), calibrated: true };
+        let mut plan = resolve(&recipe, &m, known, &|_, _| Ok(())).unwrap();
         plan.ranges = ranges(&m, &plan);
         let mut lines = String::new();
         for (node, reason) in Layout::new(&m, &plan).left {

@@ -1,5 +1,7 @@
 //! Stage 4: what data and measurements change in a plan, decision by decision.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::{
     Adapted, Error, Job, Mixed, Planned, origin,
     ranges::{self, MeasuredRanges, Ranged},
@@ -21,6 +23,8 @@ pub struct Deciding {
     pub planned: Planned,
     /// What calibration data says of static activations.
     pub(super) measured: MeasuredRanges,
+    /// Weights that were solved on the way.
+    pub(super) solved: Mutex<Sources>,
     pub adapted: Option<Adapted>,
     pub mixed: Option<Mixed>,
 }
@@ -97,7 +101,9 @@ impl Planned {
         }
         // A decision may have changed a head without its table.
         tied::unify(&deciding.planned.model, &mut deciding.planned.plan.sites);
-        let sources = solve::solve(&mut deciding.planned, job)?;
+        let solved = std::mem::take(&mut deciding.solved).into_inner();
+        let solved = solved.unwrap_or_else(PoisonError::into_inner);
+        let (sources, _) = solve::solve(&mut deciding.planned, solved, Vec::new(), job)?;
         Ok(deciding.done(sources))
     }
 
@@ -111,11 +117,12 @@ impl Planned {
 
 impl Deciding {
     fn new(planned: Planned) -> Deciding {
-        Deciding { planned, measured: MeasuredRanges::default(), adapted: None, mixed: None }
+        let (measured, solved) = (MeasuredRanges::default(), Mutex::default());
+        Deciding { planned, measured, solved, adapted: None, mixed: None }
     }
 
     pub(super) fn ranged(&self) -> Ranged<'_> {
-        Ranged { planned: &self.planned, measured: &self.measured }
+        Ranged { planned: &self.planned, measured: &self.measured, solved: &self.solved }
     }
 
     fn done(self, sources: Sources) -> Decided {

@@ -17,9 +17,6 @@ use onnxq_run::{
 
 /// Each form runs on these alone.
 const SAMPLES: usize = 16;
-/// Bytes of expected outputs that may be kept.
-const ROOM: u64 = 512 << 20;
-
 /// The loss of the candidate in three forms, on the same samples.
 pub(crate) fn isolation(
     reference: &Loaded,
@@ -31,7 +28,7 @@ pub(crate) fn isolation(
 ) -> Result<Isolation, Error> {
     ctx.progress.start("isolate", 3);
     let (model, files) = (&reference.model, &reference.files);
-    let evaluator = Evaluator::over(model, files, batches, SAMPLES, ROOM, runtime.clone())?;
+    let evaluator = Evaluator::over(model, files, batches, SAMPLES, runtime.clone())?;
     let loss = |session| -> Result<Option<f64>, Error> {
         let loss = evaluator.loss_in(&evaluator.compare_session(session)?);
         ctx.progress.step(1);

@@ -1,6 +1,6 @@
 //! Stage 3: a site or a reason for every node with weights.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use super::{Census, Error, Job, Opened, Prepared, origin::Origin, search::saturation};
 use onnxq_ir::{
@@ -13,7 +13,10 @@ use onnxq_ir::{
 use onnxq_quant::{
     ops,
     plan::Plan,
-    recipe::{RecipeError, resolve::resolve},
+    recipe::{
+        RecipeError,
+        resolve::{Known, resolve},
+    },
     tied,
 };
 
@@ -56,7 +59,9 @@ pub(super) fn decide(
         true => finite(m, site),
         false => Ok(()),
     };
-    let mut plan = resolve(job.recipe, model, rotated, &finite)?;
+    let stats = job.inputs.stats.as_deref();
+    let calibrated = job.inputs.data.is_some() || stats.is_some_and(Path::exists);
+    let mut plan = resolve(job.recipe, model, Known { rotated, calibrated }, &finite)?;
     saturation::release(&mut plan);
     Ok(plan)
 }

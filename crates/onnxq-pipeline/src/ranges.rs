@@ -1,15 +1,22 @@
 //! Fixed ranges of activations, from calibration data.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use super::{Error, Inputs, Job, NeedsData, Planned, decide::Deciding};
 use onnxq_ir::{Model, ValueId, ctx::Ctx, untrusted::Untrusted};
-use onnxq_numerics::affine::Interval;
+use onnxq_numerics::{
+    affine::Interval,
+    observe::{Histogram, RangeStats},
+};
 use onnxq_quant::{
     plan::{Activation, ActivationScheme, Kept, Plan, RegionNode, SitePlan},
     region::Layout,
+    sources::Sources,
 };
-use onnxq_run::calibrate::{self, can_tap};
+use onnxq_run::calibrate::{self, Target, can_tap};
 
 /// Levels of an 8-bit quantized value.
 const LEVELS: u32 = 256;
@@ -55,23 +62,81 @@ fn key(quantized: &ActivationScheme) -> String {
 pub(super) struct Ranged<'a> {
     pub planned: &'a Planned,
     pub measured: &'a MeasuredRanges,
+    /// Weights that were solved.
+    pub solved: &'a Mutex<Sources>,
 }
 
-/// The ranges of all values that static sites, those of `others` among them, and the region need.
-pub(super) fn collect(
+impl<'a> Ranged<'a> {
+    pub(super) fn sources(&self) -> MutexGuard<'a, Sources> {
+        self.solved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Values whose ranges are to be known, and what is seen of them.
+#[derive(Default)]
+pub(super) struct Observing {
+    wanted: Vec<(ValueId, ActivationScheme)>,
+    stats: BTreeMap<ValueId, RangeStats>,
+}
+
+impl Observing {
+    /// What is to look at the data.
+    pub(super) fn targets(&mut self) -> Vec<Target<'_>> {
+        let target = |(value, it): (&ValueId, _)| {
+            let (value, observer): (_, &mut RangeStats) = (*value, it);
+            Target { value, bytes: Histogram::BYTES as u64, observer }
+        };
+        self.stats.iter_mut().map(target).collect()
+    }
+
+    /// The ranges, once all data was seen.
+    pub(super) fn ranges(self) -> MeasuredRanges {
+        let Observing { wanted, stats } = self;
+        let range = |(value, quantized): (ValueId, ActivationScheme)| {
+            let range = quantized.observer.range(stats.get(&value)?, LEVELS, quantized.symmetric);
+            Some(((value, key(&quantized)), range))
+        };
+        MeasuredRanges { known: wanted.into_iter().filter_map(range).collect() }
+    }
+}
+
+/// The ranges of all values that static sites and the region need.
+fn collect(planned: &Planned, inputs: &Inputs, ctx: &Ctx) -> Result<MeasuredRanges, Error> {
+    let mut observing = observing(planned, Vec::new(), inputs)?;
+    observe_targets(planned, observing.targets(), inputs, ctx)?;
+    Ok(observing.ranges())
+}
+
+/// Shows the targets all data.
+pub(super) fn observe_targets(
+    planned: &Planned,
+    targets: Vec<Target<'_>>,
+    inputs: &Inputs,
+    ctx: &Ctx,
+) -> Result<(), Error> {
+    if targets.is_empty() {
+        return Ok(());
+    }
+    let batches = inputs.batches(&planned.model)?;
+    let run = inputs.run(&planned.model, &planned.files, batches);
+    Ok(calibrate::observe(run, targets, ctx)?)
+}
+
+/// What static sites, those of `others` among them, and the region need to know of the data.
+pub(super) fn observing(
     planned: &Planned,
     others: Vec<SitePlan>,
     inputs: &Inputs,
-    ctx: &Ctx,
-) -> Result<MeasuredRanges, Error> {
+) -> Result<Observing, Error> {
     let m = &planned.model;
     let is_static = |it: &&SitePlan| it.activation == Some(Activation::Static);
     let sites = planned.plan.sites.iter().chain(&others).filter(is_static);
+    let region = joining(m, sites.clone().cloned().collect(), &planned.plan.region);
     let mut groups: BTreeMap<String, Vec<SitePlan>> = BTreeMap::new();
     sites.for_each(|it| groups.entry(key(&it.quantized)).or_default().push(it.clone()));
     // Without static nodes the region has nothing to join.
     let Some(first) = groups.values().flatten().next().map(|it| it.site.node) else {
-        return Ok(MeasuredRanges::default());
+        return Ok(Observing::default());
     };
     if inputs.data.is_none() {
         let node = m.node_label(first);
@@ -79,25 +144,29 @@ pub(super) fn collect(
         return Err(NeedsData { who }.into());
     }
     let of_sites = groups.into_values().flat_map(|sites| observed(m, sites, &[]));
-    let observed = of_sites.chain(observed(m, Vec::new(), &planned.plan.region));
+    let observed = of_sites.chain(observed(m, Vec::new(), &region));
     let wanted: Vec<(ValueId, ActivationScheme)> =
         observed.filter(|it| can_tap(m, it.0).is_ok()).collect();
-    let values: BTreeSet<ValueId> = wanted.iter().map(|it| it.0).collect();
-    let values: Vec<ValueId> = values.into_iter().collect();
-    let batches = inputs.batches(m)?;
-    let run = inputs.run(m, &planned.files, batches);
-    let stats = calibrate::ranges(run, &values, ctx)?;
-    let range = |(value, quantized): (ValueId, ActivationScheme)| {
-        let range = quantized.observer.range(stats.get(&value)?, LEVELS, quantized.symmetric);
-        Some(((value, key(&quantized)), range))
-    };
-    Ok(MeasuredRanges { known: wanted.into_iter().filter_map(range).collect() })
+    let stats = wanted.iter().map(|it| (it.0, RangeStats::default())).collect();
+    Ok(Observing { wanted, stats })
+}
+
+/// The nodes of the region that would compute with quantized values if all these sites did: with fewer
+/// sites no others do.
+fn joining(m: &Model, sites: Vec<SitePlan>, region: &[RegionNode]) -> Vec<RegionNode> {
+    let any = Interval { lo: -1.0, hi: 1.0 };
+    let region = region.to_vec();
+    let mut plan = Plan { sites, region, ..Plan::default() };
+    plan.ranges = plan.observed(m).into_iter().map(|it| (it.0, any)).collect();
+    let layout = Layout::new(m, &plan);
+    plan.region.retain(|it| layout.nodes.contains_key(&it.node));
+    plan.region
 }
 
 /// The ranges of the plan as it stands, unless `adapt` is still to choose among several.
 pub(super) fn observe(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
     if job.recipe.adapt.is_none() || job.inputs.data.is_none() {
-        deciding.measured = collect(&deciding.planned, Vec::new(), job.inputs, job.ctx)?;
+        deciding.measured = collect(&deciding.planned, job.inputs, job.ctx)?;
     }
     Ok(deciding)
 }

@@ -26,7 +26,8 @@ use onnxq_quant::{
     weight::{Input, dequantized},
 };
 use onnxq_run::calibrate::{
-    self, CalibrateError, Collector, Identity, Replacement, Stats, StatsFile, Want, can_observe,
+    self, CalibrateError, Collector, Identity, Replacement, Stats, StatsFile, Target, Want,
+    can_observe,
 };
 
 /// A step learns from data, and none was given.
@@ -70,16 +71,21 @@ impl Diagnostic for MissingStats {
 }
 
 /// Sources of all weights whose solver needs data. In sequential mode layers see what comes before
-/// them quantized.
-pub(super) fn solve(planned: &mut Planned, job: &Job) -> Result<Sources, Error> {
-    let wants = observable(&planned.model, &mut planned.plan);
+/// them quantized. `known` are weights that were solved before; `others` are shown the same data,
+/// unless that takes a pass of their own: the second result says whether they were.
+pub(super) fn solve<'a>(
+    planned: &'a mut Planned,
+    known: Sources,
+    others: Vec<Target<'a>>,
+    job: &'a Job,
+) -> Result<(Sources, bool), Error> {
+    let wants = observable(&planned.model, &known, &mut planned.plan);
     if wants.is_empty() {
-        return Ok(Sources::default());
+        return Ok((known, false));
     }
     let (m, inputs) = (&planned.model, job.inputs);
     let sequential = job.recipe.calibration.unwrap_or_default().sequential;
-    let mut solving =
-        Solving { m, sites: &planned.plan.sites, sources: Sources::default(), sequential };
+    let mut solving = Solving { m, sites: &planned.plan.sites, sources: known, sequential };
     let kept = inputs.stats.as_deref().filter(|it| it.exists());
     if kept.is_none() && inputs.data.is_none() {
         return Err(solving.needs_data(wants[0].value).into());
@@ -90,11 +96,14 @@ pub(super) fn solve(planned: &mut Planned, job: &Job) -> Result<Sources, Error> 
         origin: planned.origin.of_stats(),
         ..Identity::default()
     };
-    match kept {
-        Some(file) => solving.take_file(file, identity, wants, job)?,
-        None => solving.take_data(planned, identity, wants, job)?,
-    }
-    Ok(solving.sources)
+    let seen = match kept {
+        Some(file) => {
+            solving.take_file(file, identity, wants, job)?;
+            false
+        }
+        None => solving.take_data(planned, identity, (wants, others), job)?,
+    };
+    Ok((solving.sources, seen))
 }
 
 /// What statistics depend on besides the float model: a digest of the plan in sequential mode and
@@ -112,11 +121,11 @@ fn prefix(recipe: &Recipe, planned: &Planned, sequential: bool) -> String {
     sha256_hex(text)
 }
 
-/// The values to observe. Where that is impossible, the user is told.
-fn observable(m: &Model, plan: &mut Plan) -> Vec<Want> {
+/// The values to observe for weights that are not solved yet. Where that is impossible, the user is told.
+fn observable(m: &Model, known: &Sources, plan: &mut Plan) -> Vec<Want> {
     let mut wants: BTreeMap<ValueId, Needs> = BTreeMap::new();
     let mut notes = Vec::new();
-    for site in &plan.sites {
+    for site in plan.sites.iter().filter(|it| !known.contains(m, it)) {
         let Some((value, needs)) = site.wants(m) else { continue };
         match can_observe(m, value) {
             Ok(()) => {
@@ -188,13 +197,13 @@ impl Solving<'_> {
 
     /// Statistics of samples, kept in a file if asked for. A run that is killed leaves a log, with
     /// which the next one goes on.
-    fn take_data(
+    fn take_data<'b>(
         &mut self,
-        planned: &Planned,
+        planned: &'b Planned,
         mut identity: Identity,
-        wants: Vec<Want>,
-        job: &Job,
-    ) -> Result<(), Error> {
+        (wants, others): (Vec<Want>, Vec<Target<'b>>),
+        job: &'b Job,
+    ) -> Result<bool, Error> {
         let (m, inputs, ctx) = (self.m, job.inputs, job.ctx);
         let batches = inputs.batches(m)?;
         identity.data = vec![batches.sha256().to_owned()];
@@ -205,9 +214,10 @@ impl Solving<'_> {
         let path = inputs.stats.clone().or_else(|| inputs.output.path.as_deref().map(log_beside));
         let path = path.unwrap_or_else(|| scratch.path().join("statistics"));
         let store = Some(StatsFile::begin(&path, identity, keep)?);
-        let mut run = inputs.run(m, &planned.files, batches);
+        let mut run = inputs.run(&planned.model, &planned.files, batches);
         run.options.sequential = self.sequential;
         let mut collector = Collector::new(run, wants, store)?;
+        let seen = collector.accompany(others)?;
         let mut replaced = self.data_free();
         while let Some(seen) = collector.next(&replaced, ctx)? {
             replaced.clear();
@@ -215,7 +225,7 @@ impl Solving<'_> {
                 replaced.extend(self.input(value, stats)?);
             }
         }
-        Ok(())
+        Ok(seen)
     }
 
     fn needs_data(&self, value: ValueId) -> NeedsData {

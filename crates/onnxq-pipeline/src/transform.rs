@@ -15,6 +15,7 @@ use onnxq_quant::{
         rescale,
     },
 };
+use onnxq_rewrite as rewrite;
 use onnxq_run::calibrate::{self, Collector, Want, can_observe};
 
 /// Carries out the recipe's transforms and plans again: weights are new constants then. Notes say
@@ -116,6 +117,8 @@ impl Step<'_> {
     ) -> Result<Changed, Error> {
         ctx.progress.start(self.name, 0);
         let done = it.change(&mut planned.model)?;
+        // Only values of a known type can be observed.
+        rewrite::run(&mut planned.model, &["infer-types"], &Ctx::silent())?;
         self.known.clear();
         for (node, reason) in &done.missed {
             self.note(*node, &reason.to_string());

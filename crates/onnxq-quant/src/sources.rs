@@ -125,6 +125,15 @@ impl Sources {
         Ok(source)
     }
 
+    /// Solves a weight now, by what is known without data, unless that was done before.
+    pub fn solve_once(&mut self, m: &Model, site: &SitePlan) -> Result<bool, StoreError> {
+        let new = !self.contains(m, site);
+        if new {
+            self.solve(m, site, None)?;
+        }
+        Ok(new)
+    }
+
     /// Where the errors of each site's weight will be found once it is solved.
     pub fn errors(&self, m: &Model, sites: &[SitePlan]) -> Vec<(NodeId, MeasuredError)> {
         let weight_error =

@@ -4,4 +4,5 @@ pub mod calibrate;
 pub mod compare;
 pub mod data;
 pub mod engine;
+pub mod kept;
 pub mod worker;

@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, sync::LazyLock};
 use onnxq_ir::{Model, text as onnx_text};
 use onnxq_quant::{
     format, insert,
-    recipe::{load_text, resolve::resolve, to_yaml},
+    recipe::{
+        load_text,
+        resolve::{Known, resolve},
+        to_yaml,
+    },
     sources::Sources,
 };
 
@@ -144,8 +148,8 @@ fn run(bytes: &[u8]) -> Outcome {
         Err(error) => panic!("a printed recipe is refused: {error}\n{printed}"),
     }
     let mut model = SMALL.clone();
-    let plan =
-        resolve(&recipe, &model, &BTreeSet::new(), &|_, _| Ok(())).map_err(|it| refusal(&it))?;
+    let known = Known { rotated: &BTreeSet::new(), calibrated: false };
+    let plan = resolve(&recipe, &model, known, &|_, _| Ok(())).map_err(|it| refusal(&it))?;
     let count = plan.sites.len();
     insert::quantize(&mut model, &plan, &mut Sources::default());
     model.verify().expect("insertion keeps a model sound");

@@ -1,9 +1,11 @@
 //! A model for a runtime in this process: its graph encoded, its weights left where they are.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File},
+    io,
     path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tempfile::NamedTempFile;
@@ -17,7 +19,7 @@ use crate::{
     ctx::Ctx,
     fs::write_all_at,
     ir::{Model, ValueId},
-    tensor::{DType, Tensor, from_f32},
+    tensor::{DType, Identity, Tensor, from_f32},
 };
 
 /// A runtime checks and folds small constants while it loads, so those stay in the graph.
@@ -30,8 +32,8 @@ const ALIGNMENT: u64 = 64;
 /// An encoded graph whose large weights are external data under the root folder.
 pub struct Attached {
     pub graph: Vec<u8>,
-    /// Weights that lie in no file of the model. Sessions may outlive it: they have mapped it.
-    _scratch: Option<NamedTempFile>,
+    /// Weights that lie in no file of the model. Sessions may outlive them: they have mapped them.
+    _scratch: Vec<Arc<NamedTempFile>>,
 }
 
 impl Attached {
@@ -43,27 +45,123 @@ impl Attached {
 
 /// Encodes `model` for a runtime that maps external data.
 ///
-/// Weights that are slices of `files` are stated by file and offset; others (views, replaced
-/// weights) go to a temporary file, one piece at a time.
+/// Weights that are slices of `files` are stated by file and offset; others go to a temporary file,
+/// one piece at a time: what a transform or a solver made stays there for the next call with these
+/// files, what is computed whenever it is read is written for this one.
 pub fn attach(model: &Model, files: &Files) -> Result<Attached, SaveError> {
     let mut names = Names::default();
     let mut places = BTreeMap::new();
-    let mut others: Vec<(ValueId, &Tensor)> = Vec::new();
+    let (mut shared, mut own) = (Vec::new(), Vec::new());
     for (value, tensor) in weights(model, false) {
         if tensor.nbytes() < INLINE_BELOW {
             continue;
         }
         match in_place(tensor, files).and_then(|(path, at)| Some((names.of(path)?, at))) {
             Some(place) => drop(places.insert(value, place)),
-            None => others.push((value, tensor)),
+            None if tensor.identity().is_some() => shared.push((value, tensor)),
+            None => own.push((value, tensor)),
         }
     }
-    let scratch = match others.is_empty() {
-        true => None,
-        false => Some(write_scratch(model, &others, &mut names, &mut places)?),
-    };
+    let mut scratch = Vec::new();
+    for (written, weights) in [(&files.written, shared), (&Written::default(), own)] {
+        if weights.is_empty() {
+            continue;
+        }
+        let (file, offsets) = written.write(model, &weights)?;
+        let name = names.of(file.path()).ok_or_else(unspeakable)?;
+        places.extend(weights.iter().zip(offsets).map(|(it, offset)| (it.0, (name, offset))));
+        scratch.push(file);
+    }
     let graph = save::to_bytes(model, &Layout::scattered(names.list, places))?;
     Ok(Attached { graph, _scratch: scratch })
+}
+
+/// Weights in a temporary file, each written once however many models have it.
+#[derive(Clone, Default)]
+pub(super) struct Written {
+    scratch: Arc<Mutex<Scratch>>,
+}
+
+/// What was written, and where.
+#[derive(Default)]
+struct Scratch {
+    file: Option<Arc<NamedTempFile>>,
+    end: u64,
+    known: HashMap<Identity, u64>,
+    /// Identities are of living tensors.
+    alive: Vec<Tensor>,
+}
+
+impl Written {
+    /// Writes what is not known yet; where each weight lies.
+    fn write(
+        &self,
+        model: &Model,
+        weights: &[(ValueId, &Tensor)],
+    ) -> Result<(Arc<NamedTempFile>, Vec<u64>), SaveError> {
+        let mut scratch = self.lock();
+        let file = scratch.file()?;
+        let mut offsets = Vec::with_capacity(weights.len());
+        let mut new: Vec<Extent> = Vec::new();
+        let mut seen: HashMap<Identity, u64> = HashMap::new();
+        for &(value, tensor) in weights {
+            let identity = tensor.identity();
+            let known = identity.as_ref().and_then(|it| scratch.known.get(it).or(seen.get(it)));
+            let offset = known.copied().unwrap_or_else(|| {
+                let offset = scratch.end.next_multiple_of(ALIGNMENT);
+                scratch.end = offset + tensor.nbytes() as u64;
+                new.push(Extent { name: &model.value(value).name, tensor, offset });
+                offset
+            });
+            seen.extend(identity.map(|it| (it, offset)));
+            offsets.push(offset);
+        }
+        file.as_file().set_len(scratch.end).map_err(io_error)?;
+        // Written without the lock: who waits for it may be who has a part of the work. Two threads
+        // may then write one weight to two places, which costs time and nothing else.
+        drop(scratch);
+        fill_all(file.as_file(), &new).map_err(|err| err.at(file.path()))?;
+        let mut scratch = self.lock();
+        for it in new {
+            if let Some(identity) = it.tensor.identity() {
+                scratch.known.insert(identity, it.offset);
+                scratch.alive.push(it.tensor.clone());
+            }
+        }
+        Ok((file, offsets))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Scratch> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Scratch {
+    fn file(&mut self) -> Result<Arc<NamedTempFile>, SaveError> {
+        if let Some(it) = &self.file {
+            return Ok(it.clone());
+        }
+        let temp = tempfile::Builder::new().prefix("onnxq-").tempfile_in(std::env::temp_dir());
+        let temp = Arc::new(temp.map_err(io_error)?);
+        self.file = Some(temp.clone());
+        Ok(temp)
+    }
+}
+
+fn io_error(source: io::Error) -> SaveError {
+    SaveError::Io { path: std::env::temp_dir(), source }
+}
+
+fn unspeakable() -> SaveError {
+    io_error(io::Error::other("the path is not UTF-8"))
+}
+
+fn fill_all(file: &File, extents: &[Extent]) -> Result<(), Fill> {
+    let (views, others): (Vec<Extent>, Vec<Extent>) =
+        extents.iter().copied().partition(|it| is_view(it.tensor));
+    views.iter().try_for_each(|it| write_view(file, it))?;
+    // Progress is the caller's: this is a part of its step.
+    fill(file, &others, &Ctx::silent())
 }
 
 fn in_place<'a>(tensor: &Tensor, files: &'a Files) -> Option<(&'a Path, u64)> {
@@ -91,35 +189,6 @@ impl Names {
             self.list.len() - 1
         }))
     }
-}
-
-fn write_scratch(
-    model: &Model,
-    weights: &[(ValueId, &Tensor)],
-    names: &mut Names,
-    places: &mut BTreeMap<ValueId, (usize, u64)>,
-) -> Result<NamedTempFile, SaveError> {
-    let folder = std::env::temp_dir();
-    let io = |source| SaveError::Io { path: folder.clone(), source };
-    let temp = tempfile::Builder::new().prefix("onnxq-").tempfile_in(&folder).map_err(io)?;
-    let unspeakable = || io(std::io::Error::other("the path is not UTF-8"));
-    let name = names.of(temp.path()).ok_or_else(unspeakable)?;
-    let mut end = 0u64;
-    let (mut views, mut extents) = (Vec::new(), Vec::new());
-    for &(value, tensor) in weights {
-        let offset = end.next_multiple_of(ALIGNMENT);
-        end = offset + tensor.nbytes() as u64;
-        places.insert(value, (name, offset));
-        let extent = Extent { name: &model.value(value).name, tensor, offset };
-        if is_view(tensor) { views.push(extent) } else { extents.push(extent) }
-    }
-    temp.as_file().set_len(end).map_err(io)?;
-    let filled = views.iter().try_for_each(|it| write_view(temp.as_file(), it));
-    // Progress is the caller's: this is a part of its step.
-    filled
-        .and_then(|()| fill(temp.as_file(), &extents, &Ctx::silent()))
-        .map_err(|err| err.at(temp.path()))?;
-    Ok(temp)
 }
 
 /// A matrix whose rows are columns of another one: made in pieces.

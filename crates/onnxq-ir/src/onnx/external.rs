@@ -171,6 +171,7 @@ pub(super) fn used_constants(model: &Model, graph: GraphId) -> impl Iterator<Ite
 }
 
 /// A tensor and the offset in a file where its bytes go.
+#[derive(Clone, Copy)]
 pub(super) struct Extent<'a> {
     pub name: &'a str,
     pub tensor: &'a Tensor,

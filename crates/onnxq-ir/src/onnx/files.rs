@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{ExternalProblem, LoadError};
+use super::{ExternalProblem, LoadError, attach::Written};
 use crate::fs::{Stamp, links, open_regular};
 
 /// Which external data files are read.
@@ -34,6 +34,8 @@ pub struct Files {
     roots: Vec<PathBuf>,
     policy: ExternalPolicy,
     open: BTreeMap<String, Mapped>,
+    /// Weights that were made of theirs, for runtimes that map files.
+    pub(super) written: Written,
 }
 
 #[derive(Clone)]
@@ -54,7 +56,14 @@ impl Files {
         let real = fs::canonicalize(model).map_err(io)?;
         let mut roots = vec![fs::canonicalize(&folder).map_err(io)?];
         roots.extend(real.parent().map(Path::to_owned));
-        Ok(Files { model: model.into(), folder, roots, policy, open: BTreeMap::new() })
+        Ok(Files {
+            model: model.into(),
+            folder,
+            roots,
+            policy,
+            open: BTreeMap::new(),
+            written: Written::default(),
+        })
     }
 
     /// Those of a model in memory: `bytes` is what it was read from, empty if it was never encoded.
@@ -63,7 +72,8 @@ impl Files {
         let (model, policy) = (name.to_owned(), ExternalPolicy::None);
         let mapped = Mapped { path: model.clone(), bytes, stamp: None };
         let open = BTreeMap::from([(String::new(), mapped)]);
-        Files { model, folder: PathBuf::new(), roots: Vec::new(), policy, open }
+        let written = Written::default();
+        Files { model, folder: PathBuf::new(), roots: Vec::new(), policy, open, written }
     }
 
     /// Whether no file holds the model.

@@ -272,9 +272,40 @@ impl Tensor {
         }
     }
 
+    /// What tells the bytes from those of other tensors, without making them; `None` for what is
+    /// computed at each read, and for strings. It means something only as long as the tensor, or a
+    /// clone of it, lives.
+    pub fn identity(&self) -> Option<Identity> {
+        let made_of = match &self.data {
+            Data::Strings(_) | Data::Lazy(_) | Data::Scaled { .. } => return None,
+            Data::Bytes(it) => MadeOf::Bytes(it.as_ptr().addr()),
+            Data::Transposed(base) => MadeOf::Transposed(Box::new(base.identity()?)),
+            Data::Packed { source, part, packing } => {
+                MadeOf::Packed(Arc::as_ptr(source).cast::<()>().addr(), *part, *packing)
+            }
+        };
+        Some(Identity { dtype: self.dtype, shape: self.shape.clone(), made_of })
+    }
+
     pub fn is_transposed(&self) -> bool {
         matches!(self.data, Data::Transposed(_))
     }
+}
+
+/// See [`Tensor::identity`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Identity {
+    dtype: DType,
+    shape: Vec<usize>,
+    made_of: MadeOf,
+}
+
+/// Addresses of what the bytes are, or are made of.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum MadeOf {
+    Bytes(usize),
+    Transposed(Box<Identity>),
+    Packed(usize, Part, Packing),
 }
 
 impl fmt::Debug for Tensor {

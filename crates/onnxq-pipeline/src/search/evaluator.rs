@@ -12,12 +12,14 @@ use onnxq_ir::{
     onnx::{self, Attached, Files},
     tensor::{Tensor, TensorError},
 };
+use onnxq_quant::recipe::Recipe;
 use onnxq_report::Comparison;
 use onnxq_run::{
-    calibrate::{self, Replacement},
+    calibrate::{self, CalibrateError, Replacement},
     compare::{CompareOptions, compare},
     data::{Batch, Batches},
-    engine::{EngineError, IoInfo, Runtime, Session, SessionOptions},
+    engine::{EngineError, IoInfo, Runtime, Session, SessionOptions, ahead},
+    kept::Kept,
 };
 
 /// What a loss is.
@@ -51,29 +53,33 @@ pub(crate) struct Evaluator<'a> {
     batches: Vec<Batch>,
     samples: usize,
     inputs: Vec<IoInfo>,
-    /// For each batch; `None` if they are too large to keep.
-    expected: Option<Vec<Outputs>>,
+    expected: Expected,
     measure: Measure,
+    /// Models are judged as a CPU runs them whose int8 kernels do not saturate.
+    exact: bool,
 }
 
 type Outputs = Vec<(String, Tensor)>;
+
+/// What the float model says of each batch.
+struct Expected {
+    names: Vec<String>,
+    kept: Kept,
+}
 
 impl<'a> Evaluator<'a> {
     /// To be asked only if there is data.
     pub(crate) fn new(planned: &'a Planned, inputs: &Inputs<'a>) -> Result<Evaluator<'a>, Error> {
         let (m, files) = (&planned.model, &planned.files);
-        let (batches, runtime) = (inputs.batches(m)?, inputs.runtime.clone());
-        Evaluator::over(m, files, batches, SAMPLES, inputs.memory / 4, runtime)
+        Evaluator::over(m, files, inputs.batches(m)?, SAMPLES, inputs.runtime.clone())
     }
 
-    /// On so many batches at most, of one sample unless the model states another number; expected
-    /// outputs are kept if `room` bytes hold them.
+    /// On so many batches at most, of one sample unless the model states another number.
     pub(crate) fn over(
         m: &'a Model,
         files: &'a Files,
         mut batches: Batches,
         count: usize,
-        room: u64,
         runtime: Runtime<'a>,
     ) -> Result<Evaluator<'a>, Error> {
         let inputs = calibrate::model_inputs(m);
@@ -81,15 +87,32 @@ impl<'a> Evaluator<'a> {
         let per_batch = batches.batch();
         let batches = some(batches, count)?;
         let samples = batches.len() * per_batch;
-        let (expected, measure) = (None, Measure::NoiseToSignal);
-        let mut evaluator =
-            Evaluator { m, files, runtime, batches, samples, inputs, expected, measure };
-        evaluator.expected = evaluator.expect(room)?;
+        let measure = Measure::NoiseToSignal;
+        let expected =
+            Expected { names: Vec::new(), kept: Kept::new().map_err(CalibrateError::Scratch)? };
+        let mut evaluator = Evaluator {
+            m,
+            files,
+            runtime,
+            batches,
+            samples,
+            inputs,
+            expected,
+            measure,
+            exact: false,
+        };
+        evaluator.expect()?;
         let same = evaluator.compare(evaluator.session(m, false)?, &evaluator.batches[..1])?;
         if same.outputs.values().any(|it| it.kl.is_some()) {
             evaluator.measure = Measure::Kl;
         }
         Ok(evaluator)
+    }
+
+    /// Judges models as the recipe's target will run them, not as this CPU does.
+    pub(crate) fn on_target(self, recipe: &Recipe) -> Evaluator<'a> {
+        let exact = !recipe.target().saturates;
+        Evaluator { exact, ..self }
     }
 
     pub(crate) fn measure(&self) -> Measure {
@@ -113,9 +136,11 @@ impl<'a> Evaluator<'a> {
         Ok(loss(&self.compare(self.session(model, true)?, batches)?, self.measure))
     }
 
-    /// How another model with the same inputs and outputs differs, run as it will be run.
-    pub(crate) fn compare_model(&self, model: &Model) -> Result<Comparison, Error> {
-        self.compare(self.session(model, true)?, &self.batches)
+    /// How another model with the same inputs and outputs differs, run as it will be run, `threads`
+    /// samples at a time.
+    pub(crate) fn compare_model(&self, model: &Model, threads: usize) -> Result<Comparison, Error> {
+        let (batches, sessions) = (&self.batches, self.sessions(model, true, threads)?);
+        ahead(sessions, batches.len(), &run_on(batches), |it| self.compare_with(it, batches))
     }
 
     /// The samples that are judged on, one by one.
@@ -141,40 +166,73 @@ impl<'a> Evaluator<'a> {
         mut candidate: Box<dyn Session + '_>,
         batches: &[Batch],
     ) -> Result<Comparison, Error> {
-        let mut reference: Box<dyn Session + '_> = match &self.expected {
-            Some(outputs) => Box::new(Replay { inputs: &self.inputs, outputs: outputs.iter() }),
-            None => self.session(self.m, false)?,
-        };
+        self.compare_with(&mut *candidate, batches)
+    }
+
+    /// `batches` are the first ones.
+    fn compare_with(
+        &self,
+        candidate: &mut dyn Session,
+        batches: &[Batch],
+    ) -> Result<Comparison, Error> {
+        let mut reference = Replay { inputs: &self.inputs, expected: &self.expected, next: 0 };
         let mut batches = batches.iter().cloned().map(Ok);
         let options = CompareOptions::default();
         let silent = Ctx::silent();
-        Ok(compare(&mut *reference, &mut *candidate, &mut batches, &options, &silent)?)
+        Ok(compare(&mut reference, candidate, &mut batches, &options, &silent)?)
     }
 
     fn session(&self, model: &Model, optimize: bool) -> Result<Box<dyn Session>, Error> {
         let mut model = model.clone();
         model.remove_all_dead();
         let attached = onnx::attach(&model, self.files)?;
-        let options = SessionOptions { threads: 1, optimize, lean: true, ..Default::default() };
+        let exact = self.exact;
+        let options =
+            SessionOptions { threads: 1, optimize, lean: true, exact, ..Default::default() };
         let folder = Some(Attached::folder());
         Ok(self.runtime.open_bytes(&attached.graph, folder, &options)?)
     }
 
-    /// The float model's outputs, if `room` bytes hold them.
-    fn expect(&self, room: u64) -> Result<Option<Vec<Outputs>>, Error> {
-        let mut session = self.session(self.m, false)?;
-        let (mut list, mut taken) = (Vec::new(), 0);
-        for batch in &self.batches {
-            let inputs: Vec<(&str, &Tensor)> =
-                batch.iter().map(|(name, it)| (name.as_str(), it)).collect();
-            let outputs = session.run(&inputs)?;
-            taken += outputs.iter().map(|it| it.1.nbytes() as u64).sum::<u64>();
-            if taken > room {
-                return Ok(None);
+    /// Runs the float model.
+    fn expect(&mut self) -> Result<(), Error> {
+        let sessions = self.sessions(self.m, false, 0)?;
+        let (batches, kept) = (&self.batches, &self.expected.kept);
+        let names = ahead(sessions, batches.len(), &run_on(batches), |session| {
+            let mut names = Vec::new();
+            for at in 0..batches.len() {
+                let outputs = session.run(&[])?;
+                let tensors: Vec<&Tensor> = outputs.iter().map(|it| &it.1).collect();
+                kept.store(at, &tensors).map_err(CalibrateError::Scratch)?;
+                names = outputs.into_iter().map(|it| it.0).collect();
             }
-            list.push(outputs);
-        }
-        Ok(Some(list))
+            Ok::<_, Error>(names)
+        })?;
+        self.expected.names = names;
+        Ok(())
+    }
+
+    /// A session for each of so many samples at a time; 0: one per core.
+    fn sessions(
+        &self,
+        model: &Model,
+        optimize: bool,
+        threads: usize,
+    ) -> Result<Vec<Box<dyn Session>>, Error> {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if threads == 0 { all() } else { threads };
+        let count = threads.clamp(1, self.batches.len().max(1));
+        (0..count).map(|_| self.session(model, optimize)).collect()
+    }
+}
+
+/// Runs one of the batches.
+fn run_on(
+    batches: &[Batch],
+) -> impl Fn(&mut dyn Session, usize) -> Result<Outputs, EngineError> + Sync + '_ {
+    |session, at| {
+        let names: Vec<String> = session.inputs().iter().map(|it| it.name.clone()).collect();
+        let given = names.iter().filter_map(|it| Some((&**it, batches[at].get(it)?)));
+        session.run(&given.collect::<Vec<_>>())
     }
 }
 
@@ -208,10 +266,11 @@ fn digest(batch: &Batch) -> Result<[u8; 32], TensorError> {
     Ok(hash.finalize().into())
 }
 
-/// A caching session: outputs that are known for a batch are not computed again.
+/// A caching session: what the float model says of one batch after the other is not computed again.
 struct Replay<'a> {
     inputs: &'a [IoInfo],
-    outputs: std::slice::Iter<'a, Outputs>,
+    expected: &'a Expected,
+    next: usize,
 }
 
 impl Session for Replay<'_> {
@@ -224,7 +283,10 @@ impl Session for Replay<'_> {
     }
 
     fn run(&mut self, _: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
-        Ok(self.outputs.next().cloned().unwrap_or_default())
+        let Expected { names, kept } = self.expected;
+        let tensors = kept.load(self.next).map_err(EngineError::Kept)?;
+        self.next += 1;
+        Ok(names.iter().cloned().zip(tensors).collect())
     }
 }
 

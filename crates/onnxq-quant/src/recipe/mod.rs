@@ -167,6 +167,10 @@ pub struct Entry {
     /// matched: those of language models, mostly. `false` matches all others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotated: Option<bool>,
+    /// The entry counts only where there is calibration data, or statistics of some: what data does
+    /// better, in a recipe that works without. `false`: only where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibrated: Option<bool>,
     /// Only convolutions of each channel by itself are matched, which gain little from int8.
     /// `false` matches all other nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -352,7 +356,8 @@ impl Recipe {
                 || activation.is_some_and(|it| it.range == ActivationRange::Static)
         };
         let transforms = self.transforms.iter().flatten();
-        self.quantize.iter().any(by_entry) || transforms.into_iter().any(|it| it.needs_data())
+        let always = self.quantize.iter().filter(|it| it.calibrated != Some(true));
+        always.into_iter().any(by_entry) || transforms.into_iter().any(|it| it.needs_data())
     }
 
     /// The target; loading has checked its name.

@@ -22,12 +22,21 @@ use onnxq_numerics::{
     scheme::{Scales, Scheme},
 };
 
-/// Decides for each node. `rotated` are those beside a rotated stream; `finite` says whether a weight may be quantized; it is asked last,
-/// because it may have to read the weight.
+/// What is known besides the model.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Nodes beside a rotated stream.
+    pub rotated: &'a BTreeSet<NodeId>,
+    /// Whether there is calibration data, or statistics of some.
+    pub calibrated: bool,
+}
+
+/// Decides for each node. `finite` says whether a weight may be quantized; it is asked last, because
+/// it may have to read the weight.
 pub fn resolve(
     recipe: &Recipe,
     m: &Model,
-    rotated: &BTreeSet<NodeId>,
+    known: Known<'_>,
     finite: &dyn Fn(&Model, &Site) -> Result<(), NoMatch>,
 ) -> Result<Plan, RecipeError> {
     let mut selector = recipe.selector()?;
@@ -37,7 +46,7 @@ pub fn resolve(
         let site = match ops::site(m, node) {
             Some(Ok(site)) => site,
             other => {
-                match region_node(m, node, &mut selector) {
+                match region_node(m, node, known.calibrated, &mut selector) {
                     Some(Ok(it)) => plan.region.push(it),
                     Some(Err(reason)) => plan.kept.push(Kept::of(m, node, reason)),
                     None => {
@@ -57,7 +66,8 @@ pub fn resolve(
             head: ops::is_head(m, node),
             attention_value: ops::is_attention_value(m, node),
             after_attention: ops::is_after_attention(m, node),
-            rotated: rotated.contains(&node),
+            rotated: known.rotated.contains(&node),
+            calibrated: known.calibrated,
             depthwise: ops::is_depthwise(m, node),
             intensity: ops::intensity(m, &site),
             weightless: false,
@@ -106,6 +116,7 @@ fn one_code_type(recipe: &Recipe, plan: &Plan) -> Result<(), RecipeError> {
 fn region_node(
     m: &Model,
     node: NodeId,
+    calibrated: bool,
     selector: &mut Selector,
 ) -> Option<Result<RegionNode, NoMatch>> {
     // Shapes and indices have no quantized values: no reason is reported for them.
@@ -124,6 +135,7 @@ fn region_node(
         attention_value: false,
         after_attention: false,
         rotated: false,
+        calibrated,
         depthwise: false,
         intensity: 0,
         weightless: true,

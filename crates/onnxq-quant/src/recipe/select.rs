@@ -36,6 +36,8 @@ pub struct Candidate<'a> {
     pub after_attention: bool,
     /// Whether it reads or writes a rotated stream.
     pub rotated: bool,
+    /// Whether there is calibration data.
+    pub calibrated: bool,
     /// Whether it is a convolution of each channel by itself.
     pub depthwise: bool,
     /// Multiplications per number that it reads or writes.
@@ -113,6 +115,7 @@ impl Selector<'_> {
                 && entry.attention_value.is_none_or(|it| it == node.attention_value)
                 && entry.after_attention.is_none_or(|it| it == node.after_attention)
                 && entry.rotated.is_none_or(|it| it == node.rotated)
+                && entry.calibrated.is_none_or(|it| it == node.calibrated)
                 && entry.depthwise.is_none_or(|it| it == node.depthwise)
                 && entry.min_intensity.is_none_or(|it| node.intensity >= it)
                 && !(node.weightless && entry.weight.is_some());
@@ -293,6 +296,7 @@ mod tests {
             attention_value: false,
             after_attention: false,
             rotated: false,
+            calibrated: false,
             depthwise: false,
             intensity: 100,
             weightless: false,

@@ -12,7 +12,9 @@ use super::{
     budget::{Cost, fitting},
     dataflow::{can_observe, width},
     driver::{Driver, Run},
+    extents::Extents,
     observe::{Observe, Sample, Tap},
+    ranges::{Place, Target},
 };
 use crate::data::{Batch, roles};
 use crate::engine::IoInfo;
@@ -39,6 +41,8 @@ pub struct Collector<'a> {
     tokens: u64,
     rows: u64,
     store: Option<StatsFile>,
+    /// What looks on.
+    others: Vec<Place<'a>>,
 }
 
 struct Planned {
@@ -61,7 +65,27 @@ impl<'a> Collector<'a> {
         let wants = in_order(&driver, wants)?;
         let first = driver.first()?;
         let tokens = tokens(driver.model(), &first);
-        Ok(Collector { driver, wants, done: 0, tokens, rows: 0, store })
+        Ok(Collector { driver, wants, done: 0, tokens, rows: 0, store, others: Vec::new() })
+    }
+
+    /// Lets others look at values in the same pass, if everything is collected in one and there is
+    /// memory for them; says whether it does. To be called before the first pass.
+    pub fn accompany(&mut self, targets: Vec<Target<'a>>) -> Result<bool, CalibrateError> {
+        let first = self.driver.first()?;
+        let extents = Extents::new(self.driver.model(), &first);
+        let place = |it| Place::new(&self.driver, &extents, it);
+        let places: Vec<Place> = targets.into_iter().map(place).collect::<Result<_, _>>()?;
+        let known = |it: &Planned| {
+            self.store.as_ref().is_some_and(|store| store.has(&it.name, it.want.needs))
+        };
+        let own: u64 = self.wants.iter().map(|it| self.cost(it)).sum();
+        let all = places.iter().map(|it| it.bytes).fold(own, u64::saturating_add);
+        let options = self.driver.options();
+        if options.sequential || all > options.memory || self.wants.iter().any(known) {
+            return Ok(false);
+        }
+        self.others = places;
+        Ok(true)
     }
 
     /// The statistics of the inputs of the next pass, in graph order; `None` when all are done.
@@ -198,7 +222,10 @@ impl<'a> Collector<'a> {
     ) -> Result<Vec<(ValueId, InputStats)>, CalibrateError> {
         let wants = &self.wants[self.done..end];
         let mut rows: Vec<Rows> = wants.iter().map(|it| it.observer(self.drifts(it))).collect();
-        let taps = wants.iter().zip(&mut rows).map(|(it, rows)| it.tap(rows)).collect();
+        let mut taps: Vec<Tap> =
+            wants.iter().zip(&mut rows).map(|(it, rows)| it.tap(rows)).collect();
+        let mut others = std::mem::take(&mut self.others);
+        taps.extend(others.iter_mut().map(Place::tap));
         let next = wants.last().map(|it| it.at).filter(|_| end < self.wants.len());
         self.driver.pass(taps, next, ctx)?;
         let mut list = Vec::new();

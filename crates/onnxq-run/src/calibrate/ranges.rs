@@ -71,9 +71,9 @@ pub fn observe(run: Run<'_>, targets: Vec<Target<'_>>, ctx: &Ctx) -> Result<(), 
     ctx.progress.start("calibrate", (passes.len() * samples) as u64);
     let mut places = places.into_iter();
     for (at, length) in passes.iter().enumerate() {
-        let pass: Vec<Place> = places.by_ref().take(*length).collect();
+        let mut pass: Vec<Place> = places.by_ref().take(*length).collect();
         let next = pass.last().map(|it| it.at).filter(|_| at + 1 < passes.len());
-        driver.pass(pass.into_iter().map(Place::tap).collect(), next, ctx)?;
+        driver.pass(pass.iter_mut().map(Place::tap).collect(), next, ctx)?;
     }
     ctx.progress.done(&format!("{count} values, {samples} samples"));
     Ok(())
@@ -92,18 +92,18 @@ fn passes(places: &[Place], memory: u64) -> Result<Vec<usize>, CalibrateError> {
 }
 
 /// Where a target is.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     target: Target<'a>,
     name: String,
     tokens: Option<usize>,
     /// How many nodes have run when its value is there.
     at: usize,
     /// Memory that it takes, the values themselves included.
-    bytes: u64,
+    pub bytes: u64,
 }
 
 impl<'a> Place<'a> {
-    fn new(
+    pub(super) fn new(
         driver: &Driver,
         extents: &Extents,
         target: Target<'a>,
@@ -120,9 +120,10 @@ impl<'a> Place<'a> {
         Ok(Place { tokens: extents.tokens(model, value), name, target, at, bytes })
     }
 
-    fn tap(self) -> Tap<'a> {
-        let Target { value, observer, .. } = self.target;
-        let (name, tokens, observer) = (self.name, self.tokens, Mutex::new(observer));
-        Tap { value, name, width: None, tokens, observer }
+    pub(super) fn tap(&mut self) -> Tap<'_> {
+        let Target { value, observer, .. } = &mut self.target;
+        let observer: &mut dyn Observe = &mut **observer;
+        let (name, tokens, observer) = (self.name.clone(), self.tokens, Mutex::new(observer));
+        Tap { value: *value, name, width: None, tokens, observer }
     }
 }

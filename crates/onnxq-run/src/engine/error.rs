@@ -41,6 +41,8 @@ pub enum EngineError {
     InputType { name: String, expected: TensorType, actual: DType },
     #[error("input `{}` takes {}, not shape {actual:?}", Untrusted(.name), Untrusted(&.expected.to_string()))]
     InputShape { name: String, expected: TensorType, actual: Vec<usize> },
+    #[error("cannot read back what the model computed")]
+    Kept(#[source] std::io::Error),
     #[error("the reference evaluator failed")]
     Eval(#[from] onnxq_ir::eval::EvalError),
 }
@@ -54,6 +56,7 @@ impl Diagnostic for EngineError {
             EngineError::Load { .. } | EngineError::OtherLibrary { .. } | EngineError::Disabled => {
                 Code::E801
             }
+            EngineError::Kept(_) => Code::E901,
             EngineError::TooOld { .. } => Code::E802,
             EngineError::Refused { .. }
             | EngineError::Run(_)

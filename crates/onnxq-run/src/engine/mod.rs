@@ -1,5 +1,6 @@
 //! Running a model on a batch. Nothing outside this folder knows ONNX Runtime.
 
+mod ahead;
 mod doctor;
 mod error;
 pub mod eval;
@@ -23,6 +24,7 @@ mod wheel;
 use std::path::PathBuf;
 
 pub use self::{
+    ahead::{RunBatch, ahead},
     doctor::{Cpu, Doctor, Verdict},
     error::EngineError,
     install::{InstallError, pinned_version},
@@ -61,11 +63,19 @@ pub struct SessionOptions {
     /// Weights stay in the files they lie in, and memory is given back after each run: slower,
     /// but a model larger than memory runs.
     pub lean: bool,
+    /// Products of int8 do not saturate, as on CPUs with VNNI, whatever this CPU is.
+    pub exact: bool,
 }
 
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
-        SessionOptions { threads: 1, optimize: true, optimized_model: None, lean: false }
+        SessionOptions {
+            threads: 1,
+            optimize: true,
+            optimized_model: None,
+            lean: false,
+            exact: false,
+        }
     }
 }
 

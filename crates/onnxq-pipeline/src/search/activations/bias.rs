@@ -4,8 +4,8 @@
 //! here the mean error of each node is measured on data.
 
 use super::{built_of, copies::Copies, report::Correction};
-use crate::{Error, Inputs, ranges::Ranged, search::evaluator::Evaluator};
-use onnxq_ir::{Attrs, Model, NodeId, ValueId, ctx::Ctx, tensor::Tensor};
+use crate::{Error, Job, ranges::Ranged, search::evaluator::Evaluator};
+use onnxq_ir::{Attrs, Model, NodeId, ValueId, tensor::Tensor};
 use onnxq_numerics::{exact_sum::FixedSum, solve::BadStats};
 use onnxq_quant::{
     ops::Weight,
@@ -26,8 +26,7 @@ struct Bias {
 /// The model with corrected biases of all static sites, if that helps; `None` if they have none.
 pub(super) fn correct(
     ranged: Ranged<'_>,
-    inputs: &Inputs,
-    ctx: &Ctx,
+    &Job { recipe, inputs, ctx }: &Job,
 ) -> Result<Option<(Correction, Option<Model>)>, Error> {
     let sites = &ranged.planned.plan.sites;
     let mut copies = Copies::new(ranged);
@@ -40,12 +39,12 @@ pub(super) fn correct(
     if biases.is_empty() {
         return Ok(None);
     }
+    let evaluator = Evaluator::new(ranged.planned, inputs)?.on_target(recipe);
     let observers = biases.iter_mut().map(|it| &mut it.sums as &mut dyn Observe);
     let values = errors.into_iter().zip(observers).collect();
-    copies.run(ranged, values, inputs, ctx)?;
+    copies.run(ranged, values, (evaluator.batches(), inputs), ctx)?;
     let mut model = ranged.planned.model.clone();
     biases.iter().for_each(|it| it.apply(&mut model));
-    let evaluator = Evaluator::new(ranged.planned, inputs)?;
     let loss = |model: &Model| {
         evaluator.loss_of(&built_of(model.clone(), ranged, sites.clone())?, usize::MAX)
     };

@@ -19,9 +19,11 @@ use onnxq_quant::{
     insert,
     ops::Site,
     plan::{Activation, Plan, SitePlan},
-    sources::Sources,
 };
-use onnxq_run::calibrate::{self, Observe, Target};
+use onnxq_run::{
+    calibrate::{self, Observe, Target},
+    data::{Batch, Dataset},
+};
 
 /// The model with copies; nodes are added at its end.
 pub(super) struct Copies<'a> {
@@ -38,29 +40,28 @@ impl<'a> Copies<'a> {
         Copies { m, measured, ranges: BTreeMap::new(), sites: Vec::new() }
     }
 
-    /// Quantizes the copies and shows `values` to their observers; returns how many samples ran.
+    /// Quantizes the copies and shows `values` to their observers, on these samples.
     pub(super) fn run(
         mut self,
         ranged: Ranged<'_>,
         values: Vec<(ValueId, &mut dyn Observe)>,
-        inputs: &Inputs,
+        (samples, inputs): (&[Batch], &Inputs),
         ctx: &Ctx,
-    ) -> Result<u64, Error> {
+    ) -> Result<(), Error> {
         let outputs = self.m.graph(self.m.main).outputs.len();
         let (values, observers): (Vec<ValueId>, Vec<&mut dyn Observe>) = values.into_iter().unzip();
         // As outputs they are found again once the nodes before them were replaced.
         values.iter().for_each(|it| self.m.add_output(self.m.main, *it));
         let plan = Plan { sites: self.sites, ranges: self.ranges, ..Plan::default() };
-        insert::quantize(&mut self.m, &plan, &mut Sources::default());
+        insert::quantize(&mut self.m, &plan, &mut ranged.sources());
         finish(&mut self.m, &plan.sites, &Ctx::silent())?;
         let values = self.m.graph(self.m.main).outputs[outputs..].to_vec();
         let target = |(value, observer)| Target { value, bytes: 0, observer };
         let targets = values.into_iter().zip(observers).map(target).collect();
-        let batches = inputs.batches(&ranged.planned.model)?;
-        let samples = batches.samples() as u64;
+        let samples = Dataset::of_samples(samples.to_vec());
+        let batches = samples.batches(&calibrate::model_inputs(&ranged.planned.model))?;
         let run = inputs.run(&self.m, &ranged.planned.files, batches);
-        calibrate::observe(run, targets, ctx)?;
-        Ok(samples)
+        Ok(calibrate::observe(run, targets, ctx)?)
     }
 
     /// A copy of a site's node, at the end of the graph, and its plan; returns its output.

@@ -20,6 +20,8 @@ pub(super) struct Layer {
     /// Indices into the plan's sites, and their nodes.
     pub sites: Vec<usize>,
     pub nodes: Vec<NodeId>,
+    /// Of all sites as one product.
+    extent: Product,
     /// The fastest first.
     pub candidates: Vec<Candidate>,
     /// Rows of the activation in all samples.
@@ -43,13 +45,23 @@ pub(super) struct Candidate {
     pub loss: f64,
 }
 
-/// Picoseconds that a byte of a file is worth: what reading it once takes.
-const BYTE: u64 = 70;
+/// Picoseconds that a byte of a file is worth per sample: what reading it takes ten times, once for
+/// the sample and then for tokens that are made one by one.
+const BYTE: u64 = 700;
 
 impl Layer {
     pub(super) fn choices(&self, samples: u64) -> Vec<Choice> {
         let price = |it: &Candidate| it.time * self.rows.max(1) + it.bytes * BYTE * samples;
         self.candidates.iter().map(|it| Choice { price: price(it), loss: it.loss }).collect()
+    }
+
+    /// Whether the two are alike but for their place in the model.
+    pub(super) fn is_like(&self, other: &Layer) -> bool {
+        let names = |it: &Layer| it.candidates.iter().map(Candidate::name).collect::<Vec<_>>();
+        self.kind == other.kind
+            && self.extent == other.extent
+            && self.sites.len() == other.sites.len()
+            && names(self) == names(other)
     }
 
     /// The losses of the first candidates, and with them those of the others: in proportion to
@@ -71,10 +83,10 @@ impl Layer {
     /// The fastest candidate whose worst site is off by at most so much (rms); else the best.
     pub(super) fn within(&self, limit: f64) -> usize {
         let best = || {
-            let by_loss = |a: &usize, b: &usize| {
-                self.candidates[*a].loss.total_cmp(&self.candidates[*b].loss)
+            let by_error = |a: &usize, b: &usize| {
+                self.candidates[*a].worst().total_cmp(&self.candidates[*b].worst())
             };
-            (0..self.candidates.len()).min_by(by_loss).unwrap_or(0)
+            (0..self.candidates.len()).min_by(by_error).unwrap_or(0)
         };
         self.candidates.iter().position(|it| it.worst().sqrt() <= limit).unwrap_or_else(best)
     }
@@ -140,16 +152,16 @@ pub(super) fn find(m: &Model, sites: &[SitePlan], spec: &AdaptSpec) -> Vec<Layer
     }
     let layer = |(x, group): (ValueId, Vec<usize>)| {
         let own: Vec<&SitePlan> = group.iter().map(|it| &sites[*it]).collect();
-        let (kind, candidates) = (own[0].site.kind, candidates(m, &own, spec));
+        let (kind, extent) = (own[0].site.kind, extent(m, &own));
+        let candidates = candidates(m, &own, extent, spec);
         let nodes = own.iter().map(|it| it.site.node).collect();
-        Layer { x, kind, sites: group, nodes, candidates, rows: 0, row_ratio: 1.0 }
+        Layer { x, kind, sites: group, nodes, extent, candidates, rows: 0, row_ratio: 1.0 }
     };
     groups.into_iter().map(layer).filter(|it| it.candidates.len() > 1).collect()
 }
 
-fn candidates(m: &Model, own: &[&SitePlan], spec: &AdaptSpec) -> Vec<Candidate> {
+fn candidates(m: &Model, own: &[&SitePlan], extent: Product, spec: &AdaptSpec) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> = Vec::new();
-    let extent = extent(m, own);
     // What the recipe computes in float is not made of integers again.
     let is_float = own.iter().any(|it| it.activation.is_none());
     for candidate in &spec.candidates {

@@ -9,16 +9,20 @@ mod bias;
 mod copies;
 mod layer;
 mod probe;
+mod reach;
 mod report;
 
-use self::layer::Layer;
+use std::sync::Mutex;
+
 pub use self::report::{Adapted, Choosing, Correction, Measured, Tried};
+use self::{alone::Effort, layer::Layer, reach::Judge};
 use crate::{
     Error, Job, Planned,
     decide::Deciding,
     lower::finish,
     ranges::{self, Ranged},
     search::evaluator::Evaluator,
+    solve,
 };
 use onnxq_ir::{
     Model,
@@ -29,7 +33,7 @@ use onnxq_quant::{
     budget::{self, Choice},
     insert,
     plan::{Plan, SitePlan},
-    recipe::{AdaptGoal, AdaptSpec},
+    recipe::AdaptSpec,
     sources::Sources,
 };
 
@@ -65,33 +69,89 @@ pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Erro
     let planned = &deciding.planned;
     let mut layers = layer::find(&planned.model, &planned.plan.sites, spec);
     let all = layers.iter().flat_map(|it| &it.candidates).flat_map(|it| it.plans.iter().flatten());
-    deciding.measured = ranges::collect(planned, all.cloned().collect(), inputs, ctx)?;
+    let mut observing = ranges::observing(planned, all.cloned().collect(), inputs)?;
+    // In sequential mode weights depend on what is chosen, so others stand for them while models are
+    // measured.
+    let sequential = job.recipe.calibration.unwrap_or_default().sequential;
+    let mut seen = false;
+    if !sequential && !layers.is_empty() {
+        let (planned, others) = (&mut deciding.planned, observing.targets());
+        let solved = solve::solve(planned, Sources::default(), others, job)?;
+        (deciding.solved, seen) = (solved.0.into(), solved.1);
+    }
+    if !seen {
+        ranges::observe_targets(&deciding.planned, observing.targets(), inputs, ctx)?;
+    }
+    deciding.measured = observing.ranges();
     if layers.is_empty() && spec.goal.is_none() {
         return Ok(deciding);
     }
     let ranged = deciding.ranged();
-    let samples = probe::measure(ranged, &mut layers, inputs, ctx)?;
-    let evaluator = Evaluator::new(ranged.planned, inputs)?;
-    let alone = alone::is_affordable(&ranged.planned.model, &layers, samples);
-    if alone {
-        alone::measure(ranged, &mut layers, &evaluator, ctx)?;
+    solve_rest(ranged, &layers, ctx)?;
+    let evaluator = Evaluator::new(ranged.planned, inputs)?.on_target(job.recipe);
+    let (samples, effort) = errors(ranged, &mut layers, &evaluator, job)?;
+    if let Some(effort) = effort {
+        alone::measure(ranged, &mut layers, &evaluator, effort, ctx)?;
     }
-    let mut adapter = Adapter::new(ranged, spec, &layers, samples);
+    let mut adapter = Adapter::new(ranged, spec, &layers, samples as u64);
     adapter.spend();
     adapter.limit();
     if let Some(goal) = spec.goal {
-        adapter.reach(goal, &evaluator, ctx)?;
+        let models = effort.map_or(0, |it| it.models(evaluator.samples()));
+        let judge = Judge::new(goal, &evaluator, inputs.threads);
+        adapter.reach(&judge, models, ctx)?;
     }
     let Adapter { picks, tried, .. } = adapter;
-    let measure = alone.then_some(evaluator.measure());
+    let measure = effort.map(|_| evaluator.measure());
     let adapted = Adapted::new(ranged, spec, &layers, &picks, measure, tried);
     let kept = report::kept(ranged, &layers, &picks);
     let sites = sites(ranged.planned, &layers, &picks);
     drop(evaluator);
+    if sequential {
+        deciding.solved = Mutex::default();
+    }
     deciding.planned.plan.sites = sites;
     deciding.planned.plan.kept.extend(kept);
     deciding.adapted = Some(adapted);
     Ok(deciding)
+}
+
+/// Samples that say how large a model is.
+const FIRST: usize = 2;
+
+/// Measures the errors of all candidates at their nodes: on all samples that losses are measured on,
+/// or few if the model is large. Returns how many, and what measuring losses may take.
+fn errors(
+    ranged: Ranged<'_>,
+    layers: &mut [Layer],
+    evaluator: &Evaluator,
+    Job { inputs, ctx, .. }: &Job,
+) -> Result<(usize, Option<Effort>), Error> {
+    let (all, m) = (evaluator.batches(), &ranged.planned.model);
+    let few = FIRST.min(all.len());
+    probe::measure(ranged, layers, &all[..few], inputs, ctx)?;
+    let effort = Effort::of(m, layers, few as u64);
+    if !effort.is_some_and(|it| it.suffices_for_each(layers)) {
+        return Ok((few, effort));
+    }
+    probe::measure(ranged, layers, all, inputs, ctx)?;
+    Ok((all.len(), Effort::of(m, layers, all.len() as u64)))
+}
+
+/// Solves each weight once for all models that will be measured.
+fn solve_rest(ranged: Ranged<'_>, layers: &[Layer], ctx: &Ctx) -> Result<(), Error> {
+    let m = &ranged.planned.model;
+    let mut sources = ranged.sources();
+    let candidates = layers.iter().flat_map(|it| &it.candidates);
+    let plans: Vec<&SitePlan> = candidates.flat_map(|it| it.plans.iter().flatten()).collect();
+    ctx.progress.start("solve", plans.len() as u64);
+    let mut count = 0;
+    for plan in plans.into_iter().chain(&ranged.planned.plan.sites) {
+        count += usize::from(sources.solve_once(m, plan)?);
+        ctx.progress.step(1);
+    }
+    ctx.progress.done(&format!("{count} weights"));
+    Ok(())
 }
 
 /// Corrects biases for what the plan adds on average, its schemes being final.
@@ -100,7 +160,7 @@ pub(crate) fn correct(mut deciding: Deciding, job: &Job) -> Result<Deciding, Err
     if !wanted || deciding.adapted.is_none() {
         return Ok(deciding);
     }
-    let corrected = bias::correct(deciding.ranged(), job.inputs, job.ctx)?;
+    let corrected = bias::correct(deciding.ranged(), job)?;
     let Some((correction, model)) = corrected else { return Ok(deciding) };
     if let Some(adapted) = &mut deciding.adapted {
         adapted.bias_correction = Some(correction);
@@ -152,55 +212,6 @@ impl<'a> Adapter<'a> {
             }
         }
     }
-
-    /// Raises activations until the model reaches the goal: the fewest of them, in the order in
-    /// which they remove the most error for their time.
-    fn reach(&mut self, goal: AdaptGoal, evaluator: &Evaluator, ctx: &Ctx) -> Result<(), Error> {
-        let mixes = budget::mixes(&self.choices);
-        let steps: Vec<Vec<usize>> = mixes.iter().map(|it| self.raised(&it.picks)).collect();
-        ctx.progress.start("adapt", 0);
-        // Mixes grow more accurate, so the first that passes is found by halving.
-        let (mut low, mut high, mut passed) = (0, steps.len(), None);
-        while low < high {
-            // The first try is what the budget left: most models need no more.
-            let at = if self.tried.is_empty() { 0 } else { (low + high) / 2 };
-            let measured = self.measure(&steps[at], evaluator)?;
-            let reached = measured.reaches(goal);
-            self.tried.push(Tried { raised: self.count(&steps[at]), measured, reached });
-            match reached {
-                true => (high, passed) = (at, Some(at)),
-                false => low = at + 1,
-            }
-        }
-        let last = self.tried.last().map(|it| it.measured);
-        let Some(at) = passed else {
-            let measured = last.unwrap_or_default().to_string();
-            return Err(Unreached { measured, goal: goal.to_string() }.into());
-        };
-        self.picks = steps[at].clone();
-        let slower = self.count(&self.picks);
-        ctx.progress
-            .done(&format!("{slower} of {} activations have slower candidates", self.layers.len()));
-        Ok(())
-    }
-
-    /// For each layer, the more accurate of what it has and what it would get.
-    fn raised(&self, picks: &[usize]) -> Vec<usize> {
-        let better = |(layer, (a, b)): (&Layer, (&usize, &usize))| {
-            if layer.candidates[*b].loss < layer.candidates[*a].loss { *b } else { *a }
-        };
-        self.layers.iter().zip(self.picks.iter().zip(picks)).map(better).collect()
-    }
-
-    /// How many layers have not their fastest candidate.
-    fn count(&self, picks: &[usize]) -> usize {
-        picks.iter().filter(|it| **it > 0).count()
-    }
-
-    fn measure(&self, picks: &[usize], evaluator: &Evaluator) -> Result<Measured, Error> {
-        let model = built(self.ranged, sites(self.ranged.planned, self.layers, picks))?;
-        Ok(Measured::of(&evaluator.compare_model(&model)?))
-    }
 }
 
 /// The plan's sites with what the layers chose.
@@ -223,7 +234,7 @@ fn built(ranged: Ranged<'_>, sites: Vec<SitePlan>) -> Result<Model, Error> {
 fn built_of(mut model: Model, ranged: Ranged<'_>, sites: Vec<SitePlan>) -> Result<Model, Error> {
     let mut plan = Plan { sites, region: ranged.planned.plan.region.clone(), ..Plan::default() };
     plan.ranges = ranged.measured.of(&model, &plan);
-    insert::quantize(&mut model, &plan, &mut Sources::default());
+    insert::quantize(&mut model, &plan, &mut ranged.sources());
     finish(&mut model, &plan.sites, &Ctx::silent())?;
     Ok(model)
 }

@@ -8,16 +8,20 @@ use crate::{Error, Inputs, ranges::Ranged};
 use onnxq_ir::{Attrs, ValueId, ctx::Ctx};
 use onnxq_numerics::{exact_sum::FixedSum, solve::BadStats};
 use onnxq_quant::{ops::Weight, plan::Activation};
-use onnxq_run::calibrate::{Observe, Sample};
+use onnxq_run::{
+    calibrate::{Observe, Sample},
+    data::Batch,
+};
 
-/// Fills in the errors of all candidates, and what is known of the layers' rows. Returns how many
-/// samples it ran.
+/// Fills in the errors of all candidates, and what is known of the layers' rows, as these samples
+/// show them.
 pub(super) fn measure(
     ranged: Ranged<'_>,
     layers: &mut [Layer],
+    samples: &[Batch],
     inputs: &Inputs,
     ctx: &Ctx,
-) -> Result<u64, Error> {
+) -> Result<(), Error> {
     let mut probe = Probe { copies: Copies::new(ranged), taps: Vec::new() };
     for (at, layer) in layers.iter().enumerate() {
         probe.layer(at, layer);
@@ -26,14 +30,14 @@ pub(super) fn measure(
     let mut sums: Vec<Sums> = taps.iter().map(|it| Sums::new(it.by_row)).collect();
     let observers = sums.iter_mut().map(|it| it as &mut dyn Observe);
     let values = taps.iter().map(|it| it.value).zip(observers).collect();
-    let samples = copies.run(ranged, values, inputs, ctx)?;
+    copies.run(ranged, values, (samples, inputs), ctx)?;
     for (tap, sums) in taps.iter().zip(&sums) {
         tap.tell(&mut layers[tap.layer], sums);
     }
     for candidate in layers.iter_mut().flat_map(|it| &mut it.candidates) {
         candidate.loss = candidate.error();
     }
-    Ok(samples)
+    Ok(())
 }
 
 struct Probe<'a> {

@@ -65,6 +65,8 @@ pub struct Correction {
 pub struct Tried {
     /// Activations with another than their fastest candidate.
     pub raised: usize,
+    /// The sum of what its activations lose one by one.
+    pub predicted: f64,
     pub measured: Measured,
     pub reached: bool,
 }
@@ -97,6 +99,14 @@ impl Measured {
         let kl = goal.max_kl.zip(self.kl).is_none_or(|(max, it)| it <= max);
         let sqnr = goal.min_sqnr_db.zip(self.sqnr_db).is_none_or(|(min, it)| it >= min);
         kl && sqnr
+    }
+
+    /// How many times the loss of the goal it loses; `None` if the goal limits nothing of it.
+    pub(super) fn of_goal(self, goal: AdaptGoal) -> Option<f64> {
+        let kl = goal.max_kl.zip(self.kl).map(|(max, it)| it / max.max(f64::MIN_POSITIVE));
+        let sqnr = goal.min_sqnr_db.zip(self.sqnr_db);
+        let noise = sqnr.map(|(min, it)| 10f64.powf((min - it) / 10.0));
+        kl.into_iter().chain(noise).reduce(f64::max)
     }
 }
 

@@ -68,6 +68,10 @@ fn configure(builder: SessionBuilder, options: &SessionOptions) -> ort::Result<S
             .with_memory_pattern(false)?
             .with_execution_providers([ep::CPU::default().with_arena_allocator(false).build()])?;
     }
+    if options.exact {
+        // Changes nothing where the CPU has VNNI.
+        builder = builder.with_config_entry("session.x64quantprecision", "1")?;
+    }
     if !options.optimize {
         builder = builder.with_optimization_level(GraphOptimizationLevel::Disable)?;
     }
