@@ -180,6 +180,10 @@ pub struct Entry {
     /// turn floats into quantized values and back. Convolutions of a single pixel have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_intensity: Option<u64>,
+    /// Only nodes with at most so many multiplications per number that they read or write: products
+    /// with few columns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_intensity: Option<u64>,
     /// How the weight is stored. Nodes without a weight are matched by entries without this key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<WeightSpec>,

@@ -118,6 +118,7 @@ impl Selector<'_> {
                 && entry.calibrated.is_none_or(|it| it == node.calibrated)
                 && entry.depthwise.is_none_or(|it| it == node.depthwise)
                 && entry.min_intensity.is_none_or(|it| node.intensity >= it)
+                && entry.max_intensity.is_none_or(|it| node.intensity <= it)
                 && !(node.weightless && entry.weight.is_some());
             if !named || !has_op(entry, op) || !placed {
                 continue;
