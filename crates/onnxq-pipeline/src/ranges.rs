@@ -13,6 +13,7 @@ use onnxq_numerics::{
 };
 use onnxq_quant::{
     plan::{Activation, ActivationScheme, Kept, Plan, RegionNode, SitePlan},
+    recipe::{ActivationSpec, Recipe},
     region::Layout,
     sources::Sources,
 };
@@ -171,17 +172,30 @@ pub(super) fn observe(mut deciding: Deciding, job: &Job) -> Result<Deciding, Err
     Ok(deciding)
 }
 
-/// Gives the plan its ranges. Sites that need one nobody could observe stay as they are, and say
-/// so.
-pub(super) fn finalize(mut deciding: Deciding, _: &Job) -> Result<Deciding, Error> {
+/// The site in float with its weight quantized, if that is among what activations choose from.
+fn stored(recipe: &Recipe, m: &Model, site: &SitePlan) -> Option<SitePlan> {
+    let candidates = recipe.adapt.iter().flat_map(|it| &it.candidates);
+    let in_float = candidates.filter(|it| it.activation == ActivationSpec::Float);
+    in_float.filter_map(|it| it.of(m, site).ok()).flatten().next()
+}
+
+/// Gives the plan its ranges. Sites that need one nobody could observe compute in float, and say so:
+/// with small weights, if the recipe has a way.
+pub(super) fn finalize(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
     let Deciding { planned, measured, .. } = &mut deciding;
     let (m, plan) = (&planned.model, &mut planned.plan);
     plan.ranges = measured.of(m, plan);
     let mut left: BTreeMap<_, _> = Layout::new(m, plan).left.into_iter().collect();
-    let (mut sites, mut kept) = (Vec::new(), Vec::new());
+    let (mut sites, mut kept, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     for site in std::mem::take(&mut plan.sites) {
         let node = site.site.node;
-        match left.remove(&node) {
+        let reason = left.remove(&node);
+        let in_float = reason.as_ref().and_then(|_| stored(job.recipe, m, &site));
+        match reason {
+            Some(reason) if in_float.is_some() => {
+                notes.push((node, format!("it computes in float: {reason}")));
+                sites.extend(in_float);
+            }
             Some(reason) => {
                 let elements = m.constant(site.site.weight).map_or(0, |it| it.numel());
                 kept.push(Kept { node, elements, reason });
@@ -191,5 +205,6 @@ pub(super) fn finalize(mut deciding: Deciding, _: &Job) -> Result<Deciding, Erro
     }
     plan.sites = sites;
     plan.kept.extend(kept);
+    notes.into_iter().for_each(|(node, note)| plan.note(node, note));
     Ok(deciding)
 }
