@@ -51,6 +51,28 @@ fn a_limit_for_errors_goes_before_the_budget() {
     assert!(it["extra_time"].as_f64().unwrap() > 0.0);
 }
 
+/// The solvers of the products that `avx512_vnni` makes of the fixture.
+fn solvers(more: &[&str]) -> Vec<String> {
+    let place = Place::new();
+    let (model, output) = (fixture("model.onnx"), place.path("q.onnx"));
+    let args = ["quantize", model.to_str().unwrap(), "-r", "avx512_vnni", "-o", &output, "--json"];
+    let json = run(&[&args[..], more].concat()).json();
+    let rows = json["quantize"]["nodes"].as_array().unwrap().clone();
+    let products = rows.iter().filter(|it| it["op"] == "MatMul" && it["format"].is_string());
+    products.map(|it| it["solver"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn data_rounds_weights_too() {
+    let place = Place::new();
+    let ids = fs::read(fixture("calibration_input_ids.npy")).unwrap();
+    let data = place.write("ids.npy", npy(&rows(&ids, &[0, 1], 32)));
+    let (with, without) = (solvers(&["--calibration", &data]), solvers(&[]));
+    assert_eq!((with.len(), without.len()), (29, 29));
+    assert!(with.iter().all(|it| it == "gptq"), "{with:?}");
+    assert!(without.iter().all(|it| it == "mse"), "{without:?}");
+}
+
 #[test]
 fn without_data_the_recipe_decides() {
     let place = Place::new();

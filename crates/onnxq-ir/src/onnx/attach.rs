@@ -213,3 +213,43 @@ fn write_view(file: &File, extent: &Extent) -> Result<(), Fill> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text;
+
+    fn length(files: &Files) -> u64 {
+        let scratch = files.written.lock();
+        scratch.file.as_ref().map_or(0, |it| it.as_file().metadata().unwrap().len())
+    }
+
+    #[test]
+    fn what_models_have_in_common_is_written_once() {
+        let files = Files::in_memory(Path::new("m"), bytes::Bytes::new());
+        let m = text::parse(
+            "<ir_version: 8, opset_import: [\"\" : 17]>
+            main (float[n,64] x) => (float[n,64] y) <float[64,64] w> { y = MatMul (x, w) }",
+        );
+        let mut m = m.unwrap();
+        let node = m.nodes()[0];
+        let weight = Tensor::from_f32(&[64, 64], (0..4096).map(|it| it as f32));
+        let of = |m: &mut Model, tensor: &Tensor| {
+            let value = m.add_constant(m.main, "v", tensor.clone());
+            m.set_input(node, 1, Some(value));
+            m.remove_all_dead();
+            attach(m, &files).unwrap()
+        };
+        let first = of(&mut m, &weight);
+        let (once, graph) = (length(&files), first.graph.len());
+        assert!(once >= 4 * 4096 && graph < 4096, "{once} {graph}");
+        of(&mut m, &weight);
+        assert_eq!(length(&files), once);
+        of(&mut m, &weight.transposed());
+        assert_eq!(length(&files), 2 * once);
+        // What is computed at each read is nobody else's.
+        let bytes = weight.bytes().unwrap();
+        of(&mut m, &Tensor::lazy(DType::F32, vec![64, 64], move || Ok(bytes.clone())));
+        assert_eq!(length(&files), 2 * once);
+    }
+}

@@ -339,6 +339,25 @@ mod tests {
     }
 
     #[test]
+    fn some_entries_count_where_there_is_data_or_few_columns() {
+        let recipe = recipe(
+            "  - ops: [MatMul]\n    weight: {dtype: int8}\n\
+             \x20 - ops: [MatMul]\n    calibrated: true\n    weight: {solver: gptq}\n\
+             \x20 - ops: [MatMul]\n    max_intensity: 5\n    activation: none\n",
+        );
+        let entries = |calibrated, intensity| {
+            let node = Candidate { calibrated, intensity, ..node("MatMul", "/fc", 10) };
+            recipe.entry_for(node).unwrap().entries
+        };
+        assert_eq!(entries(false, 100), [0]);
+        assert_eq!(entries(true, 100), [0, 1]);
+        assert_eq!(entries(false, 5), [0, 2]);
+        assert_eq!(entries(true, 6), [0, 1]);
+        // What a recipe does better with data is no reason to ask for some.
+        assert!(!recipe.needs_data());
+    }
+
+    #[test]
     fn a_node_that_gets_no_settings_says_why() {
         let recipe = recipe("  - ops: [Gather]\n    min_elements: 4096\n");
         let mut selector = recipe.selector().unwrap();

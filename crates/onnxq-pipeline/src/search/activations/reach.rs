@@ -24,14 +24,14 @@ pub(super) struct Judge<'a> {
     threads: usize,
 }
 
-/// A mix that is predicted to lose so many times the goal is worth a try.
+/// How far predictions of a mix are off, mostly: so many times.
 const NEAR: f64 = 1.25;
 /// Near enough: what a model may still lose, in proportion to the goal.
 const CLOSE: f64 = 0.1;
 /// Predictions of losses are off by so many times, at most.
 const TRUST: f64 = 2.0;
 /// Models that are tried, once the goal is reached, to find what can be faster: at least, and at most.
-const RETURNS: (usize, usize) = (4, 40);
+const RETURNS: (usize, usize) = (3, 40);
 
 impl<'a> Judge<'a> {
     pub(super) fn new(goal: AdaptGoal, evaluator: &'a Evaluator<'a>, threads: usize) -> Judge<'a> {
@@ -44,15 +44,20 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// The first mix that is predicted to reach the goal, or to come near.
+/// The mix of the fastest candidates if it is predicted to come near the goal; else one that is
+/// predicted to reach it with some room.
 fn first(mixes: &[Mix], judge: &Judge) -> usize {
     let (goal, measure) = (judge.goal, judge.evaluator.measure());
     let wanted = match measure {
         Measure::Kl => goal.max_kl,
         Measure::NoiseToSignal => goal.min_sqnr_db.map(|db| 10f64.powf(-db / 10.0)),
     };
-    let near = |wanted: f64| mixes.iter().position(|it| it.loss <= NEAR * wanted);
-    wanted.map_or(0, |it| near(it).unwrap_or(mixes.len() - 1))
+    let within = |loss: f64| mixes.iter().position(|it| it.loss <= loss);
+    let Some(wanted) = wanted else { return 0 };
+    match within(NEAR * wanted) {
+        Some(0) => 0,
+        _ => within(wanted / NEAR).unwrap_or(mixes.len() - 1),
+    }
 }
 
 impl Adapter<'_> {
