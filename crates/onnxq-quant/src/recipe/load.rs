@@ -454,7 +454,7 @@ mod tests {
             ("quantize.0.wait=1", "E701 --set quantize.0.wait=1: unknown key `wait`"),
             (
                 "quantize.10.skip=true",
-                "E703 --set quantize.10.skip=true: there is no item `9` in a list of 9, counted from 0",
+                "E703 --set quantize.10.skip=true: there is no item `10` in a list of 9, counted from 0",
             ),
             ("target=sparc", "E703 --set target=sparc: unknown target `sparc`"),
             (
