@@ -228,6 +228,20 @@ fn significant(losses: &[f64]) -> Vec<usize> {
 mod tests {
     use super::*;
 
+    fn group(layers: std::ops::Range<usize>, loss: f64) -> Group {
+        Group { layers: layers.collect(), losses: vec![loss] }
+    }
+
+    #[test]
+    fn the_group_that_loses_most_is_halved_unless_it_is_one_layer() {
+        let groups = [group(0..1, 0.9), group(1..6, 0.5), group(6..8, 0.3)];
+        assert_eq!(worst(&groups), Some(1));
+        assert_eq!(groups[1].halves().map(|it| it.layers), [vec![1, 2], vec![3, 4, 5]]);
+        // What next to nothing is lost by is not worth two runs.
+        assert_eq!(worst(&[group(0..1, 0.9), group(1..6, 0.02)]), None);
+        assert_eq!(worst(&[group(0..1, 0.9)]), None);
+    }
+
     #[test]
     fn the_smallest_losses_are_left_out_together() {
         assert_eq!(significant(&[0.5, 0.01, 0.3, 0.01]), [0, 2]);
