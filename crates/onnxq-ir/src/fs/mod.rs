@@ -3,11 +3,13 @@
 //!
 //! Nothing else in the workspace names `std::os::unix` or `std::os::windows`.
 
+mod leftover;
 mod open;
 mod position;
 mod replace;
 
 pub use self::{
+    leftover::{mark_in_use, remove_leftovers},
     open::{Stamp, available_space, links, map, open_regular},
     position::{read_exact_at, write_all_at},
     replace::{Replacement, replace},

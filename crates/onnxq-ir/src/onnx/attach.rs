@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     ctx::Ctx,
-    fs::write_all_at,
+    fs::{mark_in_use, remove_leftovers, write_all_at},
     ir::{Model, ValueId},
     tensor::{DType, Identity, Tensor, from_f32},
 };
@@ -26,6 +26,8 @@ use crate::{
 const INLINE_BELOW: usize = 4 << 10;
 /// Bytes of a transposed weight that are made at a time.
 const PIECE: usize = 4 << 20;
+/// Of temporary files.
+const PREFIX: &str = "onnxq-";
 /// Kernels read whole vectors.
 const ALIGNMENT: u64 = 64;
 
@@ -141,8 +143,12 @@ impl Scratch {
         if let Some(it) = &self.file {
             return Ok(it.clone());
         }
-        let temp = tempfile::Builder::new().prefix("onnxq-").tempfile_in(std::env::temp_dir());
-        let temp = Arc::new(temp.map_err(io_error)?);
+        // A run that is killed cannot remove its file, so the next one does.
+        let folder = std::env::temp_dir();
+        remove_leftovers(&folder, PREFIX);
+        let temp = tempfile::Builder::new().prefix(PREFIX).tempfile_in(folder).map_err(io_error)?;
+        mark_in_use(temp.as_file());
+        let temp = Arc::new(temp);
         self.file = Some(temp.clone());
         Ok(temp)
     }
