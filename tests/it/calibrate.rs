@@ -280,6 +280,20 @@ fn an_interrupted_run_goes_on_where_it_was() {
     assert!(stats.get("nothing").unwrap().is_none());
 }
 
+/// A log that nobody asked for does not stand in the way of another run.
+#[test]
+fn what_a_killed_run_of_something_else_left_is_begun_anew() {
+    let made = setup("model.onnx");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("q.onnx.stats");
+    drop(StatsFile::begin(&path, identity(&made, 5), false).unwrap());
+    let other = identity(&made, 4);
+    assert!(StatsFile::begin(&path, other.clone(), true).is_err());
+    drop(StatsFile::begin(&path, other.clone(), false).unwrap());
+    // It is the other run's now.
+    assert!(StatsFile::begin(&path, other, true).is_ok());
+}
+
 #[test]
 fn a_complete_log_needs_no_run() {
     let it = setup("model.onnx");

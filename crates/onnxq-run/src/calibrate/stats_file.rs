@@ -43,7 +43,8 @@ struct Head {
 impl StatsFile {
     /// Begins a run whose statistics go to `path`, or goes on with one that was interrupted.
     ///
-    /// Without `keep` nothing stays once the run is complete.
+    /// Without `keep` nothing stays once the run is complete, and what an interrupted run of something
+    /// else left is of no use to anybody: it is begun anew. Statistics to keep are never overwritten.
     pub fn begin(path: &Path, identity: Identity, keep: bool) -> Result<StatsFile, CalibrateError> {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
@@ -55,11 +56,9 @@ impl StatsFile {
         };
         let mut known = BTreeMap::new();
         let log = match old {
-            Some((log, records)) if !records.is_empty() => {
-                let bytes = log.read(records[0]).map_err(io)?;
-                let was: Identity =
-                    serde_json::from_slice(&bytes).map_err(|err| damaged(&part, err))?;
-                was.check(&identity, &part)?;
+            Some((log, records))
+                if !records.is_empty() && goes_on(&log, records[0], &identity, &part, keep)? =>
+            {
                 for &record in &records[1..] {
                     let head = head(&log.read(record).map_err(io)?, &part)?.0;
                     known.insert(head.name.clone(), (head, record));
@@ -124,6 +123,23 @@ impl StatsFile {
 
     fn io(&self, source: io::Error) -> CalibrateError {
         CalibrateError::StatsFile { path: self.part.clone(), source }
+    }
+}
+
+/// Whether a log is of the same run; an error if it is not and is to be kept.
+fn goes_on(
+    log: &Log,
+    first: Record,
+    identity: &Identity,
+    part: &Path,
+    keep: bool,
+) -> Result<bool, CalibrateError> {
+    let io = |source| CalibrateError::StatsFile { path: part.to_owned(), source };
+    let bytes = log.read(first).map_err(io)?;
+    let was = serde_json::from_slice(&bytes).map_err(|err| damaged(part, err));
+    match was.and_then(|it: Identity| it.check(identity, part)) {
+        Err(error) if keep => Err(error),
+        same => Ok(same.is_ok()),
     }
 }
 
