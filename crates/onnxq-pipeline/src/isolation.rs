@@ -28,7 +28,7 @@ pub(crate) fn isolation(
 ) -> Result<Isolation, Error> {
     ctx.progress.start("isolate", 3);
     let (model, files) = (&reference.model, &reference.files);
-    let evaluator = Evaluator::over(model, files, batches, SAMPLES, runtime.clone())?;
+    let evaluator = Evaluator::over(model, files, batches, SAMPLES, (runtime.clone(), 1))?;
     let loss = |session| -> Result<Option<f64>, Error> {
         let loss = evaluator.loss_in(&evaluator.compare_session(session)?);
         ctx.progress.step(1);

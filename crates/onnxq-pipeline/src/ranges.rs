@@ -7,10 +7,7 @@ use std::{
 
 use super::{Error, Inputs, Job, NeedsData, Planned, decide::Deciding};
 use onnxq_ir::{Model, ValueId, ctx::Ctx, untrusted::Untrusted};
-use onnxq_numerics::{
-    affine::Interval,
-    observe::{Histogram, RangeStats},
-};
+use onnxq_numerics::{affine::Interval, observe::RangeStats};
 use onnxq_quant::{
     plan::{Activation, ActivationScheme, Kept, Plan, RegionNode, SitePlan},
     recipe::{ActivationSpec, Recipe},
@@ -83,11 +80,7 @@ pub(super) struct Observing {
 impl Observing {
     /// What is to look at the data.
     pub(super) fn targets(&mut self) -> Vec<Target<'_>> {
-        let target = |(value, it): (&ValueId, _)| {
-            let (value, observer): (_, &mut RangeStats) = (*value, it);
-            Target { value, bytes: Histogram::BYTES as u64, observer }
-        };
-        self.stats.iter_mut().map(target).collect()
+        calibrate::targets(&mut self.stats)
     }
 
     /// The ranges, once all data was seen.

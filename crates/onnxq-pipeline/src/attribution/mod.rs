@@ -123,7 +123,7 @@ fn open<'a>(job: &Attribute<'a>) -> Result<[Side<'a>; 2], Error> {
 fn evaluator<'a>(job: &Attribute<'a>, sides: &'a [Side<'a>; 2]) -> Result<Evaluator<'a>, Error> {
     let Side { model, files, .. } = &sides[0];
     let batches = job.data.batches(&calibrate::model_inputs(model))?;
-    Evaluator::over(model, files, batches, SAMPLES, job.runtime.clone())
+    Evaluator::over(model, files, batches, SAMPLES, (job.runtime.clone(), job.threads))
 }
 
 fn meter<'a>(job: &Attribute, evaluator: &'a Evaluator) -> Meter<'a> {

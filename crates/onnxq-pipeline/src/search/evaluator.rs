@@ -18,7 +18,7 @@ use onnxq_run::{
     calibrate::{self, CalibrateError, Replacement},
     compare::{CompareOptions, compare},
     data::{Batch, Batches},
-    engine::{EngineError, IoInfo, Runtime, Session, SessionOptions, ahead},
+    engine::{EngineError, IoInfo, Runtime, Session, SessionOptions, ahead, threads},
     kept::Kept,
 };
 
@@ -50,6 +50,8 @@ pub(crate) struct Evaluator<'a> {
     m: &'a Model,
     files: &'a Files,
     runtime: Runtime<'a>,
+    /// Samples of one model that run at the same time; 0: one per core. Changes no result.
+    threads: usize,
     batches: Vec<Batch>,
     samples: usize,
     inputs: Vec<IoInfo>,
@@ -71,16 +73,18 @@ impl<'a> Evaluator<'a> {
     /// To be asked only if there is data.
     pub(crate) fn new(planned: &'a Planned, inputs: &Inputs<'a>) -> Result<Evaluator<'a>, Error> {
         let (m, files) = (&planned.model, &planned.files);
-        Evaluator::over(m, files, inputs.batches(m)?, SAMPLES, inputs.runtime.clone())
+        let runtime = (inputs.runtime.clone(), inputs.threads);
+        Evaluator::over(m, files, inputs.batches(m)?, SAMPLES, runtime)
     }
 
-    /// On so many batches at most, of one sample unless the model states another number.
+    /// On so many batches at most, of one sample unless the model states another number;
+    /// `threads` samples at a time.
     pub(crate) fn over(
         m: &'a Model,
         files: &'a Files,
         mut batches: Batches,
         count: usize,
-        runtime: Runtime<'a>,
+        (runtime, threads): (Runtime<'a>, usize),
     ) -> Result<Evaluator<'a>, Error> {
         let inputs = calibrate::model_inputs(m);
         batches.one_by_one();
@@ -94,6 +98,7 @@ impl<'a> Evaluator<'a> {
             m,
             files,
             runtime,
+            threads,
             batches,
             samples,
             inputs,
@@ -102,7 +107,8 @@ impl<'a> Evaluator<'a> {
             exact: false,
         };
         evaluator.expect()?;
-        let same = evaluator.compare(evaluator.session(m, false)?, &evaluator.batches[..1])?;
+        let mut own = evaluator.session(m, false)?;
+        let same = evaluator.compare(&mut *own, &evaluator.batches[..1])?;
         if same.outputs.values().any(|it| it.kl.is_some()) {
             evaluator.measure = Measure::Kl;
         }
@@ -125,22 +131,22 @@ impl<'a> Evaluator<'a> {
 
     /// The loss of a model with these weights instead of its own.
     pub(crate) fn loss(&self, replaced: &[Replacement]) -> Result<f64, Error> {
-        let candidate = self.session(&with(self.m, replaced), false)?;
-        Ok(loss(&self.compare(candidate, &self.batches)?, self.measure))
+        let mut candidate = self.session(&with(self.m, replaced), false)?;
+        Ok(loss(&self.compare(&mut *candidate, &self.batches)?, self.measure))
     }
 
     /// The loss of another model with the same inputs and outputs, run as it will be run, on so
     /// many samples at most.
     pub(crate) fn loss_of(&self, model: &Model, samples: usize) -> Result<f64, Error> {
         let batches = &self.batches[..samples.min(self.batches.len())];
-        Ok(loss(&self.compare(self.session(model, true)?, batches)?, self.measure))
+        let mut candidate = self.session(model, true)?;
+        Ok(loss(&self.compare(&mut *candidate, batches)?, self.measure))
     }
 
-    /// How another model with the same inputs and outputs differs, run as it will be run, `threads`
-    /// samples at a time.
-    pub(crate) fn compare_model(&self, model: &Model, threads: usize) -> Result<Comparison, Error> {
-        let (batches, sessions) = (&self.batches, self.sessions(model, true, threads)?);
-        ahead(sessions, batches.len(), &run_on(batches), |it| self.compare_with(it, batches))
+    /// How another model with the same inputs and outputs differs, run as it will be run.
+    pub(crate) fn compare_model(&self, model: &Model) -> Result<Comparison, Error> {
+        let (batches, sessions) = (&self.batches, self.sessions(model, true)?);
+        ahead(sessions, batches.len(), &run_on(batches), |it| self.compare(it, batches))
     }
 
     /// The samples that are judged on, one by one.
@@ -156,25 +162,13 @@ impl<'a> Evaluator<'a> {
     /// How what a session says differs from the float model's outputs.
     pub(crate) fn compare_session(
         &self,
-        candidate: Box<dyn Session + '_>,
-    ) -> Result<Comparison, Error> {
-        self.compare(candidate, &self.batches)
-    }
-
-    fn compare(
-        &self,
         mut candidate: Box<dyn Session + '_>,
-        batches: &[Batch],
     ) -> Result<Comparison, Error> {
-        self.compare_with(&mut *candidate, batches)
+        self.compare(&mut *candidate, &self.batches)
     }
 
     /// `batches` are the first ones.
-    fn compare_with(
-        &self,
-        candidate: &mut dyn Session,
-        batches: &[Batch],
-    ) -> Result<Comparison, Error> {
+    fn compare(&self, candidate: &mut dyn Session, batches: &[Batch]) -> Result<Comparison, Error> {
         let mut reference = Replay { inputs: &self.inputs, expected: &self.expected, next: 0 };
         let mut batches = batches.iter().cloned().map(Ok);
         let options = CompareOptions::default();
@@ -195,7 +189,7 @@ impl<'a> Evaluator<'a> {
 
     /// Runs the float model.
     fn expect(&mut self) -> Result<(), Error> {
-        let sessions = self.sessions(self.m, false, 0)?;
+        let sessions = self.sessions(self.m, false)?;
         let (batches, kept) = (&self.batches, &self.expected.kept);
         let names = ahead(sessions, batches.len(), &run_on(batches), |session| {
             let mut names = Vec::new();
@@ -211,16 +205,9 @@ impl<'a> Evaluator<'a> {
         Ok(())
     }
 
-    /// A session for each of so many samples at a time; 0: one per core.
-    fn sessions(
-        &self,
-        model: &Model,
-        optimize: bool,
-        threads: usize,
-    ) -> Result<Vec<Box<dyn Session>>, Error> {
-        let all = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if threads == 0 { all() } else { threads };
-        let count = threads.clamp(1, self.batches.len().max(1));
+    /// A session for each sample that runs at the same time.
+    fn sessions(&self, model: &Model, optimize: bool) -> Result<Vec<Box<dyn Session>>, Error> {
+        let count = threads(self.threads).min(self.batches.len().max(1));
         (0..count).map(|_| self.session(model, optimize)).collect()
     }
 }

@@ -339,6 +339,23 @@ mod tests {
         }
     }
 
+    /// An entry that a recipe gains moves those behind it, and what a comment tells to change with them.
+    #[test]
+    fn what_comments_tell_to_set_is_there() {
+        let mut count = 0;
+        for &(name, text) in SHIPPED {
+            let recipe = serde_json::to_value(load(name).unwrap()).unwrap();
+            for set in text.split("--set ").skip(1) {
+                let path = set.split('=').next().unwrap();
+                let pointer = format!("/{}", path.replace('.', "/"));
+                let now = recipe.pointer(&pointer);
+                assert!(now.is_some_and(|it| !it.is_null()), "{name}: nothing is at `{path}`");
+                count += 1;
+            }
+        }
+        assert!(count > 0);
+    }
+
     #[test]
     fn every_shipped_recipe_differs_from_the_others() {
         let settings = |name: &str| {

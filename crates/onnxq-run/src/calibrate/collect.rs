@@ -75,13 +75,10 @@ impl<'a> Collector<'a> {
         let extents = Extents::new(self.driver.model(), &first);
         let place = |it| Place::new(&self.driver, &extents, it);
         let places: Vec<Place> = targets.into_iter().map(place).collect::<Result<_, _>>()?;
-        let known = |it: &Planned| {
-            self.store.as_ref().is_some_and(|store| store.has(&it.name, it.want.needs))
-        };
         let own: u64 = self.wants.iter().map(|it| self.cost(it)).sum();
         let all = places.iter().map(|it| it.bytes).fold(own, u64::saturating_add);
         let options = self.driver.options();
-        if options.sequential || all > options.memory || self.wants.iter().any(known) {
+        if options.sequential || all > options.memory || self.wants.iter().any(|it| self.has(it)) {
             return Ok(false);
         }
         self.others = places;
@@ -108,14 +105,11 @@ impl<'a> Collector<'a> {
         }
         // What an earlier run collected; the cut stays where it is, so the first pass that is
         // missing begins there and computes what lies between once more.
-        let has = |it: &Planned| {
-            self.store.as_ref().is_some_and(|store| store.has(&it.name, it.want.needs))
-        };
         let wants = &self.wants[self.done..self.done + fitting];
-        let known = wants.iter().take_while(|it| has(it)).count();
+        let known = wants.iter().take_while(|it| self.has(it)).count();
         let end = self.done
             + match known {
-                0 => wants.iter().take_while(|it| !has(it)).count(),
+                0 => wants.iter().take_while(|it| !self.has(it)).count(),
                 _ => known,
             };
         let stats = match known {
@@ -134,6 +128,12 @@ impl<'a> Collector<'a> {
             ctx.progress.done(&self.describe());
         }
         Ok(Some(stats))
+    }
+
+    /// Whether the store knows enough of an input.
+    fn has(&self, input: &Planned) -> bool {
+        let Planned { want, name, .. } = input;
+        self.store.as_ref().is_some_and(|store| store.has(name, want.needs))
     }
 
     /// What the store knows of the inputs up to `end`.

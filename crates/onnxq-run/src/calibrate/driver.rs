@@ -12,7 +12,7 @@ use super::{
     sessions,
 };
 use crate::data::{Batch, Batches};
-use crate::engine::Runtime;
+use crate::engine::{Runtime, threads};
 use onnxq_ir::{Model, ValueId, ctx::Ctx, onnx::Files};
 
 /// A model, the data that it runs on, and what that may take.
@@ -98,8 +98,7 @@ impl<'a> Driver<'a> {
 
     /// Threads that have work.
     pub(super) fn threads(&self) -> usize {
-        let all = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if self.options.threads == 0 { all() } else { self.options.threads };
+        let threads = threads(self.options.threads);
         threads.min(self.batches.samples().div_ceil(self.batches.batch())).max(1)
     }
 

@@ -29,7 +29,7 @@ pub use self::{
     merge::merge,
     observe::{Mask, Observe, Sample},
     pass::mask,
-    ranges::{Target, observe, ranges},
+    ranges::{Target, observe, ranges, targets},
     replace::{Replacement, replace},
     rows::{StatsRow, describe},
     stats::Stats,

@@ -49,11 +49,16 @@ pub fn ranges(
 ) -> Result<BTreeMap<ValueId, RangeStats>, CalibrateError> {
     let mut stats: BTreeMap<ValueId, RangeStats> =
         values.iter().map(|it| (*it, RangeStats::default())).collect();
+    observe(run, targets(&mut stats), ctx)?;
+    Ok(stats)
+}
+
+/// What counts the values of a run.
+pub fn targets(stats: &mut BTreeMap<ValueId, RangeStats>) -> Vec<Target<'_>> {
     let bytes = Histogram::BYTES as u64;
     let target = |(value, observer)| Target { value, bytes, observer };
-    let targets = stats.iter_mut().map(|(value, it)| (*value, it as &mut dyn Observe));
-    observe(run, targets.map(target).collect(), ctx)?;
-    Ok(stats)
+    let each = stats.iter_mut().map(|(value, it)| (*value, it as &mut dyn Observe));
+    each.map(target).collect()
 }
 
 /// Shows each observer its value of every sample, in as many passes as memory demands.

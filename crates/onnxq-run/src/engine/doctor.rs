@@ -1,12 +1,12 @@
 //! Facts about this machine for `onnxq doctor`: the CPU, the library, and what really runs.
 
-use std::{fmt, fs, path::PathBuf, thread};
+use std::{fmt, fs, path::PathBuf};
 
 use serde::{Serialize, Serializer};
 
 use super::{
     EngineError, KernelRun, Located, Places, Probe, Tried, install, kernels, locate, ort,
-    probe::probe,
+    probe::probe, threads,
 };
 
 #[derive(Clone, Debug, Serialize)]
@@ -144,7 +144,7 @@ impl Cpu {
         Cpu {
             model: model_name().unwrap_or_else(|| "unknown".to_owned()),
             arch: std::env::consts::ARCH,
-            threads: thread::available_parallelism().map_or(1, usize::from),
+            threads: threads(0),
             features: features(),
         }
     }

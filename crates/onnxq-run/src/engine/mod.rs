@@ -79,6 +79,12 @@ impl Default for SessionOptions {
     }
 }
 
+/// So many threads as are wanted; 0: one per core.
+pub fn threads(wanted: usize) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    if wanted == 0 { cores() } else { wanted }
+}
+
 /// Puts the given tensors into the order of the model's inputs.
 ///
 /// The engine itself would notice a missing input only inside the first operator that reads it.

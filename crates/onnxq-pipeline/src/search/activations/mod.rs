@@ -20,7 +20,7 @@ use crate::{
     Error, Job, Planned,
     decide::Deciding,
     lower::finish,
-    ranges::{self, Ranged},
+    ranges::{self, Observing, Ranged},
     search::evaluator::Evaluator,
     solve,
 };
@@ -69,20 +69,8 @@ pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Erro
     let planned = &deciding.planned;
     let mut layers = layer::find(&planned.model, &planned.plan.sites, spec);
     let all = layers.iter().flat_map(|it| &it.candidates).flat_map(|it| it.plans.iter().flatten());
-    let mut observing = ranges::observing(planned, all.cloned().collect(), inputs)?;
-    // In sequential mode weights depend on what is chosen, so others stand for them while models are
-    // measured.
-    let sequential = job.recipe.calibration.unwrap_or_default().sequential;
-    let mut seen = false;
-    if !sequential && !layers.is_empty() {
-        let (planned, others) = (&mut deciding.planned, observing.targets());
-        let solved = solve::solve(planned, Sources::default(), others, job)?;
-        (deciding.solved, seen) = (solved.0.into(), solved.1);
-    }
-    if !seen {
-        ranges::observe_targets(&deciding.planned, observing.targets(), inputs, ctx)?;
-    }
-    deciding.measured = observing.ranges();
+    let observing = ranges::observing(planned, all.cloned().collect(), inputs)?;
+    learn(&mut deciding, observing, !layers.is_empty(), job)?;
     if layers.is_empty() && spec.goal.is_none() {
         return Ok(deciding);
     }
@@ -98,7 +86,7 @@ pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Erro
     adapter.limit();
     if let Some(goal) = spec.goal {
         let models = effort.map_or(0, |it| it.models(evaluator.samples()));
-        let judge = Judge::new(goal, &evaluator, inputs.threads);
+        let judge = Judge { goal, evaluator: &evaluator };
         adapter.reach(&judge, models, ctx)?;
     }
     let Adapter { picks, tried, .. } = adapter;
@@ -107,13 +95,41 @@ pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Erro
     let kept = report::kept(ranged, &layers, &picks);
     let sites = sites(ranged.planned, &layers, &picks);
     drop(evaluator);
-    if sequential {
+    if is_sequential(job) {
         deciding.solved = Mutex::default();
     }
     deciding.planned.plan.sites = sites;
     deciding.planned.plan.kept.extend(kept);
     deciding.adapted = Some(adapted);
     Ok(deciding)
+}
+
+/// In sequential mode weights depend on what is chosen, so others stand for them while models are
+/// measured.
+fn is_sequential(job: &Job) -> bool {
+    job.recipe.calibration.unwrap_or_default().sequential
+}
+
+/// Finds the ranges and, if there is anything to choose, solves the weights, in one pass over the data
+/// where memory allows.
+fn learn(
+    deciding: &mut Deciding,
+    mut observing: Observing,
+    choosing: bool,
+    job: &Job,
+) -> Result<(), Error> {
+    let mut seen = false;
+    if choosing && !is_sequential(job) {
+        let (planned, others) = (&mut deciding.planned, observing.targets());
+        let solved = solve::solve(planned, Sources::default(), others, job)?;
+        (deciding.solved, seen) = (solved.0.into(), solved.1);
+    }
+    if !seen {
+        let targets = observing.targets();
+        ranges::observe_targets(&deciding.planned, targets, job.inputs, job.ctx)?;
+    }
+    deciding.measured = observing.ranges();
+    Ok(())
 }
 
 /// Samples that say how large a model is.
@@ -138,7 +154,7 @@ fn errors(
     Ok((all.len(), Effort::of(m, layers, all.len() as u64)))
 }
 
-/// Solves each weight once for all models that will be measured.
+/// Solves the weights that are left once for all models that will be measured.
 fn solve_rest(ranged: Ranged<'_>, layers: &[Layer], ctx: &Ctx) -> Result<(), Error> {
     let m = &ranged.planned.model;
     let mut sources = ranged.sources();

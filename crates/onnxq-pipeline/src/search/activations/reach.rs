@@ -18,10 +18,8 @@ use onnxq_quant::{
 
 /// Runs whole models and holds them against a goal.
 pub(super) struct Judge<'a> {
-    goal: AdaptGoal,
-    evaluator: &'a Evaluator<'a>,
-    /// Samples that run at the same time; 0: one per core.
-    threads: usize,
+    pub goal: AdaptGoal,
+    pub evaluator: &'a Evaluator<'a>,
 }
 
 /// How far predictions of a mix are off, mostly: so many times.
@@ -33,14 +31,10 @@ const TRUST: f64 = 2.0;
 /// Models that are tried, once the goal is reached, to find what can be faster: at least, and at most.
 const RETURNS: (usize, usize) = (3, 40);
 
-impl<'a> Judge<'a> {
-    pub(super) fn new(goal: AdaptGoal, evaluator: &'a Evaluator<'a>, threads: usize) -> Judge<'a> {
-        Judge { goal, evaluator, threads }
-    }
-
+impl Judge<'_> {
     fn measure(&self, adapter: &Adapter, picks: &[usize]) -> Result<Measured, Error> {
         let model = built(adapter.ranged, sites(adapter.ranged.planned, adapter.layers, picks))?;
-        Ok(Measured::of(&self.evaluator.compare_model(&model, self.threads)?))
+        Ok(Measured::of(&self.evaluator.compare_model(&model)?))
     }
 }
 
@@ -67,7 +61,7 @@ impl Adapter<'_> {
         ctx.progress.start("adapt", 0);
         let mixes = budget::mixes(&self.choices);
         let steps: Vec<Vec<usize>> = mixes.iter().map(|it| self.raised(&it.picks)).collect();
-        // Mixes grow more accurate, so the first that passes is found by halving.
+        // Mixes grow more accurate: what was tried says on which side the first lies that passes.
         let (mut low, mut high, mut passed) = (0, steps.len(), None);
         while low < high {
             let at = match self.tried.last() {
@@ -99,14 +93,14 @@ impl Adapter<'_> {
         Ok(())
     }
 
-    /// Which mix to try next: halfway, after the one that would do if losses were as far from what
-    /// is predicted as they were the last time.
+    /// Which mix to try next: the first that would do if losses were as far from what is predicted as
+    /// they were the last time; every other time a quarter from the ends at least, so that few tries
+    /// are enough whatever was predicted.
     fn next(&self, mixes: &[Mix], last: &Tried, goal: AdaptGoal) -> usize {
         let middle = mixes.len() / 2;
         let Some(lost) = last.measured.of_goal(goal) else { return middle };
         let wanted = last.predicted / lost.max(f64::MIN_POSITIVE);
         let at = mixes.iter().position(|it| it.loss <= wanted).unwrap_or(mixes.len() - 1);
-        // A prediction that does not even quarter what is left is not worth its run.
         let quarter = mixes.len() / 4;
         if self.tried.len().is_multiple_of(2) {
             at.clamp(quarter, mixes.len() - 1 - quarter)
