@@ -14,6 +14,7 @@ use onnxq_numerics::{
     moments::Moments,
     stats::{Hessian, InputStats, Needs},
 };
+use onnxq_quant::window::Operand;
 use onnxq_run::{
     calibrate::{
         self, CollectOptions, Collector, Identity, Replacement, Run, Stats, StatsFile, Want,
@@ -35,10 +36,10 @@ fn sites(model: &Model) -> Vec<NodeId> {
 fn wants(model: &Model, needs: Needs) -> Vec<Want> {
     let input = |it: NodeId| model.node(it).inputs[0].unwrap();
     let mut values: Vec<ValueId> = sites(model).into_iter().map(input).collect();
-    values.retain(|it| can_observe(model, *it).is_ok());
+    values.retain(|it| can_observe(model, &(*it).into()).is_ok());
     values.sort();
     values.dedup();
-    values.into_iter().map(|value| Want { value, needs }).collect()
+    values.into_iter().map(|it| Want { operand: it.into(), needs }).collect()
 }
 
 fn batches(model: &Model, samples: usize) -> data::Batches {
@@ -63,7 +64,7 @@ fn collector<'a>(it: &'a Setup, options: CollectOptions) -> Collector<'a> {
 }
 
 /// All statistics, and how many passes they took.
-fn collect(it: &Setup, options: CollectOptions) -> (Vec<(ValueId, InputStats)>, usize) {
+fn collect(it: &Setup, options: CollectOptions) -> (Vec<(Operand, InputStats)>, usize) {
     let mut collector = collector(it, options);
     let (mut list, mut passes) = (Vec::new(), 0);
     while let Some(stats) = collector.next(&[], &Ctx::silent()).unwrap() {
@@ -102,7 +103,7 @@ fn statistics_are_those_of_the_tapped_values() {
     let (found, _) = collect(&it, options(2));
     let mut tapped = it.model.clone();
     let main = tapped.main;
-    found.iter().for_each(|(value, _)| tapped.add_output(main, *value));
+    found.iter().for_each(|(value, _)| tapped.add_output(main, value.value));
     let bytes = onnx::to_bytes(&tapped).unwrap();
     let plain = SessionOptions { optimize: false, ..SessionOptions::default() };
     let mut session = runtime().open_bytes(&bytes, None, &plain).unwrap();
@@ -140,9 +141,10 @@ fn later_layers_see_replaced_weights() {
     let (expected, _) = collect(&it, sequential.clone());
     let mut collector = collector(&it, sequential);
     let mut found = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
-    let first = expected[0].0;
-    let node =
-        sites(&it.model).into_iter().find(|node| it.model.node(*node).inputs[0] == Some(first));
+    let first = &expected[0].0;
+    let node = sites(&it.model)
+        .into_iter()
+        .find(|node| it.model.node(*node).inputs[0] == Some(first.value));
     let node = node.unwrap();
     let weight = it.model.constant(it.model.node(node).inputs[1].unwrap()).unwrap();
     let halved: Vec<f32> = weight.to_f32().unwrap().iter().map(|it| it * 0.5).collect();
@@ -166,7 +168,7 @@ fn drift_is_that_from_the_float_model() {
         let mut collector = collector(&it, CollectOptions { threads, ..sequential.clone() });
         let first = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
         assert!(first[0].1.drift.is_none());
-        let reads = |node: &NodeId| it.model.node(*node).inputs[0] == Some(first[0].0);
+        let reads = |node: &NodeId| it.model.node(*node).inputs[0] == Some(first[0].0.value);
         let replaced = sites(&it.model).into_iter().filter(reads).map(|node| {
             let weight = it.model.constant(it.model.node(node).inputs[1].unwrap()).unwrap();
             let doubled = weight.to_f32().unwrap().into_iter().map(|it| it * 2.0);
@@ -224,10 +226,10 @@ fn constants_and_inner_values_cannot_be_observed() {
         }"#;
     let m = onnxq_ir::text::parse(text).unwrap();
     let value = |name: &str| m.values().find(|it| &*it.1.name == name).unwrap().0;
-    assert!(can_observe(&m, value("x")).is_ok());
-    assert!(can_observe(&m, value("b")).unwrap_err().to_string().contains("subgraph"));
+    assert!(can_observe(&m, &value("x").into()).is_ok());
+    assert!(can_observe(&m, &value("b").into()).unwrap_err().to_string().contains("subgraph"));
     assert!(matches!(m.value(value("w")).def, Def::Const(_)));
-    assert!(can_observe(&m, value("w")).is_err());
+    assert!(can_observe(&m, &value("w").into()).is_err());
 }
 
 fn identity(it: &Setup, samples: u64) -> Identity {
@@ -260,7 +262,7 @@ fn an_interrupted_run_goes_on_where_it_was() {
     let store = StatsFile::begin(&path, identity(&it, 5), true).unwrap();
     let known = expected
         .iter()
-        .filter(|(value, _)| store.has(&it.model.value(*value).name, Needs::Hessian));
+        .filter(|(value, _)| store.has(&it.model.value(value.value).name, Needs::Hessian));
     assert_eq!(known.count(), 2);
     drop(store);
 
@@ -274,7 +276,7 @@ fn an_interrupted_run_goes_on_where_it_was() {
     let stats = Stats::read(&path).unwrap();
     assert_eq!(stats.identity, identity(&it, 5));
     for (value, expected) in &expected {
-        let name = &it.model.value(*value).name;
+        let name = &it.model.value(value.value).name;
         assert_eq!(stats.get(name).unwrap().as_ref(), Some(expected), "{name}");
     }
     assert!(stats.get("nothing").unwrap().is_none());
@@ -302,10 +304,10 @@ fn a_complete_log_needs_no_run() {
     let list = wants(&it.model, Needs::Diagonal);
     let mut store = StatsFile::begin(&path, identity(&it, 5), false).unwrap();
     for want in &list {
-        let k = calibrate::width(&it.model, want.value).unwrap();
+        let k = calibrate::width(&it.model, &want.operand).unwrap();
         let (mean_square, max_abs) = (vec![0.5; k], vec![2.0; k]);
         let stats = InputStats { rows: 7, mean_square, max_abs, hessian: None, drift: None };
-        store.append(&it.model.value(want.value).name, &stats).unwrap();
+        store.append(&want.operand.name(&it.model), &stats).unwrap();
     }
     let run = run(&it, batches(&it.model, 5), options(1));
     let mut collector = Collector::new(run, list, Some(store)).unwrap();

@@ -150,3 +150,27 @@ fn the_order_of_images_changes_no_byte() {
     }
     assert!(files[0] == files[1], "the order of images changes the result");
 }
+
+/// Weights of convolutions are rounded by what their patches are, whether the layers before are
+/// quantized already or not; by any number of threads.
+#[test]
+fn data_rounds_kernels() {
+    let place = Place::new();
+    let model = onnxq_ir::text::parse(&network(17)).unwrap();
+    let float = place.write("m.onnx", onnx::to_bytes(&model).unwrap());
+    let error = |solver: &str, sequential: bool| {
+        let text = format!(
+            "onnxq: 1\nname: stored\ncalibration: {{sequential: {sequential}}}\nquantize:\n  - ops: [Conv]\n    \
+             weight: {{dtype: int8, symmetric: true, granularity: channel, solver: {solver}}}\n    \
+             activation: none\n    format: [stored]\n"
+        );
+        let recipe = place.write("r.yaml", text);
+        quantize(&place, 17, &recipe, "q.onnx");
+        relative_error(&outputs(&float), &outputs(&place.path("q.onnx")))
+    };
+    let rounded = error("rtn", false);
+    for (sequential, most) in [(false, 0.75), (true, 0.95)] {
+        let solved = error("gptq", sequential);
+        assert!(solved < most * rounded, "{sequential}: {solved} is not much less than {rounded}");
+    }
+}

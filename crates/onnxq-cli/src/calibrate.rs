@@ -13,12 +13,8 @@ use onnxq_ir::{
 };
 use onnxq_numerics::{observe::ObserverSpec, stats::Needs};
 use onnxq_pipeline::{self as pipeline, Inputs, Job, Opened, Planned};
-use onnxq_quant::ops::Weight;
 use onnxq_run::{
-    calibrate::{
-        self, CollectOptions, Collector, Identity, Run, Stats, StatsFile, StatsRow, Want,
-        can_observe,
-    },
+    calibrate::{self, CollectOptions, Collector, Identity, Run, Stats, StatsFile, StatsRow, Want},
     data::{self, Batches},
 };
 
@@ -92,10 +88,11 @@ impl Args {
         let m = &planned.model;
         let least = if self.hessian { Needs::Hessian } else { Needs::Diagonal };
         let mut wants = Vec::new();
-        for it in planned.plan.sites.iter().filter(|it| it.site.kind == Weight::MatMul) {
-            let Ok(value) = m.operand(it.site.node, 0) else { continue };
-            match can_observe(m, value) {
-                Ok(()) => wants.push(Want { value, needs: least.max(it.solver.solver().needs()) }),
+        for it in &planned.plan.sites {
+            let needs = least.max(it.solver.solver().needs());
+            match calibrate::observable(m, it) {
+                Ok(None) => {}
+                Ok(Some(operand)) => wants.push(Want { operand, needs }),
                 Err(reason) => ui.warn(&Warning::remark(reason.to_string())),
             }
         }

@@ -8,10 +8,10 @@ use std::{
 
 use super::{Error, Job, Planned};
 use onnxq_ir::{
-    Model, ValueId,
+    Model,
     diag::{Code, Diagnostic},
     digest::sha256_hex,
-    tensor::{DType, QSource},
+    tensor::QSource,
     untrusted::Untrusted,
 };
 use onnxq_numerics::{
@@ -24,10 +24,10 @@ use onnxq_quant::{
     recipe::Recipe,
     sources::Sources,
     weight::{Input, dequantized},
+    window::Operand,
 };
 use onnxq_run::calibrate::{
     self, CalibrateError, Collector, Identity, Replacement, Stats, StatsFile, Target, Want,
-    can_observe,
 };
 
 /// A step learns from data, and none was given.
@@ -88,7 +88,7 @@ pub(super) fn solve<'a>(
     let mut solving = Solving { m, sites: &planned.plan.sites, sources: known, sequential };
     let kept = inputs.stats.as_deref().filter(|it| it.exists());
     if kept.is_none() && inputs.data.is_none() {
-        return Err(solving.needs_data(wants[0].value).into());
+        return Err(solving.needs_data(&wants[0].operand).into());
     }
     let identity = Identity {
         model: calibrate::model_sha256(&planned.files),
@@ -123,13 +123,17 @@ fn prefix(recipe: &Recipe, planned: &Planned, sequential: bool) -> String {
 
 /// The values to observe for weights that are not solved yet. Where that is impossible, the user is told.
 fn observable(m: &Model, known: &Sources, plan: &mut Plan) -> Vec<Want> {
-    let mut wants: BTreeMap<ValueId, Needs> = BTreeMap::new();
+    let mut wants: BTreeMap<Operand, Needs> = BTreeMap::new();
     let mut notes = Vec::new();
     for site in plan.sites.iter().filter(|it| !known.contains(m, it)) {
-        let Some((value, needs)) = site.wants(m) else { continue };
-        match can_observe(m, value) {
-            Ok(()) => {
-                let it = wants.entry(value).or_default();
+        let needs = site.solver.solver().needs();
+        if needs == Needs::Nothing {
+            continue;
+        }
+        match calibrate::observable(m, site) {
+            Ok(None) => {}
+            Ok(Some(operand)) => {
+                let it = wants.entry(operand).or_default();
                 *it = needs.max(*it);
             }
             Err(reason) => {
@@ -138,7 +142,7 @@ fn observable(m: &Model, known: &Sources, plan: &mut Plan) -> Vec<Want> {
         }
     }
     notes.into_iter().for_each(|(node, note)| plan.note(node, note));
-    wants.into_iter().map(|(value, needs)| Want { value, needs }).collect()
+    wants.into_iter().map(|(operand, needs)| Want { operand, needs }).collect()
 }
 
 /// Where statistics lie while they are collected, if nobody wants to keep them.
@@ -148,8 +152,8 @@ fn log_beside(output: &Path) -> PathBuf {
     output.with_file_name(name)
 }
 
-fn reads(m: &Model, site: &SitePlan, value: ValueId) -> bool {
-    site.wants(m).is_some_and(|it| it.0 == value)
+fn reads(m: &Model, site: &SitePlan, operand: &Operand) -> bool {
+    site.wants(m).is_some_and(|it| it.0 == *operand)
 }
 
 struct Solving<'a> {
@@ -181,14 +185,14 @@ impl Solving<'_> {
         stats.identity.check(&identity, path)?;
         ctx.progress.start("solve", wants.len() as u64);
         for want in &wants {
-            let name = self.m.value(want.value).name.to_string();
+            let name = want.operand.name(self.m);
             let found = stats.get(&name)?.filter(|it| {
-                let k = calibrate::width(self.m, want.value);
+                let k = calibrate::width(self.m, &want.operand);
                 let whole = want.needs < Needs::Hessian || it.hessian.is_some();
                 whole && k.is_ok_and(|k| k == it.k())
             });
             let missing = || MissingStats { path: path.into(), input: name.clone() };
-            self.input(want.value, found.ok_or_else(missing)?)?;
+            self.input(&want.operand, found.ok_or_else(missing)?)?;
             ctx.progress.step(1);
         }
         ctx.progress.done(&format!("{} inputs of {}", wants.len(), path.display()));
@@ -221,15 +225,15 @@ impl Solving<'_> {
         let mut replaced = self.data_free();
         while let Some(seen) = collector.next(&replaced, ctx)? {
             replaced.clear();
-            for (value, stats) in seen {
-                replaced.extend(self.input(value, stats)?);
+            for (operand, stats) in seen {
+                replaced.extend(self.input(&operand, stats)?);
             }
         }
         Ok(seen)
     }
 
-    fn needs_data(&self, value: ValueId) -> NeedsData {
-        let site = self.sites.iter().find(|it| reads(self.m, it, value));
+    fn needs_data(&self, operand: &Operand) -> NeedsData {
+        let site = self.sites.iter().find(|it| reads(self.m, it, operand));
         let site = site.expect("a want comes from a site");
         let (solver, node) = (site.solver.name(), self.m.node_label(site.site.node));
         NeedsData { who: format!("solver `{solver}` of `{}`", Untrusted(&node)) }
@@ -250,11 +254,11 @@ impl Solving<'_> {
     }
 
     /// Solves the weights that read an input, now that its statistics are known.
-    fn input(&mut self, value: ValueId, stats: InputStats) -> Result<Vec<Replacement>, Error> {
+    fn input(&mut self, operand: &Operand, stats: InputStats) -> Result<Vec<Replacement>, Error> {
         let (m, sites) = (self.m, self.sites);
         let mut replaced = Vec::new();
         let mut inputs: Vec<(SolverSpec, Arc<Input>)> = Vec::new();
-        for site in sites.iter().filter(|it| reads(m, it, value)) {
+        for site in sites.iter().filter(|it| reads(m, it, operand)) {
             let input = match inputs.iter().find(|it| it.0 == site.solver) {
                 Some((_, input)) => input.clone(),
                 None => {
@@ -286,10 +290,11 @@ impl Solving<'_> {
 
 /// The float form of a quantized weight, as the layers after it will see it.
 pub(super) fn replacement(m: &Model, site: &SitePlan, source: Arc<dyn QSource>) -> Replacement {
-    let dtype = m.constant(site.site.weight).map_or(DType::F32, |it| it.dtype);
-    let rows = dequantized(source, dtype);
+    let float = m.constant(site.site.weight).expect("planned weights are constant");
+    let rows = dequantized(source, float.dtype);
     let (index, tensor) = match site.site.kind {
         Weight::MatMul => (1, rows.transposed()),
+        Weight::Conv => (1, rows.reshaped(float.shape.clone())),
         _ => (0, rows),
     };
     Replacement { node: site.site.node, index, tensor }

@@ -65,7 +65,7 @@ pub(super) fn outline(mut planned: Planned, job: &Job) -> Result<Planned, Error>
             }
         };
         for group in step.groups(&planned.model, &planned.plan.sites, scales.mul()) {
-            let width = calibrate::width(&planned.model, group.input).unwrap_or(0);
+            let width = calibrate::width(&planned.model, &group.input.into()).unwrap_or(0);
             // What cannot be folded stays as it is, as it will with data.
             let _ = fold::apply(&mut planned.model, &group, &vec![1.0; width]);
         }
@@ -183,14 +183,15 @@ impl Step<'_> {
         if wants.is_empty() {
             return Ok(());
         }
-        let wants = wants.into_iter().map(|value| Want { value, needs: Needs::Diagonal }).collect();
+        let want = |it: ValueId| Want { operand: it.into(), needs: Needs::Diagonal };
+        let wants = wants.into_iter().map(want).collect();
         let m = &planned.model;
         let batches = inputs.batches(m)?;
         let run = inputs.run(m, &planned.files, batches);
         let mut collector = Collector::new(run, wants, None)?;
         while let Some(inputs) = collector.next(&[], ctx)? {
-            for (value, stats) in inputs {
-                let readers = groups.iter().filter(|it| it.input == value);
+            for (operand, stats) in inputs {
+                let readers = groups.iter().filter(|it| it.input == operand.value);
                 for site in readers.flat_map(|it| &it.sites) {
                     self.known.insert(*site, stats.clone());
                 }
@@ -233,7 +234,7 @@ impl Step<'_> {
 }
 
 fn observable(m: &Model, group: &Group) -> Result<(), NoMatch> {
-    can_observe(m, group.input)
+    can_observe(m, &group.input.into())
         .map_err(|reason| no_match!("nothing is known of its input: {reason}"))
 }
 

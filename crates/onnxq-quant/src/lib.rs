@@ -25,3 +25,4 @@ mod target;
 pub mod tied;
 pub mod transform;
 pub mod weight;
+pub mod window;

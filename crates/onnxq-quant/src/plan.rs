@@ -10,8 +10,9 @@ use super::{
     ops::{Site, Weight},
     region, saturation,
     weight::WeightError,
+    window::{Operand, Patches},
 };
-use onnxq_ir::{Model, NoMatch, NodeId, ValueId, tensor::ZeroPoints};
+use onnxq_ir::{Model, NoMatch, NodeId, ValueId, no_match, tensor::ZeroPoints};
 use onnxq_numerics::{
     affine::{Interval, QuantizedType},
     observe::ObserverSpec,
@@ -197,15 +198,27 @@ impl RegionNode {
 }
 
 impl SitePlan {
-    /// The value that the weight is multiplied with, and what the solver must know of it.
-    /// Tables are looked up, so they have none.
-    pub fn wants(&self, m: &Model) -> Option<(ValueId, Needs)> {
-        let needs = self.solver.solver().needs();
-        let is_product = self.site.kind == Weight::MatMul;
-        if needs == Needs::Nothing || !is_product {
-            return None;
+    /// What the weight is multiplied with, as far as its rows can be told apart. Tables are looked
+    /// up, so they have none.
+    pub fn operand(&self, m: &Model) -> Result<Option<Operand>, NoMatch> {
+        let (node, value) = (self.site.node, m.operand(self.site.node, 0));
+        match self.site.kind {
+            Weight::MatMul => Ok(Some(value?.into())),
+            Weight::Conv => {
+                let patches = Patches::of(m, node, &m.constant(self.site.weight)?.shape)?;
+                if patches.groups > 1 {
+                    return Err(no_match!("its kernels see one group of channels each"));
+                }
+                Ok(Some(Operand { value: value?, patches: Some(patches) }))
+            }
+            _ => Ok(None),
         }
-        Some((m.operand(self.site.node, 0).ok()?, needs))
+    }
+
+    /// The operand of the weight, and what the solver must know of it.
+    pub fn wants(&self, m: &Model) -> Option<(Operand, Needs)> {
+        let needs = self.solver.solver().needs();
+        (needs != Needs::Nothing).then(|| self.operand(m).ok()?).flatten().map(|it| (it, needs))
     }
 
     fn row(&self, m: &Model) -> PlanRow {

@@ -103,20 +103,29 @@ pub(super) fn common(a: &TensorType, b: &TensorType) -> Option<TensorType> {
 
 /// A type the file states, and what inference adds to it: numbers over symbols over nothing.
 ///
-/// Where both have a symbol, the inferred one wins: it is made of the names of the inputs.
+/// Where both have a symbol, the inferred one wins: it is made of the names of the inputs. It wins
+/// over another rank or number, too: exporters state wrong ones, which ONNX Runtime ignores.
 pub(super) fn refine(declared: &TensorType, inferred: &TensorType) -> TensorType {
     let shape = match (&declared.shape, &inferred.shape) {
         (Some(own), Some(new)) if own.len() == new.len() => {
             Some(own.iter().zip(new).map(|(own, new)| refine_dim(own, new)).collect())
         }
-        (Some(own), _) => Some(own.clone()),
-        (None, new) => new.clone(),
+        (own, None) => own.clone(),
+        (_, new) => new.clone(),
     };
     TensorType { dtype: declared.dtype, shape }
 }
 
+/// Whether a stated shape cannot be that of a value with the inferred type.
+pub(super) fn contradicts(declared: &TensorType, inferred: &TensorType) -> bool {
+    let (Some(own), Some(new)) = (&declared.shape, &inferred.shape) else { return false };
+    let differ = |it: (&Dim, &Dim)| matches!(it, (Dim::Fixed(a), Dim::Fixed(b)) if a != b);
+    own.len() != new.len() || own.iter().zip(new).any(differ)
+}
+
 fn refine_dim(declared: &Dim, inferred: &Dim) -> Dim {
     match (declared, inferred) {
+        (_, Dim::Fixed(_)) => inferred.clone(),
         (Dim::Fixed(_), _) | (_, Dim::Unknown) => declared.clone(),
         _ => inferred.clone(),
     }

@@ -43,12 +43,15 @@ pub struct InferReport {
 
 /// Fills in the types of values as far as they can be told. Any graph will do, broken ones too.
 ///
-/// What the file states of graph inputs and outputs stays as it is. Of other values its element
+/// What the file states of graph inputs and outputs stays as it is, unless an output cannot have the
+/// shape that it states. Of other values its element
 /// types stay, and its shapes are completed: numbers over symbols over unknown dimensions.
 /// Bodies of functions stay untyped, since calls differ; their results at a call are inferred.
 pub fn run(model: &mut Model) -> InferReport {
     for (id, ty) in walk::types(model) {
-        if !is_declared_interface(model, id) {
+        let stated = model.value(id).ty.as_ref();
+        let is_wrong = stated.is_some_and(|it| dims::contradicts(it, &ty));
+        if is_wrong || !is_declared_interface(model, id) {
             model.set_type(id, ty);
         }
     }

@@ -12,8 +12,9 @@ use onnxq_quant::{
     ops::rows,
     plan::{Activation, Plan, PlanRow, SitePlan},
     region,
-    saturation::{self, Choice, Layout, Safety, SampledRows, Window},
+    saturation::{self, Choice, Layout, Safety, SampledRows},
     sources::{self, Sources},
+    window::Window,
 };
 use onnxq_run::calibrate::{self, Target, can_tap};
 

@@ -470,8 +470,8 @@ mod tests {
             ),
             ("quantize.0.wait=1", "E701 --set quantize.0.wait=1: unknown key `wait`"),
             (
-                "quantize.10.skip=true",
-                "E703 --set quantize.10.skip=true: there is no item `10` in a list of 9, counted from 0",
+                "quantize.11.skip=true",
+                "E703 --set quantize.11.skip=true: there is no item `11` in a list of 10, counted from 0",
             ),
             ("target=sparc", "E703 --set target=sparc: unknown target `sparc`"),
             (

@@ -2,8 +2,11 @@
 
 use ndarray::Array2;
 
-use super::{Layout, Patches, SampledRows, Saturation, Window, simulate};
-use crate::ops::{Site, Weight};
+use super::{Layout, SampledRows, Saturation, simulate};
+use crate::{
+    ops::{Site, Weight},
+    window::{Patches, Window},
+};
 use onnxq_ir::{
     Model, NoMatch, no_match,
     tensor::{DType, Tensor, TensorError},
@@ -19,8 +22,8 @@ pub fn layer(m: &Model, site: &Site) -> Result<(Window, Layout), NoMatch> {
     let tensor = m.constant(site.weight)?;
     match (site.kind, &tensor.shape[..]) {
         (Weight::MatMul, [k, _]) => Ok((Window::Rows(*k), Layout::matrix())),
-        (Weight::Conv, [_, channels, kernel @ ..]) => {
-            let patches = Patches::of(m, site.node, kernel)?;
+        (Weight::Conv, shape @ [_, channels, kernel @ ..]) => {
+            let patches = Patches::of(m, site.node, shape)?;
             let layout = Layout::conv(*channels, kernel, patches.groups);
             Ok((Window::Patches(patches), layout))
         }

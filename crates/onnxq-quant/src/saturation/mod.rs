@@ -25,7 +25,7 @@ use serde::Serialize;
 
 pub use self::{
     layer::{layer, measure},
-    rows::{Patches, SampledRows, Window},
+    rows::SampledRows,
     safety::{Safety, Unsafe, safety},
 };
 use onnxq_ir::tensor::QMatrix;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ndarray::Array2;
 
 use super::*;
+use crate::window::Window;
 use onnxq_ir::tensor::{DType, Tensor, ZeroPoints};
 use onnxq_numerics::{
     affine::Interval,

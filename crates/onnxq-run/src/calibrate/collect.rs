@@ -5,7 +5,7 @@ use std::{
     sync::Mutex,
 };
 
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 
 use super::{
     CalibrateError, Replacement, StatsFile,
@@ -25,11 +25,12 @@ use onnxq_numerics::{
     solve::BadStats,
     stats::{InputStats, Needs},
 };
+use onnxq_quant::window::{Operand, Patches, ranked};
 
-/// A value of the main graph, and how much must be known of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What reads a value of the main graph, and how much must be known of it.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Want {
-    pub value: ValueId,
+    pub operand: Operand,
     pub needs: Needs,
 }
 
@@ -49,6 +50,8 @@ struct Planned {
     want: Want,
     name: String,
     k: usize,
+    /// Bytes of the value in a run, if its rows do not follow from its tokens.
+    image: Option<u64>,
     /// Where the first node that reads it stands.
     at: usize,
 }
@@ -60,10 +63,11 @@ impl<'a> Collector<'a> {
         wants: Vec<Want>,
         store: Option<StatsFile>,
     ) -> Result<Collector<'a>, CalibrateError> {
-        let changing: BTreeSet<ValueId> = wants.iter().map(|it| it.value).collect();
+        let changing: BTreeSet<ValueId> = wants.iter().map(|it| it.operand.value).collect();
         let mut driver = Driver::new(run, &changing)?;
-        let wants = in_order(&driver, wants)?;
+        let mut wants = in_order(&driver, wants)?;
         let first = driver.first()?;
+        size_images(&driver, &first, &mut wants);
         let tokens = tokens(driver.model(), &first);
         Ok(Collector { driver, wants, done: 0, tokens, rows: 0, store, others: Vec::new() })
     }
@@ -92,7 +96,7 @@ impl<'a> Collector<'a> {
         &mut self,
         replaced: &[Replacement],
         ctx: &Ctx,
-    ) -> Result<Option<Vec<(ValueId, InputStats)>>, CalibrateError> {
+    ) -> Result<Option<Vec<(Operand, InputStats)>>, CalibrateError> {
         self.replace(replaced);
         let fitting = self.fitting(self.done)?;
         if fitting == 0 {
@@ -137,7 +141,7 @@ impl<'a> Collector<'a> {
     }
 
     /// What the store knows of the inputs up to `end`.
-    fn stored(&self, end: usize) -> Result<Vec<(ValueId, InputStats)>, CalibrateError> {
+    fn stored(&self, end: usize) -> Result<Vec<(Operand, InputStats)>, CalibrateError> {
         let mut list = Vec::new();
         for it in &self.wants[self.done..end] {
             let found = match &self.store {
@@ -149,7 +153,7 @@ impl<'a> Collector<'a> {
                 let (value, actual) = (it.name.clone(), Vec::new());
                 CalibrateError::Width { value, actual, expected }
             })?;
-            list.push((it.want.value, stats));
+            list.push((it.want.operand.clone(), stats));
         }
         Ok(list)
     }
@@ -171,8 +175,13 @@ impl<'a> Collector<'a> {
 
     /// Bytes that a pass needs for one of its inputs.
     fn cost(&self, it: &Planned) -> u64 {
-        let observed = self.tokens * self.driver.threads() as u64 * it.k as u64;
-        Moments::bytes(it.k, it.want.needs) as u64 + observed
+        let rows = it.k as u64 * PATCHES as u64 * size_of::<f32>() as u64;
+        let observed = match it.image {
+            None => self.tokens.saturating_mul(it.k as u64),
+            Some(bytes) => bytes.saturating_add(rows),
+        };
+        let observed = observed.saturating_mul(self.driver.threads() as u64);
+        (Moments::bytes(it.k, it.want.needs) as u64).saturating_add(observed)
     }
 
     /// Whether it is observed how far an input has moved, which memory may not allow.
@@ -219,7 +228,7 @@ impl<'a> Collector<'a> {
         &mut self,
         end: usize,
         ctx: &Ctx,
-    ) -> Result<Vec<(ValueId, InputStats)>, CalibrateError> {
+    ) -> Result<Vec<(Operand, InputStats)>, CalibrateError> {
         let wants = &self.wants[self.done..end];
         let mut rows: Vec<Rows> = wants.iter().map(|it| it.observer(self.drifts(it))).collect();
         let mut taps: Vec<Tap> =
@@ -235,7 +244,7 @@ impl<'a> Collector<'a> {
             if let Some(store) = &mut self.store {
                 store.append(&it.name, &stats)?;
             }
-            list.push((it.want.value, stats));
+            list.push((it.want.operand.clone(), stats));
         }
         Ok(list)
     }
@@ -244,6 +253,7 @@ impl<'a> Collector<'a> {
 /// Moments of rows, and how far they are from those of the float model.
 struct Rows {
     k: usize,
+    patches: Option<Patches>,
     moments: Moments,
     /// Only if the float model runs alongside.
     drift: Option<Drift>,
@@ -251,12 +261,39 @@ struct Rows {
 
 impl Observe for Rows {
     fn observe(&mut self, sample: &Sample<'_>) -> Result<(), BadStats> {
-        let own = rows(sample.values, self.k);
+        let places = self.patches.as_ref().map(|it| {
+            let count = it.count(sample.shape);
+            ranked(sample.values, count, PATCHES)
+        });
+        let rows = |values| -> CowArray<f32, Ix2> {
+            match (&self.patches, &places) {
+                (Some(patches), Some(places)) => {
+                    cut(patches, values, sample.shape, places, self.k).into()
+                }
+                _ => rows(values, self.k).into(),
+            }
+        };
+        let own = rows(sample.values);
         if let (Some(drift), Some(float)) = (&mut self.drift, sample.float) {
-            drift.add(rows(float, self.k), own)?;
+            drift.add(rows(float).view(), own.view())?;
         }
-        self.moments.add(own)
+        self.moments.add(own.view())
     }
+}
+
+/// The most patches of a sample that are looked at: neighbours say the same, and an image has many.
+const PATCHES: usize = 1024;
+
+fn cut(
+    patches: &Patches,
+    values: &[f32],
+    shape: &[usize],
+    places: &[(u64, usize)],
+    k: usize,
+) -> Array2<f32> {
+    let mut rows = Vec::with_capacity(places.len() * k);
+    places.iter().for_each(|it| rows.extend(patches.cut_by_channel(values, shape, it.1)));
+    Array2::from_shape_vec((places.len(), k), rows).expect("whole patches")
 }
 
 fn rows(values: &[f32], k: usize) -> ArrayView2<'_, f32> {
@@ -266,37 +303,49 @@ fn rows(values: &[f32], k: usize) -> ArrayView2<'_, f32> {
 impl Planned {
     fn observer(&self, drifts: bool) -> Rows {
         let (k, drift) = (self.k, drifts.then(|| Drift::new(self.k)));
-        Rows { k, moments: Moments::new(k, self.want.needs), drift }
+        let patches = self.want.operand.patches.clone();
+        Rows { k, patches, moments: Moments::new(k, self.want.needs), drift }
     }
 
     fn tap<'a>(&self, rows: &'a mut Rows) -> Tap<'a> {
         let observer = Mutex::new(rows as &mut dyn Observe);
-        let (value, name) = (self.want.value, self.name.clone());
-        Tap { value, name, width: Some(self.k), tokens: Some(1), observer }
+        let (value, name) = (self.want.operand.value, self.name.clone());
+        let is_rows = self.want.operand.patches.is_none();
+        let (width, tokens) = (is_rows.then_some(self.k), is_rows.then_some(1));
+        Tap { value, name, width, tokens, observer }
     }
 }
 
 /// Each value once, as the nodes that read them follow each other.
 fn in_order(driver: &Driver, wants: Vec<Want>) -> Result<Vec<Planned>, CalibrateError> {
     let model = driver.model();
-    let mut merged: BTreeMap<ValueId, Needs> = BTreeMap::new();
-    for Want { value, needs } in wants {
-        let it = merged.entry(value).or_default();
+    let mut merged: BTreeMap<Operand, Needs> = BTreeMap::new();
+    for Want { operand, needs } in wants {
+        let it = merged.entry(operand).or_default();
         *it = needs.max(*it);
     }
     let mut list = Vec::new();
-    for (value, needs) in merged {
-        let name = model.value(value).name.to_string();
-        let known = can_observe(model, value).and_then(|()| width(model, value));
+    for (operand, needs) in merged {
+        let name = operand.name(model);
+        let known = can_observe(model, &operand).and_then(|()| width(model, &operand));
         let k = known.map_err(|it| {
             let reason = it.to_string();
             CalibrateError::Unobservable { value: name.clone(), reason }
         })?;
-        let at = driver.dataflow().first_read(value).unwrap_or(usize::MAX);
-        list.push(Planned { want: Want { value, needs }, name, k, at });
+        let at = driver.dataflow().first_read(operand.value).unwrap_or(usize::MAX);
+        list.push(Planned { want: Want { operand, needs }, name, k, image: None, at });
     }
-    list.sort_by_key(|it| (it.at, it.want.value));
+    list.sort_by(|a, b| (a.at, &a.want.operand).cmp(&(b.at, &b.want.operand)));
     Ok(list)
+}
+
+/// Notes how large the values are that patches are cut from.
+fn size_images(driver: &Driver, first: &Batch, wants: &mut [Planned]) {
+    let mut images = wants.iter_mut().filter(|it| it.want.operand.patches.is_some()).peekable();
+    if images.peek().is_some() {
+        let extents = Extents::new(driver.model(), first);
+        images.for_each(|it| it.image = Some(extents.bytes(it.want.operand.value)));
+    }
 }
 
 /// The inputs that data must have.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnxq_ir::{Def, GraphId, Model, NoMatch, NodeId, User, ValueId, no_match, tensor::DType};
+use onnxq_quant::{plan::SitePlan, window::Operand};
 
 /// The main graph as a row of nodes: when each value is made and last read.
 pub(super) struct Dataflow {
@@ -89,13 +90,21 @@ pub fn reads(model: &Model, node: NodeId) -> BTreeSet<ValueId> {
     list
 }
 
-/// Whether the rows of a value can be observed while the model runs.
-pub fn can_observe(model: &Model, value: ValueId) -> Result<(), NoMatch> {
+/// Whether the rows of an operand can be observed while the model runs.
+pub fn can_observe(model: &Model, operand: &Operand) -> Result<(), NoMatch> {
+    let value = operand.value;
     can_tap(model, value)?;
     if model.rank(value).is_some_and(|it| it < 2) {
         return Err(no_match!("`{}` has no rows", model.value(value).name));
     }
-    width(model, value).map(drop)
+    width(model, operand).map(drop)
+}
+
+/// What the weight of a site is multiplied with, if its rows can be observed; `None`: nothing.
+pub fn observable(model: &Model, site: &SitePlan) -> Result<Option<Operand>, NoMatch> {
+    let Some(operand) = site.operand(model)? else { return Ok(None) };
+    can_observe(model, &operand)?;
+    Ok(Some(operand))
 }
 
 /// Whether a value, of whatever rank, can be tapped while the model runs.
@@ -117,8 +126,13 @@ pub fn can_tap(model: &Model, value: ValueId) -> Result<(), NoMatch> {
     Ok(())
 }
 
-/// The length of a row: the last axis, or what the first MatMul that reads it takes.
-pub fn width(model: &Model, value: ValueId) -> Result<usize, NoMatch> {
+/// The length of a row: that of a patch, or the last axis, or what the first MatMul that reads it
+/// takes.
+pub fn width(model: &Model, operand: &Operand) -> Result<usize, NoMatch> {
+    if let Some(patches) = &operand.patches {
+        return Ok(patches.width());
+    }
+    let value = operand.value;
     let stated = model.shape(value).ok().and_then(|it| it.last()?.fixed());
     let taken = || model.value(value).uses.iter().find_map(|it| weight_rows(model, it.user));
     let unknown = || no_match!("the width of `{}` is not known", model.value(value).name);

@@ -22,7 +22,7 @@ mod stats_file;
 
 pub use self::{
     collect::{Collector, Want, model_inputs},
-    dataflow::{can_observe, can_tap, reads, width},
+    dataflow::{can_observe, can_tap, observable, reads, width},
     driver::{CollectOptions, Run},
     error::CalibrateError,
     identity::{Identity, StatsOrigin, model_sha256},

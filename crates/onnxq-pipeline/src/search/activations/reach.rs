@@ -181,7 +181,7 @@ impl Adapter<'_> {
         // Losses are predicted in their own unit; what was measured last says what that is worth.
         let lost = last.measured.of_goal(goal).unwrap_or(0.0);
         let unit = last.predicted / lost.max(f64::MIN_POSITIVE);
-        let mut room = if 1.0 - lost < CLOSE { 0.0 } else { TRUST * (1.0 - lost) * unit };
+        let mut room = TRUST * (1.0 - lost) * unit;
         list.retain(|it| {
             let fits = it.1 <= room;
             room -= if fits { it.1 } else { 0.0 };

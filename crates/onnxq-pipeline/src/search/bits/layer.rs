@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::{Error, Inputs, Planned};
 use onnxq_ir::{
-    Model, ValueId,
+    Model,
     ctx::Ctx,
     tensor::{Packing, Part, QSource, ZeroPoints},
 };
@@ -25,8 +25,9 @@ use onnxq_quant::{
     sources::Sources,
     tied,
     weight::{Input, StoreError},
+    window::Operand,
 };
-use onnxq_run::calibrate::{Collector, Want, can_observe};
+use onnxq_run::calibrate::{Collector, Want, observable};
 
 /// A weight, and the sites that use it: they choose together.
 pub(super) struct Layer {
@@ -183,37 +184,29 @@ pub(super) fn solve(
     let mut solving = Solving { m, sources: Sources::default() };
     if !wants.is_empty() {
         let batches = inputs.batches(m)?;
-        let values: Vec<ValueId> = wants.iter().map(|it| it.value).collect();
+        let values: Vec<Operand> = wants.iter().map(|it| it.operand.clone()).collect();
         let run = inputs.run(m, &planned.files, batches);
         let mut collector = Collector::new(run, wants, None)?;
         while let Some(inputs) = collector.next(&[], ctx)? {
-            for (value, stats) in inputs {
-                solving.all(layers, |it| it == Some(value), Some(&stats))?;
+            for (operand, stats) in inputs {
+                solving.all(layers, |it| it == Some(&operand), Some(&stats))?;
             }
         }
         // Tables last: one that is also a head takes what the head's solver made of it.
-        return solving.all(layers, |it| it.is_none_or(|it| !values.contains(&it)), None);
+        return solving.all(layers, |it| it.is_none_or(|it| !values.contains(it)), None);
     }
     solving.all(layers, |_| true, None)
 }
 
 fn wants(m: &Model, layers: &[Layer]) -> Vec<Want> {
-    let mut wants: BTreeMap<ValueId, Needs> = BTreeMap::new();
+    let mut wants: BTreeMap<Operand, Needs> = BTreeMap::new();
     for plan in layers.iter().flat_map(|it| &it.candidates).flat_map(|it| &it.plans) {
-        let Some(value) = input(m, plan).filter(|it| can_observe(m, *it).is_ok()) else {
-            continue;
-        };
+        let Ok(Some(operand)) = observable(m, plan) else { continue };
         // Without any need of the solver's, errors are still weighed by the inputs.
-        let needs = wants.entry(value).or_insert(Needs::Diagonal);
+        let needs = wants.entry(operand).or_insert(Needs::Diagonal);
         *needs = plan.solver.solver().needs().max(*needs);
     }
-    wants.into_iter().map(|(value, needs)| Want { value, needs }).collect()
-}
-
-/// What the weight is multiplied with; tables are looked up.
-fn input(m: &Model, plan: &SitePlan) -> Option<ValueId> {
-    let is_product = plan.site.kind == Weight::MatMul;
-    is_product.then(|| m.operand(plan.site.node, 0).ok()).flatten()
+    wants.into_iter().map(|(operand, needs)| Want { operand, needs }).collect()
 }
 
 struct Solving<'a> {
@@ -226,14 +219,14 @@ impl Solving<'_> {
     fn all(
         &mut self,
         layers: &mut [Layer],
-        selected: impl Fn(Option<ValueId>) -> bool,
+        selected: impl Fn(Option<&Operand>) -> bool,
         stats: Option<&InputStats>,
     ) -> Result<(), Error> {
         let mut inputs: Vec<(SolverSpec, Arc<Input>)> = Vec::new();
         for candidate in layers.iter_mut().flat_map(|it| &mut it.candidates) {
             for at in 0..candidate.plans.len() {
                 let plan = &candidate.plans[at];
-                if selected(input(self.m, plan)) {
+                if selected(plan.operand(self.m).ok().flatten().as_ref()) {
                     let source = self.source(plan, stats, &mut inputs)?;
                     candidate.error += relative_error(self.m, plan, &*source, stats)?;
                     candidate.put(at, source);
