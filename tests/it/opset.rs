@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::common::{inputs, relative_error, runtime};
+use crate::common::{computes, inputs, relative_error, runtime};
 use onnxq_ir::{Model, ctx::Ctx, onnx, tensor::Tensor, text};
 use onnxq_rewrite::opset;
 use onnxq_run::engine::SessionOptions;
@@ -66,6 +66,9 @@ fn every_target_computes_the_same() {
         let input = fs::read_to_string(&file).unwrap();
         let input = input.split("# ----\n").next().unwrap();
         let model = text::parse(input).unwrap();
+        if !computes(&model) {
+            continue;
+        }
         let inputs = inputs(&model, 4);
         let name = file.file_stem().unwrap().display();
         let expected = run(&model, &inputs).unwrap_or_else(|err| panic!("{name}: {err}"));
@@ -76,6 +79,9 @@ fn every_target_computes_the_same() {
             opset::convert(&mut converted, target, &Ctx::silent()).unwrap();
             converted.verify().unwrap();
             assert_eq!(converted.opset(""), target);
+            if !computes(&converted) {
+                continue;
+            }
             let what = format!("{name} to {target}");
             let actual = run(&converted, &inputs).unwrap_or_else(|err| panic!("{what}: {err}"));
             compare(&what, &expected, &actual);

@@ -146,7 +146,7 @@ fn json_has_the_documented_keys() {
     let json: Value = serde_json::from_str(&it.out).unwrap();
     let keys = |it: &Value| it.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     insta::assert_snapshot!(keys(&json), @"quantize validate");
-    insta::assert_snapshot!(keys(&json["quantize"]), @"after before execution int8 model nodes onnxq output quantized_nodes quantized_weights recipe schema warnings");
+    insta::assert_snapshot!(keys(&json["quantize"]), @"after before execution int8 model needs nodes onnxq output quantized_nodes quantized_weights recipe schema warnings");
     insta::assert_snapshot!(keys(&json["quantize"]["after"]), @"bytes initializers nodes ops");
     insta::assert_snapshot!(keys(&json["validate"]), @"environment gates kept kernels latency models outputs precision provenance samples schema size verdict warnings");
     assert_eq!(json["quantize"]["schema"], "onnxq.quantize/1");

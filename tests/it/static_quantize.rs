@@ -4,9 +4,10 @@ use std::fs;
 
 use crate::common::{
     arrays::{noise, npy, rows},
-    fixture,
+    at_least, fixture,
     outside::{Place, Run, run},
 };
+use onnxq_ir::releases::Release;
 use serde_json::Value;
 
 const RECIPE: &str = "avx512_vnni_static";
@@ -27,6 +28,14 @@ fn quantize(recipe: &str, output: &str, more: &[&str]) -> Run {
     run(&[&["quantize", &model(), "-r", recipe, "-f", "-o", output], more].concat())
 }
 
+/// Whether this ONNX Runtime lacks the QuantizeLinear that a fused model has; then it was named.
+fn too_old(run: &Run) -> bool {
+    let old = !at_least(Release(1, 24));
+    let told = format!("{}{}", run.error, run.out).contains("E802");
+    assert_eq!(old, told, "{}", run.error);
+    old
+}
+
 #[test]
 fn a_language_model_is_static_and_near_the_original() {
     let place = Place::new();
@@ -36,6 +45,9 @@ fn a_language_model_is_static_and_near_the_original() {
     let data = ["--calibration", &calibration, &validate, "--samples", "4"];
     let it =
         quantize(RECIPE, &output, &[&data[..], &["--gate", "kl.mean<=0.01", "--json"]].concat());
+    if too_old(&it) {
+        return;
+    }
     let json = it.json();
     assert_eq!(json["validate"]["gates"][0]["pass"], true, "{json}");
     let nodes = json["quantize"]["nodes"].as_array().unwrap();
@@ -60,6 +72,9 @@ fn order_threads_and_memory_change_no_byte() {
     let written = |name: &str, calibration: &str, more: &[&str]| {
         let output = place.path(name);
         let it = quantize(RECIPE, &output, &[&["--calibration", calibration], more].concat());
+        if too_old(&it) {
+            return Vec::new();
+        }
         assert_eq!(it.code, 0, "{}", it.error);
         fs::read(output).unwrap()
     };
@@ -93,6 +108,9 @@ fn a_goal_out_of_reach_is_an_error_that_names_what_can_be_had() {
     let calibration = samples(&place, "a.npy", &[0, 1]);
     let data = ["-q", "--calibration", &calibration];
     let it = quantize(&recipe, &place.path("q.onnx"), &data);
+    if too_old(&it) {
+        return;
+    }
     assert_eq!((it.out.as_str(), it.code), ("", 1), "{}", it.error);
     assert!(it.error.starts_with("error[E617]: the goal is out of reach"), "{}", it.error);
     assert!(it.error.contains("KL ≤ 0.000000001"), "{}", it.error);

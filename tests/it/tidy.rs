@@ -25,7 +25,7 @@ const CRATES: &[&[&str]] = &[
 /// Inside a crate, a module may use those of its own row and of the rows before it. What is not
 /// named here is in the first row.
 const MODULES: &[(&str, &[&[&str]])] = &[
-    ("crates/onnxq-ir/src", &[&["ir"], &["eval", "infer", "onnx", "text"]]),
+    ("crates/onnxq-ir/src", &[&["ir"], &["eval", "infer", "onnx", "releases", "text"]]),
     ("crates/onnxq-quant/src", &[&["recipe"]]),
     ("crates/onnxq-run/src", &[&["data"], &["calibrate", "compare"], &["worker"]]),
 ];

@@ -7,7 +7,7 @@ use clap::builder::TypedValueParser;
 use super::{
     Failure, Table, Ui,
     shared::{InputArgs, find, preprocess_help, size, words},
-    show::{Reasons, comment, grouped_by_reason},
+    show::{Reasons, comment, grouped_by_reason, needs},
 };
 use onnxq_ir::{
     diag::{Code, EXIT_NOTHING},
@@ -220,7 +220,8 @@ fn show(it: &Converted) -> String {
         count => format!("  {count} files"),
     };
     let path = escape(&output.display().to_string());
-    format!("{out}\n{table}\nok  {path}{files}\n")
+    let needs = needs(&it.needs);
+    format!("{out}\n{table}\n{needs}ok  {path}{files}\n")
 }
 
 /// The nodes that a step leaves alone, grouped by reason.

@@ -17,6 +17,9 @@ pub struct Args {
 pub enum Action {
     /// Install the tested version into onnxq's cache
     Install {
+        /// Another of the tested versions, for instance that of production
+        #[arg(value_name = "VERSION")]
+        version: Option<String>,
         /// Take the library from this Python wheel, without the network
         #[arg(long, value_name = "FILE", conflicts_with = "index_url")]
         from_wheel: Option<PathBuf>,
@@ -31,10 +34,10 @@ pub enum Action {
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let located = match self.action {
-            Action::Install { from_wheel, index_url } => {
+            Action::Install { version, from_wheel, index_url } => {
                 let mut options = ui.global.runtime_options();
                 options.index.url = index_url;
-                Runtime::new(options, ui).install(from_wheel.as_deref())?
+                Runtime::new(options, ui).install(version.as_deref(), from_wheel.as_deref())?
             }
             Action::Path => ui.global.runtime(ui).locate()?,
         };

@@ -6,6 +6,7 @@ use super::{Table, adapted, proof, solved};
 use onnxq_ir::{
     diag::Code,
     human::{bytes, grouped, number},
+    releases::Needed,
     untrusted::{Untrusted, escape},
 };
 use onnxq_pipeline::{Goal, Mixed, Outcome};
@@ -37,7 +38,21 @@ pub fn outcome(it: &Outcome, validation: Option<&Report>) -> String {
         format!("{}{hint}\n", escape(&it.summary()))
     });
     let kept = notes(&it.nodes) + &kept(&it.nodes);
-    out + "\n" + &kept + &executes + &int8(it) + "\n" + &last_line(it, validation)
+    out + "\n"
+        + &kept
+        + &executes
+        + &int8(it)
+        + &needs(&it.needs)
+        + "\n"
+        + &last_line(it, validation)
+}
+
+/// A line, if not every ONNX Runtime will do.
+pub fn needs(needed: &Needed) -> String {
+    match needed.because.is_empty() {
+        true => String::new(),
+        false => format!("needs {needed}\n"),
+    }
 }
 
 /// On which CPUs the int8 layers are exact, and what was done about the others.

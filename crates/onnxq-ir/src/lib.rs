@@ -10,6 +10,7 @@ pub mod infer;
 pub mod ir;
 pub mod onnx;
 pub mod ops;
+pub mod releases;
 pub mod suggest;
 pub mod tensor;
 pub mod text;

@@ -9,6 +9,7 @@ use onnxq_ir::{
     Model,
     ctx::Ctx,
     onnx::{self, Attached, Files, OpenOptions},
+    releases::Needed,
 };
 use onnxq_rewrite::lint::{
     self, Finding, Fix, Severity,
@@ -132,6 +133,11 @@ pub fn execution(model: &Model, files: &Files, runtime: &Runtime) -> Execution {
         Ok(it) => it,
         Err(error) => return Execution::NotChecked(briefly(&error)),
     };
+    let needed = Needed::by(model);
+    if !located.suffices(&needed) {
+        let message = format!("it needs {needed}");
+        return Execution::Refused { onnxruntime: located.version, message };
+    }
     match optimized(model, files, runtime) {
         Ok(optimized) => {
             let nodes = executed(model, &optimized);

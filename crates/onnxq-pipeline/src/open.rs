@@ -10,9 +10,10 @@ use onnxq_ir::{
     ctx::Ctx,
     diag::Warning,
     human::{bytes, grouped},
-    onnx::{self, Files, Loaded, OpenOptions},
+    onnx::{self, Attached, Files, Loaded, OpenOptions},
 };
 use onnxq_rewrite as rewrite;
+use onnxq_run::engine::{Runtime, Session, SessionOptions};
 
 /// A model as it was read.
 pub struct Opened {
@@ -97,4 +98,17 @@ fn describe_steps(before: usize, after: usize, steps: &[(String, usize)]) -> Str
     let count = steps.iter().filter(|it| it.0 != "infer-types").map(|it| it.1).sum::<usize>();
     let [before, after, count] = [before, after, count].map(|it| grouped(it as u64));
     format!("{before} → {after} nodes by {count} rewrites")
+}
+
+/// A session of a model in memory, which `what` names; its weights stay where they are.
+pub(crate) fn session(
+    model: &Model,
+    files: &Files,
+    what: &str,
+    options: &SessionOptions,
+    runtime: &Runtime,
+) -> Result<Box<dyn Session>, Error> {
+    runtime.check(model, what)?;
+    let attached = onnx::attach(model, files)?;
+    Ok(runtime.open_bytes(&attached.graph, Some(Attached::folder()), options)?)
 }

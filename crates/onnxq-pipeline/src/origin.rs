@@ -8,6 +8,7 @@ use onnxq_ir::{
     Model,
     digest::sha256_hex,
     onnx::{self, ExternalData, FileDigest, Files, LoadError, SaveOptions},
+    releases::Needed,
 };
 use onnxq_quant::{
     plan::Plan,
@@ -26,6 +27,8 @@ pub const CALIBRATION_SAMPLES: &str = "onnxq.calibration_samples";
 pub const CALIBRATION_SHA256: &str = "onnxq.calibration_sha256";
 pub const COMMAND: &str = "onnxq.command";
 pub const CPU: &str = "onnxq.cpu";
+/// The oldest release of ONNX Runtime that computes the model.
+pub const MIN_ONNXRUNTIME: &str = "onnxq.min_onnxruntime";
 pub const ONNXRUNTIME: &str = "onnxq.onnxruntime";
 pub const RECIPE: &str = "onnxq.recipe";
 pub const RECIPE_SHA256: &str = "onnxq.recipe_sha256";
@@ -34,12 +37,13 @@ pub const SOURCE_SHA256: &str = "onnxq.source_sha256";
 pub const VERSION: &str = "onnxq.version";
 
 /// Every entry that is ours, in alphabetical order.
-pub const KEYS: [&str; 11] = [
+pub const KEYS: [&str; 12] = [
     CALIBRATION_COUNT,
     CALIBRATION_SAMPLES,
     CALIBRATION_SHA256,
     COMMAND,
     CPU,
+    MIN_ONNXRUNTIME,
     ONNXRUNTIME,
     RECIPE,
     RECIPE_SHA256,
@@ -63,6 +67,14 @@ pub(super) struct Learned {
     count: u64,
     /// What statistics of them say of themselves.
     pub origin: StatsOrigin,
+}
+
+/// What a model that onnxq wrote says it needs, now that it was changed.
+pub(super) fn renew(model: &mut Model) {
+    let needed = Needed::by(model).onnxruntime.to_string();
+    if let Some(entry) = model.metadata.iter_mut().find(|it| it.0 == MIN_ONNXRUNTIME) {
+        entry.1 = needed;
+    }
 }
 
 impl Origin {
@@ -99,7 +111,8 @@ impl Origin {
     /// Marks a model; what the original says of itself stays, except what onnxq said of an
     /// earlier quantization.
     pub(crate) fn mark(&self, model: &mut Model, source: &str, save: &SaveOptions) {
-        let entries = self.entries(source, save);
+        let mut entries = self.entries(source, save);
+        entries.insert(MIN_ONNXRUNTIME, Needed::by(model).onnxruntime.to_string());
         model.metadata.retain(|it| !KEYS.contains(&it.0.as_str()));
         model.metadata.extend(entries.into_iter().map(|(key, it)| (key.to_owned(), it)));
     }

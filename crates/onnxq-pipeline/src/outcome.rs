@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::{Adapted, Census, Exactness, Execution, Job, Lowered, Mixed, Planned};
-use onnxq_ir::diag::Warning;
+use onnxq_ir::{Model, diag::Warning, onnx::Files, releases::Needed};
 use onnxq_quant::plan::PlanRow;
 
 /// The result of a quantization.
@@ -25,6 +25,8 @@ pub struct Outcome {
     pub quantized_nodes: usize,
     /// Fraction of the bytes of float weights of two and more dimensions that became smaller.
     pub quantized_weights: f64,
+    /// Which ONNX Runtime computes the result.
+    pub needs: Needed,
     pub nodes: Vec<PlanRow>,
     /// How activations were chosen, if by measurement.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,17 +44,24 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn new(model: &Path, before: Census, after: Census, nodes: Vec<PlanRow>, job: &Job) -> Outcome {
+    fn new(
+        files: &Files,
+        model: &Model,
+        (before, after): (Census, Census),
+        nodes: Vec<PlanRow>,
+        job: &Job,
+    ) -> Outcome {
         Outcome {
             schema: "onnxq.quantize/1",
             onnxq: env!("CARGO_PKG_VERSION"),
             recipe: job.recipe.name.clone(),
-            model: model.to_owned(),
+            model: files.model.clone(),
             output: None,
             before,
             after,
             quantized_nodes: nodes.iter().filter(|it| it.format.is_some()).count(),
             quantized_weights: quantized_weights(&nodes),
+            needs: Needed::by(model),
             nodes,
             adapted: None,
             mixed: None,
@@ -68,7 +77,8 @@ impl Planned {
     pub(super) fn nothing(&self, job: &Job) -> Outcome {
         let after = Census::of(&self.model, self.before.bytes);
         let rows = self.plan.rows(&self.model);
-        let outcome = Outcome::new(&self.files.model, self.before.clone(), after, rows, job);
+        let outcome =
+            Outcome::new(&self.files, &self.model, (self.before.clone(), after), rows, job);
         Outcome { warnings: self.warnings.clone(), ..outcome }
     }
 }
@@ -82,7 +92,8 @@ impl Lowered {
             row.error = weight_error.and_then(|it| it.1.error());
         }
         let after = Census::of(&self.model, size);
-        let outcome = Outcome::new(&self.files.model, self.before.clone(), after, nodes, job);
+        let outcome =
+            Outcome::new(&self.files, &self.model, (self.before.clone(), after), nodes, job);
         Outcome {
             output: output.map(Path::to_owned),
             adapted: self.adapted.clone(),

@@ -10,11 +10,12 @@ use super::{
     attribution::{self, Attribute},
     execution, facts,
     isolation::isolation,
+    open,
 };
 use onnxq_ir::{
     ctx::Ctx,
     diag::Code,
-    onnx::{self, Attached, Loaded, OpenOptions},
+    onnx::{self, Loaded, OpenOptions},
 };
 use onnxq_quant::recipe::{Gate, metrics::Measure};
 use onnxq_report::{
@@ -382,11 +383,12 @@ pub(super) fn open_session(
     options: &SessionOptions,
     runtime: &Runtime,
 ) -> Result<Box<dyn Session>, Error> {
-    if !loaded.files.is_in_memory() {
-        return Ok(runtime.open(path, options)?);
+    let what = format!("`{}`", path.display());
+    if loaded.files.is_in_memory() {
+        return open::session(&loaded.model, &loaded.files, &what, options, runtime);
     }
-    let attached = onnx::attach(&loaded.model, &loaded.files)?;
-    Ok(runtime.open_bytes(&attached.graph, Some(Attached::folder()), options)?)
+    runtime.check(&loaded.model, &what)?;
+    Ok(runtime.open(path, options)?)
 }
 
 /// What comes of running both models on the data.

@@ -12,6 +12,7 @@ use onnxq_ir::{
     Model,
     ctx::Ctx,
     onnx::{self, Files, Loaded},
+    releases::{Needed, Release},
     tensor::Tensor,
 };
 use onnxq_pipeline::{self as pipeline, Inputs, Job, Opened};
@@ -48,6 +49,19 @@ pub(crate) fn setup(name: &str) -> Setup {
 #[cfg(all(feature = "cli", feature = "runtime"))]
 pub(crate) fn runtime() -> Runtime<'static> {
     Runtime::from(onnxq_cli::environment::runtime())
+}
+
+/// Whether the ONNX Runtime under test is that release or a newer one.
+#[cfg(all(feature = "cli", feature = "runtime"))]
+pub(crate) fn at_least(release: Release) -> bool {
+    Release::of(&runtime().ensure().unwrap().version) >= Some(release)
+}
+
+/// Whether the ONNX Runtime under test computes a model: `.ci/run` takes older ones, too. What one
+/// does not compute, it must refuse by name.
+#[cfg(all(feature = "cli", feature = "runtime"))]
+pub(crate) fn computes(model: &Model) -> bool {
+    runtime().ensure().unwrap().suffices(&Needed::by(model))
 }
 
 /// Whether the int8 kernels of this CPU are right for weights of 7 bits only.

@@ -3,12 +3,8 @@
 use std::path::PathBuf;
 
 use super::{Step, halves::Halves};
-use crate::Error;
-use onnxq_ir::{
-    Model,
-    ctx::Ctx,
-    onnx::{self, Files},
-};
+use crate::{Error, open};
+use onnxq_ir::{Model, ctx::Ctx, onnx::Files};
 use onnxq_report::Comparison;
 use onnxq_rewrite::cache::{self, CacheError, Cached, Scales};
 use onnxq_run::{
@@ -93,9 +89,7 @@ fn session(
 ) -> Result<Box<dyn Session>, Error> {
     let runtime = Runtime::new(job.runtime.clone(), ctx.progress);
     let options = SessionOptions { threads: job.threads, ..SessionOptions::default() };
-    let attached = onnx::attach(m, files)?;
-    let folder = Some(onnx::Attached::folder());
-    Ok(runtime.open_bytes(&attached.graph, folder, &options)?)
+    open::session(m, files, "the converted model", &options, &runtime)
 }
 
 /// Samples one by one.

@@ -23,12 +23,13 @@ pub use self::{
     fix_shape::{ShapeError, Shapes},
     half::HALVES,
 };
-use super::{Census, Error, Opened, write::read_back};
+use super::{Census, Error, Opened, origin, write::read_back};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
     diag::Warning,
     onnx::{self, ExternalData, Files, OpenOptions, SaveOptions},
+    releases::Needed,
     tensor::DType,
 };
 use onnxq_quant::lower::Form;
@@ -99,6 +100,8 @@ pub struct Converted {
     pub files: Vec<PathBuf>,
     pub before: Census,
     pub after: Census,
+    /// Which ONNX Runtime computes the result.
+    pub needs: Needed,
     pub steps: Vec<Step>,
     pub warnings: Vec<Warning>,
 }
@@ -135,6 +138,7 @@ pub fn convert(
     save.check_free(output)?;
     let mut done = run(job, ctx)?;
     done.steps.extend(storage(&done.model, &done.files, save));
+    origin::renew(&mut done.model);
     if done.steps.iter().all(|it| it.changed == 0) && !job.allow_noop {
         let after = done.before.clone();
         return Ok(done.converted(job, None, Vec::new(), after));
@@ -162,6 +166,7 @@ impl Done {
             files,
             before: self.before,
             after,
+            needs: Needed::by(&self.model),
             steps: self.steps,
             warnings: self.warnings,
         }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Inputs, Planned};
+use crate::{Error, Inputs, Planned, open};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
-    onnx::{self, Attached, Files},
+    onnx::Files,
     tensor::{Tensor, TensorError},
 };
 use onnxq_quant::recipe::Recipe;
@@ -179,12 +179,10 @@ impl<'a> Evaluator<'a> {
     fn session(&self, model: &Model, optimize: bool) -> Result<Box<dyn Session>, Error> {
         let mut model = model.clone();
         model.remove_all_dead();
-        let attached = onnx::attach(&model, self.files)?;
         let exact = self.exact;
         let options =
             SessionOptions { threads: 1, optimize, lean: true, exact, ..Default::default() };
-        let folder = Some(Attached::folder());
-        Ok(self.runtime.open_bytes(&attached.graph, folder, &options)?)
+        open::session(&model, self.files, "the quantized model", &options, &self.runtime)
     }
 
     /// Runs the float model.

@@ -14,6 +14,7 @@ pub(super) fn open(
     if !segment.runs() {
         return Ok((0..threads).map(|_| None).collect());
     }
+    runtime.check(&segment.part.model, "a part of the model")?;
     let attached = onnx::attach(&segment.part.model, files)?;
     // As it is written: fusions depend on which values are outputs, and so would the numbers. On
     // a prepared graph they gain nothing (34.5 and 34.4 ms per run of MiniLM at 1×128); packed

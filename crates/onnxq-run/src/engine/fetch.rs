@@ -38,13 +38,13 @@ pub(super) fn download(
         };
         fetched.map_err(|index| InstallError::Fetch { file: pin.file.clone(), pip, index })
     });
-    progress.done(&format!("ONNX Runtime {} into the cache", pins().version));
+    progress.done(&format!("ONNX Runtime {} into the cache", pin.version));
     result
 }
 
 fn through_pip(pin: &Pin, folder: &Path, index_url: Option<&str>) -> Result<PathBuf, String> {
     let requirements = folder.join("requirements.txt");
-    let line = format!("onnxruntime=={} --hash=sha256:{}\n", pins().version, pin.sha256);
+    let line = format!("onnxruntime=={} --hash=sha256:{}\n", pin.version, pin.sha256);
     fs::write(&requirements, line).map_err(|it| it.to_string())?;
     let mut command = Command::new(if cfg!(windows) { "python" } else { "python3" });
     // `-m` imports from the working folder first: it must be one that nobody else fills.

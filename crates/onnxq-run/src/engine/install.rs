@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::{How, Located, PackageIndex, Reject, RuntimeOptions, locate};
 use onnxq_ir::ctx::Progress;
 use onnxq_ir::diag::{Code, Diagnostic};
+use onnxq_ir::untrusted::escape;
 
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -35,6 +36,8 @@ pub enum InstallError {
     Offline,
     #[error("no package of ONNX Runtime {version} is known for {OS} on {ARCH}")]
     Platform { version: String },
+    #[error("ONNX Runtime `{}` is none of the tested versions: {known}", escape(.version))]
+    Version { version: String, known: String },
     #[error("the installed library `{}` {reason}", .path.display())]
     Unusable { path: PathBuf, reason: Reject },
 }
@@ -45,38 +48,43 @@ impl Diagnostic for InstallError {
     }
 
     fn hint(&self) -> Option<String> {
-        let pin = pins().current();
-        match (self, pin) {
-            (InstallError::Fetch { .. } | InstallError::Checksum { .. }, Some(pin)) => {
-                Some(format!(
-                    "name a package index with --index-url URL, or copy `{}` here and run\n  \
-                onnxq runtime install --from-wheel FILE",
-                    pin.file
-                ))
+        let file = match self {
+            InstallError::Fetch { file, .. } => Some(file.clone()),
+            InstallError::Checksum { path, .. } => {
+                path.file_name().map(|it| it.to_string_lossy().into_owned())
             }
-            _ => Some("install ONNX Runtime yourself and pass --ort-lib FILE".to_owned()),
-        }
+            _ => None,
+        };
+        let pin = file.and_then(|file| pins().wheels.iter().find(|it| it.file == file));
+        Some(match pin {
+            Some(Pin { file, version, .. }) => format!(
+                "name a package index with --index-url URL, or copy `{file}` here and run\n  \
+                 onnxq runtime install {version} --from-wheel {file}"
+            ),
+            None => "install ONNX Runtime yourself and pass --ort-lib FILE".to_owned(),
+        })
     }
 }
 
-/// The version that [`install`] installs.
+/// The version that is installed unless another is asked for.
 pub fn pinned_version() -> &'static str {
-    &pins().version
+    &pins().wheels[0].version
 }
 
-/// Installs from `wheel`, or else from a package index: through pip if there is a Python, which
-/// honours the user's configuration, or directly.
+/// Installs the pinned version, or another of the table, from `wheel`, or else from a package index:
+/// through pip if there is a Python, which honours the user's configuration, or directly.
 ///
 /// Several processes may do so at once; one installs, the others wait and use the result.
 pub(super) fn install(
     options: &RuntimeOptions,
+    version: Option<&str>,
     wheel: Option<&Path>,
     progress: &dyn Progress,
 ) -> Result<Located, InstallError> {
-    let version = pinned_version().to_owned();
-    let pin = pins().current().ok_or(InstallError::Platform { version })?;
-    let destination = options.places.cache.as_deref().ok_or(InstallError::NoCache)?;
-    let folder = destination.parent().ok_or(InstallError::NoCache)?;
+    let pin = pins().find(version.unwrap_or(pinned_version()))?;
+    let cache = options.places.cache.as_deref().ok_or(InstallError::NoCache)?;
+    let folder = cache.parent().ok_or(InstallError::NoCache)?;
+    let destination = &version.map_or(cache.to_owned(), |it| folder.join(it));
     let _lock = lock(folder)?;
     if wheel.is_none() {
         if let Ok(located) = usable(destination) {
@@ -92,11 +100,10 @@ pub(super) fn install(
     usable(destination)
 }
 
-/// The pin table.
+/// The pin table: the version to use comes first, then others that are tested.
 #[derive(Deserialize)]
 #[cfg_attr(not(feature = "install"), expect(dead_code))]
 pub(super) struct Pins {
-    pub version: String,
     pub python: String,
     wheels: Vec<Pin>,
 }
@@ -105,6 +112,7 @@ pub(super) struct Pins {
 #[derive(Clone, Deserialize)]
 #[cfg_attr(not(feature = "install"), expect(dead_code))]
 pub(super) struct Pin {
+    pub version: String,
     os: String,
     arch: String,
     /// As pip spells it.
@@ -115,8 +123,21 @@ pub(super) struct Pin {
 }
 
 impl Pins {
-    fn current(&self) -> Option<&Pin> {
-        self.wheels.iter().find(|it| it.os == OS && it.arch == ARCH)
+    /// The package of a version for this machine.
+    fn of(&self, version: &str) -> Option<&Pin> {
+        self.wheels.iter().find(|it| it.version == version && it.os == OS && it.arch == ARCH)
+    }
+
+    fn find(&self, version: &str) -> Result<&Pin, InstallError> {
+        let version_of = |it: &Pin| it.version.clone();
+        let mut known: Vec<String> = self.wheels.iter().map(version_of).collect();
+        known.dedup();
+        let version = version.to_owned();
+        match self.of(&version) {
+            Some(pin) => Ok(pin),
+            None if known.contains(&version) => Err(InstallError::Platform { version }),
+            None => Err(InstallError::Version { version, known: known.join(", ") }),
+        }
     }
 }
 
@@ -182,11 +203,15 @@ mod tests {
     #[test]
     fn the_table_is_consistent() {
         let pins = pins();
-        assert!(pins.wheels.is_sorted_by_key(|it| (&it.os, &it.arch)));
+        assert_eq!(pins.wheels[0].version, pinned_version());
+        for version in pins.wheels.chunk_by(|a, b| a.version == b.version) {
+            assert!(version.is_sorted_by_key(|it| (&it.os, &it.arch)));
+        }
         for it in &pins.wheels {
             let tag = format!("cp{}", pins.python.replace('.', ""));
-            let name = format!("onnxruntime-{}-{tag}-{tag}-{}.whl", pins.version, it.platform);
-            assert_eq!(it.file, name);
+            let name = format!("onnxruntime-{}-{tag}-{tag}-", it.version);
+            let platforms = it.file.strip_prefix(&name).and_then(|it| it.strip_suffix(".whl"));
+            assert!(platforms.unwrap().split('.').any(|tag| tag == it.platform), "{}", it.file);
             assert!(it.sha256.len() == 64 && it.sha256.chars().all(|it| it.is_ascii_hexdigit()));
             assert!(it.size > 1 << 20);
         }

@@ -9,10 +9,10 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use super::{Places, ort};
-use onnxq_ir::diag::{Code, Diagnostic};
-
-/// The oldest version whose interface we use.
-const MINIMUM: (u32, u32) = (1, 23);
+use onnxq_ir::{
+    diag::{Code, Diagnostic},
+    releases::{Needed, Release},
+};
 
 /// The rule that led to a library, in the order in which they are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +37,13 @@ pub struct Located {
     pub path: PathBuf,
     pub version: String,
     pub how: How,
+}
+
+impl Located {
+    /// Whether this release computes a model that needs so much; one without a number does.
+    pub fn suffices(&self, needed: &Needed) -> bool {
+        Release::of(&self.version).is_none_or(|it| it >= needed.onnxruntime)
+    }
 }
 
 /// A place that had no usable library.
@@ -123,8 +130,7 @@ impl Diagnostic for NotFound {
 
 impl fmt::Display for NotFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (major, minor) = MINIMUM;
-        write!(f, "ONNX Runtime (>= {major}.{minor}) was not found")?;
+        write!(f, "ONNX Runtime (>= {}) was not found", Release::OLDEST)?;
         match self.named() {
             Some(it) => write!(f, ": {} {}", it.path.display(), it.reason),
             None => Ok(()),
@@ -276,9 +282,10 @@ pub(super) fn library_version(file_name: &str) -> Option<Vec<u32>> {
 
 fn check(path: &Path, version: Version<'_>) -> Result<String, Reject> {
     let version = version(path)?;
-    let mut numbers = version.split('.').map(|it| it.parse::<u32>().unwrap_or(0));
-    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if found >= MINIMUM { Ok(version) } else { Err(Reject::TooOld(version)) }
+    match Release::of(&version) >= Some(Release::OLDEST) {
+        true => Ok(version),
+        false => Err(Reject::TooOld(version)),
+    }
 }
 
 fn as_text<S: Serializer>(reason: &Reject, serializer: S) -> Result<S::Ok, S::Error> {

@@ -9,7 +9,11 @@ use super::{
     Doctor, EngineError, InstallError, Located, NotFound, Session, SessionOptions, doctor, install,
     locate, ort,
 };
-use onnxq_ir::ctx::{Progress, Silent};
+use onnxq_ir::{
+    Model,
+    ctx::{Progress, Silent},
+    releases::Needed,
+};
 
 /// Which ONNX Runtime to use, and whether it may be fetched.
 ///
@@ -104,7 +108,7 @@ impl<'a> Runtime<'a> {
     pub fn ensure(&self) -> Result<Located, EngineError> {
         match self.available() {
             Err(EngineError::NotFound(it)) if !it.explicit() && !self.options.offline => {
-                self.install(None).map_err(EngineError::Install)
+                self.install(None, None).map_err(EngineError::Install)
             }
             found => found,
         }
@@ -118,6 +122,16 @@ impl<'a> Runtime<'a> {
         }
     }
 
+    /// An error if this release refuses a model, or computes something else; `what` names it.
+    pub fn check(&self, model: &Model, what: &str) -> Result<(), EngineError> {
+        let (needed, library) = (Needed::by(model), self.ensure()?);
+        if library.suffices(&needed) {
+            return Ok(());
+        }
+        let (model, message) = (what.to_owned(), needed.to_string());
+        Err(EngineError::TooOld { model, version: library.version, message })
+    }
+
     /// Starts the library, which the first session would do otherwise.
     pub fn start(&self) -> Result<(), EngineError> {
         ort::providers(&self.ensure()?).map(drop)
@@ -129,8 +143,12 @@ impl<'a> Runtime<'a> {
     }
 
     /// Installs the tested version from `wheel`, or else from a package index.
-    pub fn install(&self, wheel: Option<&Path>) -> Result<Located, InstallError> {
-        install::install(&self.options, wheel, self.progress)
+    pub fn install(
+        &self,
+        version: Option<&str>,
+        wheel: Option<&Path>,
+    ) -> Result<Located, InstallError> {
+        install::install(&self.options, version, wheel, self.progress)
     }
 
     /// What this machine can do. Nothing is installed for that.

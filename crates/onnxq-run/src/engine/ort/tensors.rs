@@ -1,6 +1,6 @@
 //! Tensors on their way into ONNX Runtime and out of it.
 
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -57,11 +57,16 @@ impl<'a> Feed<'a> {
     fn view<T: PrimitiveTensorElementType + std::fmt::Debug>(
         &self,
     ) -> Result<SessionInputValue<'_>, EngineError> {
+        let data = match self.bytes.is_empty() {
+            // Attention of ONNX Runtime 1.23 takes an empty past without an address for none at all.
+            true => NonNull::<T>::dangling().as_ptr(),
+            false => self.bytes.as_ptr().cast_mut().cast::<T>(),
+        };
         // A slice of a mapped file may begin anywhere.
-        if !self.bytes.as_ptr().cast::<T>().is_aligned() {
+        if !data.is_aligned() {
             return self.copy();
         }
-        let data = self.bytes.as_ptr().cast_mut().cast();
+        let data = data.cast();
         // SAFETY: `Tensor::bytes` gives exactly the bytes of the shape; they are aligned, outlive
         // the value (it borrows `self`), and ONNX Runtime never writes to an input.
         let value =
