@@ -54,6 +54,11 @@ const ROWS: &[Row] = &[
         applies: |m, node| m.opset("") >= 23 && m.node(node).op.is("QuantizeLinear"),
     },
     Row {
+        since: Release(1, 24),
+        what: "MatMulNBits of 2 bits",
+        applies: |m, node| is_own(m, node, "MatMulNBits") && m.int_attr(node, "bits", 4) == 2,
+    },
+    Row {
         since: Release(1, 27),
         what: "GatherBlockQuantized of 4 bits with zero points",
         applies: |m, node| {

@@ -124,8 +124,9 @@ pub struct CalibrationSpec {
 #[serde(deny_unknown_fields)]
 pub struct MixedSpec {
     /// How a weight may be stored, each laid over what `quantize` says of it: what a candidate
-    /// leaves out stays. What a weight's format cannot store is left out. Default: uint4 in blocks
-    /// of 128, uint4 in blocks of 32, uint8 in blocks of 128.
+    /// leaves out stays. What a weight's format cannot store is left out. Default: uint2 in blocks
+    /// of 64 and 32, uint4 in blocks of 128 and 32, uint8 in blocks of 128, and in blocks of 32 with
+    /// float16 scales.
     pub candidates: Vec<WeightSpec>,
 }
 

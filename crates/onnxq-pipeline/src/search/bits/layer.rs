@@ -13,7 +13,7 @@ use onnxq_ir::{
 };
 use onnxq_numerics::{
     error::{OutputError, output_error},
-    scheme::{Granularity, Scheme},
+    scheme::{Granularity, Scales, Scheme},
     solve::SolverSpec,
     stats::{InputStats, Needs},
 };
@@ -51,25 +51,43 @@ pub(super) struct Candidate {
 }
 
 impl Layer {
-    /// The candidate whose loss is measured: that with the largest error.
-    pub(super) fn probe(&self) -> usize {
-        let mut probe = 0;
-        for (at, candidate) in self.candidates.iter().enumerate() {
-            if candidate.error > self.candidates[probe].error {
-                probe = at;
-            }
-        }
-        probe
+    /// The candidates whose losses are measured: that with the largest error, and, where that has
+    /// so few bits that its loss says little of small errors, the same of the others.
+    pub(super) fn probes(&self) -> Vec<usize> {
+        let coarsest = |is_few: bool| {
+            let own = |it: &usize| self.candidates[*it].has_few_bits() == is_few;
+            let by_error = |a: &usize, b: &usize| {
+                self.candidates[*a].error.total_cmp(&self.candidates[*b].error).then(b.cmp(a))
+            };
+            (0..self.candidates.len()).filter(own).max_by(by_error)
+        };
+        coarsest(true).into_iter().chain(coarsest(false)).collect()
     }
 
-    /// Bytes and losses, given which candidate was measured and what it loses.
-    pub(super) fn choices(&self, (probe, loss): (usize, f64)) -> Vec<Choice> {
-        let of_probe = self.candidates[probe].error;
-        let share = |it: &Candidate| if of_probe > 0.0 { it.error / of_probe } else { 0.0 };
-        self.candidates
-            .iter()
-            .map(|it| Choice { price: it.bytes, loss: loss * share(it) })
-            .collect()
+    /// Bytes and losses, given which candidates were measured and what they lose.
+    pub(super) fn choices(&self, probes: &[(usize, f64)]) -> Vec<Choice> {
+        let choice = |(at, it): (usize, &Candidate)| {
+            let (probe, loss) = self.probe_of(probes, at);
+            let of_probe = self.candidates[probe].error;
+            let share = if of_probe > 0.0 { it.error / of_probe } else { 0.0 };
+            Choice { price: it.bytes, loss: loss * share }
+        };
+        self.candidates.iter().enumerate().map(choice).collect()
+    }
+
+    /// The measured candidate that says what another loses, and its loss.
+    pub(super) fn probe_of(&self, probes: &[(usize, f64)], candidate: usize) -> (usize, f64) {
+        let has_few_bits = |at: usize| self.candidates[at].has_few_bits();
+        let alike = probes.iter().find(|it| has_few_bits(it.0) == has_few_bits(candidate));
+        *alike.expect("each class has its probe")
+    }
+
+    /// The candidates whose losses follow from small errors; all of them if there is none.
+    pub(super) fn fine(&self) -> Vec<usize> {
+        let all = 0..self.candidates.len();
+        let fine: Vec<usize> =
+            all.clone().filter(|it| !self.candidates[*it].has_few_bits()).collect();
+        if fine.is_empty() { all.collect() } else { fine }
     }
 }
 
@@ -80,7 +98,15 @@ fn default_candidates() -> Vec<WeightSpec> {
         granularity: Some(Granularity::Block(block)),
         ..WeightSpec::default()
     };
-    vec![of(WeightType::Uint4, 128), of(WeightType::Uint4, 32), of(WeightType::Uint8, 128)]
+    let halves = |it| WeightSpec { scales: Some(Scales::Float16), ..it };
+    vec![
+        of(WeightType::Uint2, 64),
+        of(WeightType::Uint2, 32),
+        of(WeightType::Uint4, 128),
+        of(WeightType::Uint4, 32),
+        of(WeightType::Uint8, 128),
+        halves(of(WeightType::Uint8, 32)),
+    ]
 }
 
 /// The weights of formats that leave activations in float, in the order of their nodes.
@@ -261,6 +287,11 @@ impl Solving<'_> {
 }
 
 impl Candidate {
+    /// Errors of two and three bits are not small: losses no longer follow their squares.
+    fn has_few_bits(&self) -> bool {
+        self.plans.iter().any(|it| it.scheme.bits < 4)
+    }
+
     /// Sites come in the order of what they read, not in that of the layer.
     fn put(&mut self, at: usize, source: Arc<dyn QSource>) {
         if self.sources.is_empty() {

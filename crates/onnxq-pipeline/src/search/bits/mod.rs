@@ -4,6 +4,7 @@
 //! loses. Losses of small errors are quadratic, so the other candidates lose in proportion to
 //! the squared error of the weight's own output. [`budget`] then chooses.
 
+mod allowed;
 mod layer;
 mod probe;
 
@@ -11,7 +12,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use self::layer::Layer;
+use self::{allowed::Allowed, layer::Layer};
 use crate::{
     Error, Job, NeedsData, OutputFile, Planned,
     decide::Deciding,
@@ -163,7 +164,7 @@ struct Mixer<'a> {
     target: &'a OutputFile,
     evaluator: &'a Evaluator<'a>,
     layers: &'a [Layer],
-    probes: &'a [(usize, f64)],
+    probes: &'a [Vec<(usize, f64)>],
     choices: Vec<Vec<Choice>>,
     mixes: Vec<Mix>,
     /// Bytes of everything else.
@@ -183,10 +184,10 @@ impl<'a> Mixer<'a> {
         target: &'a OutputFile,
         evaluator: &'a Evaluator<'a>,
         layers: &'a [Layer],
-        probes: &'a [(usize, f64)],
+        probes: &'a [Vec<(usize, f64)>],
     ) -> Result<Mixer<'a>, Error> {
         let choices: Vec<Vec<Choice>> =
-            layers.iter().zip(probes).map(|(layer, probe)| layer.choices(*probe)).collect();
+            layers.iter().zip(probes).map(|(layer, probes)| layer.choices(probes)).collect();
         let mixes = budget::mixes(&choices);
         let overhead = 0;
         let mut it = Mixer { planned, target, evaluator, layers, probes, choices, mixes, overhead };
@@ -197,34 +198,60 @@ impl<'a> Mixer<'a> {
 
     /// The best mix that meets the goal, and its measured loss.
     fn meet(&self, goal: Goal) -> Result<(Mix, f64), Error> {
-        let mix = match goal {
-            Goal::MaxSize(asked) => self.of_size(asked)?,
+        match goal {
+            Goal::MaxSize(asked) => {
+                let smallest = self.overhead + self.mixes[0].price;
+                let best = self.best(|it| self.of_size(it, asked))?;
+                Ok(best.ok_or(Unmet::Size { asked, smallest })?)
+            }
             Goal::TargetBpw(asked) => {
                 let budget = (asked * self.elements() as f64 / 8.0) as u64;
                 let smallest = self.bpw(&self.mixes[0]);
-                budget::within(&self.choices, budget).ok_or(Unmet::Bpw { asked, smallest })?
+                let best = self.best(|it| Ok(it.within(budget)))?;
+                Ok(best.ok_or(Unmet::Bpw { asked, smallest })?)
             }
-            Goal::MaxKl(asked) => return self.of_loss(asked),
-        };
-        let loss = self.loss(&mix)?;
-        Ok((mix, loss))
+            Goal::MaxKl(asked) => self.of_loss(asked),
+        }
+    }
+
+    /// The better of the mixes of all candidates and of those that have bits enough, as measured:
+    /// losses of few bits are predicted worse, so having them to choose from could do harm.
+    fn best(
+        &self,
+        mix_of: impl Fn(&Allowed) -> Result<Option<Mix>, Error>,
+    ) -> Result<Option<(Mix, f64)>, Error> {
+        let all = self.choices.iter().map(|it| (0..it.len()).collect()).collect();
+        let fine = self.layers.iter().map(Layer::fine).collect();
+        let mut best: Option<(Mix, f64)> = None;
+        for allowed in [all, fine] {
+            let Some(mix) = mix_of(&Allowed::new(&self.choices, allowed))? else { continue };
+            if best.as_ref().is_some_and(|it| it.0.picks == mix.picks) {
+                continue;
+            }
+            let loss = self.loss(&mix)?;
+            tracing::info!("{} bytes: predicted {:.3e}, measured {loss:.3e}", mix.price, mix.loss);
+            if best.as_ref().is_none_or(|it| loss < it.1) {
+                best = Some((mix, loss));
+            }
+        }
+        Ok(best)
     }
 
     /// The size of a mix is known to the byte once it is laid out, so that has the last word.
-    fn of_size(&self, asked: u64) -> Result<Mix, Error> {
-        let smallest = self.overhead + self.mixes[0].price;
-        if smallest > asked {
-            return Err(Unmet::Size { asked, smallest }.into());
+    fn of_size(&self, allowed: &Allowed, asked: u64) -> Result<Option<Mix>, Error> {
+        let smallest = allowed.smallest();
+        if self.overhead + smallest.price > asked {
+            return Ok(None);
         }
         let mut budget = asked - self.overhead;
-        while let Some(mix) = budget::within(&self.choices, budget) {
+        while let Some(mix) = allowed.within(budget) {
             let size = self.size(&mix)?;
             if size <= asked {
-                return Ok(mix);
+                return Ok(Some(mix));
             }
             budget = mix.price.saturating_sub(size - asked);
         }
-        Ok(self.mixes[0].clone())
+        Ok(Some(smallest))
     }
 
     /// The smallest mix whose measured loss is at most so much: predictions are corrected by
@@ -295,11 +322,11 @@ impl<'a> Mixer<'a> {
     fn report(&self, goal: Goal, mix: &Mix, loss: f64) -> Result<Mixed, Error> {
         let chosen = Point { bytes: self.size(mix)?, chosen: true, ..self.point(mix) };
         let weights = self.layers.iter().zip(self.probes).zip(&self.choices).zip(&mix.picks);
-        let weights = weights.map(|(((layer, probe), choices), pick)| Sensitivity {
+        let weights = weights.map(|(((layer, probes), choices), pick)| Sensitivity {
             nodes: layer.nodes.clone(),
             elements: layer.elements,
-            probe: layer.candidates[probe.0].name.clone(),
-            probe_loss: probe.1,
+            probe: layer.candidates[layer.probe_of(probes, *pick).0].name.clone(),
+            probe_loss: layer.probe_of(probes, *pick).1,
             choice: layer.candidates[*pick].name.clone(),
             loss: choices[*pick].loss,
             bytes: choices[*pick].price,
