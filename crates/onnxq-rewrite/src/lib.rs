@@ -106,6 +106,7 @@ pub const STANDARD: &[&str] = &[
     // What inference knows needs no nodes that compute it.
     "expand-to-constant",
     "reshape-to-constant",
+    "remove-expand",
     "remove-slice",
     "gather-of-shape",
     "slice-of-shape",

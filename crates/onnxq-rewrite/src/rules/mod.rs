@@ -33,6 +33,7 @@ mod per_channel_scales;
 mod recode;
 mod remove_cast;
 mod remove_dropout;
+mod remove_expand;
 mod remove_identity;
 mod remove_slice;
 mod reshape_to_constant;
@@ -88,6 +89,7 @@ pub const RULES: &[&Rule] = &[
     &per_channel_scales::PER_CHANNEL_SCALES,
     &remove_cast::REMOVE_CAST,
     &remove_dropout::REMOVE_DROPOUT,
+    &remove_expand::REMOVE_EXPAND,
     &remove_identity::REMOVE_IDENTITY,
     &remove_slice::REMOVE_SLICE,
     &reshape_to_constant::RESHAPE_TO_CONSTANT,
