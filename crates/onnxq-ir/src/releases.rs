@@ -59,6 +59,13 @@ const ROWS: &[Row] = &[
         applies: |m, node| is_own(m, node, "MatMulNBits") && m.int_attr(node, "bits", 4) == 2,
     },
     Row {
+        since: Release(1, 32),
+        what: "MatMulNBits with blocks of 512",
+        applies: |m, node| {
+            is_own(m, node, "MatMulNBits") && m.int_attr(node, "block_size", 0) == 512
+        },
+    },
+    Row {
         since: Release(1, 27),
         what: "GatherBlockQuantized of 4 bits with zero points",
         applies: |m, node| {

@@ -140,6 +140,9 @@ fn blocked_scheme(scheme: Scheme, activation: Option<Activation>) -> Result<Sche
     let Granularity::Block(block) = scheme.granularity else {
         return Err(no_match!("it needs blocks, not one scale per channel"));
     };
+    if scheme.bits == 2 && matches!(block, 16 | 256) {
+        return Err(no_match!("2 bits need a block of 32, 64 or 128: no kernel takes {block}"));
+    }
     if !block.is_power_of_two() || !(16..=256).contains(&block) {
         return Err(no_match!("it needs a block of 16, 32, 64, 128 or 256, not {block}"));
     }

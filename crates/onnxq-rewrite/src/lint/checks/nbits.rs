@@ -54,7 +54,20 @@ pub(super) fn block(l: &ModelIndex, node: NodeId) -> Option<Found> {
     let block = l.m.int_attr(node, "block_size", 0);
     let found =
         |severity, what, factor, hint| Some(Found { severity, what, factor, hint, fix: None });
+    let bits = l.m.int_attr(node, "bits", 4);
     match block {
+        16 | 256 if bits == 2 => found(
+            Severity::Slow,
+            format!("2 bits in blocks of {block}"),
+            factor(11.0, 590.0, "blocks of 256 against 128: 64 rows, one row"),
+            "no kernel multiplies them, each run dequantizes the weight; 2 bits need blocks of 64 or 128",
+        ),
+        32 if bits == 2 => found(
+            Severity::Advice,
+            "2 bits in blocks of 32".into(),
+            factor(2.7, 3.4, "blocks of 32 against 128: one row, 64 rows"),
+            "4 bits in blocks of 32 are faster; 2 bits are fast in blocks of 64 and 128",
+        ),
         16 | 32 => found(
             Severity::Advice,
             format!("blocks of {block}"),
@@ -62,11 +75,13 @@ pub(super) fn block(l: &ModelIndex, node: NodeId) -> Option<Found> {
             "blocks of 128 are the sweet spot if accuracy allows; quantize the float model again",
         ),
         64 | 128 | 256 => None,
+        // ONNX Runtime 1.32 takes them.
+        512 if bits == 4 || bits == 8 => None,
         it if it > 256 => found(
             Severity::Broken,
             format!("blocks of {block}"),
             None,
-            "CPU kernels take blocks of at most 256; larger ones are refused or give zeros",
+            "CPU kernels take blocks of at most 256, or 512 of 4 and 8 bits; larger ones are refused or give zeros",
         ),
         _ => found(
             Severity::Broken,
