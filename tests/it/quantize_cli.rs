@@ -510,3 +510,18 @@ fn calibrate_writes_merges_and_shows() {
     let small = run(&small);
     assert!(small.code == 2 && small.error.contains("E612"), "{}", small.error);
 }
+
+/// Of the two only what is computed can be true, so it counts, and the user hears of it.
+#[test]
+fn a_wrong_stated_shape_is_named() {
+    let place = Place::new();
+    let model = place.write(
+        "m.onnxtxt",
+        "<ir_version: 8, opset_import: [\"\" : 13]> main (float[1,t,4] x) => (float[1,n] y)
+         <float[4,4] w> { p = MatMul (x, w) q = Identity (p) y = Transpose <perm = [1,0,2]> (q) }",
+    );
+    let converted = run(&["convert", &model, "--fuse", "-o", &place.path("f.onnx"), "--json"]);
+    let told = converted.json()["warnings"].to_string();
+    assert!(told.contains("`y` is stated to be float[1,n]"), "{told}");
+    assert!(told.contains("computes float[t,1,4], which counts"), "{told}");
+}

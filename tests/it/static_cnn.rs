@@ -174,3 +174,23 @@ fn data_rounds_kernels() {
         assert!(solved < most * rounded, "{sequential}: {solved} is not much less than {rounded}");
     }
 }
+
+/// Second moments grow with the square of a patch: wide ones are rounded without, and it is said.
+#[test]
+fn the_widest_patches_are_not_related() {
+    let place = Place::new();
+    let model = place.write(
+        "m.onnxtxt",
+        "<ir_version: 8, opset_import: [\"\" : 17]> main (float[n,576,3,3] x) => (float[n,4,1,1] y)
+         <float[4,576,3,3] w> { y = Conv (x, w) }",
+    );
+    let calibration = place.write("x.npz", npz(&[("x", noise(&[2, 576, 3, 3], 1))]));
+    let text = "onnxq: 1\nname: wide\nquantize:\n  - ops: [Conv]\n    weight: {dtype: int8, \
+                symmetric: true, granularity: channel, solver: gptq}\n    activation: none\n    \
+                format: [stored]\n";
+    let (recipe, output) = (place.write("r.yaml", text), place.path("q.onnx"));
+    let args = ["quantize", &model, "-r", &recipe, "-o", &output, "--json"];
+    let json = run(&[&args[..], &["--calibration", &calibration]].concat()).json();
+    let note = json["quantize"]["nodes"][0]["note"].to_string();
+    assert!(note.contains("its patches have 5184 values, too many to relate"), "{note}");
+}

@@ -1,117 +1,34 @@
-//! Which release of ONNX Runtime a model needs: what older ones refuse, or compute wrongly.
-//!
-//! The rows were found by running this project's tests with each release from 1.23.2 to 1.32.0, on
-//! x86-64. What a release refuses because nobody has a kernel for it is no row.
+//! Which release of ONNX Runtime a model needs.
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
+pub use crate::ops::Release;
 use crate::{
     ir::{Model, NodeId},
-    ops::MICROSOFT,
+    ops::{BROUGHT, Brought, OPSETS, When},
     tensor::DType,
 };
 
-/// A release of ONNX Runtime: major and minor.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Release(pub u32, pub u32);
-
-impl Release {
-    /// The oldest one whose interface is used here.
-    pub const OLDEST: Release = Release(1, 23);
-
-    /// Of a version like `1.32.0`; `None`: that is no version.
-    pub fn of(version: &str) -> Option<Release> {
-        let mut parts = version.split('.').map(|it| it.parse().ok());
-        Some(Release(parts.next()??, parts.next()??))
-    }
-}
-
-impl fmt::Display for Release {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0, self.1)
-    }
-}
-
-impl Serialize for Release {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// What a release brought that some nodes need.
-struct Row {
-    since: Release,
-    what: &'static str,
-    applies: fn(&Model, NodeId) -> bool,
-}
-
-const ROWS: &[Row] = &[
-    Row {
-        since: Release(1, 24),
-        what: "QuantizeLinear of opset 23",
-        applies: |m, node| m.opset("") >= 23 && m.node(node).op.is("QuantizeLinear"),
-    },
-    Row {
-        since: Release(1, 24),
-        what: "MatMulNBits of 2 bits",
-        applies: |m, node| is_own(m, node, "MatMulNBits") && m.int_attr(node, "bits", 4) == 2,
-    },
-    Row {
-        since: Release(1, 32),
-        what: "MatMulNBits with blocks of 512",
-        applies: |m, node| {
-            is_own(m, node, "MatMulNBits") && m.int_attr(node, "block_size", 0) == 512
-        },
-    },
-    Row {
-        since: Release(1, 27),
-        what: "GatherBlockQuantized of 4 bits with zero points",
-        applies: |m, node| {
-            is_own(m, node, "GatherBlockQuantized") && has(m, node, 3) && bits(m, node) == 4
-        },
-    },
-    Row {
-        since: Release(1, 27),
-        what: "GroupQueryAttention with a cache of integers",
-        applies: |m, node| {
-            let past = m.node(node).inputs.get(3).copied().flatten();
-            is_own(m, node, "GroupQueryAttention")
-                && past
-                    .and_then(|it| m.dtype(it))
-                    .is_some_and(|it| matches!(it, DType::I8 | DType::U8))
-        },
-    },
-    Row {
-        since: Release(1, 29),
-        what: "AveragePool of opset 19 with ceil_mode and count_include_pad",
-        applies: |m, node| {
-            let is_on = |name| m.int_attr(node, name, 0) != 0;
-            let is_average = m.opset("") >= 19 && m.node(node).op.is("AveragePool");
-            is_average && is_on("ceil_mode") && is_on("count_include_pad")
-        },
-    },
-];
-
-/// The standard operator sets that came after [`Release::OLDEST`].
-const OPSETS: &[(i64, Release)] = &[(24, Release(1, 24)), (26, Release(1, 25))];
-
-fn is_own(m: &Model, node: NodeId, name: &str) -> bool {
+/// Whether a node needs what a release brought.
+fn needs(m: &Model, node: NodeId, brought: &Brought) -> bool {
     let op = &m.node(node).op;
-    &*op.domain == MICROSOFT && &*op.name == name
-}
-
-fn has(m: &Model, node: NodeId, input: usize) -> bool {
-    m.node(node).inputs.get(input).is_some_and(Option::is_some)
-}
-
-/// Of the table; bytes hold two values of 4 bits where the type is not one of 4 bits itself.
-fn bits(m: &Model, node: NodeId) -> i64 {
-    let narrow = m.operand(node, 0).ok().and_then(|it| m.dtype(it));
-    match narrow {
-        Some(DType::I4 | DType::U4) => 4,
-        _ => m.int_attr(node, "bits", 4),
+    if (&*op.domain, &*op.name) != brought.op {
+        return false;
+    }
+    let input = |at: usize| m.node(node).inputs.get(at).copied().flatten();
+    match brought.when {
+        When::Opset(opset, attrs) => {
+            m.opset("") >= opset && attrs.iter().all(|name| m.int_attr(node, name, 0) == 1)
+        }
+        When::Attribute { name, value, default, input: at } => {
+            m.int_attr(node, name, default) == value && at.is_none_or(|at| input(at).is_some())
+        }
+        When::Integers(at) => {
+            let dtype = input(at).and_then(|it| m.dtype(it));
+            dtype.is_some_and(|it| matches!(it, DType::I8 | DType::U8))
+        }
     }
 }
 
@@ -127,7 +44,7 @@ impl Needed {
     pub fn by(m: &Model) -> Needed {
         let mut found: BTreeMap<(Release, &str), usize> = BTreeMap::new();
         for node in m.nodes() {
-            for row in ROWS.iter().filter(|it| (it.applies)(m, node)) {
+            for row in BROUGHT.iter().filter(|it| needs(m, node, it)) {
                 *found.entry((row.since, row.what)).or_default() += 1;
             }
         }

@@ -10,7 +10,9 @@ use onnxq_ir::{
     ctx::Ctx,
     diag::Warning,
     human::{bytes, grouped},
+    infer,
     onnx::{self, Attached, Files, Loaded, OpenOptions},
+    untrusted::Untrusted,
 };
 use onnxq_rewrite as rewrite;
 use onnxq_run::engine::{Runtime, Session, SessionOptions};
@@ -45,7 +47,8 @@ impl Opened {
 
     /// What was read already.
     pub fn of(loaded: Loaded, options: &OpenOptions, ctx: &Ctx) -> Opened {
-        let Loaded { model, files, warnings } = loaded;
+        let Loaded { model, files, mut warnings } = loaded;
+        warnings.extend(wrong_shapes(&model));
         let before = Census::of(&model, files.size());
         ctx.progress.start("read", 0);
         ctx.progress.done(&describe_input(&model, &before, &files));
@@ -62,6 +65,19 @@ impl Opened {
         progress.done(&describe_steps(self.before.nodes, self.model.nodes().len(), &steps));
         Ok(Prepared(self))
     }
+}
+
+/// What the file states of outputs and cannot be.
+fn wrong_shapes(model: &Model) -> impl Iterator<Item = Warning> {
+    infer::contradictions(model).into_iter().map(|(id, actual)| {
+        let output = model.value(id);
+        let stated = output.ty.as_ref().map_or(String::new(), |it| it.to_string());
+        let (name, actual) = (Untrusted(&output.name), actual.to_string());
+        let [stated, actual] = [&stated, &actual].map(|it| Untrusted(it));
+        Warning::remark(format!(
+            "output `{name}` is stated to be {stated}, but the model computes {actual}, which counts"
+        ))
+    })
 }
 
 impl Census {

@@ -197,6 +197,10 @@ impl RegionNode {
     }
 }
 
+/// The most values of a patch whose second moments are kept, a quarter of a gigabyte: those of 512
+/// channels and 3 × 3 pixels, and some more. Errors of wider ones average out by themselves.
+const WIDEST_PATCH: usize = 5120;
+
 impl SitePlan {
     /// What the weight is multiplied with, as far as its rows can be told apart. Tables are looked
     /// up, so they have none.
@@ -208,6 +212,10 @@ impl SitePlan {
                 let patches = Patches::of(m, node, &m.constant(self.site.weight)?.shape)?;
                 if patches.groups > 1 {
                     return Err(no_match!("its kernels see one group of channels each"));
+                }
+                if patches.width() > WIDEST_PATCH {
+                    let width = patches.width();
+                    return Err(no_match!("its patches have {width} values, too many to relate"));
                 }
                 Ok(Some(Operand { value: value?, patches: Some(patches) }))
             }

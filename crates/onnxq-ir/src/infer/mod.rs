@@ -58,6 +58,15 @@ pub fn run(model: &mut Model) -> InferReport {
     report(model)
 }
 
+/// Outputs that cannot have the shape that the file states, with the type that they have.
+pub fn contradictions(model: &Model) -> Vec<(ValueId, TensorType)> {
+    let is_wrong = |(id, ty): &(ValueId, TensorType)| {
+        let stated = model.value(*id).ty.as_ref();
+        is_declared_interface(model, *id) && stated.is_some_and(|it| dims::contradicts(it, ty))
+    };
+    walk::types(model).into_iter().filter(is_wrong).collect()
+}
+
 fn is_declared_interface(model: &Model, id: ValueId) -> bool {
     let it = model.value(id);
     let is_output = || it.uses.iter().any(|it| matches!(it.user, User::Output(_)));

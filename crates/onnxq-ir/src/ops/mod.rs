@@ -6,11 +6,13 @@
 
 mod microsoft;
 mod quantized;
+mod releases;
 mod standard;
 mod traits;
 
 pub use self::{
     quantized::{Operand, QuantizedOp},
+    releases::{BROUGHT, Brought, OPSETS, Release, When},
     standard::NEWEST,
     traits::{Set, Traits},
 };

@@ -1,0 +1,105 @@
+//! What releases of ONNX Runtime brought to operators: older ones refuse it, or compute it wrongly.
+//!
+//! The rows were found by running this project's tests with each release from 1.23.2 to 1.32.0, on
+//! x86-64. What a release refuses because nobody has a kernel for it is no row.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::MICROSOFT;
+
+/// A release of ONNX Runtime: major and minor.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Release(pub u32, pub u32);
+
+impl Release {
+    /// The oldest one whose interface is used here.
+    pub const OLDEST: Release = Release(1, 23);
+
+    /// Of a version like `1.32.0`; `None`: that is no version.
+    pub fn of(version: &str) -> Option<Release> {
+        let mut parts = version.split('.').map(|it| it.parse().ok());
+        Some(Release(parts.next()??, parts.next()??))
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+impl Serialize for Release {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Something that a release brought to an operator.
+#[derive(Clone, Copy, Debug)]
+pub struct Brought {
+    pub since: Release,
+    /// The domain of the operator, and its name.
+    pub op: (&'static str, &'static str),
+    /// Nodes that need it.
+    pub when: When,
+    pub what: &'static str,
+}
+
+/// Which nodes of an operator need something.
+#[derive(Clone, Copy, Debug)]
+pub enum When {
+    /// Those of at least this operator set, with these attributes set to 1.
+    Opset(i64, &'static [&'static str]),
+    /// Those with an attribute of this value, and, if named, with that input.
+    Attribute { name: &'static str, value: i64, default: i64, input: Option<usize> },
+    /// Those whose input at this place is of 8-bit integers.
+    Integers(usize),
+}
+
+const fn bits(value: i64, input: Option<usize>) -> When {
+    When::Attribute { name: "bits", value, default: 4, input }
+}
+
+pub const BROUGHT: &[Brought] = &[
+    Brought {
+        since: Release(1, 24),
+        op: ("", "QuantizeLinear"),
+        when: When::Opset(23, &[]),
+        what: "QuantizeLinear of opset 23",
+    },
+    Brought {
+        since: Release(1, 24),
+        op: (MICROSOFT, "MatMulNBits"),
+        when: bits(2, None),
+        what: "MatMulNBits of 2 bits",
+    },
+    Brought {
+        since: Release(1, 27),
+        op: (MICROSOFT, "GatherBlockQuantized"),
+        when: bits(4, Some(3)),
+        what: "GatherBlockQuantized of 4 bits with zero points",
+    },
+    Brought {
+        since: Release(1, 27),
+        op: (MICROSOFT, "GroupQueryAttention"),
+        when: When::Integers(3),
+        what: "GroupQueryAttention with a cache of integers",
+    },
+    Brought {
+        since: Release(1, 29),
+        op: ("", "AveragePool"),
+        when: When::Opset(19, &["ceil_mode", "count_include_pad"]),
+        what: "AveragePool of opset 19 with ceil_mode and count_include_pad",
+    },
+    Brought {
+        since: Release(1, 32),
+        op: (MICROSOFT, "MatMulNBits"),
+        when: When::Attribute { name: "block_size", value: 512, default: 0, input: None },
+        what: "MatMulNBits with blocks of 512",
+    },
+];
+
+/// The standard operator sets that came after [`Release::OLDEST`].
+pub const OPSETS: &[(i64, Release)] = &[(24, Release(1, 24)), (26, Release(1, 25))];
