@@ -271,7 +271,8 @@ mod tests {
         model.metadata = vec![("mine".into(), "1".into()), (CPU.into(), "old".into())];
         Origin::new(path, false, &job).mark(model, &Origin::unknown(), &SaveOptions::default());
         let keys: Vec<&str> = model.metadata.iter().map(|it| &*it.0).collect();
-        let ours = [COMMAND, RECIPE, RECIPE_SHA256, RECIPE_YAML, SOURCE_SHA256, VERSION];
+        let ours =
+            [COMMAND, MIN_ONNXRUNTIME, RECIPE, RECIPE_SHA256, RECIPE_YAML, SOURCE_SHA256, VERSION];
         assert_eq!(keys, [&["mine"][..], &ours].concat());
         assert!(KEYS.is_sorted() && ours.iter().all(|it| KEYS.contains(it)));
     }
