@@ -218,7 +218,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/simple/", listener.local_addr().unwrap());
         let pin: Pin = serde_json::from_str(
-            r#"{"os": "", "arch": "", "platform": "", "file": "a.whl", "size": 5, "sha256": ""}"#,
+            r#"{"version": "", "os": "", "arch": "", "platform": "", "file": "a.whl", "size": 5, "sha256": ""}"#,
         )
         .unwrap();
         let server = thread::spawn(move || {

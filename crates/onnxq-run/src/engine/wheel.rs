@@ -114,7 +114,7 @@ mod tests {
         }
         zip.finish().unwrap();
         let text = format!(
-            r#"{{"os": "", "arch": "", "platform": "", "file": "", "size": 0, "sha256": "{}"}}"#,
+            r#"{{"version": "", "os": "", "arch": "", "platform": "", "file": "", "size": 0, "sha256": "{}"}}"#,
             onnx::sha256(path).unwrap().1
         );
         serde_json::from_str(&text).unwrap()
