@@ -44,14 +44,12 @@ pub struct InferReport {
 /// Fills in the types of values as far as they can be told. Any graph will do, broken ones too.
 ///
 /// What the file states of graph inputs and outputs stays as it is, unless an output cannot have the
-/// shape that it states. Of other values its element
-/// types stay, and its shapes are completed: numbers over symbols over unknown dimensions.
+/// shape that it states. Of other values its element types stay, and its shapes are completed: numbers
+/// over symbols over unknown dimensions.
 /// Bodies of functions stay untyped, since calls differ; their results at a call are inferred.
 pub fn run(model: &mut Model) -> InferReport {
     for (id, ty) in walk::types(model) {
-        let stated = model.value(id).ty.as_ref();
-        let is_wrong = stated.is_some_and(|it| dims::contradicts(it, &ty));
-        if is_wrong || !is_declared_interface(model, id) {
+        if is_wrong(model, id, &ty) || !is_declared_interface(model, id) {
             model.set_type(id, ty);
         }
     }
@@ -60,11 +58,13 @@ pub fn run(model: &mut Model) -> InferReport {
 
 /// Outputs that cannot have the shape that the file states, with the type that they have.
 pub fn contradictions(model: &Model) -> Vec<(ValueId, TensorType)> {
-    let is_wrong = |(id, ty): &(ValueId, TensorType)| {
-        let stated = model.value(*id).ty.as_ref();
-        is_declared_interface(model, *id) && stated.is_some_and(|it| dims::contradicts(it, ty))
-    };
-    walk::types(model).into_iter().filter(is_wrong).collect()
+    let types = walk::types(model).into_iter();
+    types.filter(|(id, ty)| is_declared_interface(model, *id) && is_wrong(model, *id, ty)).collect()
+}
+
+/// Whether the shape that is stated of a value cannot be that of the inferred type.
+fn is_wrong(model: &Model, id: ValueId, inferred: &TensorType) -> bool {
+    model.value(id).ty.as_ref().is_some_and(|it| dims::contradicts(it, inferred))
 }
 
 fn is_declared_interface(model: &Model, id: ValueId) -> bool {

@@ -1,8 +1,9 @@
 //! Mixed precision: bits and block of each weight by what they cost, as measured, under a goal.
 //!
-//! Each weight alone is replaced by its coarsest candidate, and the model's outputs say what that
-//! loses. Losses of small errors are quadratic, so the other candidates lose in proportion to
-//! the squared error of the weight's own output. [`budget`] then chooses.
+//! Each weight alone is replaced by its coarsest candidate of four bits or more, and by that of fewer,
+//! and the model's outputs say what that loses. Losses of small errors are quadratic, so the other
+//! candidates of either kind lose in proportion to the squared error of the weight's own output.
+//! [`budget`] then chooses.
 
 mod allowed;
 mod layer;
