@@ -58,14 +58,16 @@ impl SaveOptions {
 }
 
 impl Model {
-    /// Reads `.onnx` (with its external data, which must lie beside it) or `.onnxtxt`.
+    /// Reads `.onnx` (with its external data, which must lie beside it) or `.onnxtxt`, or makes the
+    /// graph of a checkpoint: a folder with a `config.json` and safetensors.
     ///
     /// # Errors
     /// E1xx to E4xx: what is wrong with the file; E902 if it cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Model, Error> {
         let options = OpenOptions::default();
-        let loaded = onnx::open(path.as_ref(), &options).map_err(Error::of)?;
-        Ok(Model { loaded, options, is_as_filed: true })
+        let loaded = onnxq_formats::open(path.as_ref(), &options).map_err(Error::of)?;
+        let is_as_filed = loaded.files.hold_model();
+        Ok(Model { loaded, options, is_as_filed })
     }
 
     /// Reads the bytes of an `.onnx` file. `name` stands for its path in messages and metadata.

@@ -16,6 +16,8 @@ mod attribution;
 mod calibrate;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod calibration_cli;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod checkpoints;
 #[cfg(feature = "cli")]
 mod cli;
 mod common;

@@ -13,7 +13,7 @@ use regex::Regex;
 /// A crate may depend on those of the rows before it; see ARCHITECTURE.md.
 const CRATES: &[&[&str]] = &[
     &["onnxq-ir"],
-    &["onnxq-numerics", "onnxq-rewrite"],
+    &["onnxq-formats", "onnxq-numerics", "onnxq-rewrite"],
     &["onnxq-quant"],
     &["onnxq-report"],
     &["onnxq-run"],

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Failure, Ui, shared::InputArgs};
-use onnxq_ir::{ctx::Progress, onnx};
+use onnxq_ir::ctx::Progress;
 use onnxq_pipeline as pipeline;
 
 /// Read a model, its external data too, and verify its structure
@@ -19,7 +19,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let loaded = onnx::open(&self.model, &self.input.options())?;
+        let loaded = onnxq_formats::open(&self.model, &self.input.options())?;
         loaded.warnings.iter().for_each(|it| ui.warn(it));
         loaded.model.verify().map_err(pipeline::Error::from)?;
         let nodes = loaded.model.node_count();

@@ -14,7 +14,7 @@ use onnxq_ir::{
     ctx::Progress,
     diag::EXIT_GATE,
     human::{bytes, grouped},
-    onnx::{self, Loaded},
+    onnx::Loaded,
     untrusted::{Untrusted, escape},
 };
 use onnxq_pipeline::{self as pipeline, Census, Execution};
@@ -63,7 +63,7 @@ pub struct View {
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let loaded = onnx::open(&self.model, &self.input.options())?;
+        let loaded = onnxq_formats::open(&self.model, &self.input.options())?;
         loaded.warnings.iter().for_each(|it| ui.warn(it));
         if self.view.lint {
             return self.fix.run(loaded, &self.input.options(), ui);

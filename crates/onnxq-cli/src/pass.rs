@@ -49,7 +49,7 @@ impl Args {
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let (names, path) = self.split();
-        let mut loaded = onnx::open(&path, &self.input.options())?;
+        let mut loaded = onnxq_formats::open(&path, &self.input.options())?;
         loaded.warnings.iter().for_each(|it| ui.warn(it));
         let trace = Mutex::new(Vec::new());
         let ctx = Ctx {

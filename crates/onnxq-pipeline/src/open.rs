@@ -42,7 +42,7 @@ pub struct Census {
 impl Opened {
     /// Reads a model from a file.
     pub fn read(path: &Path, options: &OpenOptions, ctx: &Ctx) -> Result<Opened, Error> {
-        Ok(Opened::of(onnx::open(path, options)?, options, ctx))
+        Ok(Opened::of(onnxq_formats::open(path, options)?, options, ctx))
     }
 
     /// What was read already.

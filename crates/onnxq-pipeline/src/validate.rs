@@ -15,7 +15,7 @@ use super::{
 use onnxq_ir::{
     ctx::Ctx,
     diag::Code,
-    onnx::{self, Loaded, OpenOptions},
+    onnx::{Loaded, OpenOptions},
 };
 use onnxq_quant::recipe::{Gate, metrics::Measure};
 use onnxq_report::{
@@ -109,7 +109,10 @@ impl<'a> Validate<'a> {
 /// if it just was.
 pub fn validate(job: &Validate, outcome: Option<&Outcome>, ctx: &Ctx) -> Result<Report, Error> {
     // ONNX Runtime sees only what our own reader accepts.
-    let loaded = [onnx::open(job.reference, &job.open)?, onnx::open(job.candidate, &job.open)?];
+    let loaded = [
+        onnxq_formats::open(job.reference, &job.open)?,
+        onnxq_formats::open(job.candidate, &job.open)?,
+    ];
     validate_loaded(loaded, job, outcome, ctx)
 }
 
@@ -376,7 +379,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The model as its file says, or as it is in memory.
+/// The model as its file says, or as it was built or is in memory.
 pub(super) fn open_session(
     loaded: &Loaded,
     path: &Path,
@@ -384,7 +387,7 @@ pub(super) fn open_session(
     runtime: &Runtime,
 ) -> Result<Box<dyn Session>, Error> {
     let what = format!("`{}`", path.display());
-    if loaded.files.is_in_memory() {
+    if !loaded.files.hold_model() {
         return open::session(&loaded.model, &loaded.files, &what, options, runtime);
     }
     runtime.check(&loaded.model, &what)?;

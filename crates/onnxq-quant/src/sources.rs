@@ -9,7 +9,7 @@ use super::{
 };
 use onnxq_ir::{
     Model, NodeId, ValueId,
-    tensor::{DType, QShape, QSource, Tensor},
+    tensor::{DType, Identity, QShape, QSource, Tensor},
 };
 use onnxq_numerics::{
     scheme::{Scales, Scheme},
@@ -30,15 +30,14 @@ type Key = (Rows, Scheme, Scales, SolverSpec, DType);
 /// transposed view of it, the rows of a tied head, are the same.
 #[derive(PartialEq)]
 enum Rows {
-    At { place: (usize, usize), shape: Vec<usize>, transposed: bool },
+    Known(Identity),
     Of(ValueId, Weight),
 }
 
 impl Rows {
     fn new(site: &Site, rows: &Tensor) -> Rows {
-        let (shape, transposed) = (rows.shape.clone(), rows.is_transposed());
-        match rows.place() {
-            Some(place) => Rows::At { place, shape, transposed },
+        match rows.identity() {
+            Some(identity) => Rows::Known(identity),
             None => Rows::Of(site.weight, site.kind),
         }
     }

@@ -44,12 +44,12 @@ pub fn unify(m: &Model, sites: &mut [SitePlan]) {
 
 /// Tables and the heads that are tied to them, as indices.
 fn pairs(m: &Model, sites: &[SitePlan]) -> Vec<(usize, usize)> {
-    let place = |it: &SitePlan| rows(&it.site, m.constant(it.site.weight).ok()?).place();
+    let known = |it: &SitePlan| rows(&it.site, m.constant(it.site.weight).ok()?).identity();
     let of = |kind| sites.iter().enumerate().filter(move |it| it.1.site.kind == kind);
     let mut pairs = Vec::new();
     for (table, site) in of(Weight::Gather) {
-        let Some(at) = place(site) else { continue };
-        let head = of(Weight::MatMul).find(|it| place(it.1) == Some(at));
+        let Some(identity) = known(site) else { continue };
+        let head = of(Weight::MatMul).find(|it| known(it.1).as_ref() == Some(&identity));
         pairs.extend(head.map(|(head, _)| (table, head)));
     }
     pairs

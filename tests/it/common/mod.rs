@@ -32,6 +32,11 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/slm-fixture").join(name)
 }
 
+/// The folder of tiny checkpoints.
+pub(crate) fn checkpoints() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/checkpoints")
+}
+
 /// A fixture as it is prepared for quantization.
 pub(crate) struct Setup {
     pub model: Model,

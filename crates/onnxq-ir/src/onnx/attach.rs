@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, File},
-    io,
+    fs, io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -12,20 +11,18 @@ use tempfile::NamedTempFile;
 
 use super::{
     Files, SaveError,
-    external::{Extent, Fill, Layout, fill, weights},
+    external::{Extent, Layout, fill, weights},
     save,
 };
 use crate::{
     ctx::Ctx,
-    fs::{mark_in_use, remove_leftovers, write_all_at},
+    fs::{mark_in_use, remove_leftovers},
     ir::{Model, ValueId},
-    tensor::{DType, Identity, Tensor, from_f32},
+    tensor::{Identity, Tensor},
 };
 
 /// A runtime checks and folds small constants while it loads, so those stay in the graph.
 const INLINE_BELOW: usize = 4 << 10;
-/// Bytes of a transposed weight that are made at a time.
-const PIECE: usize = 4 << 20;
 /// Of temporary files.
 const PREFIX: &str = "onnxq-";
 /// Kernels read whole vectors.
@@ -122,7 +119,8 @@ impl Written {
         // Written without the lock: who waits for it may be who has a part of the work. Two threads
         // may then write one weight to two places, which costs time and nothing else.
         drop(scratch);
-        fill_all(file.as_file(), &new).map_err(|err| err.at(file.path()))?;
+        // Progress is the caller's: this is a part of its step.
+        fill(file.as_file(), &new, &Ctx::silent()).map_err(|err| err.at(file.path()))?;
         let mut scratch = self.lock();
         for it in new {
             if let Some(identity) = it.tensor.identity() {
@@ -162,14 +160,6 @@ fn unspeakable() -> SaveError {
     io_error(io::Error::other("the path is not UTF-8"))
 }
 
-fn fill_all(file: &File, extents: &[Extent]) -> Result<(), Fill> {
-    let (views, others): (Vec<Extent>, Vec<Extent>) =
-        extents.iter().copied().partition(|it| is_view(it.tensor));
-    views.iter().try_for_each(|it| write_view(file, it))?;
-    // Progress is the caller's: this is a part of its step.
-    fill(file, &others, &Ctx::silent())
-}
-
 fn in_place<'a>(tensor: &Tensor, files: &'a Files) -> Option<(&'a Path, u64)> {
     let place = tensor.place().filter(|_| !tensor.is_transposed())?;
     let (path, offset) = files.locate(place)?;
@@ -197,33 +187,10 @@ impl Names {
     }
 }
 
-/// A matrix whose rows are columns of another one: made in pieces.
-fn is_view(tensor: &Tensor) -> bool {
-    let exact = matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16);
-    tensor.is_transposed() && exact
-}
-
-fn write_view(file: &File, extent: &Extent) -> Result<(), Fill> {
-    let failed = |source| Fill::Tensor { name: extent.name.to_owned(), source };
-    // What is computed when it is read is read once, not for each piece.
-    let base = extent.tensor.transposed();
-    let bytes = base.bytes().map_err(failed)?;
-    let tensor = Tensor::new(base.dtype, base.shape, bytes).transposed();
-    let (count, width) = (tensor.shape[0], tensor.nbytes() / tensor.shape[0].max(1));
-    let step = (PIECE / width.max(1)).max(1);
-    for start in (0..count).step_by(step) {
-        let rows = start..(start + step).min(count);
-        let values = tensor.rows_f32(rows).map_err(failed)?;
-        let bytes = from_f32(tensor.dtype, &values).map_err(failed)?;
-        write_all_at(file, &bytes, extent.offset + (start * width) as u64).map_err(Fill::Io)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text;
+    use crate::{tensor::DType, text};
 
     fn length(files: &Files) -> u64 {
         let scratch = files.written.lock();

@@ -15,7 +15,7 @@ use crate::{
     ctx::Ctx,
     fs::write_all_at,
     ir::{Def, GraphId, Model, ValueId},
-    tensor::{Packing, Part, QMatrix, QSource, Tensor, TensorError},
+    tensor::{Packing, Part, QMatrix, QSource, Tensor, TensorError, from_f32},
 };
 
 /// Smaller tensors stay in the model file: what points to them costs about as much as it saves.
@@ -197,6 +197,9 @@ pub(super) fn fill(file: &File, extents: &[Extent], ctx: &Ctx) -> Result<(), Fil
         }
     }
     plain.par_iter().try_for_each(|it| {
+        if it.tensor.is_view() {
+            return write_view(file, it, ctx);
+        }
         let bytes = it.tensor.bytes().map_err(|err| Fill::tensor(it, err))?;
         write(file, &bytes, it.offset, ctx)
     })?;
@@ -213,6 +216,23 @@ pub(super) fn fill(file: &File, extents: &[Extent], ctx: &Ctx) -> Result<(), Fil
     // A large weight uses every core by itself, and two at once would cost twice the memory.
     groups.iter().filter(|it| !small(it)).try_for_each(|it| group(file, it, ctx))
 }
+
+/// A matrix whose rows are made of another one: in pieces.
+fn write_view(file: &File, extent: &Extent, ctx: &Ctx) -> Result<(), Fill> {
+    let failed = |err| Fill::tensor(extent, err);
+    let tensor = extent.tensor.held().map_err(failed)?;
+    let (count, width) = (tensor.shape[0], tensor.nbytes() / tensor.shape[0].max(1));
+    let step = (PIECE / width.max(1)).max(1);
+    for start in (0..count).step_by(step) {
+        let values = tensor.rows_f32(start..(start + step).min(count)).map_err(failed)?;
+        let bytes = from_f32(tensor.dtype, &values).map_err(failed)?;
+        write(file, &bytes, extent.offset + (start * width) as u64, ctx)?;
+    }
+    Ok(())
+}
+
+/// Bytes of a view that are made at a time.
+const PIECE: usize = 4 << 20;
 
 /// Elements that one task reads as `f32`: 4 MiB of scratch.
 const ROWS_AT_ONCE: usize = 1 << 20;

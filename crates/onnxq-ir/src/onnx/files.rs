@@ -34,6 +34,8 @@ pub struct Files {
     roots: Vec<PathBuf>,
     policy: ExternalPolicy,
     open: BTreeMap<String, Mapped>,
+    /// The graph was built of what they say: no file holds it.
+    built: bool,
     /// Weights that were made of theirs, for runtimes that map files.
     pub(super) written: Written,
 }
@@ -62,6 +64,7 @@ impl Files {
             roots,
             policy,
             open: BTreeMap::new(),
+            built: false,
             written: Written::default(),
         })
     }
@@ -73,16 +76,29 @@ impl Files {
         let mapped = Mapped { path: model.clone(), bytes, stamp: None };
         let open = BTreeMap::from([(String::new(), mapped)]);
         let written = Written::default();
-        Files { model, folder: PathBuf::new(), roots: Vec::new(), policy, open, written }
+        let (folder, roots, built) = (PathBuf::new(), Vec::new(), false);
+        Files { model, folder, roots, policy, open, built, written }
     }
 
-    /// Whether no file holds the model.
+    /// Those of a graph that is built of what its files say; `folder` is what users call it.
+    pub fn built(mut self, folder: &Path) -> Files {
+        self.model = folder.into();
+        self.built = true;
+        self
+    }
+
+    /// Whether a runtime can open the model as it is filed.
+    pub fn hold_model(&self) -> bool {
+        !self.built && !self.is_in_memory()
+    }
+
+    /// Whether no file was read.
     pub fn is_in_memory(&self) -> bool {
         self.open.values().all(|it| it.stamp.is_none())
     }
 
     /// The model file itself.
-    pub(super) fn map_model(&mut self) -> Result<Bytes, LoadError> {
+    pub fn map_model(&mut self) -> Result<Bytes, LoadError> {
         let io = |source| LoadError::Io { path: self.model.clone(), source };
         let mapped = map(&self.model, true).map_err(io)?;
         let Some(mapped) = mapped else {
@@ -93,7 +109,7 @@ impl Files {
     }
 
     /// A data file by the location that a tensor states.
-    pub(super) fn map_external(&mut self, location: &str) -> Result<Bytes, ExternalProblem> {
+    pub fn map_external(&mut self, location: &str) -> Result<Bytes, ExternalProblem> {
         if let Some(it) = self.open.get(location).filter(|_| !location.is_empty()) {
             return Ok(it.bytes.clone());
         }

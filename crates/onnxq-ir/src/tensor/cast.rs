@@ -27,6 +27,7 @@ pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), TensorE
 /// The bytes of `values` as elements of `dtype`, rounded to nearest even.
 pub fn from_f32(dtype: DType, values: &[f32]) -> Result<Vec<u8>, TensorError> {
     Ok(match dtype {
+        DType::F32 if cfg!(target_endian = "little") => bytemuck::cast_slice(values).to_vec(),
         DType::F32 => values.iter().flat_map(|it| it.to_le_bytes()).collect(),
         DType::F16 => values.iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect(),
         DType::BF16 => values.iter().flat_map(|it| bf16::from_f32(*it).to_le_bytes()).collect(),

@@ -65,6 +65,8 @@ enum Data {
     Lazy(Arc<Run>),
     /// A `[k, n]` view of an `[n, k]` tensor, so that a transposed weight is not copied.
     Transposed(Arc<Tensor>),
+    /// The elements of another float tensor in this one's type.
+    Cast(Arc<Tensor>),
     /// A matrix whose rows (axis 0) or columns (axis 1) are multiplied as they are read.
     Scaled { base: Arc<Tensor>, axis: usize, factors: Arc<[f32]> },
     /// One part of a quantized weight; parts that share a source are computed together.
@@ -112,6 +114,7 @@ impl Tensor {
         assert_eq!(self.shape.len(), 2, "only matrices are transposed");
         match &self.data {
             Data::Transposed(base) => (**base).clone(),
+            Data::Cast(base) => base.transposed().cast(self.dtype),
             Data::Scaled { base, axis, factors } => {
                 base.transposed().scaled(1 - axis, factors.clone())
             }
@@ -121,6 +124,16 @@ impl Tensor {
                 data: Data::Transposed(Arc::new(self.clone())),
             },
         }
+    }
+
+    /// The elements in another float type, rounded to nearest even: a view, which is computed when
+    /// read. From a narrower type it is exact.
+    pub fn cast(&self, dtype: DType) -> Tensor {
+        assert!(self.dtype.is_float() && dtype.is_float(), "only floats are cast");
+        if dtype == self.dtype {
+            return self.clone();
+        }
+        Tensor { dtype, shape: self.shape.clone(), data: Data::Cast(Arc::new(self.clone())) }
     }
 
     /// The float matrix with row `i` (axis 0) or column `i` (axis 1) times `factors[i]`: a view,
@@ -150,6 +163,7 @@ impl Tensor {
             | Data::Packed { packing: Packing::PerRow, .. } => {
                 Tensor { dtype: self.dtype, shape, data: self.data.clone() }
             }
+            Data::Cast(base) => base.reshaped(shape).cast(self.dtype),
             Data::Transposed(_) | Data::Scaled { .. } | Data::Packed { .. } => {
                 let base = self.clone();
                 Tensor::lazy(self.dtype, shape, move || base.bytes())
@@ -176,6 +190,7 @@ impl Tensor {
             Data::Strings(_) => return Err(TensorError::Strings),
             Data::Lazy(run) => run()?,
             Data::Transposed(base) => transpose(base)?,
+            Data::Cast(base) => from_f32(self.dtype, &base.to_f32()?)?.into(),
             Data::Scaled { .. } => from_f32(self.dtype, &self.rows_f32(0..self.shape[0])?)?.into(),
             Data::Packed { source, part, packing } => {
                 let rows = 0..source.shape().n;
@@ -234,6 +249,9 @@ impl Tensor {
             scale(&mut out, columns, *axis, &factors[if *axis == 0 { rows } else { 0..columns }]);
             return self.rounded(out);
         }
+        if let Data::Cast(base) = &self.data {
+            return self.rounded(base.rows_f32(rows)?);
+        }
         let mut out = vec![0.0; rows.len() * columns];
         if let Data::Transposed(base) = &self.data {
             cast::columns_to_f32(self.dtype, &base.bytes()?, base.shape[1], rows, &mut out)?;
@@ -278,6 +296,7 @@ impl Tensor {
     pub fn identity(&self) -> Option<Identity> {
         let made_of = match &self.data {
             Data::Strings(_) | Data::Lazy(_) | Data::Scaled { .. } => return None,
+            Data::Cast(base) => MadeOf::Cast(Box::new(base.identity()?)),
             Data::Bytes(it) => MadeOf::Bytes(it.as_ptr().addr()),
             Data::Transposed(base) => MadeOf::Transposed(Box::new(base.identity()?)),
             Data::Packed { source, part, packing } => {
@@ -289,6 +308,30 @@ impl Tensor {
 
     pub fn is_transposed(&self) -> bool {
         matches!(self.data, Data::Transposed(_))
+    }
+
+    /// Whether it is a matrix whose rows are made of another one, so that a large one need not be
+    /// made at once.
+    pub fn is_view(&self) -> bool {
+        let is_view =
+            matches!(self.data, Data::Transposed(_) | Data::Cast(_) | Data::Scaled { .. });
+        // Through `f32`, which holds every value of these exactly.
+        let exact = matches!(self.dtype, DType::F32 | DType::F16 | DType::BF16);
+        is_view && exact && self.shape.len() == 2
+    }
+
+    /// The same tensor, with what views are made of in memory or in a file: reading a row computes
+    /// nothing but that row.
+    pub fn held(&self) -> Result<Tensor, TensorError> {
+        Ok(match &self.data {
+            Data::Bytes(_) | Data::Strings(_) => self.clone(),
+            Data::Transposed(base) => base.held()?.transposed(),
+            Data::Cast(base) => base.held()?.cast(self.dtype),
+            Data::Scaled { base, axis, factors } => base.held()?.scaled(*axis, factors.clone()),
+            Data::Lazy(_) | Data::Packed { .. } => {
+                Tensor::new(self.dtype, self.shape.clone(), self.bytes()?)
+            }
+        })
     }
 }
 
@@ -305,6 +348,7 @@ pub struct Identity {
 enum MadeOf {
     Bytes(usize),
     Transposed(Box<Identity>),
+    Cast(Box<Identity>),
     Packed(usize, Part, Packing),
 }
 
@@ -367,6 +411,24 @@ mod tests {
         assert_eq!(turned.transposed().to_f32().unwrap(), both.to_f32().unwrap());
         assert_eq!(both.reshaped(vec![6]).to_f32().unwrap(), both.to_f32().unwrap());
         assert_eq!((both.place(), both.nbytes()), (None, 24));
+    }
+
+    #[test]
+    fn a_cast_view_converts_what_is_read() {
+        let values = [1.0, -2.5, 3.0, 0.15625, 5.0, 6.0];
+        let bytes = from_f32(DType::BF16, &values).unwrap();
+        let base = Tensor::new(DType::BF16, vec![2, 3], bytes);
+        let view = base.cast(DType::F32);
+        assert_eq!((view.nbytes(), view.place(), view.is_view()), (24, None, true));
+        assert_eq!(view.to_f32().unwrap(), values);
+        assert_eq!(view.transposed().rows_f32(1..2).unwrap(), [-2.5, 5.0]);
+        assert_eq!(view.transposed().to_f32().unwrap(), base.transposed().to_f32().unwrap());
+        assert_eq!(view.identity(), base.cast(DType::F32).identity());
+        assert_ne!(view.identity(), base.identity());
+        assert_eq!(view.reshaped(vec![6]).to_f32().unwrap(), values);
+        let lazy = Tensor::lazy(DType::F32, vec![2, 3], move || view.bytes());
+        let narrow = lazy.transposed().cast(DType::F16);
+        assert_eq!(narrow.held().unwrap().to_f32().unwrap(), narrow.to_f32().unwrap());
     }
 
     #[test]

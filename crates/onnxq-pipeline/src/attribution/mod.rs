@@ -22,7 +22,7 @@ use onnxq_ir::{
     ctx::Ctx,
     diag::{Code, Diagnostic},
     human::grouped,
-    onnx::{self, Files, OpenOptions},
+    onnx::{Files, OpenOptions},
     untrusted::Untrusted,
 };
 use onnxq_report::document::Attribution;
@@ -111,7 +111,7 @@ pub fn attribute(job: &Attribute, ctx: &Ctx) -> Result<Attribution, Error> {
 
 fn open<'a>(job: &Attribute<'a>) -> Result<[Side<'a>; 2], Error> {
     let side = |path| -> Result<Side<'a>, Error> {
-        let mut loaded = onnx::open(path, &job.open)?;
+        let mut loaded = onnxq_formats::open(path, &job.open)?;
         let steps = ["inline-functions", "infer-types"];
         rewrite::run(&mut loaded.model, &steps, &Ctx::silent())?;
         let runtime = job.runtime.clone();

@@ -103,8 +103,7 @@ fn ties(m: &Model, stream: &Stream, norm: &Norm) -> Vec<Tied> {
 
 /// Whether two matrices are one: `tie-constants` has made equal ones views of each other.
 fn are_one(a: &Tensor, b: &Tensor) -> bool {
-    let known = |it: &Tensor| (it.dtype, it.shape.clone(), it.is_transposed(), it.place());
-    a.place().is_some() && known(a) == known(b)
+    a.identity().is_some_and(|it| b.identity() == Some(it))
 }
 
 fn constant(m: &Model, spot: Spot) -> Option<(ValueId, &Tensor)> {

@@ -1,0 +1,95 @@
+//! GPT-2: learnt places, norms with a mean, products stored with inputs in rows.
+
+use super::{
+    Architecture, Attention, Block, Embedding, Linear, Mlp, Norm, Param, Positions, Qkv, Sublayer,
+    describe::{Shape, Source},
+};
+use crate::{
+    CheckpointError,
+    arch::{Activation, Places},
+};
+
+pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError> {
+    let config = source.config;
+    config.must_be("scale_attn_weights", true)?;
+    config.must_be("scale_attn_by_inverse_layer_idx", false)?;
+    config.must_be("add_cross_attention", false)?;
+    // The order of the same operations, and the context that the sizes of tables say.
+    config.ignore(&["reorder_and_upcast_attn", "n_ctx"]);
+    let shape = shape(source)?;
+    let epsilon = config.positive_or("layer_norm_epsilon", 1e-5)?;
+    let activation = source.activation("activation_function", "gelu_new")?;
+    let prefix = source.prefix("transformer.");
+    let words = Param::new(format!("{prefix}wte.weight"), [shape.vocabulary, shape.hidden]);
+    let table = Param::new(format!("{prefix}wpe.weight"), [shape.context, shape.hidden]);
+    let positions = Some(Positions { table, from: Places::Given });
+    let tied = config.flag_or("tie_word_embeddings", true)?;
+    let blocks = (0..shape.layers)
+        .map(|layer| block(&shape, &format!("{prefix}h.{layer}"), (activation, epsilon)));
+    Ok(Architecture {
+        model_type: shape.model_type.clone(),
+        hidden: shape.hidden,
+        vocabulary: shape.vocabulary,
+        context: shape.context,
+        head: source.tokens(&words, ("lm_head", tied), None),
+        embedding: Embedding { words, positions, types: None, scale: None, norm: None },
+        rotaries: Vec::new(),
+        blocks: blocks.collect(),
+        norm: Some(Norm::layer(&format!("{prefix}ln_f"), shape.hidden, epsilon)),
+        buffers: if tied {
+            vec!["attn.bias", "attn.masked_bias", "lm_head.weight"]
+        } else {
+            vec!["attn.bias", "attn.masked_bias"]
+        },
+    })
+}
+
+fn shape(source: &Source) -> Result<Shape, CheckpointError> {
+    let config = source.config;
+    let (hidden, heads) = (config.size("n_embd")?, config.size("n_head")?);
+    if !hidden.is_multiple_of(heads) {
+        let problem = format!("n_embd {hidden} is no multiple of {heads} heads");
+        return Err(CheckpointError::Contradiction { problem });
+    }
+    let shape = Shape {
+        model_type: source.family.model_type.to_owned(),
+        hidden,
+        vocabulary: config.size("vocab_size")?,
+        context: config.size_or("n_positions", 1024)?,
+        layers: config.size("n_layer")?,
+        heads,
+        kv_heads: heads,
+        head_size: hidden / heads,
+        inner: config.size_or("n_inner", 4 * hidden)?,
+    };
+    shape.checked()
+}
+
+fn block(shape: &Shape, name: &str, (activation, epsilon): (Activation, f64)) -> Block {
+    let Shape { hidden, inner, heads, head_size, .. } = *shape;
+    let linear = |it: &str, sizes| Linear::new(&format!("{name}.{it}"), sizes, true).turned();
+    let norm = |it: &str| Norm::layer(&format!("{name}.{it}"), hidden, epsilon);
+    let attention = Attention {
+        qkv: Qkv::Joint(linear("attn.c_attn", [hidden, 3 * hidden])),
+        out: linear("attn.c_proj", [hidden, hidden]),
+        q_norm: None,
+        k_norm: None,
+        heads,
+        kv_heads: heads,
+        head_size,
+        scale: (head_size as f32).powf(-0.5),
+        softcap: None,
+        window: None,
+        rotary: None,
+    };
+    let mlp = Mlp {
+        gate: None,
+        up: linear("mlp.c_fc", [hidden, inner]),
+        down: linear("mlp.c_proj", [inner, hidden]),
+        activation,
+    };
+    Block {
+        attention: Sublayer::new(&format!("{name}.attn"), attention).after(norm("ln_1")),
+        mlp: Sublayer::new(&format!("{name}.mlp"), mlp).after(norm("ln_2")),
+    }
+}

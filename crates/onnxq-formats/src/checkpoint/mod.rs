@@ -1,0 +1,37 @@
+//! A checkpoint: a folder with a configuration and weights.
+
+mod config;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+use onnxq_ir::onnx::{ExternalPolicy, Files};
+
+pub use self::{config::Config, weights::Weights};
+use crate::{
+    CheckpointError,
+    arch::{self, Architecture},
+};
+
+/// A configuration that is understood, and weights that fit it. Nothing of them is in memory but
+/// names, shapes and places.
+pub struct Checkpoint {
+    pub folder: PathBuf,
+    pub architecture: Architecture,
+    pub weights: Weights,
+    /// `config.json` and the files of the weights.
+    pub files: Files,
+}
+
+impl Checkpoint {
+    /// Reads what a folder holds and checks all of it: fields, names and shapes.
+    pub fn open(folder: &Path, policy: ExternalPolicy) -> Result<Checkpoint, CheckpointError> {
+        let mut files = Files::new(&folder.join("config.json"), policy)?;
+        let config = Config::parse("config.json", &files.map_model()?)?;
+        let weights = Weights::open(folder, &mut files)?;
+        let architecture = arch::describe(&config, folder, &weights)?;
+        weights.check(&architecture, folder)?;
+        let files = files.built(folder);
+        Ok(Checkpoint { folder: folder.into(), architecture, weights, files })
+    }
+}

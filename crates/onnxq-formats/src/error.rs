@@ -1,0 +1,109 @@
+//! Why a checkpoint cannot be read: which file, which tensor, which field.
+
+use std::{io, path::PathBuf};
+
+use onnxq_ir::{
+    diag::{Code, Diagnostic},
+    onnx::LoadError,
+    untrusted::Untrusted,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("cannot read {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} holds no config.json and {count} ONNX files", folder.display())]
+    NoModel { folder: PathBuf, count: usize },
+    #[error("{file} is no JSON object: {problem}")]
+    Json { file: String, problem: String },
+    #[error("config.json: `{}` {problem}", Untrusted(field))]
+    Field { field: String, problem: String },
+    #[error("config.json: {problem}")]
+    Contradiction { problem: String },
+    #[error("architecture `{}` is not known", Untrusted(name))]
+    Architecture { name: String, known: String },
+    #[error(
+        "config.json: `{}` is {}, which is not implemented",
+        Untrusted(field),
+        Untrusted(value)
+    )]
+    NotImplemented { field: String, value: String },
+    #[error(
+        "config.json: `{}` is {}, and what it means for `{}` is not known",
+        Untrusted(field),
+        Untrusted(value),
+        Untrusted(model_type)
+    )]
+    Unknown { field: String, value: String, model_type: String },
+    #[error("{}: {problem}", Untrusted(file))]
+    Weights { file: String, problem: String },
+    #[error("tensor `{}` is missing in the weights of {}", Untrusted(name), folder.display())]
+    Missing { name: String, folder: PathBuf },
+    #[error(
+        "{} of the tensors are used by nothing in `{}`: `{}`",
+        count,
+        Untrusted(model_type),
+        Untrusted(first)
+    )]
+    Unused { count: usize, first: String, model_type: String },
+    #[error(
+        "tensor `{}` is {}, but by config.json it must be {}",
+        Untrusted(name),
+        Untrusted(actual),
+        expected
+    )]
+    Shape { name: String, actual: String, expected: String },
+    #[error("{} has weights in `{}` only, which can run code when it is read", folder.display(), Untrusted(file))]
+    Pickle { folder: PathBuf, file: String },
+    #[error("{} has a config.json but no model.safetensors", folder.display())]
+    NoWeights { folder: PathBuf },
+}
+
+impl Diagnostic for CheckpointError {
+    fn code(&self) -> Code {
+        match self {
+            CheckpointError::Load(error) => error.code(),
+            CheckpointError::Io { .. } => Code::E901,
+            CheckpointError::NoModel { .. } | CheckpointError::NoWeights { .. } => Code::E120,
+            CheckpointError::Json { .. }
+            | CheckpointError::Field { .. }
+            | CheckpointError::Contradiction { .. } => Code::E121,
+            CheckpointError::Architecture { .. }
+            | CheckpointError::NotImplemented { .. }
+            | CheckpointError::Unknown { .. } => Code::E122,
+            CheckpointError::Weights { .. } => Code::E123,
+            CheckpointError::Missing { .. }
+            | CheckpointError::Unused { .. }
+            | CheckpointError::Shape { .. } => Code::E124,
+            CheckpointError::Pickle { .. } => Code::E125,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            CheckpointError::Load(error) => error.hint(),
+            CheckpointError::NoModel { count: 0, .. } => {
+                Some("name the folder of a checkpoint, or an .onnx file".into())
+            }
+            CheckpointError::NoModel { .. } => Some("name one of the .onnx files".into()),
+            CheckpointError::Architecture { known, .. } => Some(format!(
+                "these are known: {known}; export others to ONNX, for example with optimum"
+            )),
+            CheckpointError::Unknown { .. } => Some(
+                "if it changes nothing that the model computes, take the field out of config.json"
+                    .into(),
+            ),
+            CheckpointError::Pickle { .. } | CheckpointError::NoWeights { .. } => Some(
+                "save it again as safetensors: model.save_pretrained(folder, \
+                 safe_serialization=True)"
+                    .into(),
+            ),
+            CheckpointError::Missing { .. } => {
+                Some("download the checkpoint again: a file of it is missing or cut short".into())
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Models that are no ONNX files: checkpoints of Hugging Face.
+//!
+//! `checkpoint` reads a folder (`config.json`, safetensors), `arch` says which transformer a
+//! configuration means, and `build` makes the graph of it. [`open`] does all three, and reads ONNX
+//! files like `onnxq_ir::onnx::open`: whatever takes a model takes a folder.
+
+mod arch;
+mod build;
+mod checkpoint;
+mod error;
+
+use std::path::{Path, PathBuf};
+
+use onnxq_ir::onnx::{self, Loaded, OpenOptions};
+
+pub use self::{
+    arch::{
+        ARCHITECTURES, Activation, Architecture, Attention, Block, Embedding, Family, Head, Linear,
+        Mlp, Norm, NormKind, Param, Places, Pooling, Positions, Qkv, Rotary, Sublayer, Top,
+    },
+    build::{Form, build},
+    checkpoint::{Checkpoint, Config, Weights},
+    error::CheckpointError,
+};
+
+/// Reads a model: a file as [`onnx::open`] does, a folder with a `config.json` as a checkpoint, and a
+/// folder with a single ONNX file, or a `model.onnx`, as that.
+///
+/// # Errors
+/// What [`onnx::open`] says of files, and E120 to E125 of folders.
+pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, CheckpointError> {
+    if !path.is_dir() {
+        return Ok(onnx::open(path, options)?);
+    }
+    match model_in(path)? {
+        Some(file) => Ok(onnx::open(&file, options)?),
+        None => {
+            let checkpoint = Checkpoint::open(path, options.external)?;
+            build(&checkpoint, Form::Standard)
+        }
+    }
+}
+
+/// The ONNX file that a folder stands for; `None` if it is a checkpoint.
+fn model_in(folder: &Path) -> Result<Option<PathBuf>, CheckpointError> {
+    let usual = folder.join("model.onnx");
+    if usual.is_file() {
+        return Ok(Some(usual));
+    }
+    if folder.join("config.json").is_file() {
+        return Ok(None);
+    }
+    let io = |source| CheckpointError::Io { path: folder.into(), source };
+    let mut found: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|it| it == "onnx") && path.is_file() {
+            found.push(path);
+        }
+    }
+    match found.len() {
+        1 => Ok(found.pop()),
+        count => Err(CheckpointError::NoModel { folder: folder.into(), count }),
+    }
+}
+
+/// The checkpoint that a path leads to, if it does to one.
+pub fn is_checkpoint(path: &Path) -> bool {
+    path.is_dir() && matches!(model_in(path), Ok(None))
+}
