@@ -15,9 +15,9 @@ pub(super) const CLASSES: &[(&str, Top)] = &[
 
 pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError> {
     let prefix = source.prefix("bert.");
-    let mut it = encoder(source, &prefix, Places::Counted)?;
-    let hidden = it.hidden;
-    it.head = match source.top {
+    let mut model = encoder(source, &prefix, Places::Counted)?;
+    let hidden = model.hidden;
+    model.head = match source.top {
         Top::Classes => {
             let pooler = Linear::new(&format!("{prefix}pooler.dense"), [hidden, hidden], true);
             let out = Linear::new("classifier", [hidden, source.labels()?], true);
@@ -26,9 +26,9 @@ pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError>
         _ => head(source, hidden)?,
     };
     if source.top != Top::Classes {
-        it.buffers.extend(["pooler.dense.weight", "pooler.dense.bias"]);
+        model.buffers.extend(["pooler.dense.weight", "pooler.dense.bias"]);
     }
-    Ok(it)
+    Ok(model)
 }
 
 /// Heads that all encoders have in common.
@@ -77,7 +77,7 @@ pub(super) fn encoder(
         scale: None,
         norm: Some(Norm::layer(&format!("{prefix}embeddings.LayerNorm"), shape.hidden, epsilon)),
     };
-    let mut it = Architecture {
+    let mut model = Architecture {
         model_type: shape.model_type.clone(),
         hidden: shape.hidden,
         vocabulary: shape.vocabulary,
@@ -91,9 +91,9 @@ pub(super) fn encoder(
         buffers: vec!["embeddings.position_ids", "embeddings.token_type_ids", "cls.*", "lm_head.*"],
     };
     if source.weights.names().any(|it| it.ends_with("LayerNorm.gamma")) {
-        rename_norms(&mut it);
+        rename_norms(&mut model);
     }
-    Ok(it)
+    Ok(model)
 }
 
 fn blocks(shape: &Shape, prefix: &str, of: (Activation, f64)) -> Vec<Block> {

@@ -35,11 +35,11 @@ pub(super) fn decoder(
         tied: true,
         ..LLAMA
     };
-    let mut it = common::decoder(source, &shape, &variant)?;
-    it.embedding.scale = Some((shape.hidden as f64).sqrt() as f32);
-    it.norm = it.norm.map(super::Norm::plus_one);
-    it.blocks.iter_mut().for_each(plus_one);
-    Ok((shape, it))
+    let mut model = common::decoder(source, &shape, &variant)?;
+    model.embedding.scale = Some((shape.hidden as f64).sqrt() as f32);
+    model.norm = model.norm.map(super::Norm::plus_one);
+    model.blocks.iter_mut().for_each(plus_one);
+    Ok((shape, model))
 }
 
 fn plus_one(block: &mut Block) {

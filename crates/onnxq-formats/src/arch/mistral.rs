@@ -10,9 +10,9 @@ use crate::CheckpointError;
 pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError> {
     let shape = common::shape(source, None)?;
     let variant = Variant { activation: source.activation("hidden_act", "silu")?, ..LLAMA };
-    let mut it = common::decoder(source, &shape, &variant)?;
+    let mut model = common::decoder(source, &shape, &variant)?;
     let window = source.config.size_if("sliding_window")?;
     let local = common::local_layers(source, shape.layers, |_| true)?;
-    common::set_windows(&mut it, &local, window);
-    Ok(it)
+    common::set_windows(&mut model, &local, window);
+    Ok(model)
 }

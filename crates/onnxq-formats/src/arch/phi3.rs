@@ -17,11 +17,11 @@ pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError>
     config.only("interpolate_factor", 1)?;
     // Counts with `rope_scaling` only, which reads it then.
     config.ignore(&["original_max_position_embeddings"]);
-    let mut it = common::decoder(source, &shape, &variant)?;
-    it.blocks.iter_mut().for_each(|it| fuse(it, &shape));
+    let mut model = common::decoder(source, &shape, &variant)?;
+    model.blocks.iter_mut().for_each(|it| fuse(it, &shape));
     let local = common::local_layers(source, shape.layers, |_| true)?;
-    common::set_windows(&mut it, &local, config.size_if("sliding_window")?);
-    Ok(it)
+    common::set_windows(&mut model, &local, config.size_if("sliding_window")?);
+    Ok(model)
 }
 
 /// The same products as parts of the tensors that hold them.

@@ -11,9 +11,9 @@ pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError>
     let shape = common::shape(source, None)?;
     let activation = source.activation("hidden_act", "silu")?;
     let variant = Variant { qkv_bias: true, activation, ..LLAMA };
-    let mut it = common::decoder(source, &shape, &variant)?;
-    windows(source, &shape, &mut it)?;
-    Ok(it)
+    let mut model = common::decoder(source, &shape, &variant)?;
+    windows(source, &shape, &mut model)?;
+    Ok(model)
 }
 
 /// As `use_sliding_window` says: layers from `max_window_layers` on.

@@ -14,11 +14,11 @@ pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError>
     let bias = config.flag_or("attention_bias", false)?;
     let activation = source.activation("hidden_act", "silu")?;
     let variant = Variant { qkv_bias: bias, out_bias: bias, activation, ..LLAMA };
-    let mut it = common::decoder(source, &shape, &variant)?;
+    let mut model = common::decoder(source, &shape, &variant)?;
     let epsilon = config.positive("rms_norm_eps")?;
-    for block in &mut it.blocks {
+    for block in &mut model.blocks {
         common::norm_heads(block, |name| Norm::rms(name, shape.head_size, epsilon));
     }
-    qwen2::windows(source, &shape, &mut it)?;
-    Ok(it)
+    qwen2::windows(source, &shape, &mut model)?;
+    Ok(model)
 }

@@ -15,9 +15,9 @@ pub(super) const CLASSES: &[(&str, Top)] = &[
 pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError> {
     let padding = source.config.id_if("pad_token_id")?.unwrap_or(1);
     let prefix = source.prefix("roberta.");
-    let mut it = bert::encoder(source, &prefix, Places::Unpadded { padding })?;
-    let hidden = it.hidden;
-    it.head = match source.top {
+    let mut model = bert::encoder(source, &prefix, Places::Unpadded { padding })?;
+    let hidden = model.hidden;
+    model.head = match source.top {
         Top::Classes => {
             let dense = Linear::new("classifier.dense", [hidden, hidden], true);
             let out = Linear::new("classifier.out_proj", [hidden, source.labels()?], true);
@@ -25,6 +25,6 @@ pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError>
         }
         _ => bert::head(source, hidden)?,
     };
-    it.buffers.extend(["pooler.dense.weight", "pooler.dense.bias"]);
-    Ok(it)
+    model.buffers.extend(["pooler.dense.weight", "pooler.dense.bias"]);
+    Ok(model)
 }

@@ -51,9 +51,9 @@ impl Inputs {
 /// Declares keys and values of each layer as outputs.
 pub(super) fn presents(graph: &mut Graph, architecture: &Architecture, list: &[[ValueId; 2]]) {
     for (layer, (pair, block)) in list.iter().zip(&architecture.blocks).enumerate() {
-        let it = &block.attention.body;
+        let embedding = &block.attention.body;
         for (name, value) in ["key", "value"].into_iter().zip(pair) {
-            let dims = cache_dims(it, "total_sequence_length");
+            let dims = cache_dims(embedding, "total_sequence_length");
             graph.output(&format!("present.{layer}.{name}"), *value, dims);
         }
     }
@@ -80,9 +80,9 @@ fn total(form: Form) -> Dim {
 fn past(graph: &mut Graph, architecture: &Architecture) -> Vec<[ValueId; 2]> {
     let mut list = Vec::new();
     for (layer, block) in architecture.blocks.iter().enumerate() {
-        let it = &block.attention.body;
+        let embedding = &block.attention.body;
         list.push(["key", "value"].map(|name| {
-            let dims = cache_dims(it, "past_sequence_length");
+            let dims = cache_dims(embedding, "past_sequence_length");
             graph.input(&format!("past_key_values.{layer}.{name}"), DType::F32, dims)
         }));
     }
@@ -91,13 +91,13 @@ fn past(graph: &mut Graph, architecture: &Architecture) -> Vec<[ValueId; 2]> {
 
 /// The first vectors: `[batch, sequence, hidden]`.
 pub(super) fn embed(graph: &mut Graph, architecture: &Architecture, inputs: &Inputs) -> ValueId {
-    let it = &architecture.embedding;
-    let mut x = look_up(graph, &it.words, inputs.ids);
-    if let Some(scale) = it.scale {
+    let embedding = &architecture.embedding;
+    let mut x = look_up(graph, &embedding.words, inputs.ids);
+    if let Some(scale) = embedding.scale {
         let scale = graph.scalar("embedding_scale", scale);
         x = graph.node("Mul", "embedding", [x, scale], Attrs::default());
     }
-    if let Some(types) = &it.types {
+    if let Some(types) = &embedding.types {
         let types = match inputs.types {
             Some(ids) => look_up(graph, types, ids),
             // One type: its vector is added to all.
@@ -105,12 +105,12 @@ pub(super) fn embed(graph: &mut Graph, architecture: &Architecture, inputs: &Inp
         };
         x = graph.node("Add", "embedding_with_types", [x, types], Attrs::default());
     }
-    if let Some(positions) = &it.positions {
+    if let Some(positions) = &embedding.positions {
         let ids = places(graph, positions, inputs);
         let places = look_up(graph, &positions.table, ids);
         x = graph.node("Add", "embedding_with_places", [x, places], Attrs::default());
     }
-    match &it.norm {
+    match &embedding.norm {
         Some(norm) => graph.norm(norm, x),
         None => x,
     }

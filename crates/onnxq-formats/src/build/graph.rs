@@ -47,10 +47,10 @@ impl<'a> Graph<'a> {
 
     /// Makes a value an output, under a name.
     pub(super) fn output(&mut self, name: &str, value: ValueId, dims: Vec<Dim>) {
-        let it = self.model.value_mut(value);
-        it.name = name.into();
-        it.ty = Some(TensorType::new(DType::F32, dims));
-        it.declared = true;
+        let output = self.model.value_mut(value);
+        output.name = name.into();
+        output.ty = Some(TensorType::new(DType::F32, dims));
+        output.declared = true;
         self.model.add_output(self.model.main, value);
     }
 
