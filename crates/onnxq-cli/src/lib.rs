@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod environment;
 pub mod explain;
 pub mod failure;
+pub mod import;
 pub mod inspect;
 mod layers;
 pub mod lint;
@@ -83,6 +84,7 @@ commands! {
     Convert(convert),
     Doctor(doctor),
     Explain(explain),
+    Import(import),
     Inspect(inspect),
     Pass(pass),
     Plan(plan),

@@ -226,11 +226,10 @@ pub fn size(text: &str) -> Result<u64, String> {
 
 impl CalibrationArgs {
     /// What the command line says of calibration.
-    pub fn inputs<'a>(&self, data: &DataArgs, recipe: &Recipe, ui: &'a Ui) -> Inputs<'a> {
+    pub fn inputs<'a>(&self, from: &SampleArgs, recipe: &Recipe, ui: &'a Ui) -> Inputs<'a> {
         let spec = recipe.calibration.unwrap_or_default();
         let sequence = spec.sequence.unwrap_or(DataOptions::default().sequence);
-        let options =
-            DataOptions { samples: spec.samples, sequence, batch: 1, ..data.from.options() };
+        let options = DataOptions { samples: spec.samples, sequence, batch: 1, ..from.options() };
         Inputs {
             data: self.calibration.as_ref().map(|it| Dataset::of_path(it, options)),
             stats: self.stats.clone(),

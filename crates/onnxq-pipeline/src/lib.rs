@@ -11,6 +11,7 @@ pub mod convert;
 mod decide;
 mod error;
 pub mod facts;
+pub mod import;
 mod isolation;
 mod job;
 mod lint;

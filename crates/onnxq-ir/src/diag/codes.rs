@@ -91,6 +91,7 @@ codes! {
     E123 EXIT_REJECTED "A safetensors file is broken: its header, the places of its tensors, or its length. Download it again."
     E124 EXIT_REJECTED "The weights of a checkpoint do not fit its config.json: a tensor is missing, has another shape, or is used by nothing."
     E125 EXIT_UNSUPPORTED "The weights of a checkpoint are pickles of PyTorch, which can run code when they are read. Save it again as safetensors."
+    E126 EXIT_UNSUPPORTED "A layout of `onnxq import` cannot hold what was asked for: it is for decoders, or two recipes would share one file."
     E201 EXIT_REJECTED "External data must lie beside the model: a relative path without `..`, drive letters or control characters."
     E202 EXIT_REJECTED "The external data file is a link that leads out of the model's folder (and out of the folder of the real model file). Copy the data beside the model."
     E203 EXIT_REJECTED "Under --external-data strict, links to external data are refused, as onnx's own reader does."

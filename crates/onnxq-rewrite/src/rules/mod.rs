@@ -18,6 +18,7 @@ mod fuse_layernorm;
 mod fuse_rmsnorm;
 mod fuse_rotary;
 mod fuse_silu;
+mod fuse_skip_rmsnorm;
 mod gate_of_residual;
 mod gather_of_dequantized;
 mod gemm_of_dequantized;
@@ -76,6 +77,7 @@ pub const RULES: &[&Rule] = &[
     &fuse_rmsnorm::FUSE_RMSNORM,
     &fuse_rotary::FUSE_ROTARY,
     &fuse_silu::FUSE_SILU,
+    &fuse_skip_rmsnorm::FUSE_SKIP_RMSNORM,
     &gate_of_residual::GATE_OF_RESIDUAL,
     &gather_of_dequantized::GATHER_OF_DEQUANTIZED,
     &part_of_shape::GATHER_OF_SHAPE,

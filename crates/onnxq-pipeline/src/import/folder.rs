@@ -1,0 +1,134 @@
+//! A folder that appears at once, complete.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::Error;
+use onnxq_formats::CheckpointError;
+use onnxq_ir::onnx::SaveOptions;
+
+/// Files of a checkpoint that clients read beside the model, where they are there.
+pub(super) const BESIDE: &[&str] = &[
+    "1_Pooling/config.json",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "NOTICE",
+    "NOTICE.txt",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "config_sentence_transformers.json",
+    "generation_config.json",
+    "merges.txt",
+    "modules.json",
+    "sentence_bert_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+];
+
+pub(super) struct Folder {
+    output: PathBuf,
+    /// Removed with all that is in it, unless it is persisted.
+    temp: tempfile::TempDir,
+    force: bool,
+}
+
+impl Folder {
+    /// An empty folder beside `output`, which must be free unless `force`.
+    pub(super) fn new(output: &Path, force: bool) -> Result<Folder, Error> {
+        SaveOptions { force, ..SaveOptions::default() }.check_free(output)?;
+        let parent = match output.parent() {
+            Some(it) if !it.as_os_str().is_empty() => it.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let temp = tempfile::Builder::new().prefix(".onnxq-").tempdir_in(&parent);
+        let temp = temp.map_err(failed(&parent))?;
+        Ok(Folder { output: output.into(), temp, force })
+    }
+
+    /// The place of a file of it, whose folder is there.
+    pub(super) fn path(&self, file: &str) -> Result<PathBuf, Error> {
+        let path = self.temp.path().join(file);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(failed(parent))?;
+        }
+        Ok(path)
+    }
+
+    pub(super) fn write(&mut self, file: &str, text: &str) -> Result<(), Error> {
+        let path = self.path(file)?;
+        Ok(fs::write(&path, text).map_err(failed(&path))?)
+    }
+
+    /// Copies those of the files that are there.
+    pub(super) fn copy(&mut self, from: &Path, files: &[&str]) -> Result<(), Error> {
+        for file in files {
+            let source = from.join(file);
+            if source.is_file() {
+                fs::copy(&source, self.path(file)?).map_err(failed(&source))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves it to its destination. Its files, in alphabetical order.
+    pub(super) fn persist(self) -> Result<Vec<String>, Error> {
+        let mut files = Vec::new();
+        list(self.temp.path(), "", &mut files)?;
+        files.sort();
+        // A folder for temporary files is the owner's only.
+        open_to_all(self.temp.path())?;
+        let old = match self.force && self.output.exists() {
+            true => Some(move_away(&self.output)?),
+            false => None,
+        };
+        let temp = self.temp.keep();
+        fs::rename(&temp, &self.output).map_err(failed(&self.output))?;
+        drop(old);
+        Ok(files)
+    }
+}
+
+/// The same rights as a new folder has.
+fn open_to_all(folder: &Path) -> Result<(), Error> {
+    let probe = folder.join(".rights");
+    fs::create_dir(&probe).map_err(failed(&probe))?;
+    let rights = fs::metadata(&probe).map_err(failed(&probe))?.permissions();
+    fs::remove_dir(&probe).map_err(failed(&probe))?;
+    Ok(fs::set_permissions(folder, rights).map_err(failed(folder))?)
+}
+
+/// What stood at the destination: gone when dropped.
+fn move_away(path: &Path) -> Result<tempfile::TempDir, Error> {
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let temp = tempfile::Builder::new().prefix(".onnxq-old-").tempdir_in(parent);
+    let temp = temp.map_err(failed(parent))?;
+    fs::rename(path, temp.path().join("old")).map_err(failed(path))?;
+    Ok(temp)
+}
+
+fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) -> Result<(), Error> {
+    for entry in fs::read_dir(folder).map_err(failed(folder))? {
+        let entry = entry.map_err(failed(folder))?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        match entry.path().is_dir() {
+            true => list(&entry.path(), &format!("{name}/"), files)?,
+            false => files.push(name),
+        }
+    }
+    Ok(())
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> CheckpointError {
+    let path = path.to_owned();
+    move |source| CheckpointError::Io { path: path.clone(), source }
+}

@@ -1,0 +1,18 @@
+//! A model, a tokenizer, a configuration.
+
+use super::Layout;
+use onnxq_formats::Form;
+use onnxq_ir::onnx::ExternalData;
+
+pub(super) const PLAIN: Layout = Layout {
+    name: "plain",
+    help: "model.onnx with its tokenizer and configuration; model_RECIPE.onnx if there are several",
+    form: |_| Form::Standard,
+    decoders_only: false,
+    external: ExternalData::Auto,
+    file: |recipe, count| match count {
+        1 => "model.onnx".to_owned(),
+        _ => format!("model_{recipe}.onnx"),
+    },
+    finish: |_, _, _| Ok(()),
+};
