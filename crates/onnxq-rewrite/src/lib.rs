@@ -119,6 +119,8 @@ pub const STANDARD: &[&str] = &[
     "fold-affine-transposed",
     "gemm-to-matmul",
     "unflatten-matmul",
+    // Before the Reshapes and Transposes that it leaves are merged.
+    "unmerge-heads",
     "merge-reshape",
     "merge-transpose",
     // Before nodes: equal operands must be the same value for nodes to be equal.

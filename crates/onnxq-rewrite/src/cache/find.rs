@@ -114,6 +114,7 @@ fn causal(m: &Model, layer: &Layer, layers: &[Layer]) -> Site {
     Site {
         mask: query,
         users: layers.iter().filter(alone).map(|it| it.node).collect(),
+        is_term: false,
         batch: layer.rows[0].clone(),
         length: layer.rows[1].clone(),
         query: (query, 1),

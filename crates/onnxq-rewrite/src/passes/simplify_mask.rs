@@ -10,6 +10,7 @@
 //! query i of n after a past of p sees key j      if j ≤ p + i and the padding mask has 1 at j
 //! ```
 //!
+//! The mask may be added to a bias: then each number must be that of the new mask.
 //! Without padding and past the attention itself masks (`is_causal`), without a mask.
 
 mod build;
@@ -17,7 +18,11 @@ mod probe;
 
 pub(crate) use self::build::build;
 use self::probe::Probe;
-use crate::{Pass, PassError, nodes_in_main, trace};
+use crate::{
+    Pass, PassError, nodes_in_main,
+    rules::{pair, sized},
+    trace,
+};
 use onnxq_ir::{
     Def, Model, NoMatch, NodeId, User, ValueId,
     ctx::Ctx,
@@ -40,31 +45,47 @@ fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
         {
             continue;
         }
-        let Ok(mask) = model.operand(node, 3) else { continue };
-        if tried.contains(&mask) {
-            continue;
-        }
-        tried.push(mask);
-        match Site::of(model, node).and_then(|it| Ok((it.prove(model)?, it))) {
-            Ok((nodes, site)) if nodes > build::NODES || site.needs_no_mask() => {
-                build(model, &site);
-                done += 1;
+        for mask in masks(model, node) {
+            if tried.contains(&mask) {
+                continue;
             }
-            Ok((nodes, _)) => {
-                let what = format!("the mask takes only {nodes} nodes");
-                trace(ctx, SIMPLIFY_MASK.name, &model.node_label(node), &what);
+            tried.push(mask);
+            match simplify(model, node, mask) {
+                Ok(()) => {
+                    done += 1;
+                    break;
+                }
+                Err(reason) => trace(ctx, SIMPLIFY_MASK.name, &model.node_label(node), &reason.0),
             }
-            Err(reason) => trace(ctx, SIMPLIFY_MASK.name, &model.node_label(node), &reason.0),
         }
     }
     Ok(done)
 }
 
+/// The mask of an attention, and if it is a sum its terms, one of which may be a bias.
+fn masks(m: &Model, node: NodeId) -> Vec<ValueId> {
+    let Ok(mask) = m.operand(node, 3) else { return Vec::new() };
+    let terms = m.producer(mask, "Add").and_then(|it| pair(m, it));
+    std::iter::once(mask).chain(terms.into_iter().flat_map(|(a, b)| [a, b])).collect()
+}
+
+fn simplify(m: &mut Model, node: NodeId, mask: ValueId) -> Result<(), NoMatch> {
+    let site = Site::of_mask(m, node, mask)?;
+    let nodes = site.prove(m)?;
+    if nodes <= build::NODES && !site.needs_no_mask() {
+        return Err(no_match!("the mask takes only {nodes} nodes"));
+    }
+    build(m, &site);
+    Ok(())
+}
+
 /// A mask and those who use it.
 pub(crate) struct Site {
     pub mask: ValueId,
-    /// In execution order.
+    /// Attentions, or the sums of which the mask is a term.
     pub users: Vec<NodeId>,
+    /// Each number must stay as it is: what else is in the sum is not known.
+    pub is_term: bool,
     pub batch: Dim,
     pub length: Dim,
     /// The query, whose axis 0 is the batch, and its axis of the length.
@@ -77,7 +98,12 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn of(m: &Model, node: NodeId) -> Result<Site, NoMatch> {
-        let (q, mask) = (m.operand(node, 0)?, m.operand(node, 3)?);
+        Site::of_mask(m, node, m.operand(node, 3)?)
+    }
+
+    /// Of the mask of `node`, or of a term of it.
+    fn of_mask(m: &Model, node: NodeId, mask: ValueId) -> Result<Site, NoMatch> {
+        let q = m.operand(node, 0)?;
         let (batch, length, axis) = match &m.shape(q)?[..] {
             [batch, length, _] => (batch.clone(), length.clone(), 1),
             [batch, _, length, _] => (batch.clone(), length.clone(), 2),
@@ -90,33 +116,24 @@ impl Site {
             return Err(no_match!("the attention is causal by itself"));
         }
         let past = m.operand(node, 4).ok();
-        let users = m.value(mask).uses.iter().filter_map(|it| match it.user {
-            User::Node(it) => Some(it),
-            _ => None,
-        });
-        let alike = |it: &NodeId| {
-            let dim = |value: Result<ValueId, NoMatch>, axis: usize| {
-                m.shape(value.ok()?).ok()?.get(axis).cloned()
-            };
-            m.node(*it).op.is("Attention")
-                && m.node(*it).graph == m.node(node).graph
-                && m.operand(*it, 3) == Ok(mask)
-                && dim(m.operand(*it, 0), axis).as_ref() == Some(&length)
-                && m.operand(*it, 4).is_ok() == past.is_some()
-                && dim(m.operand(*it, 4), 2) == past.and_then(|it| dim(Ok(it), 2))
-        };
-        let mut users: Vec<NodeId> = users.filter(alike).collect();
-        users.sort_by_key(|it| *it != node);
+        let is_term = m.operand(node, 3)? != mask;
+        let users = if is_term { sums(m, node, mask) } else { attentions(m, node, mask, axis) };
         let query = (q, axis);
-        Site { mask, users, batch, length, query, past, padding: None }.with_padding(m)
+        // Sums may come before the query.
+        if is_term && sized(m, &length, query) == query {
+            return Err(no_match!("no input has the length of the query"));
+        }
+        Site { mask, users, is_term, batch, length, query, past, padding: None }.with_padding(m)
     }
 
     /// Finds the one input whose values matter.
     fn with_padding(mut self, m: &Model) -> Result<Site, NoMatch> {
         let inputs = probe::inputs(m, self.mask)?;
         self.padding = match inputs[..] {
-            [] => None,
             [it] => Some(it),
+            // It would have two dimensions, and the sum perhaps fewer than before.
+            [] if self.is_term => return Err(no_match!("the term of the mask has no padding")),
+            [] => None,
             _ => return Err(no_match!("the mask depends on {} inputs", inputs.len())),
         };
         if let Some(it) = self.padding {
@@ -162,6 +179,37 @@ impl Site {
         }
         Ok(cases)
     }
+}
+
+/// Attentions of the same lengths as `node`, which is the first, that have the mask.
+fn attentions(m: &Model, node: NodeId, mask: ValueId, axis: usize) -> Vec<NodeId> {
+    let dim = |node: NodeId, index: usize, axis: usize| {
+        m.shape(m.operand(node, index).ok()?).ok()?.get(axis).cloned()
+    };
+    let alike = |it: &NodeId| {
+        m.node(*it).op.is("Attention")
+            && m.node(*it).graph == m.node(node).graph
+            && m.operand(*it, 3) == Ok(mask)
+            && dim(*it, 0, axis) == dim(node, 0, axis)
+            && m.operand(*it, 4).is_ok() == m.operand(node, 4).is_ok()
+            && dim(*it, 4, 2) == dim(node, 4, 2)
+    };
+    let mut users: Vec<NodeId> = users(m, mask).filter(alike).collect();
+    users.sort_by_key(|it| *it != node);
+    users
+}
+
+/// Sums that have the mask as a term.
+fn sums(m: &Model, node: NodeId, mask: ValueId) -> Vec<NodeId> {
+    let is_sum = |it: &NodeId| m.node(*it).op.is("Add") && m.node(*it).graph == m.node(node).graph;
+    users(m, mask).filter(is_sum).collect()
+}
+
+fn users(m: &Model, value: ValueId) -> impl Iterator<Item = NodeId> {
+    m.value(value).uses.iter().filter_map(|it| match it.user {
+        User::Node(it) => Some(it),
+        _ => None,
+    })
 }
 
 /// The node that computes `value`.

@@ -6,7 +6,8 @@
 //!
 //! With it go the repetition of keys and values for groups of heads, the concatenation with a
 //! past, the transpositions of heads, and the guard against rows that see no key. The operator
-//! takes any mask, so none has to be understood. (Vaswani et al., <https://arxiv.org/abs/1706.03762>.)
+//! takes any mask, so none has to be understood, and a bias beside it (ALiBi) is added to it before.
+//! (Vaswani et al., <https://arxiv.org/abs/1706.03762>.)
 //!
 //! With a cache ONNX Runtime 1.31 runs it 1.1 to 1.4 times as fast as
 //! `com.microsoft.GroupQueryAttention` (at 512 tokens without a cache 5 to 6 % slower;

@@ -44,6 +44,7 @@ mod transpose_of_constant;
 mod transpose_of_dequantized;
 mod unflatten_matmul;
 mod unfuse_skip_layernorm;
+mod unmerge_heads;
 
 pub(crate) use self::signed_weights::is_float_product;
 pub(crate) use self::{
@@ -107,6 +108,7 @@ pub const RULES: &[&Rule] = &[
     &transpose_of_dequantized::TRANSPOSE_OF_DEQUANTIZED,
     &unflatten_matmul::UNFLATTEN_MATMUL,
     &unfuse_skip_layernorm::UNFUSE_SKIP_LAYERNORM,
+    &unmerge_heads::UNMERGE_HEADS,
 ];
 
 /// What the nodes that replace `node` are called: recipes select by name.
@@ -167,7 +169,7 @@ fn can_be_output(m: &Model, output: ValueId, value: ValueId) -> bool {
 }
 
 /// Both operands of a node.
-fn pair(m: &Model, node: NodeId) -> Result<(ValueId, ValueId), NoMatch> {
+pub(crate) fn pair(m: &Model, node: NodeId) -> Result<(ValueId, ValueId), NoMatch> {
     Ok((m.operand(node, 0)?, m.operand(node, 1)?))
 }
 
@@ -206,6 +208,12 @@ fn scalar(m: &Model, value: ValueId) -> Result<f32, NoMatch> {
     }
     let one = tensor.to_f32().map_err(|err| no_match!("`{name}`: {err}"))?;
     one.first().copied().ok_or_else(|| no_match!("`{name}` is empty"))
+}
+
+/// A new constant with one element.
+fn number(patch: &mut Patch, name: &str, value: f32, dtype: DType) -> Result<Ref, NoMatch> {
+    let bytes = from_f32(dtype, &[value]).map_err(|err| no_match!("{err}"))?;
+    Ok(patch.constant(name, Tensor::new(dtype, Vec::new(), bytes)))
 }
 
 /// A reduction must be over the last axis and keep it.

@@ -23,7 +23,13 @@ pub(crate) fn build(m: &mut Model, site: &Site) {
     let mut patch = Patch::before(first);
     let mask = mask(m, site, &mut patch);
     for &user in &site.users {
-        patch = patch.rewire(user, 3, mask);
+        let is_mask = |it: &usize| match site.is_term {
+            true => m.operand(user, *it) == Ok(site.mask),
+            false => *it == 3,
+        };
+        for index in (0..4).filter(is_mask) {
+            patch = patch.rewire(user, index, mask);
+        }
     }
     patch.apply(m);
 }

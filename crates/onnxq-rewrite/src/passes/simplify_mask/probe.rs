@@ -172,8 +172,10 @@ impl<'a> Probe<'a> {
                 let sees = |j: usize| j <= self.past + i && padding[n * total + j];
                 // Which key a query takes that may see none does not matter.
                 let blind = !(0..total).any(sees);
-                let fits = |(j, it): (usize, &f32)| if sees(j) { *it == 0.0 } else { *it <= -1e4 };
-                if !blind && !line.iter().enumerate().all(fits) {
+                let exact = self.site.is_term;
+                let hides = |it: f32| if exact { it == f32::MIN } else { it <= -1e4 };
+                let fits = |(j, it): (usize, &f32)| if sees(j) { *it == 0.0 } else { hides(*it) };
+                if (exact || !blind) && !line.iter().enumerate().all(fits) {
                     return Err(no_match!("the mask is not causal with padding (query {i})"));
                 }
             }
