@@ -12,6 +12,7 @@ mod adapt;
 mod adding;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod attribution;
+mod bad_checkpoints;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod calibrate;
 #[cfg(all(feature = "cli", feature = "runtime"))]
@@ -33,6 +34,8 @@ mod gates;
 mod golden;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "images"))]
 mod images;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod import;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod kernels;
 #[cfg(all(feature = "cli", feature = "runtime"))]

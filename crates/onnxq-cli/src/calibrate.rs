@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Failure, Table, Ui, ranges,
-    shared::{InputArgs, NoData, RecipeArgs, SampleArgs, size},
+    shared::{InputArgs, NoData, RecipeArgs, SampleArgs, chat_template, size},
 };
 use onnxq_ir::{
     ctx::Progress,
@@ -15,7 +15,7 @@ use onnxq_numerics::{observe::ObserverSpec, stats::Needs};
 use onnxq_pipeline::{self as pipeline, Inputs, Job, Opened, Planned};
 use onnxq_run::{
     calibrate::{self, CollectOptions, Collector, Identity, Run, Stats, StatsFile, StatsRow, Want},
-    data::{self, Batches},
+    data::{self, Batches, DataOptions},
 };
 
 /// Run a model on data and keep what its layers see, for solvers, or print its ranges
@@ -28,6 +28,9 @@ pub struct Args {
     pub recipe: RecipeArgs,
     #[command(flatten)]
     pub data: SampleArgs,
+    /// Take text as it is, not as what the user says in the chat template of the checkpoint
+    #[arg(long, requires = "data")]
+    pub plain_text: bool,
     /// How much memory statistics may take: 2GiB, 500MiB
     #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
     pub memory: u64,
@@ -101,7 +104,10 @@ impl Args {
 
     fn batches(&self, planned: &Planned, data: &Path) -> Result<Batches, Failure> {
         let inputs = calibrate::model_inputs(&planned.model);
-        Ok(data::open(data, &inputs, &self.data.options())?)
+        let model = self.model.as_deref().unwrap_or(Path::new(""));
+        let chat = chat_template(model, self.plain_text);
+        let options = DataOptions { chat, ..self.data.options(model) };
+        Ok(data::open(data, &inputs, &options)?)
     }
 
     fn run_over<'a>(&self, planned: &'a Planned, batches: Batches, ui: &'a Ui) -> Run<'a> {

@@ -68,7 +68,7 @@ impl Args {
         let job = Attribute {
             reference: &self.original,
             candidate: &self.quantized,
-            data: Dataset::of_path(data, self.data.options()),
+            data: Dataset::of_path(data, self.data.options(&self.original)),
             open: self.input.options(),
             memory: self.memory,
             threads: ui.global.session_threads(),

@@ -51,13 +51,13 @@ impl Args {
         let recipes = self.recipe.iter().map(load).collect::<Result<Vec<_>, _>>()?;
         let samples =
             SampleArgs { data: None, tokenizer: self.tokenizer, preprocess: None, samples: None };
-        let calibration = self.calibration;
+        let (calibration, checkpoint) = (self.calibration, &*self.checkpoint);
         let job = Import {
             checkpoint: &self.checkpoint,
             output: &self.output,
             layout: self.layout,
             recipes: &recipes,
-            inputs: &|recipe| calibration.inputs(&samples, recipe, ui),
+            inputs: &|recipe| calibration.inputs((&samples, checkpoint), recipe, ui),
             open: self.input.options(),
             force: self.force,
         };

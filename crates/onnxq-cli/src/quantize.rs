@@ -99,7 +99,7 @@ impl Args {
         let gates = self.data.gates(Some(&recipe))?;
         let save = SaveOptions { external: self.external_data, force: self.force };
         ui.note(&format!("onnxq {} · recipe {}", env!("CARGO_PKG_VERSION"), recipe.name));
-        let mut inputs = self.calibration.inputs(&self.data.from, &recipe, ui);
+        let mut inputs = self.calibration.inputs((&self.data.from, &self.model), &recipe, ui);
         inputs.skip_nonfinite = self.nonfinite == Nonfinite::Skip;
         inputs.goal = self.goal.goal();
         inputs.allow_noop = self.allow_noop;
@@ -158,7 +158,7 @@ impl Args {
         let validate = Validate {
             reference: &self.model,
             candidate: output,
-            data: Dataset::of_path(data, self.data.from.options()),
+            data: Dataset::of_path(data, self.data.from.options(&self.model)),
             open: self.input.options(),
             gates,
             baseline: self.measure.baseline.as_deref(),

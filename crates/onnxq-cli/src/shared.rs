@@ -1,6 +1,6 @@
 //! Flags that several subcommands share, and what they mean together.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
@@ -41,7 +41,7 @@ pub struct SampleArgs {
     /// Samples: text, .npy, .npz or a folder of them or of images
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
-    /// The tokenizer.json for text
+    /// The tokenizer.json for text [default: that of the model, if it is a folder]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     #[arg(long, value_name = "NAME|FILE", help = preprocess_help())]
@@ -107,6 +107,9 @@ pub struct CalibrationArgs {
     /// Memory for the sums that calibration keeps: more passes if they do not fit at once
     #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
     pub memory: u64,
+    /// Calibrate on text as it is, not as what the user says in the chat template of the checkpoint
+    #[arg(long, requires = "calibration")]
+    pub plain_text: bool,
 }
 
 /// How far to trust the input.
@@ -226,10 +229,21 @@ pub fn size(text: &str) -> Result<u64, String> {
 
 impl CalibrationArgs {
     /// What the command line says of calibration.
-    pub fn inputs<'a>(&self, from: &SampleArgs, recipe: &Recipe, ui: &'a Ui) -> Inputs<'a> {
+    pub fn inputs<'a>(
+        &self,
+        (from, model): (&SampleArgs, &Path),
+        recipe: &Recipe,
+        ui: &'a Ui,
+    ) -> Inputs<'a> {
         let spec = recipe.calibration.unwrap_or_default();
         let sequence = spec.sequence.unwrap_or(DataOptions::default().sequence);
-        let options = DataOptions { samples: spec.samples, sequence, batch: 1, ..from.options() };
+        let options = DataOptions {
+            samples: spec.samples,
+            sequence,
+            batch: 1,
+            chat: chat_template(model, self.plain_text),
+            ..from.options(model)
+        };
         Inputs {
             data: self.calibration.as_ref().map(|it| Dataset::of_path(it, options)),
             stats: self.stats.clone(),
@@ -239,6 +253,12 @@ impl CalibrationArgs {
             ..Inputs::default()
         }
     }
+}
+
+/// Where the chat template of a folder is looked for.
+pub fn chat_template(model: &Path, plain_text: bool) -> Option<PathBuf> {
+    let config = model.join("tokenizer_config.json");
+    Some(config).filter(|_| !plain_text && model.is_dir())
 }
 
 impl RecipeArgs {
@@ -255,9 +275,11 @@ impl RecipeArgs {
 }
 
 impl SampleArgs {
-    pub fn options(&self) -> DataOptions {
+    /// Data for a model: a folder has its own tokenizer.
+    pub fn options(&self, model: &Path) -> DataOptions {
+        let own = Some(model.join("tokenizer.json")).filter(|it| model.is_dir() && it.is_file());
         DataOptions {
-            tokenizer: self.tokenizer.clone(),
+            tokenizer: self.tokenizer.clone().or(own),
             preprocess: self.preprocess.clone(),
             samples: self.samples,
             ..DataOptions::default()

@@ -43,7 +43,7 @@ impl Args {
         let job = Validate {
             reference: &self.original,
             candidate: &self.quantized,
-            data: Dataset::of_path(data, self.data.from.options()),
+            data: Dataset::of_path(data, self.data.from.options(&self.original)),
             open: self.input.options(),
             gates: &gates,
             baseline: self.measure.baseline.as_deref(),

@@ -18,6 +18,8 @@ pub type Batch = BTreeMap<String, Tensor>;
 pub struct DataOptions {
     /// `tokenizer.json`, for text.
     pub tokenizer: Option<PathBuf>,
+    /// `tokenizer_config.json`: if it has a chat template, text is what the user says in it.
+    pub chat: Option<PathBuf>,
     /// How images become inputs: the name of a shipped description, or a file.
     pub preprocess: Option<String>,
     /// Take only the first samples.
@@ -30,7 +32,8 @@ pub struct DataOptions {
 
 impl Default for DataOptions {
     fn default() -> DataOptions {
-        DataOptions { tokenizer: None, preprocess: None, samples: None, sequence: 128, batch: 4 }
+        let (tokenizer, chat, preprocess) = (None, None, None);
+        DataOptions { tokenizer, chat, preprocess, samples: None, sequence: 128, batch: 4 }
     }
 }
 

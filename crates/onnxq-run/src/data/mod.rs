@@ -1,6 +1,8 @@
 //! Data for calibrating and comparing: untrusted files become checked batches of model inputs.
 
 mod batches;
+#[cfg(feature = "text")]
+mod chat;
 mod dataset;
 mod digest;
 mod error;

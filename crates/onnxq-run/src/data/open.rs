@@ -122,8 +122,11 @@ fn text(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Opened,
         return Err(missing(path, &ids, vec!["text".into()]));
     };
     let fixed = input.ty.shape.as_ref().and_then(|it| it.get(1)?.fixed());
-    let tokens = text_data::read(path, tokenizer, fixed.unwrap_or(options.sequence))?;
-    Ok((Source::Tokens { input: at, tokens }, vec![path.into(), tokenizer.clone()]))
+    let width = fixed.unwrap_or(options.sequence);
+    let tokens = text_data::read(path, (tokenizer, options), width)?;
+    let mut files = vec![path.to_owned(), tokenizer.clone()];
+    files.extend(options.chat.clone().filter(|it| it.exists()));
+    Ok((Source::Tokens { input: at, tokens }, files))
 }
 
 /// The input that a lone array or a text is for.

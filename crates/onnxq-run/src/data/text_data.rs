@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::DataError;
+#[cfg(feature = "text")]
+use super::chat;
+use super::{DataError, DataOptions};
 
 /// Rows of `width` ids each.
 #[derive(Debug, PartialEq)]
@@ -49,9 +51,14 @@ impl Decoder {
 }
 
 /// Tokenizes the whole text and cuts it into rows of `width`; a short tail is dropped unless it
-/// is all there is. Each row gets the special tokens that the tokenizer puts around a text.
+/// is all there is. Each row gets the special tokens that the tokenizer puts around a text, or what
+/// its chat template does.
 #[cfg(feature = "text")]
-pub(super) fn read(text: &Path, tokenizer: &Path, width: usize) -> Result<Tokens, DataError> {
+pub(super) fn read(
+    text: &Path,
+    (tokenizer, options): (&Path, &DataOptions),
+    width: usize,
+) -> Result<Tokens, DataError> {
     let bytes = std::fs::read(text).map_err(DataError::io(text))?;
     let content = String::from_utf8(bytes)
         .map_err(|it| DataError::format(text, format!("is not UTF-8: {}", it.utf8_error())))?;
@@ -63,7 +70,11 @@ pub(super) fn read(text: &Path, tokenizer: &Path, width: usize) -> Result<Tokens
         };
         Ok(encoding.map_err(failed)?.get_ids().to_vec())
     };
-    let (prefix, suffix) = surrounding(encode("a", false)?, encode("a", true)?);
+    let chat = options.chat.as_deref().map(chat::around).transpose()?.flatten();
+    let (prefix, suffix) = match chat {
+        Some((before, after)) => (encode(&before, false)?, encode(&after, false)?),
+        None => surrounding(encode("a", false)?, encode("a", true)?),
+    };
     Ok(cut(encode(&content, false)?, width, &prefix, &suffix))
 }
 
@@ -83,7 +94,7 @@ fn load(tokenizer: &Path) -> Result<tokenizers::Tokenizer, DataError> {
 }
 
 #[cfg(not(feature = "text"))]
-pub(super) fn read(text: &Path, _: &Path, _: usize) -> Result<Tokens, DataError> {
+pub(super) fn read(text: &Path, _: (&Path, &DataOptions), _: usize) -> Result<Tokens, DataError> {
     Err(DataError::NoText { file: text.into() })
 }
 
@@ -129,7 +140,7 @@ mod tests {
         let (data, json) = (folder.path().join("t.txt"), folder.path().join("tokenizer.json"));
         fs::write(&data, text).unwrap();
         fs::write(&json, tokenizer).unwrap();
-        read(&data, &json, width)
+        read(&data, (&json, &DataOptions::default()), width)
     }
 
     #[test]
