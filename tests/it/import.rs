@@ -37,12 +37,12 @@ fn several_recipes_lie_side_by_side() {
     let place = Place::new();
     let folder = place.path("out");
     let args = ["import", &checkpoint("llama"), "-o", &folder, "-r", "float", "-r", "int4"];
-    let it = run(&[&args[..], &["--json"]].concat());
-    assert_eq!(it.code, 0, "{}", it.error);
+    let done = run(&[&args[..], &["--json"]].concat());
+    assert_eq!(done.code, 0, "{}", done.error);
     let expected = ["config.json", "model_float.onnx", "model_int4.onnx"];
     let files = names(&folder);
     assert!(set(&expected).is_subset(&files), "{files:?}");
-    let json: Value = serde_json::from_str(&it.out).unwrap();
+    let json: Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!((&json["schema"], &json["model_type"]), (&"onnxq.import/1".into(), &"llama".into()));
     let listed = json["files"].as_array().unwrap().iter().map(|it| it.as_str().unwrap());
     assert_eq!(listed.map(str::to_owned).collect::<BTreeSet<_>>(), files);
@@ -58,8 +58,8 @@ fn several_recipes_lie_side_by_side() {
 fn a_folder_for_genai_says_what_its_graph_needs() {
     let place = Place::new();
     let folder = place.path("out");
-    let it = run(&["import", &checkpoint("gemma3"), "-o", &folder, "--layout", "genai"]);
-    assert_eq!(it.code, 0, "{}", it.error);
+    let done = run(&["import", &checkpoint("gemma3"), "-o", &folder, "--layout", "genai"]);
+    assert_eq!(done.code, 0, "{}", done.error);
     let text = fs::read(format!("{folder}/genai_config.json")).unwrap();
     let config: Value = serde_json::from_slice(&text).unwrap();
     let decoder = &config["model"]["decoder"];
@@ -98,11 +98,11 @@ fn two_recipes_for_one_file_are_refused() {
     let place = Place::new();
     let folder = place.path("out");
     let args = ["import", &checkpoint("llama"), "-o", &folder, "--layout", "hf"];
-    let it = run(&[&args[..], &["-r", "int4", "-r", "int4_size"]].concat());
-    assert_eq!(it.code, 4, "{}", it.error);
-    assert!(it.error.contains("E126") && it.error.contains("model_q4.onnx"), "{}", it.error);
-    let it = run(&["import", &checkpoint("bert-ner"), "-o", &folder, "--layout", "genai"]);
-    assert!(it.code == 4 && it.error.contains("`bert` is none"), "{}", it.error);
+    let done = run(&[&args[..], &["-r", "int4", "-r", "int4_size"]].concat());
+    assert_eq!(done.code, 4, "{}", done.error);
+    assert!(done.error.contains("E126") && done.error.contains("model_q4.onnx"), "{}", done.error);
+    let done = run(&["import", &checkpoint("bert-ner"), "-o", &folder, "--layout", "genai"]);
+    assert!(done.code == 4 && done.error.contains("`bert` is none"), "{}", done.error);
     assert_eq!(names(&place.path("")), BTreeSet::new());
 }
 
@@ -112,13 +112,13 @@ fn there_is_all_of_a_folder_or_nothing() {
     let folder = place.path("out");
     // Whatever fails on the way: the second recipe needs data.
     let args = ["import", &checkpoint("llama"), "-o", &folder];
-    let it = run(&[&args[..], &["-r", "float", "-r", "int4_quality"]].concat());
-    assert!(it.code != 0 && it.error.contains("E610"), "{}", it.error);
+    let done = run(&[&args[..], &["-r", "float", "-r", "int4_quality"]].concat());
+    assert!(done.code != 0 && done.error.contains("E610"), "{}", done.error);
     assert_eq!(names(&place.path("")), BTreeSet::new());
     assert_eq!(run(&args).code, 0);
     let before = names(&folder);
-    let it = run(&args);
-    assert!(it.code != 0 && it.error.contains("E903"), "{}", it.error);
+    let done = run(&args);
+    assert!(done.code != 0 && done.error.contains("E903"), "{}", done.error);
     fs::write(format!("{folder}/mine.txt"), "").unwrap();
     assert_eq!(run(&[&args[..], &["-f"]].concat()).code, 0);
     assert_eq!(names(&folder), before);
@@ -129,22 +129,22 @@ fn there_is_all_of_a_folder_or_nothing() {
 fn a_folder_is_a_model_for_every_command() {
     let place = Place::new();
     let (folder, output) = (checkpoint("qwen3"), place.path("q.onnx"));
-    let it = run(&["quantize", &folder, "-r", "int8_weights", "-o", &output]);
-    assert_eq!(it.code, 0, "{}", it.error);
+    let done = run(&["quantize", &folder, "-r", "int8_weights", "-o", &output]);
+    assert_eq!(done.code, 0, "{}", done.error);
     assert!(run(&["plan", &folder, "-r", "int4"]).out.contains("model.layers.0.mlp.down_proj"));
     assert!(run(&["inspect", &folder]).out.contains("past_key_values.0.key"));
     assert_eq!(run(&["check", &folder]).code, 0);
     let ids = place.path("ids.npy");
     npy(&ids, 4, 24);
     let gate = ["--gate", "kl.mean<=0.01"];
-    let it = run(&[&["validate", &folder, &output, "--data", &ids][..], &gate].concat());
-    assert_eq!(it.code, 0, "{}{}", it.out, it.error);
+    let done = run(&[&["validate", &folder, &output, "--data", &ids][..], &gate].concat());
+    assert_eq!(done.code, 0, "{}{}", done.out, done.error);
     assert_eq!(run(&["compare", &folder, &output, "--data", &ids]).code, 0);
     let quality = place.path("quality.onnx");
     let args = ["quantize", &folder, "-r", "int4_quality", "--calibration", &ids, "-o", &quality];
-    let it = run(&args);
-    assert_eq!(it.code, 0, "{}", it.error);
-    let it = run(&[
+    let done = run(&args);
+    assert_eq!(done.code, 0, "{}", done.error);
+    let done = run(&[
         "quantize",
         &folder,
         "-r",
@@ -157,7 +157,7 @@ fn a_folder_is_a_model_for_every_command() {
         &output,
         "-f",
     ]);
-    assert_eq!(it.code, 0, "{}", it.error);
+    assert_eq!(done.code, 0, "{}", done.error);
     assert!(fs::metadata(&output).unwrap().len() <= 150_000);
 }
 

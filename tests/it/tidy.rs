@@ -79,6 +79,7 @@ fn foreign_types_stay_in_their_rooms() {
         ("image::", "crates/onnxq-run/src/data/images/decode.rs"),
         ("indicatif", "crates/onnxq-cli/src/ui.rs"),
         ("minijinja", "crates/onnxq-report/src/emit/html/"),
+        ("minijinja", "crates/onnxq-run/src/data/chat.rs"),
         ("ort::", "crates/onnxq-run/src/engine/"),
         ("os::unix", "crates/onnxq-ir/src/fs/"),
         ("os::windows", "crates/onnxq-ir/src/fs/"),
@@ -94,7 +95,8 @@ fn foreign_types_stay_in_their_rooms() {
                 let code = it.trim_start();
                 !code.starts_with("//") && has_word(code, word)
             });
-            let inside = path.starts_with(room) || path == Path::new(room);
+            let mut own = rooms.iter().filter(|it| it.0 == word).map(|it| it.1);
+            let inside = own.any(|it| path.starts_with(it) || path == Path::new(it));
             assert!(!used || inside, "{}: `{word}` belongs in {room}", path.display());
         }
     }
