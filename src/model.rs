@@ -53,7 +53,7 @@ impl SaveOptions {
             Storage::External => ExternalData::Always,
             Storage::Shards(bytes) => ExternalData::Shards(bytes),
         };
-        onnx::SaveOptions { external, force: self.force }
+        onnx::SaveOptions { external, force: self.force, ..Default::default() }
     }
 }
 

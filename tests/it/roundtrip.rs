@@ -26,12 +26,12 @@ fn open(path: &Path) -> Loaded {
 }
 
 fn save(loaded: &Loaded, path: &Path, external: ExternalData) -> Result<(), SaveError> {
-    let options = SaveOptions { external, force: false };
+    let options = SaveOptions { external, force: false, ..Default::default() };
     onnx::save(&loaded.model, path, &options, Some(&loaded.files), &Ctx::silent()).map(|_| ())
 }
 
 fn force(loaded: &Loaded, path: &Path, external: ExternalData) -> Result<(), SaveError> {
-    let options = SaveOptions { external, force: true };
+    let options = SaveOptions { external, force: true, ..Default::default() };
     onnx::save(&loaded.model, path, &options, Some(&loaded.files), &Ctx::silent()).map(|_| ())
 }
 

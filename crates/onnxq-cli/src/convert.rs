@@ -174,7 +174,7 @@ impl Args {
             allow_noop: self.allow_noop,
         };
         let external = what.external_data.unwrap_or_default();
-        let save = SaveOptions { external, force: self.force };
+        let save = SaveOptions { external, force: self.force, ..Default::default() };
         let Some(output) = &self.output else {
             let done = convert::run(&job, &ui.ctx())?;
             ui.print(&(comment(&steps(&done.steps)) + &text::print(&done.model)))?;

@@ -91,6 +91,6 @@ mod tests {
             assert_eq!(parse(code.name()).unwrap().0, code.name());
             assert_eq!(parse(&code.name().to_lowercase()).unwrap().0, code.name());
         }
-        assert_eq!(parse("E20").unwrap_err(), "there is no such code; did you mean E201?");
+        assert_eq!(parse("E20").unwrap_err(), "there is no such code; did you mean E120?");
     }
 }

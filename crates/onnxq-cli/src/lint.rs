@@ -49,7 +49,8 @@ impl FixArgs {
             ui.print(&onnxq_ir::text::print(&model))?;
             return Ok(lint::exit_code(&findings));
         };
-        let save = SaveOptions { external: self.external_data, force: self.force };
+        let save =
+            SaveOptions { external: self.external_data, force: self.force, ..Default::default() };
         onnx::save(&model, output, &save, Some(&files), &ui.ctx())?;
         let written = onnx::open(output, open)?;
         written.warnings.iter().for_each(|it| ui.warn(it));

@@ -97,7 +97,8 @@ impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let recipe = self.recipe.load()?;
         let gates = self.data.gates(Some(&recipe))?;
-        let save = SaveOptions { external: self.external_data, force: self.force };
+        let save =
+            SaveOptions { external: self.external_data, force: self.force, ..Default::default() };
         ui.note(&format!("onnxq {} · recipe {}", env!("CARGO_PKG_VERSION"), recipe.name));
         let mut inputs = self.calibration.inputs((&self.data.from, &self.model), &recipe, ui);
         inputs.skip_nonfinite = self.nonfinite == Nonfinite::Skip;

@@ -31,7 +31,7 @@ fn files(c: &mut Criterion) {
 }
 
 fn write(model: &Model, path: &Path, external: ExternalData) {
-    let options = SaveOptions { external, force: true };
+    let options = SaveOptions { external, force: true, ..Default::default() };
     onnx::save(model, path, &options, None, &Ctx::silent()).expect("there is room for files");
 }
 

@@ -143,9 +143,9 @@ impl Files {
         Ok(mapped.bytes)
     }
 
-    /// Whether any tensor lies outside of the model file.
+    /// Whether any tensor lies outside of the model file, if there is one.
     pub fn has_external(&self) -> bool {
-        self.open.keys().any(|it| !it.is_empty())
+        !self.built && self.open.keys().any(|it| !it.is_empty())
     }
 
     /// Bytes of the model file and of its data files.

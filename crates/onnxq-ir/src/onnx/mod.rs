@@ -33,7 +33,7 @@ pub use self::{
     error::{ExternalProblem, LoadError, SaveError, TensorProblem},
     files::{ExternalPolicy, Files, map_file},
     limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},
-    save::{ExternalData, SaveOptions, Saved, is_external, layout_sizes, save},
+    save::{DataEnding, ExternalData, SaveOptions, Saved, is_external, layout_sizes, save},
 };
 use crate::{diag::Warning, ir::Model, tensor::Tensor};
 

@@ -38,6 +38,17 @@ pub enum ExternalData {
 pub struct SaveOptions {
     pub external: ExternalData,
     pub force: bool,
+    pub ending: DataEnding,
+}
+
+/// What follows the model's name in the names of its data files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DataEnding {
+    /// `.data`, as ONNX's own tools write.
+    #[default]
+    Dot,
+    /// `_data`, as optimum writes and transformers.js looks for.
+    Underscore,
 }
 
 impl SaveOptions {
@@ -148,7 +159,11 @@ fn layout(model: &Model, path: &Path, options: &SaveOptions, input: Option<&File
     if !is_external(model, options, input) {
         return Layout::inline(model);
     }
-    let stem = path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".data";
+    let ending = match options.ending {
+        DataEnding::Dot => ".data",
+        DataEnding::Underscore => "_data",
+    };
+    let stem = path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ending;
     let name = |index: usize| match index {
         0 => stem.clone(),
         _ => format!("{stem}_{index}"),

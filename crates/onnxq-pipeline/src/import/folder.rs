@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::{Map, Value};
+
 use crate::Error;
 use onnxq_formats::CheckpointError;
 use onnxq_ir::onnx::SaveOptions;
@@ -79,6 +81,20 @@ impl Folder {
         Ok(())
     }
 
+    /// The same into a folder of it.
+    pub(super) fn copy_into(
+        &mut self,
+        folder: &str,
+        from: &Path,
+        files: &[&str],
+    ) -> Result<(), Error> {
+        for file in files.iter().filter(|it| from.join(it).is_file()) {
+            let (source, to) = (from.join(file), self.path(&format!("{folder}/{file}"))?);
+            fs::copy(&source, to).map_err(failed(&source))?;
+        }
+        Ok(())
+    }
+
     /// Moves it to its destination. Its files, in alphabetical order.
     pub(super) fn persist(self) -> Result<Vec<String>, Error> {
         let mut files = Vec::new();
@@ -126,6 +142,22 @@ fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) -> Result<(), Erro
         }
     }
     Ok(())
+}
+
+/// A JSON object of a checkpoint; empty if there is none.
+pub(super) fn object(folder: &Path, name: &str) -> Result<Map<String, Value>, Error> {
+    let path = folder.join(name);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
+        Err(source) => return Err(CheckpointError::Io { path, source }.into()),
+    };
+    let wrong = |problem: String| CheckpointError::Json { file: name.to_owned(), problem };
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(wrong("it holds another kind of value".into()).into()),
+        Err(error) => Err(wrong(error.to_string()).into()),
+    }
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> CheckpointError {

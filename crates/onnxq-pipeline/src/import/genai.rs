@@ -2,10 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ImportedModel, Layout, folder::Folder};
+use super::{
+    ImportedModel, Layout, Warning,
+    folder::{self, Folder},
+};
 use crate::Error;
-use onnxq_formats::{Architecture, Checkpoint, CheckpointError, Form};
-use onnxq_ir::onnx::ExternalData;
+use onnxq_formats::{Architecture, Checkpoint, Form};
+use onnxq_ir::onnx::{DataEnding, ExternalData};
 
 pub(super) const GENAI: Layout = Layout {
     name: "genai",
@@ -13,16 +16,19 @@ pub(super) const GENAI: Layout = Layout {
     form,
     decoders_only: true,
     external: ExternalData::Always,
+    ending: DataEnding::Dot,
+    vectors: "token_embeddings",
     file: |_, _| "model.onnx".to_owned(),
     finish,
 };
 
-/// One buffer for past and present needs the kernel with places inside; without rotary embeddings
-/// places are looked up, so there is nothing to put inside.
+/// One buffer for past and present needs the kernel with places inside, which turns multiples of 16
+/// elements of a head. Without rotary embeddings places are looked up, so there is nothing inside.
 fn form(architecture: &Architecture) -> Form {
-    match architecture.rotaries.is_empty() {
-        true => Form::Standard,
-        false => Form::GroupQuery,
+    let rotaries = &architecture.rotaries;
+    match !rotaries.is_empty() && rotaries.iter().all(|it| it.size.is_multiple_of(16)) {
+        true => Form::GroupQuery,
+        false => Form::Standard,
     }
 }
 
@@ -30,33 +36,19 @@ fn finish(
     folder: &mut Folder,
     checkpoint: &Checkpoint,
     _models: &[ImportedModel],
-) -> Result<(), Error> {
-    let config = object(checkpoint, "config.json")?;
-    let generation = object(checkpoint, "generation_config.json")?;
+) -> Result<Vec<Warning>, Error> {
+    let config = folder::object(&checkpoint.folder, "config.json")?;
+    let generation = folder::object(&checkpoint.folder, "generation_config.json")?;
     let text = config_of(&checkpoint.architecture, &config, &generation);
-    folder.write("genai_config.json", &(text + "\n"))
-}
-
-/// A JSON object beside the checkpoint; empty if there is none.
-fn object(checkpoint: &Checkpoint, name: &str) -> Result<Map<String, Value>, Error> {
-    let path = checkpoint.folder.join(name);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Map::new()),
-        Err(source) => return Err(CheckpointError::Io { path, source }.into()),
-    };
-    let wrong = |problem: String| CheckpointError::Json { file: name.to_owned(), problem };
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(wrong("it holds another kind of value".into()).into()),
-        Err(error) => Err(wrong(error.to_string()).into()),
-    }
+    folder.write("genai_config.json", &(text + "\n"))?;
+    Ok(Vec::new())
 }
 
 /// What onnxruntime-genai calls an architecture.
 fn kind(model_type: &str) -> &str {
     match model_type {
-        "gemma3_text" => "gemma3_text",
+        // Its own `gpt2` wants keys and values in one tensor; every other decoder is fed alike.
+        "gpt2" => "decoder",
         other => other,
     }
 }
@@ -81,14 +73,15 @@ fn config_of(
     if !shares {
         inputs["position_ids"] = "position_ids".into();
     }
-    let eos = own("eos_token_id").unwrap_or(json!(0));
-    let pad = own("pad_token_id").or_else(|| first(&eos)).unwrap_or(json!(0));
-    let text = json!({
+    let eos = ends(architecture, [generation, config]);
+    let mut ids = Map::new();
+    ids.extend(own("bos_token_id").map(|it| ("bos_token_id".to_owned(), it)));
+    let pad = own("pad_token_id").or_else(|| eos.first().cloned());
+    ids.extend(pad.map(|it| ("pad_token_id".to_owned(), it)));
+    ids.insert("eos_token_id".to_owned(), eos.into());
+    let mut text = json!({
         "model": {
             "type": kind(&architecture.model_type),
-            "bos_token_id": own("bos_token_id").unwrap_or(json!(0)),
-            "eos_token_id": eos,
-            "pad_token_id": pad,
             "context_length": architecture.context,
             "vocab_size": architecture.vocabulary,
             "decoder": {
@@ -121,12 +114,23 @@ fn config_of(
             "top_p": own("top_p").unwrap_or(json!(1.0)),
         },
     });
+    text["model"].as_object_mut().expect("made above").extend(ids);
     serde_json::to_string_pretty(&text).expect("it is made of JSON values")
 }
 
-fn first(ids: &Value) -> Option<Value> {
-    match ids {
-        Value::Array(list) => list.first().cloned(),
-        other => Some(other.clone()),
+/// Every token that ends a text, by either file: one often knows the end of a turn only. The client
+/// refuses ids that the vocabulary does not have.
+fn ends(architecture: &Architecture, files: [&Map<String, Value>; 2]) -> Vec<Value> {
+    let mut ends: Vec<Value> = Vec::new();
+    for found in files.iter().filter_map(|it| it.get("eos_token_id")) {
+        let list = found.as_array().cloned().unwrap_or_else(|| vec![found.clone()]);
+        let known = |it: &Value| it.as_u64().is_some_and(|it| it < architecture.vocabulary as u64);
+        let new = list.into_iter().filter(|it| known(it));
+        for id in new {
+            if !ends.contains(&id) {
+                ends.push(id);
+            }
+        }
     }
+    ends
 }

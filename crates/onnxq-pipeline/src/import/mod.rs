@@ -125,7 +125,8 @@ pub fn import(job: &Import, ctx: &Ctx) -> Result<Imported, Error> {
         });
     }
     folder.copy(&checkpoint.folder, folder::BESIDE)?;
-    (job.layout.finish)(&mut folder, &checkpoint, &models)?;
+    let warnings = (job.layout.finish)(&mut folder, &checkpoint, &models)?;
+    warnings.iter().for_each(|it| ctx.progress.warn(it));
     let files = folder.persist()?;
     Ok(Imported {
         schema: "onnxq.import/1",
@@ -136,7 +137,7 @@ pub fn import(job: &Import, ctx: &Ctx) -> Result<Imported, Error> {
         layout: job.layout.name,
         models,
         files,
-        warnings: Vec::new(),
+        warnings,
     })
 }
 
@@ -158,12 +159,17 @@ fn file_names(job: &Import) -> Result<Vec<String>, Error> {
 }
 
 fn opened(job: &Import, checkpoint: &Checkpoint, ctx: &Ctx) -> Result<Opened, Error> {
-    let loaded = build(checkpoint, (job.layout.form)(&checkpoint.architecture))?;
+    let mut loaded = build(checkpoint, (job.layout.form)(&checkpoint.architecture))?;
+    let model = &mut loaded.model;
+    let outputs = model.graph(model.main).outputs.clone();
+    if let Some(it) = outputs.into_iter().find(|it| &*model.value(*it).name == "token_embeddings") {
+        model.value_mut(it).name = job.layout.vectors.into();
+    }
     Ok(Opened::of(loaded, &job.open, ctx))
 }
 
 fn save_options(job: &Import) -> SaveOptions {
-    SaveOptions { external: job.layout.external, force: false }
+    SaveOptions { external: job.layout.external, force: false, ending: job.layout.ending }
 }
 
 fn float(

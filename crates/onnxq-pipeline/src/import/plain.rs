@@ -2,7 +2,7 @@
 
 use super::Layout;
 use onnxq_formats::Form;
-use onnxq_ir::onnx::ExternalData;
+use onnxq_ir::onnx::{DataEnding, ExternalData};
 
 pub(super) const PLAIN: Layout = Layout {
     name: "plain",
@@ -10,9 +10,11 @@ pub(super) const PLAIN: Layout = Layout {
     form: |_| Form::Standard,
     decoders_only: false,
     external: ExternalData::Auto,
+    ending: DataEnding::Dot,
+    vectors: "token_embeddings",
     file: |recipe, count| match count {
         1 => "model.onnx".to_owned(),
         _ => format!("model_{recipe}.onnx"),
     },
-    finish: |_, _, _| Ok(()),
+    finish: |_, _, _| Ok(Vec::new()),
 };

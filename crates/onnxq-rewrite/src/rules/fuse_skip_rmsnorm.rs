@@ -12,7 +12,7 @@ use super::{of_type, stem};
 use crate::Rule;
 use onnxq_ir::{
     Attrs, Model, NoMatch, NodeId, Patch, ValueId, no_match,
-    tensor::{DType, Shape},
+    tensor::{DType, Dim, Shape},
 };
 
 pub(super) const FUSE_SKIP_RMSNORM: Rule = Rule {
@@ -59,7 +59,7 @@ fn known_shape(m: &Model, value: ValueId) -> Result<&Shape, NoMatch> {
     let shape = m.value(value).ty.as_ref().and_then(|it| it.shape.as_ref());
     let shape =
         shape.ok_or_else(|| no_match!("the shape of `{}` is not known", m.value(value).name))?;
-    match shape.iter().any(|it| *it == onnxq_ir::tensor::Dim::Unknown) {
+    match shape.contains(&Dim::Unknown) {
         true => Err(no_match!("the shape of `{}` is not known", m.value(value).name)),
         false => Ok(shape),
     }
