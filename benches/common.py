@@ -72,13 +72,18 @@ def figures(onnxq, reference, candidate, data, *flags):
     return json.loads(run(command))
 
 
-def session(path, threads=1):
-    """A session on the CPU; a path or the bytes of a model. `threads`: 0 for as many as it likes."""
+def session(path, threads=1, exact=False):
+    """A session on the CPU; a path or the bytes of a model. `threads`: 0 for as many as it likes.
+
+    `exact`: products of int8 do not saturate, as on CPUs with VNNI, whatever this CPU is.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    if exact:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

@@ -77,6 +77,8 @@ pub(super) fn encoder(
         scale: None,
         norm: Some(Norm::layer(&format!("{prefix}embeddings.LayerNorm"), shape.hidden, epsilon)),
     };
+    let name = |layer| format!("{prefix}encoder.layer.{layer}");
+    let block = |layer| block(&shape, &PARTS, &name(layer), (activation, epsilon));
     let mut model = Architecture {
         model_type: shape.model_type.clone(),
         hidden: shape.hidden,
@@ -84,7 +86,7 @@ pub(super) fn encoder(
         context: shape.context,
         embedding,
         rotaries: Vec::new(),
-        blocks: blocks(&shape, prefix, (activation, epsilon)),
+        blocks: (0..shape.layers).map(block).collect(),
         norm: None,
         head: Head::Hidden,
         // The head of the training, `cls`, is none of ours.
@@ -96,10 +98,24 @@ pub(super) fn encoder(
     Ok(model)
 }
 
-fn blocks(shape: &Shape, prefix: &str, of: (Activation, f64)) -> Vec<Block> {
-    let name = |layer| format!("{prefix}encoder.layer.{layer}");
-    (0..shape.layers).map(|it| block(shape, &name(it), of)).collect()
+/// What a family calls the parts of a block.
+pub(super) struct Parts {
+    pub qkv: [&'static str; 3],
+    pub out: &'static str,
+    pub attention_norm: &'static str,
+    pub up: &'static str,
+    pub down: &'static str,
+    pub mlp_norm: &'static str,
 }
+
+const PARTS: Parts = Parts {
+    qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
+    out: "attention.output.dense",
+    attention_norm: "attention.output.LayerNorm",
+    up: "intermediate.dense",
+    down: "output.dense",
+    mlp_norm: "output.LayerNorm",
+};
 
 /// The first checkpoints were converted from TensorFlow with its names.
 fn rename_norms(architecture: &mut Architecture) {
@@ -112,39 +128,39 @@ fn rename_norms(architecture: &mut Architecture) {
     }
 }
 
-fn block(shape: &Shape, name: &str, (activation, epsilon): (Activation, f64)) -> Block {
-    let Shape { hidden, inner, .. } = *shape;
+/// Attention between all tokens, a feed-forward part, and a norm after each sum.
+pub(super) fn block(
+    shape: &Shape,
+    parts: &Parts,
+    name: &str,
+    (activation, epsilon): (Activation, f64),
+) -> Block {
+    let Shape { hidden, inner, heads, kv_heads, head_size, .. } = *shape;
     let linear = |it: &str, sizes| Linear::new(&format!("{name}.{it}"), sizes, true);
     let norm = |it: &str| Norm::layer(&format!("{name}.{it}"), hidden, epsilon);
     let square = |it: &str| linear(it, [hidden, hidden]);
-    let qkv = ["query", "key", "value"].map(|it| square(&format!("attention.self.{it}")));
-    let attention = full_attention(shape, qkv, square("attention.output.dense"));
+    let attention = Attention {
+        qkv: Qkv::Apart(parts.qkv.map(square).into()),
+        out: square(parts.out),
+        q_norm: None,
+        k_norm: None,
+        heads,
+        kv_heads,
+        head_size,
+        scale: (head_size as f32).powf(-0.5),
+        softcap: None,
+        window: None,
+        rotary: None,
+    };
     let mlp = Mlp {
         gate: None,
-        up: linear("intermediate.dense", [hidden, inner]),
-        down: linear("output.dense", [inner, hidden]),
+        up: linear(parts.up, [hidden, inner]),
+        down: linear(parts.down, [inner, hidden]),
         activation,
     };
     Block {
         attention: Sublayer::new(&format!("{name}.attention"), attention)
-            .summed(norm("attention.output.LayerNorm")),
-        mlp: Sublayer::new(&format!("{name}.output"), mlp).summed(norm("output.LayerNorm")),
-    }
-}
-
-/// Attention between all tokens.
-pub(super) fn full_attention(shape: &Shape, qkv: [Linear; 3], out: Linear) -> Attention {
-    Attention {
-        qkv: Qkv::Apart(qkv.into()),
-        out,
-        q_norm: None,
-        k_norm: None,
-        heads: shape.heads,
-        kv_heads: shape.kv_heads,
-        head_size: shape.head_size,
-        scale: (shape.head_size as f32).powf(-0.5),
-        softcap: None,
-        window: None,
-        rotary: None,
+            .summed(norm(parts.attention_norm)),
+        mlp: Sublayer::new(&format!("{name}.mlp"), mlp).summed(norm(parts.mlp_norm)),
     }
 }

@@ -59,36 +59,79 @@ pub(super) const NEUTRAL: &[&str] = &[
     "use_cache",
 ];
 
-/// Sizes under the names that Llama has for them.
+/// What a family calls its sizes.
+pub(super) struct Names {
+    pub hidden: &'static str,
+    pub heads: &'static str,
+    pub layers: &'static str,
+    /// Of the feed-forward part; what it is if the file does not say, as a multiple of `hidden`.
+    pub inner: (&'static str, Option<usize>),
+    pub context: &'static str,
+}
+
+/// As Llama and most others do.
+const USUAL: Names = Names {
+    hidden: "hidden_size",
+    heads: "num_attention_heads",
+    layers: "num_hidden_layers",
+    inner: ("intermediate_size", None),
+    context: "max_position_embeddings",
+};
+
+/// Sizes under the usual names, with heads of a size of their own and shared keys and values.
 pub(super) fn shape(
     source: &Source,
     default_head: Option<usize>,
 ) -> Result<Shape, CheckpointError> {
     let config = source.config;
-    let hidden = config.size("hidden_size")?;
-    let heads = config.size("num_attention_heads")?;
+    let heads = config.size(USUAL.heads)?;
     let kv_heads = config.size_or("num_key_value_heads", heads)?;
-    let head_size = match config.size_if("head_dim")?.or(default_head) {
+    let head_size = config.size_if("head_dim")?.or(default_head);
+    named_shape(source, &USUAL, (kv_heads, head_size))
+}
+
+/// Sizes under other names; heads share the whole width.
+pub(super) fn simple_shape(source: &Source, names: &Names) -> Result<Shape, CheckpointError> {
+    named_shape(source, names, (source.config.size(names.heads)?, None))
+}
+
+fn named_shape(
+    source: &Source,
+    names: &Names,
+    (kv_heads, head_size): (usize, Option<usize>),
+) -> Result<Shape, CheckpointError> {
+    let config = source.config;
+    let (hidden, heads) = (config.size(names.hidden)?, config.size(names.heads)?);
+    let head_size = match head_size {
         Some(it) => it,
         None if hidden.is_multiple_of(heads) => hidden / heads,
         None => {
-            let problem = format!("hidden_size {hidden} is no multiple of {heads} heads");
+            let problem = format!("{} {hidden} is no multiple of {heads} heads", names.hidden);
             return Err(CheckpointError::Contradiction { problem });
         }
+    };
+    let (inner, times) = names.inner;
+    let inner = match times {
+        Some(times) => config.size_or(inner, times * hidden)?,
+        None => config.size(inner)?,
     };
     let shape = Shape {
         model_type: source.family.model_type.to_owned(),
         hidden,
         vocabulary: config.size("vocab_size")?,
-        context: config.size_or("max_position_embeddings", 2048)?,
-        layers: config.size("num_hidden_layers")?,
+        context: config.size_or(names.context, DEFAULT_CONTEXT)?,
+        layers: config.size(names.layers)?,
         heads,
         kv_heads,
         head_size,
-        inner: config.size("intermediate_size")?,
+        inner,
     };
     shape.checked()
 }
+
+/// Old files of Llama do not state theirs. Where the context is the length of a table, a wrong one
+/// does not fit the table.
+const DEFAULT_CONTEXT: usize = 2048;
 
 /// How a decoder differs from Llama.
 #[derive(Clone, Copy)]

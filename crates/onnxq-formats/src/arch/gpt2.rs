@@ -2,6 +2,7 @@
 
 use super::{
     Architecture, Attention, Block, Embedding, Linear, Mlp, Norm, Param, Positions, Qkv, Sublayer,
+    common::{self, Names},
     describe::{Shape, Source},
 };
 use crate::{
@@ -16,7 +17,7 @@ pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError>
     config.must_be("add_cross_attention", false)?;
     // The order of the same operations, and the context that the sizes of tables say.
     config.ignore(&["reorder_and_upcast_attn", "n_ctx"]);
-    let shape = shape(source)?;
+    let shape = common::simple_shape(source, &NAMES)?;
     let epsilon = config.positive_or("layer_norm_epsilon", 1e-5)?;
     let activation = source.activation("activation_function", "gelu_new")?;
     let prefix = source.prefix("transformer.");
@@ -44,26 +45,13 @@ pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError>
     })
 }
 
-fn shape(source: &Source) -> Result<Shape, CheckpointError> {
-    let config = source.config;
-    let (hidden, heads) = (config.size("n_embd")?, config.size("n_head")?);
-    if !hidden.is_multiple_of(heads) {
-        let problem = format!("n_embd {hidden} is no multiple of {heads} heads");
-        return Err(CheckpointError::Contradiction { problem });
-    }
-    let shape = Shape {
-        model_type: source.family.model_type.to_owned(),
-        hidden,
-        vocabulary: config.size("vocab_size")?,
-        context: config.size_or("n_positions", 1024)?,
-        layers: config.size("n_layer")?,
-        heads,
-        kv_heads: heads,
-        head_size: hidden / heads,
-        inner: config.size_or("n_inner", 4 * hidden)?,
-    };
-    shape.checked()
-}
+const NAMES: Names = Names {
+    hidden: "n_embd",
+    heads: "n_head",
+    layers: "n_layer",
+    inner: ("n_inner", Some(4)),
+    context: "n_positions",
+};
 
 fn block(shape: &Shape, name: &str, (activation, epsilon): (Activation, f64)) -> Block {
     let Shape { hidden, inner, heads, head_size, .. } = *shape;

@@ -106,7 +106,7 @@ impl Diagnostic for ImportError {
 ///
 /// # Errors
 /// E12x if the checkpoint or the layout does not fit, E903 if the folder exists, and what
-/// [`quantize`](super::quantize) says.
+/// [`quantize`](super::quantize()) says.
 pub fn import(job: &Import, ctx: &Ctx) -> Result<Imported, Error> {
     let mut folder = Folder::new(job.output, job.force)?;
     let checkpoint = Checkpoint::open(job.checkpoint, job.open.external)?;
