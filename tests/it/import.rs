@@ -49,6 +49,11 @@ fn several_recipes_lie_side_by_side() {
     let models = json["models"].as_array().unwrap();
     assert_eq!(models[0]["quantized"], Value::Null);
     assert!(models[1]["quantized"]["quantized_nodes"].as_u64().unwrap() > 10);
+    // Files are named by where they are now, not by where they were made.
+    assert_eq!(models[1]["quantized"]["output"], format!("{folder}/model_int4.onnx"));
+    assert!(!done.error.contains(".onnxq-") && done.error.contains(&folder), "{}", done.error);
+    let text = run(&["inspect", "--text", &format!("{folder}/model_float.onnx")]).out;
+    assert!(text.contains("onnxq.min_onnxruntime") && text.contains("onnxq import llama"));
     for file in ["model_float.onnx", "model_int4.onnx"] {
         assert_eq!(run(&["check", &format!("{folder}/{file}")]).code, 0, "{file}");
     }

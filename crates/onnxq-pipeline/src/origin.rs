@@ -69,6 +69,24 @@ pub(super) struct Learned {
     pub origin: StatsOrigin,
 }
 
+/// Marks the float model of a checkpoint.
+pub(super) fn mark_imported(
+    model: &mut Model,
+    checkpoint: &Path,
+    files: &Files,
+) -> Result<(), Error> {
+    let command = ["onnxq".to_owned(), "import".to_owned(), file_name(checkpoint)];
+    let digest = onnx::combined(&onnx::digests(files)?);
+    let entries = [
+        (COMMAND, command.map(|it| quoted(&it)).join(" ")),
+        (MIN_ONNXRUNTIME, Needed::by(model).onnxruntime.to_string()),
+        (SOURCE_SHA256, digest),
+        (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    model.metadata.extend(entries.map(|(key, it)| (key.to_owned(), it)));
+    Ok(())
+}
+
 /// What a model that onnxq wrote says it needs, now that it was changed.
 pub(super) fn renew(model: &mut Model) {
     let needed = Needed::by(model).onnxruntime.to_string();

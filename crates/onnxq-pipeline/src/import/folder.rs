@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use onnxq_formats::CheckpointError;
-use onnxq_ir::onnx::SaveOptions;
+use onnxq_ir::{ctx::Progress, diag::Warning, onnx::SaveOptions};
 
 /// Files of a checkpoint that clients read beside the model, where they are there.
 pub(super) const BESIDE: &[&str] = &[
@@ -54,6 +54,12 @@ impl Folder {
         let temp = tempfile::Builder::new().prefix(".onnxq-").tempdir_in(&parent);
         let temp = temp.map_err(failed(&parent))?;
         Ok(Folder { output: output.into(), temp, force })
+    }
+
+    /// Progress that names files by where they will be.
+    pub(super) fn shown<'a>(&self, progress: &'a dyn Progress) -> Shown<'a> {
+        let [from, to] = [self.temp.path(), &*self.output].map(|it| it.display().to_string());
+        Shown { progress, from, to }
     }
 
     /// The place of a file of it, whose folder is there.
@@ -110,6 +116,31 @@ impl Folder {
         fs::rename(&temp, &self.output).map_err(failed(&self.output))?;
         drop(old);
         Ok(files)
+    }
+}
+
+/// See [`Folder::shown`].
+pub(super) struct Shown<'a> {
+    progress: &'a dyn Progress,
+    from: String,
+    to: String,
+}
+
+impl Progress for Shown<'_> {
+    fn start(&self, task: &str, total: u64) {
+        self.progress.start(task, total);
+    }
+
+    fn step(&self, n: u64) {
+        self.progress.step(n);
+    }
+
+    fn done(&self, summary: &str) {
+        self.progress.done(&summary.replace(&self.from, &self.to));
+    }
+
+    fn warn(&self, warning: &Warning) {
+        self.progress.warn(warning);
     }
 }
 

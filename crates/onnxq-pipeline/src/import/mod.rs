@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use self::folder::Folder;
 pub use self::layout::{LAYOUTS, Layout};
-use super::{Census, Error, Inputs, Job, Opened, Outcome, OutputFile, Quantized, write::read_back};
+use super::{Error, Inputs, Job, Opened, Outcome, OutputFile, Quantized, origin, write::read_back};
 use onnxq_formats::{Checkpoint, build};
 use onnxq_ir::{
     ctx::Ctx,
@@ -116,6 +116,8 @@ pub fn import(job: &Import, ctx: &Ctx) -> Result<Imported, Error> {
         return Err(ImportError::NoDecoder { layout: job.layout.name, model_type }.into());
     }
     let files = file_names(job)?;
+    let shown = folder.shown(ctx.progress);
+    let ctx = &Ctx { progress: &shown, ..*ctx };
     let mut models = Vec::new();
     for (recipe, file) in job.recipes.iter().zip(files) {
         let path = folder.path(&file)?;
@@ -181,6 +183,7 @@ fn float(
     let Opened { mut model, files, options, .. } = opened(job, checkpoint, ctx)?;
     rewrite::run(&mut model, &steps(), ctx)?;
     model.verify()?;
+    origin::mark_imported(&mut model, job.checkpoint, &files)?;
     let saved = onnx::save(&model, path, &save_options(job), Some(&files), ctx)?;
     read_back(path, &options)?;
     Ok(ImportedModel {
@@ -208,7 +211,7 @@ fn quantized(
     let save = save_options(job);
     inputs.output = OutputFile { path: Some(path.to_owned()), save };
     let own = Job { recipe, inputs: &inputs, ctx };
-    let outcome = match super::quantize(opened(job, checkpoint, ctx)?, &own)? {
+    let mut outcome = match super::quantize(opened(job, checkpoint, ctx)?, &own)? {
         Quantized::Lowered(mut lowered) => {
             rewrite::run(&mut lowered.model, &steps(), ctx)?;
             lowered.write(path, &save, &own)?
@@ -218,12 +221,12 @@ fn quantized(
             return Err(ImportError::Noop { recipe, checkpoint }.into());
         }
     };
-    let Census { nodes, .. } = outcome.after.clone();
+    outcome.output = Some(job.output.join(&file));
     Ok(ImportedModel {
         recipe: recipe.name.clone(),
         file,
         bytes: outcome.after.bytes,
-        nodes,
+        nodes: outcome.after.nodes,
         needs: outcome.needs.clone(),
         quantized: Some(outcome),
     })
