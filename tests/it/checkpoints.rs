@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::common::{checkpoints, runtime};
+use crate::common::{checkpoints, computes, runtime};
 use onnxq_formats::{self as formats, ARCHITECTURES, Checkpoint, Form};
 use onnxq_ir::{
-    onnx::{self, Attached, ExternalPolicy, OpenOptions},
+    onnx::{self, Attached, ExternalPolicy, Loaded, OpenOptions},
     tensor::{DType, Tensor},
     text,
 };
@@ -46,9 +46,13 @@ fn reference(folder: &Path) -> Values {
     tensors.collect()
 }
 
-fn session(folder: &Path, form: Form) -> Box<dyn Session> {
+fn loaded(folder: &Path, form: Form) -> Loaded {
     let checkpoint = Checkpoint::open(folder, ExternalPolicy::Contained).unwrap();
-    let loaded = formats::build(&checkpoint, form).unwrap();
+    formats::build(&checkpoint, form).unwrap()
+}
+
+fn session(folder: &Path, form: Form) -> Box<dyn Session> {
+    let loaded = loaded(folder, form);
     let attached = onnx::attach(&loaded.model, &loaded.files).unwrap();
     let options = SessionOptions::default();
     runtime().open_bytes(&attached.graph, Some(Attached::folder()), &options).unwrap()
@@ -155,7 +159,31 @@ fn check_encoder(name: &str, folder: &Path, expected: &Values) {
     }
 }
 
+/// Whether the release under test computes this form: those that do not are refused by what the model
+/// says that it needs.
+fn is_computed(name: &str, folder: &Path, form: Form) -> bool {
+    let is_computed = computes(&loaded(folder, form).model);
+    let windows = ["gemma", "mistral", "phi"];
+    let lacks = match form {
+        Form::Standard => name == "gemma2",
+        Form::GroupQuery => windows.iter().any(|it| name.starts_with(it)),
+    };
+    assert!(is_computed || lacks, "{name}, {form:?}");
+    is_computed
+}
+
 fn check_decoder(name: &str, folder: &Path, expected: &Values) {
+    // Rotary embeddings are inside of that kernel, which takes multiples of 16 elements.
+    let fits = !matches!(name, "gpt2" | "gpt2-prefix" | "phi4-mini");
+    if fits && is_computed(name, folder, Form::GroupQuery) {
+        check_greedy(name, folder, expected, Form::GroupQuery);
+    }
+    if is_computed(name, folder, Form::Standard) {
+        check_standard(name, folder, expected);
+    }
+}
+
+fn check_standard(name: &str, folder: &Path, expected: &Values) {
     let part = |it: &str, from, to| columns(&expected[it], from, to);
     let (batch, length) = (expected["input_ids"].shape[0], expected["input_ids"].shape[1]);
     let mask = expected["attention_mask"].to_i64().unwrap();
@@ -173,10 +201,6 @@ fn check_decoder(name: &str, folder: &Path, expected: &Values) {
         assert!(off <= TOLERANCE, "{name}: in {} pieces, logits differ by {off:e}", cuts.len());
     }
     check_greedy(name, folder, expected, Form::Standard);
-    // Rotary embeddings are inside of that kernel, which takes multiples of 16 elements.
-    if !matches!(name, "gpt2" | "gpt2-prefix" | "phi4-mini") {
-        check_greedy(name, folder, expected, Form::GroupQuery);
-    }
     if let (Some(short), Some(logits)) = (expected.get("short_ids"), expected.get("short_logits")) {
         let tokens = short.to_i64().unwrap();
         let places: Vec<i64> = (0..tokens.len() as i64).collect();

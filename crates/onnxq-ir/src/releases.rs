@@ -25,6 +25,9 @@ fn needs(m: &Model, node: NodeId, brought: &Brought) -> bool {
         When::Attribute { name, value, default, input: at } => {
             m.int_attr(node, name, default) == value && at.is_none_or(|at| input(at).is_some())
         }
+        When::Positive(name) => m.node(node).attrs.get(name).is_some_and(|it| {
+            it.as_float().is_some_and(|it| it > 0.0) || it.as_int().is_some_and(|it| it > 0)
+        }),
         When::Integers(at) => {
             let dtype = input(at).and_then(|it| m.dtype(it));
             dtype.is_some_and(|it| matches!(it, DType::I8 | DType::U8))

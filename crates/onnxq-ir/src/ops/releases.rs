@@ -56,6 +56,8 @@ pub enum When {
     Attribute { name: &'static str, value: i64, default: i64, input: Option<usize> },
     /// Those whose input at this place is of 8-bit integers.
     Integers(usize),
+    /// Those with a number above 0 as an attribute.
+    Positive(&'static str),
 }
 
 const fn bits(value: i64, input: Option<usize>) -> When {
@@ -76,6 +78,13 @@ pub const BROUGHT: &[Brought] = &[
         what: "MatMulNBits of 2 bits",
     },
     Brought {
+        since: Release(1, 24),
+        op: (MICROSOFT, "GroupQueryAttention"),
+        // Before, a prompt longer than the window was computed wrongly.
+        when: When::Positive("local_window_size"),
+        what: "GroupQueryAttention with a window",
+    },
+    Brought {
         since: Release(1, 27),
         op: (MICROSOFT, "GatherBlockQuantized"),
         when: bits(4, Some(3)),
@@ -86,6 +95,13 @@ pub const BROUGHT: &[Brought] = &[
         op: (MICROSOFT, "GroupQueryAttention"),
         when: When::Integers(3),
         what: "GroupQueryAttention with a cache of integers",
+    },
+    Brought {
+        since: Release(1, 27),
+        op: ("", "Attention"),
+        // Before, it was applied to the masked scores, and what the mask hides was seen.
+        when: When::Positive("softcap"),
+        what: "Attention with a softcap before the mask",
     },
     Brought {
         since: Release(1, 29),
