@@ -55,9 +55,6 @@ fn commit(
     }
 }
 
-/// Bytes of a constant that is worth folding in a session that never runs.
-const FOLDED: usize = 1 << 20;
-
 fn configure(builder: SessionBuilder, options: &SessionOptions) -> ort::Result<SessionBuilder> {
     // Otherwise `ort` would pick an accelerator where it finds one, with other numbers.
     let mut builder = builder.with_auto_device(AutoDevicePolicy::PreferCPU)?;
@@ -85,11 +82,6 @@ fn configure(builder: SessionBuilder, options: &SessionOptions) -> ort::Result<S
         builder = builder
             .with_optimized_model_path(path)?
             .with_config_entry(key, format!("{name}.data"))?;
-        if options.lean {
-            // Folding the scales of a large model would hold them all; no kernel depends on that.
-            let key = "optimization.constant_folding_max_output_size_in_bytes";
-            builder = builder.with_config_entry(key, FOLDED.to_string())?;
-        }
     }
     Ok(builder)
 }
