@@ -6,7 +6,7 @@ use clap::builder::TypedValueParser;
 
 use super::{
     Failure, Table, Ui,
-    shared::{CalibrationArgs, InputArgs, SampleArgs, find, words},
+    shared::{CalibrationArgs, SampleArgs, TrustArgs, find, words},
 };
 use onnxq_ir::human::{bytes, grouped};
 use onnxq_pipeline::import::{FLOAT, Import, Imported, LAYOUTS, Layout, import};
@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(short, long)]
     pub force: bool,
     #[command(flatten)]
-    pub input: InputArgs,
+    pub trust: TrustArgs,
 }
 
 fn layout() -> impl TypedValueParser<Value = &'static Layout> {
@@ -58,7 +58,7 @@ impl Args {
             layout: self.layout,
             recipes: &recipes,
             inputs: &|recipe| calibration.inputs((&samples, checkpoint), recipe, ui),
-            open: self.input.options(),
+            policy: self.trust.policy(),
             force: self.force,
         };
         let imported = import(&job, &ui.ctx())?;

@@ -121,6 +121,13 @@ pub struct InputArgs {
     /// Accept an operator set newer than this version knows
     #[arg(long)]
     pub allow_unknown_opset: bool,
+    #[command(flatten)]
+    pub trust: TrustArgs,
+}
+
+/// Which files of a model are read.
+#[derive(Debug, clap::Args)]
+pub struct TrustArgs {
     /// The model is untrusted: --external-policy is strict at least
     #[arg(long)]
     pub untrusted: bool,
@@ -181,7 +188,7 @@ fn meaning<T: Copy + Send + Sync + 'static>(
     })
 }
 
-impl InputArgs {
+impl TrustArgs {
     /// The policy that the flags mean together.
     pub fn policy(&self) -> ExternalPolicy {
         match self.external_policy {
@@ -301,7 +308,7 @@ impl DataArgs {
 impl InputArgs {
     pub fn options(&self) -> OpenOptions {
         OpenOptions {
-            external: self.policy(),
+            external: self.trust.policy(),
             allow_unknown_opset: self.allow_unknown_opset,
             drop_unknown: self.drop_unknown,
             ..OpenOptions::default()

@@ -19,7 +19,7 @@ use onnxq_formats::{Checkpoint, build};
 use onnxq_ir::{
     ctx::Ctx,
     diag::{Code, Diagnostic, Warning},
-    onnx::{self, OpenOptions, SaveOptions},
+    onnx::{self, ExternalPolicy, OpenOptions, SaveOptions},
     releases::Needed,
 };
 use onnxq_quant::recipe::Recipe;
@@ -34,7 +34,8 @@ pub struct Import<'a> {
     pub recipes: &'a [Option<Recipe>],
     /// What each recipe learns from.
     pub inputs: &'a dyn Fn(&Recipe) -> Inputs<'a>,
-    pub open: OpenOptions,
+    /// Which links of the checkpoint's files are followed.
+    pub policy: ExternalPolicy,
     /// Replace the folder if it exists.
     pub force: bool,
 }
@@ -109,7 +110,7 @@ impl Diagnostic for ImportError {
 /// [`quantize`](super::quantize()) says.
 pub fn import(job: &Import, ctx: &Ctx) -> Result<Imported, Error> {
     let mut folder = Folder::new(job.output, job.force)?;
-    let checkpoint = Checkpoint::open(job.checkpoint, job.open.external)?;
+    let checkpoint = Checkpoint::open(job.checkpoint, job.policy)?;
     let architecture = &checkpoint.architecture;
     if job.layout.decoders_only && !architecture.is_decoder() {
         let model_type = architecture.model_type.clone();
@@ -167,7 +168,7 @@ fn opened(job: &Import, checkpoint: &Checkpoint, ctx: &Ctx) -> Result<Opened, Er
     if let Some(it) = outputs.into_iter().find(|it| &*model.value(*it).name == "token_embeddings") {
         model.value_mut(it).name = job.layout.vectors.into();
     }
-    Ok(Opened::of(loaded, &job.open, ctx))
+    Ok(Opened::of(loaded, &OpenOptions::default(), ctx))
 }
 
 fn save_options(job: &Import) -> SaveOptions {
