@@ -13,11 +13,11 @@ import sys
 
 import numpy as np
 
-from common import arguments, fixture, session
+from common import Decoder, arguments, fixture, session
 
 
 def smoke(onnxq, folder):
-    model = Decoder(fixture("model_with_past.onnx"))
+    model = Decoder(session(fixture("model_with_past.onnx")))
     prompt = np.arange(8)
     logits = model.next(prompt)
     path = os.path.join(folder, "reference.npz")
@@ -25,35 +25,8 @@ def smoke(onnxq, folder):
     return [fixture("model_with_past.onnx"), path]
 
 
-class Decoder:
-    """A model and what it has seen."""
-
-    def __init__(self, path):
-        self.model = session(path)
-        self.outputs = [it.name for it in self.model.get_outputs()]
-        self.start()
-
-    def start(self):
-        caches = [it for it in self.model.get_inputs() if it.name.startswith("past")]
-        self.past = {it.name: np.zeros((1, it.shape[1], 0, it.shape[3]), np.float32) for it in caches}
-        self.seen = 0
-
-    def next(self, tokens):
-        """Logits of more tokens."""
-        total = self.seen + len(tokens)
-        feed = {"input_ids": np.array([tokens], np.int64), "attention_mask": np.ones((1, total), np.int64),
-                "position_ids": np.arange(self.seen, total, dtype=np.int64)[None]}
-        known = {it.name for it in self.model.get_inputs()}
-        feed = {k: v for k, v in (feed | self.past).items() if k in known}
-        outputs = dict(zip(self.outputs, self.model.run(None, feed)))
-        presents = [it for it in outputs if it.startswith("present")]
-        self.past = {it.replace("present", "past_key_values"): outputs[it] for it in presents}
-        self.seen = total
-        return outputs["logits"][0]
-
-
 path, reference = arguments(smoke)
-reference, decoder = np.load(reference), Decoder(path)
+reference, decoder = np.load(reference), Decoder(session(path))
 worst, equal, count, at = 0.0, 0, 0, 0
 while f"prompt_{at}" in reference:
     decoder.start()

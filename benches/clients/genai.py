@@ -4,8 +4,8 @@
 usage: genai.py FOLDER [COUNT [ID,ID,…]…]
 
 COUNT tokens (default 24) after each prompt of token ids (default: one of 40 and one of 7, made up),
-from the model that genai_config.json names; the same by onnxruntime alone, with a loop of this
-script. Two prompts also as one batch, padded at the right as onnxruntime-genai wants it. Prints
+from the model that genai_config.json names; the same by onnxruntime alone, with a loop of
+common.py. Two prompts also as one batch, padded at the right as onnxruntime-genai wants it. Prints
 the tokens, and what the tokenizer and the chat template make of a question, if there are any. Exits
 with 1 if tokens differ.
 """
@@ -17,54 +17,7 @@ import numpy as np
 import onnxruntime_genai as og
 
 sys.path[0] = os.path.dirname(sys.path[0])
-from common import session  # noqa: E402
-
-# Of a batch, other kernels run (4 bits: logits differ by 0.3), and with one range of 8-bit activations for
-# all rows other rounding: only where the likeliest token was this far above the next, it must be the same.
-TIE = 0.5
-
-
-def inputs_of(model):
-    """Empty caches by name; dimensions without a number are 1 (the first) and 0."""
-    types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
-    caches = {}
-    for it in model.get_inputs():
-        if it.name.startswith("past"):
-            shape = [1] + [d if isinstance(d, int) else 0 for d in it.shape[1:]]
-            # onnxruntime-genai takes the size of heads from its configuration.
-            shape[3] = shape[3] or CONFIG["decoder"]["head_size"]
-            caches[it.name] = np.zeros(shape, types[it.type])
-    return caches
-
-
-def greedy(model, prompt, count, ends):
-    """The likeliest tokens, and how far each is above the next."""
-    names, caches = [it.name for it in model.get_inputs()], inputs_of(model)
-    tokens, margins, new, seen = [], [], list(prompt), 0
-    while len(tokens) < count and not (tokens and tokens[-1] in ends):
-        seen += len(new)
-        feed = {"input_ids": np.array([new], np.int64), "attention_mask": np.ones((1, seen), np.int64),
-                "position_ids": np.arange(seen - len(new), seen, dtype=np.int64)[None]}
-        outputs = dict(zip([it.name for it in model.get_outputs()],
-                           model.run(None, {k: v for k, v in (feed | caches).items() if k in names})))
-        caches = {k.replace("present", "past_key_values"): v for k, v in outputs.items() if k.startswith("present")}
-        logits = outputs["logits"][0, -1].astype(np.float32)
-        least, most = np.partition(logits, -2)[-2:]
-        new = [int(logits.argmax())]
-        tokens, margins = tokens + new, margins + [float(most - least)]
-    return tokens, margins
-
-
-def judge(what, tokens, expected, limit):
-    """Whether tokens differ where onnxruntime's own is further than `limit` above the next."""
-    known, margins = expected
-    at = next((i for i, (a, b) in enumerate(zip(tokens, known)) if a != b), None)
-    if at is None and len(tokens) >= len(known):
-        print(f"{what}: same")
-        return False
-    at = len(tokens) if at is None else at
-    print(f"{what}: DIFFERENT at token {at}, where onnxruntime's is {margins[at]:.2g} above the next:", *known)
-    return margins[at] >= limit
+from common import TIE, Decoder, judge, session  # noqa: E402
 
 
 def generate(model, rows, count, pad):
@@ -95,9 +48,11 @@ prompts = prompts or [[usable[i * 7919 % len(usable)] for i in range(1, n + 1)] 
 
 model = og.Model(folder)
 direct = session(os.path.join(folder, CONFIG["decoder"]["filename"]))
+# onnxruntime-genai takes the size of heads from its configuration.
+direct = Decoder(direct, CONFIG["decoder"]["head_size"])
 failed, expected = False, []
 for prompt in prompts:
-    expected.append(greedy(direct, prompt, count, ends))
+    expected.append(direct.greedy(prompt, count, ends))
     tokens = generate(model, [prompt], count, pad)[0]
     print(f"{len(prompt)} ids:", *tokens)
     failed |= judge("  alone", tokens, expected[-1], 0)

@@ -5,7 +5,7 @@ usage: optimum.py FOLDER FILE_NAME [COUNT [ID,ID,…]…]
 
 FILE_NAME lies in FOLDER/onnx, or in FOLDER. The class follows `architectures` of config.json. A
 decoder: COUNT greedy tokens (default 24) after each prompt of token ids (default: one of 40 and one
-of 7, made up), against a loop of this script; two prompts also as one batch, padded at the left.
+of 7, made up), against a loop of common.py; two prompts also as one batch, padded at the left.
 Any other: its outputs, for two rows of which one is padded. Exits with 1 if they differ.
 """
 import json
@@ -19,44 +19,9 @@ import onnxruntime  # noqa: E402
 import torch  # noqa: E402
 from optimum import onnxruntime as optimum  # noqa: E402
 
-from common import session  # noqa: E402
+from common import TIE, Decoder, judge, session  # noqa: E402
 
 torch.set_num_threads(1)
-# Of a batch, other kernels run (4 bits: logits differ by 0.3), and with one range of 8-bit activations for
-# all rows other rounding: only where the likeliest token was this far above the next, it must be the same.
-TIE = 0.5
-
-
-def greedy(model, prompt, count, ends):
-    """The likeliest tokens, and how far each is above the next."""
-    names, tokens, margins, new, seen = [it.name for it in model.get_inputs()], [], [], list(prompt), 0
-    types = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-    caches = {it.name: np.zeros([1, it.shape[1], 0, it.shape[3]], types[it.type])
-              for it in model.get_inputs() if it.name.startswith("past")}
-    while len(tokens) < count and not (tokens and tokens[-1] in ends):
-        seen += len(new)
-        feed = {"input_ids": np.array([new], np.int64), "attention_mask": np.ones((1, seen), np.int64),
-                "position_ids": np.arange(seen - len(new), seen, dtype=np.int64)[None]}
-        outputs = dict(zip([it.name for it in model.get_outputs()],
-                           model.run(None, {k: v for k, v in (feed | caches).items() if k in names})))
-        caches = {k.replace("present", "past_key_values"): v for k, v in outputs.items() if k.startswith("present")}
-        logits = outputs["logits"][0, -1].astype(np.float32)
-        least, most = np.partition(logits, -2)[-2:]
-        new = [int(logits.argmax())]
-        tokens, margins = tokens + new, margins + [float(most - least)]
-    return tokens, margins
-
-
-def judge(what, tokens, expected, limit):
-    """Whether tokens differ where onnxruntime's own is further than `limit` above the next."""
-    known, margins = expected
-    at = next((i for i, (a, b) in enumerate(zip(tokens, known)) if a != b), None)
-    if at is None and len(tokens) >= len(known):
-        print(f"{what}: same")
-        return False
-    at = len(tokens) if at is None else at
-    print(f"{what}: DIFFERENT at token {at}, where onnxruntime's is {margins[at]:.2g} above the next:", *known)
-    return margins[at] >= limit
 
 
 def generate(model, rows, count):
@@ -68,11 +33,11 @@ def generate(model, rows, count):
 
 
 def decoder(model, direct):
-    failed, expected = False, []
+    failed, expected, direct = False, [], Decoder(direct)
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     for prompt in prompts:
-        expected.append(greedy(direct, prompt, count, ends))
+        expected.append(direct.greedy(prompt, count, ends))
         tokens = generate(model, [prompt], count)[0]
         print(f"{len(prompt)} ids:", *tokens)
         failed |= judge("  alone", tokens, expected[-1], 0)

@@ -63,8 +63,3 @@ fn model_in(folder: &Path) -> Result<Option<PathBuf>, CheckpointError> {
         count => Err(CheckpointError::NoModel { folder: folder.into(), count }),
     }
 }
-
-/// The checkpoint that a path leads to, if it does to one.
-pub fn is_checkpoint(path: &Path) -> bool {
-    path.is_dir() && matches!(model_in(path), Ok(None))
-}

@@ -79,19 +79,11 @@ pub(super) fn encoder(
     };
     let name = |layer| format!("{prefix}encoder.layer.{layer}");
     let block = |layer| block(&shape, &PARTS, &name(layer), (activation, epsilon));
-    let mut model = Architecture {
-        model_type: shape.model_type.clone(),
-        hidden: shape.hidden,
-        vocabulary: shape.vocabulary,
-        context: shape.context,
-        embedding,
-        rotaries: Vec::new(),
-        blocks: (0..shape.layers).map(block).collect(),
-        norm: None,
-        head: Head::Hidden,
-        // The head of the training, `cls`, is none of ours.
-        buffers: vec!["embeddings.position_ids", "embeddings.token_type_ids", "cls.*", "lm_head.*"],
-    };
+    let blocks = (0..shape.layers).map(block).collect();
+    let mut model = Architecture::new(&shape, embedding, blocks, Head::Hidden);
+    // The head of the training, `cls`, is none of ours.
+    model.buffers =
+        vec!["embeddings.position_ids", "embeddings.token_type_ids", "cls.*", "lm_head.*"];
     if source.weights.names().any(|it| it.ends_with("LayerNorm.gamma")) {
         rename_norms(&mut model);
     }
@@ -135,23 +127,12 @@ pub(super) fn block(
     name: &str,
     (activation, epsilon): (Activation, f64),
 ) -> Block {
-    let Shape { hidden, inner, heads, kv_heads, head_size, .. } = *shape;
+    let Shape { hidden, inner, .. } = *shape;
     let linear = |it: &str, sizes| Linear::new(&format!("{name}.{it}"), sizes, true);
     let norm = |it: &str| Norm::layer(&format!("{name}.{it}"), hidden, epsilon);
     let square = |it: &str| linear(it, [hidden, hidden]);
-    let attention = Attention {
-        qkv: Qkv::Apart(parts.qkv.map(square).into()),
-        out: square(parts.out),
-        q_norm: None,
-        k_norm: None,
-        heads,
-        kv_heads,
-        head_size,
-        scale: (head_size as f32).powf(-0.5),
-        softcap: None,
-        window: None,
-        rotary: None,
-    };
+    let qkv = Qkv::Apart(parts.qkv.map(square).into());
+    let attention = Attention::new(shape, qkv, square(parts.out));
     let mlp = Mlp {
         gate: None,
         up: linear(parts.up, [hidden, inner]),

@@ -170,23 +170,15 @@ pub(super) fn decoder(
     let words = Param::new("model.embed_tokens.weight", [shape.vocabulary, shape.hidden]);
     let rotary = rotary::read(config, shape, variant.layer_type, variant.rope_base)?;
     let tied = config.flag_or("tie_word_embeddings", variant.tied)?;
-    let mut buffers = vec!["rotary_emb.inv_freq"];
-    if tied {
-        // Where a file holds it nevertheless, the table counts.
-        buffers.push("lm_head.weight");
-    }
-    Ok(Architecture {
-        model_type: shape.model_type.clone(),
-        hidden: shape.hidden,
-        vocabulary: shape.vocabulary,
-        context: shape.context,
-        head: source.tokens(&words, ("lm_head", tied), None),
-        embedding: Embedding { words, positions: None, types: None, scale: None, norm: None },
-        rotaries: vec![rotary],
-        blocks: (0..shape.layers).map(|it| block(shape, variant, epsilon, it)).collect(),
-        norm: Some(Norm::rms("model.norm", shape.hidden, epsilon)),
-        buffers,
-    })
+    let blocks = (0..shape.layers).map(|it| block(shape, variant, epsilon, it)).collect();
+    let head = source.tokens(&words, ("lm_head", tied), None);
+    let mut model = Architecture::new(shape, Embedding::of_words(words), blocks, head);
+    model.rotaries.push(rotary);
+    model.norm = Some(Norm::rms("model.norm", shape.hidden, epsilon));
+    model.buffers.push("rotary_emb.inv_freq");
+    // Where a file holds it nevertheless, the table counts.
+    model.buffers.extend(tied.then_some("lm_head.weight"));
+    Ok(model)
 }
 
 fn block(shape: &Shape, variant: &Variant, epsilon: f64, layer: usize) -> Block {
@@ -216,19 +208,7 @@ fn attention(shape: &Shape, variant: &Variant, name: &str) -> Attention {
     };
     let qkv = [linear("q_proj", heads), linear("k_proj", kv_heads), linear("v_proj", kv_heads)];
     let out = Linear::new(&format!("{name}.o_proj"), [heads * head_size, hidden], variant.out_bias);
-    Attention {
-        qkv: Qkv::Apart(qkv.into()),
-        out,
-        q_norm: None,
-        k_norm: None,
-        heads,
-        kv_heads,
-        head_size,
-        scale: (head_size as f32).powf(-0.5),
-        softcap: None,
-        window: None,
-        rotary: Some(0),
-    }
+    Attention { rotary: Some(0), ..Attention::new(shape, Qkv::Apart(qkv.into()), out) }
 }
 
 fn mlp(shape: &Shape, variant: &Variant, name: &str) -> Mlp {

@@ -37,18 +37,10 @@ pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError>
     };
     let name = |layer| format!("{prefix}transformer.layer.{layer}");
     let block = |layer| bert::block(&shape, &PARTS, &name(layer), (activation, EPSILON));
-    Ok(Architecture {
-        model_type: shape.model_type.clone(),
-        hidden: shape.hidden,
-        vocabulary: shape.vocabulary,
-        context: shape.context,
-        embedding,
-        rotaries: Vec::new(),
-        blocks: (0..shape.layers).map(block).collect(),
-        norm: None,
-        head: head(source, shape.hidden)?,
-        buffers: vec!["embeddings.position_ids", "vocab_*"],
-    })
+    let blocks = (0..shape.layers).map(block).collect();
+    let mut model = Architecture::new(&shape, embedding, blocks, head(source, shape.hidden)?);
+    model.buffers = vec!["embeddings.position_ids", "vocab_*"];
+    Ok(model)
 }
 
 fn head(source: &Source, hidden: usize) -> Result<Head, CheckpointError> {

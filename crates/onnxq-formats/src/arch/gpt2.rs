@@ -25,24 +25,15 @@ pub(super) fn describe(source: &Source) -> Result<Architecture, CheckpointError>
     let table = Param::new(format!("{prefix}wpe.weight"), [shape.context, shape.hidden]);
     let positions = Some(Positions { table, from: Places::Given });
     let tied = config.flag_or("tie_word_embeddings", true)?;
-    let blocks = (0..shape.layers)
-        .map(|layer| block(&shape, &format!("{prefix}h.{layer}"), (activation, epsilon)));
-    Ok(Architecture {
-        model_type: shape.model_type.clone(),
-        hidden: shape.hidden,
-        vocabulary: shape.vocabulary,
-        context: shape.context,
-        head: source.tokens(&words, ("lm_head", tied), None),
-        embedding: Embedding { words, positions, types: None, scale: None, norm: None },
-        rotaries: Vec::new(),
-        blocks: blocks.collect(),
-        norm: Some(Norm::layer(&format!("{prefix}ln_f"), shape.hidden, epsilon)),
-        buffers: if tied {
-            vec!["attn.bias", "attn.masked_bias", "lm_head.weight"]
-        } else {
-            vec!["attn.bias", "attn.masked_bias"]
-        },
-    })
+    let block = |layer| block(&shape, &format!("{prefix}h.{layer}"), (activation, epsilon));
+    let blocks = (0..shape.layers).map(block).collect();
+    let head = source.tokens(&words, ("lm_head", tied), None);
+    let embedding = Embedding { positions, ..Embedding::of_words(words) };
+    let mut model = Architecture::new(&shape, embedding, blocks, head);
+    model.norm = Some(Norm::layer(&format!("{prefix}ln_f"), shape.hidden, epsilon));
+    model.buffers = vec!["attn.bias", "attn.masked_bias"];
+    model.buffers.extend(tied.then_some("lm_head.weight"));
+    Ok(model)
 }
 
 const NAMES: Names = Names {
@@ -54,22 +45,11 @@ const NAMES: Names = Names {
 };
 
 fn block(shape: &Shape, name: &str, (activation, epsilon): (Activation, f64)) -> Block {
-    let Shape { hidden, inner, heads, head_size, .. } = *shape;
+    let Shape { hidden, inner, .. } = *shape;
     let linear = |it: &str, sizes| Linear::new(&format!("{name}.{it}"), sizes, true).turned();
     let norm = |it: &str| Norm::layer(&format!("{name}.{it}"), hidden, epsilon);
-    let attention = Attention {
-        qkv: Qkv::Joint(linear("attn.c_attn", [hidden, 3 * hidden])),
-        out: linear("attn.c_proj", [hidden, hidden]),
-        q_norm: None,
-        k_norm: None,
-        heads,
-        kv_heads: heads,
-        head_size,
-        scale: (head_size as f32).powf(-0.5),
-        softcap: None,
-        window: None,
-        rotary: None,
-    };
+    let qkv = Qkv::Joint(linear("attn.c_attn", [hidden, 3 * hidden]));
+    let attention = Attention::new(shape, qkv, linear("attn.c_proj", [hidden, hidden]));
     let mlp = Mlp {
         gate: None,
         up: linear("mlp.c_fc", [hidden, inner]),

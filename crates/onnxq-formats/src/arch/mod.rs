@@ -21,6 +21,8 @@ mod rotary;
 
 use std::ops::Range;
 
+use self::describe::Shape;
+
 pub(crate) use self::describe::describe;
 pub use self::{
     describe::{ARCHITECTURES, Family, Top},
@@ -198,6 +200,22 @@ pub enum Pooling {
 }
 
 impl Architecture {
+    /// One without rotary embeddings, a last norm and tensors to pass over.
+    fn new(shape: &Shape, embedding: Embedding, blocks: Vec<Block>, head: Head) -> Self {
+        Architecture {
+            model_type: shape.model_type.clone(),
+            hidden: shape.hidden,
+            vocabulary: shape.vocabulary,
+            context: shape.context,
+            embedding,
+            rotaries: Vec::new(),
+            blocks,
+            norm: None,
+            head,
+            buffers: Vec::new(),
+        }
+    }
+
     /// Whether it makes text, token by token.
     pub fn is_decoder(&self) -> bool {
         matches!(self.head, Head::Tokens { .. })
@@ -212,6 +230,32 @@ impl Architecture {
     }
 }
 
+impl Attention {
+    /// Between all tokens before or around, with neither norms nor places of its own.
+    fn new(shape: &Shape, qkv: Qkv, out: Linear) -> Attention {
+        Attention {
+            qkv,
+            out,
+            q_norm: None,
+            k_norm: None,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_size: shape.head_size,
+            scale: (shape.head_size as f32).powf(-0.5),
+            softcap: None,
+            window: None,
+            rotary: None,
+        }
+    }
+}
+
+impl Embedding {
+    /// Words alone.
+    fn of_words(words: Param) -> Embedding {
+        Embedding { words, positions: None, types: None, scale: None, norm: None }
+    }
+}
+
 impl Param {
     pub fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Param {
         Param { name: name.into(), shape: shape.into(), rows: None, plus: 0.0 }
@@ -220,11 +264,6 @@ impl Param {
     pub fn rows(mut self, rows: Range<usize>) -> Param {
         self.rows = Some(rows);
         self
-    }
-
-    /// Whether both are the same elements.
-    pub fn is(&self, other: &Param) -> bool {
-        self.name == other.name && self.rows == other.rows && self.plus == other.plus
     }
 }
 

@@ -18,7 +18,8 @@ const IR_VERSION: i64 = 11;
 pub(super) struct Graph<'a> {
     pub(super) model: Model,
     weights: &'a Weights,
-    params: Vec<(Param, ValueId)>,
+    /// By name and rows; what is added to a parameter is the same wherever it is read.
+    params: BTreeMap<(String, Option<(usize, usize)>), ValueId>,
     ints: BTreeMap<(Vec<usize>, Vec<i64>), ValueId>,
 }
 
@@ -33,7 +34,7 @@ impl<'a> Graph<'a> {
         model.set_opset("com.microsoft", 1);
         let main = model.main;
         model.graph_mut(main).name = "main_graph".to_owned();
-        Graph { model, weights, params: Vec::new(), ints: BTreeMap::new() }
+        Graph { model, weights, params: BTreeMap::new(), ints: BTreeMap::new() }
     }
 
     pub(super) fn finish(mut self) -> Model {
@@ -124,12 +125,12 @@ impl<'a> Graph<'a> {
             plus => raised(self.weights.get(param), plus),
         };
         let value = self.constant(&param.name, tensor);
-        self.params.push((param.clone(), value));
+        self.params.insert(key(param), value);
         value
     }
 
     fn known(&self, param: &Param) -> Option<ValueId> {
-        self.params.iter().find(|it| it.0.is(param)).map(|it| it.1)
+        self.params.get(&key(param)).copied()
     }
 
     /// The weight of a product, inputs in rows. One that is a table already stays one table.
@@ -198,6 +199,10 @@ impl<'a> Graph<'a> {
         let shape = self.ints(&format!("{name}.shape"), &[shape.len()], shape);
         self.node("Reshape", name, [x, shape], Attrs::default())
     }
+}
+
+fn key(param: &Param) -> (String, Option<(usize, usize)>) {
+    (param.name.clone(), param.rows.as_ref().map(|it| (it.start, it.end)))
 }
 
 /// A small tensor with a number added to each element.

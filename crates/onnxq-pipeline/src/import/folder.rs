@@ -47,12 +47,7 @@ impl Folder {
     /// An empty folder beside `output`, which must be free unless `force`.
     pub(super) fn new(output: &Path, force: bool) -> Result<Folder, Error> {
         SaveOptions { force, ..SaveOptions::default() }.check_free(output)?;
-        let parent = match output.parent() {
-            Some(it) if !it.as_os_str().is_empty() => it.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        let temp = tempfile::Builder::new().prefix(".onnxq-").tempdir_in(&parent);
-        let temp = temp.map_err(failed(&parent))?;
+        let temp = beside(output, ".onnxq-")?;
         Ok(Folder { output: output.into(), temp, force })
     }
 
@@ -63,7 +58,7 @@ impl Folder {
     }
 
     /// The place of a file of it, whose folder is there.
-    pub(super) fn path(&self, file: &str) -> Result<PathBuf, Error> {
+    pub(super) fn path(&self, file: impl AsRef<Path>) -> Result<PathBuf, Error> {
         let path = self.temp.path().join(file);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(failed(parent))?;
@@ -76,27 +71,11 @@ impl Folder {
         Ok(fs::write(&path, text).map_err(failed(&path))?)
     }
 
-    /// Copies those of the files that are there.
-    pub(super) fn copy(&mut self, from: &Path, files: &[&str]) -> Result<(), Error> {
-        for file in files {
-            let source = from.join(file);
-            if source.is_file() {
-                fs::copy(&source, self.path(file)?).map_err(failed(&source))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The same into a folder of it.
-    pub(super) fn copy_into(
-        &mut self,
-        folder: &str,
-        from: &Path,
-        files: &[&str],
-    ) -> Result<(), Error> {
+    /// Copies those of the files that are there into a folder of it; `""` is itself.
+    pub(super) fn copy(&mut self, from: &Path, files: &[&str], to: &str) -> Result<(), Error> {
         for file in files.iter().filter(|it| from.join(it).is_file()) {
-            let (source, to) = (from.join(file), self.path(&format!("{folder}/{file}"))?);
-            fs::copy(&source, to).map_err(failed(&source))?;
+            let (source, copy) = (from.join(file), Path::new(to).join(file));
+            fs::copy(&source, self.path(&copy)?).map_err(failed(&source))?;
         }
         Ok(())
     }
@@ -153,12 +132,17 @@ fn open_to_all(folder: &Path) -> Result<(), Error> {
     Ok(fs::set_permissions(folder, rights).map_err(failed(folder))?)
 }
 
-/// What stood at the destination: gone when dropped.
-fn move_away(path: &Path) -> Result<tempfile::TempDir, Error> {
+/// An empty folder on the same disk as `path`.
+fn beside(path: &Path, prefix: &str) -> Result<tempfile::TempDir, Error> {
     let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
-    let temp = tempfile::Builder::new().prefix(".onnxq-old-").tempdir_in(parent);
-    let temp = temp.map_err(failed(parent))?;
+    let temp = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
+    Ok(temp.map_err(failed(parent))?)
+}
+
+/// What stood at the destination: gone when dropped.
+fn move_away(path: &Path) -> Result<tempfile::TempDir, Error> {
+    let temp = beside(path, ".onnxq-old-")?;
     fs::rename(path, temp.path().join("old")).map_err(failed(path))?;
     Ok(temp)
 }

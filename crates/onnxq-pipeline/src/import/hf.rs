@@ -60,7 +60,7 @@ fn finish(
     config(folder, checkpoint, models)?;
     tokenizer(folder, checkpoint)?;
     // optimum looks for it beside the model.
-    folder.copy_into("onnx", &checkpoint.folder, &["generation_config.json"])?;
+    folder.copy(&checkpoint.folder, &["generation_config.json"], "onnx")?;
     for it in models {
         let (size, needs) = (human::bytes(it.bytes), it.needs.onnxruntime);
         let _ =
@@ -85,7 +85,7 @@ fn config(
     let mut parts = Map::new();
     for it in models {
         let name = it.file.rsplit('/').next().unwrap_or_default();
-        if folder.path(&format!("{}_data", it.file))?.exists() {
+        if folder.path(format!("{}_data", it.file))?.exists() {
             parts.insert(name.to_owned(), 1.into());
         }
     }

@@ -127,7 +127,7 @@ pub fn import(job: &Import, ctx: &Ctx) -> Result<Imported, Error> {
             Some(recipe) => quantized(job, &checkpoint, recipe, (&path, file), ctx)?,
         });
     }
-    folder.copy(&checkpoint.folder, folder::BESIDE)?;
+    folder.copy(&checkpoint.folder, folder::BESIDE, "")?;
     let warnings = (job.layout.finish)(&mut folder, &checkpoint, &models)?;
     warnings.iter().for_each(|it| ctx.progress.warn(it));
     let files = folder.persist()?;
