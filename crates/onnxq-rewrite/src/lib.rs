@@ -91,6 +91,7 @@ pub const STANDARD: &[&str] = &[
     "constant-to-initializer",
     "identity-of-constant",
     "remove-identity",
+    "hoist-loop-state",
     "remove-dropout",
     // Twins whose views differ would no longer be seen to be the same.
     "dedupe-constants",

@@ -8,6 +8,7 @@ mod extract;
 mod matching;
 mod names;
 mod patch;
+mod places;
 mod verify;
 
 use std::{fmt, sync::Arc};

@@ -111,7 +111,9 @@ fn group(m: &Model, input: ValueId, sites: &[NodeId], mul: bool) -> Result<Group
             Some(node) => fused_attention(m, node, channels),
             None => attention(m, input, channels),
         };
-        return match found {
+        let absorbed =
+            found.and_then(|(value, ties)| Ok((absorb(m, value, ties.sources(), DEPTH)?, ties)));
+        return match absorbed {
             Ok((spots, ties)) => Ok(made(Kind::Attention, spots, ties)),
             Err(reason) => inserted(reason),
         };
@@ -123,6 +125,17 @@ fn group(m: &Model, input: ValueId, sites: &[NodeId], mul: bool) -> Result<Group
             Ok(made(kind, spots, Ties::none(channels)))
         }
         Err(reason) => inserted(reason),
+    }
+}
+
+/// The values that attention weighs for the product `site`, `[batch, length, heads · size]`, and its
+/// heads. Nobody else reads either.
+pub(super) fn values_of_attention(m: &Model, site: NodeId) -> Result<(ValueId, Ties), NoMatch> {
+    let (input, channels) = (m.operand(site, 0)?, rows(m, site)?);
+    only_sites(m, input, &[site])?;
+    match m.producer(input, "Attention") {
+        Ok(node) => fused_attention(m, node, channels),
+        Err(_) => attention(m, input, channels),
     }
 }
 
@@ -252,12 +265,12 @@ pub(super) fn scalable(m: &Model, value: ValueId, tensor: &Tensor) -> Result<(),
     }
 }
 
-/// `Attention` of values `[batch, length, heads · size]` that no cache keeps.
-fn fused_attention(m: &Model, node: NodeId, k: usize) -> Result<(Vec<Spot>, Ties), NoMatch> {
+/// `Attention` of values `[batch, length, heads · size]` that no cache keeps: the values.
+fn fused_attention(m: &Model, node: NodeId, k: usize) -> Result<(ValueId, Ties), NoMatch> {
     let label = m.node_label(node);
     let kept = |it: &&ValueId| !m.value(**it).uses.is_empty();
     if m.operand(node, 5).is_ok() || m.node(node).outputs[1..].iter().any(|it| kept(&it)) {
-        return Err(no_match!("{label} keeps its values in a cache"));
+        return Err(NoMatch("a cache keeps them".into()));
     }
     let count = |name| usize::try_from(m.int_attr(node, name, 0)).unwrap_or(0);
     let (heads, shared) = (count("q_num_heads"), count("kv_num_heads"));
@@ -265,12 +278,11 @@ fn fused_attention(m: &Model, node: NodeId, k: usize) -> Result<(Vec<Spot>, Ties
         return Err(no_match!("{label} does not say its heads"));
     }
     let ties = Ties { heads, shared, size: k / heads };
-    let value = only(m, node, 2)?;
-    Ok((absorb(m, value, ties.sources(), DEPTH)?, ties))
+    Ok((only(m, node, 2)?, ties))
 }
 
 /// `Reshape(Transpose(MatMul(p, v)))`, where `v` is split into heads, each maybe repeated.
-fn attention(m: &Model, x: ValueId, k: usize) -> Result<(Vec<Spot>, Ties), NoMatch> {
+fn attention(m: &Model, x: ValueId, k: usize) -> Result<(ValueId, Ties), NoMatch> {
     let merge = m.producer(x, "Reshape")?;
     let merged = only(m, merge, 0)?;
     let context = only(m, swap(m, merged)?, 0)?;
@@ -293,8 +305,7 @@ fn attention(m: &Model, x: ValueId, k: usize) -> Result<(Vec<Spot>, Ties), NoMat
     if fixed(m, split, 3)? != size || shared == 0 || heads % shared != 0 {
         return Err(no_match!("`{}` is not split into heads of {size}", m.value(split).name));
     }
-    let ties = Ties { heads, shared, size };
-    Ok((absorb(m, projection, ties.sources(), DEPTH)?, ties))
+    Ok((projection, Ties { heads, shared, size }))
 }
 
 /// What is repeated by `Reshape(Expand(Unsqueeze(v)))`: `[b, g, t, d]` becomes

@@ -27,13 +27,14 @@ use onnxq_numerics::specs::{Settings, Wrong, within};
 #[serde(default, deny_unknown_fields)]
 pub struct Hadamard {
     /// Channels that an outlier is spread over, a power of two from 16 to 1024. Where a row does not
-    /// divide into such blocks, the largest power of two that it divides into. Default: 64.
+    /// divide into such blocks, the largest power of two that it divides into. Default: 32.
     pub block: usize,
 }
 
 impl Default for Hadamard {
     fn default() -> Hadamard {
-        Hadamard { block: 64 }
+        // SmolLM2-135M (64 rows of WikiText-2): 0.0098 nats with 64, 0.0090 with 32, 0.0113 with 16.
+        Hadamard { block: 32 }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Rotation of the residual stream, so that no channel has values far larger than the others.
+//! Rotation of the residual stream, so that no channel has values far larger than the others, and of what
+//! attention weighs (`values`).
 //!
 //! Every value of the stream becomes `x·Q` for one orthogonal `Q`: what writes to the stream
 //! (embedding tables, output projections, their biases) is multiplied by `Q` from the right, what
@@ -13,6 +14,7 @@
 mod apply;
 pub(super) mod matrix;
 mod stream;
+mod values;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,6 +59,7 @@ impl ChangeModel for Rotate {
             let reason = missed.first().map_or("it has no norms".to_owned(), |it| it.1.to_string());
             parts.push(format!("no residual stream to rotate: {reason}"));
         }
+        parts.extend(values::rotate(m, self.seed)?);
         Ok(Changed { summary: parts.join(" · "), missed, float, rotated })
     }
 }

@@ -3,6 +3,7 @@
 mod dedupe_constants;
 mod dedupe_nodes;
 mod fold_constants;
+mod hoist_loop_state;
 mod infer_types;
 mod inline_functions;
 mod raise_opset;
@@ -26,6 +27,7 @@ pub const PASSES: &[&Pass] = &[
     &dedupe_constants::DEDUPE_CONSTANTS,
     &dedupe_nodes::DEDUPE_NODES,
     &fold_constants::FOLD_CONSTANTS,
+    &hoist_loop_state::HOIST_LOOP_STATE,
     &infer_types::INFER_TYPES,
     &inline_functions::INLINE_FUNCTIONS,
     &raise_opset::RAISE_OPSET,

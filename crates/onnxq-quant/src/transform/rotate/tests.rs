@@ -120,3 +120,46 @@ fn norms_whose_output_is_the_stream_are_left_alone() {
         decoder("LayerNormalization", ", b#", HEAD).replace("Add (x, biased)", "Add (n1, biased)");
     stays(&text, "what its norm computes is itself added to");
 }
+
+/// Attention of four query heads and two value heads of three channels, with biases.
+fn attention(keeps: &str) -> String {
+    format!(
+        "<ir_version: 11, opset_import: [\"\" : 23]>
+        main (int64[1,5] ids) => (float[1,5,8] y{output}) <
+           float[8,10] table, float[10,12] q, float[10,6] k, float[10,6] v, float[6] bias,
+           float[12,8] out
+        > {{
+           x = Gather (table, ids)
+           queries = MatMul (x, q)
+           keys = MatMul (x, k)
+           weighed = MatMul (x, v)
+           values = Add (weighed, bias)
+           a{keeps} = Attention <q_num_heads = 4, kv_num_heads = 2> (queries, keys, values)
+           y = MatMul (a, out)
+        }}",
+        output = if keeps.is_empty() { "" } else { ", float[1,2,5,3] pv" },
+    )
+}
+
+#[test]
+fn what_attention_weighs_is_rotated_head_by_head() {
+    let (m, done) = rotates(&attention(""));
+    assert!(done.summary.ends_with("rotated the values of 1 attention"), "{}", done.summary);
+    let plain = parse(&attention(""));
+    let named = |m: &Model, name: &str| {
+        let (value, _) =
+            m.values().find(|(_, it)| *it.name == *name && !it.uses.is_empty()).unwrap();
+        m.constant(value).unwrap().to_f32().unwrap()
+    };
+    for name in ["v", "bias", "out"] {
+        assert_ne!(named(&m, name), named(&plain, name), "{name}");
+    }
+}
+
+#[test]
+fn values_that_a_cache_keeps_stay() {
+    let text = attention(", pk, pv");
+    let (m, done) = rotates(&text);
+    assert!(done.summary.ends_with("the values of attention stay: a cache keeps them"), "{done:?}");
+    assert_eq!(onnxq_ir::text::print(&m), onnxq_ir::text::print(&parse(&text)));
+}
