@@ -56,10 +56,10 @@ pub enum Scales {
 impl Settings for Granularity {
     fn check(&self) -> Result<(), Wrong> {
         let Granularity::Block(block) = *self else { return Ok(()) };
-        if block.is_power_of_two() && (16..=256).contains(&block) {
+        if block.is_power_of_two() && (16..=512).contains(&block) {
             return Ok(());
         }
-        let what = format!("block {block} is not a power of two from 16 to 256");
+        let what = format!("block {block} is not a power of two from 16 to 512");
         Err(Wrong::new("block", what))
     }
 }

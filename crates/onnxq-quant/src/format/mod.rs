@@ -140,11 +140,12 @@ fn blocked_scheme(scheme: Scheme, activation: Option<Activation>) -> Result<Sche
     let Granularity::Block(block) = scheme.granularity else {
         return Err(no_match!("it needs blocks, not one scale per channel"));
     };
-    if scheme.bits == 2 && matches!(block, 16 | 256) {
+    if scheme.bits == 2 && matches!(block, 16 | 256 | 512) {
         return Err(no_match!("2 bits need a block of 32, 64 or 128: no kernel takes {block}"));
     }
-    if !block.is_power_of_two() || !(16..=256).contains(&block) {
-        return Err(no_match!("it needs a block of 16, 32, 64, 128 or 256, not {block}"));
+    // ONNX Runtime has blocks of 512 since 1.32 (`ops::releases`).
+    if !block.is_power_of_two() || !(16..=512).contains(&block) {
+        return Err(no_match!("it needs a block of 16, 32, 64, 128, 256 or 512, not {block}"));
     }
     Ok(Scheme { range: Range::Full, ..scheme })
 }

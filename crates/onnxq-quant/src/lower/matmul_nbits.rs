@@ -79,7 +79,8 @@ fn blocks(site: &Site, weights: &mut Weights) -> Result<Arc<Stored>, NoMatch> {
     }
     let kernels = [256, 128, 64, 32, 16];
     if shape.blocks() > 1 {
-        if !kernels.contains(&shape.block) {
+        let is_newer = shape.block == 512 && shape.bits != 2;
+        if !kernels.contains(&shape.block) && !is_newer {
             return Err(no_match!("MatMulNBits has no blocks of {}", shape.block));
         }
         return Ok(weight.source.clone());

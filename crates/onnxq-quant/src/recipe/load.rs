@@ -477,7 +477,7 @@ mod tests {
             (
                 "quantize.0.weight.granularity.block=33",
                 "E703 --set quantize.0.weight.granularity.block=33: \
-                 block 33 is not a power of two from 16 to 256",
+                 block 33 is not a power of two from 16 to 512",
             ),
             ("name=&a x", "E701 --set name=&a x: anchors are not allowed"),
         ];
@@ -506,7 +506,7 @@ mod tests {
         );
         assert_eq!(
             check("mixed: {candidates: [{dtype: uint4}, {granularity: {block: 33}}]}"),
-            "x.yaml:3:60: block 33 is not a power of two from 16 to 256"
+            "x.yaml:3:60: block 33 is not a power of two from 16 to 512"
         );
         let cases = [
             (

@@ -252,7 +252,7 @@ pub struct WeightSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub symmetric: Option<bool>,
     /// How many weights share a scale: `channel`, or `{block: 32}` for 32 consecutive weights of a
-    /// channel (a power of two from 16 to 256). Smaller blocks are more accurate, larger and
+    /// channel (a power of two from 16 to 512). Smaller blocks are more accurate, larger and
     /// slower. Default: channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granularity: Option<Granularity>,

@@ -87,7 +87,7 @@ pub(super) fn block(l: &ModelIndex, node: NodeId) -> Option<Found> {
             Severity::Broken,
             format!("blocks of {block}"),
             None,
-            "the block size must be a power of two from 16 to 256",
+            "the block size must be a power of two from 16 to 256, or 512 of 4 and 8 bits",
         ),
     }
 }
