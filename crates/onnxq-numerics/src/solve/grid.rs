@@ -101,19 +101,19 @@ impl Grid {
         self.ties
     }
 
+    /// The same grid, where the compiler is to know how ties are rounded.
+    #[inline(always)]
+    pub(super) fn tied(self, ties: Ties) -> Grid {
+        Grid { ties, ..self }
+    }
+
     #[inline(always)]
     pub(super) fn round(&self, values: &[f32], quantized: &mut [u8]) {
         let inverse = self.inverse();
         // Chosen once: the compiler makes no vectors of a loop that asks again for each value.
         match self.ties {
-            Ties::Up => {
-                let up = Grid { ties: Ties::Up, ..*self };
-                up.round_all(values, quantized, inverse);
-            }
-            Ties::Even => {
-                let even = Grid { ties: Ties::Even, ..*self };
-                even.round_all(values, quantized, inverse);
-            }
+            Ties::Up => self.tied(Ties::Up).round_all(values, quantized, inverse),
+            Ties::Even => self.tied(Ties::Even).round_all(values, quantized, inverse),
         }
     }
 

@@ -141,23 +141,33 @@ impl<'a, S: Simd> Search<'a, S> {
                 false => ahead,
             };
         }
-        // The range moves with its middle: zero lies where the middle leaves it, or next to that.
+        // The range moves with its middle, and zero lies where the middle leaves it.
         let middle = (self.plain.low + self.plain.high) / 2.0;
-        let around = factors.map(|factor| (middle - self.center / factor + ROUND) - ROUND);
-        let at = self.scan(&factors, &around.map(|it| self.within(it)), 1.0);
-        let below = self.scan(&factors, &around.map(|it| self.within(it - 1.0)), 1.0);
-        let above = self.scan(&factors, &around.map(|it| self.within(it + 1.0)), 1.0);
-        better(better(at, below), above)
+        let zero_points =
+            factors.map(|factor| self.within((middle - self.center / factor + ROUND) - ROUND));
+        self.scan(&factors, &zero_points, 1.0)
     }
 
-    /// Looks closer around the best so far, which already moved to the scale that suits it.
+    /// Looks closer around the best so far, which already moved to the scale that suits it: at more
+    /// scales, or at fewer with zero next to where it is. 64 instead of 32 trials would take 0.1 to 0.6 %
+    /// more off the squared error of 4 bits.
     #[inline(always)]
     fn closer(&self, best: Trial) -> Trial {
         let (from, to) = factors(self.plain.high - self.plain.low);
         let width = (to - from) / (LANES * LANES / 2) as f32;
-        let first = best.factor - width * (LANES / 2) as f32;
-        let factors = array::from_fn(|it| first + width * it as f32);
-        better(best, self.scan(&factors, &[best.zero; LANES], best.sign))
+        let (factors, zero_points): (Lanes, Lanes) = match self.symmetric {
+            true => {
+                let first = best.factor - width * (LANES / 2) as f32;
+                (array::from_fn(|it| first + width * it as f32), [best.zero; LANES])
+            }
+            false => {
+                let first = best.factor - width * (LANES / 3 - 1) as f32;
+                let factors = array::from_fn(|it| first + 2.0 * width * (it / 3) as f32);
+                let beside = |it: usize| (it % 3) as f32 - 1.0;
+                (factors, array::from_fn(|it| self.within(best.zero + beside(it))))
+            }
+        };
+        better(best, self.scan(&factors, &zero_points, best.sign))
     }
 
     /// A zero that is a quantized value.

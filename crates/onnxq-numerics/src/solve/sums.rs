@@ -1,7 +1,7 @@
 //! Sums over a block's values. They are made in a fixed number of lanes and added up in a fixed
 //! order, so that every instruction set yields the same bits.
 
-use super::grid::Grid;
+use super::grid::{Grid, Ties};
 
 /// Values that are summed side by side.
 pub(super) const LANES: usize = 8;
@@ -9,6 +9,15 @@ pub(super) const LANES: usize = 8;
 /// `Σ w (v - ŵ)²` of the values that a grid's quantized values decode to.
 #[inline(always)]
 pub(super) fn error(values: &[f32], weights: &[f32], grid: &Grid) -> f64 {
+    // Chosen once: the compiler makes no vectors of a loop that asks again for each value.
+    match grid.ties() {
+        Ties::Up => error_of(values, weights, &grid.tied(Ties::Up)),
+        Ties::Even => error_of(values, weights, &grid.tied(Ties::Even)),
+    }
+}
+
+#[inline(always)]
+fn error_of(values: &[f32], weights: &[f32], grid: &Grid) -> f64 {
     let mut sums = [0.0; LANES];
     let (values, value_rest) = values.as_chunks::<LANES>();
     let (weights, weight_rest) = weights.as_chunks::<LANES>();
