@@ -1,6 +1,9 @@
 //! `onnxq calibrate`: what a model's layers see of data, in a file that solvers read.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Failure, Table, Ui, ranges,
@@ -8,14 +11,15 @@ use super::{
 };
 use onnxq_ir::{
     ctx::Progress,
-    diag::{EXIT_NOTHING, Warning},
+    diag::{Code, Diagnostic, EXIT_NOTHING, Warning},
     human::grouped,
 };
 use onnxq_numerics::{observe::ObserverSpec, stats::Needs};
 use onnxq_pipeline::{self as pipeline, Inputs, Job, Opened, Planned};
+use onnxq_quant::recipe::Recipe;
 use onnxq_run::{
     calibrate::{self, CollectOptions, Collector, Identity, Run, Stats, StatsFile, StatsRow, Want},
-    data::{self, Batches, DataOptions},
+    data::{self, Batches, DataOptions, Dataset},
 };
 
 /// Run a model on data and keep what its layers see, for solvers, or print its ranges
@@ -78,12 +82,56 @@ impl Args {
             );
         }
         let Some(output) = &self.output else { return Ok(0) };
+        if !self.hessian && self.learn(&recipe, (data, output), ui)? {
+            return show(output, ui);
+        }
         let wants = self.wants(&planned, ui);
         if wants.is_empty() {
             return Ok(EXIT_NOTHING);
         }
         self.collect(&planned, wants, data, output, ui)?;
         show(output, ui)
+    }
+
+    /// Learns what `quantize` would with this recipe: of transformed layers, and in a sequential recipe
+    /// of layers whose inputs come from quantized ones. Whether the recipe learns anything for solvers.
+    fn learn(
+        &self,
+        recipe: &Recipe,
+        (data, output): (&Path, &Path),
+        ui: &Ui,
+    ) -> Result<bool, Failure> {
+        let path = self.model.as_deref().unwrap_or(Path::new(""));
+        if Stats::read(output).is_ok() {
+            // Otherwise it would be taken for what is wanted.
+            fs::remove_file(output)
+                .map_err(|source| NotReplaced { path: output.into(), source })?;
+        }
+        // What activations get is chosen after everything was learnt.
+        let recipe = Recipe { adapt: None, ..recipe.clone() };
+        let inputs = Inputs {
+            data: Some(Dataset::of_path(data, self.options(&recipe))),
+            stats: Some(output.to_owned()),
+            memory: self.memory,
+            threads: ui.global.threads.map_or(0, usize::from),
+            runtime: ui.global.runtime(ui),
+            skip_nonfinite: true,
+            ..Inputs::default()
+        };
+        let ctx = ui.ctx();
+        let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
+        pipeline::quantize(Opened::read(path, &self.input.options(), &ctx)?, &job)?;
+        Ok(output.is_file())
+    }
+
+    /// As `quantize` takes samples for this recipe.
+    fn options(&self, recipe: &Recipe) -> DataOptions {
+        let model = self.model.as_deref().unwrap_or(Path::new(""));
+        let spec = recipe.calibration.unwrap_or_default();
+        let mut options = self.data.options(model);
+        options.samples = options.samples.or(spec.samples);
+        options.sequence = spec.sequence.unwrap_or(options.sequence);
+        DataOptions { batch: 1, chat: chat_template(model, self.plain_text), ..options }
     }
 
     /// The inputs of the layers that the recipe quantizes.
@@ -143,6 +191,19 @@ impl Args {
         let mut collector = Collector::new(run, wants, Some(store))?;
         while collector.next(&[], &ui.ctx())?.is_some() {}
         Ok(())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{} could not be replaced", .path.display())]
+struct NotReplaced {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Diagnostic for NotReplaced {
+    fn code(&self) -> Code {
+        Code::E901
     }
 }
 

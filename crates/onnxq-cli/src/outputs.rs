@@ -214,6 +214,7 @@ fn github_files(
 /// As it stands in report.json.
 fn word(verdict: Verdict) -> &'static str {
     match verdict {
+        Verdict::NotJudged => "not_judged",
         Verdict::Pass => "pass",
         Verdict::PassWithWarnings => "pass_with_warnings",
         Verdict::Fail => "fail",
@@ -311,7 +312,7 @@ mod tests {
         fs::write(path("GITHUB_OUTPUT"), "before=1\n").unwrap();
         github_files(&Report::default(), |it| Some(path(it).into())).unwrap();
         let read = |name: &str| fs::read_to_string(path(name)).unwrap();
-        assert_eq!(read("GITHUB_OUTPUT"), "before=1\nonnxq_verdict=pass\n");
+        assert_eq!(read("GITHUB_OUTPUT"), "before=1\nonnxq_verdict=not_judged\n");
         assert!(read("GITHUB_STEP_SUMMARY").starts_with("## ✅ PASS"));
         github_files(&Report::default(), |_| None).unwrap();
     }

@@ -1,5 +1,8 @@
 //! `onnxq quantize`: the main job.
 
+mod asked;
+mod judged;
+
 use std::path::{Path, PathBuf};
 
 use super::{
@@ -12,15 +15,13 @@ use super::{
     show,
 };
 use onnxq_ir::{
-    diag::{Code, Diagnostic, EXIT_GATE, EXIT_NOTHING},
+    ctx::Ctx,
+    diag::{EXIT_GATE, EXIT_NOTHING},
     onnx::{ExternalData, SaveOptions},
 };
-use onnxq_pipeline::{
-    self as pipeline, Goal, Job, Opened, Outcome, OutputFile, Quantized, Validate,
-};
-use onnxq_quant::recipe::Gate;
+use onnxq_pipeline::{self as pipeline, Goal, Inputs, Job, Opened, Outcome, OutputFile, Quantized};
+use onnxq_quant::recipe::Recipe;
 use onnxq_report::Report;
-use onnxq_run::data::Dataset;
 
 /// Quantize a model by a recipe
 #[derive(Debug, clap::Args)]
@@ -32,7 +33,8 @@ pub struct Args {
     /// Where to write the result; its weights go beside it if they are large
     #[arg(short, long, value_name = "FILE", required_unless_present = "dry_run")]
     pub output: Option<PathBuf>,
-    /// Compare the result with the original on data: that of --data, or this
+    /// Compare the result with the original on data: that of --data, or this. Gates, a baseline, data
+    /// and reports ask for it too. A result that misses a gate goes to OUTPUT.rejected
     #[arg(long, value_name = "DATA", num_args = 0..=1, require_equals = true)]
     pub validate: Option<Option<PathBuf>>,
     #[command(flatten)]
@@ -97,6 +99,7 @@ impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let recipe = self.recipe.load()?;
         let gates = self.data.gates(Some(&recipe))?;
+        let data = self.comparison(&recipe)?;
         let save =
             SaveOptions { external: self.external_data, force: self.force, ..Default::default() };
         ui.note(&format!("onnxq {} · recipe {}", env!("CARGO_PKG_VERSION"), recipe.name));
@@ -104,122 +107,55 @@ impl Args {
         inputs.skip_nonfinite = self.nonfinite == Nonfinite::Skip;
         inputs.goal = self.goal.goal();
         inputs.allow_noop = self.allow_noop;
-        let (open, ctx) = (self.input.options(), ui.ctx());
         if self.dry_run {
-            let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
-            let output = self.output.clone().unwrap_or_else(|| self.model.with_extension("q.onnx"));
-            let lowered = pipeline::outline(Opened::read(&self.model, &open, &ctx)?, &job)?;
-            let outcome = lowered.predict(&output, &save, &job)?;
-            return report(ui, &outcome, None, self.allow_noop);
+            return self.outline(&recipe, &inputs, &save, ui);
         }
         let output = self.output.as_deref().unwrap_or(Path::new(""));
-        let data = self.validation_data()?;
-        if data.is_some() && is_same_file(&self.model, output) {
-            return Err(OriginalLost { path: output.into() }.into());
-        }
-        if data.is_some() {
-            // Fetched now, it can also say what executes; if it cannot be, the comparison says so.
-            let _ = ui.global.runtime(ui).ensure();
-        }
         save.check_free(output)?;
         inputs.output = OutputFile { path: Some(output.to_owned()), save };
-        let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
-        let model = Opened::read(&self.model, &open, &ctx)?;
-        let outcome = match pipeline::quantize(model, &job)? {
-            Quantized::Lowered(it) => it.write(output, &save, &job)?,
-            Quantized::Nothing(outcome) => *outcome,
-        };
-        let validation = match data.filter(|_| outcome.output.is_some()) {
-            Some(data) => Some(self.validate(&outcome, output, &data, &gates, ui)?),
-            None => None,
-        };
-        let code = match &validation {
-            Some(report) if self.reports.is_asked() => {
-                let human = || show::outcome(&outcome, Some(report));
-                self.reports.deliver(report, human, ui)?;
-                exit_code(&outcome, Some(report), self.allow_noop)
+        let Some(data) = data else {
+            let outcome = self.quantize(output, &recipe, &inputs, &save, &ui.ctx())?;
+            let code = report(ui, &outcome, None, self.allow_noop)?;
+            if code == 0 {
+                let (model, output) = (self.model.display(), output.display());
+                ui.note(&format!("next: onnxq validate {model} {output} --data …"));
             }
-            _ => report(ui, &outcome, validation.as_ref(), self.allow_noop)?,
+            return Ok(code);
         };
-        if code == 0 && validation.is_none() {
-            let (model, output) = (self.model.display(), output.display());
-            ui.note(&format!("next: onnxq validate {model} {output} --data …"));
-        }
-        Ok(code)
+        self.judged((output, &data), (&recipe, &gates), &inputs, &save, ui)
     }
 
-    fn validate(
+    /// Says what would be written.
+    fn outline(
         &self,
-        outcome: &Outcome,
-        output: &Path,
-        data: &Path,
-        gates: &[Gate],
+        recipe: &Recipe,
+        inputs: &Inputs,
+        save: &SaveOptions,
         ui: &Ui,
-    ) -> Result<Report, Failure> {
-        let validate = Validate {
-            reference: &self.model,
-            candidate: output,
-            data: Dataset::of_path(data, self.data.from.options(&self.model)),
-            open: self.input.options(),
-            gates,
-            baseline: self.measure.baseline.as_deref(),
-            measures: self.measure.measures(),
-            threads: ui.global.session_threads(),
-            memory: self.calibration.memory,
-            runtime: ui.global.runtime(ui),
-            command: super::command_line(),
-            program: std::env::current_exe().ok(),
-        };
-        pipeline::validate(&validate, Some(outcome), &ui.ctx()).map_err(|error| {
-            ui.note(&format!("{} was written; comparing it failed", output.display()));
-            error.into()
+    ) -> Result<u8, Failure> {
+        let ctx = ui.ctx();
+        let job = Job { recipe, inputs, ctx: &ctx };
+        let output = self.output.clone().unwrap_or_else(|| self.model.with_extension("q.onnx"));
+        let opened = Opened::read(&self.model, &self.input.options(), &ctx)?;
+        let outcome = pipeline::outline(opened, &job)?.predict(&output, save, &job)?;
+        report(ui, &outcome, None, self.allow_noop)
+    }
+
+    /// Writes the result, unless there is nothing to quantize.
+    fn quantize(
+        &self,
+        output: &Path,
+        recipe: &Recipe,
+        inputs: &Inputs,
+        save: &SaveOptions,
+        ctx: &Ctx,
+    ) -> Result<Outcome, Failure> {
+        let job = Job { recipe, inputs, ctx };
+        let model = Opened::read(&self.model, &self.input.options(), ctx)?;
+        Ok(match pipeline::quantize(model, &job)? {
+            Quantized::Lowered(lowered) => lowered.write(output, save, &job)?,
+            Quantized::Nothing(outcome) => *outcome,
         })
-    }
-
-    /// The data to compare on, if a comparison is wanted. Never made up: random inputs prove
-    /// nothing.
-    fn validation_data(&self) -> Result<Option<PathBuf>, Failure> {
-        match (&self.validate, &self.data.from.data) {
-            (None, _) if self.reports.is_asked() => Err(NoComparison.into()),
-            (None, _) => Ok(None),
-            (Some(Some(data)), _) | (Some(None), Some(data)) => Ok(Some(data.clone())),
-            (Some(None), None) => Err(NoData("compare on").into()),
-        }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("there is no report without a comparison")]
-struct NoComparison;
-
-impl Diagnostic for NoComparison {
-    fn code(&self) -> Code {
-        Code::E712
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some("add --validate with --data".into())
-    }
-}
-
-/// Whether two paths lead to one file, which exists.
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{} would replace the original, and nothing would be left to compare with", .path.display())]
-struct OriginalLost {
-    path: PathBuf,
-}
-
-impl Diagnostic for OriginalLost {
-    fn code(&self) -> Code {
-        Code::E904
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some("choose another output name, or leave out --validate".into())
     }
 }
 

@@ -86,6 +86,7 @@ impl Args {
     fn judge(&self, report: &mut Report) -> Result<(), Failure> {
         for text in &self.gate {
             let gate: Gate = text.parse().map_err(|error: GateError| error)?;
+            gate.sensible()?;
             report.gates.push(gate::check(&gate, &report.figures));
         }
         if let Some(path) = &self.baseline {

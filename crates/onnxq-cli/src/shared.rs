@@ -301,6 +301,7 @@ impl DataArgs {
         for text in &self.gate {
             gates.push(text.parse::<Gate>().map_err(|error: GateError| error)?);
         }
+        gates.iter().try_for_each(Gate::sensible)?;
         Ok(gates)
     }
 }

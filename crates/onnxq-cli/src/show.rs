@@ -237,7 +237,7 @@ fn last_line(it: &Outcome, validation: Option<&Report>) -> String {
     match path {
         Some(path) if failed > 0 => {
             let s = if failed == 1 { "" } else { "s" };
-            format!("FAILED: {failed} limit{s} missed; {path} was written all the same\n")
+            format!("FAILED: {failed} limit{s} missed; what was written lies at {path}\n")
         }
         Some(path) => format!("ok  {path}  {what}\n"),
         None => format!("dry run: {} bytes would be written; {what}\n", grouped(it.after.bytes)),

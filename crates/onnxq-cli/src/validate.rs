@@ -43,6 +43,7 @@ impl Args {
         let job = Validate {
             reference: &self.original,
             candidate: &self.quantized,
+            candidate_as: None,
             data: Dataset::of_path(data, self.data.from.options(&self.original)),
             open: self.input.options(),
             gates: &gates,

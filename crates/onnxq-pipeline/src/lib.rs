@@ -24,6 +24,7 @@ mod quantize;
 mod ranges;
 mod search;
 mod solve;
+mod staged;
 mod transform;
 mod validate;
 mod write;
@@ -44,6 +45,7 @@ pub use self::{
         saturation::{Bits, Exactness},
     },
     solve::{MissingStats, NeedsData},
+    staged::Staged,
     validate::{Measures, Validate, validate, validate_loaded},
 };
 use onnxq_ir::{Model, ctx::Ctx};

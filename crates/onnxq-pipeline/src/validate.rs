@@ -43,19 +43,27 @@ pub struct Measures {
     pub footprint: bool,
     /// Where the error enters.
     pub layers: bool,
+    /// Times of runs until they are known well enough to decide.
+    pub steady: bool,
 }
 
 impl Measures {
     /// Everything.
-    pub const FULL: Measures =
-        Measures { latency: true, decode: true, isolation: true, footprint: true, layers: true };
+    pub const FULL: Measures = Measures {
+        latency: true,
+        decode: true,
+        isolation: true,
+        footprint: true,
+        layers: true,
+        steady: false,
+    };
 
     /// With what gates need.
     fn for_gates(mut self, gates: &[Gate]) -> Measures {
         for metric in gates.iter().filter_map(|it| it.known().ok()) {
             match metric.measured_by {
                 Measure::Outputs => {}
-                Measure::Latency => self.latency = true,
+                Measure::Latency => (self.latency, self.steady) = (true, true),
                 Measure::Decode => self.decode = true,
                 Measure::Isolation => self.isolation = true,
                 Measure::Footprint => self.footprint = true,
@@ -69,6 +77,8 @@ impl Measures {
 pub struct Validate<'a> {
     pub reference: &'a Path,
     pub candidate: &'a Path,
+    /// What the report calls the candidate, if it lies elsewhere until it is judged.
+    pub candidate_as: Option<&'a Path>,
     pub data: Dataset,
     pub open: OpenOptions,
     pub gates: &'a [Gate],
@@ -86,11 +96,17 @@ pub struct Validate<'a> {
 }
 
 impl<'a> Validate<'a> {
+    /// What the report calls the candidate.
+    fn named(&self) -> &'a Path {
+        self.candidate_as.unwrap_or(self.candidate)
+    }
+
     /// Compares outputs only.
     pub fn new(reference: &'a Path, candidate: &'a Path, data: Dataset) -> Validate<'a> {
         Validate {
             reference,
             candidate,
+            candidate_as: None,
             data,
             open: OpenOptions::default(),
             gates: &[],
@@ -169,7 +185,8 @@ impl<'a> Run<'a> {
             open_session(&loaded[1], job.candidate, &session, &job.runtime)?,
         ];
         let batches = job.data.batches(reference.inputs())?;
-        let measures = job.measures.for_gates(job.gates);
+        let mut measures = job.measures.for_gates(job.gates);
+        measures.steady |= job.baseline.is_some();
         let notes = Vec::new();
         Ok(Run {
             job,
@@ -277,6 +294,7 @@ impl<'a> Run<'a> {
             samples: it.samples,
             avx512_vnni: it.avx512_vnni,
             avx_vnni: it.avx_vnni,
+            amx_int8: it.amx,
             vpmaddubsw: it.vpmaddubsw,
             verdict: it.verdict(),
         })
@@ -301,7 +319,7 @@ impl<'a> Run<'a> {
         let job = self.job;
         let models = document::Models {
             reference: facts::model_facts(job.reference, &self.loaded[0])?,
-            candidate: facts::model_facts(job.candidate, &self.loaded[1])?,
+            candidate: facts::model_facts(job.named(), &self.loaded[1])?,
         };
         let candidate = &self.loaded[1];
         let asked;
@@ -369,12 +387,12 @@ impl<'a> Run<'a> {
         let differing = execution.differing().len();
         if differing > 0 {
             let message = format!("{differing} nodes run slowly or otherwise than declared");
-            list.push(Warning::new(Code::W203, self.job.candidate, message));
+            list.push(Warning::new(Code::W203, self.job.named(), message));
         }
         let read = self.loaded[1].warnings.iter().filter_map(|it| Some((it.code?, &it.message)));
-        list.extend(read.map(|(code, it)| Warning::new(code, self.job.candidate, it.clone())));
+        list.extend(read.map(|(code, it)| Warning::new(code, self.job.named(), it.clone())));
         let made = outcome.map_or(&[][..], |it| &it.warnings).iter().map(ToString::to_string);
-        list.extend(made.map(|it| Warning::new(Code::W204, self.job.candidate, it)));
+        list.extend(made.map(|it| Warning::new(Code::W204, self.job.named(), it)));
         list
     }
 }
@@ -403,7 +421,8 @@ fn outputs(
     ctx: &Ctx,
 ) -> Result<Comparison, Error> {
     let (latency, samples) = (measures.latency, batches.samples());
-    let options = CompareOptions { latency, samples, ..CompareOptions::default() };
+    let steady = measures.steady;
+    let options = CompareOptions { latency, samples, steady, ..CompareOptions::default() };
     let mut comparison = compare(reference, candidate, batches, &options, ctx)?;
     if measures.decode {
         batches.rewind();

@@ -117,7 +117,8 @@ fn row(
         // Without any error then, nothing finite is as good.
         limit: finite(limit).unwrap_or(f64::MAX),
         better: keeps(old),
-        pass: keeps(limit),
+        // A time is worse if it is surely so.
+        pass: keeps(limit) || now.and_then(|it| it.sure).is_some_and(|it| it.low <= limit),
     })
 }
 

@@ -237,6 +237,8 @@ pub struct Latency {
     pub ratio: Option<f64>,
     /// The 10th and the 90th percentile of these ratios.
     pub ratio_spread: Option<Interval>,
+    /// Between what the median of all such ratios lies with 95 % confidence, by their order alone.
+    pub ratio_interval: Option<Interval>,
     /// The same the other way round.
     pub speedup: Option<f64>,
     /// Timed runs of each model.
@@ -321,6 +323,8 @@ pub struct Kernels {
     pub avx512_vnni: usize,
     /// In the AVX-VNNI encoding.
     pub avx_vnni: usize,
+    /// Beside a tile product of AMX.
+    pub amx_int8: usize,
     /// Beside a VPMADDUBSW, which saturates.
     pub vpmaddubsw: usize,
     /// In one line: `AVX-512 VNNI executed (61 % of 412 samples)`.

@@ -7,6 +7,7 @@ use super::{
     lookup::{self, Measured},
 };
 use crate::summary::finite;
+use onnxq_ir::human::number;
 use onnxq_quant::recipe::gate::Gate;
 use schemars::JsonSchema;
 
@@ -53,8 +54,9 @@ pub fn check(gate: &Gate, comparison: &Comparison) -> GateResult {
     }
 }
 
-fn result(gate: &Gate, it: Measured) -> GateResult {
+fn result(gate: &Gate, mut it: Measured) -> GateResult {
     let limit = gate.limit();
+    it.reason = it.reason.take().or_else(|| noisy(gate, &it));
     let margin = if gate.min.is_some() { it.value - limit } else { limit - it.value };
     GateResult {
         gate: gate.to_string(),
@@ -66,6 +68,15 @@ fn result(gate: &Gate, it: Measured) -> GateResult {
         pass: it.reason.is_none() && gate.allows(it.value),
         reason: it.reason,
     }
+}
+
+/// Why a time cannot be judged: the limit lies between what it may be.
+fn noisy(gate: &Gate, it: &Measured) -> Option<String> {
+    let range = it.sure?;
+    let (low, high) = (number(range.low), number(range.high));
+    (gate.allows(range.low) != gate.allows(range.high)).then(|| {
+        format!("NOISY: between {low} and {high} (95 %), so measure again on a quieter machine")
+    })
 }
 
 fn failed(gate: &Gate, reason: String) -> GateResult {

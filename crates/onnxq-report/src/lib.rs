@@ -5,6 +5,7 @@ pub mod document;
 pub mod emit;
 pub mod figures;
 pub mod gate;
+mod judgement;
 pub mod lookup;
 pub mod summary;
 

@@ -3,7 +3,7 @@
 use super::figures::{
     Comparison, Footprint, Interval, Kernels, Latency, OutputMetrics, Perplexity, Phase,
 };
-use crate::summary::{Summary, finite, percentile};
+use crate::summary::{Summary, finite, median_interval, percentile};
 use onnxq_quant::recipe::metrics::{METRICS, Metric};
 
 /// One figure of one thing.
@@ -13,13 +13,15 @@ pub struct Measured {
     /// `decode` for runs of that phase.
     phase: Option<&'static str>,
     pub value: f64,
+    /// Between what it lies with 95 % confidence, if it is a time.
+    pub sure: Option<Interval>,
     /// Why no value of it can pass.
     pub reason: Option<String>,
 }
 
 impl Measured {
     fn of(output: Option<String>, value: f64) -> Measured {
-        Measured { output, phase: None, value, reason: None }
+        Measured { output, phase: None, value, sure: None, reason: None }
     }
 
     /// Whether a gate that names an output means this.
@@ -51,6 +53,7 @@ const PLACES: &[(&str, Place)] = &[
     ("decode_top1", Model(|it, _| it.decode.as_ref()?.top1)),
     ("deployed_loss", Model(|it, _| it.isolation.as_ref()?.deployed)),
     ("equal", Output(|it, _| it.equal)),
+    ("int8_kernels", Model(|it, _| int8_kernels(it.kernels.as_ref()?))),
     ("iou", Output(|it, _| it.iou)),
     ("kl", Output(kl)),
     ("latency_ms", Run(latency_ms)),
@@ -104,7 +107,8 @@ pub fn find(it: &Comparison, metric: &str, statistic: Option<&str>) -> Vec<Measu
         Some(Run(value)) => {
             let of_run = |run: &Latency| {
                 let measured = Measured::of(Some(run.input.clone()), value(run, statistic)?);
-                Some(Measured { phase: phase(run), ..measured })
+                let sure = sure(run, metric, statistic);
+                Some(Measured { phase: phase(run), sure, ..measured })
             };
             it.latency.iter().filter_map(of_run).collect()
         }
@@ -194,6 +198,19 @@ fn latency_ratio(run: &Latency, statistic: &str) -> Option<f64> {
     }
 }
 
+/// Between what a median time lies.
+fn sure(run: &Latency, metric: &str, statistic: &str) -> Option<Interval> {
+    let ratio = run.ratio_interval;
+    match (metric, statistic) {
+        ("latency_ms", "p50") => median_interval(&run.candidate_runs_ms),
+        ("latency_ratio", "p50") => ratio,
+        ("speedup", "p50") => {
+            ratio.map(|range| Interval { low: range.high.recip(), high: range.low.recip() })
+        }
+        _ => None,
+    }
+}
+
 fn speedup(run: &Latency, statistic: &str) -> Option<f64> {
     match statistic {
         "p50" => run.speedup,
@@ -213,8 +230,15 @@ fn peak(it: &Footprint) -> Option<f64> {
 }
 
 fn vnni(it: &Kernels) -> Option<f64> {
-    let share = (it.avx512_vnni + it.avx_vnni) as f64 / it.samples as f64;
-    (it.samples > 0).then_some(share)
+    share(it, it.avx512_vnni + it.avx_vnni)
+}
+
+fn int8_kernels(it: &Kernels) -> Option<f64> {
+    share(it, it.avx512_vnni + it.avx_vnni + it.amx_int8)
+}
+
+fn share(it: &Kernels, count: usize) -> Option<f64> {
+    (it.samples > 0).then_some(count as f64 / it.samples as f64)
 }
 
 /// A ratio of signal to noise; without noise it is infinite, if it applies.

@@ -1,5 +1,6 @@
 //! Summaries of many values, as JSON can hold them.
 
+use super::figures::Interval;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,25 @@ pub fn percentile(sorted: &[f32], share: f64) -> f64 {
     a + (b - a) * (position - low as f64)
 }
 
+/// Between what the median of a distribution lies with 95 % confidence, by the order of `values` alone:
+/// how many lie below the median is binomial (Conover, "Practical Nonparametric Statistics", 3.2). `None`
+/// with fewer than 6.
+pub fn median_interval(values: &[f64]) -> Option<Interval> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let n = sorted.len();
+    // Probability that exactly `k` of `n` lie below, then that at most `k` do.
+    let mut exactly = 0.5f64.powi(i32::try_from(n).ok()?);
+    let (mut at_most, mut k) = (exactly, 0);
+    while at_most <= 0.025 && k < n {
+        k += 1;
+        exactly *= (n + 1 - k) as f64 / k as f64;
+        at_most += exactly;
+    }
+    let low = *sorted.get(k.checked_sub(1)?)?;
+    Some(Interval { low: finite(low)?, high: finite(sorted[n - k])? })
+}
+
 /// JSON has no NaN and no infinity.
 pub fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
@@ -69,5 +89,14 @@ mod tests {
         assert_eq!((summary.min, summary.max), (Some(1.0), Some(4.0)));
         assert_relative_eq!(summary.p99.unwrap(), 3.97, epsilon = 1e-9);
         assert_eq!(Summary::of(&[]), None);
+    }
+
+    #[test]
+    fn the_median_lies_between_the_fourth_and_the_twelfth_of_fifteen() {
+        let values: Vec<f64> = (1..=15).rev().map(f64::from).collect();
+        let range = median_interval(&values).unwrap();
+        assert_eq!((range.low, range.high), (4.0, 12.0));
+        assert_eq!(median_interval(&values[..6]).map(|range| range.low), Some(10.0));
+        assert_eq!(median_interval(&values[..5]), None);
     }
 }

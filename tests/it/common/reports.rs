@@ -298,6 +298,7 @@ fn latency(input: String, phase: Phase, ms: f64) -> Latency {
         candidate_ms: Some(ms * 0.44),
         ratio: Some(0.4402),
         ratio_spread: Some(Interval { low: 0.431, high: 0.452 }),
+        ratio_interval: Some(Interval { low: 0.436, high: 0.445 }),
         speedup: Some(2.2717),
         repeats: 25,
         reference_runs_ms: runs(ms, 0).collect(),

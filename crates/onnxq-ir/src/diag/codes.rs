@@ -149,7 +149,7 @@ codes! {
     E706 EXIT_USAGE "A gate is not of the form metric.statistic<=limit."
     E710 EXIT_USAGE "--fix-shape or --fix-dim does not fit the model: no such input or dimension, another rank, or sizes that contradict each other."
     E711 EXIT_USAGE "The name of the output does not say in which format to write the report. Pass --format, or a name that ends in .html, .json, .md, .sarif or .xml."
-    E712 EXIT_USAGE "--report, --emit and --output-format of `quantize` are about the comparison that --validate makes; there is none."
+    E712 EXIT_USAGE "A flag would have no effect: gates, baselines and reports of `quantize` need a comparison with the original, which needs --data and which a dry run does not make."
     E801 EXIT_ENVIRONMENT "ONNX Runtime was not found or could not be loaded."
     E802 EXIT_ENVIRONMENT "The installed ONNX Runtime is too old for this model."
     E803 EXIT_ENVIRONMENT "ONNX Runtime refused the model or failed to run it."

@@ -7,9 +7,12 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::Error;
+use crate::{
+    Error,
+    staged::{Shown, beside, failed, open_to_all},
+};
 use onnxq_formats::CheckpointError;
-use onnxq_ir::{ctx::Progress, diag::Warning, onnx::SaveOptions};
+use onnxq_ir::{ctx::Progress, onnx::SaveOptions};
 
 /// Files of a checkpoint that clients read beside the model, where they are there.
 pub(super) const BESIDE: &[&str] = &[
@@ -53,8 +56,7 @@ impl Folder {
 
     /// Progress that names files by where they will be.
     pub(super) fn shown<'a>(&self, progress: &'a dyn Progress) -> Shown<'a> {
-        let [from, to] = [self.temp.path(), &*self.output].map(|it| it.display().to_string());
-        Shown { progress, from, to }
+        Shown::new(progress, self.temp.path(), &self.output)
     }
 
     /// The place of a file of it, whose folder is there.
@@ -98,48 +100,6 @@ impl Folder {
     }
 }
 
-/// See [`Folder::shown`].
-pub(super) struct Shown<'a> {
-    progress: &'a dyn Progress,
-    from: String,
-    to: String,
-}
-
-impl Progress for Shown<'_> {
-    fn start(&self, task: &str, total: u64) {
-        self.progress.start(task, total);
-    }
-
-    fn step(&self, n: u64) {
-        self.progress.step(n);
-    }
-
-    fn done(&self, summary: &str) {
-        self.progress.done(&summary.replace(&self.from, &self.to));
-    }
-
-    fn warn(&self, warning: &Warning) {
-        self.progress.warn(warning);
-    }
-}
-
-/// The same rights as a new folder has.
-fn open_to_all(folder: &Path) -> Result<(), Error> {
-    let probe = folder.join(".rights");
-    fs::create_dir(&probe).map_err(failed(&probe))?;
-    let rights = fs::metadata(&probe).map_err(failed(&probe))?.permissions();
-    fs::remove_dir(&probe).map_err(failed(&probe))?;
-    Ok(fs::set_permissions(folder, rights).map_err(failed(folder))?)
-}
-
-/// An empty folder on the same disk as `path`.
-fn beside(path: &Path, prefix: &str) -> Result<tempfile::TempDir, Error> {
-    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    let temp = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
-    Ok(temp.map_err(failed(parent))?)
-}
-
 /// What stood at the destination: gone when dropped.
 fn move_away(path: &Path) -> Result<tempfile::TempDir, Error> {
     let temp = beside(path, ".onnxq-old-")?;
@@ -173,9 +133,4 @@ pub(super) fn object(folder: &Path, name: &str) -> Result<Map<String, Value>, Er
         Ok(_) => Err(wrong("it holds another kind of value".into()).into()),
         Err(error) => Err(wrong(error.to_string()).into()),
     }
-}
-
-fn failed(path: &Path) -> impl Fn(io::Error) -> CheckpointError {
-    let path = path.to_owned();
-    move |source| CheckpointError::Io { path: path.clone(), source }
 }

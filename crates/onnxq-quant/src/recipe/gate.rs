@@ -5,9 +5,10 @@ use std::{fmt, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::metrics::{METRICS, Metric, metric};
+use super::metrics::{Better, METRICS, Metric, Unit, metric};
 use onnxq_ir::{
     diag::{Code, Diagnostic},
+    human,
     untrusted::Untrusted,
 };
 use onnxq_numerics::specs::{Settings, Wrong};
@@ -47,6 +48,8 @@ pub enum GateError {
     Metric(String),
     #[error("metric `{metric}` has no statistic `{}`", Untrusted(statistic))]
     Statistic { metric: &'static str, statistic: String },
+    #[error("gate `{}` {why}", Untrusted(gate))]
+    Senseless { gate: String, why: String, hint: String },
 }
 
 impl Diagnostic for GateError {
@@ -58,6 +61,7 @@ impl Diagnostic for GateError {
         Some(match self {
             GateError::Form(_) => "write `kl.mean<=0.01` or `logits:top1>=0.97`".into(),
             GateError::Limit { .. } | GateError::Limits(_) => return None,
+            GateError::Senseless { hint, .. } => hint.clone(),
             GateError::Metric(name) => {
                 let known: Vec<&str> = METRICS.iter().map(|it| it.name).collect();
                 let known = known.join(", ");
@@ -93,6 +97,47 @@ impl Gate {
             (Some(it), None) | (None, Some(it)) if it.is_finite() => Ok(()),
             _ => Err(GateError::Limits(self.metric.clone())),
         }
+    }
+
+    /// Refuses what no result can hold, and what only bad results hold: both are slips.
+    pub fn sensible(&self) -> Result<(), GateError> {
+        let metric = self.known()?;
+        let (subject, limit) = (self.subject(), self.limit());
+        let refused = |why: String, hint: String| {
+            Err(GateError::Senseless { gate: self.to_string(), why, hint })
+        };
+        match (metric.better, self.max) {
+            (Better::Higher, Some(_)) => {
+                let why = format!("asks for a bad result: a higher {} is better", metric.name);
+                return refused(why, format!("write `{subject}>={limit}`"));
+            }
+            (Better::Lower, None) => {
+                let why = format!("asks for a bad result: a lower {} is better", metric.name);
+                return refused(why, format!("write `{subject}<={limit}`"));
+            }
+            _ => {}
+        }
+        match metric.unit {
+            Unit::Fraction if limit > 1.0 => {
+                let why = format!("cannot hold: {} is a fraction from 0 to 1", metric.name);
+                let percent = limit / 100.0;
+                refused(why, format!("write `{subject}>={percent}` or `{subject}>={limit}%`"))
+            }
+            // No model of language is nearly certain of every token.
+            Unit::Perplexity if limit < 1.2 => {
+                let why = "cannot hold: perplexity is no ratio, and at least 1".to_owned();
+                let ratio = subject.replace("perplexity", "perplexity_ratio");
+                refused(why, format!("write `{ratio}<={limit}` to compare with the original"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is limited, without the limit: `logits:kl.mean`.
+    fn subject(&self) -> String {
+        let text = self.to_string();
+        let end = text.rfind(['<', '>']).unwrap_or(text.len());
+        text[..end].to_owned()
     }
 
     pub fn known(&self) -> Result<&'static Metric, GateError> {
@@ -154,9 +199,6 @@ impl FromStr for Gate {
             Some(it) => (false, it.trim()),
             None => (true, operator[1..].trim()),
         };
-        let number: Option<f64> = limit.parse().ok().filter(|it: &f64| it.is_finite());
-        let number = number
-            .ok_or_else(|| GateError::Limit { gate: text.to_owned(), limit: limit.to_owned() })?;
         let (output, measure) = match subject.trim().rsplit_once(':') {
             Some((output, measure)) => (Some(output.trim().to_owned()), measure.trim()),
             None => (None, subject.trim()),
@@ -168,6 +210,8 @@ impl FromStr for Gate {
         if metric.is_empty() || output.as_deref() == Some("") {
             return Err(form());
         }
+        let number = self::number(limit, metric)
+            .ok_or_else(|| GateError::Limit { gate: text.to_owned(), limit: limit.to_owned() })?;
         let is_min = operator.starts_with('>');
         let gate = Gate {
             metric: metric.to_owned(),
@@ -179,6 +223,17 @@ impl FromStr for Gate {
         };
         gate.validate()?;
         Ok(gate)
+    }
+}
+
+/// A limit: a number, `95 %` of what is a fraction, `5MB` of what counts bytes.
+fn number(text: &str, metric: &str) -> Option<f64> {
+    let unit = self::metric(metric).map(|metric| metric.unit);
+    let plain = |text: &str| text.trim().parse().ok().filter(|number: &f64| number.is_finite());
+    match (plain(text), unit) {
+        (None, Some(Unit::Fraction)) => Some(plain(text.strip_suffix('%')?)? / 100.0),
+        (None, Some(Unit::Bytes)) => human::parse_bytes(text).map(|bytes| bytes as f64),
+        (number, _) => number,
     }
 }
 
@@ -261,6 +316,32 @@ mod tests {
         assert!(matches!(error("top1.mean>=1"), GateError::Statistic { metric: "top1", .. }));
         assert_eq!(error("sqnr>=20").hint().unwrap(), "did you mean `sqnr_db`?");
         assert!(error("accuracy>=1").hint().unwrap().starts_with("known are cache_kl"));
+    }
+
+    #[test]
+    fn what_cannot_hold_or_asks_for_the_worse_is_refused_with_what_was_meant() {
+        let hint = |text: &str| {
+            let gate: Gate = text.parse().unwrap();
+            gate.sensible().unwrap_err().hint().unwrap()
+        };
+        assert_eq!(hint("top1>=95"), "write `top1>=0.95` or `top1>=95%`");
+        assert_eq!(hint("logits:top1<=0.95"), "write `logits:top1>=0.95`");
+        assert_eq!(hint("kl.p99>=0.05"), "write `kl.p99<=0.05`");
+        let ratio = "write `logits:perplexity_ratio<=1.02` to compare with the original";
+        assert_eq!(hint("logits:perplexity<=1.02"), ratio);
+        for text in ["top1>=0.95", "sqnr_db>=20", "kl<=0.01", "perplexity<=40", "speedup>=1.5"] {
+            assert!(text.parse::<Gate>().unwrap().sensible().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_have_the_units_of_their_metric() {
+        let limit = |text: &str| text.parse::<Gate>().map(|gate| gate.limit());
+        assert_eq!(limit("top1>=95%"), Ok(0.95));
+        assert_eq!(limit("top1>= 97.5 %"), Ok(0.975));
+        assert_eq!(limit("size_bytes<=5MB"), Ok(5e6));
+        assert_eq!(limit("memory_bytes<=1GiB"), Ok((1u64 << 30) as f64));
+        assert!(limit("kl<=5%").is_err() && limit("kl<=5MB").is_err());
     }
 
     #[test]

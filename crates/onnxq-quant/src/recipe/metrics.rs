@@ -11,7 +11,19 @@ pub struct Metric {
     pub slack: Option<Slack>,
     /// What has to be run to have it.
     pub measured_by: Measure,
+    pub unit: Unit,
     pub help: &'static str,
+}
+
+/// What a figure counts, which says what its limits can be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unit {
+    /// From 0 to 1.
+    Fraction,
+    Bytes,
+    /// At least 1: a perplexity.
+    Perplexity,
+    Other,
 }
 
 /// What a comparison runs.
@@ -76,7 +88,13 @@ const fn row(
     measured_by: Measure,
     help: &'static str,
 ) -> Metric {
-    Metric { name, statistics, better, slack, measured_by, help }
+    Metric { name, statistics, better, slack, measured_by, unit: Unit::Other, help }
+}
+
+impl Metric {
+    const fn counts(self, unit: Unit) -> Metric {
+        Metric { unit, ..self }
+    }
 }
 
 use Better::{Higher, Lower};
@@ -96,13 +114,15 @@ pub const METRICS: &[Metric] = &[
     row("decode_perplexity_ratio", SURE, Lower, Some(Of(0.005)), Decode,
         "perplexity of steps with a cache, relative to the original"),
     row("decode_top1", &[], Higher, Some(OfRest(0.1)), Decode,
-        "fraction of steps with a cache that have the same most likely token"),
+        "fraction of steps with a cache that have the same most likely token").counts(Unit::Fraction),
     row("deployed_loss", &[], Lower, Some(Of(0.1)), Isolation,
         "loss on a few samples as the model will run (KL, or noise to signal)"),
     row("equal", &[], Higher, Some(OfRest(0.1)), Outputs,
-        "fraction of equal elements of an integer output"),
+        "fraction of equal elements of an integer output").counts(Unit::Fraction),
+    row("int8_kernels", &[], Higher, None, Latency,
+        "share of CPU time in exact int8 dot products: AVX-512 VNNI, AVX-VNNI or AMX").counts(Unit::Fraction),
     row("iou", &[], Higher, Some(OfRest(0.1)), Outputs,
-        "intersection over union of the places above 0.3, of maps between 0 and 1"),
+        "intersection over union of the places above 0.3, of maps between 0 and 1").counts(Unit::Fraction),
     row("kl", DISTANCE, Lower, Some(Of(0.1)), Outputs,
         "KL divergence from the original's distribution over tokens or classes, in nats"),
     row("latency_ms", RUNS, Lower, None, Latency,
@@ -118,13 +138,13 @@ pub const METRICS: &[Metric] = &[
     row("mean_abs", &[], Lower, Some(Of(0.1)), Outputs,
         "mean absolute error"),
     row("memory_bytes", &[], Lower, None, Footprint,
-        "largest resident size of a process that runs the quantized model"),
+        "largest resident size of a process that runs the quantized model").counts(Unit::Bytes),
     row("memory_ratio", &[], Lower, Some(Of(0.1)), Footprint,
         "largest resident size, relative to the original"),
     row("nonfinite_rows", &[], Lower, Some(By(0.0)), Outputs,
         "rows with NaN or Inf where the original has none"),
     row("perplexity", &[], Lower, None, Outputs,
-        "perplexity of the quantized model"),
+        "perplexity of the quantized model").counts(Unit::Perplexity),
     row("perplexity_difference", SURE, Lower, None, Outputs,
         "perplexity, minus that of the original"),
     row("perplexity_ratio", SURE, Lower, Some(Of(0.005)), Outputs,
@@ -136,7 +156,7 @@ pub const METRICS: &[Metric] = &[
     row("rank_correlation", &[], Higher, Some(OfRest(0.2)), Outputs,
         "Spearman's correlation of the similarities of all pairs of samples"),
     row("size_bytes", &[], Lower, None, Outputs,
-        "bytes of all files"),
+        "bytes of all files").counts(Unit::Bytes),
     row("size_ratio", &[], Lower, Some(Of(0.01)), Outputs,
         "bytes, relative to the original"),
     row("speedup", RUNS, Higher, None, Latency,
@@ -144,13 +164,13 @@ pub const METRICS: &[Metric] = &[
     row("sqnr_db", &[], Higher, Some(By(0.5)), Outputs,
         "signal to quantization noise ratio, in dB"),
     row("top1", &[], Higher, Some(OfRest(0.1)), Outputs,
-        "fraction of tokens with the same most likely successor, or of samples with the same class"),
+        "fraction of tokens with the same most likely successor, or of samples with the same class").counts(Unit::Fraction),
     row("top5", &[], Higher, Some(OfRest(0.1)), Outputs,
-        "fraction whose most likely one is among the first five of the quantized model"),
+        "fraction whose most likely one is among the first five of the quantized model").counts(Unit::Fraction),
     row("unoptimized_loss", &[], Lower, Some(Of(0.1)), Isolation,
         "as deployed_loss, without ONNX Runtime's optimizations"),
     row("vnni", &[], Higher, None, Latency,
-        "fraction of samples of the CPU's place beside an int8 dot product (VPDPBUSD)"),
+        "as int8_kernels, without AMX").counts(Unit::Fraction),
     row("weights_only_loss", &[], Lower, Some(Of(0.1)), Isolation,
         "as deployed_loss, with quantized weights and float activations"),
 ];

@@ -52,11 +52,13 @@ pub struct Report {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Every gate holds, if there are any.
+    /// Nothing was asked: no gates, no baseline.
     #[default]
+    NotJudged,
+    /// Every gate holds, and no figure is worse than the baseline allows.
     Pass,
     PassWithWarnings,
-    /// A gate does not hold.
+    /// A gate does not hold, or a figure is worse than the baseline allows.
     Fail,
 }
 
@@ -65,6 +67,8 @@ impl Report {
     pub fn judge(&mut self) {
         self.verdict = if self.gates.iter().any(|it| !it.pass) || self.regressions() > 0 {
             Verdict::Fail
+        } else if self.gates.is_empty() && self.baseline.is_none() {
+            Verdict::NotJudged
         } else if self.warnings.is_empty() {
             Verdict::Pass
         } else {

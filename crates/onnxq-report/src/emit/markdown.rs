@@ -3,7 +3,6 @@
 use super::{
     Emitter, candidate, file_name,
     headline::headlines,
-    number::plural,
     page::{Cell, Limits, Part, Section, Table, Tone, sections},
 };
 use crate::{Report, Verdict};
@@ -22,18 +21,16 @@ pub const MARKDOWN: Emitter = Emitter {
 };
 
 fn emit(report: &Report) -> String {
-    let verdict = match report.verdict {
-        Verdict::Pass => "✅ PASS",
-        Verdict::PassWithWarnings => "⚠️ PASS WITH WARNINGS",
-        Verdict::Fail => "❌ FAIL",
+    let mark = match report.verdict {
+        Verdict::NotJudged => "⚪",
+        Verdict::Pass => "✅",
+        Verdict::PassWithWarnings => "⚠️",
+        Verdict::Fail => "❌",
     };
-    let held = report.gates.iter().filter(|it| it.pass).count();
-    let gates = match report.gates.len() {
-        0 => "no gates were set".to_owned(),
-        all => format!("{held} of {} kept", plural(all, "gate")),
-    };
+    let (verdict, reason) = (report.verdict_word(), text(&report.verdict_reason()));
     let (model, original) = (text(candidate(report)), text(file_name(&report.models.reference)));
-    let mut out = format!("## {verdict}: {model}\n\nQuantized from {original}; {gates}.\n\n");
+    let mut out =
+        format!("## {mark} {verdict}: {model}\n\nQuantized from {original}; {reason}.\n\n");
     out += &figures(report);
     sections(report, LIMITS).iter().filter(|it| it.brief).for_each(|it| out += &section(it));
     out.trim_end().to_owned() + "\n"

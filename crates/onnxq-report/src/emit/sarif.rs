@@ -82,7 +82,24 @@ fn rule(id: &str) -> Value {
         "suggestion" => "what would make the candidate more accurate, and what it costs",
         _ => "see the report",
     });
-    json!({"id": id, "shortDescription": {"text": help}})
+    let full = format!("{}.", sentence(help));
+    // What GitHub shows beside a finding, and refuses a rule without.
+    let how = format!("{full} `onnxq explain {id}` says more; the report has the figures.");
+    json!({
+        "id": id,
+        "name": id,
+        "shortDescription": {"text": help},
+        "fullDescription": {"text": full},
+        "help": {"text": how.replace('`', ""), "markdown": how},
+    })
+}
+
+/// With a capital at its start and no full stop at its end.
+fn sentence(text: &str) -> String {
+    let text = text.trim_end_matches('.');
+    let mut rest = text.chars();
+    let first = rest.next().map(|letter| letter.to_uppercase().to_string());
+    first.unwrap_or_default() + rest.as_str()
 }
 
 fn result(report: &Report, it: &Finding, rules: &[&str], nth: usize) -> Value {

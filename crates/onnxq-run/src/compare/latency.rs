@@ -1,6 +1,6 @@
 //! How long a run takes: both models in turn, so that a busy machine slows both.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cache::{Cache, Text};
 use crate::compare::models::{CompareError, CompareOptions, inputs};
@@ -11,7 +11,7 @@ use crate::{
 use onnxq_ir::tensor::{Dim, Tensor};
 use onnxq_report::{
     figures::{Interval, Latency, Phase},
-    summary::finite,
+    summary::{finite, median_interval},
 };
 
 /// Sequence lengths that are measured, if the model leaves the length open.
@@ -148,13 +148,18 @@ fn time(
     options: &CompareOptions,
 ) -> Result<Latency, CompareError> {
     let (mut a, mut b, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for turn in 0..options.warm_up + options.repeats {
+    let begin = Instant::now();
+    for turn in 0.. {
         let reference = once(reference, "reference", &inputs.0)?;
         let candidate = once(candidate, "candidate", &inputs.1)?;
         if turn >= options.warm_up {
             a.push(reference * 1e3);
             b.push(candidate * 1e3);
             ratios.push(candidate / reference);
+        }
+        let is_known = || !options.steady || begin.elapsed() > PATIENCE || is_narrow(&ratios);
+        if ratios.len() >= options.repeats && is_known() {
+            break;
         }
     }
     let mut inverse: Vec<f64> = ratios.iter().map(|it| it.recip()).collect();
@@ -166,11 +171,20 @@ fn time(
         candidate_ms: median(&mut b),
         ratio: median(&mut ratios),
         ratio_spread: spread(&mut ratios),
+        ratio_interval: median_interval(&ratios),
         speedup: median(&mut inverse),
-        repeats: options.repeats,
+        repeats: ratios.len(),
         reference_runs_ms,
         candidate_runs_ms,
     })
+}
+
+/// How long more runs may go on.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whether the ratio is known within 5 %.
+fn is_narrow(ratios: &[f64]) -> bool {
+    median_interval(ratios).is_some_and(|range| range.high <= 1.05 * range.low)
 }
 
 /// The 10th and the 90th percentile.

@@ -26,13 +26,15 @@ pub struct CompareOptions {
     /// Timed runs of each model, after `warm_up` others.
     pub repeats: usize,
     pub warm_up: usize,
+    /// Time more runs until the ratio is known well enough, because something will be decided by it.
+    pub steady: bool,
     /// Samples that the batches hold, for the progress bar.
     pub samples: usize,
 }
 
 impl Default for CompareOptions {
     fn default() -> CompareOptions {
-        CompareOptions { latency: false, repeats: 15, warm_up: 3, samples: 0 }
+        CompareOptions { latency: false, repeats: 15, warm_up: 3, steady: false, samples: 0 }
     }
 }
 

@@ -104,27 +104,20 @@ fn digest(text: &str) -> String {
 struct Banner {
     class: &'static str,
     text: &'static str,
-    /// How many gates hold.
+    /// What was asked, and what was missed.
     gates: String,
     /// How many warnings there are; a link.
     warnings: Option<String>,
 }
 
 fn verdict(report: &Report) -> Banner {
-    let (class, text) = match report.verdict {
-        Verdict::Pass => ("good", "PASS"),
-        Verdict::PassWithWarnings => ("warn", "PASS WITH WARNINGS"),
-        Verdict::Fail => ("bad", "FAIL"),
+    let class = match report.verdict {
+        Verdict::NotJudged => "unjudged",
+        Verdict::Pass => "good",
+        Verdict::PassWithWarnings => "warn",
+        Verdict::Fail => "bad",
     };
-    let held = report.gates.iter().filter(|it| it.pass).count();
-    let gates = match report.gates.len() {
-        0 => "no gates were set".to_owned(),
-        all => format!(
-            "{held} of {} {}",
-            plural(all, "gate"),
-            if held == 1 { "holds" } else { "hold" }
-        ),
-    };
+    let (text, gates) = (report.verdict_word(), report.verdict_reason());
     let count = report.warnings.len();
     let warnings = (count > 0).then(|| plural(count, "warning"));
     Banner { class, text, gates, warnings }

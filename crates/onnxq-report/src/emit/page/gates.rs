@@ -6,7 +6,7 @@ use crate::{BaselineRow, GateResult, Report};
 pub(super) fn gates(report: &Report, limits: Limits) -> Option<Section> {
     let table = Table::new("gate", "Each limit, what was measured, and what would just pass")
         .words(&["verdict", "gate", "decided by"])
-        .numbers(&["measured", "limit", "margin", "smallest limit that passes"])
+        .numbers(&["measured", "limit", "margin", "tightest limit that passes"])
         .words(&["why"]);
     let mut list: Vec<&GateResult> = report.gates.iter().collect();
     list.sort_by_key(|it| it.pass);

@@ -1,0 +1,193 @@
+//! A model that is judged before it gets its place.
+//!
+//! It is written into a folder beside its destination. If it holds what was asked of it, its files move
+//! to the destination, else to a folder called `OUTPUT.rejected`: whoever reads the destination never finds
+//! a model that missed a gate, and an older one that is there stays.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::Error;
+use onnxq_formats::CheckpointError;
+use onnxq_ir::{
+    ctx::Progress,
+    diag::Warning,
+    onnx::{SaveError, SaveOptions},
+};
+
+/// A model on its way to its destination.
+pub struct Staged {
+    output: PathBuf,
+    /// Removed with all that is in it, unless it gets a place.
+    temp: tempfile::TempDir,
+}
+
+impl Staged {
+    /// A place beside `output`, which must be free unless `force`.
+    pub fn new(output: &Path, force: bool) -> Result<Staged, Error> {
+        SaveOptions { force, ..SaveOptions::default() }.check_free(output)?;
+        if output.is_dir() {
+            return Err(SaveError::Exists { path: output.into() }.into());
+        }
+        Ok(Staged { output: output.into(), temp: beside(output, ".onnxq-")? })
+    }
+
+    /// Where the model is written.
+    pub fn path(&self) -> PathBuf {
+        self.temp.path().join(self.output.file_name().unwrap_or_default())
+    }
+
+    /// Progress that names files by where they will be.
+    pub fn shown<'a>(&self, progress: &'a dyn Progress) -> Shown<'a> {
+        Shown::new(progress, &self.path(), &self.output)
+    }
+
+    /// Moves the model to its destination.
+    pub fn accept(self) -> Result<(), Error> {
+        self.move_to(&self.output)
+    }
+
+    /// Moves the model into the folder of those that were rejected. Says where it is.
+    pub fn reject(self) -> Result<PathBuf, Error> {
+        let folder = rejected(&self.output);
+        fs::create_dir_all(&folder).map_err(failed(&folder))?;
+        let to = folder.join(self.output.file_name().unwrap_or_default());
+        self.move_to(&to)?;
+        Ok(to)
+    }
+
+    /// An old graph never meets new data, and the new one appears when its data is there.
+    fn move_to(&self, output: &Path) -> Result<(), Error> {
+        let parent = output.parent().unwrap_or(Path::new(""));
+        let data = self.data()?;
+        if !data.is_empty() && output.exists() {
+            fs::remove_file(output).map_err(failed(output))?;
+        }
+        for file in data {
+            let to = parent.join(file.file_name().unwrap_or_default());
+            fs::rename(&file, &to).map_err(failed(&to))?;
+        }
+        Ok(fs::rename(self.path(), output).map_err(failed(output))?)
+    }
+
+    /// The files of its weights.
+    fn data(&self) -> Result<Vec<PathBuf>, Error> {
+        let (folder, graph) = (self.temp.path(), self.path());
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder).map_err(failed(folder))? {
+            files.push(entry.map_err(failed(folder))?.path());
+        }
+        files.retain(|file| *file != graph);
+        files.sort();
+        Ok(files)
+    }
+}
+
+/// `out.onnx.rejected` for `out.onnx`.
+fn rejected(output: &Path) -> PathBuf {
+    let mut name: OsString = output.as_os_str().to_owned();
+    name.push(".rejected");
+    name.into()
+}
+
+/// Progress that names files by where they will be.
+pub struct Shown<'a> {
+    progress: &'a dyn Progress,
+    from: String,
+    to: String,
+}
+
+impl<'a> Shown<'a> {
+    pub(crate) fn new(progress: &'a dyn Progress, from: &Path, to: &Path) -> Shown<'a> {
+        let [from, to] = [from, to].map(|path| path.display().to_string());
+        Shown { progress, from, to }
+    }
+}
+
+impl Progress for Shown<'_> {
+    fn start(&self, task: &str, total: u64) {
+        self.progress.start(task, total);
+    }
+
+    fn step(&self, n: u64) {
+        self.progress.step(n);
+    }
+
+    fn done(&self, summary: &str) {
+        self.progress.done(&summary.replace(&self.from, &self.to));
+    }
+
+    fn warn(&self, warning: &Warning) {
+        self.progress.warn(warning);
+    }
+}
+
+/// An empty folder on the same disk as `path`.
+pub(crate) fn beside(path: &Path, prefix: &str) -> Result<tempfile::TempDir, Error> {
+    let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let temp = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
+    Ok(temp.map_err(failed(parent))?)
+}
+
+/// The same rights as a new folder has.
+pub(crate) fn open_to_all(folder: &Path) -> Result<(), Error> {
+    let probe = folder.join(".rights");
+    fs::create_dir(&probe).map_err(failed(&probe))?;
+    let rights = fs::metadata(&probe).map_err(failed(&probe))?.permissions();
+    fs::remove_dir(&probe).map_err(failed(&probe))?;
+    Ok(fs::set_permissions(folder, rights).map_err(failed(folder))?)
+}
+
+pub(crate) fn failed(path: &Path) -> impl Fn(io::Error) -> CheckpointError {
+    let path = path.to_owned();
+    move |source| CheckpointError::Io { path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn staged(output: &Path) -> Staged {
+        let staged = Staged::new(output, true).unwrap();
+        fs::write(staged.path(), "graph").unwrap();
+        fs::write(staged.path().with_extension("onnx.data"), "weights").unwrap();
+        staged
+    }
+
+    #[test]
+    fn a_model_gets_its_place_with_its_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("m.onnx");
+        fs::write(&output, "old").unwrap();
+        staged(&output).accept().unwrap();
+        assert_eq!(fs::read_to_string(&output).unwrap(), "graph");
+        assert_eq!(fs::read_to_string(folder.path().join("m.onnx.data")).unwrap(), "weights");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_rejected_model_lies_beside_and_the_old_one_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("m.onnx");
+        fs::write(&output, "old").unwrap();
+        for _ in 0..2 {
+            let place = staged(&output).reject().unwrap();
+            assert_eq!(place, folder.path().join("m.onnx.rejected/m.onnx"));
+            assert_eq!(fs::read_to_string(place).unwrap(), "graph");
+            assert_eq!(fs::read_to_string(&output).unwrap(), "old");
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_not_replaced_unasked() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("m.onnx");
+        fs::write(&output, "old").unwrap();
+        assert!(Staged::new(&output, false).is_err());
+        assert!(Staged::new(folder.path(), true).is_err());
+    }
+}
