@@ -44,8 +44,8 @@ quantize=(quantize "$model" --recipe "$recipe" -o "$staging/model.onnx")
 [ -z "${CALIBRATION:-}" ] || quantize+=(--calibration "$CALIBRATION")
 for at in "$@"; do
     case $at in
-    # Text that is calibrated on needs the tokenizer as well.
-    --tokenizer | --preprocess) describes=$at ;;
+    # Text that is calibrated on needs the tokenizer as well; without such data it has no effect.
+    --tokenizer | --preprocess) describes=${CALIBRATION:+$at} ;;
     *)
         [ -z "${describes:-}" ] || quantize+=("$describes" "$at")
         describes=

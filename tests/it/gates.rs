@@ -149,7 +149,7 @@ fn gates_of_a_run_pass_and_fail() {
         run(&[&args[..], &["--gate", gate]].concat())
     };
     for (gate, code) in
-        [("logits:kl.max<=0", 0), ("decode_top1>1", 1), ("load_ms<=1e9", 0), ("nothing:kl<=1", 1)]
+        [("logits:kl.max<=0", 0), ("decode_top1>1", 1), ("load_ms<=1e9", 0), ("nothing:kl<=1", 2)]
     {
         let it = validate(gate);
         assert_eq!(it.code, code, "{gate}: {}{}", it.out, it.error);

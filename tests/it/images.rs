@@ -67,7 +67,7 @@ fn images_calibrate_and_validate() {
     // Three samples of 784 features before the MatMul.
     assert_eq!((&rows[0]["rows"], &rows[0]["k"]), (&3.into(), &784.into()), "{rows}");
     let quantize = format!("quantize model.onnx -r int8_weights -o q.onnx --validate {data}");
-    assert_eq!(json(folder.path(), &quantize)["validate"]["verdict"], "pass");
+    assert_eq!(json(folder.path(), &quantize)["validate"]["verdict"], "not_judged");
     let validation = json(folder.path(), &format!("validate model.onnx q.onnx {data}"));
     assert_eq!(validation["samples"], 3, "{validation}");
     // The digest is of the images and of how they are read.

@@ -37,6 +37,7 @@ mod images;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod import;
 #[cfg(all(feature = "cli", feature = "runtime"))]
+mod judged;
 mod kernels;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod kv_cache;

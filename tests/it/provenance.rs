@@ -211,7 +211,7 @@ fn facts_of_a_quantized_model_add_up() {
     assert_eq!(facts.weights[0].kind, "int4", "{:?}", facts.weights);
     let bits = facts.bits_per_weight.unwrap();
     assert!((4.0..6.0).contains(&bits), "{bits}");
-    assert_eq!(facts.metadata.len(), 7);
+    assert_eq!(facts.metadata.len(), 8);
     assert!(facts.metadata.keys().all(|it| it.starts_with("onnxq.")));
     let execution = onnxq_pipeline::execution(&loaded.model, &loaded.files, &runtime());
     let rows = facts::precision(&loaded.model, Some(&execution));

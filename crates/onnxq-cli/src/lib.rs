@@ -1,11 +1,11 @@
 //! The command line: one file per subcommand, one exit code per kind of failure.
 
-pub mod adapted;
 mod calibrate;
 pub mod check;
 pub mod compare;
 pub mod completions;
 pub mod convert;
+mod decisions;
 pub mod doctor;
 pub mod environment;
 pub mod explain;
@@ -25,7 +25,6 @@ pub mod report;
 pub mod runtime;
 pub mod shared;
 pub mod show;
-pub mod solved;
 pub mod table;
 pub mod ui;
 pub mod validate;

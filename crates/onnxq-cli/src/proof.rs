@@ -25,7 +25,7 @@ pub(crate) fn report(it: &Report) -> String {
     for warning in &it.warnings {
         out += &format!("warning [{}]: {}\n", warning.code, escape(&warning.message));
     }
-    out
+    out + &format!("{}: {}\n", it.verdict_word(), escape(&it.verdict_reason()))
 }
 
 /// What was measured, without a verdict.
@@ -175,7 +175,7 @@ fn footprint(it: &Footprints) -> String {
 
 fn gates(list: &[GateResult]) -> String {
     let mut table =
-        Table::new(["gate", "measured", "margin", "would pass at", ""]).right(&[1, 2, 3]);
+        Table::new(["gate", "measured", "margin", "tightest that passes", ""]).right(&[1, 2, 3]);
     for it in list {
         let verdict = match (&it.reason, it.pass) {
             (_, true) => "ok".to_owned(),

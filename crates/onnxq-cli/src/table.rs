@@ -20,6 +20,18 @@ impl Table {
         Table { rows: vec![header.map(escape).to_vec()], right: Vec::new() }
     }
 
+    /// As [`Table::new`], with columns that are known when the program runs.
+    pub fn of(header: &[&str]) -> Table {
+        Table { rows: vec![header.iter().map(|cell| escape(cell)).collect()], right: Vec::new() }
+    }
+
+    /// A row of as many cells as the header has; missing ones are empty.
+    pub fn push(&mut self, cells: &[String]) {
+        let width = self.rows[0].len();
+        let cells = cells.iter().map(|cell| escape(cell));
+        self.rows.push(cells.chain(std::iter::repeat_with(String::new)).take(width).collect());
+    }
+
     /// These columns are aligned at their right edge.
     pub fn right(mut self, columns: &[usize]) -> Table {
         self.right = columns.to_vec();

@@ -111,7 +111,8 @@ impl Planned {
     pub fn outline(self, job: &Job) -> Result<Decided, Error> {
         let deciding = origin::record(Deciding::new(self), job)?;
         let planned = transform::outline(deciding.planned, job)?;
-        Ok(Deciding::new(planned).done(Sources::default()))
+        let deciding = ranges::assume(Deciding::new(planned), job)?;
+        Ok(deciding.done(Sources::default()))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Adapted, Census, Decided, Error, Job, Mixed, OutputFile, Planned, origin::Origin};
+use super::{
+    Adapted, Census, Decided, Error, Job, Mixed, OutputFile, Planned, facts::Told, origin::Origin,
+};
 use onnx::SaveOptions;
 use onnxq_ir::{
     Model, NodeId,
@@ -77,11 +79,13 @@ impl Planned {
     ) -> Result<u64, Error> {
         let mut model = self.model.clone();
         let (region, ranges) = (self.plan.region.clone(), self.plan.ranges.clone());
+        let rows = Plan { sites: sites.clone(), ..self.plan.clone() }.rows(&self.model);
         let plan = Plan { sites, region, ranges, ..Plan::default() };
         insert::quantize(&mut model, &plan, &mut Sources::default());
         finish(&mut model, &plan.sites, &Ctx::silent())?;
         share_tied(&mut model, &self.files, &target.save)?;
-        self.origin.mark(&mut model, &Origin::unknown(), &target.save);
+        let told = Told::of(&rows, None).text();
+        self.origin.mark(&mut model, (&Origin::unknown(), told), &target.save);
         let path = target.path.as_deref().unwrap_or(&self.files.model);
         let (model, data) = onnx::layout_sizes(&model, path, &target.save, Some(&self.files))?;
         Ok(model + data)

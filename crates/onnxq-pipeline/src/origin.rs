@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::Path, thread};
 use super::{Error, Goal, Job, decide::Deciding};
 use onnxq_ir::{
     Model,
+    diag::{Code, Warning},
     digest::sha256_hex,
     onnx::{self, ExternalData, FileDigest, Files, LoadError, SaveOptions},
     releases::Needed,
@@ -27,6 +28,8 @@ pub const CALIBRATION_SAMPLES: &str = "onnxq.calibration_samples";
 pub const CALIBRATION_SHA256: &str = "onnxq.calibration_sha256";
 pub const COMMAND: &str = "onnxq.command";
 pub const CPU: &str = "onnxq.cpu";
+/// What stays in float, and how activations and bits were chosen: JSON.
+pub const DECISIONS: &str = "onnxq.decisions";
 /// The oldest release of ONNX Runtime that computes the model.
 pub const MIN_ONNXRUNTIME: &str = "onnxq.min_onnxruntime";
 pub const ONNXRUNTIME: &str = "onnxq.onnxruntime";
@@ -37,12 +40,13 @@ pub const SOURCE_SHA256: &str = "onnxq.source_sha256";
 pub const VERSION: &str = "onnxq.version";
 
 /// Every entry that is ours, in alphabetical order.
-pub const KEYS: [&str; 12] = [
+pub const KEYS: [&str; 13] = [
     CALIBRATION_COUNT,
     CALIBRATION_SAMPLES,
     CALIBRATION_SHA256,
     COMMAND,
     CPU,
+    DECISIONS,
     MIN_ONNXRUNTIME,
     ONNXRUNTIME,
     RECIPE,
@@ -128,8 +132,14 @@ impl Origin {
 
     /// Marks a model; what the original says of itself stays, except what onnxq said of an
     /// earlier quantization.
-    pub(crate) fn mark(&self, model: &mut Model, source: &str, save: &SaveOptions) {
+    pub(crate) fn mark(
+        &self,
+        model: &mut Model,
+        (source, decisions): (&str, String),
+        save: &SaveOptions,
+    ) {
         let mut entries = self.entries(source, save);
+        entries.insert(DECISIONS, decisions);
         entries.insert(MIN_ONNXRUNTIME, Needed::by(model).onnxruntime.to_string());
         model.metadata.retain(|it| !KEYS.contains(&it.0.as_str()));
         model.metadata.extend(entries.into_iter().map(|(key, it)| (key.to_owned(), it)));
@@ -165,9 +175,24 @@ impl Origin {
 /// prediction of the size knows it too.
 pub(super) fn record(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
     if learns(&deciding.planned.plan, job) {
-        deciding.planned.origin.learned = learned(&deciding.planned.model, job)?;
+        let planned = &mut deciding.planned;
+        planned.origin.learned = learned(&planned.model, job)?;
+        if let Some(warning) = planned.origin.learned.as_ref().and_then(too_few) {
+            job.ctx.progress.warn(&warning);
+            planned.warnings.push(warning);
+        }
     }
     Ok(deciding)
+}
+
+/// Samples below which what is learnt of them is chance.
+const FEW: u64 = 8;
+
+fn too_few(learned: &Learned) -> Option<Warning> {
+    let count = learned.count;
+    let s = if count == 1 { "" } else { "s" };
+    let text = format!("calibrated on {count} sample{s}: more are needed, a hundred are advised");
+    (count < FEW).then(|| Warning { code: Some(Code::W205), ..Warning::remark(text) })
 }
 
 fn learned(model: &Model, job: &Job) -> Result<Option<Learned>, Error> {
@@ -287,7 +312,11 @@ mod tests {
         let mut model = onnxq_ir::text::parse("main (float[1] x) => (float[1] y) { y = Abs (x) }");
         let model = model.as_mut().unwrap();
         model.metadata = vec![("mine".into(), "1".into()), (CPU.into(), "old".into())];
-        Origin::new(path, false, &job).mark(model, &Origin::unknown(), &SaveOptions::default());
+        Origin::new(path, false, &job).mark(
+            model,
+            (&Origin::unknown(), String::new()),
+            &SaveOptions::default(),
+        );
         let keys: Vec<&str> = model.metadata.iter().map(|it| &*it.0).collect();
         let ours =
             [COMMAND, MIN_ONNXRUNTIME, RECIPE, RECIPE_SHA256, RECIPE_YAML, SOURCE_SHA256, VERSION];

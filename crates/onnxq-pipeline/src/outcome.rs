@@ -22,6 +22,9 @@ pub struct Outcome {
     pub output: Option<PathBuf>,
     pub before: Census,
     pub after: Census,
+    /// A prediction that data may change.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub estimate: bool,
     pub quantized_nodes: usize,
     /// Fraction of the bytes of float weights of two and more dimensions that became smaller.
     pub quantized_weights: f64,
@@ -59,6 +62,7 @@ impl Outcome {
             output: None,
             before,
             after,
+            estimate: false,
             quantized_nodes: nodes.iter().filter(|it| it.format.is_some()).count(),
             quantized_weights: quantized_weights(&nodes),
             needs: Needed::by(model),

@@ -19,6 +19,17 @@ use onnxq_run::calibrate::{self, Target, can_tap};
 /// Levels of an 8-bit quantized value.
 const LEVELS: u32 = 256;
 
+/// The plan as if data had shown a range of every value that can be observed: for a prediction.
+pub(super) fn assume(mut deciding: Deciding, job: &Job) -> Result<Deciding, Error> {
+    let any = Interval { lo: -1.0, hi: 1.0 };
+    let (m, plan) = (&deciding.planned.model, &deciding.planned.plan);
+    let values = observed(m, plan.sites.clone(), &plan.region).into_iter();
+    let values = values.filter(|(value, _)| can_tap(m, *value).is_ok());
+    let known = values.map(|(value, quantized)| ((value, key(&quantized)), any)).collect();
+    deciding.measured = MeasuredRanges { known };
+    finalize(deciding, job)
+}
+
 /// What values of the model span, as each kind of quantized values that some site could have sees
 /// it.
 #[derive(Default)]

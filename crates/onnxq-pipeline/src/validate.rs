@@ -8,25 +8,27 @@ use std::{
 use super::{
     Error, Execution, Outcome,
     attribution::{self, Attribute},
-    execution, facts,
+    execution,
+    facts::{self, Told},
     isolation::isolation,
-    open,
+    open, origin,
 };
 use onnxq_ir::{
     ctx::Ctx,
     diag::Code,
     onnx::{Loaded, OpenOptions},
+    suggest::suggest,
 };
-use onnxq_quant::recipe::{Gate, metrics::Measure};
+use onnxq_quant::recipe::{Gate, gate::GateError, metrics::Measure};
 use onnxq_report::{
     Comparison, Footprints, Kernels, Report, Role, Size, baseline,
     document::{self, ModelFacts, Provenance, RecipeFacts, Warning},
-    gate,
+    gate, lookup,
 };
 use onnxq_run::{
     compare::{CompareOptions, compare, decode},
     data::{Batches, Dataset, Decoder},
-    engine::{Located, Runtime, Sampled, Sampler, Session, SessionOptions},
+    engine::{IoInfo, Located, Runtime, Sampled, Sampler, Session, SessionOptions},
     worker::{self, FootprintJob},
 };
 
@@ -184,6 +186,7 @@ impl<'a> Run<'a> {
             open_session(&loaded[0], job.reference, &session, &job.runtime)?,
             open_session(&loaded[1], job.candidate, &session, &job.runtime)?,
         ];
+        names_outputs(job.gates, reference.outputs())?;
         let batches = job.data.batches(reference.inputs())?;
         let mut measures = job.measures.for_gates(job.gates);
         measures.steady |= job.baseline.is_some();
@@ -331,10 +334,13 @@ impl<'a> Run<'a> {
             }
         };
         let provenance = self.provenance(&models.candidate)?;
+        // A model that was made before says itself how.
+        let told = Told::read(models.candidate.metadata.get(origin::DECISIONS));
         let mut report = Report {
             schema: document::SCHEMA.into(),
             precision: facts::precision(&candidate.model, Some(execution)),
-            kept: outcome.map_or(Vec::new(), |it| facts::kept(&it.nodes)),
+            kept: outcome.map_or(told.kept, |it| facts::kept(&it.nodes)),
+            decisions: outcome.map_or(told.decisions, facts::decisions),
             environment: facts::environment(&self.library, job.threads, &job.runtime),
             warnings: self.warnings(&provenance, execution, outcome),
             models,
@@ -384,6 +390,12 @@ impl<'a> Run<'a> {
         let mut list = Vec::new();
         let overlap = provenance.overlap.as_ref();
         list.extend(overlap.and_then(|it| facts::overlap_warning(it, self.job.data.path())));
+        let samples = self.batches.samples();
+        if samples == 1 {
+            let message = "compared on 1 sample: its figures have no interval, so gates on them \
+                           depend on chance";
+            list.push(Warning::new(Code::W205, self.job.data.path(), message.to_owned()));
+        }
         let differing = execution.differing().len();
         if differing > 0 {
             let message = format!("{differing} nodes run slowly or otherwise than declared");
@@ -395,6 +407,24 @@ impl<'a> Run<'a> {
         list.extend(made.map(|it| Warning::new(Code::W204, self.job.named(), it)));
         list
     }
+}
+
+/// Refuses a gate on an output that the model does not have, before anything runs.
+fn names_outputs(gates: &[Gate], outputs: &[IoInfo]) -> Result<(), GateError> {
+    let known: Vec<&str> = outputs.iter().map(|output| &*output.name).collect();
+    // Times are measured for shapes of inputs, which only the data shows.
+    for gate in gates.iter().filter(|gate| !lookup::is_of_runs(&gate.metric)) {
+        let Some(name) = gate.output.as_deref() else { continue };
+        if lookup::is_of_outputs(&gate.metric) && !known.contains(&name) {
+            let why = "names an output that the model does not have".to_owned();
+            let hint = match suggest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("its outputs are {}", known.join(", ")),
+            };
+            return Err(GateError::Senseless { gate: gate.to_string(), why, hint });
+        }
+    }
+    Ok(())
 }
 
 /// The model as its file says, or as it was built or is in memory.

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use super::{Error, Exactness, Execution, Job, Lowered, Outcome, execution, lower::share_tied};
+use super::{
+    Error, Exactness, Execution, Job, Lowered, Outcome, execution, facts::Told, lower::share_tied,
+};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
     diag::Warning,
     onnx::{self, Loaded, OpenOptions, SaveOptions},
 };
-use onnxq_quant::plan::PlanRow;
+use onnxq_quant::plan::{Activation, PlanRow};
 use onnxq_rewrite::lint::{self, Finding, OwnFinding, Severity};
 
 impl Lowered {
@@ -17,15 +19,31 @@ impl Lowered {
     pub fn finalize(&mut self, save: &SaveOptions) -> Result<(), Error> {
         share_tied(&mut self.model, &self.files, save)?;
         let source = self.origin.digest()?;
-        self.origin.mark(&mut self.model, &source, save);
+        // Where bits were chosen to fit a size, nothing is told that would change it.
+        let adapted = self.adapted.as_ref().filter(|_| self.mixed.is_none());
+        let told = Told::of(&self.rows, adapted);
+        self.origin.mark(&mut self.model, (&source, told.text()), save);
         Ok(())
+    }
+
+    /// Whether data may decide something about the size: which activations get which form, or what
+    /// the file says of the samples.
+    fn depends_on_data(&self, job: &Job) -> bool {
+        let is_static = |row: &PlanRow| row.activation == Some(Activation::Static);
+        let has_data = job.inputs.data.is_some();
+        has_data && job.recipe.adapt.is_some()
+            || !has_data && job.recipe.needs_data()
+            || self.rows.iter().any(is_static)
     }
 
     /// What would be written, and how large it would be.
     pub fn predict(mut self, path: &Path, save: &SaveOptions, job: &Job) -> Result<Outcome, Error> {
         self.finalize(save)?;
         let (model, data) = onnx::layout_sizes(&self.model, path, save, Some(&self.files))?;
-        Ok(self.outcome(None, model + data, job))
+        // Nothing was solved, so nothing is known of errors.
+        self.weight_errors.clear();
+        let outcome = self.outcome(None, model + data, job);
+        Ok(Outcome { estimate: self.depends_on_data(job), ..outcome })
     }
 
     /// Writes the model, reads it back and checks what it became.

@@ -22,7 +22,7 @@ use onnxq_numerics::{
 };
 
 /// The decisions for one model.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Plan {
     pub sites: Vec<SitePlan>,
     /// Nodes without weights that may compute with quantized values, where their neighbours do.

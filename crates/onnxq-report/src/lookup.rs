@@ -91,6 +91,11 @@ pub fn is_of_runs(metric: &str) -> bool {
     matches!(place(metric), Some(Run(_)))
 }
 
+/// Whether a metric is measured for each output.
+pub fn is_of_outputs(metric: &str) -> bool {
+    matches!(place(metric), Some(Output(_)))
+}
+
 /// The metric of each thing that has it, in the order of the report.
 pub fn find(it: &Comparison, metric: &str, statistic: Option<&str>) -> Vec<Measured> {
     let statistic = statistic.unwrap_or("");

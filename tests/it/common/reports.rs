@@ -385,12 +385,14 @@ fn kept(name: Name) -> Vec<Kept> {
             reason: name("smaller than 1 Mi elements"),
             op: name("Gather"),
             nodes: (0..5).map(|it| node(name, it)).collect(),
+            others: 0,
             bytes: 262_144,
         },
         Kept {
             reason: name("both operands are activations"),
             op: name("MatMul"),
             nodes: vec![node(name, 1)],
+            others: 0,
             bytes: 0,
         },
     ]

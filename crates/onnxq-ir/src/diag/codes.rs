@@ -166,6 +166,7 @@ codes! {
     W202 EXIT_FINE "How long the model takes to load and how much memory it needs could not be measured in a process of its own. The comparison itself is not affected. A warning changes no exit code."
     W203 EXIT_FINE "Some nodes of the quantized model run in other kernels than their form says, or in slow ones. `onnxq inspect --executed` names them, `inspect --lint` how to fix them."
     W204 EXIT_FINE "`quantize` said this when it made the model."
+    W205 EXIT_FINE "There is so little data that what was learnt or measured depends on chance. Pass more: ten thousand tokens, or a hundred images."
     W208 EXIT_FINE "A tensor's external data states a key that ONNX does not define. Readers ignore the key, and it is not written again."
     W210 EXIT_FINE "Tensors overlap in a file of external data without being the same. That can be meant, if one is a part of another; if it is not, the file was written wrongly: compare its checksum with the source."
     W307 EXIT_FINE "The last byte of a packed 4- or 2-bit tensor has bits that belong to no element and are not zero. They change no result."

@@ -1,11 +1,16 @@
 //! Facts for a report: what the models are, and what they were compared with and on.
 
+mod decisions;
 mod precision;
 mod weights;
 
 use std::{collections::BTreeMap, path::Path};
 
-pub use self::precision::{kept, precision};
+pub(crate) use self::decisions::Told;
+pub use self::{
+    decisions::decisions,
+    precision::{kept, precision},
+};
 pub use super::origin::recipe_facts;
 use super::{Census, Error, origin};
 use onnxq_ir::{

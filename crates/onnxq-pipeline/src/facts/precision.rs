@@ -121,6 +121,7 @@ pub fn kept(rows: &[PlanRow]) -> Vec<Kept> {
         reason: reason.to_owned(),
         op: op.to_owned(),
         nodes: it.nodes,
+        others: 0,
         bytes: it.weights.values().sum(),
     };
     let mut list: Vec<Kept> = groups.into_iter().map(kept).collect();

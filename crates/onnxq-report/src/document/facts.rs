@@ -75,6 +75,19 @@ pub struct Kept {
     pub reason: String,
     pub op: String,
     pub nodes: Vec<String>,
+    /// Nodes that are not named, because there are too many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub others: usize,
     /// Of their weights.
     pub bytes: u64,
+}
+
+impl Kept {
+    pub fn count(&self) -> usize {
+        self.nodes.len() + self.others
+    }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }

@@ -3,6 +3,7 @@
 //! Its JSON is stable (`onnxq.report/1`): fields are only ever added. Numbers are finite; a figure
 //! that does not apply, or that was infinite, is `null`. There are no times of day.
 
+mod decisions;
 mod facts;
 mod layers;
 mod read;
@@ -12,6 +13,7 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    decisions::{Decision, DecisionColumn},
     facts::{FileFacts, Kept, ModelFacts, Models, PrecisionRow, WeightKind},
     layers::{Attribution, Bisection, LayerError, Probe, Suggestion},
     read::{ReadError, parse, read},
@@ -44,6 +46,9 @@ pub struct Report {
     pub precision: Vec<PrecisionRow>,
     /// What stays in float, and why; empty if that is not known.
     pub kept: Vec<Kept>,
+    /// What was decided while the candidate was made; empty if that is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
     pub environment: Environment,
     pub provenance: Provenance,
     pub warnings: Vec<Warning>,

@@ -5,10 +5,10 @@ use std::{borrow::Cow, collections::BTreeMap, sync::mpsc, thread};
 use super::{
     accumulate::{Accumulator, Context},
     latency,
-    role::role,
+    role::{is_cache, role},
 };
 use crate::{
-    data::{Batch, DataError, converted},
+    data::{Batch, DataError, converted, roles},
     engine::{EngineError, IoInfo, Session},
 };
 use onnxq_ir::{
@@ -173,6 +173,10 @@ impl Tally {
         let actual: BTreeMap<String, Tensor> = actual.into_iter().collect();
         for (name, expected) in expected {
             let actual = actual.get(&name).ok_or_else(|| CompareError::Output(name.clone()))?;
+            // What integers of a cache stand for only steps with it show: they are compared too.
+            if is_cache(&name) && expected.dtype.is_float() != actual.dtype.is_float() {
+                continue;
+            }
             add(&mut self.outputs, &name, &expected, actual, &context)?;
         }
         Ok(())
@@ -203,7 +207,8 @@ pub(super) fn run_on(
     session.run(&named).map_err(|source| CompareError::Engine { model, source })
 }
 
-/// The inputs of a session, rounded if the candidate takes narrower floats than the data has.
+/// The inputs of a session, rounded if the candidate takes narrower floats than the data has. What only
+/// this model takes, an empty cache or one of another type, is made by role.
 pub(super) fn inputs<'a>(
     wanted: &[IoInfo],
     model: &'static str,
@@ -211,8 +216,15 @@ pub(super) fn inputs<'a>(
 ) -> Result<Vec<(String, Cow<'a, Tensor>)>, CompareError> {
     let fit = |it: &IoInfo| {
         let name = || it.name.clone();
-        let given =
-            batch.get(&it.name).ok_or_else(|| CompareError::Input { model, input: name() })?;
+        let made = || roles::make(it, roles::extent(wanted, batch)?);
+        let is_past = roles::role(&it.name) == Some(roles::Role::Past);
+        // Nothing is lost of an empty cache that is made anew.
+        let fits = |given: &Tensor| given.dtype == it.ty.dtype || given.nbytes() > 0;
+        let given = batch.get(&it.name).filter(|given| !is_past || fits(given));
+        let Some(given) = given else {
+            let made = made().ok_or_else(|| CompareError::Input { model, input: name() })?;
+            return Ok((name(), Cow::Owned(made)));
+        };
         if given.dtype == it.ty.dtype {
             return Ok((name(), Cow::Borrowed(given)));
         }

@@ -3,12 +3,18 @@
 use super::accumulate::Context;
 use onnxq_report::figures::Role;
 
+/// Whether an output is kept for the next token.
+pub(super) fn is_cache(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.starts_with("present") || ["past_key", "past_value"].iter().any(|word| name.contains(word))
+}
+
 /// The role of a float output of that shape, from its first batch.
 pub(super) fn role(name: &str, shape: &[usize], values: &[f32], context: &Context) -> Role {
     let name = name.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|it| name.contains(it));
     let is_tokens = context.ids.is_some() && shape.len() == 3;
-    if name.starts_with("present") || says(&["past_key", "past_value"]) {
+    if is_cache(&name) {
         return Role::Cache;
     }
     if name.contains("logits") {

@@ -1,6 +1,7 @@
 //! A report as sections of tables, plots and texts, which the page and Markdown draw.
 
 mod about;
+mod decisions;
 mod gates;
 mod layers;
 mod nodes;
@@ -63,6 +64,7 @@ const SECTIONS: &[fn(&Report, Limits) -> Option<Section>] = &[
     layers::section,
     nodes::precision,
     nodes::kept,
+    decisions::decisions,
     nodes::operators,
     nodes::weights,
     speed::section,

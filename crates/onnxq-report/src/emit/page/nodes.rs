@@ -58,7 +58,7 @@ pub(super) fn kept(report: &Report, limits: Limits) -> Option<Section> {
             vec![
                 Cell::sentence(&it.reason),
                 Cell::name(&it.op),
-                Cell::count(it.nodes.len()),
+                Cell::count(it.count()),
                 Cell::bytes(it.bytes),
                 Cell::sentence(&some_of(&it.nodes)),
             ]

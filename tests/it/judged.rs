@@ -1,0 +1,181 @@
+//! Gates and baselines cannot be switched off by accident, and what was decided is told everywhere.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use crate::common::{
+    fixture,
+    outside::{Place, run},
+};
+use onnxq_quant::recipe::SHIPPED;
+
+fn path(name: &str) -> String {
+    fixture(name).to_str().unwrap().to_owned()
+}
+
+/// No result holds it.
+const IMPOSSIBLE: &str = "size_ratio<=0.000001";
+
+#[test]
+fn a_gate_is_judged_or_the_command_fails() {
+    let (model, data) = (path("model.onnx"), path("eval_ids.npy"));
+    let place = Place::new();
+    let (old, report) = (place.path("nope.json"), place.path("report"));
+    let judges: [&[&str]; 2] = [&["--gate", IMPOSSIBLE], &["--baseline", &old]];
+    let validate = format!("--validate={data}");
+    let flags: [&[&str]; 8] = [
+        &["--data", &data, "--samples", "1"],
+        &["--validate"],
+        &[&validate, "--samples", "1"],
+        &["--dry-run"],
+        &["--no-latency"],
+        &["--json"],
+        &["--report", &report],
+        &["--allow-noop", "--exclude", "*"],
+    ];
+    for judge in judges {
+        for (at, first) in flags.iter().enumerate() {
+            for second in &flags[at..] {
+                let output = place.path("q.onnx");
+                let mut args = vec!["quantize", &model, "-r", "int8_weights", "-o", &output];
+                args.extend(judge.iter().chain(*first));
+                if first != second {
+                    args.extend(*second);
+                }
+                let it = run(&args);
+                assert_ne!(it.code, 0, "{args:?}: {}{}", it.out, it.error);
+                assert!(!Path::new(&output).exists(), "{args:?} left a model");
+            }
+        }
+        let it = run(
+            &[&["validate", &model, &model, "--data", &data, "--samples", "1"], judge].concat()
+        );
+        assert_ne!(it.code, 0, "{judge:?}: {}{}", it.out, it.error);
+    }
+}
+
+#[test]
+fn gates_of_a_recipe_want_data_too() {
+    let place = Place::new();
+    let recipe = place.path("gated.yaml");
+    let text = "onnxq: 1\nname: gated\nextends: int8_weights\ngates:\n  - {metric: kl, max: 10}\n";
+    fs::write(&recipe, text).unwrap();
+    let (model, output) = (path("model.onnx"), place.path("q.onnx"));
+    let args = ["quantize", &model, "-r", &recipe, "-o", &output];
+    let it = run(&args);
+    assert_eq!(it.code, 2, "{}", it.error);
+    assert!(it.error.contains("the recipe's gates needs a comparison"), "{}", it.error);
+    let data = path("eval_ids.npy");
+    let it = run(&[&args[..], &["--data", &data, "--samples", "2", "--no-latency"]].concat());
+    assert_eq!(it.code, 0, "{}", it.error);
+}
+
+#[test]
+fn an_older_model_stays_where_a_new_one_misses_a_gate() {
+    let place = Place::new();
+    let (model, data, output) = (path("model.onnx"), path("eval_ids.npy"), place.path("q.onnx"));
+    fs::write(&output, "older").unwrap();
+    let args = ["quantize", &model, "-r", "int8_weights", "-o", &output, "-f", "--data", &data];
+    let rest = ["--samples", "1", "--no-latency", "--gate"];
+    let it = run(&[&args[..], &rest, &[IMPOSSIBLE]].concat());
+    assert_eq!(it.code, 1, "{}", it.error);
+    assert_eq!(fs::read_to_string(&output).unwrap(), "older");
+    assert_eq!(place.files(), ["q.onnx", "q.onnx.rejected"]);
+    let it = run(&[&args[..], &rest, &["kl<=10"]].concat());
+    assert_eq!(it.code, 0, "{}", it.error);
+    assert_ne!(fs::read(&output).unwrap(), b"older");
+}
+
+/// Every cell of the tables of decisions, and the reasons for float.
+fn told(report: &Value) -> Vec<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut texts = Vec::new();
+    for decision in list(&report["decisions"]) {
+        texts.extend(list(&decision["before"]).iter().chain(&list(&decision["after"])).map(text));
+        texts.extend(list(&decision["rows"]).iter().flat_map(list).map(|cell| text(&cell)));
+    }
+    texts.extend(list(&report["kept"]).iter().map(|kept| text(&kept["reason"])));
+    texts.retain(|text| !text.is_empty());
+    texts
+}
+
+#[test]
+fn the_report_and_the_page_say_what_the_terminal_says_of_every_recipe() {
+    let (model, data) = (path("model.onnx"), path("eval_ids.npy"));
+    let calibration = path("calibration_input_ids.npy");
+    for (recipe, _) in SHIPPED {
+        let place = Place::new();
+        let (output, folder) = (place.path("q.onnx"), place.path("report"));
+        let args = ["quantize", &model, "-r", recipe, "-o", &output, "--data", &data];
+        let rest = ["--samples", "1", "--no-latency", "--report", &folder];
+        let it = run(&[&args[..], &rest, &["--calibration", &calibration]].concat());
+        assert_eq!(it.code, 0, "{}: {}", recipe, it.error);
+        let read = |name: &str| fs::read_to_string(Path::new(&folder).join(name)).unwrap();
+        let report: Value = serde_json::from_str(&read("report.json")).unwrap();
+        let texts = told(&report);
+        assert!(!texts.is_empty(), "{}", recipe);
+        // What stands for signs in HTML and Markdown, and what a line has no room for, is left out.
+        let plain = |text: &String| text.chars().all(|c| c.is_alphanumeric() || " .,".contains(c));
+        for text in texts.iter().filter(|text| plain(text)) {
+            let sentence = text.trim_end_matches('.');
+            for (name, shown) in [
+                ("terminal", it.out.clone()),
+                ("report.md", read("report.md")),
+                ("index.html", read("index.html")),
+            ] {
+                let shown = shown.to_lowercase();
+                let found = shown.contains(&sentence.to_lowercase());
+                assert!(found, "{}: `{text}` is missing in {name}\n{shown}", recipe);
+            }
+        }
+        // The file alone knows the reasons, and how activations were chosen.
+        let args = ["validate", &model, &output, "--data", &data, "--samples", "1", "--json"];
+        let later = run(&[&args[..], &["--no-latency"]].concat());
+        let later: Value = serde_json::from_str(&later.out).unwrap();
+        assert_eq!(later["kept"], report["kept"], "{}", recipe);
+    }
+}
+
+#[test]
+fn conversions_of_a_cache_can_be_proved() {
+    let place = Place::new();
+    let (model, past, data) =
+        (path("model.onnx"), path("model_with_past.onnx"), path("eval_ids.npy"));
+    let calibration = path("calibration_input_ids.npy");
+    let (cached, narrow) = (place.path("cached.onnx"), place.path("narrow.onnx"));
+    let int8 = ["--kv-cache", "int8", "--calibration", &calibration];
+    for (original, output, flags) in
+        [(&model, &cached, &["--add-kv-cache"][..]), (&past, &narrow, &int8[..])]
+    {
+        let it = run(&[&["convert", original, "-o", output], flags].concat());
+        assert_eq!(it.code, 0, "{}", it.error);
+        let args = ["validate", original, output, "--data", &data, "--samples", "2"];
+        let it = run(&[&args[..], &["--no-latency", "--gate", "logits:kl<=0.01"]].concat());
+        assert_eq!(it.code, 0, "{}{}", it.out, it.error);
+    }
+}
+
+#[test]
+fn what_calibrate_learns_of_every_recipe_quantize_takes() {
+    let (model, calibration) = (path("model.onnx"), path("calibration_input_ids.npy"));
+    for recipe in ["int4_quality", "int4_size", "avx512_vnni", "int8_weights"] {
+        let place = Place::new();
+        let (stats, output) = (place.path("c.stats"), place.path("q.onnx"));
+        let args = ["calibrate", &model, "-r", recipe, "--data", &calibration, "-o", &stats];
+        let it = run(&args);
+        assert_eq!(it.code, 0, "{recipe}: {}", it.error);
+        let args = ["quantize", &model, "-r", recipe, "--stats", &stats, "-o", &output];
+        let it = run(&[&args[..], &["--calibration", &calibration]].concat());
+        assert_eq!(it.code, 0, "{recipe}: {}", it.error);
+    }
+}
+
+#[test]
+fn one_sample_is_too_few_to_trust() {
+    let (model, data) = (path("model.onnx"), path("eval_ids.npy"));
+    let args = ["validate", &model, &model, "--data", &data, "--samples", "1", "--no-latency"];
+    let it = run(&args);
+    assert!(it.out.contains("warning [W205]: compared on 1 sample"), "{}", it.out);
+}
