@@ -75,9 +75,10 @@ impl Tokens {
     }
 }
 
-/// Bins of a factor of √10 from 1e-8 to 100 nats: a divergence spans decades.
+/// Eight bins per decade from 1e-8 to 100 nats: a divergence spans decades, and most of its values
+/// lie in one or two of them.
 fn histogram(values: &[f32]) -> Histogram {
-    let edges: Vec<f64> = (0..=20).map(|it| 10f64.powf(f64::from(it) / 2.0 - 8.0)).collect();
+    let edges: Vec<f64> = (0..=80).map(|it| 10f64.powf(f64::from(it) / 8.0 - 8.0)).collect();
     let mut counts = vec![0u64; edges.len() - 1];
     for it in values {
         let at = edges.partition_point(|edge| *edge <= f64::from(*it));
