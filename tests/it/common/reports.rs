@@ -363,6 +363,7 @@ fn attribution(name: Name, nodes: usize) -> Attribution {
         loss: 0.0412,
         layers: (0..nodes).map(layer).collect(),
         suggestions: vec![suggestion(27, 0.011), suggestion(13, 0.004)],
+        flags: Some(name("--exclude /model/layers.3/down_proj")),
         unmatched: 3,
     }
 }

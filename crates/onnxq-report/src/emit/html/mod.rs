@@ -191,12 +191,12 @@ fn part(section: &Section, at: usize, it: &Part) -> Value {
     }
 }
 
-fn details(it: &Details) -> Value {
-    let flag = it.flag.as_deref().map(lines);
-    let facts = Value::from(Serde(&it.facts));
+fn details(one: &Details) -> Value {
+    let flag = one.flag.as_deref().map(lines);
+    let facts = Value::from(Serde(&one.facts));
     context! {
-        kind => "details", id => &it.id, title => &it.title, facts => facts,
-        help => &it.help, flag => flag
+        kind => "details", id => &one.id, title => &one.title, facts => facts,
+        help => &one.help, flag => flag
     }
 }
 

@@ -84,7 +84,7 @@ function filter(table, text) {
 function field(cell) {
   const text = full(cell);
   const isOneNumber = "sort" in cell.dataset && text !== "exact" && !text.includes("…");
-  if (isOneNumber) return cell.dataset.sort;
+  if (isOneNumber) return String(Number(cell.dataset.sort));
   const safe = /^[=+\-@\t]/.test(text) && text !== NONE ? `'${text}` : text;
   return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

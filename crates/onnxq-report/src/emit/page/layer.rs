@@ -52,43 +52,49 @@ impl Layer<'_> {
     }
 
     fn details(&self) -> Details {
-        let it = self.layer();
-        let error = it.local_sqnr_db.map_or("exact".to_owned(), decibel);
-        let help = self.found.suggestions.iter().find(|help| help.node == it.node);
+        let layer = self.layer();
+        let error = layer.local_sqnr_db.map_or("exact".to_owned(), decibel);
+        let help = self.found.suggestions.iter().find(|help| help.node == layer.node);
         let flag = help.and_then(|it| it.flag.as_deref()).map(sentence);
         Details {
             id: id(self.at),
-            title: format!("{}. {} · local error {error}", it.rank, name(&tail(&it.node, NAME))),
+            title: format!(
+                "{}. {} · local error {error}",
+                layer.rank,
+                name(&tail(&layer.node, NAME))
+            ),
             facts: self.facts(),
             help: help.map(|help| self.help(help)),
             flag,
         }
     }
 
-    fn help(&self, it: &Suggestion) -> String {
-        let add = if it.flag.is_some() { ". Add to the command:" } else { "" };
-        sentence(&format!("What would help: {}{add}", it.text))
+    fn help(&self, one: &Suggestion) -> String {
+        let add = if one.flag.is_some() { ". Add to the command:" } else { "" };
+        sentence(&format!("What would help: {}{add}", one.text))
     }
 
     fn facts(&self) -> Vec<Fact> {
-        let it = self.layer();
-        let mut list = vec![text("node", name(&it.node)), text("operator", name(&it.op))];
-        list.push(text("value", name(&it.value)));
-        let row = self.report.precision.iter().find(|row| row.node == it.node);
+        let layer = self.layer();
+        let mut list = vec![text("node", name(&layer.node)), text("operator", name(&layer.op))];
+        list.push(text("value", name(&layer.value)));
+        let row = self.report.precision.iter().find(|row| row.node == layer.node);
         list.extend(row.map(|it| text("weight", weight(it))));
-        let ranges =
-            [("range, original", it.reference_range), ("range, quantized", it.candidate_range)];
+        let ranges = [
+            ("range, original", layer.reference_range),
+            ("range, quantized", layer.candidate_range),
+        ];
         for (label, range) in ranges {
             list.extend(range.map(|it| text(label, interval(it))));
         }
         let errors = [
-            ("local error (SQNR)", it.local_sqnr_db),
-            ("accumulated error (SQNR)", it.accumulated_sqnr_db),
+            ("local error (SQNR)", layer.local_sqnr_db),
+            ("accumulated error (SQNR)", layer.accumulated_sqnr_db),
         ];
         for (label, db) in errors {
             list.push(text(label, db.map_or("exact".to_owned(), decibel)));
         }
-        list.extend(it.loss_without.map(|loss| text("loss without its error", self.loss(loss))));
+        list.extend(layer.loss_without.map(|loss| text("loss without its error", self.loss(loss))));
         list.extend(self.neighbours("computed from", self.before()));
         list.extend(self.neighbours("read by", self.behind()));
         list
@@ -114,8 +120,8 @@ impl Layer<'_> {
 
     fn neighbours(&self, label: &'static str, places: Vec<usize>) -> Option<Fact> {
         let link = |at: &usize| {
-            let it = &self.found.layers[*at];
-            let raw = if it.node.is_empty() { &it.value } else { &it.node };
+            let layer = &self.found.layers[*at];
+            let raw = if layer.node.is_empty() { &layer.value } else { &layer.node };
             Link { text: name(&tail(raw, NAME)), id: Some(id(*at)) }
         };
         let mut links: Vec<Link> = places.iter().take(NEIGHBOURS).map(link).collect();
@@ -127,12 +133,12 @@ impl Layer<'_> {
     }
 }
 
-fn weight(it: &PrecisionRow) -> String {
-    let bytes = onnxq_ir::human::bytes(it.bytes);
-    let mut text = format!("stored as {}, {bytes}", it.precision);
-    let computes = it.computes.as_ref().filter(|computes| **computes != it.precision);
+fn weight(row: &PrecisionRow) -> String {
+    let bytes = onnxq_ir::human::bytes(row.bytes);
+    let mut text = format!("stored as {}, {bytes}", row.precision);
+    let computes = row.computes.as_ref().filter(|computes| **computes != row.precision);
     text += &computes.map_or(String::new(), |it| format!("; computes in {it}"));
-    text += &it.executed.as_ref().map_or(String::new(), |it| format!("; runs as {it}"));
+    text += &row.executed.as_ref().map_or(String::new(), |it| format!("; runs as {it}"));
     excerpt(&text)
 }
 

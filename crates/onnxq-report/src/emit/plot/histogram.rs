@@ -18,47 +18,47 @@ pub(crate) fn plot(it: &Histogram) -> Option<String> {
     if it.edges.len() != it.counts.len() + 1 {
         return None;
     }
-    let it = &used(it)?;
-    let highest = *it.counts.iter().max()?;
-    let bins = it.counts.len();
+    let shown = &used(it)?;
+    let highest = *shown.counts.iter().max()?;
+    let bins = shown.counts.len();
     let axes = Axes::new(HEIGHT, (0.0, bins as f64), (0.0, highest as f64));
     let label = format!("Histogram of KL in {bins} bins; the highest holds {}", grouped(highest));
     let mut svg = Svg::new(WIDTH, HEIGHT, &label);
     axes.draw_y(&mut svg, "tokens");
-    for (at, count) in it.counts.iter().enumerate().filter(|it| *it.1 > 0) {
-        bar(&mut svg, &axes, it, at, *count);
+    for (at, count) in shown.counts.iter().enumerate().filter(|it| *it.1 > 0) {
+        bar(&mut svg, &axes, shown, at, *count);
     }
     svg.line((axes.left, axes.bottom), (axes.right, axes.bottom), "axis");
-    for at in ticks(&it.edges) {
+    for at in ticks(&shown.edges) {
         let x = axes.x(at as f64);
         svg.line((x, axes.bottom), (x, axes.bottom + 4.0), "axis");
-        svg.text((x, axes.bottom + 17.0), Anchor::Middle, "tick", &short(it.edges[at]));
+        svg.text((x, axes.bottom + 17.0), Anchor::Middle, "tick", &short(shown.edges[at]));
     }
     axes.name_x(&mut svg, "KL divergence, nats");
     Some(svg.finish())
 }
 
 /// The bins from the first to the last that hold something, joined if they are many.
-fn used(it: &Histogram) -> Option<Histogram> {
-    let mut first = it.counts.iter().position(|it| *it > 0)?;
-    let mut last = it.counts.iter().rposition(|it| *it > 0)?;
+fn used(all: &Histogram) -> Option<Histogram> {
+    let mut first = all.counts.iter().position(|it| *it > 0)?;
+    let mut last = all.counts.iter().rposition(|it| *it > 0)?;
     // Between two powers of ten at least: they are what an axis is read by.
-    if (first..=last + 1).filter(|at| is_round(it.edges[*at])).count() < 2 {
-        first = (0..=first).rev().find(|at| is_round(it.edges[*at])).unwrap_or(first);
-        last = (last..it.counts.len()).find(|at| is_round(it.edges[at + 1])).unwrap_or(last);
+    if (first..=last + 1).filter(|at| is_round(all.edges[*at])).count() < 2 {
+        first = (0..=first).rev().find(|at| is_round(all.edges[*at])).unwrap_or(first);
+        last = (last..all.counts.len()).find(|at| is_round(all.edges[at + 1])).unwrap_or(last);
     }
     // Powers of two, so that a decade stays a whole number of bins.
     let mut join = 1;
     while (last + 1 - first / join * join).div_ceil(join) > MOST {
         join *= 2;
     }
-    let (from, to) = (first / join * join, (last + 1).next_multiple_of(join).min(it.counts.len()));
-    let counts: Vec<u64> = it.counts[from..to]
+    let (from, to) = (first / join * join, (last + 1).next_multiple_of(join).min(all.counts.len()));
+    let counts: Vec<u64> = all.counts[from..to]
         .chunks(join)
         .map(|it| it.iter().fold(0, |sum: u64, it| sum.saturating_add(*it)))
         .collect();
-    let mut edges: Vec<f64> = it.edges[from..to].iter().copied().step_by(join).collect();
-    edges.push(it.edges[to]);
+    let mut edges: Vec<f64> = all.edges[from..to].iter().copied().step_by(join).collect();
+    edges.push(all.edges[to]);
     Some(Histogram { edges, counts })
 }
 

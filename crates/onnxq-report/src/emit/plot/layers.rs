@@ -53,8 +53,8 @@ pub(crate) fn plot(layers: &[LayerError]) -> Option<String> {
     Some(svg.finish())
 }
 
-fn is_marked(it: &LayerError) -> bool {
-    (1..=MARKED).contains(&it.rank)
+fn is_marked(layer: &LayerError) -> bool {
+    (1..=MARKED).contains(&layer.rank)
 }
 
 fn noise(it: &LayerError) -> Option<f64> {
@@ -150,10 +150,10 @@ fn dots(svg: &mut Svg, axes: &Axes, layers: &[LayerError]) {
     }
 }
 
-fn tip(at: usize, it: &LayerError) -> String {
+fn tip(at: usize, layer: &LayerError) -> String {
     let db = |it: Option<f64>| it.map_or("exact".to_owned(), decibel);
-    let (local, accumulated) = (db(it.local_sqnr_db), db(it.accumulated_sqnr_db));
-    format!("{}. {}: local {local}, accumulated {accumulated}", at + 1, it.node)
+    let (local, accumulated) = (db(layer.local_sqnr_db), db(layer.accumulated_sqnr_db));
+    format!("{}. {}: local {local}, accumulated {accumulated}", at + 1, layer.node)
 }
 
 /// The names of the marked ones, in two columns.

@@ -33,8 +33,8 @@ pub(crate) fn class(precision: &str) -> &'static str {
 /// What a node computes in and what its weight is stored as: the same where nothing else is known.
 type Kind<'a> = (&'a str, &'a str);
 
-fn kind(it: &PrecisionRow) -> Kind<'_> {
-    (it.computes.as_deref().unwrap_or(&it.precision), &it.precision)
+fn kind(row: &PrecisionRow) -> Kind<'_> {
+    (row.computes.as_deref().unwrap_or(&row.precision), &row.precision)
 }
 
 fn named((computes, stored): Kind) -> String {
