@@ -379,7 +379,7 @@ fn precision(name: Name, at: usize) -> PrecisionRow {
         op: name("MatMulNBits"),
         precision: name(precision),
         bytes: 50_000 + 10_000 * (at as u64 % 7),
-        computes: Some(name(if at % 6 == 0 { "float" } else { precision })),
+        computes: Some(name(if at.is_multiple_of(6) { "float" } else { precision })),
         declared: Some(name("int4 in blocks of 32")),
         executed: Some(name("SQNBitGemm, CompInt8")),
         differs: (at == 13).then(|| name("runs in float: the block size has no kernel here")),

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Layers that have a part of their own, and neighbours that are named.
-const MOST: usize = 60;
+const MOST: usize = 30;
 const NEIGHBOURS: usize = 6;
 const NAME: usize = 48;
 /// From here on in dB, an error is what float32 rounds in any case.
@@ -20,7 +20,8 @@ const ROUNDING: f64 = 100.0;
 /// Those with figures, the worst first.
 pub(super) fn details(report: &Report, limits: Limits) -> Vec<Details> {
     let Some(found) = &report.attribution else { return Vec::new() };
-    shown(found, limits).into_iter().map(|at| Layer { report, found, at }.details()).collect()
+    let shown = shown(found, limits);
+    shown.iter().map(|at| Layer { report, found, shown: &shown, at: *at }.details()).collect()
 }
 
 /// Places of the layers that have a part of their own.
@@ -43,6 +44,8 @@ pub(super) fn id(at: usize) -> String {
 struct Layer<'a> {
     report: &'a Report,
     found: &'a Attribution,
+    /// Those that links can lead to.
+    shown: &'a [usize],
     at: usize,
 }
 
@@ -122,7 +125,7 @@ impl Layer<'_> {
         let link = |at: &usize| {
             let layer = &self.found.layers[*at];
             let raw = if layer.node.is_empty() { &layer.value } else { &layer.node };
-            Link { text: name(&tail(raw, NAME)), id: Some(id(*at)) }
+            Link { text: name(&tail(raw, NAME)), id: self.shown.contains(at).then(|| id(*at)) }
         };
         let mut links: Vec<Link> = places.iter().take(NEIGHBOURS).map(link).collect();
         if places.len() > NEIGHBOURS {
