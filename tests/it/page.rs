@@ -39,6 +39,11 @@ impl Seen {
 }
 
 fn browse(page: &str, fragment: &str) -> Seen {
+    browse_in(1280, page, fragment)
+}
+
+/// In a window of so many pixels.
+fn browse_in(width: usize, page: &str, fragment: &str) -> Seen {
     let _one = ONE.lock().unwrap_or_else(|it| it.into_inner());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("page.html");
@@ -47,6 +52,7 @@ fn browse(page: &str, fragment: &str) -> Seen {
     let url = format!("file://{}{fragment}", path.display());
     let mut browser = chromium(folder.path())
         .arg("--dump-dom")
+        .arg(format!("--window-size={width},900"))
         .arg(url)
         .stdin(Stdio::null())
         .stdout(output("dom"))
@@ -86,6 +92,17 @@ fn read(folder: &Path, name: &str) -> String {
 
 fn page(report: &Report) -> String {
     (emitter("html").unwrap().emit)(report)
+}
+
+/// What a script says in the page's title. The page's own policy would stop that.
+fn told(width: usize, page: &str, script: &str) -> String {
+    let (head, rest) = page.split_once("<meta http-equiv").unwrap();
+    let (_, rest) = rest.split_once('\n').unwrap();
+    let script = format!("<script>document.title = {script};</script></body>");
+    let open = format!("{head}{rest}").replace("</body>", &script);
+    let seen = browse_in(width, &open, "");
+    let (_, title) = seen.dom.split_once("<title>").unwrap();
+    title.split("</title>").next().unwrap().to_owned()
 }
 
 /// The text of each cell of a column, top to bottom.
@@ -148,6 +165,52 @@ fn a_link_sorts_a_table() {
     for fragment in ["#sort=none,0", "#sort=precision-node,99", "#sort=<img>,0", "#sort="] {
         assert_eq!(order(fragment).0, unsorted);
     }
+}
+
+#[test]
+fn nothing_is_wider_than_the_window() {
+    let page = page(&full());
+    let wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
+    for window in [1280, 768, 500, 390] {
+        assert_eq!(told(window, &page, wider), "0", "in a window of {window}");
+    }
+    let hidden = "[...document.querySelectorAll('.scroll')]\
+         .filter((it) => it.querySelector('table') && it.scrollWidth > it.clientWidth)\
+         .map((it) => it.querySelector('table').id).join()";
+    assert_eq!(told(1280, &page, hidden), "", "tables with a scrollbar");
+}
+
+#[test]
+fn a_link_filters_a_table_and_its_rows_can_be_saved() {
+    let page = page(&full());
+    let seen = browse(&page, "#filter=precision-node,kernel%20DOWN_PROJ");
+    assert_eq!(seen.complaints(), [""; 0], "{}", seen.log);
+    assert!(seen.dom.contains("1 of 60 rows"), "{}", seen.dom);
+    for fragment in ["#filter=none,x", "#filter=precision-node,%", "#filter=<img>,x"] {
+        assert_eq!(browse(&page, fragment).complaints(), [""; 0]);
+    }
+    let table = "document.getElementById('precision-node')";
+    let lines = format!("csv({table}).split('\\r\\n').slice(0, 2).join('|')");
+    assert_eq!(
+        told(1280, &page, &lines),
+        "order,node,operator,stored as,computes in,bytes,declared,executed,differs|\
+         14,/model/layers.1/down_proj/MatMul,MatMulNBits,int8,int8,110000,int4 in blocks of 32,\
+         \"SQNBitGemm, CompInt8\",runs in float: the block size has no kernel here"
+    );
+    // A spreadsheet runs what begins like a formula.
+    let formula = "field(Object.assign(document.createElement('td'), { textContent: '=1+1' }))";
+    assert_eq!(told(1280, &page, formula), "'=1+1");
+}
+
+#[test]
+fn a_link_opens_the_layer_that_it_is_for() {
+    let page = page(&full());
+    let opened = |fragment: &str| browse(&page, fragment).dom.matches("open=\"\"").count();
+    assert_eq!((opened(""), opened("#layer-28")), (0, 1));
+    // Every link within the page leads somewhere.
+    let lost = "[...document.querySelectorAll('a[href^=\"#\"]')]\
+         .filter((it) => !document.getElementById(it.hash.slice(1))).map((it) => it.hash).join()";
+    assert_eq!(told(1280, &page, lost), "");
 }
 
 /// The checks above can fail: the same page with what a careless template would let through.

@@ -31,6 +31,8 @@ pub(crate) fn attribution(it: &Attribution) -> String {
     if !it.suggestions.is_empty() {
         out += "\nwhat would help:\n";
         out.extend(it.suggestions.iter().map(|it| format!("  {}\n", escape(&it.text))));
+        let flags = it.flags.as_ref().or(it.suggestions[0].flag.as_ref());
+        out.extend(flags.map(|it| format!("to do so, add to the command:\n  {}\n", escape(it))));
     }
     out
 }

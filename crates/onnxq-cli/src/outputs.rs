@@ -22,7 +22,7 @@ use onnxq_ir::{
 };
 use onnxq_report::{
     Report, Verdict,
-    emit::{EMITTERS, Emitter, GITHUB, HTML, JSON, MARKDOWN, emitter},
+    emit::{EMITTERS, Emitter, GITHUB, HTML, JSON, MARKDOWN, emitter, in_folder},
 };
 
 /// What becomes of the report. Files that exist are replaced.
@@ -167,13 +167,16 @@ pub fn write_folder(report: &Report, folder: &Path) -> Result<(), OutputError> {
     let failed = |source| OutputError::Write { path: folder.into(), source };
     fs::create_dir_all(folder).map_err(failed)?;
     let mut common = EMITTERS.iter().filter(|it| it.common);
-    common.try_for_each(|it| write(report, &folder.join(it.file), it))
+    common.try_for_each(|it| write_text(report, &folder.join(it.file), &in_folder(it, report)))
 }
 
 /// One file, whole or not at all.
 pub fn write(report: &Report, path: &Path, emitter: &Emitter) -> Result<(), OutputError> {
+    write_text(report, path, &(emitter.emit)(report))
+}
+
+fn write_text(report: &Report, path: &Path, text: &str) -> Result<(), OutputError> {
     spare_inputs(report, path)?;
-    let text = (emitter.emit)(report);
     let written = replace(path, text.as_bytes());
     written.map_err(|source| OutputError::Write { path: path.into(), source })
 }

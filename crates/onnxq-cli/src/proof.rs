@@ -119,7 +119,7 @@ fn worst(it: &TokenError) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", Untrusted(text))
+    format!("\"{}\"", Untrusted(&text.replace('\n', "⏎")))
 }
 
 /// The end of a text, on one line.

@@ -233,6 +233,7 @@ impl<'a> Run<'a> {
             comparison.footprint = self.footprints();
         }
         self.name_tokens(&mut comparison)?;
+        self.name_samples(&mut comparison)?;
         Ok(comparison)
     }
 
@@ -313,6 +314,36 @@ impl<'a> Run<'a> {
             token.reference_text = decoder.text(&[token.reference]);
             token.candidate_text = decoder.text(&[token.candidate]);
             token.next_text = token.next.and_then(|it| decoder.text(&[it]));
+        }
+        Ok(())
+    }
+
+    /// Says which samples are the worst: their files, or how their texts begin.
+    fn name_samples(&self, comparison: &mut Comparison) -> Result<(), Error> {
+        const TOKENS: usize = 24;
+        let outputs = comparison.outputs.values_mut();
+        let worst: Vec<_> = outputs.flat_map(|it| &mut it.worst_samples).collect();
+        let Some(last) = worst.iter().map(|it| it.sample).max() else { return Ok(()) };
+        let mut batches = self.fresh_batches()?;
+        let mut texts: Vec<Option<String>> = Vec::new();
+        if let Some(tokenizer) = &self.job.data.options().tokenizer {
+            let decoder = Decoder::open(tokenizer)?;
+            while texts.len() <= last {
+                let Some(batch) = batches.next() else { break };
+                let batch = batch?;
+                let ids = batch.get("input_ids").filter(|it| it.shape.len() == 2);
+                let Some((ids, shape)) = ids.and_then(|it| Some((it.to_i64().ok()?, &it.shape)))
+                else {
+                    break;
+                };
+                let rows = ids.chunks(shape[1].max(1));
+                texts.extend(rows.map(|it| decoder.text(&it[..it.len().min(TOKENS)])));
+            }
+        }
+        for it in worst {
+            it.text = texts.get(it.sample).cloned().flatten();
+            let file = batches.file_of(it.sample);
+            it.file = file.and_then(|it| Some(it.file_name()?.to_string_lossy().into_owned()));
         }
         Ok(())
     }

@@ -208,6 +208,9 @@ pub struct SampleError {
     /// Where it comes from, if it has a file of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// How it begins, if there is a tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     pub cosine: Option<f64>,
     pub sqnr_db: Option<f64>,
 }

@@ -244,6 +244,7 @@ fn figures(name: Name) -> Comparison {
         worst_samples: vec![SampleError {
             sample: 3,
             file: Some(name("cat.png")),
+            text: Some(name("A cat on\na wall")),
             cosine: Some(0.98),
             sqnr_db: Some(17.0),
         }],
@@ -343,6 +344,9 @@ fn attribution(name: Name, nodes: usize) -> Attribution {
         }),
         loss_without: Some(0.041 - 0.001 * noise(at)),
         rank: (at + nodes - 27 % nodes) % nodes + 1,
+        inputs: at.checked_sub(1).into_iter().collect(),
+        reference_range: Some(Interval { low: -3.5, high: 4.25 }),
+        candidate_range: Some(Interval { low: -3.25, high: 4.5 }),
     };
     let suggestion = |at: usize, gain: f64| Suggestion {
         node: node(name, at),
@@ -351,6 +355,8 @@ fn attribution(name: Name, nodes: usize) -> Attribution {
         loss_before: 0.0412,
         loss_after: 0.0412 - gain,
         text: name("keep /model/layers.3/down_proj in 8 bits: +0.3 MiB, KL 0.0412 → 0.0302"),
+        names: vec![node(name, at)],
+        flag: Some(name("--exclude /model/layers.3/down_proj")),
     };
     Attribution {
         samples: 8,
@@ -358,6 +364,7 @@ fn attribution(name: Name, nodes: usize) -> Attribution {
         loss: 0.0412,
         layers: (0..nodes).map(layer).collect(),
         suggestions: vec![suggestion(27, 0.011), suggestion(13, 0.004)],
+        flags: Some(name("--exclude /model/layers.3/down_proj")),
         unmatched: 3,
     }
 }
@@ -373,6 +380,7 @@ fn precision(name: Name, at: usize) -> PrecisionRow {
         op: name("MatMulNBits"),
         precision: name(precision),
         bytes: 50_000 + 10_000 * (at as u64 % 7),
+        computes: Some(name(if at.is_multiple_of(6) { "float" } else { precision })),
         declared: Some(name("int4 in blocks of 32")),
         executed: Some(name("SQNBitGemm, CompInt8")),
         differs: (at == 13).then(|| name("runs in float: the block size has no kernel here")),
@@ -401,6 +409,7 @@ fn kept(name: Name) -> Vec<Kept> {
 fn environment(name: Name) -> Environment {
     Environment {
         onnxq: name("0.3.0"),
+        onnxq_commit: Some(name("0123abcd")),
         onnxruntime: name("1.31.1"),
         onnxruntime_path: name("/opt/onnxruntime/lib/libonnxruntime.so.1.31.1"),
         onnxruntime_sha256: Some("77b2a1d0".repeat(8)),

@@ -4,6 +4,7 @@
 mod align;
 mod bisect;
 mod cut;
+mod flags;
 mod noise;
 mod rank;
 mod stitched;
@@ -15,6 +16,7 @@ pub use self::bisect::bisect;
 use self::{align::Aligned, noise::Meter, stitched::StitchedSession};
 use super::{
     Error,
+    origin::RECIPE_YAML,
     search::evaluator::{Evaluator, Measure},
 };
 use onnxq_ir::{
@@ -103,6 +105,8 @@ pub fn attribute(job: &Attribute, ctx: &Ctx) -> Result<Attribution, Error> {
     let losses = hurt.losses(result.loss, job.threads)?;
     result.layers = hurt.layers(&losses);
     result.suggestions = suggest::suggestions(&hurt, &result, job.threads)?;
+    let recipe = sides[1].model.metadata.iter().find(|it| it.0 == RECIPE_YAML);
+    flags::name_flags(&mut result, recipe.map(|it| &*it.1));
     sides.iter().try_for_each(|it| it.files.check_unchanged())?;
     let count = grouped(aligned.pairs.len() as u64);
     ctx.progress.done(&format!("{count} values, {} samples", result.samples));

@@ -20,6 +20,7 @@ use onnxq_ir::{
     ValueId,
     tensor::{Tensor, TensorError},
 };
+use onnxq_report::Interval;
 use onnxq_run::{
     calibrate::{Mask, mask},
     data::Batch,
@@ -42,6 +43,8 @@ pub(super) struct Noise {
     pub accumulated: Vec<f64>,
     /// The pairs that the candidate's nodes of each pair read.
     pub feeds: Vec<BTreeSet<usize>>,
+    /// The least and the largest number of each pair, in the reference and in the candidate.
+    pub ranges: Vec<[Span; 2]>,
 }
 
 impl Meter<'_> {
@@ -60,7 +63,12 @@ impl Meter<'_> {
         let ratio = |of: fn(&Power) -> f64| {
             powers.iter().map(|it| of(it) / it.signal.max(f64::MIN_POSITIVE)).map(limited).collect()
         };
-        Ok(Noise { local: ratio(|it| it.local), accumulated: ratio(|it| it.accumulated), feeds })
+        Ok(Noise {
+            local: ratio(|it| it.local),
+            accumulated: ratio(|it| it.accumulated),
+            feeds,
+            ranges: powers.iter().map(|it| it.spans).collect(),
+        })
     }
 }
 
@@ -105,6 +113,40 @@ struct Power {
     signal: f64,
     local: f64,
     accumulated: f64,
+    /// Of the reference and of the candidate.
+    spans: [Span; 2],
+}
+
+/// The least and the largest of some numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Span(Option<(f32, f32)>);
+
+impl Span {
+    fn add(&mut self, value: f32) {
+        if value.is_finite() {
+            self.join(Span(Some((value, value))));
+        }
+    }
+
+    fn join(&mut self, other: Span) {
+        self.0 = match (self.0, other.0) {
+            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+            (a, b) => a.or(b),
+        };
+    }
+
+    /// As reports hold it.
+    pub(super) fn interval(self) -> Option<Interval> {
+        self.0.map(|(low, high)| Interval { low: low.into(), high: high.into() })
+    }
+}
+
+/// Sums of squares of a value and of what is wrong with it, and between what both lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Sums {
+    signal: f64,
+    noise: f64,
+    spans: [Span; 2],
 }
 
 struct Pass<'a> {
@@ -145,6 +187,8 @@ impl<'a> Pass<'a> {
                 sum.signal += it.signal;
                 sum.local += it.local;
                 sum.accumulated += it.accumulated;
+                sum.spans[0].join(it.spans[0]);
+                sum.spans[1].join(it.spans[1]);
             }
         }
         Ok(sums)
@@ -173,31 +217,28 @@ impl<'a> Pass<'a> {
             .clone()
             .map(|at| &held[self.held.binary_search(&at).expect("values of the pass are held")])
             .collect();
-        let noise = |actual: Vec<Tensor>| -> Result<Vec<[f64; 2]>, Error> {
+        let noise = |actual: Vec<Tensor>| -> Result<Vec<Sums>, Error> {
             let pairs = expected.iter().zip(&actual);
             pairs.map(|(a, b)| Ok(powers(a, b, mask.as_ref())?)).collect()
         };
         let local = noise(sessions.local.run(batch, &cut)?)?;
         let accumulated = noise(sessions.candidate.run(batch, &[])?)?;
-        let power = |(local, accumulated): ([f64; 2], [f64; 2])| Power {
-            signal: local[0],
-            local: local[1],
-            accumulated: accumulated[1],
+        let power = |(local, accumulated): (Sums, Sums)| Power {
+            signal: local.signal,
+            local: local.noise,
+            accumulated: accumulated.noise,
+            spans: accumulated.spans,
         };
         Ok(local.into_iter().zip(accumulated).map(power).collect())
     }
 }
 
-/// Sums of squares of a value and of what is wrong with it, the tokens of padding left out.
-fn powers(
-    expected: &Tensor,
-    actual: &Tensor,
-    mask: Option<&Mask>,
-) -> Result<[f64; 2], TensorError> {
+/// Everything but the tokens of padding.
+fn powers(expected: &Tensor, actual: &Tensor, mask: Option<&Mask>) -> Result<Sums, TensorError> {
     /// The power of a number that is lost.
     const LOST: f64 = 1e60;
     if expected.shape != actual.shape {
-        return Ok([0.0, LOST]);
+        return Ok(Sums { noise: LOST, ..Sums::default() });
     }
     let numbers = |it: &Tensor| -> Result<Vec<f32>, TensorError> {
         let values = it.to_f32()?;
@@ -205,15 +246,17 @@ fn powers(
         Ok(mask.map_or_else(|| values.clone(), |mask| mask.keep(&values, &it.shape, 1).0))
     };
     let (expected, actual) = (numbers(expected)?, numbers(actual)?);
-    let mut sums = [0.0; 2];
+    let mut sums = Sums::default();
     for (a, b) in expected.into_iter().zip(actual) {
+        sums.spans[0].add(a);
+        sums.spans[1].add(b);
         if a == b || !a.is_finite() && !b.is_finite() {
-            sums[0] += if a.is_finite() { f64::from(a).powi(2) } else { 0.0 };
+            sums.signal += if a.is_finite() { f64::from(a).powi(2) } else { 0.0 };
         } else if a.is_finite() && b.is_finite() {
-            sums[0] += f64::from(a).powi(2);
-            sums[1] += (f64::from(a) - f64::from(b)).powi(2);
+            sums.signal += f64::from(a).powi(2);
+            sums.noise += (f64::from(a) - f64::from(b)).powi(2);
         } else {
-            sums[1] += LOST;
+            sums.noise += LOST;
         }
     }
     Ok(sums)
@@ -277,9 +320,13 @@ mod tests {
         let tensor = |it: [f32; 2]| Tensor::from_f32(&[2], it);
         let power = |a, b| powers(&tensor(a), &tensor(b), None).unwrap();
         let low = f32::NEG_INFINITY;
-        assert_eq!(power([3.0, low], [3.0, low]), [9.0, 0.0]);
-        assert_eq!(power([3.0, 1.0], [3.0, 3.0]), [10.0, 4.0]);
-        assert!(power([3.0, 1.0], [3.0, f32::NAN])[1] > 1e50);
+        let sums = |a, b| [power(a, b).signal, power(a, b).noise];
+        assert_eq!(sums([3.0, low], [3.0, low]), [9.0, 0.0]);
+        assert_eq!(sums([3.0, 1.0], [3.0, 3.0]), [10.0, 4.0]);
+        assert!(sums([3.0, 1.0], [3.0, f32::NAN])[1] > 1e50);
+        let [expected, actual] = power([3.0, 1.0], [low, 2.0]).spans.map(|it| it.interval());
+        assert_eq!(expected, Some(Interval { low: 1.0, high: 3.0 }));
+        assert_eq!(actual, Some(Interval { low: 2.0, high: 2.0 }));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl<'a> Ranking<'a> {
     }
 
     fn shortlist(&self) -> Vec<usize> {
-        let Noise { local, accumulated, feeds } = self.noise;
+        let Noise { local, accumulated, feeds, .. } = self.noise;
         let mut list: Vec<usize> = (0..local.len()).filter(|it| local[*it] > 1e-12).collect();
         list.sort_by(|a, b| local[*b].total_cmp(&local[*a]).then(a.cmp(b)));
         let mut rest = list.split_off(list.len().min(BY_NOISE));
@@ -150,6 +150,9 @@ impl<'a> Ranking<'a> {
             accumulated_sqnr_db: sqnr_db(self.noise.accumulated[at]),
             loss_without: losses.get(&at).copied(),
             rank: 0,
+            inputs: self.noise.feeds[at].iter().copied().collect(),
+            reference_range: self.noise.ranges[at][0].interval(),
+            candidate_range: self.noise.ranges[at][1].interval(),
         }
     }
 

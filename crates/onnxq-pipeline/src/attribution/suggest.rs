@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     cut::Region,
+    flags::{EIGHT, pattern, quantizable},
     noise::each,
     rank::{Ranking, is_quantized_op},
 };
@@ -66,10 +67,13 @@ impl Helped<'_> {
         if let Some(wider) = Wider::new(of, &reference, mine, &candidate) {
             let loss = self.ranking.loss_without(at, &[wider.replacement(of)])?;
             if found - loss > ENOUGH * (found - float) {
-                return Ok(self.row(layer, "8 bits", price + wider.growth(of), loss));
+                let names = vec![pattern(&of.node_label(wider.site.node))];
+                let row = self.row(layer, EIGHT, price + wider.growth(of), loss);
+                return Ok(Suggestion { names, ..row });
             }
         }
-        Ok(self.row(layer, "float", price, float))
+        let names = quantizable(of, &reference);
+        Ok(Suggestion { names, ..self.row(layer, "float", price, float) })
     }
 
     fn short(&self, name: &str) -> String {
@@ -96,6 +100,7 @@ impl Helped<'_> {
             loss_before: self.found.loss,
             loss_after,
             text,
+            ..Suggestion::default()
         }
     }
 }

@@ -29,6 +29,8 @@ pub fn environment(library: &Located, threads: usize, runtime: &Runtime) -> Envi
     let features = doctor.cpu.features.iter();
     Environment {
         onnxq: env!("CARGO_PKG_VERSION").to_owned(),
+        // Builds for a release set it; others need no repository to build.
+        onnxq_commit: option_env!("ONNXQ_COMMIT").map(str::to_owned),
         onnxruntime: library.version.clone(),
         onnxruntime_path: library.path.display().to_string(),
         onnxruntime_sha256: onnx::sha256(&library.path).ok().map(|it| it.1),

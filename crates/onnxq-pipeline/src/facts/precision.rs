@@ -12,7 +12,7 @@ use onnxq_quant::{ops, plan::PlanRow};
 use onnxq_report::document::{Kept, PrecisionRow};
 use onnxq_rewrite::lint::{
     ModelIndex,
-    executed::{Declared, Executed, declared},
+    executed::{Declared, Executed, declared, is_in_float},
 };
 
 /// Every node with a weight, in the order of execution.
@@ -34,6 +34,11 @@ pub fn precision(m: &Model, execution: Option<&Execution>) -> Vec<PrecisionRow> 
             None => (float_weight(m, node)?, None),
         };
         let tensor = m.constant(weight).ok()?;
+        let part = part(m, weight, tensor);
+        // What converts scales belongs to the node that they are for, which has a row.
+        if part == Part::Side {
+            return None;
+        }
         let ran = executed.get(&*label).filter(|_| declared.is_some());
         let bytes = match declared {
             Some(_) => quantized_bytes(m, node),
@@ -41,7 +46,8 @@ pub fn precision(m: &Model, execution: Option<&Execution>) -> Vec<PrecisionRow> 
         };
         Some(PrecisionRow {
             op: m.node(node).op.to_string(),
-            precision: part(m, weight, tensor).name().to_owned(),
+            computes: Some(computes(part, declared.as_deref(), ran.copied())),
+            precision: part.name().to_owned(),
             bytes,
             declared,
             executed: ran.map(|it| it.executed.clone()),
@@ -50,6 +56,13 @@ pub fn precision(m: &Model, execution: Option<&Execution>) -> Vec<PrecisionRow> 
         })
     };
     m.nodes().into_iter().filter_map(row).collect()
+}
+
+/// What a node computes in: as it runs, or else as it is declared.
+fn computes(part: Part, declared: Option<&str>, ran: Option<&Executed>) -> String {
+    let text = ran.map(|it| &*it.executed).or(declared);
+    let part = if text.is_some_and(is_in_float) { Part::Float } else { part };
+    part.name().to_owned()
 }
 
 /// The weight of a node that computes in float; vectors are none.

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use onnxq_ir::{
-    Def, Model, NodeId, User, ValueId,
+    Attr, Def, Model, NodeId, User, ValueId,
     ops::{Set, Traits},
     tensor::{DType, Tensor},
 };
@@ -107,7 +107,7 @@ fn is_of_quantized(m: &Model, value: ValueId) -> bool {
 pub(super) fn kinds(m: &Model) -> (Vec<WeightKind>, Option<f64>) {
     let mut kinds: BTreeMap<&str, WeightKind> = BTreeMap::new();
     let (mut elements, mut bytes) = (0u64, 0u64);
-    for (value, tensor) in m.constants() {
+    for (value, tensor) in m.constants().chain(written_as_nodes(m)) {
         let (part, size) = (part(m, value, tensor), tensor.nbytes() as u64);
         let kind = kinds.entry(part.name()).or_default();
         kind.tensors += 1;
@@ -131,6 +131,15 @@ pub(super) fn kinds(m: &Model) -> (Vec<WeightKind>, Option<f64>) {
     list.sort_by_key(|it| Reverse(it.bytes));
     let bits = (elements > 0).then(|| bytes as f64 * 8.0 / elements as f64);
     (list, bits)
+}
+
+/// Tensors of `Constant` nodes: some exporters write all weights so.
+fn written_as_nodes(m: &Model) -> impl Iterator<Item = (ValueId, &Tensor)> {
+    let constants = m.nodes().into_iter().filter(|it| m.node(*it).op.is("Constant"));
+    constants.filter_map(|node| {
+        let Some(Attr::Tensor(tensor)) = m.node(node).attrs.get("value") else { return None };
+        Some((*m.node(node).outputs.first()?, tensor))
+    })
 }
 
 #[cfg(test)]

@@ -64,6 +64,10 @@ pub struct PrecisionRow {
     /// The kernel that ONNX Runtime runs; `None` if it was not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executed: Option<String>,
+    /// What it computes in: `float`, `float16`, `int8`; `int4` and `int2` for kernels that read so
+    /// few bits. As ONNX Runtime runs it, or else as the file declares it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub computes: Option<String>,
     /// Why that is not what was declared, or slow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub differs: Option<String>,

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::figures::Interval;
+
 /// Errors of inner values, on a few samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -16,6 +18,9 @@ pub struct Attribution {
     pub layers: Vec<LayerError>,
     /// The largest gain first.
     pub suggestions: Vec<Suggestion>,
+    /// What to add to the command that made the candidate, to do all that is suggested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flags: Option<String>,
     /// Values that only one of the models computes and that therefore have no row.
     pub unmatched: usize,
 }
@@ -40,6 +45,15 @@ pub struct LayerError {
     pub loss_without: Option<f64>,
     /// Place among all: 1 is what hurts most.
     pub rank: usize,
+    /// Places in `layers`, counted from 0, of the values that this one is computed from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<usize>,
+    /// The least and the largest number of this value in the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference_range: Option<Interval>,
+    /// The same in the candidate as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidate_range: Option<Interval>,
 }
 
 /// What would help, and what it costs.
@@ -55,6 +69,13 @@ pub struct Suggestion {
     pub loss_after: f64,
     /// In one line, as people read it.
     pub text: String,
+    /// Patterns that match the nodes of the reference, for `names` of a recipe.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// What to add to the command that made the candidate, quoted for a shell; `null` if that is
+    /// not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flag: Option<String>,
 }
 
 /// The first node with which a limit is broken.

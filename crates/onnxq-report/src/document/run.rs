@@ -13,6 +13,9 @@ use onnxq_ir::diag::Code;
 #[serde(default)]
 pub struct Environment {
     pub onnxq: String,
+    /// The commit that it was built from, if the build said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub onnxq_commit: Option<String>,
     pub onnxruntime: String,
     /// The library that ran.
     pub onnxruntime_path: String,

@@ -1,6 +1,6 @@
 //! The few figures that decide: original, quantized, ratio.
 
-use super::number::{decibel, maybe, milliseconds, number, percent, times};
+use super::number::{decibel, maybe, milliseconds, number, percent, plural, times};
 use crate::{
     Latency, OutputMetrics, Phase, Report, Role,
     summary::{Summary, finite},
@@ -70,7 +70,8 @@ fn latency(label: &str, it: &Latency) -> Option<Headline> {
     // The median of the ratios, not the ratio of the medians.
     headline.ratio = it.ratio.map(times);
     let spread = it.ratio_spread;
-    headline.note = spread.map(|it| format!("× {} … {}", number(it.low), number(it.high)));
+    headline.note =
+        spread.map(|it| format!("80 % of runs: × {} … {}", number(it.low), number(it.high)));
     Some(headline)
 }
 
@@ -99,7 +100,8 @@ fn accuracy(report: &Report) -> Vec<Headline> {
 fn of_distribution(name: &str, it: &OutputMetrics) -> Vec<Headline> {
     let mut list = Vec::new();
     if let Some(Summary { mean: Some(mean), p99, .. }) = it.kl {
-        let note = format!("nats, mean; p99 {}", maybe(p99));
+        let samples = plural(it.samples, "sample");
+        let note = format!("nats, mean on {samples}; p99 {}", maybe(p99));
         list.push(alone("KL divergence", number(mean), Some(note)));
     }
     list.extend(it.top1.map(|top1| alone("Same top 1", percent(top1), Some(name.to_owned()))));

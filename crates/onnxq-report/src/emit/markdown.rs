@@ -63,7 +63,7 @@ fn section(it: &Section) -> String {
             Part::Table(it) => out += &table(it),
             Part::Note { text: note } => out += &format!("{}\n\n", text(note)),
             // Pictures and long texts are for the page.
-            Part::Plot { .. } | Part::Block { .. } => {}
+            Part::Plot { .. } | Part::Block { .. } | Part::Heading { .. } | Part::Details(_) => {}
         }
     }
     out
@@ -82,7 +82,7 @@ fn table(it: &Table) -> String {
 
 fn cell(it: &Cell) -> String {
     // A number is no name, and its sign no list.
-    let words = if it.sort.is_some() { it.text.clone() } else { text(&it.text) };
+    let words = if it.sort.is_some() { it.text.clone() } else { text(it.in_full()) };
     if it.tone == Tone::Bad { format!("**{words}**") } else { words }
 }
 

@@ -60,6 +60,11 @@ pub const EMITTERS: &[&Emitter] = &[
     &sarif::SARIF,
 ];
 
+/// The report as it stands in a folder of all formats, where the page can point at report.json.
+pub fn in_folder(emitter: &Emitter, report: &Report) -> String {
+    if emitter.name == HTML.name { html::beside_json(report) } else { (emitter.emit)(report) }
+}
+
 pub fn emitter(name: &str) -> Option<&'static Emitter> {
     EMITTERS.iter().find(|it| it.name == name).copied()
 }

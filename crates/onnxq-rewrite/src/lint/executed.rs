@@ -66,6 +66,15 @@ pub fn executed(written: &Model, optimized: &Model) -> Vec<Executed> {
     rows
 }
 
+/// Whether this is how a node that computes in float is declared or executed. Texts of this file say
+/// `weights` only of weights that are converted before they are used.
+pub fn is_in_float(text: &str) -> bool {
+    let integer = ["MatMulInteger", "ConvInteger", "QLinear", "QGemm", "DynamicQuantize"];
+    let is_integer = integer.iter().any(|it| text.starts_with(it));
+    let converted = [" in float", " weights", "DequantizeLinear of"];
+    !is_integer && converted.iter().any(|it| text.contains(it))
+}
+
 struct Site {
     /// The node that computes with the weight.
     user: NodeId,

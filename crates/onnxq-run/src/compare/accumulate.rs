@@ -149,7 +149,7 @@ impl Accumulator {
         }
         let (sqnr_db, cosine) = (finite(sum.sqnr_db()), finite(sum.cosine()));
         let noise = |it: &SampleError| it.sqnr_db.unwrap_or(f64::NEG_INFINITY);
-        let own = SampleError { sample, file: None, cosine, sqnr_db };
+        let own = SampleError { sample, cosine, sqnr_db, ..SampleError::default() };
         let at = self.worst.partition_point(|it| noise(it) <= noise(&own));
         self.worst.insert(at, own);
         self.worst.truncate(WORST);

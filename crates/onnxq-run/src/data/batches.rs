@@ -132,6 +132,11 @@ impl Batches {
         &self.files
     }
 
+    /// The file of a sample, if it has one of its own.
+    pub fn file_of(&self, sample: usize) -> Option<PathBuf> {
+        self.with_source(|source| source.file_of(sample))
+    }
+
     /// Starts again with the first batch.
     pub fn rewind(&mut self) {
         self.at = 0;

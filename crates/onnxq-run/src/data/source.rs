@@ -68,6 +68,15 @@ impl Source {
         }
     }
 
+    /// The file of a sample, if it has one of its own.
+    pub(super) fn file_of(&self, sample: usize) -> Option<PathBuf> {
+        match self {
+            Source::Images(images) => images.files.get(sample).cloned(),
+            Source::Sets(sets) => sets.get(sample).cloned(),
+            _ => None,
+        }
+    }
+
     /// What the data itself has for these samples.
     pub(super) fn read(
         &mut self,

@@ -12,7 +12,7 @@ use super::{
     Emitter, candidate, file_name,
     headline::{Headline, headlines},
     number::plural,
-    page::{Limits, Part, Section, Table, name, sections},
+    page::{Details, Limits, Part, Section, Table, name, sections},
     xml,
 };
 use crate::{Report, Verdict};
@@ -39,10 +39,19 @@ pub const HTML: Emitter = Emitter {
 };
 
 fn emit(report: &Report) -> String {
+    fitting(report, false)
+}
+
+/// The page as it stands in a folder with report.json.
+pub(super) fn beside_json(report: &Report) -> String {
+    fitting(report, true)
+}
+
+fn fitting(report: &Report, beside: bool) -> String {
     let mut page = String::new();
     for rows in ROWS {
         let limits = Limits { rows, chars: 160 * rows };
-        page = render(report, limits);
+        page = render(report, limits, beside);
         if page.len() <= MAX_BYTES {
             break;
         }
@@ -50,7 +59,7 @@ fn emit(report: &Report) -> String {
     page
 }
 
-fn render(report: &Report, limits: Limits) -> String {
+fn render(report: &Report, limits: Limits, beside: bool) -> String {
     let sections = sections(report, limits);
     let page = context! {
         policy => policy(),
@@ -62,6 +71,8 @@ fn render(report: &Report, limits: Limits) -> String {
         headlines => Value::from(Serde(headlines(report).iter().map(Card::of).collect::<Vec<_>>())),
         sections => sections.iter().map(section).collect::<Vec<Value>>(),
         version => name(&report.environment.onnxq),
+        commit => report.environment.onnxq_commit.as_deref().map(name),
+        beside => beside,
     };
     let environment = environment();
     let template = environment.get_template("page.html").expect("it was just added");
@@ -164,10 +175,21 @@ fn part(section: &Section, at: usize, it: &Part) -> Value {
             let id = table_id(section, at, table);
             context! { kind => "table", id => id, table => Value::from(Serde(table)) }
         }
+        Part::Heading { text } => context! { kind => "heading", text => *text },
+        Part::Details(it) => details(it),
         Part::Note { text } => context! { kind => "note", text => text },
         Part::Block { id, title, text } => {
             context! { kind => "block", id => *id, title => title, text => lines(text) }
         }
+    }
+}
+
+fn details(one: &Details) -> Value {
+    let flag = one.flag.as_deref().map(lines);
+    let facts = Value::from(Serde(&one.facts));
+    context! {
+        kind => "details", id => &one.id, title => &one.title, facts => facts,
+        help => &one.help, flag => flag
     }
 }
 

@@ -1,9 +1,9 @@
 //! What the report was made with and from, and what to publish of it.
 
-use super::{super::card, Cell, Limits, Section, Table};
+use super::{super::card, Cell, Limits, Section, Table, visible};
 use crate::{
     Report,
-    document::{FileFacts, ModelFacts, Samples},
+    document::{FileFacts, Samples},
 };
 
 pub(super) fn data(report: &Report, limits: Limits) -> Option<Section> {
@@ -35,19 +35,20 @@ pub(super) fn data(report: &Report, limits: Limits) -> Option<Section> {
 
 pub(super) fn environment(report: &Report, _: Limits) -> Option<Section> {
     let it = &report.environment;
-    let features: Vec<String> = it
-        .cpu_features
-        .iter()
-        .map(|(name, has)| format!("{name} {}", if *has { "yes" } else { "no" }))
-        .collect();
+    let having = |wanted: bool| -> String {
+        let names = it.cpu_features.iter().filter(|it| *it.1 == wanted).map(|it| &**it.0);
+        names.collect::<Vec<&str>>().join(", ")
+    };
     let threads = if it.threads == 0 { String::new() } else { it.threads.to_string() };
     let facts = [
         ("onnxq", it.onnxq.clone()),
+        ("its commit", it.onnxq_commit.clone().unwrap_or_default()),
         ("ONNX Runtime", it.onnxruntime.clone()),
         ("its library", it.onnxruntime_path.clone()),
         ("its SHA-256", it.onnxruntime_sha256.clone().unwrap_or_default()),
         ("CPU", it.cpu.clone()),
-        ("instruction sets", features.join(", ")),
+        ("instruction sets", having(true)),
+        ("not on this CPU", having(false)),
         ("threads of a session", threads),
         ("int8 sums", it.int8_sums.clone().unwrap_or_default()),
         ("system", format!("{} {}", it.os, it.arch).trim().to_owned()),
@@ -63,7 +64,7 @@ pub(super) fn environment(report: &Report, _: Limits) -> Option<Section> {
 pub(super) fn provenance(report: &Report, limits: Limits) -> Option<Section> {
     let provenance = &report.provenance;
     let mut section = Section::new("provenance", "Provenance").table(files(report, limits));
-    section = section.table(metadata(&report.models.candidate, limits));
+    section = section.table(metadata(report, limits));
     if !provenance.command.is_empty() {
         let command: Vec<String> = provenance.command.iter().map(|it| quoted(it)).collect();
         section = section.block("command", "Command", &command.join(" "), limits);
@@ -96,11 +97,15 @@ fn files(report: &Report, limits: Limits) -> Table {
         })
 }
 
-fn metadata(model: &ModelFacts, limits: Limits) -> Table {
+/// The text of the recipe follows by itself.
+fn metadata(report: &Report, limits: Limits) -> Table {
+    let recipe = report.provenance.recipe.as_ref().and_then(|it| it.yaml.as_ref());
+    let entries = report.models.candidate.metadata.iter();
+    let entries: Vec<_> = entries.filter(|it| Some(it.1) != recipe).collect();
     Table::new("metadata", "What the quantized model says of itself").words(&["key", "value"]).fill(
-        model.metadata.iter(),
+        entries.into_iter(),
         limits,
-        |it| vec![Cell::name(it.0), Cell::sentence(it.1)],
+        |it| vec![Cell::name(it.0), Cell::sentence(&visible(it.1))],
     )
 }
 

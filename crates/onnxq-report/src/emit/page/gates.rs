@@ -22,16 +22,7 @@ pub(super) fn gates(report: &Report, limits: Limits) -> Option<Section> {
             Cell::sentence(it.reason.as_deref().unwrap_or_default()),
         ]
     });
-    Section::new("gates", "Gates").brief().table(without_empty_last(table)).filled()
-}
-
-/// Most gates have nothing to explain.
-fn without_empty_last(mut table: Table) -> Table {
-    if table.rows.iter().all(|it| it.last().is_none_or(|it| it.text.is_empty())) {
-        table.columns.pop();
-        table.rows.iter_mut().for_each(|it| drop(it.pop()));
-    }
-    table
+    Section::new("gates", "Gates").brief().table(table.without_empty_last()).filled()
 }
 
 pub(super) fn warnings(report: &Report, limits: Limits) -> Option<Section> {

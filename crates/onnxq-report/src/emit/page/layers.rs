@@ -5,7 +5,7 @@ use super::{
         number::{growth, number, plural},
         plot,
     },
-    Cell, Limits, Section, Table, Tone,
+    Cell, Limits, Section, Table, Tone, layer, of_samples,
 };
 use crate::{
     Report,
@@ -19,7 +19,7 @@ pub(super) fn section(report: &Report, limits: Limits) -> Option<Section> {
         "Values that both models compute, on {}. Local error: the layer reads what the original \
          computes. Accumulated error: as it runs in the quantized model. Loss is {label}; of the \
          whole model it is {}.",
-        plural(it.samples, "sample"),
+        of_samples(it.samples, report.figures.samples),
         number(it.loss),
     );
     let unmatched = format!(
@@ -30,11 +30,19 @@ pub(super) fn section(report: &Report, limits: Limits) -> Option<Section> {
         .brief()
         .intro(intro)
         .plot(
-            "Signal to noise along the order of execution; lower is worse. Numbers are ranks.",
+            "Signal to noise along the order of execution; lower is worse. Numbers are ranks. Move \
+             the pointer over a layer to see its name.",
             plot::layers(&it.layers),
         )
         .table(suggestions(it, limits))
+        .block(
+            "all-flags",
+            "All of them, to add to the command",
+            it.flags.as_deref().unwrap_or_default(),
+            limits,
+        )
         .table(layers(it, limits))
+        .details("Layer by layer, the worst first", layer::details(report, limits))
         .note((it.unmatched > 0).then_some(unmatched))
         .filled()
 }
@@ -52,34 +60,37 @@ fn suggestions(it: &Attribution, limits: Limits) -> Table {
     Table::new("suggestion", "What would help, and what it costs")
         .words(&["node", "keep in"])
         .numbers(&["size", "loss before", "loss after", "gain"])
-        .words(&["in words"])
+        .words(&["add to the command"])
         .fill(it.suggestions.iter(), limits, |it| {
             vec![
-                Cell::name(&it.node),
+                Cell::node(&it.node),
                 Cell::name(&it.keep_in),
                 Cell::shown(Some(it.bytes as f64), |_| growth(it.bytes)),
                 Cell::number(Some(it.loss_before)),
                 Cell::number(Some(it.loss_after)),
                 Cell::number(Some(it.loss_before - it.loss_after)),
-                Cell::sentence(&it.text),
+                it.flag.as_deref().map_or_else(Cell::none, Cell::sentence),
             ]
         })
 }
 
 fn layers(it: &Attribution, limits: Limits) -> Table {
     let mut list: Vec<(usize, &LayerError)> = it.layers.iter().enumerate().collect();
+    let detailed = layer::shown(it, limits);
     list.sort_by_key(|(_, it)| if it.rank == 0 { usize::MAX } else { it.rank });
     Table::new("layer", "Layers, those that hurt most first")
         .numbers(&["rank", "order"])
         .words(&["node", "operator", "quantized"])
         .numbers(&["local SQNR", "accumulated SQNR", "loss without"])
         .fill(list.into_iter(), limits, |(at, it)| {
+            let node = Cell::node(&it.node);
+            let node = if detailed.contains(&at) { node.linked(layer::id(at)) } else { node };
             let quantized = Cell::name(if it.quantized { "yes" } else { "no" });
             vec![
                 if it.rank == 0 { Cell::none() } else { Cell::count(it.rank) },
                 Cell::count(at + 1),
-                Cell::name(&it.node),
-                Cell::name(&it.op),
+                node,
+                Cell::operator(&it.op),
                 quantized,
                 exact_or(it.local_sqnr_db),
                 exact_or(it.accumulated_sqnr_db),

@@ -3,15 +3,19 @@
 mod about;
 mod decisions;
 mod gates;
+mod glossary;
+mod layer;
 mod layers;
 mod nodes;
 mod outputs;
 mod speed;
 mod table;
 
-pub(super) use self::table::{Cell, Table, Tone};
+pub(super) use self::table::{Cell, Table, Tone, tail};
+use super::number::plural;
 use crate::Report;
 use onnxq_ir::untrusted::{Untrusted, escape};
+use serde::Serialize;
 
 /// How much is shown of lists.
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +48,45 @@ pub(super) enum Part {
     Note {
         text: String,
     },
+    /// Above parts that belong together.
+    Heading {
+        text: &'static str,
+    },
+    /// What is folded away until someone asks.
+    Details(Details),
     /// Lines to copy.
     Block {
         id: &'static str,
         title: String,
         text: String,
     },
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Details {
+    /// Letters, digits and `-`.
+    pub id: String,
+    pub title: String,
+    pub facts: Vec<Fact>,
+    /// What would help, if anything is known.
+    pub help: Option<String>,
+    /// A flag to copy.
+    pub flag: Option<String>,
+}
+
+/// One line of details: texts, of which some lead elsewhere on the page.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Fact {
+    pub label: &'static str,
+    pub links: Vec<Link>,
+    /// What the text is short for.
+    pub full: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Link {
+    pub text: String,
+    pub id: Option<String>,
 }
 
 /// In the order of the page. `None` if the report knows nothing of it.
@@ -72,6 +109,7 @@ const SECTIONS: &[fn(&Report, Limits) -> Option<Section>] = &[
     about::environment,
     about::provenance,
     about::card,
+    glossary::section,
 ];
 
 pub(super) fn sections(report: &Report, limits: Limits) -> Vec<Section> {
@@ -109,7 +147,18 @@ impl Section {
         self
     }
 
+    fn details(mut self, heading: &'static str, list: Vec<Details>) -> Section {
+        if !list.is_empty() {
+            self.parts.push(Part::Heading { text: heading });
+            self.parts.extend(list.into_iter().map(Part::Details));
+        }
+        self
+    }
+
     fn block(mut self, id: &'static str, title: &str, text: &str, limits: Limits) -> Section {
+        if text.is_empty() {
+            return self;
+        }
         let text = block(text, limits.chars);
         self.parts.push(Part::Block { id, title: sentence(title), text });
         self
@@ -118,6 +167,14 @@ impl Section {
     /// `None` if nothing is in it.
     fn filled(self) -> Option<Section> {
         (!self.parts.is_empty()).then_some(self)
+    }
+}
+
+/// `8 of 513 samples`: which part of the data a figure is of.
+pub(super) fn of_samples(part: usize, whole: usize) -> String {
+    match whole {
+        whole if whole > part => format!("{part} of {}", plural(whole, "sample")),
+        _ => plural(part, "sample"),
     }
 }
 
@@ -138,7 +195,12 @@ pub(super) fn sentence(raw: &str) -> String {
 
 /// Text of a model's data: white space as people see it.
 pub(super) fn excerpt(raw: &str) -> String {
-    name(&raw.replace('\n', "⏎").replace('\t', "⇥"))
+    name(&visible(raw))
+}
+
+/// Ends of lines and tabs as signs.
+fn visible(raw: &str) -> String {
+    raw.replace("\r\n", "⏎").replace('\n', "⏎").replace('\t', "⇥")
 }
 
 /// Lines that stay lines, each safe to show.

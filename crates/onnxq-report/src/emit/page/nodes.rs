@@ -2,11 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use super::{super::plot, Cell, Limits, Section, Table, Tone};
+use super::{
+    super::{
+        number::{count, plural},
+        plot,
+    },
+    Cell, Limits, Section, Table, Tone,
+};
 use crate::{
     Report,
-    document::{Kept, PrecisionRow},
+    document::{Kept, ModelFacts, PrecisionRow},
+    summary::finite,
 };
+use onnxq_ir::human::bytes;
 
 pub(super) fn precision(report: &Report, limits: Limits) -> Option<Section> {
     let differing = report.precision.iter().filter(|it| it.differs.is_some()).count();
@@ -15,21 +23,27 @@ pub(super) fn precision(report: &Report, limits: Limits) -> Option<Section> {
     list.sort_by_key(|it| it.1.differs.is_none());
     let table = Table::new("node", "Nodes with weights")
         .numbers(&["order"])
-        .words(&["node", "operator", "weight"])
+        .words(&["node", "operator", "stored as", "computes in"])
         .numbers(&["bytes"])
         .words(&["declared", "executed", "differs"])
         .fill(list.into_iter(), limits, |(at, it)| row(at, it));
-    let note = match differing {
-        0 => None,
-        n => Some(format!("Not run as declared: {n} of {} nodes.", report.precision.len())),
+    let all = report.precision.len();
+    let note = |count: usize, what: &str| {
+        (count > 0).then(|| format!("{what}: {count} of {}.", plural(all, "node")))
     };
+    let is_stored = |it: &&PrecisionRow| {
+        it.computes.as_deref() == Some("float") && !it.precision.contains("float")
+    };
+    let stored = report.precision.iter().filter(is_stored).count();
     Section::new("precision", "Precision map")
         .plot(
-            "Every node with a weight, in the order of execution, by what its weight is stored in",
+            "Every node with a weight, in the order of execution. The colour says what it computes \
+             in; where its weight is stored as something else, that is the colour of the stripes.",
             plot::precision(&report.precision),
         )
-        .note(note)
-        .table(table)
+        .note(note(differing, "Not run as declared, or slow"))
+        .note(note(stored, "Weights stored in few bits, computed in float"))
+        .table(table.without_empty_last())
         .filled()
 }
 
@@ -37,9 +51,12 @@ fn row(at: usize, it: &PrecisionRow) -> Vec<Cell> {
     let differs = Cell::sentence(it.differs.as_deref().unwrap_or_default());
     vec![
         Cell::count(at + 1),
-        Cell::name(&it.node),
-        Cell::name(&it.op),
+        Cell::node(&it.node),
+        Cell::operator(&it.op),
         Cell::name(&it.precision).patched(plot::precision_class(&it.precision)),
+        it.computes
+            .as_deref()
+            .map_or_else(Cell::none, |it| Cell::name(it).patched(plot::precision_class(it))),
         Cell::bytes(it.bytes),
         Cell::maybe(it.declared.as_deref()),
         Cell::maybe(it.executed.as_deref()),
@@ -57,7 +74,7 @@ pub(super) fn kept(report: &Report, limits: Limits) -> Option<Section> {
         .fill(list.into_iter(), limits, |it| {
             vec![
                 Cell::sentence(&it.reason),
-                Cell::name(&it.op),
+                Cell::operator(&it.op),
                 Cell::count(it.count()),
                 Cell::bytes(it.bytes),
                 Cell::sentence(&some_of(&it.nodes)),
@@ -111,7 +128,32 @@ pub(super) fn weights(report: &Report, limits: Limits) -> Option<Section> {
             vec![Cell::name(side), kind, Cell::count(it.tensors), Cell::bytes(it.bytes)]
         });
     Section::new("size", "Size")
+        .table(both_models(report))
         .plot("Bytes by what they hold", plot::sizes(models))
         .table(table)
         .filled()
+}
+
+/// Both models in a few numbers.
+fn both_models(report: &Report) -> Table {
+    let models = [&report.models.reference, &report.models.candidate];
+    let mut table = Table::new("model", "Both models").words(&["figure"]).numbers(&[
+        "original",
+        "quantized",
+        "ratio",
+    ]);
+    let mut row = |label: &str, values: [Option<f64>; 2], show: fn(f64) -> String| {
+        let [Some(before), Some(after)] = values else { return };
+        let cells = values.map(|it| Cell::shown(it, show));
+        let [original, quantized] = cells;
+        let ratio = Cell::times(finite(after / before));
+        table.row(vec![Cell::name(label), original, quantized, ratio]);
+    };
+    let known = |it: f64| (it > 0.0).then_some(it);
+    row("all files", models.map(|it| known(it.bytes as f64)), |it| bytes(it as u64));
+    let weights = |it: &ModelFacts| known(it.weights.iter().map(|it| it.bytes as f64).sum());
+    row("weights", models.map(weights), |it| bytes(it as u64));
+    row("bits per weight", models.map(|it| it.bits_per_weight), |it| format!("{it:.2}"));
+    row("nodes", models.map(|it| known(it.nodes as f64)), |it| count(it as usize));
+    table
 }

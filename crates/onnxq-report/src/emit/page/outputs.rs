@@ -5,7 +5,7 @@ use super::{
         number::{count, interval, number, percent, plural},
         plot,
     },
-    Cell, Limits, Section, Table, excerpt, name,
+    Cell, Limits, Section, Table, excerpt, name, of_samples,
 };
 use crate::{
     CacheKl, Decode, OutputMetrics, Perplexity, PositionBin, Report, Role, TokenError,
@@ -31,9 +31,12 @@ const ROLES: [(Role, &str); 9] = [
 pub(super) fn outputs(report: &Report, limits: Limits) -> Option<Section> {
     let outputs = &report.figures.outputs;
     let samples = plural(report.figures.samples, "sample");
-    let mut section = Section::new("outputs", "Outputs").brief().intro(format!(
-        "The quantized model against the original on {samples}. KL is in nats; intervals hold 95 %."
-    ));
+    let mut intro = format!("The quantized model against the original on {samples}.");
+    if outputs.values().any(|it| it.kl.is_some()) {
+        // The space must not break.
+        intro += " KL is in nats; intervals hold 95\u{a0}%.";
+    }
+    let mut section = Section::new("outputs", "Outputs").brief().intro(intro);
     for (role, title) in ROLES {
         let of_role: Vec<Output> = outputs.iter().filter(|it| it.1.role == role).collect();
         if of_role.len() > SIDE_BY_SIDE {
@@ -43,7 +46,9 @@ pub(super) fn outputs(report: &Report, limits: Limits) -> Option<Section> {
         }
     }
     // A page has room for the pictures of a few.
-    let detailed = |it: &OutputMetrics| it.kl_histogram.is_some() || !it.worst_samples.is_empty();
+    let detailed = |it: &OutputMetrics| {
+        it.role != Role::Cache && (it.kl_histogram.is_some() || !it.worst_samples.is_empty())
+    };
     for (output, it) in outputs.iter().filter(|it| detailed(it.1)).take(SIDE_BY_SIDE) {
         let output = name(output);
         section = section
@@ -176,18 +181,24 @@ fn tall(title: &str, outputs: &[Output], limits: Limits) -> Table {
 }
 
 fn samples_of(output: &str, it: &OutputMetrics, limits: Limits) -> Table {
-    Table::new("sample", format!("{output}: the samples with the largest error"))
-        .numbers(&["sample"])
-        .words(&["file"])
-        .numbers(&["cosine", "SQNR"])
-        .fill(it.worst_samples.iter(), limits, |it| {
-            vec![
-                Cell::count(it.sample),
-                Cell::maybe(it.file.as_deref()),
-                Cell::shown(it.cosine, |it| format!("{it:.6}")),
-                Cell::decibel(it.sqnr_db),
-            ]
-        })
+    let worst = &it.worst_samples;
+    let (files, texts) =
+        (worst.iter().any(|it| it.file.is_some()), worst.iter().any(|it| it.text.is_some()));
+    let optional = [files.then_some("file"), texts.then_some("begins with")];
+    let optional: Vec<&str> = optional.into_iter().flatten().collect();
+    let title = format!("{output}: the samples with the largest error (rows of the data, from 0)");
+    Table::new("sample", title).numbers(&["row", "cosine", "SQNR"]).words(&optional).fill(
+        worst.iter(),
+        limits,
+        |it| {
+            let cosine = Cell::shown(it.cosine, |it| format!("{it:.6}"));
+            let mut row = vec![Cell::count(it.sample), cosine, Cell::decibel(it.sqnr_db)];
+            row.extend(files.then(|| Cell::maybe(it.file.as_deref())));
+            let text = it.text.as_deref().map(head);
+            row.extend(texts.then(|| Cell::maybe(text.as_deref())));
+            row
+        },
+    )
 }
 
 pub(super) fn worst(report: &Report, limits: Limits) -> Option<Section> {
@@ -226,6 +237,13 @@ fn token(id: i64, text: Option<&str>) -> String {
     text.map_or_else(|| id.to_string(), |it| format!("“{}”", excerpt(it)))
 }
 
+/// The beginning of a text.
+fn head(text: &str) -> String {
+    const MAX: usize = 80;
+    let start: String = text.chars().take(MAX).collect();
+    if start.len() < text.len() { format!("{}…", excerpt(&start)) } else { excerpt(&start) }
+}
+
 /// The end of a text, which is what the next token depends on most.
 fn tail(text: &str) -> String {
     const MAX: usize = 60;
@@ -237,8 +255,8 @@ fn tail(text: &str) -> String {
 pub(super) fn decode(report: &Report, limits: Limits) -> Option<Section> {
     let it = report.figures.decode.as_ref()?;
     let intro = format!(
-        "Both models continue {} token by token with their own caches: {} at once, then {}.",
-        plural(it.samples, "text"),
+        "On {} both models continue the text token by token with their own caches: {} at once, then {}.",
+        of_samples(it.samples, report.figures.samples),
         plural(it.prompt, "token"),
         plural(it.steps, "step"),
     );
@@ -306,7 +324,7 @@ pub(super) fn isolation(report: &Report, _: Limits) -> Option<Section> {
     for (form, loss) in forms {
         table.row(vec![Cell::name(form), Cell::shown(loss, show)]);
     }
-    let samples = plural(it.samples, "sample");
+    let samples = of_samples(it.samples, report.figures.samples);
     Section::new("isolation", "Weights or deployment")
         .brief()
         .intro(format!("How much of the error is the weights', on {samples}."))

@@ -30,7 +30,16 @@ pub(crate) struct Cell {
     pub tone: Tone,
     /// A word that gets a small patch of its own colour: a precision.
     pub patch: Option<&'static str>,
+    /// What the text is short for; a pointer shows it.
+    pub full: Option<String>,
+    /// A name, which stays on one line.
+    pub is_name: bool,
+    /// The id of what the page says more of it: letters, digits and `-`.
+    pub link: Option<String>,
 }
+
+/// Characters of the name of a node in a table: what a row of figures leaves room for.
+const NAME: usize = 36;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,6 +63,15 @@ impl Table {
 
     pub(crate) fn numbers(mut self, labels: &[&str]) -> Table {
         self.columns.extend(labels.iter().map(|it| Column { label: name(it), number: true }));
+        self
+    }
+
+    /// Most lists have nothing to say in their last column.
+    pub(crate) fn without_empty_last(mut self) -> Table {
+        if self.rows.iter().all(|row| row.last().is_none_or(|cell| cell.text.is_empty())) {
+            self.columns.pop();
+            self.rows.iter_mut().for_each(|row| drop(row.pop()));
+        }
         self
     }
 
@@ -82,6 +100,26 @@ impl Table {
 impl Cell {
     pub(crate) fn name(raw: &str) -> Cell {
         Cell { text: name(raw), ..Cell::default() }
+    }
+
+    /// The name of a node: its end says most, as names begin alike.
+    pub(crate) fn node(raw: &str) -> Cell {
+        Cell::short(raw, tail(raw, NAME))
+    }
+
+    /// `MatMulNBits` of `com.microsoft.MatMulNBits`.
+    pub(crate) fn operator(raw: &str) -> Cell {
+        Cell::short(raw, raw.strip_prefix("com.microsoft.").unwrap_or(raw).to_owned())
+    }
+
+    fn short(raw: &str, text: String) -> Cell {
+        let full = (text != raw).then(|| name(raw));
+        Cell { text: name(&text), full, is_name: true, ..Cell::default() }
+    }
+
+    /// The text in full: for formats that no pointer reads.
+    pub(crate) fn in_full(&self) -> &str {
+        self.full.as_deref().unwrap_or(&self.text)
     }
 
     pub(crate) fn sentence(raw: &str) -> Cell {
@@ -142,11 +180,44 @@ impl Cell {
         Cell { text: text.to_owned(), tone, ..Cell::default() }
     }
 
+    pub(crate) fn linked(self, id: String) -> Cell {
+        Cell { link: Some(id), ..self }
+    }
+
     pub(crate) fn toned(self, tone: Tone) -> Cell {
         Cell { tone, ..self }
     }
 
     pub(crate) fn patched(self, patch: &'static str) -> Cell {
         Cell { patch: Some(patch), ..self }
+    }
+}
+
+/// The end of a name in so many characters, from the start of a part of it if one is near.
+pub(crate) fn tail(raw: &str, most: usize) -> String {
+    let count = raw.chars().count();
+    if count <= most {
+        return raw.to_owned();
+    }
+    let end: String = raw.chars().skip(count - (most - 1)).collect();
+    let part = end.find(['/', '.']).filter(|at| *at <= end.len() / 2);
+    format!("…{}", &end[part.unwrap_or(0)..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lose_their_beginning_and_keep_it_for_the_pointer() {
+        let long = "/model/layers.11/self_attn/attention/q_proj/MatMul";
+        let cell = Cell::node(long);
+        assert_eq!(cell.text, "…/self_attn/attention/q_proj/MatMul");
+        assert_eq!((cell.full.as_deref(), cell.in_full()), (Some(long), long));
+        assert_eq!(Cell::node("/lm_head/MatMul").full, None);
+        assert_eq!(tail(&"x".repeat(50), 10), format!("…{}", "x".repeat(9)));
+        assert_eq!(Cell::operator("com.microsoft.MatMulNBits").text, "MatMulNBits");
+        // What is escaped stays escaped wherever it is cut.
+        assert!(!Cell::node(&"\u{202e}".repeat(60)).text.contains('\u{202e}'));
     }
 }

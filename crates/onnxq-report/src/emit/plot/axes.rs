@@ -19,7 +19,7 @@ pub(super) struct Axes {
 impl Axes {
     /// The usual room for labels at the left and below.
     pub(super) fn new(height: f64, x: (f64, f64), y: (f64, f64)) -> Axes {
-        let (left, right, top, bottom) = (64.0, WIDTH - 24.0, 14.0, height - 40.0);
+        let (left, right, top, bottom) = (64.0, WIDTH - 24.0, 30.0, height - 40.0);
         Axes { left, right, top, bottom, x, y }
     }
 
@@ -42,7 +42,8 @@ impl Axes {
             svg.line((self.left, y), (self.right, y), "grid");
             svg.text((self.left - 8.0, y + 4.0), Anchor::End, "tick", &tick(value));
         }
-        svg.text((self.left + 6.0, self.top + 4.0), Anchor::Start, "label", label);
+        // Above the lines, so that none crosses it.
+        svg.text((8.0, self.top - 14.0), Anchor::Start, "label", label);
     }
 
     /// Numbers below.

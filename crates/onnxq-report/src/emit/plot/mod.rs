@@ -40,7 +40,8 @@ mod tests {
             match reader.read_event().unwrap() {
                 Event::Start(it) | Event::Empty(it) => {
                     let name = it.name();
-                    let known = ["svg", "title", "g", "line", "rect", "path", "circle", "text"];
+                    let known =
+                        ["svg", "title", "g", "line", "rect", "path", "circle", "text", "pattern"];
                     assert!(known.contains(&name.as_ref()), "{name:?}");
                     it.attributes().for_each(|it| drop(it.unwrap()));
                 }
@@ -69,6 +70,7 @@ mod tests {
             let rows = layers.iter().enumerate().map(|(at, it)| PrecisionRow {
                 node: it.node.clone(),
                 precision: ["int4", "float", HOSTILE][at % 3].into(),
+                computes: at.is_multiple_of(2).then(|| "float".into()),
                 bytes: at as u64,
                 ..PrecisionRow::default()
             });

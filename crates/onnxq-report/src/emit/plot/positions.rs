@@ -9,7 +9,7 @@ use super::{
 use crate::PositionBin;
 use onnxq_ir::human::grouped;
 
-const HEIGHT: f64 = 220.0;
+const HEIGHT: f64 = 236.0;
 /// More bins than this are not told apart.
 const MAX: usize = 400;
 

@@ -38,6 +38,33 @@ impl Svg {
         self.body += &(head + &end("rect", tip));
     }
 
+    /// Stripes in the colours of these classes, for `striped`.
+    pub(super) fn stripes(&mut self, classes: &[&'static str]) {
+        for class in classes {
+            self.body += &format!(
+                "<pattern id=\"stripes-{class}\" width=\"7\" height=\"7\" \
+                 patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
+                 <rect width=\"3\" height=\"7\" class=\"{class}\"/></pattern>"
+            );
+        }
+    }
+
+    /// A rectangle over another, which is seen between its stripes.
+    pub(super) fn striped(
+        &mut self,
+        at: (f64, f64),
+        size: (f64, f64),
+        class: &'static str,
+        tip: &str,
+    ) {
+        let [x, y, width, height] = [at.0, at.1, size.0.max(0.0), size.1.max(0.0)].map(unit);
+        let head = format!(
+            "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" \
+             fill=\"url(#stripes-{class})\""
+        );
+        self.body += &(head + &end("rect", tip));
+    }
+
     pub(super) fn dot(&mut self, at: (f64, f64), radius: f64, class: &str, tip: &str) {
         let [x, y, r] = [at.0, at.1, radius].map(unit);
         let head = format!("<circle cx=\"{x}\" cy=\"{y}\" r=\"{r}\" class=\"{class}\"");

@@ -41,7 +41,8 @@ pub(crate) struct Images {
     pub same_size: bool,
     /// The text of the description.
     pub description: String,
-    files: Vec<PathBuf>,
+    /// One for each sample.
+    pub files: Vec<PathBuf>,
     geometry: Geometry,
     pack: Pack,
 }
