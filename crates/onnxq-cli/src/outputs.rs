@@ -123,6 +123,11 @@ impl OutputArgs {
         self.report.is_some() || !self.emit.is_empty() || self.output_format.is_some()
     }
 
+    /// The files that are named one by one.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.emit.iter().map(|emit| emit.file.as_path())
+    }
+
     /// Writes all files, then prints the result. `human` is what people read on a terminal.
     pub fn deliver(
         &self,

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use super::{
     Failure, Ui,
     outputs::OutputArgs,
+    places::{Destination, check_outputs, check_there},
     shared::{
-        CalibrationArgs, DataArgs, InputArgs, MeasureArgs, NoData, Nonfinite, RecipeArgs,
+        ADVANCED, CalibrationArgs, DataArgs, InputArgs, MeasureArgs, NoData, Nonfinite, RecipeArgs,
         external_data, size,
     },
     show,
@@ -29,9 +30,8 @@ pub struct Args {
     pub model: PathBuf,
     #[command(flatten)]
     pub recipe: RecipeArgs,
-    /// Where to write the result; its weights go beside it if they are large
-    #[arg(short, long, value_name = "FILE", required_unless_present = "dry_run")]
-    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub destination: Destination,
     /// Compare the result with the original on data: that of --data, or this
     #[arg(long, value_name = "DATA", num_args = 0..=1, require_equals = true)]
     pub validate: Option<Option<PathBuf>>,
@@ -48,12 +48,13 @@ pub struct Args {
     pub dry_run: bool,
     /// Whether weights go into a file of their own
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = external_data())]
+    #[arg(help_heading = ADVANCED)]
     pub external_data: ExternalData,
     /// What to do with a weight that holds NaN or Inf
-    #[arg(long, value_name = "ACTION", default_value = "error")]
+    #[arg(long, value_name = "ACTION", default_value = "error", help_heading = ADVANCED)]
     pub nonfinite: Nonfinite,
     /// Exit with 0 even if nothing could be quantized
-    #[arg(long)]
+    #[arg(long, help_heading = ADVANCED)]
     pub allow_noop: bool,
     /// Replace the output if it exists
     #[arg(short, long)]
@@ -64,17 +65,17 @@ pub struct Args {
     pub reports: OutputArgs,
 }
 
-/// Choose bits and block of each weight by what they cost, measured on --calibration
+/// Choose the bits of each weight by its error and its size, measured on --calibration
 #[derive(Debug, clap::Args)]
 #[group(id = "goal", multiple = false, conflicts_with = "dry_run")]
 pub struct GoalArgs {
-    /// The best mix of bits whose files take at most so much together
+    /// Best accuracy at this file size: 4.6MB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_size: Option<u64>,
-    /// The smallest mix of bits whose mean KL divergence is at most so much on --calibration
+    /// Smallest file whose mean KL divergence on --calibration is at most this
     #[arg(long, value_name = "NATS", value_parser = positive)]
     pub max_kl: Option<f64>,
-    /// The best mix of at most so many bits per weight, scales and zero points included
+    /// Best accuracy at this many bits per weight, scales and zero points included
     #[arg(long, value_name = "BITS", value_parser = positive)]
     pub target_bpw: Option<f64>,
 }
@@ -94,8 +95,11 @@ fn positive(text: &str) -> Result<f64, String> {
 }
 
 impl Args {
-    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let recipe = self.recipe.load()?;
+    pub fn run(mut self, ui: &Ui) -> Result<u8, Failure> {
+        let recipe = self.recipe.load(ui)?;
+        let output = self.destination.resolve(&mut self.validate, &self.model, &recipe.name)?;
+        let output = output.as_path();
+        self.check_paths(output)?;
         let gates = self.data.gates(Some(&recipe))?;
         let save =
             SaveOptions { external: self.external_data, force: self.force, ..Default::default() };
@@ -107,12 +111,10 @@ impl Args {
         let (open, ctx) = (self.input.options(), ui.ctx());
         if self.dry_run {
             let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
-            let output = self.output.clone().unwrap_or_else(|| self.model.with_extension("q.onnx"));
             let lowered = pipeline::outline(Opened::read(&self.model, &open, &ctx)?, &job)?;
-            let outcome = lowered.predict(&output, &save, &job)?;
+            let outcome = lowered.predict(output, &save, &job)?;
             return report(ui, &outcome, None, self.allow_noop);
         }
-        let output = self.output.as_deref().unwrap_or(Path::new(""));
         let data = self.validation_data()?;
         if data.is_some() && is_same_file(&self.model, output) {
             return Err(OriginalLost { path: output.into() }.into());
@@ -146,6 +148,21 @@ impl Args {
             ui.note(&format!("next: onnxq validate {model} {output} --data …"));
         }
         Ok(code)
+    }
+
+    /// What is only needed at the end is looked for at the start.
+    fn check_paths(&self, output: &Path) -> Result<(), Failure> {
+        let from = &self.data.from;
+        check_there(&[
+            ("MODEL", Some(&self.model)),
+            ("--calibration", self.calibration.calibration.as_deref()),
+            ("--validate", self.validate.as_ref().and_then(Option::as_deref)),
+            ("--data", from.data.as_deref()),
+            ("--tokenizer", from.tokenizer.as_deref()),
+            ("--baseline", self.measure.baseline.as_deref()),
+        ])?;
+        let stats = self.calibration.stats.as_deref();
+        check_outputs([output].into_iter().chain(stats).chain(self.reports.files()))
     }
 
     fn validate(

@@ -25,7 +25,7 @@ use onnxq_report::{
 };
 use onnxq_run::{
     compare::{CompareOptions, compare, decode},
-    data::{Batches, Dataset, Decoder},
+    data::{Batches, Dataset, Decoder, fitting},
     engine::{Located, Runtime, Sampled, Sampler, Session, SessionOptions},
     worker::{self, FootprintJob},
 };
@@ -168,7 +168,7 @@ impl<'a> Run<'a> {
             open_session(&loaded[0], job.reference, &session, &job.runtime)?,
             open_session(&loaded[1], job.candidate, &session, &job.runtime)?,
         ];
-        let batches = job.data.batches(reference.inputs())?;
+        let batches = fitting(job.data.batches(reference.inputs())?, &loaded[0].model)?;
         let measures = job.measures.for_gates(job.gates);
         let notes = Vec::new();
         Ok(Run {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::metrics::{METRICS, Metric, metric};
 use onnxq_ir::{
     diag::{Code, Diagnostic},
+    human,
     untrusted::Untrusted,
 };
 use onnxq_numerics::specs::{Settings, Wrong};
@@ -155,6 +156,8 @@ impl FromStr for Gate {
             None => (true, operator[1..].trim()),
         };
         let number: Option<f64> = limit.parse().ok().filter(|it: &f64| it.is_finite());
+        let size = || human::parse_bytes(limit).filter(|_| subject.trim().ends_with("_bytes"));
+        let number = number.or_else(|| size().map(|it| it as f64));
         let number = number
             .ok_or_else(|| GateError::Limit { gate: text.to_owned(), limit: limit.to_owned() })?;
         let (output, measure) = match subject.trim().rsplit_once(':') {
@@ -249,6 +252,13 @@ mod tests {
         assert_eq!(gate.to_string(), "model/head:0:kl.p99<=0.5");
         let gate: Gate = serde_json::from_str(r#"{"metric": "kl", "max": 0.05}"#).unwrap();
         assert_eq!(gate.to_string(), "kl<=0.05");
+    }
+
+    #[test]
+    fn sizes_have_the_units_of_flags() {
+        let gate: Gate = "size_bytes<=4.6MB".parse().unwrap();
+        assert_eq!(gate.max, Some(4_600_000.0));
+        assert!("kl.mean<=4.6MB".parse::<Gate>().is_err());
     }
 
     #[test]
