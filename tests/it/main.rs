@@ -70,6 +70,8 @@ mod report_outputs;
 mod roundtrip;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod saturation;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod slips;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod static_cnn;
 #[cfg(all(feature = "cli", feature = "runtime"))]

@@ -44,7 +44,7 @@ fn reasons(list: &[Choosing]) -> String {
     if slower.is_empty() {
         return String::new();
     }
-    let mut table = Table::new(["node", "becomes", "off by", "instead of", "rows differ"]);
+    let mut table = Table::new(["node", "becomes", "error", "if fastest", "outlier rows"]);
     for it in slower.iter().take(ROWS) {
         let others = it.nodes.len() - 1;
         let more = if others > 0 { format!(" and {others} more") } else { String::new() };

@@ -205,7 +205,7 @@ impl Args {
         if ui.global.json {
             ui.print_json(&converted)?;
         } else {
-            ui.print(&show(&converted))?;
+            ui.show(&show(&converted))?;
         }
         Ok(if converted.output.is_some() { 0 } else { EXIT_NOTHING })
     }

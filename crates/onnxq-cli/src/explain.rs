@@ -14,14 +14,14 @@ pub struct Args {
     /// The code of an error, a warning or a check (E205, W201, L101), a metric (kl, kl.mean), or a
     /// recipe, format, solver, transform or observer; without one, all are listed
     #[arg(value_parser = topics::find)]
-    pub code: Option<Vec<&'static str>>,
+    pub code: Option<&'static str>,
 }
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let mut topics = topics::all();
-        if let Some(names) = &self.code {
-            topics.retain(|it| names.contains(&it.name));
+        if let Some(name) = self.code {
+            topics.retain(|it| it.name == name);
         }
         if ui.global.json {
             let row = |it: &Topic| json!({"kind": it.kind, "code": it.name, "exit": it.exit, "text": it.text});

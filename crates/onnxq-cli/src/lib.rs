@@ -30,6 +30,7 @@ pub mod show;
 mod slips;
 pub mod solved;
 pub mod table;
+mod term;
 mod topics;
 pub mod ui;
 pub mod validate;
@@ -45,8 +46,8 @@ use clap::{
 pub use self::{failure::Failure, table::Table, ui::Ui};
 use onnxq_ir::diag::{EXIT_BUG, EXIT_USAGE};
 
-/// Release compiler for small language models: float ONNX in; the smallest, fastest, verified
-/// model for the target CPU out.
+/// Makes ONNX models 4 to 7 times smaller and faster on CPUs, and proves that they still answer the
+/// same.
 #[derive(Debug, Parser)]
 #[command(name = "onnxq", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {

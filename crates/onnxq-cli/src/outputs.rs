@@ -142,7 +142,7 @@ impl OutputArgs {
             write(report, &it.file, it.format)?;
         }
         let Some(emitter) = self.emitter(ui.global.json, |it| env::var_os(it)) else {
-            return ui.print(&human());
+            return ui.show(&human());
         };
         if emitter.name == GITHUB.name {
             github_files(report, |it| env::var_os(it))?;
@@ -169,10 +169,15 @@ impl OutputArgs {
 
 /// Every common format under its own name. The folder is made if need be.
 pub fn write_folder(report: &Report, folder: &Path) -> Result<(), OutputError> {
-    let failed = |source| OutputError::Write { path: folder.into(), source };
-    fs::create_dir_all(folder).map_err(failed)?;
+    make_folder(folder)?;
     let mut common = EMITTERS.iter().filter(|it| it.common);
     common.try_for_each(|it| write(report, &folder.join(it.file), it))
+}
+
+/// The folder of a report, with what leads to it.
+pub fn make_folder(folder: &Path) -> Result<(), OutputError> {
+    let failed = |source| OutputError::Write { path: folder.into(), source };
+    fs::create_dir_all(folder).map_err(failed)
 }
 
 /// One file, whole or not at all.

@@ -33,6 +33,9 @@ impl Destination {
             *validate = Some(self.second.take());
         }
         match (&self.output, &self.second) {
+            (None, Some(second)) if is_data(second) => {
+                Err(NoOutput { path: second.clone() }.into())
+            }
             (Some(_), Some(second)) => Err(TwoOutputs { second: second.clone() }.into()),
             (Some(path), None) | (None, Some(path)) => Ok(path.clone()),
             (None, None) => Ok(beside(model, recipe)),
@@ -71,6 +74,30 @@ impl Diagnostic for TwoOutputs {
         Some(match is_data(&self.second) {
             true => format!("samples are given as --data {second}"),
             false => "onnxq takes one model at a time: leave one of the two out".into(),
+        })
+    }
+}
+
+/// What would be replaced by a model is no model.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is no name for a model", .path.display())]
+struct NoOutput {
+    path: PathBuf,
+}
+
+impl Diagnostic for NoOutput {
+    fn code(&self) -> Code {
+        Code::E905
+    }
+
+    fn hint(&self) -> Option<String> {
+        let path = self.path.display();
+        Some(match self.path.is_dir() {
+            true => format!("name the file in it: {}", self.path.join("model.onnx").display()),
+            false => format!(
+                "samples to compare on are given as --validate --data {path}, samples to learn \
+                 from as --calibration {path}; the output is -o FILE"
+            ),
         })
     }
 }

@@ -10,12 +10,35 @@ use onnxq_report::{
     Perplexity, Report, Role, TokenError, lookup::other_figures, summary::Summary,
 };
 
-/// The figures of `validate`.
+/// The figures of `validate`, and what they are held against.
 pub(crate) fn report(it: &Report) -> String {
+    measured(it) + &judged(it) + &verdict(it)
+}
+
+/// What was measured, and where the error arises.
+pub(crate) fn measured(it: &Report) -> String {
     let mut out = figures(&it.figures);
     if let Some(attribution) = &it.attribution {
         out += &format!("\n{}", layers::attribution(attribution));
     }
+    out
+}
+
+/// The last line: how many of the limits hold. Without limits there is no verdict.
+fn verdict(report: &Report) -> String {
+    let limits = report.gates.len() + report.baseline.as_ref().map_or(0, |it| it.rows.len());
+    let missed = report.gates.iter().filter(|it| !it.pass).count() + report.regressions();
+    let s = if limits == 1 { "" } else { "s" };
+    match (limits, missed) {
+        (0, _) => String::new(),
+        (_, 0) => format!("\nPASS: {limits} limit{s} kept\n"),
+        _ => format!("\nFAIL: {missed} of {limits} limit{s} missed\n"),
+    }
+}
+
+/// Baseline, gates and warnings, which a verdict follows.
+pub(crate) fn judged(it: &Report) -> String {
+    let mut out = String::new();
     if let Some(baseline) = &it.baseline {
         out += &format!("\n{}", self::baseline(baseline));
     }
@@ -140,12 +163,12 @@ fn decode(it: &Decode) -> String {
     row("KL (nats)", it.kl.as_ref().map(|it| highest(it, None)));
     row("top-1 agreement", it.top1.map(percent));
     row("perplexity", it.perplexity.as_ref().and_then(perplexity));
-    row("alike until", it.common_prefix.as_ref().map(|it| format!("{} tokens", lowest(it))));
+    row("same tokens for", it.common_prefix.as_ref().map(|it| format!("{} tokens", lowest(it))));
     let cache = it.cache_kl.and_then(|it| Some((it.reference?, it.candidate?)));
     let text = |it: (f64, f64)| {
         format!("KL {} in the original, {} in the quantized", number(it.0), number(it.1))
     };
-    row("cache against one run", cache.map(text));
+    row("with cache or without", cache.map(text));
     table.to_string()
 }
 

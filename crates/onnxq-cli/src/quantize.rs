@@ -249,7 +249,7 @@ fn report(
     if ui.global.json {
         ui.print_json(&serde_json::json!({"quantize": outcome, "validate": validation}))?;
     } else {
-        ui.print(&show::outcome(outcome, validation))?;
+        ui.show(&show::outcome(outcome, validation))?;
     }
     Ok(exit_code(outcome, validation, allow_noop))
 }

@@ -20,7 +20,7 @@ pub fn outcome(it: &Outcome, validation: Option<&Report>) -> String {
     }
     let mut out = format!("\n{}\n", ops(it));
     match validation {
-        Some(report) => out += &proof::report(report),
+        Some(report) => out += &proof::measured(report),
         None => out += &sizes(it.before.bytes, it.after.bytes, &[]),
     }
     if let Some(adapted) = &it.adapted {
@@ -43,6 +43,7 @@ pub fn outcome(it: &Outcome, validation: Option<&Report>) -> String {
         + &executes
         + &int8(it)
         + &needs(&it.needs)
+        + &validation.map(proof::judged).unwrap_or_default()
         + "\n"
         + &last_line(it, validation)
 }
@@ -237,7 +238,7 @@ fn last_line(it: &Outcome, validation: Option<&Report>) -> String {
     match path {
         Some(path) if failed > 0 => {
             let s = if failed == 1 { "" } else { "s" };
-            format!("FAILED: {failed} limit{s} missed; {path} was written all the same\n")
+            format!("FAIL: {failed} limit{s} missed; {path} was written all the same\n")
         }
         Some(path) => format!("ok  {path}  {what}\n"),
         None => format!("dry run: {} bytes would be written; {what}\n", grouped(it.after.bytes)),

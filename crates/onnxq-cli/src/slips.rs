@@ -50,8 +50,8 @@ const FLAGS: &[Flags] = &[
     (
         &["per-channel", "per-tensor", "granularity", "per-row"],
         MAKING,
-        "recipes for 8 bits have a scale for each channel already; another choice is \
-         --set quantize.0.weight.granularity=tensor",
+        "recipes for 8 bits (-r avx512_vnni, -r avx2) have a scale for each channel, those for 4 bits \
+         one for each block",
     ),
     (
         &["group-size", "block-size", "groupsize", "q-group-size", "block"],
@@ -268,7 +268,7 @@ pub(crate) fn answered(mut error: Error, args: &[String]) -> Error {
         ErrorKind::UnknownArgument => {
             // A word of ours from another place is no reason to write it after `--`.
             error.remove(ContextKind::Suggested);
-            flag(&word, subcommand(args))
+            flag(&word, subcommand(args)).or_else(|| positional(&word))
         }
         ErrorKind::InvalidSubcommand => command(&context(&error, ContextKind::InvalidSubcommand)),
         ErrorKind::InvalidValue => value(&word, &context(&error, ContextKind::InvalidValue)),
@@ -285,6 +285,16 @@ pub(crate) fn answered(mut error: Error, args: &[String]) -> Error {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
+}
+
+/// One path too many.
+fn positional(word: &str) -> Option<String> {
+    let path = std::path::Path::new(word);
+    let extension = path.extension()?;
+    Some(match extension == "onnx" {
+        true => "onnxq takes one model at a time, and its output".into(),
+        false => format!("samples are given as --data {word}"),
+    })
 }
 
 /// A group of alternatives is a list, not one long word.

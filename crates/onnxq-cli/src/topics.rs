@@ -109,13 +109,13 @@ fn metric(row: &Metric) -> String {
     format!("A gate can limit it: {}; {better} is better{statistics}.", row.help)
 }
 
-/// The names that a word means: one, unless it is a name of several kinds. `kl.mean` is `kl`.
-pub(crate) fn find(word: &str) -> Result<Vec<&'static str>, String> {
+/// The name that a word means: `kl.mean<=0.05` is about `kl`.
+pub(crate) fn find(word: &str) -> Result<&'static str, String> {
     let topics = all();
     let base = word.split(['.', '<', '>', '=']).next().unwrap_or(word);
     let same = |name: &str| topics.iter().find(|it| it.name.eq_ignore_ascii_case(name));
     if let Some(topic) = same(word).or_else(|| same(base)) {
-        return Ok(vec![topic.name]);
+        return Ok(topic.name);
     }
     let names = || topics.iter().map(|it| it.name);
     let lower = base.to_ascii_lowercase();
@@ -136,10 +136,10 @@ mod tests {
     #[test]
     fn every_word_is_known_and_says_something() {
         for topic in all() {
-            assert_eq!(find(&topic.name.to_lowercase()).unwrap(), [topic.name]);
+            assert_eq!(find(&topic.name.to_lowercase()).unwrap(), topic.name);
             assert!(topic.text.len() > 10, "{} {}", topic.kind, topic.name);
         }
-        assert_eq!(find("kl.mean<=0.05").unwrap(), ["kl"]);
+        assert_eq!(find("kl.mean<=0.05").unwrap(), "kl");
         assert!(find("sqnr").unwrap_err().ends_with("did you mean sqnr_db?"));
         assert!(find("E20").unwrap_err().ends_with("did you mean E201?"));
         assert!(find("gtpq").unwrap_err().ends_with("did you mean gptq?"));

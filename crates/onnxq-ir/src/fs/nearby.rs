@@ -71,8 +71,9 @@ fn similar(path: &Path) -> Option<String> {
     let stem = |name: &str| Path::new(name).file_stem().map(|it| it.to_string_lossy().into_owned());
     let near = suggest(name, names.iter().map(String::as_str)).map(str::to_owned);
     let same_stem = || {
-        let mut found = names.iter().filter(|other| stem(other) == stem(name));
-        found.next().filter(|_| found.next().is_none()).cloned()
+        let found: Vec<_> = names.iter().filter(|other| stem(other) == stem(name)).collect();
+        let model = || found.iter().find(|other| other.ends_with(".onnx")).copied();
+        (if found.len() == 1 { found.first().copied() } else { model() }).cloned()
     };
     Some(folder.join(near.or_else(same_stem)?).display().to_string())
 }

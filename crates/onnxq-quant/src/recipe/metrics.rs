@@ -150,7 +150,7 @@ pub const METRICS: &[Metric] = &[
     row("unoptimized_loss", &[], Lower, Some(Of(0.1)), Isolation,
         "as deployed_loss, without ONNX Runtime's optimizations"),
     row("vnni", &[], Higher, None, Latency,
-        "fraction of samples of the CPU's place beside an int8 dot product (VPDPBUSD)"),
+        "share of CPU time in int8 dot products (VPDPBUSD)"),
     row("weights_only_loss", &[], Lower, Some(Of(0.1)), Isolation,
         "as deployed_loss, with quantized weights and float activations"),
 ];

@@ -33,7 +33,7 @@ const ALIASES: &[(&str, &[&str])] = &[
         &["gptq", "q4", "awq", "q4_k_m", "q4_k_s", "autogptq", "int4_gptq", "quality", "int4_awq"],
     ),
     ("int4", &["rtn", "w4", "w4a8", "w4a16", "nf4", "q4_0", "hqq", "4bit", "uint4", "bnb4"]),
-    ("int4_size", &["size", "small", "smallest", "q3_k_m", "int3", "q2_k", "int2"]),
+    ("int4_size", &["small", "smallest", "q3_k_m", "int3", "q2_k", "int2"]),
     ("int8_weights", &["w8a16", "fp8", "w8", "q8_0", "weight_only", "int8_weight_only", "uint8"]),
 ];
 
@@ -67,8 +67,12 @@ pub(super) fn meant(name: &str) -> String {
     if !begins.is_empty() {
         return format!("did you mean {}?", listed(&begins, "or"));
     }
-    match suggest(&word, shipped().chain([AUTO])) {
-        Some(near) => format!("did you mean `{near}`?{}", needs(near)),
+    let aliases = ALIASES.iter().flat_map(|row| row.1.iter().copied());
+    match suggest(&word, shipped().chain([AUTO]).chain(aliases)) {
+        Some(near) if shipped().chain([AUTO]).any(|it| it == near) => {
+            format!("did you mean `{near}`?{}", needs(near))
+        }
+        Some(near) => meant(near),
         None => "-r auto takes the one for this CPU; `onnxq recipe list` lists all; \
                  a recipe of your own is given by its path"
             .to_owned(),
