@@ -32,6 +32,8 @@ mod formats;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod gates;
 mod golden;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod help;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "images"))]
 mod images;
 #[cfg(all(feature = "cli", feature = "runtime"))]

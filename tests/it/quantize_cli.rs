@@ -48,11 +48,11 @@ fn quantize_says_what_it_did() {
           original  quantized  ratio
 
     solver  weights  error of  median  to rtn's  worst  at
-    mse          30  weight    7.52 %     ×0.89  ×0.90  /m/model/layers.0/self_attn/k_proj/MatMul
+    mse          30  weight    7.52 %     ×0.89  ×0.90  /m/model/layers.0/self_attn/o_proj/MatMul
     median: rms error in percent of the rms value; to rtn's: ratio of squares
 
     kept in float (1 of 31 nodes), and why:
-         1 × MatMul: its constant is the left operand
+         1 × MatMul: not a weight: its constant is the left input
              /m/model/rotary_emb/MatMul
 
     ok  q.onnx  30 nodes, 100.0 % of weight bytes quantized
@@ -90,7 +90,7 @@ fn quantize_validates_on_text_and_arrays() {
             "perplexity       ",
             "time of 1x128    ",
             "kl.mean<=0.1  0.0",
-            "size            4.0 MiB    1.0 MiB  ×0.26",
+            "size             4.2 MB     1.1 MB  ×0.26",
         ] {
             assert!(it.out.contains(line.trim_end()), "`{line}` is missing in\n{}", it.out);
         }
@@ -110,7 +110,7 @@ fn a_failing_gate_is_exit_1() {
     assert_eq!(it.code, 1, "{}", it.error);
     assert!(it.out.contains("FAILED\n"), "{}", it.out);
     let last = it.out.lines().last().unwrap().replace(&output, "q.onnx");
-    assert_eq!(last, "FAILED: 1 limit missed; q.onnx was written all the same");
+    assert_eq!(last, "FAIL: 1 limit missed; q.onnx was written all the same");
 }
 
 #[test]
@@ -130,8 +130,8 @@ fn an_unknown_gate_is_refused_before_any_work() {
 fn validation_needs_data() {
     let place = Place::new();
     let it = run(&["quantize", &model(), "-o", &place.path("q.onnx"), "--validate"]);
-    assert_eq!((it.out.as_str(), it.code), ("", 3));
-    assert!(it.error.contains("error[E607]: there is no data to compare on"), "{}", it.error);
+    assert_eq!((it.out.as_str(), it.code), ("", 2));
+    assert!(it.error.contains("error[E622]: there is no data to compare on"), "{}", it.error);
     assert_eq!(place.files(), [""; 0]);
 }
 
@@ -192,7 +192,7 @@ fn nothing_to_do_is_exit_6_with_reasons() {
     insta::assert_snapshot!(it.out, @r"
 
     kept in float (1 of 1 nodes), and why:
-         1 × MatMul: both operands are activations
+         1 × MatMul: not a weight: both inputs are computed in the model
              MatMul → y
 
     no-op [N001]: there is nothing to quantize, so nothing is written
@@ -248,7 +248,7 @@ fn a_weight_that_is_not_finite_is_an_error_or_stays() {
     hint: fix the checkpoint, or pass --nonfinite skip to leave the tensor in float
     ");
     assert_eq!(place.files(), ["m.onnxtxt"]);
-    let it = run(&["quantize", "-q", &model, "-o", &output, "--nonfinite", "skip"]);
+    let it = run(&["quantize", &model, "-o", &output, "--nonfinite", "skip"]);
     assert_eq!(it.code, 6);
     assert!(it.out.contains("1 × MatMul: weight `w` holds NaN at [1, 0]\n"), "{}", it.out);
 }
@@ -307,7 +307,7 @@ fn a_model_is_identical_to_itself() {
     assert_eq!(it.code, 0, "{}", it.error);
     insta::assert_snapshot!(it.out, @r"
           original  quantized  ratio
-    size   4.0 MiB    4.0 MiB  ×1.00
+    size    4.2 MB     4.2 MB  ×1.00
 
     output           logits
     samples          2
@@ -347,23 +347,23 @@ fn colours_are_only_where_they_are_wanted() {
     let (model, escape) = (model(), '\u{1b}');
     let args = ["quantize", &model, "-f", "-o", &output];
     let always = run(&[&args[..], &["--color", "always"]].concat());
-    assert!(always.error.contains(escape) && !always.out.contains(escape), "{}", always.error);
+    assert!(always.error.contains(escape) && always.out.contains(escape), "{}", always.error);
     let forced = run_with(&args, &[("NO_COLOR", ""), ("CLICOLOR_FORCE", "1")]);
-    assert!(forced.error.contains(escape) && !forced.out.contains(escape), "{}", forced.error);
+    assert!(forced.error.contains(escape) && forced.out.contains(escape), "{}", forced.error);
     let both = run_with(&args, &[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")]);
     assert!(!both.error.contains(escape), "{}", both.error);
     let never = run_with(&[&args[..], &["--color=never"]].concat(), &[("CLICOLOR_FORCE", "1")]);
     assert!(!never.error.contains(escape), "{}", never.error);
     let quiet = run(&[&args[..], &["-q"]].concat());
-    assert_eq!(quiet.error, "");
+    assert_eq!((&*quiet.error, quiet.out.lines().count()), ("", 1), "{}", quiet.out);
 }
 
 #[test]
 fn errors_leave_stdout_empty_and_are_json_if_asked() {
     let it = run(&["quantize", "none.onnx", "-o", "q.onnx", "--json", "-q"]);
-    assert_eq!((it.out.as_str(), it.code), ("", 5));
+    assert_eq!((it.out.as_str(), it.code), ("", 2));
     let error: Value = serde_json::from_str(&it.error).unwrap();
-    assert_eq!(error["code"], "E902");
+    assert_eq!(error["code"], "E905");
     let place = Place::new();
     let model = place.write("m.onnxtxt", NOTHING);
     let it = run(&["quantize", &model, "-o", &place.path("q.onnx"), "--json"]);
@@ -435,8 +435,8 @@ fn a_file_that_cannot_grow_leaves_nothing() {
 fn a_folder_that_does_not_exist_is_an_error() {
     let place = Place::new();
     let it = run(&["quantize", "-q", &model(), "-o", &place.path("none/q.onnx")]);
-    assert_eq!((it.out.as_str(), it.code), ("", 5));
-    assert!(it.error.starts_with("error[E901]: cannot write "), "{}", it.error);
+    assert_eq!((it.out.as_str(), it.code), ("", 2));
+    assert!(it.error.starts_with("error[E905]: there is no folder "), "{}", it.error);
     assert_eq!(place.files(), [""; 0]);
 }
 
@@ -505,7 +505,7 @@ fn calibrate_writes_merges_and_shows() {
 
     let garbage = place.write("garbage", "nothing of the kind");
     assert_eq!(run(&["calibrate", "--show", &garbage]).code, 3);
-    assert_eq!(run(&["calibrate", model, "-o", &a]).code, 3, "no data");
+    assert_eq!(run(&["calibrate", model, "-o", &a]).code, 2, "no data");
     let small = ["calibrate", model, "--data", ids, "-o", &b, "--memory", "1kB"];
     let small = run(&small);
     assert!(small.code == 2 && small.error.contains("E612"), "{}", small.error);

@@ -5,8 +5,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "calibrate",
         &[
-            "onnxq calibrate model.onnx -r int4 --data calibration.txt --tokenizer tokenizer.json -o model.stats",
-            "onnxq calibrate model.onnx --data calibration.txt --tokenizer tokenizer.json --observer entropy",
+            "onnxq calibrate model.onnx -r int4 --data calibration.txt --tokenizer tokenizer.json \\\n      -o model.stats",
+            "onnxq calibrate model.onnx --data calibration.txt --tokenizer tokenizer.json \\\n      --observer entropy",
             "onnxq calibrate --show model.stats",
         ],
     ),
@@ -14,8 +14,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "compare",
         &[
-            "onnxq compare model.onnx model.int4.onnx --data test.txt --tokenizer tokenizer.json --samples 4",
-            "onnxq compare model.onnx model.int4.onnx --data test.txt --tokenizer tokenizer.json --layers",
+            "onnxq compare model.onnx model.int4.onnx --data test.txt --tokenizer tokenizer.json \\\n      --samples 4",
+            "onnxq compare model.onnx model.int4.onnx --data test.txt --tokenizer tokenizer.json \\\n      --layers",
         ],
     ),
     (
@@ -55,15 +55,15 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "quantize",
         &[
             "onnxq quantize model.onnx -r int4",
-            "onnxq quantize model.onnx -r auto --validate --data test.txt --tokenizer tokenizer.json --gate 'kl.mean<=0.5'",
-            "onnxq quantize model.onnx small.onnx -r int4 --max-size 1.2MB --calibration calibration.txt --tokenizer tokenizer.json",
+            "onnxq quantize model.onnx -r auto --validate --data test.txt \\\n      --tokenizer tokenizer.json --gate 'kl.mean<=0.5'",
+            "onnxq quantize model.onnx small.onnx -r int4 --max-size 1.2MB \\\n      --calibration calibration.txt --tokenizer tokenizer.json",
         ],
     ),
     (
         "recipe",
         &[
             "onnxq recipe list",
-            "onnxq recipe show int4 > my.yaml   # then change it, and: onnxq quantize model.onnx -r my.yaml",
+            "onnxq recipe show int4 > my.yaml   # then change it, and: onnxq quantize model.onnx \\\n      -r my.yaml",
             "onnxq recipe check my.yaml",
         ],
     ),
@@ -79,8 +79,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "validate",
         &[
-            "onnxq validate model.onnx model.int4.onnx --data test.txt --tokenizer tokenizer.json --samples 4",
-            "onnxq validate model.onnx model.int4.onnx --data test.txt --tokenizer tokenizer.json --gate 'kl.mean<=5' --report report",
+            "onnxq validate model.onnx model.int4.onnx --data test.txt --tokenizer tokenizer.json \\\n      --samples 4",
+            "onnxq validate model.onnx model.int4.onnx --data test.txt --tokenizer tokenizer.json \\\n      --gate 'kl.mean<=5' --report report",
         ],
     ),
 ];

@@ -16,9 +16,9 @@ pub(crate) fn report(it: &Report) -> String {
 }
 
 /// What was measured, and where the error arises.
-pub(crate) fn measured(it: &Report) -> String {
-    let mut out = figures(&it.figures);
-    if let Some(attribution) = &it.attribution {
+pub(crate) fn measured(report: &Report) -> String {
+    let mut out = figures(&report.figures);
+    if let Some(attribution) = &report.attribution {
         out += &format!("\n{}", layers::attribution(attribution));
     }
     out
@@ -37,15 +37,15 @@ fn verdict(report: &Report) -> String {
 }
 
 /// Baseline, gates and warnings, which a verdict follows.
-pub(crate) fn judged(it: &Report) -> String {
+pub(crate) fn judged(report: &Report) -> String {
     let mut out = String::new();
-    if let Some(baseline) = &it.baseline {
+    if let Some(baseline) = &report.baseline {
         out += &format!("\n{}", self::baseline(baseline));
     }
-    if !it.gates.is_empty() {
-        out += &format!("\n{}", gates(&it.gates));
+    if !report.gates.is_empty() {
+        out += &format!("\n{}", gates(&report.gates));
     }
-    for warning in &it.warnings {
+    for warning in &report.warnings {
         out += &format!("warning [{}]: {}\n", warning.code, escape(&warning.message));
     }
     out

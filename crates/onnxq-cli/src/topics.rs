@@ -141,7 +141,7 @@ mod tests {
         }
         assert_eq!(find("kl.mean<=0.05").unwrap(), "kl");
         assert!(find("sqnr").unwrap_err().ends_with("did you mean sqnr_db?"));
-        assert!(find("E20").unwrap_err().ends_with("did you mean E201?"));
+        assert!(find("E20").unwrap_err().ends_with("did you mean E120?"));
         assert!(find("gtpq").unwrap_err().ends_with("did you mean gptq?"));
     }
 }

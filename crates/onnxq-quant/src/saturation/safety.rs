@@ -47,8 +47,8 @@ impl Safety {
                 Some(format!("int8 exact on every {cpus} CPU: 0 of {all} layers can saturate"))
             }
             (all, it) => Some(format!(
-                "int8 exact on {cpus} only: on older CPUs {it} of {all} layers can saturate; \
-                     -r avx2 is exact there too"
+                "int8 exact on {cpus} only: on older CPUs {it} of {all} layers can saturate \
+                     (see `onnxq explain avx2`)"
             )),
         }
     }
