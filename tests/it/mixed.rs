@@ -11,7 +11,7 @@ use tempfile::TempDir;
 fn run(output: &str, args: &[&str]) -> (String, String, i32) {
     let data = |name: &str| fixture(name).to_str().unwrap().to_owned();
     let mut command = Command::cargo_bin("onnxq").unwrap();
-    command.args(["quantize", &data("model.onnx"), "-f", "-o", output, "-r", "int4"]);
+    command.args(["quantize", &data("model.onnx"), "-qf", "-o", output, "-r", "int4"]);
     command.args(["--calibration", &data("calibration_input_ids.npy")]);
     command.args(["--set", "calibration={samples: 2}"]).args(args);
     let output = command.env("NO_COLOR", "1").env_remove("RUST_BACKTRACE").output().unwrap();
@@ -121,7 +121,7 @@ fn goals_need_data_and_exclude_each_other() {
     assert!(error.contains("cannot be used with"), "{error}");
     let model = fixture("model.onnx");
     let mut command = Command::cargo_bin("onnxq").unwrap();
-    command.args(["quantize", model.to_str().unwrap(), "-r", "int4", "-o", &path]);
+    command.args(["quantize", model.to_str().unwrap(), "-qr", "int4", "-o", &path]);
     let output = command.args(["--max-size", "1MB"]).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.starts_with("error[E610]: choosing bits by measurement needs"), "{error}");

@@ -48,6 +48,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "pass",
+        &[
+            "onnxq pass standard model.onnx -o model.standard.onnx",
+            "onnxq pass standard model.onnx --trace > trace.txt",
+        ],
+    ),
+    (
         "plan",
         &["onnxq plan model.onnx -r int4", "onnxq plan model.onnx -r avx2 --exclude '*lm_head*'"],
     ),
@@ -63,7 +70,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "recipe",
         &[
             "onnxq recipe list",
-            "onnxq recipe show int4 > my.yaml   # then change it, and: onnxq quantize model.onnx \\\n      -r my.yaml",
+            "onnxq recipe show int4 > my.yaml   # to change, and to use by -r my.yaml",
             "onnxq recipe check my.yaml",
         ],
     ),
