@@ -118,7 +118,42 @@ fn names_of_recipes_lead_to_recipes() {
         ("onnxq plan model.onnx -r mine.yaml", ""),
     ];
     insta::assert_snapshot!(said(slips), @r#"
-
+    $ onnxq plan model.onnx -r int8 → 2
+      error[E705]: there is no recipe `int8`
+      hint: `int8` is what recipe `avx512_vnni` does: -r avx512_vnni
+    $ onnxq plan model.onnx -r avx512 → 2
+      error[E705]: there is no recipe `avx512`
+      hint: `avx512` is what recipe `avx512_vnni` does: -r avx512_vnni
+    $ onnxq plan model.onnx -r int4_q → 2
+      error[E705]: there is no recipe `int4_q`
+      hint: did you mean `int4_quality`?
+    $ onnxq recipe show static → 2
+      error[E705]: there is no recipe `static`
+      hint: `static` is what recipe `avx512_vnni_static` does: -r avx512_vnni_static (needs --calibration)
+    $ onnxq recipe show gptq → 2
+      error[E705]: there is no recipe `gptq`
+      hint: `gptq` is what recipe `int4_quality` does: -r int4_quality (needs --calibration)
+    $ onnxq recipe show gtpq → 2
+      error[E705]: there is no recipe `gtpq`
+      hint: `gptq` is what recipe `int4_quality` does: -r int4_quality (needs --calibration)
+    $ onnxq recipe show Q4_K_M → 2
+      error[E705]: there is no recipe `Q4_K_M`
+      hint: `Q4_K_M` is what recipe `int4_quality` does: -r int4_quality (needs --calibration)
+    $ onnxq recipe show w8a16 → 2
+      error[E705]: there is no recipe `w8a16`
+      hint: `w8a16` is what recipe `int8_weights` does: -r int8_weights
+    $ onnxq recipe show neon → 2
+      error[E705]: there is no recipe `neon`
+      hint: `neon` is what recipe `arm64` does: -r arm64
+    $ onnxq recipe show fp16 → 2
+      error[E705]: there is no recipe `fp16`
+      hint: no recipe narrows floats: onnxq convert MODEL --to float16 -o OUT.onnx
+    $ onnxq recipe show best → 2
+      error[E705]: there is no recipe `best`
+      hint: -r auto takes the one for this CPU; `onnxq recipe list` lists all; a recipe of your own is given by its path
+    $ onnxq plan model.onnx -r mine.yaml → 2
+      error[E705]: recipe `mine.yaml` cannot be read
+      hint: `.` holds no .yaml file
     "#);
 }
 
@@ -149,7 +184,63 @@ fn files_of_other_kinds_are_named() {
         ),
     ];
     insta::assert_snapshot!(said(slips), @r#"
-
+    $ onnxq inspect lfs.onnx → 3
+      error[E101]: not an ONNX model but a pointer of Git LFS to a file that was not fetched, of 4.6 MB
+      hint: fetch the file itself: git lfs pull
+    $ onnxq inspect page.onnx → 3
+      error[E101]: not an ONNX model but an HTML page
+      hint: the download failed; get it again from the address of the file itself, with `curl -fLO ADDRESS`
+    $ onnxq inspect model.pt → 3
+      error[E101]: not an ONNX model but a PyTorch file
+      hint: export it first: torch.onnx.export(model, inputs, "model.onnx", dynamo=True); or save a Hugging Face model by model.save_pretrained(FOLDER, safe_serialization=True) and give the folder
+    $ onnxq inspect old.pt → 3
+      error[E101]: not an ONNX model but a PyTorch file or another pickle
+      hint: export it first: torch.onnx.export(model, inputs, "model.onnx", dynamo=True); or save a Hugging Face model by model.save_pretrained(FOLDER, safe_serialization=True) and give the folder
+    $ onnxq inspect lone.safetensors → 3
+      error[E101]: not an ONNX model but weights of a checkpoint without a graph (safetensors)
+      hint: give its folder instead, which holds the config.json: .
+    $ onnxq inspect checkpoint/model.safetensors → 3
+      error[E101]: not an ONNX model but weights of a checkpoint without a graph (safetensors)
+      hint: give its folder instead, which holds the config.json: checkpoint
+    $ onnxq inspect model.gguf → 3
+      error[E101]: not an ONNX model but a GGUF file of llama.cpp
+      hint: its weights are quantized already: start from the folder of the original checkpoint, with config.json and model.safetensors
+    $ onnxq inspect model.tflite → 3
+      error[E101]: not an ONNX model but a TensorFlow Lite model
+      hint: convert it first: python -m tf2onnx.convert --tflite model.tflite --output model.onnx
+    $ onnxq inspect model.ort → 3
+      error[E101]: not an ONNX model but a model in the ORT format of ONNX Runtime
+      hint: it cannot become ONNX again: start from the .onnx file it was made of
+    $ onnxq inspect model.h5 → 3
+      error[E101]: not an ONNX model but a Keras model (HDF5)
+      hint: export it from Keras: model.export("model.onnx", format="onnx")
+    $ onnxq inspect model.zip → 3
+      error[E101]: not an ONNX model but a zip archive
+      hint: unpack it first: unzip model.zip
+    $ onnxq inspect model.onnx.gz → 3
+      error[E101]: not an ONNX model but a gzip archive
+      hint: unpack it first: gunzip -k model.onnx.gz
+    $ onnxq inspect model.textproto → 3
+      error[E101]: not an ONNX model but protobuf in its text form
+      hint: make it binary: python -c "import onnx; onnx.save(onnx.load('model.textproto', format='textproto'), 'model.onnx')"
+    $ onnxq inspect saved_model.pb → 3
+      error[E101]: not an ONNX model but a SavedModel of TensorFlow
+      hint: convert it first: python -m tf2onnx.convert --saved-model . --output model.onnx
+    $ onnxq inspect openvino.xml → 3
+      error[E101]: not an ONNX model but an OpenVINO model
+      hint: OpenVINO files cannot become ONNX again: start from the original model
+    $ onnxq inspect tokenizer.json → 3
+      error[E101]: not an ONNX model but a JSON file
+      hint: a checkpoint is given as its folder: .
+    $ onnxq inspect ids.npy → 3
+      error[E101]: not an ONNX model but an array of numpy
+      hint: that is data: pass it as --data or --calibration, and the model first
+    $ onnxq inspect arrays.npz → 3
+      error[E101]: not an ONNX model but an archive of numpy arrays (.npz)
+      hint: that is data: pass it as --data or --calibration, and the model first
+    $ onnxq inspect swapped.onnx → 3
+      error[E101]: not an ONNX model but ONNX text
+      hint: give it a name that ends in .onnxtxt: swapped.onnxtxt
     "#);
 }
 

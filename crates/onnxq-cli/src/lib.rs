@@ -67,6 +67,7 @@ Exit codes: 0 done · 1 a gate failed · 2 usage or recipe · 3 input rejected
 macro_rules! commands {
     ($($(#[$attr:meta])* $Name:ident($module:ident),)*) => {
         #[derive(Debug, Subcommand)]
+        #[allow(clippy::large_enum_variant, reason = "a program has one")]
         pub enum Command {
             $($(#[$attr])* $Name($module::Args),)*
         }

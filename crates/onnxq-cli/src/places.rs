@@ -55,7 +55,8 @@ fn beside(model: &Path, recipe: &str) -> PathBuf {
 /// Whether a path is one of samples, not of a model.
 fn is_data(path: &Path) -> bool {
     let extension = path.extension().and_then(|it| it.to_str()).unwrap_or("");
-    !matches!(extension, "onnx" | "onnxtxt" | "ort" | "pb") && (path.exists() || extension != "")
+    !matches!(extension, "onnx" | "onnxtxt" | "ort" | "pb")
+        && (path.exists() || !extension.is_empty())
 }
 
 #[derive(Debug, thiserror::Error)]
