@@ -154,7 +154,7 @@ const FLAGS: &[Flags] = &[
          .npz or a folder of images",
     ),
     (
-        &["num-samples", "n-samples", "nsamples", "limit", "calibration-samples", "max-samples"],
+        &["num-samples", "n-samples", "nsamples", "calibration-samples", "max-samples"],
         &["validate", "compare", "quantize", "calibrate"],
         "--samples N takes the first N samples",
     ),
