@@ -32,6 +32,8 @@ mod formats;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod gates;
 mod golden;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod help;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "images"))]
 mod images;
 #[cfg(all(feature = "cli", feature = "runtime"))]
@@ -71,6 +73,8 @@ mod report_outputs;
 mod roundtrip;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod saturation;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod slips;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod static_cnn;
 #[cfg(all(feature = "cli", feature = "runtime"))]

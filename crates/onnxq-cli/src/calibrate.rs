@@ -6,8 +6,10 @@ use std::{
 };
 
 use super::{
-    Failure, Table, Ui, ranges,
-    shared::{InputArgs, NoData, RecipeArgs, SampleArgs, chat_template, size},
+    Failure, Table, Ui,
+    places::{check_outputs, check_there},
+    ranges,
+    shared::{ADVANCED, InputArgs, NoData, RecipeArgs, SampleArgs, chat_template, size},
 };
 use onnxq_ir::{
     ctx::Progress,
@@ -24,6 +26,7 @@ use onnxq_run::{
 
 /// Run a model on data and keep what its layers see, for solvers, or print its ranges
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("data", |arg| arg.alias("calibration")))]
 pub struct Args {
     /// The float model: .onnx or .onnxtxt
     #[arg(required_unless_present_any = ["show", "merge"])]
@@ -33,13 +36,14 @@ pub struct Args {
     #[command(flatten)]
     pub data: SampleArgs,
     /// Take text as it is, not as what the user says in the chat template of the checkpoint
-    #[arg(long, requires = "data")]
+    #[arg(long, requires = "data", help_heading = ADVANCED)]
     pub plain_text: bool,
-    /// How much memory statistics may take: 2GiB, 500MiB
-    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    /// Memory for statistics, as 500MB; with less, the model runs more often
+    #[arg(help_heading = ADVANCED)]
+    #[arg(long, value_name = "SIZE", default_value = "2GB", value_parser = size)]
     pub memory: u64,
     /// Keep the whole second moments, whatever the recipe's solvers need
-    #[arg(long)]
+    #[arg(long, help_heading = ADVANCED)]
     pub hessian: bool,
     #[arg(long, value_name = "NAME", value_parser = ranges::observer, help = ranges::help())]
     #[arg(conflicts_with_all = ["hessian", "merge", "output", "show"])]
@@ -64,11 +68,14 @@ impl Args {
         }
         let Some(model) = &self.model else {
             let Some(output) = &self.output else { return Ok(0) };
+            check_outputs([output.as_path()])?;
             calibrate::merge(&self.merge, output)?;
             return show(output, ui);
         };
         let Some(data) = &self.data.data else { return Err(NoData("run the model on").into()) };
-        let recipe = self.recipe.load()?;
+        let recipe = self.recipe.load(ui)?;
+        check_there(&[("--data", Some(data)), ("--tokenizer", self.data.tokenizer.as_deref())])?;
+        check_outputs(self.output.as_deref())?;
         let inputs = Inputs { skip_nonfinite: true, ..Inputs::default() };
         let ctx = ui.ctx();
         let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };

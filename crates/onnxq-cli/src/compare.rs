@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{
-    Failure, Ui, layers, proof,
-    shared::{InputArgs, NoData, SampleArgs, size},
+    Failure, Ui, layers,
+    places::check_there,
+    proof,
+    shared::{ADVANCED, InputArgs, NoData, SampleArgs, size},
 };
 use onnxq_pipeline::{
     self as pipeline, self, Measures, Validate,
@@ -40,8 +42,9 @@ pub struct Args {
     /// The limit for --bisect: kl.mean<=0.05, sqnr_db>=20 [default: half of the loss]
     #[arg(long, value_name = "EXPR", requires = "bisect")]
     pub limit: Option<String>,
-    /// Memory for the values of layers: more passes if they do not fit at once
-    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    /// Memory for the values of layers; with less, the models run more often
+    #[arg(help_heading = ADVANCED)]
+    #[arg(long, value_name = "SIZE", default_value = "2GB", value_parser = size)]
     pub memory: u64,
     #[command(flatten)]
     pub input: InputArgs,
@@ -65,6 +68,7 @@ impl Args {
         let limit = self.limit.as_deref().map(str::parse::<Gate>);
         let limit = limit.transpose().map_err(|error: GateError| error)?;
         let Some(data) = self.data.data.clone() else { return Err(NoData("compare on").into()) };
+        check_there(&[("--data", Some(&data)), ("--tokenizer", self.data.tokenizer.as_deref())])?;
         let job = Attribute {
             reference: &self.original,
             candidate: &self.quantized,

@@ -2,11 +2,12 @@
 
 use std::{fmt::Write, path::PathBuf};
 
-use clap::builder::TypedValueParser;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::{
     Failure, Table, Ui,
-    shared::{InputArgs, find, preprocess_help, size, words},
+    places::{check_outputs, check_there},
+    shared::{InputArgs, find, preprocess_help, size},
     show::{Reasons, comment, grouped_by_reason, needs},
 };
 use onnxq_ir::{
@@ -22,6 +23,7 @@ use onnxq_quant::lower::{FORMS, Form};
 
 /// Convert a model to another form
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "onnxq convert <MODEL> [-o <FILE>] <CONVERSION>...")]
 pub struct Args {
     /// The model, float or quantized by any tool: .onnx or .onnxtxt
     pub model: PathBuf,
@@ -112,10 +114,24 @@ fn to() -> impl TypedValueParser<Value = To> {
     let halves = HALVES.iter().map(|it| (it.0.name(), it.1));
     let mut rows: Vec<(&str, &str)> = forms.chain(halves).collect();
     rows.sort_unstable();
-    words(rows).map(|word| match HALVES.iter().find(|it| it.0.name() == word) {
-        Some((dtype, _)) => To::Half(*dtype),
-        None => To::Form(find(FORMS, |it| it.name == word)),
+    let aliased = rows.into_iter().map(|(word, about)| {
+        let aliases = HALF_WORDS.iter().filter(move |row| row.1 == word).map(|row| row.0);
+        PossibleValue::new(word).help(about).aliases(aliases)
+    });
+    PossibleValuesParser::new(aliased).map(|word| {
+        match HALVES.iter().find(|it| it.0.name() == canonical(&word)) {
+            Some((dtype, _)) => To::Half(*dtype),
+            None => To::Form(find(FORMS, |it| it.name == word)),
+        }
     })
+}
+
+/// What other tools call narrow float types.
+const HALF_WORDS: &[(&str, &str)] =
+    &[("fp16", "float16"), ("half", "float16"), ("f16", "float16"), ("bf16", "bfloat16")];
+
+fn canonical(word: &str) -> &str {
+    HALF_WORDS.iter().find(|row| row.0 == word).map_or(word, |row| row.1)
 }
 
 /// `input_ids=1x128`.
@@ -145,6 +161,11 @@ fn storage(text: &str) -> Result<onnx::ExternalData, String> {
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+        check_there(&[
+            ("--calibration", self.cache.calibration.as_deref()),
+            ("--tokenizer", self.cache.tokenizer.as_deref()),
+        ])?;
+        check_outputs(self.output.as_deref())?;
         let what = self.what;
         // The command line allows no --kv-cache without data, and no data without it.
         let kv_cache = self.cache.calibration.map(|data| Int8Cache {
@@ -184,7 +205,7 @@ impl Args {
         if ui.global.json {
             ui.print_json(&converted)?;
         } else {
-            ui.print(&show(&converted))?;
+            ui.show(&show(&converted))?;
         }
         Ok(if converted.output.is_some() { 0 } else { EXIT_NOTHING })
     }

@@ -6,7 +6,7 @@ use clap::builder::TypedValueParser;
 
 use super::{
     Failure, Table, Ui,
-    shared::{CalibrationArgs, SampleArgs, TrustArgs, find, words},
+    shared::{CalibrationArgs, SampleArgs, TrustArgs, find, named, words},
 };
 use onnxq_ir::human::{bytes, grouped};
 use onnxq_pipeline::import::{FLOAT, Import, Imported, LAYOUTS, Layout, import};
@@ -46,7 +46,7 @@ fn layout() -> impl TypedValueParser<Value = &'static Layout> {
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let load = |name: &String| -> Result<Option<Recipe>, Failure> {
-            if name == FLOAT { Ok(None) } else { Ok(Some(recipe::load(name)?)) }
+            if name == FLOAT { Ok(None) } else { Ok(Some(recipe::load(&named(name, ui))?)) }
         };
         let recipes = self.recipe.iter().map(load).collect::<Result<Vec<_>, _>>()?;
         let samples =

@@ -123,6 +123,11 @@ impl OutputArgs {
         self.report.is_some() || !self.emit.is_empty() || self.output_format.is_some()
     }
 
+    /// The files that are named one by one.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.emit.iter().map(|emit| emit.file.as_path())
+    }
+
     /// Writes all files, then prints the result. `human` is what people read on a terminal.
     pub fn deliver(
         &self,
@@ -137,7 +142,7 @@ impl OutputArgs {
             write(report, &it.file, it.format)?;
         }
         let Some(emitter) = self.emitter(ui.global.json, |it| env::var_os(it)) else {
-            return ui.print(&human());
+            return ui.show(&human());
         };
         if emitter.name == GITHUB.name {
             github_files(report, |it| env::var_os(it))?;
@@ -164,10 +169,15 @@ impl OutputArgs {
 
 /// Every common format under its own name. The folder is made if need be.
 pub fn write_folder(report: &Report, folder: &Path) -> Result<(), OutputError> {
-    let failed = |source| OutputError::Write { path: folder.into(), source };
-    fs::create_dir_all(folder).map_err(failed)?;
+    make_folder(folder)?;
     let mut common = EMITTERS.iter().filter(|it| it.common);
     common.try_for_each(|it| write_text(report, &folder.join(it.file), &in_folder(it, report)))
+}
+
+/// The folder of a report, with what leads to it.
+pub fn make_folder(folder: &Path) -> Result<(), OutputError> {
+    let failed = |source| OutputError::Write { path: folder.into(), source };
+    fs::create_dir_all(folder).map_err(failed)
 }
 
 /// One file, whole or not at all.

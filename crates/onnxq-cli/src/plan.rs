@@ -26,7 +26,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let (recipe, inputs) = (self.recipe.load()?, Inputs::default());
+        let (recipe, inputs) = (self.recipe.load(ui)?, Inputs::default());
         let ctx = ui.ctx();
         let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
         let model = Opened::read(&self.model, &self.input.options(), &ctx)?;

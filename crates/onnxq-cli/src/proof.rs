@@ -10,22 +10,38 @@ use onnxq_report::{
     Perplexity, Report, Role, TokenError, lookup::other_figures, summary::Summary,
 };
 
-/// The figures of `validate`.
+/// The figures of `validate`, and what they are held against.
 pub(crate) fn report(it: &Report) -> String {
-    let mut out = figures(&it.figures);
-    if let Some(attribution) = &it.attribution {
+    measured(it) + &judged(it) + &verdict(it)
+}
+
+/// What was measured, and where the error arises.
+pub(crate) fn measured(report: &Report) -> String {
+    let mut out = figures(&report.figures);
+    if let Some(attribution) = &report.attribution {
         out += &format!("\n{}", layers::attribution(attribution));
     }
-    if let Some(baseline) = &it.baseline {
+    out
+}
+
+/// The verdict, and why.
+pub(crate) fn verdict(report: &Report) -> String {
+    format!("\n{}: {}\n", report.verdict_word(), escape(&report.verdict_reason()))
+}
+
+/// Baseline, gates and warnings, which a verdict follows.
+pub(crate) fn judged(report: &Report) -> String {
+    let mut out = String::new();
+    if let Some(baseline) = &report.baseline {
         out += &format!("\n{}", self::baseline(baseline));
     }
-    if !it.gates.is_empty() {
-        out += &format!("\n{}", gates(&it.gates));
+    if !report.gates.is_empty() {
+        out += &format!("\n{}", gates(&report.gates));
     }
-    for warning in &it.warnings {
+    for warning in &report.warnings {
         out += &format!("warning [{}]: {}\n", warning.code, escape(&warning.message));
     }
-    out + &format!("{}: {}\n", it.verdict_word(), escape(&it.verdict_reason()))
+    out
 }
 
 /// What was measured, without a verdict.
@@ -140,12 +156,12 @@ fn decode(it: &Decode) -> String {
     row("KL (nats)", it.kl.as_ref().map(|it| highest(it, None)));
     row("top-1 agreement", it.top1.map(percent));
     row("perplexity", it.perplexity.as_ref().and_then(perplexity));
-    row("alike until", it.common_prefix.as_ref().map(|it| format!("{} tokens", lowest(it))));
+    row("same tokens for", it.common_prefix.as_ref().map(|it| format!("{} tokens", lowest(it))));
     let cache = it.cache_kl.and_then(|it| Some((it.reference?, it.candidate?)));
     let text = |it: (f64, f64)| {
         format!("KL {} in the original, {} in the quantized", number(it.0), number(it.1))
     };
-    row("cache against one run", cache.map(text));
+    row("with cache or without", cache.map(text));
     table.to_string()
 }
 

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use super::{
     Failure, Ui,
     outputs::OutputArgs,
+    places::{Destination, check_outputs, check_there},
     shared::{
-        CalibrationArgs, DataArgs, InputArgs, MeasureArgs, NoData, Nonfinite, RecipeArgs,
+        ADVANCED, CalibrationArgs, DataArgs, InputArgs, MeasureArgs, NoData, Nonfinite, RecipeArgs,
         external_data, size,
     },
     show,
@@ -30,9 +31,8 @@ pub struct Args {
     pub model: PathBuf,
     #[command(flatten)]
     pub recipe: RecipeArgs,
-    /// Where to write the result; its weights go beside it if they are large
-    #[arg(short, long, value_name = "FILE", required_unless_present = "dry_run")]
-    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub destination: Destination,
     /// Compare the result with the original on data: that of --data, or this. Gates, a baseline, data
     /// and reports ask for it too. A result that misses a gate goes to OUTPUT.rejected
     #[arg(long, value_name = "DATA", num_args = 0..=1, require_equals = true)]
@@ -50,12 +50,13 @@ pub struct Args {
     pub dry_run: bool,
     /// Whether weights go into a file of their own
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = external_data())]
+    #[arg(help_heading = ADVANCED)]
     pub external_data: ExternalData,
     /// What to do with a weight that holds NaN or Inf
-    #[arg(long, value_name = "ACTION", default_value = "error")]
+    #[arg(long, value_name = "ACTION", default_value = "error", help_heading = ADVANCED)]
     pub nonfinite: Nonfinite,
     /// Exit with 0 even if nothing could be quantized
-    #[arg(long)]
+    #[arg(long, help_heading = ADVANCED)]
     pub allow_noop: bool,
     /// Replace the output if it exists
     #[arg(short, long)]
@@ -66,17 +67,17 @@ pub struct Args {
     pub reports: OutputArgs,
 }
 
-/// Choose bits and block of each weight by what they cost, measured on --calibration
+/// Choose the bits of each weight by its error and its size, measured on --calibration
 #[derive(Debug, clap::Args)]
 #[group(id = "goal", multiple = false, conflicts_with = "dry_run")]
 pub struct GoalArgs {
-    /// The best mix of bits whose files take at most so much together
+    /// Best accuracy at this file size: 4.6MB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_size: Option<u64>,
-    /// The smallest mix of bits whose mean KL divergence is at most so much on --calibration
+    /// Smallest file whose mean KL divergence on --calibration is at most this
     #[arg(long, value_name = "NATS", value_parser = positive)]
     pub max_kl: Option<f64>,
-    /// The best mix of at most so many bits per weight, scales and zero points included
+    /// Best accuracy at this many bits per weight, scales and zero points included
     #[arg(long, value_name = "BITS", value_parser = positive)]
     pub target_bpw: Option<f64>,
 }
@@ -96,8 +97,11 @@ fn positive(text: &str) -> Result<f64, String> {
 }
 
 impl Args {
-    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let recipe = self.recipe.load()?;
+    pub fn run(mut self, ui: &Ui) -> Result<u8, Failure> {
+        let recipe = self.recipe.load(ui)?;
+        let output = self.destination.resolve(&mut self.validate, &self.model, &recipe.name)?;
+        let output = output.as_path();
+        self.check_paths(output)?;
         let gates = self.data.gates(Some(&recipe))?;
         let data = self.comparison(&recipe)?;
         let save =
@@ -108,9 +112,8 @@ impl Args {
         inputs.goal = self.goal.goal();
         inputs.allow_noop = self.allow_noop;
         if self.dry_run {
-            return self.outline(&recipe, &inputs, &save, ui);
+            return self.outline(output, &recipe, &inputs, &save, ui);
         }
-        let output = self.output.as_deref().unwrap_or(Path::new(""));
         save.check_free(output)?;
         inputs.output = OutputFile { path: Some(output.to_owned()), save };
         let Some(data) = data else {
@@ -125,9 +128,25 @@ impl Args {
         self.judged((output, &data), (&recipe, &gates), &inputs, &save, ui)
     }
 
+    /// What is only needed at the end is looked for at the start.
+    fn check_paths(&self, output: &Path) -> Result<(), Failure> {
+        let from = &self.data.from;
+        check_there(&[
+            ("MODEL", Some(&self.model)),
+            ("--calibration", self.calibration.calibration.as_deref()),
+            ("--validate", self.validate.as_ref().and_then(Option::as_deref)),
+            ("--data", from.data.as_deref()),
+            ("--tokenizer", from.tokenizer.as_deref()),
+            ("--baseline", self.measure.baseline.as_deref()),
+        ])?;
+        let stats = self.calibration.stats.as_deref();
+        check_outputs([output].into_iter().chain(stats).chain(self.reports.files()))
+    }
+
     /// Says what would be written.
     fn outline(
         &self,
+        output: &Path,
         recipe: &Recipe,
         inputs: &Inputs,
         save: &SaveOptions,
@@ -135,9 +154,8 @@ impl Args {
     ) -> Result<u8, Failure> {
         let ctx = ui.ctx();
         let job = Job { recipe, inputs, ctx: &ctx };
-        let output = self.output.clone().unwrap_or_else(|| self.model.with_extension("q.onnx"));
         let opened = Opened::read(&self.model, &self.input.options(), &ctx)?;
-        let outcome = pipeline::outline(opened, &job)?.predict(&output, save, &job)?;
+        let outcome = pipeline::outline(opened, &job)?.predict(output, save, &job)?;
         report(ui, &outcome, None, self.allow_noop)
     }
 
@@ -168,7 +186,7 @@ fn report(
     if ui.global.json {
         ui.print_json(&serde_json::json!({"quantize": outcome, "validate": validation}))?;
     } else {
-        ui.print(&show::outcome(outcome, validation))?;
+        ui.show(&show::outcome(outcome, validation))?;
     }
     Ok(exit_code(outcome, validation, allow_noop))
 }

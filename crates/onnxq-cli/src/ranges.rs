@@ -12,6 +12,7 @@ use onnxq_ir::{
     diag::EXIT_NOTHING,
     human::{grouped, listed},
     ops::Layout,
+    suggest::suggest,
 };
 use onnxq_numerics::{
     affine::Interval,
@@ -29,12 +30,31 @@ pub(crate) fn observer(text: &str) -> Result<ObserverSpec, String> {
         Some((word, setting)) => (word, Some(setting)),
         None => (text, None),
     };
-    let mut spec = serde_json::from_value(word.into()).map_err(|it| it.to_string())?;
+    let mut spec = serde_json::from_value(word.into()).map_err(|_| unknown(word))?;
     if let Some(text) = setting {
         spec = with_number(spec, text)?;
     }
     spec.check().map_err(|it| it.to_string())?;
     Ok(spec)
+}
+
+/// Names that other tools have for observers.
+const ALIASES: &[(&str, &[&str])] = &[
+    ("entropy", &["kl", "kld", "kl_divergence", "histogram"]),
+    ("min_max", &["minmax", "max", "absmax"]),
+    ("mse", &["l2", "mse_range"]),
+];
+
+fn unknown(word: &str) -> String {
+    let lower = word.to_ascii_lowercase().replace('-', "_");
+    let alias = ALIASES.iter().find(|row| row.1.contains(&&*lower)).map(|row| row.0);
+    let near = alias.or_else(|| suggest(&lower, ObserverSpec::NAMES.iter().copied()));
+    match near {
+        Some(near) => format!("there is no observer `{word}`; did you mean `{near}`?"),
+        None => {
+            format!("there is no observer `{word}`; known are {}", ObserverSpec::NAMES.join(", "))
+        }
+    }
 }
 
 /// The observer with its only setting at this number.

@@ -72,6 +72,7 @@ impl Args {
             }
             Some(output) if is_folder(output) => {
                 let emitter = self.emitter(ui)?;
+                outputs::make_folder(output)?;
                 outputs::write(&report, &output.join(emitter.file), emitter)?;
             }
             Some(output) => outputs::write(&report, output, self.emitter(ui)?)?,

@@ -12,33 +12,36 @@ use onnxq_ir::{
     onnx::{ExternalData, ExternalPolicy, OpenOptions},
 };
 use onnxq_pipeline::{Inputs, Measures};
-use onnxq_quant::recipe::{self, Gate, Recipe, gate::GateError};
+use onnxq_quant::recipe::{self, AUTO, Gate, Recipe, for_this_cpu, gate::GateError};
 use onnxq_run::{
     data::{DataOptions, Dataset, PRESETS},
     engine::{Runtime, RuntimeOptions},
 };
 
+/// The heading of flags that few need.
+pub const ADVANCED: &str = "Advanced";
+
 /// Which recipe, and what to change in it.
 #[derive(Debug, clap::Args)]
 pub struct RecipeArgs {
-    /// A shipped recipe (see `onnxq recipe list`) or a file
+    /// A shipped recipe (`onnxq recipe list`), `auto` for the one that fits this CPU, or a file
     #[arg(short, long, value_name = "NAME|FILE", default_value = "avx512_vnni")]
     pub recipe: String,
     /// Change a value of the recipe: quantize.0.weight.range=reduced
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", help_heading = ADVANCED)]
     pub set: Vec<String>,
     /// Leave nodes with matching names in float: a glob, or re: and a regular expression
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
-    /// Take nodes with matching names back in that the recipe or --exclude leaves out
-    #[arg(long, value_name = "PATTERN")]
+    /// Quantize nodes with matching names although the recipe or --exclude leaves them out
+    #[arg(long, value_name = "PATTERN", help_heading = ADVANCED)]
     pub include: Vec<String>,
 }
 
 /// Samples, and how they become inputs.
 #[derive(Debug, clap::Args)]
 pub struct SampleArgs {
-    /// Samples: text, .npy, .npz or a folder of them or of images
+    /// Samples: text (.txt, .jsonl, .json, .csv), .npy, .npz, or a folder of them or of images
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// The tokenizer.json for text [default: that of the model, if it is a folder]
@@ -46,7 +49,7 @@ pub struct SampleArgs {
     pub tokenizer: Option<PathBuf>,
     #[arg(long, value_name = "NAME|FILE", help = preprocess_help())]
     pub preprocess: Option<String>,
-    /// How many samples to use [default: all]
+    /// How many samples of --data to use [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub samples: Option<usize>,
 }
@@ -68,11 +71,11 @@ pub struct MeasureArgs {
     /// Measure no times, and not which instructions run
     #[arg(long)]
     pub no_latency: bool,
-    /// Measure everything: also load time and memory, the weights' error apart from the
-    /// deployment's, and where the error enters
+    /// Measure everything: also load time, memory, how much of the error comes from the weights
+    /// alone, and in which layers it arises
     #[arg(long, conflicts_with = "no_latency")]
     pub full: bool,
-    /// Measure where the error enters, node by node, and what would help
+    /// Measure in which layers the error arises, and what would help
     #[arg(long)]
     pub layers: bool,
     /// Fail with exit code 1 if a figure is worse than in this older report
@@ -101,14 +104,15 @@ pub struct CalibrationArgs {
     /// solvers, and what `adapt` chooses. As --data, but never what the result is judged on
     #[arg(long, value_name = "PATH")]
     pub calibration: Option<PathBuf>,
-    /// Keep what is learnt of the samples in this file; if it exists, nothing needs to be run
-    #[arg(long, value_name = "FILE")]
+    /// Store what is learnt from the samples in this file, or take it from there if it exists
+    #[arg(long, value_name = "FILE", help_heading = ADVANCED)]
     pub stats: Option<PathBuf>,
-    /// Memory for the sums that calibration keeps: more passes if they do not fit at once
-    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    /// Memory for calibration; with less, the data is read more often
+    #[arg(long, value_name = "SIZE", default_value = "2GB", value_parser = size)]
+    #[arg(help_heading = ADVANCED)]
     pub memory: u64,
     /// Calibrate on text as it is, not as what the user says in the chat template of the checkpoint
-    #[arg(long, requires = "calibration")]
+    #[arg(long, requires = "calibration", help_heading = ADVANCED)]
     pub plain_text: bool,
 }
 
@@ -116,10 +120,10 @@ pub struct CalibrationArgs {
 #[derive(Debug, clap::Args)]
 pub struct InputArgs {
     /// Lose fields of the model that this version does not know
-    #[arg(long)]
+    #[arg(long, help_heading = ADVANCED)]
     pub drop_unknown: bool,
     /// Accept an operator set newer than this version knows
-    #[arg(long)]
+    #[arg(long, help_heading = ADVANCED)]
     pub allow_unknown_opset: bool,
     #[command(flatten)]
     pub trust: TrustArgs,
@@ -129,11 +133,12 @@ pub struct InputArgs {
 #[derive(Debug, clap::Args)]
 pub struct TrustArgs {
     /// The model is untrusted: --external-policy is strict at least
-    #[arg(long)]
+    #[arg(long, help_heading = ADVANCED)]
     pub untrusted: bool,
     /// Which external data files a model may refer to
     #[arg(
-        long, value_name = "POLICY", default_value = "contained", value_parser = external_policy()
+        long, value_name = "POLICY", default_value = "contained", value_parser = external_policy(),
+        help_heading = ADVANCED
     )]
     pub external_policy: ExternalPolicy,
 }
@@ -150,7 +155,11 @@ pub enum Nonfinite {
 /// The words of `--external-data`.
 const EXTERNAL_DATA: &[Word<ExternalData>] = &[
     ("always", "Always", ExternalData::Always),
-    ("auto", "If the model would come near the limit of 2 GB", ExternalData::Auto),
+    (
+        "auto",
+        "If the input has a data file, or the model would come near the limit of 2 GB",
+        ExternalData::Auto,
+    ),
     ("never", "Never; a model beyond 2 GB is an error", ExternalData::Never),
 ];
 
@@ -225,12 +234,12 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// `2GiB`, `500MB`, `1048576`: bytes.
+/// `2GB`, `500MB`, `1048576`: bytes.
 pub fn size(text: &str) -> Result<u64, String> {
     match human::parse_bytes(text.trim()) {
         Some(bytes @ 1..1_000_000_000_000_000_000) => Ok(bytes),
         Some(_) => Err(format!("`{text}` is out of range")),
-        None => Err(format!("`{text}` is not a size")),
+        None => Err(format!("`{text}` is not a size: write {}", human::SIZES)),
     }
 }
 
@@ -268,10 +277,20 @@ pub fn chat_template(model: &Path, plain_text: bool) -> Option<PathBuf> {
     Some(config).filter(|_| !plain_text && model.is_dir())
 }
 
+/// The recipe that a word means: `auto` is chosen by the CPU, and said.
+pub fn named(word: &str, ui: &Ui) -> String {
+    if word != AUTO {
+        return word.to_owned();
+    }
+    let (name, why) = for_this_cpu();
+    ui.note(&format!("recipe {AUTO}: {name}, for {why}"));
+    name.to_owned()
+}
+
 impl RecipeArgs {
     /// The recipe with what the command line changes in it.
-    pub fn load(&self) -> Result<Recipe, Failure> {
-        let mut recipe = recipe::load(&self.recipe)?;
+    pub fn load(&self, ui: &Ui) -> Result<Recipe, Failure> {
+        let mut recipe = recipe::load(&named(&self.recipe, ui))?;
         for set in &self.set {
             recipe = recipe::apply_set(&recipe, set)?;
         }
@@ -324,7 +343,7 @@ pub struct NoData(pub &'static str);
 
 impl Diagnostic for NoData {
     fn code(&self) -> Code {
-        Code::E607
+        Code::E622
     }
 
     fn hint(&self) -> Option<String> {

@@ -16,11 +16,13 @@ use onnxq_report::{Latency, Report};
 /// The summary of `quantize`.
 pub fn outcome(it: &Outcome, validation: Option<&Report>) -> String {
     if it.quantized_nodes == 0 {
-        return format!("\n{}\n{}", kept(&it.nodes), last_line(it, None));
+        let judged = |report| proof::judged(report) + &proof::verdict(report);
+        let judged = validation.map(judged).unwrap_or_default();
+        return format!("\n{}{judged}\n{}", kept(&it.nodes), last_line(it, None));
     }
     let mut out = format!("\n{}\n", ops(it));
     match validation {
-        Some(report) => out += &proof::report(report),
+        Some(report) => out += &proof::measured(report),
         None => out += &sizes(it.before.bytes, it.after.bytes, &[]),
     }
     out += &decisions::show(&facts::decisions(it));
@@ -34,7 +36,8 @@ pub fn outcome(it: &Outcome, validation: Option<&Report>) -> String {
         + &executes
         + &int8(it)
         + &needs(&it.needs)
-        + "\n"
+        + &validation.map(proof::judged).unwrap_or_default()
+        + &validation.map_or("\n".to_owned(), proof::verdict)
         + &last_line(it, validation)
 }
 
@@ -228,7 +231,7 @@ fn last_line(it: &Outcome, validation: Option<&Report>) -> String {
     match path {
         Some(path) if failed > 0 => {
             let s = if failed == 1 { "" } else { "s" };
-            format!("FAILED: {failed} limit{s} missed; what was written lies at {path}\n")
+            format!("FAIL: {failed} limit{s} missed; what was written lies at {path}\n")
         }
         Some(path) => format!("ok  {path}  {what}\n"),
         None if it.estimate => {

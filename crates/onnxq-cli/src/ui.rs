@@ -11,20 +11,25 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Color, Failure, Global};
+use super::{Color, Failure, Global, table, term};
 use onnxq_ir::{
     ctx::Progress,
     diag::{EXIT_NOTHING, Warning},
     untrusted::escape,
 };
 
+/// Columns of what a step did, if the terminal is wide enough or there is none.
+const SUMMARY: usize = 66;
 /// Redraws of a progress bar per second.
 const HERTZ: u8 = 10;
 
 /// The terminal, and the flags that say how to use it.
 pub struct Ui {
     pub global: Global,
+    /// Of stderr.
     color: bool,
+    /// Of stdout.
+    color_out: bool,
     task: Mutex<Option<Task>>,
 }
 
@@ -47,13 +52,23 @@ pub enum Style {
 
 impl Ui {
     pub fn new(global: Global) -> Ui {
-        Ui { color: use_color(global.color), task: Mutex::new(None), global }
+        let color_out = chosen(global.color, io::stdout().is_terminal());
+        Ui { color: use_color(global.color), color_out, task: Mutex::new(None), global }
     }
 
     /// Prints a piece of the result. Escape what comes from a model before.
     pub fn print(&self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Stdout)
+    }
+
+    /// Prints a result for people: as wide as the terminal, with verdicts in colour; of a quiet run
+    /// the last line only.
+    pub fn show(&self, text: &str) -> Result<(), Failure> {
+        let last = text.trim_end().lines().next_back().map(|line| format!("{line}\n"));
+        let text = if self.global.quiet { last.unwrap_or_default() } else { text.to_owned() };
+        let text = term::width().map_or(text.clone(), |width| term::wrapped(&text, width));
+        self.print(&if self.color_out { term::painted(&text) } else { text })
     }
 
     /// Prints the result as JSON.
@@ -172,29 +187,33 @@ impl Progress for Ui {
             bar.finish_and_clear();
         }
         if !self.global.quiet {
-            let time = seconds(task.began.elapsed());
-            let time = self.paint(Style::Dim, &format!("{time:>8}"));
-            self.line(&format!("  {:<10} {:<66} {time}", escape(&task.name), escape(summary)));
+            let time = format!("{:>8}", seconds(task.began.elapsed()));
+            // Two columns and the spaces beside them take 22.
+            let room = term::message_width().map(|it| it.saturating_sub(22));
+            let summary = escape(summary);
+            let summary = room.map_or(summary.clone(), |it| table::shortened(&summary, it).into());
+            let width = room.map_or(SUMMARY, |it| it.min(SUMMARY));
+            let line = format!("  {:<10} {summary:<width$} ", escape(&task.name));
+            self.line(&(line + &self.paint(Style::Dim, &time)));
         }
     }
 
     fn warn(&self, warning: &Warning) {
-        if !self.global.quiet {
-            self.line(&format!(
-                "{} {}",
-                self.paint(Style::Warn, "warning:"),
-                escape(&warning.to_string())
-            ));
-        }
+        let head = self.paint(Style::Warn, "warning:");
+        self.line(&format!("{head} {}", escape(&warning.to_string())));
     }
 }
 
 /// Whether to colour what goes to stderr: the flag, then the conventions, then the terminal.
 pub(super) fn use_color(choice: Color) -> bool {
+    chosen(choice, io::stderr().is_terminal())
+}
+
+fn chosen(choice: Color, is_terminal: bool) -> bool {
     match choice {
         Color::Always => true,
         Color::Never => false,
-        Color::Auto => auto_color(|it| env::var(it).ok(), io::stderr().is_terminal()),
+        Color::Auto => auto_color(|it| env::var(it).ok(), is_terminal),
     }
 }
 
@@ -216,9 +235,9 @@ fn is_dumb() -> bool {
 fn bar(task: &str, total: u64) -> ProgressBar {
     let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
     let template = if total == 0 {
-        "  {prefix:<10} {spinner} {elapsed}"
+        "  {prefix:<10} {spinner} {elapsed} so far"
     } else {
-        "  {prefix:<10} {bar:40} {percent:>3}% {elapsed}"
+        "  {prefix:<10} {bar:30} {percent:>3} % done, {elapsed} so far"
     };
     bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(HERTZ));
     bar.set_style(ProgressStyle::with_template(template).expect("the template is constant"));
@@ -271,7 +290,6 @@ mod tests {
         ui.done("");
         ui.start("read", 0);
         ui.step(1);
-        ui.warn(&Warning::remark("nobody hears this"));
         ui.done("all of it");
         assert!(ui.task().is_none());
     }

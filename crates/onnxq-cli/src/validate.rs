@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use super::{
     Failure, Ui,
     outputs::OutputArgs,
+    places::{check_outputs, check_there},
     proof,
-    shared::{DataArgs, InputArgs, MeasureArgs, NoData, size},
+    shared::{ADVANCED, DataArgs, InputArgs, MeasureArgs, NoData, size},
 };
 use onnxq_ir::diag::EXIT_GATE;
 use onnxq_pipeline::{self as pipeline, Validate};
@@ -26,7 +27,8 @@ pub struct Args {
     #[command(flatten)]
     pub measure: MeasureArgs,
     /// Memory for inner values, where --layers looks for the error
-    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    #[arg(help_heading = ADVANCED)]
+    #[arg(long, value_name = "SIZE", default_value = "2GB", value_parser = size)]
     pub memory: u64,
     #[command(flatten)]
     pub input: InputArgs,
@@ -40,6 +42,12 @@ impl Args {
         let Some(data) = self.data.from.data.clone() else {
             return Err(NoData("compare on").into());
         };
+        check_there(&[
+            ("--data", Some(&data)),
+            ("--tokenizer", self.data.from.tokenizer.as_deref()),
+            ("--baseline", self.measure.baseline.as_deref()),
+        ])?;
+        check_outputs(self.output.files())?;
         let job = Validate {
             reference: &self.original,
             candidate: &self.quantized,

@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use onnxq_ir::{
     diag::{Code, Diagnostic},
+    fs::{read_code, read_hint},
     onnx::LoadError,
     untrusted::Untrusted,
 };
@@ -65,7 +66,7 @@ impl Diagnostic for CheckpointError {
     fn code(&self) -> Code {
         match self {
             CheckpointError::Load(error) => error.code(),
-            CheckpointError::Io { .. } => Code::E901,
+            CheckpointError::Io { source, .. } => read_code(source),
             CheckpointError::NoModel { .. } | CheckpointError::NoWeights { .. } => Code::E120,
             CheckpointError::Json { .. }
             | CheckpointError::Field { .. }
@@ -84,6 +85,7 @@ impl Diagnostic for CheckpointError {
     fn hint(&self) -> Option<String> {
         match self {
             CheckpointError::Load(error) => error.hint(),
+            CheckpointError::Io { path, source } => read_hint(path, source),
             CheckpointError::NoModel { count: 0, .. } => {
                 Some("name the folder of a checkpoint, or an .onnx file".into())
             }

@@ -36,15 +36,21 @@ pub fn percent(value: f64) -> String {
     format!("{:.2} %", value * 100.0)
 }
 
-/// `25.1 MiB`: sizes as people read them.
+/// `26.3 MB`: sizes as people read them, in powers of ten, as --max-size and disks count.
 pub fn bytes(count: u64) -> String {
-    ByteSize(count).display().iec().to_string()
+    ByteSize(count).display().si().to_string()
 }
 
-/// A size as people write it: `2GiB`, `1.5 MiB`, `500MB`, `1048576`.
+/// A size as people write it: `4.6MB` and `4.6M` are 4,600,000 bytes, `2GiB` is 2^31, `1048576`.
 pub fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let ends_bare = text.ends_with(|it: char| "kKmMgGtT".contains(it));
+    let text = if ends_bare { format!("{text}B") } else { text.to_owned() };
     text.parse().ok().map(|ByteSize(count)| count)
 }
+
+/// How a size is written, for messages about one that is not.
+pub const SIZES: &str = "500MB, 2GB (powers of ten), 1.5GiB (powers of two) or a number of bytes";
 
 /// `a, b or c`, with the word for `or`.
 pub fn listed<T: AsRef<str>>(words: &[T], or: &str) -> String {
@@ -87,9 +93,13 @@ mod tests {
     #[test]
     fn sizes_have_one_digit_behind_the_point() {
         let sizes = [0, 1023, 1024, 1_048_575, 26_319_258, 3 << 40];
-        let texts = ["0 B", "1023 B", "1.0 KiB", "1024.0 KiB", "25.1 MiB", "3.0 TiB"];
+        let texts = ["0 B", "1.0 kB", "1.0 kB", "1.0 MB", "26.3 MB", "3.3 TB"];
         assert_eq!(sizes.map(bytes), texts);
         let read = ["0 B", "1.5 MiB", "7", "2gib", "1kB", "-1", "x"].map(parse_bytes);
         assert_eq!(read, [Some(0), Some(3 << 19), Some(7), Some(2 << 30), Some(1000), None, None]);
+        let read = ["2G", "4.6MB", "4.6m", "1k", "M", "KB"].map(parse_bytes);
+        let expected = [Some(2_000_000_000), Some(4_600_000), Some(4_600_000), Some(1000)];
+        assert_eq!(read[..4], expected);
+        assert_eq!(read[4..], [None, None]);
     }
 }

@@ -11,7 +11,7 @@ use onnxq_ir::{
 use onnxq_quant::recipe::Recipe;
 use onnxq_run::{
     calibrate::{self, CollectOptions, Run},
-    data::{Batches, Dataset},
+    data::{Batches, Dataset, fitting},
     engine::Runtime,
 };
 
@@ -74,7 +74,7 @@ impl Inputs<'_> {
     pub(super) fn batches(&self, m: &Model) -> Result<Batches, Error> {
         let none = || Dataset::of_samples(Vec::new());
         let data = self.data.clone().unwrap_or_else(none);
-        Ok(data.batches(&calibrate::model_inputs(m))?)
+        Ok(fitting(data.batches(&calibrate::model_inputs(m))?, m)?)
     }
 
     /// A run on the samples, of a model that is made of what `files` hold.

@@ -1,6 +1,7 @@
 //! The whole job: from a model that was read to one that can be written.
 
 use super::{Error, Job, Lowered, Opened, Outcome};
+use onnxq_ir::onnx::check_place;
 
 /// What became of a model.
 pub enum Quantized {
@@ -16,6 +17,7 @@ pub enum Quantized {
 /// Runtime is missing or fails (E8xx), the output exists already (E903).
 pub fn quantize(model: Opened, job: &Job) -> Result<Quantized, Error> {
     if let Some(path) = &job.inputs.output.path {
+        check_place(path)?;
         job.inputs.output.save.check_free(path)?;
     }
     let planned = model.prepare(job)?.plan(job)?;

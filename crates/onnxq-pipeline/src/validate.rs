@@ -27,7 +27,7 @@ use onnxq_report::{
 };
 use onnxq_run::{
     compare::{CompareOptions, compare, decode},
-    data::{Batches, Dataset, Decoder},
+    data::{Batches, Dataset, Decoder, fitting},
     engine::{IoInfo, Located, Runtime, Sampled, Sampler, Session, SessionOptions},
     worker::{self, FootprintJob},
 };
@@ -187,7 +187,7 @@ impl<'a> Run<'a> {
             open_session(&loaded[1], job.candidate, &session, &job.runtime)?,
         ];
         names_outputs(job.gates, reference.outputs())?;
-        let batches = job.data.batches(reference.inputs())?;
+        let batches = fitting(job.data.batches(reference.inputs())?, &loaded[0].model)?;
         let mut measures = job.measures.for_gates(job.gates);
         measures.steady |= job.baseline.is_some();
         let notes = Vec::new();

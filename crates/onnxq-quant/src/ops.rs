@@ -124,14 +124,14 @@ fn recurrent(m: &Model, node: NodeId) -> Result<(), NoMatch> {
 
 fn variable(m: &Model, node: NodeId, weight: ValueId) -> Option<NoMatch> {
     if m.constant(m.operand(node, 0).ok()?).is_ok() {
-        return Some(NoMatch("its constant is the left operand".into()));
+        return Some(NoMatch("not a weight: its constant is the left input".into()));
     }
     match &m.value(weight).def {
         onnxq_ir::Def::Input(_, None) | onnxq_ir::Def::Node(_) => {
             let quantized = m.producer(weight, "DequantizeLinear").is_ok();
             Some(NoMatch(match quantized {
                 true => "its weight is quantized already".into(),
-                false => "both operands are activations".into(),
+                false => "not a weight: both inputs are computed in the model".into(),
             }))
         }
         _ => None,

@@ -4,12 +4,14 @@
 //! Nothing else in the workspace names `std::os::unix` or `std::os::windows`.
 
 mod leftover;
+mod nearby;
 mod open;
 mod position;
 mod replace;
 
 pub use self::{
     leftover::{mark_in_use, remove_leftovers},
+    nearby::{missing_hint, read_code, read_hint},
     open::{Stamp, available_space, links, map, open_regular},
     position::{read_exact_at, write_all_at},
     replace::{Replacement, replace},

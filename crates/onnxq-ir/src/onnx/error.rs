@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use crate::{
     diag::{Code, Diagnostic},
+    fs::{read_code, read_hint},
+    human,
     tensor::{DType, TensorError},
     untrusted::Untrusted,
 };
@@ -14,13 +16,15 @@ pub enum LoadError {
     Io { path: PathBuf, source: io::Error },
     #[error("not an ONNX model: {what} at byte {offset}")]
     NotProtobuf { offset: usize, what: &'static str },
+    #[error("not an ONNX model but {}", Untrusted(kind))]
+    Foreign { kind: String, hint: String },
     #[error("not an ONNX model")]
     Decode(#[source] prost::DecodeError),
     #[error("the file is empty")]
     Empty,
     #[error("messages nest deeper than {limit} levels")]
     Depth { limit: usize },
-    #[error("decoding would take more than {} MiB, far more than the file's size justifies", limit >> 20)]
+    #[error("decoding would take more than {}, far more than the file's size justifies", human::bytes(*limit))]
     Budget { limit: u64 },
     #[error("function `{}` calls itself, directly or through others", Untrusted(name))]
     FunctionCycle { name: String },
@@ -130,8 +134,10 @@ pub enum TensorProblem {
 impl Diagnostic for LoadError {
     fn code(&self) -> Code {
         match self {
-            LoadError::Io { .. } => Code::E902,
-            LoadError::NotProtobuf { .. } | LoadError::Decode(_) => Code::E101,
+            LoadError::Io { source, .. } => read_code(source),
+            LoadError::NotProtobuf { .. } | LoadError::Foreign { .. } | LoadError::Decode(_) => {
+                Code::E101
+            }
             LoadError::Empty => Code::E102,
             LoadError::Depth { .. } => Code::E103,
             LoadError::Budget { .. } | LoadError::Opsets { .. } => Code::E104,
@@ -160,6 +166,8 @@ impl Diagnostic for LoadError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
+            LoadError::Io { path, source } => return read_hint(path, source),
+            LoadError::Foreign { hint, .. } => hint.clone(),
             LoadError::NotProtobuf { .. } | LoadError::Decode(_) | LoadError::Empty => {
                 "the file may be truncated or of another format; compare its checksum with the source".into()
             }
@@ -228,6 +236,10 @@ pub enum SaveError {
     Io { path: PathBuf, source: io::Error },
     #[error("{} exists", path.display())]
     Exists { path: PathBuf },
+    #[error("{} is a folder", path.display())]
+    IsFolder { path: PathBuf },
+    #[error("there is no folder {} for the output", folder.display())]
+    NoFolder { folder: PathBuf },
     #[error("{} is a data file of the input", path.display())]
     InputData { path: PathBuf },
     #[error("the model has {bytes} bytes; a single file holds at most 2 GiB")]
@@ -256,6 +268,7 @@ impl Diagnostic for SaveError {
     fn code(&self) -> Code {
         match self {
             SaveError::Io { .. } | SaveError::NoSpace { .. } => Code::E901,
+            SaveError::IsFolder { .. } | SaveError::NoFolder { .. } => Code::E905,
             SaveError::Exists { .. } => Code::E903,
             SaveError::InputData { .. } => Code::E904,
             SaveError::TooLarge { .. } => Code::E407,
@@ -266,6 +279,12 @@ impl Diagnostic for SaveError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
+            SaveError::IsFolder { path } => {
+                format!("name the file in it: {}", path.join("model.onnx").display())
+            }
+            SaveError::NoFolder { folder } => {
+                format!("make it first: mkdir -p {}", folder.display())
+            }
             SaveError::Exists { .. } => "pass --force to replace it".into(),
             SaveError::InputData { .. } => "choose another output name".into(),
             SaveError::TooLarge { .. } => {

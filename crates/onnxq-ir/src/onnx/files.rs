@@ -102,7 +102,7 @@ impl Files {
         let io = |source| LoadError::Io { path: self.model.clone(), source };
         let mapped = map(&self.model, true).map_err(io)?;
         let Some(mapped) = mapped else {
-            return Err(io(io::Error::other("not a regular file")));
+            return Err(io(not_a_file()));
         };
         self.open.insert(String::new(), mapped.clone());
         Ok(mapped.bytes)
@@ -207,7 +207,11 @@ impl Files {
 /// The contents of any regular file, mapped.
 pub fn map_file(path: &Path) -> io::Result<Bytes> {
     let mapped = map(path, true)?;
-    Ok(mapped.ok_or_else(|| io::Error::other("not a regular file"))?.bytes)
+    Ok(mapped.ok_or_else(not_a_file)?.bytes)
+}
+
+fn not_a_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 /// `None` if the path is no regular file.

@@ -6,6 +6,7 @@ mod digest;
 mod error;
 mod external;
 mod files;
+mod foreign;
 mod graph_in;
 mod limits;
 mod order;
@@ -33,7 +34,9 @@ pub use self::{
     error::{ExternalProblem, LoadError, SaveError, TensorProblem},
     files::{ExternalPolicy, Files, map_file},
     limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},
-    save::{DataEnding, ExternalData, SaveOptions, Saved, is_external, layout_sizes, save},
+    save::{
+        DataEnding, ExternalData, SaveOptions, Saved, check_place, is_external, layout_sizes, save,
+    },
 };
 use crate::{diag::Warning, ir::Model, tensor::Tensor};
 
@@ -58,6 +61,10 @@ pub fn open_bytes(bytes: Bytes, name: &Path, options: &OpenOptions) -> Result<Lo
 /// Every rule of the format that a rewrite or ONNX Runtime relies on is checked here, before
 /// anything is allocated for it.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
+    open_as_named(path, options).map_err(|error| foreign::explained(error, path))
+}
+
+fn open_as_named(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError> {
     if path.extension().is_some_and(|it| it == "onnxtxt") {
         let mut files = Files::new(path, options.external)?;
         let text = files.map_model()?;

@@ -62,6 +62,19 @@ impl SaveOptions {
     }
 }
 
+/// Whether a file can be made at a path: its folder is there, and it is no folder itself.
+pub fn check_place(path: &Path) -> Result<(), SaveError> {
+    if path.is_dir() {
+        return Err(SaveError::IsFolder { path: path.into() });
+    }
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            Err(SaveError::NoFolder { folder: folder.into() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The files that were written.
 #[derive(Clone, Debug)]
 pub struct Saved {
@@ -204,6 +217,7 @@ fn check_destination(
         if input.is_some_and(|it| it.is_data(path)) {
             return Err(SaveError::InputData { path: path.into() });
         }
+        check_place(path)?;
         options.check_free(path)?;
     }
     Ok(())

@@ -29,7 +29,11 @@ use onnxq_ir::{
 };
 use onnxq_report::document::Attribution;
 use onnxq_rewrite as rewrite;
-use onnxq_run::{calibrate, data::Dataset, engine::Runtime};
+use onnxq_run::{
+    calibrate,
+    data::{Dataset, fitting},
+    engine::Runtime,
+};
 
 /// Two models, and samples to run them on.
 pub struct Attribute<'a> {
@@ -126,7 +130,7 @@ fn open<'a>(job: &Attribute<'a>) -> Result<[Side<'a>; 2], Error> {
 
 fn evaluator<'a>(job: &Attribute<'a>, sides: &'a [Side<'a>; 2]) -> Result<Evaluator<'a>, Error> {
     let Side { model, files, .. } = &sides[0];
-    let batches = job.data.batches(&calibrate::model_inputs(model))?;
+    let batches = fitting(job.data.batches(&calibrate::model_inputs(model))?, model)?;
     Evaluator::over(model, files, batches, SAMPLES, (job.runtime.clone(), job.threads))
 }
 

@@ -135,6 +135,7 @@ pub fn convert(
     save: &SaveOptions,
     ctx: &Ctx,
 ) -> Result<Converted, Error> {
+    onnx::check_place(output)?;
     save.check_free(output)?;
     let mut done = run(job, ctx)?;
     done.steps.extend(storage(&done.model, &done.files, save));

@@ -89,7 +89,7 @@ fn slower(decision: Decision, list: &[Choosing]) -> Decision {
     if slower.is_empty() {
         return decision;
     }
-    let header = ["node", "becomes", "off by", "instead of", "rows differ"];
+    let header = ["node", "becomes", "error", "if fastest", "outlier rows"];
     let mut decision = decision.words(&header);
     for row in slower.iter().take(ROWS) {
         let others = row.nodes.len() - 1;

@@ -1,10 +1,11 @@
 //! What can be wrong with a recipe.
 
-use std::io;
+use std::{io, path::Path};
 
-use super::{Position, SHIPPED, load::MAX_BYTES};
+use super::{Position, load::MAX_BYTES, words};
 use onnxq_ir::{
     diag::{Code, Diagnostic},
+    fs::read_hint,
     suggest::suggest,
     untrusted::Untrusted,
 };
@@ -74,15 +75,8 @@ impl Diagnostic for RecipeError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            RecipeError::Unknown(name) => {
-                let known = SHIPPED.iter().map(|it| it.0);
-                Some(match suggest(name, known) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "list the shipped recipes with `onnxq recipe list`, \
-                             or give the path of a file"
-                        .to_owned(),
-                })
-            }
+            RecipeError::Unknown(name) => Some(words::meant(name)),
+            RecipeError::Read { file, source } => read_hint(Path::new(file), source),
             RecipeError::Key { key: word, known, .. } | RecipeError::Word { word, known, .. } => {
                 Some(match suggest(word, known.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),

@@ -307,6 +307,13 @@ mod tests {
     }
 
     #[test]
+    fn sizes_have_the_units_of_flags() {
+        let gate: Gate = "size_bytes<=4.6MB".parse().unwrap();
+        assert_eq!(gate.max, Some(4_600_000.0));
+        assert!("kl.mean<=4.6MB".parse::<Gate>().is_err());
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let error = |it: &str| it.parse::<Gate>().unwrap_err();
         assert_eq!(error("kl.mean=0.01"), GateError::Form("kl.mean=0.01".into()));

@@ -11,6 +11,7 @@ mod renamed;
 pub mod resolve;
 mod schema;
 mod select;
+mod words;
 mod yaml;
 
 use schemars::JsonSchema;
@@ -24,6 +25,7 @@ pub use self::{
     place::{Place, Position},
     schema::schema,
     select::{Candidate, Merged, Selector, Unmatched},
+    words::{AUTO, for_this_cpu},
     yaml::to_yaml,
 };
 pub use self::{load::MAX_BYTES, yaml::parse as parse_yaml};

@@ -40,13 +40,16 @@ impl Safety {
 
     /// One line; `None` for a model without such layers.
     pub fn text(&self) -> Option<String> {
-        let cpus = self.safe_on().join(", ");
+        let cpus = self.safe_on().join(" and ");
         match (self.layers, self.unsafe_layers.len()) {
             (0, _) => None,
-            (all, 0) => Some(format!("int8 exact on {cpus} (0 of {all} layers can saturate)")),
-            (all, it) => {
-                Some(format!("int8 exact on {cpus} only ({it} of {all} layers can saturate)"))
+            (all, 0) => {
+                Some(format!("int8 exact on every {cpus} CPU: 0 of {all} layers can saturate"))
             }
+            (all, it) => Some(format!(
+                "int8 exact on {cpus} only: on older CPUs {it} of {all} layers can saturate \
+                     (see `onnxq explain avx2`)"
+            )),
         }
     }
 }

@@ -193,9 +193,9 @@ fn a_model_says_where_it_is_exact() {
                  y = MatMulInteger (q, w, z) }}"
         )
     };
-    let anywhere = "int8 exact on x86-64, arm64 (0 of 1 layers can saturate)";
-    let vnni = "int8 exact on x86-64 with AVX512-VNNI or AVX-VNNI, arm64 only \
-                (1 of 1 layers can saturate)";
+    let anywhere = "int8 exact on every x86-64 and arm64 CPU: 0 of 1 layers can saturate";
+    let vnni = "int8 exact on x86-64 with AVX512-VNNI or AVX-VNNI and arm64 only: \
+                on older CPUs 1 of 1 layers can saturate (see `onnxq explain avx2`)";
     // Pairs go down the columns.
     assert_eq!(told(&product("64, 127, 64, 1, -64, 127, -64, -128")), anywhere);
     assert_eq!(told(&product("64, 127, 65, 1, -64, 127, -64, -128")), vnni);

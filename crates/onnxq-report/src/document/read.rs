@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::{Report, SCHEMA};
 use onnxq_ir::{
     diag::{Code, Diagnostic},
+    fs::{read_code, read_hint},
     untrusted::Untrusted,
 };
 
@@ -36,14 +37,14 @@ pub enum ReadError {
 impl Diagnostic for ReadError {
     fn code(&self) -> Code {
         match self {
-            ReadError::Io { .. } => Code::E902,
+            ReadError::Io { source, .. } => read_code(source),
             _ => Code::E619,
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
-            ReadError::Io { .. } => None,
+            ReadError::Io { path, source } => read_hint(path, source),
             ReadError::Schema { schema, .. } if schema.starts_with("onnxq.report/") => {
                 Some("update onnxq".into())
             }

@@ -27,7 +27,7 @@ pub(super) fn interval(it: Interval) -> String {
     format!("{} … {}", number(it.low), number(it.high))
 }
 
-/// `+3.1 MiB`.
+/// `+3.1 MB`.
 pub(super) fn growth(count: i64) -> String {
     let sign = if count < 0 { "-" } else { "+" };
     format!("{sign}{}", bytes(count.unsigned_abs()))
@@ -49,6 +49,6 @@ mod tests {
 
     #[test]
     fn shares_and_differences_have_a_unit() {
-        assert_eq!((percent(0.98442), growth(-2048)), ("98.44 %".into(), "-2.0 KiB".into()));
+        assert_eq!((percent(0.98442), growth(-2048)), ("98.44 %".into(), "-2.0 kB".into()));
     }
 }

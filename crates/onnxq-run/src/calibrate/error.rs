@@ -6,6 +6,7 @@ use crate::data::DataError;
 use crate::engine::EngineError;
 use onnxq_ir::{
     diag::{Code, Diagnostic},
+    fs::{read_code, read_hint},
     onnx::{LoadError, SaveError},
     tensor::TensorError,
     untrusted::Untrusted,
@@ -64,7 +65,7 @@ impl Diagnostic for CalibrateError {
             CalibrateError::Width { .. }
             | CalibrateError::Tensor { .. }
             | CalibrateError::Unobservable { .. } => Code::E803,
-            CalibrateError::StatsFile { .. } => Code::E902,
+            CalibrateError::StatsFile { source, .. } => read_code(source),
             CalibrateError::Damaged { .. } => Code::E613,
             CalibrateError::OtherModel { .. }
             | CalibrateError::OtherData { .. }
@@ -79,11 +80,12 @@ impl Diagnostic for CalibrateError {
             CalibrateError::Engine(it) => return it.hint(),
             CalibrateError::Load(it) => return it.hint(),
             CalibrateError::Save(it) => return it.hint(),
+            CalibrateError::StatsFile { path, source } => return read_hint(path, source),
             CalibrateError::Scratch(_) => {
                 "free some space in the temporary folder, or set TMPDIR to another one".into()
             }
             CalibrateError::Memory { needed, .. } => {
-                format!("pass --memory {}MiB or more", needed.div_ceil(1 << 20))
+                format!("pass --memory {}MB or more", needed.div_ceil(1_000_000))
             }
             CalibrateError::NonFinite { .. } => {
                 "check the model with `onnxq validate` on the same data".into()

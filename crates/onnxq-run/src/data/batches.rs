@@ -137,6 +137,13 @@ impl Batches {
         self.with_source(|source| source.file_of(sample))
     }
 
+    /// The input that a text becomes, and the largest number of a token in it.
+    pub(super) fn largest_token(&self) -> Option<(String, u32)> {
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let Source::Tokens { input, tokens } = &*source else { return None };
+        Some((self.inputs.get(*input)?.name.clone(), tokens.ids.iter().copied().max()?))
+    }
+
     /// Starts again with the first batch.
     pub fn rewind(&mut self) {
         self.at = 0;
@@ -319,7 +326,7 @@ mod tests {
         );
         assert_eq!(code(folder.path(), &model()), Code::E607);
         assert_eq!(code(&at("words.txt"), &model()), Code::E608);
-        assert_eq!(code(&at("nothing.npy"), &model()), Code::E902);
+        assert_eq!(code(&at("nothing.npy"), &model()), Code::E905);
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::images;
+use super::{images, records::TEXTS};
 use onnxq_ir::{
     diag::{Code, Diagnostic},
+    fs::{read_code, read_hint},
     suggest::suggest,
     tensor::{DType, Shape, TensorType},
     untrusted::Untrusted,
@@ -74,6 +75,20 @@ pub enum DataError {
     Description(#[from] RecipeError),
     #[error("`{}` is an image, and this build reads none", shown(file))]
     NoImages { file: PathBuf },
+    #[error("`{}` is none of .npy, .npz, {}, an image or a folder", shown(file), TEXTS.join(", "))]
+    Kind { file: PathBuf },
+    #[error(
+        "`{}` is text, and the model takes no numbers of tokens: its inputs are {}",
+        shown(file),
+        names(found)
+    )]
+    NoTextInput { file: PathBuf, found: Vec<String> },
+    #[error(
+        "`{}` makes token {id}, but the model looks `{}` up in a table of {rows} rows",
+        shown(tokenizer),
+        Untrusted(input)
+    )]
+    OtherTokenizer { tokenizer: PathBuf, input: String, id: u32, rows: usize },
     #[error("cannot read `{}`", shown(file))]
     Io { file: PathBuf, source: std::io::Error },
 }
@@ -95,9 +110,10 @@ impl DataError {
 impl Diagnostic for DataError {
     fn code(&self) -> Code {
         match self {
-            DataError::Format { .. } | DataError::Pickle { .. } | DataError::Fortran { .. } => {
-                Code::E601
-            }
+            DataError::Format { .. }
+            | DataError::Kind { .. }
+            | DataError::Pickle { .. }
+            | DataError::Fortran { .. } => Code::E601,
             DataError::Size { .. } => Code::E602,
             DataError::Shape { .. }
             | DataError::Samples { .. }
@@ -106,12 +122,15 @@ impl Diagnostic for DataError {
             DataError::DType { .. } | DataError::Inexact { .. } => Code::E604,
             DataError::NonFinite { .. } => Code::E605,
             DataError::Empty { .. } | DataError::TooFew { .. } => Code::E606,
-            DataError::Missing { .. } | DataError::NoImageInput { .. } => Code::E607,
+            DataError::Missing { .. }
+            | DataError::NoTextInput { .. }
+            | DataError::NoImageInput { .. } => Code::E607,
             DataError::NoTokenizer { .. } | DataError::NoText { .. } => Code::E608,
             DataError::NoPreprocess { .. } | DataError::NoImages { .. } => Code::E616,
             DataError::NoDescription { .. } => Code::E705,
             DataError::Description(error) => error.code(),
-            DataError::Io { .. } => Code::E902,
+            DataError::Io { source, .. } => read_code(source),
+            DataError::OtherTokenizer { .. } => Code::E623,
         }
     }
 
@@ -130,7 +149,22 @@ impl Diagnostic for DataError {
             DataError::Missing { input, .. } => {
                 format!("add an array named `{}` to the data", Untrusted(input))
             }
-            DataError::NoTokenizer { .. } => "pass --tokenizer tokenizer.json".into(),
+            DataError::Io { file, source } => return read_hint(file, source),
+            DataError::Kind { file } => other_kind(file),
+            DataError::NoTextInput { .. } => {
+                "for images give a folder of them and --preprocess, for anything else the inputs \
+                 as arrays: numpy.savez(\"data.npz\", NAME=array)"
+                    .into()
+            }
+            DataError::OtherTokenizer { .. } => {
+                "is it this model's? Pass --tokenizer with the tokenizer.json that came with the model"
+                    .into()
+            }
+            DataError::NoTokenizer { file } => {
+                let beside = file.with_file_name("tokenizer.json");
+                let path = if beside.is_file() { beside } else { "tokenizer.json".into() };
+                format!("pass --tokenizer {}", shown(&path))
+            }
             DataError::NoText { .. } => {
                 "pass token ids as .npy, or build with feature `text`".into()
             }
@@ -154,6 +188,24 @@ impl Diagnostic for DataError {
             }
             _ => return None,
         })
+    }
+}
+
+/// What to do with a file of samples that is of no kind that is read.
+fn other_kind(file: &Path) -> String {
+    let extension = file.extension().and_then(|it| it.to_str()).unwrap_or("").to_ascii_lowercase();
+    let (from, to) = (file.display(), file.with_extension("jsonl"));
+    let to = to.display();
+    match &*extension {
+        "parquet" | "feather" | "orc" => format!(
+            "make lines of JSON of it: python -c \"import pandas; pandas.read_{extension}('{from}')\
+             .to_json('{to}', orient='records', lines=True)\""
+        ),
+        "pt" | "pth" | "pkl" | "pickle" => "save its arrays by the names of the model's inputs: \
+             numpy.savez(\"data.npz\", input_ids=array)"
+            .into(),
+        "onnx" | "onnxtxt" => "that is a model; samples are wanted here".into(),
+        _ => format!("if it is plain text, give it a name that ends in .txt: {from}.txt"),
     }
 }
 

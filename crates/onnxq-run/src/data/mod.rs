@@ -12,9 +12,11 @@ mod images;
 pub mod npy;
 pub mod npz;
 mod open;
+mod records;
 pub(crate) mod roles;
 mod sketch;
 mod source;
+mod tables;
 mod test_data;
 mod text_data;
 
@@ -27,5 +29,6 @@ pub use self::{
     open::open,
     roles::{Role, make, role},
     sketch::{Contents, Sketch},
+    tables::fitting,
     text_data::Decoder,
 };

@@ -11,12 +11,13 @@ use super::{
     images::{self, Images},
     npy::Npy,
     npz::Npz,
+    records::TEXTS,
     roles,
     source::{Array, Source},
     test_data, text_data,
 };
 use crate::engine::IoInfo;
-use onnxq_ir::tensor::{DType, Dim};
+use onnxq_ir::tensor::Dim;
 
 /// Opens `.npy`, `.npz`, text, an image or a folder of `<input>.npy` files, of ONNX test data or
 /// of images.
@@ -30,12 +31,9 @@ pub fn open(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Bat
         _ if !kind.is_file() => return Err(DataError::format(path, "is not a regular file")),
         "npy" => one_array(path, inputs)?,
         "npz" => archive(path, inputs)?,
-        "md" | "text" | "txt" => text(path, inputs, options)?,
+        extension if TEXTS.contains(&&*format!(".{extension}")) => text(path, inputs, options)?,
         _ if images::is_image(path) => pictures(path, vec![path.into()], inputs, options)?,
-        _ => {
-            let fact = "is none of .npy, .npz, .txt, an image or a folder";
-            return Err(DataError::format(path, fact));
-        }
+        _ => return Err(DataError::Kind { file: path.into() }),
     };
     Batches::new(path, source, files, inputs, options)
 }
@@ -110,16 +108,13 @@ fn pictures(
 }
 
 fn text(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Opened, DataError> {
-    let Some(tokenizer) = &options.tokenizer else {
-        return Err(DataError::NoTokenizer { file: path.into() });
-    };
     let at = primary(inputs);
     let Some(input) = inputs.get(at).filter(|it| !it.ty.dtype.is_float()) else {
-        let ids = IoInfo {
-            name: "input_ids".into(),
-            ty: onnxq_ir::tensor::TensorType { dtype: DType::I64, shape: None },
-        };
-        return Err(missing(path, &ids, vec!["text".into()]));
+        let found = inputs.iter().map(|it| it.name.clone()).collect();
+        return Err(DataError::NoTextInput { file: path.into(), found });
+    };
+    let Some(tokenizer) = &options.tokenizer else {
+        return Err(DataError::NoTokenizer { file: path.into() });
     };
     let fixed = input.ty.shape.as_ref().and_then(|it| it.get(1)?.fixed());
     let width = fixed.unwrap_or(options.sequence);

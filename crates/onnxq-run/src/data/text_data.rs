@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-#[cfg(feature = "text")]
-use super::chat;
 use super::{DataError, DataOptions};
+#[cfg(feature = "text")]
+use super::{chat, records};
 
 /// Rows of `width` ids each.
 #[derive(Debug, PartialEq)]
@@ -62,6 +62,7 @@ pub(super) fn read(
     let bytes = std::fs::read(text).map_err(DataError::io(text))?;
     let content = String::from_utf8(bytes)
         .map_err(|it| DataError::format(text, format!("is not UTF-8: {}", it.utf8_error())))?;
+    let content = records::text(text, content)?;
     let model = load(tokenizer)?;
     let encode = |text: &str, special| -> Result<Vec<u32>, DataError> {
         let encoding = model.encode_fast(text, special);

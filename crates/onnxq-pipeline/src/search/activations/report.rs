@@ -169,7 +169,7 @@ pub(super) fn kept(ranged: Ranged<'_>, layers: &[Layer], picks: &[usize]) -> Vec
         }
         let (name, error) =
             (layer.candidates[0].name(), 100.0 * layer.candidates[0].worst().sqrt());
-        let reason = no_match!("calibration: {name} would put its output {error:.1} % off");
+        let reason = no_match!("calibration: {name} would change its output by {error:.1} %");
         for (node, site) in layer.nodes.iter().zip(&layer.sites) {
             list.push(Kept { node: *node, elements: elements(*site), reason: reason.clone() });
         }

@@ -397,7 +397,7 @@ mod tests {
         let unknown = load("imagnet").unwrap_err();
         assert_eq!(unknown.code(), Code::E705);
         assert_eq!(unknown.hint().unwrap(), "did you mean `imagenet`?");
-        assert_eq!(load("./none.yaml").unwrap_err().code(), Code::E902);
+        assert_eq!(load("./none.yaml").unwrap_err().code(), Code::E905);
         let newer = Description::parse("onnxq: 2", "x.yaml").unwrap_err();
         assert_eq!(newer.to_string(), "x.yaml:1:8: format 2 is unknown, this program reads 1");
     }

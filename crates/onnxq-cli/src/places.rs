@@ -1,0 +1,193 @@
+//! Paths on the command line: checked before any work, and what stands for those left out.
+
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use onnxq_ir::{
+    diag::{Code, Diagnostic},
+    fs::missing_hint,
+    onnx::check_place,
+};
+
+/// Where `quantize` writes.
+#[derive(Debug, clap::Args)]
+pub struct Destination {
+    /// Where to write the result [default: MODEL.RECIPE.onnx beside the model]; large weights go into
+    /// a file beside it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The same as --output
+    #[arg(value_name = "OUTPUT", hide = true)]
+    pub second: Option<PathBuf>,
+}
+
+impl Destination {
+    /// The path to write to. A data file behind a lone `--validate` is not the output but its value.
+    pub fn resolve(
+        &mut self,
+        validate: &mut Option<Option<PathBuf>>,
+        model: &Path,
+        recipe: &str,
+    ) -> Result<PathBuf, Failure> {
+        if matches!(validate, Some(None)) && self.second.as_deref().is_some_and(is_data) {
+            *validate = Some(self.second.take());
+        }
+        match (&self.output, &self.second) {
+            (None, Some(second)) if is_data(second) => {
+                Err(NoOutput { path: second.clone() }.into())
+            }
+            (Some(_), Some(second)) => Err(TwoOutputs { second: second.clone() }.into()),
+            (Some(path), None) | (None, Some(path)) => Ok(path.clone()),
+            (None, None) => Ok(beside(model, recipe)),
+        }
+    }
+}
+
+/// `models/a.onnx` and `int4` → `models/a.int4.onnx`.
+fn beside(model: &Path, recipe: &str) -> PathBuf {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    let recipe: String = recipe.chars().map(|it| if plain(it) { it } else { '-' }).collect();
+    let stem = if model.is_dir() { model.file_name() } else { model.file_stem() };
+    let stem = stem.map_or("model".into(), |it| it.to_string_lossy());
+    model.with_file_name(format!("{stem}.{recipe}.onnx"))
+}
+
+/// Whether a path is one of samples, not of a model.
+fn is_data(path: &Path) -> bool {
+    let extension = path.extension().and_then(|it| it.to_str()).unwrap_or("");
+    !matches!(extension, "onnx" | "onnxtxt" | "ort" | "pb")
+        && (path.exists() || !extension.is_empty())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("there are two outputs: -o, and {} behind the model", .second.display())]
+struct TwoOutputs {
+    second: PathBuf,
+}
+
+impl Diagnostic for TwoOutputs {
+    fn code(&self) -> Code {
+        Code::E905
+    }
+
+    fn hint(&self) -> Option<String> {
+        let second = self.second.display();
+        Some(match is_data(&self.second) {
+            true => format!("samples are given as --data {second}"),
+            false => "onnxq takes one model at a time: leave one of the two out".into(),
+        })
+    }
+}
+
+/// What would be replaced by a model is no model.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is no name for a model", .path.display())]
+struct NoOutput {
+    path: PathBuf,
+}
+
+impl Diagnostic for NoOutput {
+    fn code(&self) -> Code {
+        Code::E905
+    }
+
+    fn hint(&self) -> Option<String> {
+        let path = self.path.display();
+        Some(match self.path.is_dir() {
+            true => format!("name the file in it: {}", self.path.join("model.onnx").display()),
+            false => format!(
+                "samples to compare on are given as --validate --data {path}, samples to learn \
+                 from as --calibration {path}; the output is -o FILE"
+            ),
+        })
+    }
+}
+
+/// A path that a flag names and that leads to nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{flag}: there is nothing at {}", .path.display())]
+pub struct Absent {
+    pub flag: &'static str,
+    pub path: PathBuf,
+}
+
+impl Diagnostic for Absent {
+    fn code(&self) -> Code {
+        Code::E905
+    }
+
+    fn hint(&self) -> Option<String> {
+        let near = missing_hint(&self.path);
+        match self.flag {
+            "--baseline" => {
+                let first = "for a first release, leave --baseline out";
+                Some(near.map_or(first.into(), |near| format!("{near}\n{first}")))
+            }
+            _ => near,
+        }
+    }
+}
+
+/// Fails for the first of these that leads to nothing.
+pub fn check_there(paths: &[(&'static str, Option<&Path>)]) -> Result<(), Failure> {
+    for (flag, path) in paths {
+        if let Some(path) = path.filter(|it| !it.exists()) {
+            return Err(Absent { flag, path: path.into() }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Fails if no file can be made at one of these paths, before the work that would be lost.
+pub fn check_outputs<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<(), Failure> {
+    for path in paths {
+        if path == Path::new("-") {
+            return Err(NoStream.into());
+        }
+        check_place(path)?;
+    }
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a model cannot be written to a stream: its file is replaced as a whole, or not at all")]
+struct NoStream;
+
+impl Diagnostic for NoStream {
+    fn code(&self) -> Code {
+        Code::E905
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("write to a file first: -o FILE".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_is_named_after_the_model_and_the_recipe() {
+        let beside = |model: &str, recipe| beside(Path::new(model), recipe);
+        assert_eq!(beside("a/m.onnx", "int4"), Path::new("a/m.int4.onnx"));
+        assert_eq!(beside("m.v2.onnx", "my own/1"), Path::new("m.v2.my-own-1.onnx"));
+    }
+
+    #[test]
+    fn what_follows_the_model_is_the_output_or_the_data() {
+        let resolve = |output: Option<&str>, second: Option<&str>, mut validate| {
+            let [output, second] = [output, second].map(|it| it.map(PathBuf::from));
+            let mut places = Destination { output, second };
+            let path = places.resolve(&mut validate, Path::new("m.onnx"), "int4");
+            (path.map_err(|it| it.code()), validate)
+        };
+        let none = None::<Option<PathBuf>>;
+        assert_eq!(resolve(None, Some("q.onnx"), none.clone()).0, Ok("q.onnx".into()));
+        assert_eq!(resolve(Some("q.onnx"), Some("b.onnx"), none).0, Err(Code::E905));
+        let (path, validate) = resolve(Some("q.onnx"), Some("eval.txt"), Some(None));
+        assert_eq!((path, validate), (Ok("q.onnx".into()), Some(Some("eval.txt".into()))));
+        let (path, _) = resolve(None, Some("eval.txt"), Some(None));
+        assert_eq!(path, Ok("m.int4.onnx".into()));
+    }
+}
