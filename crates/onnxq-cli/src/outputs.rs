@@ -326,7 +326,7 @@ mod tests {
         github_files(&Report::default(), |it| Some(path(it).into())).unwrap();
         let read = |name: &str| fs::read_to_string(path(name)).unwrap();
         assert_eq!(read("GITHUB_OUTPUT"), "before=1\nonnxq_verdict=not_judged\n");
-        assert!(read("GITHUB_STEP_SUMMARY").starts_with("## ✅ PASS"));
+        assert!(read("GITHUB_STEP_SUMMARY").starts_with("## ⚪ NOT JUDGED"));
         github_files(&Report::default(), |_| None).unwrap();
     }
 

@@ -318,8 +318,16 @@ mod tests {
             &SaveOptions::default(),
         );
         let keys: Vec<&str> = model.metadata.iter().map(|it| &*it.0).collect();
-        let ours =
-            [COMMAND, MIN_ONNXRUNTIME, RECIPE, RECIPE_SHA256, RECIPE_YAML, SOURCE_SHA256, VERSION];
+        let ours = [
+            COMMAND,
+            DECISIONS,
+            MIN_ONNXRUNTIME,
+            RECIPE,
+            RECIPE_SHA256,
+            RECIPE_YAML,
+            SOURCE_SHA256,
+            VERSION,
+        ];
         assert_eq!(keys, [&["mine"][..], &ours].concat());
         assert!(KEYS.is_sorted() && ours.iter().all(|it| KEYS.contains(it)));
     }

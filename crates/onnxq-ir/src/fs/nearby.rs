@@ -101,7 +101,7 @@ mod tests {
             |name: &str| missing_hint(&at(name)).unwrap().replace(at("").to_str().unwrap(), "");
         assert_eq!(hint("evla.txt"), "did you mean `eval.txt`?");
         assert_eq!(hint("eval"), "did you mean `eval.txt`?");
-        assert!(hint("other.txt").ends_with("holds eval.txt, notes.txt"), "{}", hint("other.txt"));
+        assert!(hint("zzzz.txt").ends_with("holds eval.txt, notes.txt"), "{}", hint("zzzz.txt"));
         assert!(hint("other.npz").ends_with("holds no .npz file"));
         assert!(hint("none/eval.txt").starts_with("there is no folder"));
         let error = |kind| Error::from(kind);

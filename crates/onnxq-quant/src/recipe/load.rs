@@ -550,6 +550,7 @@ mod tests {
         assert_eq!(load(path.to_str().unwrap()).unwrap_err().code(), Code::E701);
         fs::write(&path, [0xff]).unwrap();
         assert_eq!(load(path.to_str().unwrap()).unwrap_err().code(), Code::E705);
-        assert_eq!(load("int3").unwrap_err().hint().unwrap(), "did you mean `int4`?");
+        let hint = "`int3` is what recipe `int4_size` does: -r int4_size (needs --calibration)";
+        assert_eq!(load("int3").unwrap_err().hint().unwrap(), hint);
     }
 }
