@@ -43,15 +43,15 @@ fn a_gate_is_judged_or_the_command_fails() {
                 if first != second {
                     args.extend(*second);
                 }
-                let it = run(&args);
-                assert_ne!(it.code, 0, "{args:?}: {}{}", it.out, it.error);
+                let ran = run(&args);
+                assert_ne!(ran.code, 0, "{args:?}: {}{}", ran.out, ran.error);
                 assert!(!Path::new(&output).exists(), "{args:?} left a model");
             }
         }
-        let it = run(
+        let ran = run(
             &[&["validate", &model, &model, "--data", &data, "--samples", "1"], judge].concat()
         );
-        assert_ne!(it.code, 0, "{judge:?}: {}{}", it.out, it.error);
+        assert_ne!(ran.code, 0, "{judge:?}: {}{}", ran.out, ran.error);
     }
 }
 
@@ -63,12 +63,12 @@ fn gates_of_a_recipe_want_data_too() {
     fs::write(&recipe, text).unwrap();
     let (model, output) = (path("model.onnx"), place.path("q.onnx"));
     let args = ["quantize", &model, "-r", &recipe, "-o", &output];
-    let it = run(&args);
-    assert_eq!(it.code, 2, "{}", it.error);
-    assert!(it.error.contains("the recipe's gates needs a comparison"), "{}", it.error);
+    let ran = run(&args);
+    assert_eq!(ran.code, 2, "{}", ran.error);
+    assert!(ran.error.contains("the recipe's gates needs a comparison"), "{}", ran.error);
     let data = path("eval_ids.npy");
-    let it = run(&[&args[..], &["--data", &data, "--samples", "2", "--no-latency"]].concat());
-    assert_eq!(it.code, 0, "{}", it.error);
+    let ran = run(&[&args[..], &["--data", &data, "--samples", "2", "--no-latency"]].concat());
+    assert_eq!(ran.code, 0, "{}", ran.error);
 }
 
 #[test]
@@ -78,12 +78,12 @@ fn an_older_model_stays_where_a_new_one_misses_a_gate() {
     fs::write(&output, "older").unwrap();
     let args = ["quantize", &model, "-r", "int8_weights", "-o", &output, "-f", "--data", &data];
     let rest = ["--samples", "1", "--no-latency", "--gate"];
-    let it = run(&[&args[..], &rest, &[IMPOSSIBLE]].concat());
-    assert_eq!(it.code, 1, "{}", it.error);
+    let ran = run(&[&args[..], &rest, &[IMPOSSIBLE]].concat());
+    assert_eq!(ran.code, 1, "{}", ran.error);
     assert_eq!(fs::read_to_string(&output).unwrap(), "older");
     assert_eq!(place.files(), ["q.onnx", "q.onnx.rejected"]);
-    let it = run(&[&args[..], &rest, &["kl<=10"]].concat());
-    assert_eq!(it.code, 0, "{}", it.error);
+    let ran = run(&[&args[..], &rest, &["kl<=10"]].concat());
+    assert_eq!(ran.code, 0, "{}", ran.error);
     assert_ne!(fs::read(&output).unwrap(), b"older");
 }
 
@@ -110,8 +110,8 @@ fn the_report_and_the_page_say_what_the_terminal_says_of_every_recipe() {
         let (output, folder) = (place.path("q.onnx"), place.path("report"));
         let args = ["quantize", &model, "-r", recipe, "-o", &output, "--data", &data];
         let rest = ["--samples", "1", "--no-latency", "--report", &folder];
-        let it = run(&[&args[..], &rest, &["--calibration", &calibration]].concat());
-        assert_eq!(it.code, 0, "{}: {}", recipe, it.error);
+        let ran = run(&[&args[..], &rest, &["--calibration", &calibration]].concat());
+        assert_eq!(ran.code, 0, "{}: {}", recipe, ran.error);
         let read = |name: &str| fs::read_to_string(Path::new(&folder).join(name)).unwrap();
         let report: Value = serde_json::from_str(&read("report.json")).unwrap();
         let texts = told(&report);
@@ -121,7 +121,7 @@ fn the_report_and_the_page_say_what_the_terminal_says_of_every_recipe() {
         for text in texts.iter().filter(|text| plain(text)) {
             let sentence = text.trim_end_matches('.');
             for (name, shown) in [
-                ("terminal", it.out.clone()),
+                ("terminal", ran.out.clone()),
                 ("report.md", read("report.md")),
                 ("index.html", read("index.html")),
             ] {
@@ -149,11 +149,11 @@ fn conversions_of_a_cache_can_be_proved() {
     for (original, output, flags) in
         [(&model, &cached, &["--add-kv-cache"][..]), (&past, &narrow, &int8[..])]
     {
-        let it = run(&[&["convert", original, "-o", output], flags].concat());
-        assert_eq!(it.code, 0, "{}", it.error);
+        let ran = run(&[&["convert", original, "-o", output], flags].concat());
+        assert_eq!(ran.code, 0, "{}", ran.error);
         let args = ["validate", original, output, "--data", &data, "--samples", "2"];
-        let it = run(&[&args[..], &["--no-latency", "--gate", "logits:kl<=0.01"]].concat());
-        assert_eq!(it.code, 0, "{}{}", it.out, it.error);
+        let ran = run(&[&args[..], &["--no-latency", "--gate", "logits:kl<=0.01"]].concat());
+        assert_eq!(ran.code, 0, "{}{}", ran.out, ran.error);
     }
 }
 
@@ -164,11 +164,11 @@ fn what_calibrate_learns_of_every_recipe_quantize_takes() {
         let place = Place::new();
         let (stats, output) = (place.path("c.stats"), place.path("q.onnx"));
         let args = ["calibrate", &model, "-r", recipe, "--data", &calibration, "-o", &stats];
-        let it = run(&args);
-        assert_eq!(it.code, 0, "{recipe}: {}", it.error);
+        let ran = run(&args);
+        assert_eq!(ran.code, 0, "{recipe}: {}", ran.error);
         let args = ["quantize", &model, "-r", recipe, "--stats", &stats, "-o", &output];
-        let it = run(&[&args[..], &["--calibration", &calibration]].concat());
-        assert_eq!(it.code, 0, "{recipe}: {}", it.error);
+        let ran = run(&[&args[..], &["--calibration", &calibration]].concat());
+        assert_eq!(ran.code, 0, "{recipe}: {}", ran.error);
     }
 }
 
@@ -176,6 +176,6 @@ fn what_calibrate_learns_of_every_recipe_quantize_takes() {
 fn one_sample_is_too_few_to_trust() {
     let (model, data) = (path("model.onnx"), path("eval_ids.npy"));
     let args = ["validate", &model, &model, "--data", &data, "--samples", "1", "--no-latency"];
-    let it = run(&args);
-    assert!(it.out.contains("warning [W205]: compared on 1 sample"), "{}", it.out);
+    let ran = run(&args);
+    assert!(ran.out.contains("warning [W205]: compared on 1 sample"), "{}", ran.out);
 }

@@ -262,5 +262,5 @@ fn a_footprint_is_that_of_a_process_of_its_own() {
     let missing = fixture("no_such_model.onnx");
     let error = footprint(exe, bytes, job(&missing)).unwrap_err();
     assert!(matches!(error, WorkerError::Refused(_)), "{error}");
-    assert!(error.to_string().contains("E902"), "{error}");
+    assert!(error.to_string().contains("E905"), "{error}");
 }

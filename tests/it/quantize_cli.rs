@@ -323,6 +323,7 @@ fn a_model_is_identical_to_itself() {
     perplexity       53.84 → 53.84 (×1.0000, 95 % within ×1.0000 and ×1.0000)
     cosine           mean 1.000 · median 1.000 · p1 1.000 · min 1.000
     max |Δ|          0
+
     NOT JUDGED: no gates, no baseline
     ");
 }

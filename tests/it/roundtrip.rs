@@ -237,7 +237,7 @@ fn a_missing_folder_stays_missing() {
     write(&input, &with_weight(weight("W")));
     for external in [ExternalData::Always, ExternalData::Never] {
         let refused = save(&open(&input), &folder.path().join("no/out.onnx"), external);
-        assert_eq!(refused.unwrap_err().code(), Code::E901);
+        assert_eq!(refused.unwrap_err().code(), Code::E905);
     }
     assert_eq!(names(folder.path()), ["in.onnx"]);
     // A folder in the place of the output.

@@ -123,9 +123,11 @@ impl OutputArgs {
         self.report.is_some() || !self.emit.is_empty() || self.output_format.is_some()
     }
 
-    /// The files that are named one by one.
+    /// The files that are named one by one, but for those in the folder that is made.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.emit.iter().map(|emit| emit.file.as_path())
+        let made = self.report.as_deref();
+        let files = self.emit.iter().map(|emit| emit.file.as_path());
+        files.filter(move |file| !made.is_some_and(|folder| file.starts_with(folder)))
     }
 
     /// Writes all files, then prints the result. `human` is what people read on a terminal.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::model_index::{Grain, LARGE, ModelIndex, is_quantized_type};
 use onnxq_ir::{
     Def, Model, NodeId, User, ValueId,
-    ops::{Set, Traits},
+    ops::{self, Set, Traits},
     tensor::DType,
 };
 
@@ -69,8 +69,8 @@ pub fn executed(written: &Model, optimized: &Model) -> Vec<Executed> {
 /// Whether this is how a node that computes in float is declared or executed. Texts of this file say
 /// `weights` only of weights that are converted before they are used.
 pub fn is_in_float(text: &str) -> bool {
-    let integer = ["MatMulInteger", "ConvInteger", "QLinear", "QGemm", "DynamicQuantize"];
-    let is_integer = integer.iter().any(|it| text.starts_with(it));
+    let op = text.split([' ', ',']).next().unwrap_or_default();
+    let is_integer = ops::named(op).is_some_and(|op| op.has(Traits::INTEGER));
     let converted = [" in float", " weights", "DequantizeLinear of"];
     !is_integer && converted.iter().any(|it| text.contains(it))
 }
