@@ -243,7 +243,7 @@ fn a_missing_folder_stays_missing() {
     // A folder in the place of the output.
     fs::create_dir(folder.path().join("out.onnx")).unwrap();
     let refused = force(&open(&input), &folder.path().join("out.onnx"), ExternalData::Never);
-    assert_eq!(refused.unwrap_err().code(), Code::E901);
+    assert_eq!(refused.unwrap_err().code(), Code::E905);
     assert_eq!(names(folder.path()), ["in.onnx", "out.onnx"]);
 }
 
