@@ -37,7 +37,7 @@ pub fn outcome(it: &Outcome, validation: Option<&Report>) -> String {
         + &int8(it)
         + &needs(&it.needs)
         + &validation.map(proof::judged).unwrap_or_default()
-        + &validation.map_or("\n".to_owned(), proof::verdict)
+        + &validation.filter(|report| report.passes()).map_or("\n".to_owned(), proof::verdict)
         + &last_line(it, validation)
 }
 
@@ -226,13 +226,19 @@ fn last_line(it: &Outcome, validation: Option<&Report>) -> String {
     let share = format!("{:.1} % of weight bytes", it.quantized_weights * 100.0);
     let s = if it.quantized_nodes == 1 { "" } else { "s" };
     let what = format!("{} node{s}, {share} quantized", grouped(it.quantized_nodes as u64));
-    let failed = |it: &Report| it.gates.iter().filter(|it| !it.pass).count() + it.regressions();
-    let failed = validation.map_or(0, failed);
-    match path {
-        Some(path) if failed > 0 => {
-            let s = if failed == 1 { "" } else { "s" };
-            format!("FAIL: {failed} limit{s} missed; what was written lies at {path}\n")
+    let failed = validation.filter(|report| !report.passes());
+    match (path, failed) {
+        (Some(path), Some(report)) => {
+            let reason = escape(&report.verdict_reason());
+            format!("FAIL: {reason}; what was written lies at {path}\n")
         }
+        (path, _) => written(it, path.as_deref(), &what),
+    }
+}
+
+/// What was written, or would be.
+fn written(it: &Outcome, path: Option<&str>, what: &str) -> String {
+    match path {
         Some(path) => format!("ok  {path}  {what}\n"),
         None if it.estimate => {
             let size = bytes(it.after.bytes);
