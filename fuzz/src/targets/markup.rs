@@ -11,6 +11,7 @@ const ELEMENTS: &[&str] = &[
     "circle",
     "dd",
     "desc",
+    "details",
     "div",
     "dl",
     "dt",
@@ -30,6 +31,7 @@ const ELEMENTS: &[&str] = &[
     "nav",
     "p",
     "path",
+    "pattern",
     "polygon",
     "polyline",
     "pre",
@@ -39,6 +41,7 @@ const ELEMENTS: &[&str] = &[
     "span",
     "strong",
     "style",
+    "summary",
     "svg",
     "table",
     "tbody",
@@ -104,7 +107,8 @@ fn attributes(tag: &str) -> &str {
 
 /// A reader of XML takes it, and finds only our elements.
 pub(super) fn check_xml(page: &str) {
-    const OURS: &[&str] = &["failure", "testcase", "testsuite", "testsuites"];
+    const OURS: &[&str] =
+        &["failure", "properties", "property", "skipped", "testcase", "testsuite", "testsuites"];
     let mut reader = Reader::from_str(page);
     loop {
         match reader.read_event() {
