@@ -310,12 +310,12 @@ mod tests {
             ("rank.npy", npy::file("'<i8'", "False", "(3,)", &[0; 24])),
             ("float.npy", npy::file("'<f4'", "False", "(1, 2)", &[0; 8])),
             ("nan.npy", npy::file("'<f4'", "False", "(1, 2)", &nan)),
-            ("data.csv", b"1,2".to_vec()),
+            ("data.bin", b"1,2".to_vec()),
             ("words.txt", b"a".to_vec()),
         ]);
         let at = |name: &str| folder.path().join(name);
         let floats = [input("x", DType::F32, vec![symbol("n"), Dim::Fixed(2)])];
-        assert_eq!(code(&at("data.csv"), &model()), Code::E601);
+        assert_eq!(code(&at("data.bin"), &model()), Code::E601);
         assert_eq!(code(&at("rank.npy"), &model()), Code::E603);
         assert_eq!(code(&at("float.npy"), &model()), Code::E604);
         assert_eq!(code(&at("nan.npy"), &floats), Code::E605);

@@ -54,7 +54,7 @@ mod tests {
         };
         let request = serde_json::to_string(&Request::Footprint(job)).unwrap();
         let Answer::Refused(it) = served(&request) else { panic!("not refused") };
-        assert_eq!(it.code, "E902");
+        assert_eq!(it.code, "E905");
         assert!(it.message.contains("m.onnx"), "{}", it.message);
         let Answer::Refused(it) = served("{}") else { panic!("not refused") };
         assert_eq!(it.code, "E999");
