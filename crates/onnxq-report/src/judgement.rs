@@ -48,7 +48,8 @@ fn missed_gates(report: &Report) -> Option<String> {
         .filter(|gate| !gate.pass)
         .map(|result| match (&result.reason, result.gate.parse::<Gate>()) {
             (None, Ok(gate)) => {
-                let (subject, limit) = halves(&gate, &result.gate);
+                let subject = gate.subject();
+                let limit = result.gate.strip_prefix(&subject).unwrap_or(&result.gate);
                 let measured = result.measured.map_or("not finite".to_owned(), number);
                 format!("{subject} {measured}, needs {limit}")
             }
@@ -62,12 +63,6 @@ fn missed_gates(report: &Report) -> Option<String> {
         [one] if all == 1 => Some(one.clone()),
         list => Some(format!("{} of {all} gates missed: {}", list.len(), some(list, NAMED, "; "))),
     }
-}
-
-/// What a gate limits, and the limit: `top1` and `>=0.95`.
-fn halves<'a>(gate: &Gate, text: &'a str) -> (&'a str, &'a str) {
-    let sign = if gate.min.is_some() { '>' } else { '<' };
-    text.split_at(text.rfind(sign).unwrap_or(text.len()))
 }
 
 fn worse_figures(report: &Report) -> Option<String> {

@@ -134,7 +134,7 @@ impl Gate {
     }
 
     /// What is limited, without the limit: `logits:kl.mean`.
-    fn subject(&self) -> String {
+    pub fn subject(&self) -> String {
         let text = self.to_string();
         let end = text.rfind(['<', '>']).unwrap_or(text.len());
         text[..end].to_owned()
