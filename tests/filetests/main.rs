@@ -3,6 +3,7 @@
 //! `# RUN: pass fold-batchnorm % --trace` is the command, `%` the file; the model follows, and
 //! after the line `# ----` what the command prints: standard output, then standard error.
 //! What passes leave must compute the same: `# TOLERANCE: 1e-4` allows more than rounding.
+//! They must leave the same graph whatever valid order the nodes of the model are in.
 //! `convert --opset N` is checked in the same way, unless `# NO-EVAL: …` says what our evaluator
 //! does not know; tests/it/opset.rs runs those models in ONNX Runtime.
 //! `# FAIL: …` in its place is a command that must fail. `BLESS=1` writes the output into the
@@ -11,6 +12,8 @@
 mod numeric;
 #[path = "../it/common/random.rs"]
 mod random;
+#[path = "../it/common/shuffle.rs"]
+mod shuffle;
 
 use std::{
     env, fs,
@@ -57,6 +60,7 @@ fn check(file: &Path) -> Result<(), Failed> {
     if let Some(names) = command.passes() {
         let tolerance = numeric::tolerance(input).unwrap_or(DEFAULT_TOLERANCE);
         numeric::numeric_check(input, &names, tolerance)?;
+        numeric::shuffled_check(input, &names)?;
     }
     if let Some(target) = command.opset() {
         let tolerance = numeric::tolerance(input).unwrap_or(DEFAULT_TOLERANCE);

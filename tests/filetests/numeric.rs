@@ -3,10 +3,19 @@
 use std::collections::BTreeMap;
 
 use libtest_mimic::Failed;
-use onnxq_ir::{Model, ctx::Ctx, eval, tensor::Tensor, text};
+use onnxq_ir::{
+    Attrs, Def, Model, Op,
+    ctx::Ctx,
+    eval,
+    tensor::{DType, Tensor},
+    text,
+};
 use onnxq_rewrite as rewrite;
 
-use super::random::inputs;
+use super::{
+    random::inputs,
+    shuffle::{shuffle, structure},
+};
 
 /// What a symbolic or unknown dimension stands for.
 const SIZE: usize = 2;
@@ -26,6 +35,44 @@ pub(crate) fn numeric_check(
     let mut after = before.clone();
     rewrite::run(&mut after, names, &Ctx::silent())?;
     equal(&before, &after, tolerance)
+}
+
+/// Whatever valid order the nodes are in, the named passes leave the same graph.
+pub(crate) fn shuffled_check(input_text: &str, names: &[&str]) -> Result<(), Failed> {
+    const ORDERS: u64 = 20;
+    let mut model = text::parse(input_text)?;
+    compute_inputs(&mut model);
+    let rewritten = |mut model: Model| -> Result<String, Failed> {
+        rewrite::run(&mut model, names, &Ctx::silent())?;
+        model.verify()?;
+        Ok(structure(&model))
+    };
+    let expected = rewritten(model.clone())?;
+    for seed in 0..ORDERS {
+        let mut other = model.clone();
+        shuffle(&mut other, seed);
+        let actual = rewritten(other)?;
+        if actual != expected {
+            return Err(
+                format!("in order {seed} of the nodes: {actual} instead of {expected}").into()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Computes each input of the main graph, so that it has a place among the nodes too.
+fn compute_inputs(model: &mut Model) {
+    let main = model.main;
+    let Some(first) = model.nodes_of(main).next() else { return };
+    for input in model.graph(main).inputs.clone() {
+        let Some(ty) = model.value(input).ty.clone() else { continue };
+        let op = if ty.dtype == DType::Bool { "Not" } else { "Neg" };
+        let value = model.add_value("computed", Some(ty), Def::Input(main, None));
+        model.replace_all_uses(input, value);
+        let (op, inputs) = ((Op::new(op), "".into()), vec![Some(input)]);
+        model.add_node(main, Some(first), op, inputs, Attrs::default(), vec![value]);
+    }
 }
 
 /// Neither must another operator set, as far as the evaluator knows the operators.

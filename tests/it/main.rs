@@ -73,6 +73,7 @@ mod report_outputs;
 mod roundtrip;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod saturation;
+mod shuffled;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod slips;
 #[cfg(all(feature = "cli", feature = "runtime"))]

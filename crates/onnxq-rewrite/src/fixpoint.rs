@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Rule, nodes_in_main, trace, verify};
-use onnxq_ir::{Def, Model, NoMatch, NodeId, User, ValueId, ctx::Ctx};
+use onnxq_ir::{Def, Model, NoMatch, NodeId, Patch, User, ValueId, ctx::Ctx};
 
 /// Applies `rules` at every node outside functions until none matches or
 /// [`Ctx::max_rewrites`] is reached; returns how many patches were applied.
@@ -26,6 +26,15 @@ pub fn fixpoint(model: &mut Model, rules: &[&Rule], ctx: &Ctx) -> usize {
 }
 
 const UNUSED: &str = "rules replace the first output, and nothing uses it";
+const CYCLE: &str = "a new node would need what it replaces";
+
+fn accept(model: &Model, patch: Patch) -> Result<Patch, NoMatch> {
+    match () {
+        _ if patch.replaces_unused(model) => Err(NoMatch(UNUSED.into())),
+        _ if patch.needs_what_it_replaces(model) => Err(NoMatch(CYCLE.into())),
+        _ => Ok(patch),
+    }
+}
 
 struct Driver<'a> {
     rules: &'a [&'a Rule],
@@ -65,10 +74,7 @@ impl Driver<'_> {
                 true => (rule.apply)(model, node),
                 false => Err(NoMatch(UNUSED.into())),
             };
-            let found = found.and_then(|patch| match patch.replaces_unused(model) {
-                true => Err(NoMatch(UNUSED.into())),
-                false => Ok(patch),
-            });
+            let found = found.and_then(|patch| accept(model, patch));
             match found {
                 Ok(patch) => {
                     if self.ctx.trace.is_some() {

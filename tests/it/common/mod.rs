@@ -5,6 +5,7 @@ pub(crate) mod models;
 pub(crate) mod outside;
 pub(crate) mod random;
 pub(crate) mod reports;
+pub(crate) mod shuffle;
 
 use std::path::{Path, PathBuf};
 

@@ -127,20 +127,21 @@ impl Model {
         for inner in attrs.graphs().collect::<Vec<_>>() {
             self.graph_mut(inner).parent = Some(id);
         }
-        let (kept, prev, next) = (None, None, None);
-        let node = Node { op, name, inputs, outputs, attrs, graph, kept, places, prev, next };
+        let (kept, prev, next, rank) = (None, None, None, 0);
+        let node = Node { op, name, inputs, outputs, attrs, graph, kept, places, prev, next, rank };
         self.nodes.push(Some(node));
         self.link(id, graph, before);
         id
     }
 
-    fn link(&mut self, id: NodeId, graph: GraphId, before: Option<NodeId>) {
+    pub(super) fn link(&mut self, id: NodeId, graph: GraphId, before: Option<NodeId>) {
         let prev = match before {
             Some(next) => self.node(next).prev,
             None => self.graph(graph).last,
         };
+        let rank = self.rank_between(prev, before);
         let node = self.node_mut(id);
-        (node.prev, node.next) = (prev, before);
+        (node.prev, node.next, node.rank) = (prev, before, rank);
         match prev {
             Some(prev) => self.node_mut(prev).next = Some(id),
             None => self.graph_mut(graph).first = Some(id),
@@ -151,7 +152,7 @@ impl Model {
         }
     }
 
-    fn unlink(&mut self, id: NodeId) {
+    pub(super) fn unlink(&mut self, id: NodeId) {
         let (graph, prev, next) = {
             let node = self.node(id);
             (node.graph, node.prev, node.next)

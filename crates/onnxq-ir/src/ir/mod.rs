@@ -7,6 +7,7 @@ mod edit;
 mod extract;
 mod matching;
 mod names;
+mod order;
 mod patch;
 mod places;
 mod verify;
@@ -141,6 +142,8 @@ pub struct Node {
     places: Vec<u32>,
     prev: Option<NodeId>,
     next: Option<NodeId>,
+    /// Grows along the nodes of a graph.
+    rank: u64,
 }
 
 #[derive(Clone, Default, PartialEq, Debug)]

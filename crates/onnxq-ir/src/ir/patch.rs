@@ -161,6 +161,21 @@ impl Patch {
         !self.replace.is_empty() && self.replace.iter().all(|(old, _)| is_unused(*old))
     }
 
+    /// Whether a new node needs what the patch replaces: it would wait for itself.
+    pub fn needs_what_it_replaces(&self, m: &Model) -> bool {
+        let old = |it: &Ref| match it {
+            Ref::Old(id) => Some(*id),
+            _ => None,
+        };
+        let nodes = self.new.iter().filter_map(|it| match it {
+            New::Node { inputs, .. } => Some(inputs),
+            _ => None,
+        });
+        let operands: Vec<ValueId> = nodes.flatten().filter_map(old).collect();
+        let replaced: Vec<ValueId> = self.replace.iter().map(|it| it.0).collect();
+        m.depends(&operands, &replaced)
+    }
+
     fn push(&mut self, new: New) -> Ref {
         self.new.push(new);
         Ref::New(self.new.len() - 1)
@@ -201,11 +216,17 @@ impl Patch {
                 }
             });
         }
+        for &value in &made {
+            if let Def::Node(node) = model.value(value).def {
+                model.settle_node(node);
+            }
+        }
         let mut touched = made.clone();
         for (node, index, new) in self.rewire {
             let old = model.node(node).inputs.get(index).copied().flatten();
             let new = resolve(&made, new);
             model.set_input(node, index, new);
+            model.settle_node(node);
             touched.extend(old.into_iter().chain(new));
             drop_if_unused(model, old);
         }
@@ -213,6 +234,7 @@ impl Patch {
         for (old, new) in self.replace {
             let new = resolve(&made, new).expect("a value is replaced by a value");
             model.replace_all_uses(old, new);
+            model.settle(&[new]);
             if fresh.remove(&new) {
                 model.inherit(old, new);
             }
