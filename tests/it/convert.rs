@@ -12,7 +12,7 @@ use onnxq_ir::{
     tensor::Tensor,
     text,
 };
-use onnxq_pipeline::{self as pipeline, convert::Convert};
+use onnxq_pipeline::{self as pipeline, Destination, convert::Convert};
 use onnxq_quant::lower::{self, FORMS, Form};
 use onnxq_rewrite as rewrite;
 use onnxq_run::engine::SessionOptions;
@@ -105,7 +105,12 @@ fn recipes_convert_to_every_form_in_onnx_runtime() {
         for form in FORMS {
             let path = folder.path().join(format!("{recipe}_{}.onnx", form.name));
             let job = Convert { model: own.clone(), to: Some(form), ..Convert::default() };
-            let done = pipeline::convert::convert(&job, &path, &save, &Ctx::silent()).unwrap();
+            let done = pipeline::convert::convert(
+                &job,
+                &Destination::new(&path, save, runtime()),
+                &Ctx::silent(),
+            )
+            .unwrap();
             if done.output.is_none() {
                 continue;
             }

@@ -18,7 +18,10 @@ use onnxq_ir::{
     tensor::{DType, Tensor},
     text,
 };
-use onnxq_pipeline::convert::{self, Convert, Int8Cache};
+use onnxq_pipeline::{
+    Destination,
+    convert::{self, Convert, Int8Cache},
+};
 use onnxq_rewrite::cache::{self, Cached, Scales};
 use onnxq_run::engine::{Session, SessionOptions};
 
@@ -134,7 +137,9 @@ fn converted(
     });
     let add_kv_cache = name != "model_with_past.onnx";
     let job = Convert { model: fixture(name), add_kv_cache, kv_cache, ..Convert::default() };
-    convert::convert(&job, &path, &SaveOptions::default(), &Ctx::silent()).map(|it| (path, it))
+    let place = Destination::new(&path, SaveOptions::default(), runtime());
+    let done = convert::convert(&job, &place, &Ctx::silent());
+    done.map(|it| (path.clone(), it))
 }
 
 /// What ONNX Runtime needs for a cache of integers.

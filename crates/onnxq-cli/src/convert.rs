@@ -7,7 +7,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use super::{
     Failure, Table, Ui,
     places::{check_outputs, check_there},
-    shared::{InputArgs, find, preprocess_help, size},
+    shared::{AcceptArgs, InputArgs, find, preprocess_help, size},
     show::{Reasons, comment, grouped_by_reason, needs},
 };
 use onnxq_ir::{
@@ -18,7 +18,10 @@ use onnxq_ir::{
     text,
     untrusted::escape,
 };
-use onnxq_pipeline::convert::{self, Convert, Converted, HALVES, Int8Cache, Shapes, Step};
+use onnxq_pipeline::{
+    Execution,
+    convert::{self, Convert, Converted, HALVES, Int8Cache, Shapes, Step},
+};
 use onnxq_quant::lower::{FORMS, Form};
 
 /// Convert a model to another form
@@ -40,6 +43,8 @@ pub struct Args {
     /// Replace the output if it exists
     #[arg(short, long)]
     pub force: bool,
+    #[command(flatten)]
+    pub accept: AcceptArgs,
     #[command(flatten)]
     pub input: InputArgs,
 }
@@ -201,7 +206,8 @@ impl Args {
             ui.print(&(comment(&steps(&done.steps)) + &text::print(&done.model)))?;
             return Ok(0);
         };
-        let converted = convert::convert(&job, output, &save, &ui.ctx())?;
+        let place = self.accept.destination(output, save, ui);
+        let converted = convert::convert(&job, &place, &ui.ctx())?;
         if ui.global.json {
             ui.print_json(&converted)?;
         } else {
@@ -242,7 +248,13 @@ fn show(it: &Converted) -> String {
     };
     let path = escape(&output.display().to_string());
     let needs = needs(&it.needs);
-    format!("{out}\n{table}\n{needs}ok  {path}{files}\n")
+    let executes = match &it.execution {
+        Some(it @ (Execution::Refused { .. } | Execution::NotChecked(_))) => {
+            format!("{}\n", escape(&it.summary()))
+        }
+        _ => String::new(),
+    };
+    format!("{out}\n{table}\n{needs}{executes}ok  {path}{files}\n")
 }
 
 /// The nodes that a step leaves alone, grouped by reason.

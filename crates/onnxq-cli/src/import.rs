@@ -58,6 +58,7 @@ impl Args {
             layout: self.layout,
             recipes: &recipes,
             inputs: &|recipe| calibration.inputs((&samples, checkpoint), recipe, ui),
+            runtime: ui.global.runtime(ui),
             policy: self.trust.policy(),
             force: self.force,
         };

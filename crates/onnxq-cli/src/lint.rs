@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
-use super::{Failure, Table, Ui, shared::external_data, show::comment};
+use super::{
+    Failure, Table, Ui,
+    shared::{AcceptArgs, external_data},
+    show::comment,
+};
 use onnxq_ir::{
     ctx::Progress,
-    onnx::{self, ExternalData, Loaded, OpenOptions, SaveOptions},
+    onnx::{ExternalData, Loaded, OpenOptions, SaveOptions},
     untrusted::{Untrusted, escape},
 };
 use onnxq_pipeline::{self as pipeline, Execution, LintReport};
@@ -29,6 +33,8 @@ pub struct FixArgs {
     /// Replace the output if it exists
     #[arg(short, long)]
     pub force: bool,
+    #[command(flatten)]
+    pub accept: AcceptArgs,
 }
 
 impl FixArgs {
@@ -51,8 +57,8 @@ impl FixArgs {
         };
         let save =
             SaveOptions { external: self.external_data, force: self.force, ..Default::default() };
-        onnx::save(&model, output, &save, Some(&files), &ui.ctx())?;
-        let written = onnx::open(output, open)?;
+        let place = self.accept.destination(output, save, ui);
+        let written = place.deliver((&model, &files), open, &ui.ctx())?.written;
         written.warnings.iter().for_each(|it| ui.warn(it));
         let report = pipeline::lint(&written.model, &written.files, &runtime);
         print(ui, &report, &fixed)

@@ -5,10 +5,13 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{Failure, Ui, shared::InputArgs};
+use super::{
+    Failure, Ui,
+    shared::{AcceptArgs, InputArgs},
+};
 use onnxq_ir::{
     ctx::{Ctx, Progress},
-    onnx::{self, SaveOptions},
+    onnx::SaveOptions,
     untrusted::escape,
 };
 use onnxq_pipeline as pipeline;
@@ -32,6 +35,8 @@ pub struct Args {
     /// Replace the output if it exists
     #[arg(short, long)]
     pub force: bool,
+    #[command(flatten)]
+    pub accept: AcceptArgs,
     #[command(flatten)]
     pub input: InputArgs,
 }
@@ -71,7 +76,8 @@ impl Args {
         };
         ui.print(&lines)?;
         let save = SaveOptions { force: self.force, ..SaveOptions::default() };
-        onnx::save(&loaded.model, output, &save, Some(&loaded.files), &ctx)?;
+        let place = self.accept.destination(output, save, ui);
+        place.deliver((&loaded.model, &loaded.files), &self.input.options(), &ctx)?;
         for (name, count) in steps {
             ui.note(&format!("{name}: {count}"));
         }

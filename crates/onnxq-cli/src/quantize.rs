@@ -10,8 +10,8 @@ use super::{
     outputs::OutputArgs,
     places::{Destination, check_outputs, check_there},
     shared::{
-        ADVANCED, CalibrationArgs, DataArgs, InputArgs, MeasureArgs, NoData, Nonfinite, RecipeArgs,
-        external_data, size,
+        ADVANCED, AcceptArgs, CalibrationArgs, DataArgs, InputArgs, MeasureArgs, NoData, Nonfinite,
+        RecipeArgs, external_data, size,
     },
     show,
 };
@@ -62,6 +62,8 @@ pub struct Args {
     #[arg(short, long)]
     pub force: bool,
     #[command(flatten)]
+    pub accept: AcceptArgs,
+    #[command(flatten)]
     pub input: InputArgs,
     #[command(flatten)]
     pub reports: OutputArgs,
@@ -111,6 +113,7 @@ impl Args {
         inputs.skip_nonfinite = self.nonfinite == Nonfinite::Skip;
         inputs.goal = self.goal.goal();
         inputs.allow_noop = self.allow_noop;
+        inputs.allow_refused = self.accept.allow_refused;
         if self.dry_run {
             return self.outline(output, &recipe, &inputs, &save, ui);
         }

@@ -9,9 +9,9 @@ use onnxq_ir::{
     ctx::Ctx,
     diag::{Code, Diagnostic},
     human,
-    onnx::{ExternalData, ExternalPolicy, OpenOptions},
+    onnx::{ExternalData, ExternalPolicy, OpenOptions, SaveOptions},
 };
-use onnxq_pipeline::{Inputs, Measures};
+use onnxq_pipeline::{Destination, Inputs, Measures};
 use onnxq_quant::recipe::{self, AUTO, Gate, Recipe, for_this_cpu, gate::GateError};
 use onnxq_run::{
     data::{DataOptions, Dataset, PRESETS},
@@ -114,6 +114,27 @@ pub struct CalibrationArgs {
     /// Calibrate on text as it is, not as what the user says in the chat template of the checkpoint
     #[arg(long, requires = "calibration", help_heading = ADVANCED)]
     pub plain_text: bool,
+}
+
+/// Who must take the result.
+#[derive(Debug, clap::Args)]
+pub struct AcceptArgs {
+    /// Write the result even if ONNX Runtime refuses it: it is for another runtime
+    #[arg(long, help_heading = ADVANCED)]
+    pub allow_refused: bool,
+}
+
+impl AcceptArgs {
+    /// A place for a result that was not made by a recipe.
+    pub fn destination<'a>(
+        &self,
+        path: &'a Path,
+        save: SaveOptions,
+        ui: &'a Ui,
+    ) -> Destination<'a> {
+        let place = Destination::new(path, save, ui.global.runtime(ui));
+        Destination { allow_refused: self.allow_refused, ..place }
+    }
 }
 
 /// How far to trust the input.

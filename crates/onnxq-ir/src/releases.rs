@@ -8,7 +8,6 @@ pub use crate::ops::Release;
 use crate::{
     ir::{Model, NodeId},
     ops::{BROUGHT, Brought, OPSETS, When},
-    tensor::DType,
 };
 
 /// Whether a node needs what a release brought.
@@ -28,9 +27,8 @@ fn needs(m: &Model, node: NodeId, brought: &Brought) -> bool {
         When::Positive(name) => m.node(node).attrs.get(name).is_some_and(|it| {
             it.as_float().is_some_and(|it| it > 0.0) || it.as_int().is_some_and(|it| it > 0)
         }),
-        When::Integers(at) => {
-            let dtype = input(at).and_then(|it| m.dtype(it));
-            dtype.is_some_and(|it| matches!(it, DType::I8 | DType::U8))
+        When::Type(at, types) => {
+            input(at).and_then(|it| m.dtype(it)).is_some_and(|it| types.contains(&it))
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Inputs<'a> {
     pub goal: Option<Goal>,
     /// Go on if nothing can be quantized.
     pub allow_noop: bool,
+    /// Write the result even if ONNX Runtime refuses it.
+    pub allow_refused: bool,
     pub output: OutputFile,
 }
 
@@ -64,6 +66,7 @@ impl Default for Inputs<'_> {
             skip_nonfinite: false,
             goal: None,
             allow_noop: false,
+            allow_refused: false,
             output: OutputFile::default(),
         }
     }

@@ -9,6 +9,7 @@
 pub mod attribution;
 pub mod convert;
 mod decide;
+mod deliver;
 mod error;
 pub mod facts;
 pub mod import;
@@ -31,6 +32,7 @@ mod write;
 
 pub use self::{
     decide::{DECISIONS, Decided, Deciding, Decision},
+    deliver::{Delivered, Destination, ResultRefused},
     error::Error,
     job::{Inputs, Job, OutputFile},
     lint::{Execution, LintReport, execution, fix, lint},

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::{
-    Error, Exactness, Execution, Job, Lowered, Outcome, execution, facts::Told, lower::share_tied,
+    Delivered, Destination, Error, Exactness, Execution, Job, Lowered, Outcome, facts::Told,
+    lower::share_tied,
 };
 use onnxq_ir::{
     Model,
@@ -50,12 +51,12 @@ impl Lowered {
     pub fn write(mut self, path: &Path, save: &SaveOptions, job: &Job) -> Result<Outcome, Error> {
         self.finalize(save)?;
         let ctx = job.ctx;
-        let saved = onnx::save(&self.model, path, save, Some(&self.files), ctx)?;
-        let written = read_back(path, &self.options)?;
+        let runtime = job.inputs.runtime.clone();
+        let allow_refused = job.inputs.allow_refused;
+        let place = Destination { path, save: *save, runtime, allow_refused };
+        let done = place.deliver((&self.model, &self.files), &self.options, ctx)?;
+        let Delivered { saved, written, execution } = done;
         let own = own_findings(&self.findings, &written.model, ctx)?;
-        ctx.progress.start("check", 0);
-        let execution = execution(&written.model, &written.files, &job.inputs.runtime);
-        ctx.progress.done(execution.verdict());
         let outcome = self.outcome(Some(path), saved.bytes(), job);
         checked(outcome, &written.model, execution, own, ctx)
     }

@@ -155,6 +155,7 @@ codes! {
     E801 EXIT_ENVIRONMENT "ONNX Runtime was not found or could not be loaded."
     E802 EXIT_ENVIRONMENT "The installed ONNX Runtime is too old for this model."
     E803 EXIT_ENVIRONMENT "ONNX Runtime refused the model or failed to run it."
+    E804 EXIT_UNSUPPORTED "ONNX Runtime refuses the result, and takes the original: nothing was written. A type or an operator set may have no kernel on the CPU (bfloat16, newest operators): --allow-refused writes the file for a runtime that has them."
     E807 EXIT_ENVIRONMENT "ONNX Runtime could not be installed."
     E901 EXIT_ENVIRONMENT "The disk is full or a file could not be written. Nothing was left at the destination."
     E902 EXIT_ENVIRONMENT "A file is there but could not be read: no permission, or the disk fails."

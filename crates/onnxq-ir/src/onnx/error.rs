@@ -238,6 +238,8 @@ pub enum SaveError {
     Exists { path: PathBuf },
     #[error("{} is a folder", path.display())]
     IsFolder { path: PathBuf },
+    #[error("{} is a pipe or a device, which a model would replace", path.display())]
+    NotRegular { path: PathBuf },
     #[error("there is no folder {} for the output", folder.display())]
     NoFolder { folder: PathBuf },
     #[error("{} is a data file of the input", path.display())]
@@ -268,7 +270,9 @@ impl Diagnostic for SaveError {
     fn code(&self) -> Code {
         match self {
             SaveError::Io { .. } | SaveError::NoSpace { .. } => Code::E901,
-            SaveError::IsFolder { .. } | SaveError::NoFolder { .. } => Code::E905,
+            SaveError::IsFolder { .. }
+            | SaveError::NotRegular { .. }
+            | SaveError::NoFolder { .. } => Code::E905,
             SaveError::Exists { .. } => Code::E903,
             SaveError::InputData { .. } => Code::E904,
             SaveError::TooLarge { .. } => Code::E407,
@@ -282,6 +286,7 @@ impl Diagnostic for SaveError {
             SaveError::IsFolder { path } => {
                 format!("name the file in it: {}", path.join("model.onnx").display())
             }
+            SaveError::NotRegular { .. } => "name a file that is not there yet".into(),
             SaveError::NoFolder { folder } => {
                 format!("make it first: mkdir -p {}", folder.display())
             }

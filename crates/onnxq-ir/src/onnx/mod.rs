@@ -35,7 +35,8 @@ pub use self::{
     files::{ExternalPolicy, Files, map_file},
     limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},
     save::{
-        DataEnding, ExternalData, SaveOptions, Saved, check_place, is_external, layout_sizes, save,
+        DataEnding, ExternalData, SaveOptions, Saved, check_destination, check_place, is_external,
+        layout_sizes, save,
     },
 };
 use crate::{diag::Warning, ir::Model, tensor::Tensor};

@@ -62,10 +62,13 @@ impl SaveOptions {
     }
 }
 
-/// Whether a file can be made at a path: its folder is there, and it is no folder itself.
+/// Whether a file can be made at a path: its folder is there, and no folder, pipe or device lies at
+/// the path itself, which a file would replace.
 pub fn check_place(path: &Path) -> Result<(), SaveError> {
-    if path.is_dir() {
-        return Err(SaveError::IsFolder { path: path.into() });
+    match path.metadata() {
+        Ok(it) if it.is_dir() => return Err(SaveError::IsFolder { path: path.into() }),
+        Ok(it) if !it.is_file() => return Err(SaveError::NotRegular { path: path.into() }),
+        _ => {}
     }
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
@@ -104,7 +107,7 @@ pub fn save(
     let layout = layout(model, path, options, input);
     let data: Vec<PathBuf> = layout.files.iter().map(|it| path.with_file_name(&it.name)).collect();
     let parts = Parts::new(model, &layout)?;
-    check_destination(path, &data, options, input)?;
+    check_files(path, &data, options, input)?;
     let needed = parts.total + layout.external_bytes();
     check_space(path, needed)?;
     ctx.progress.start("write", needed);
@@ -207,7 +210,19 @@ fn fill_external(
     fill(file, &extents, ctx).map_err(|err| err.at(path))
 }
 
-fn check_destination(
+/// Whether the files that [`save`] would write may lie at `path` and beside it.
+pub fn check_destination(
+    model: &Model,
+    path: &Path,
+    options: &SaveOptions,
+    input: Option<&Files>,
+) -> Result<(), SaveError> {
+    let layout = layout(model, path, options, input);
+    let data: Vec<PathBuf> = layout.files.iter().map(|it| path.with_file_name(&it.name)).collect();
+    check_files(path, &data, options, input)
+}
+
+fn check_files(
     path: &Path,
     data: &[PathBuf],
     options: &SaveOptions,

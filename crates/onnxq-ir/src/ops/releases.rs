@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::MICROSOFT;
+use crate::tensor::DType;
 
 /// A release of ONNX Runtime: major and minor.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -54,8 +55,8 @@ pub enum When {
     Opset(i64, &'static [&'static str]),
     /// Those with an attribute of this value, and, if named, with that input.
     Attribute { name: &'static str, value: i64, default: i64, input: Option<usize> },
-    /// Those whose input at this place is of 8-bit integers.
-    Integers(usize),
+    /// Those whose input at this place has one of these types.
+    Type(usize, &'static [DType]),
     /// Those with a number above 0 as an attribute.
     Positive(&'static str),
 }
@@ -93,7 +94,7 @@ pub const BROUGHT: &[Brought] = &[
     Brought {
         since: Release(1, 27),
         op: (MICROSOFT, "GroupQueryAttention"),
-        when: When::Integers(3),
+        when: When::Type(3, &[DType::I8, DType::U8]),
         what: "GroupQueryAttention with a cache of integers",
     },
     Brought {
@@ -114,6 +115,16 @@ pub const BROUGHT: &[Brought] = &[
         op: (MICROSOFT, "MatMulNBits"),
         when: When::Attribute { name: "block_size", value: 512, default: 0, input: None },
         what: "MatMulNBits with blocks of 512",
+    },
+    Brought {
+        since: Release(1, 32),
+        op: ("", "QuantizeLinear"),
+        // Before, ONNX Runtime fused it with products of int8 and then refused its own node.
+        when: When::Type(
+            2,
+            &[DType::F8E4M3FN, DType::F8E4M3FNUZ, DType::F8E5M2, DType::F8E5M2FNUZ],
+        ),
+        what: "QuantizeLinear to float8",
     },
 ];
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{DType, TensorError};
+use super::{DType, TensorError, minifloat};
 
 /// Reads `bytes` as elements of `dtype` into `out`, which has one place for each.
 pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), TensorError> {
@@ -19,7 +19,10 @@ pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), TensorE
         DType::F16 => each(bytes, out, |it| f16::from_le_bytes(it).to_f32()),
         DType::BF16 => each(bytes, out, |it| bf16::from_le_bytes(it).to_f32()),
         DType::F64 => each(bytes, out, |it| f64::from_le_bytes(it) as f32),
-        _ => return Err(TensorError::NotFloat(dtype)),
+        _ => {
+            let read = minifloat::reader(dtype).ok_or(TensorError::NotFloat(dtype))?;
+            out.iter_mut().zip(bytes).for_each(|(to, from)| *to = read(*from));
+        }
     }
     Ok(())
 }

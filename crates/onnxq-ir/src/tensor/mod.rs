@@ -2,6 +2,7 @@
 
 mod cast;
 mod dtype;
+mod minifloat;
 mod packed;
 mod shape;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! open → fix-shape → opset → fuse → add-kv-cache → kv-cache → form (--to) → narrow floats → strip
-//!      → save (--external-data) → read back
+//!      → save (--external-data) → read back → opened by ONNX Runtime
 //! ```
 
 mod cache;
@@ -14,7 +14,7 @@ mod halves;
 mod opset;
 mod strip;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ pub use self::{
     fix_shape::{ShapeError, Shapes},
     half::HALVES,
 };
-use super::{Census, Error, Opened, origin, write::read_back};
+use super::{Census, Delivered, Destination, Error, Execution, Opened, origin};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -102,6 +102,8 @@ pub struct Converted {
     pub after: Census,
     /// Which ONNX Runtime computes the result.
     pub needs: Needed,
+    /// What ONNX Runtime makes of the file; `None` if there is none.
+    pub execution: Option<Execution>,
     pub steps: Vec<Step>,
     pub warnings: Vec<Warning>,
 }
@@ -128,13 +130,9 @@ pub fn apply(opened: Opened, job: &Convert, ctx: &Ctx) -> Result<Done, Error> {
     Ok(Done { model, files, before, steps, warnings })
 }
 
-/// The whole job: the model at `job.model` becomes one at `output`.
-pub fn convert(
-    job: &Convert,
-    output: &Path,
-    save: &SaveOptions,
-    ctx: &Ctx,
-) -> Result<Converted, Error> {
+/// The whole job: the model at `job.model` becomes one at `place`.
+pub fn convert(job: &Convert, place: &Destination, ctx: &Ctx) -> Result<Converted, Error> {
+    let (output, save) = (place.path, &place.save);
     onnx::check_place(output)?;
     save.check_free(output)?;
     let mut done = run(job, ctx)?;
@@ -144,11 +142,12 @@ pub fn convert(
         let after = done.before.clone();
         return Ok(done.converted(job, None, Vec::new(), after));
     }
-    let saved = onnx::save(&done.model, output, save, Some(&done.files), ctx)?;
-    read_back(output, &job.open)?;
+    let Delivered { saved, execution, .. } =
+        place.deliver((&done.model, &done.files), &job.open, ctx)?;
     let after = Census::of(&done.model, saved.bytes());
     let written = saved.files.into_iter().map(|it| it.0).collect();
-    Ok(done.converted(job, Some(output.to_owned()), written, after))
+    let converted = done.converted(job, Some(output.to_owned()), written, after);
+    Ok(Converted { execution: Some(execution), ..converted })
 }
 
 impl Done {
@@ -168,6 +167,7 @@ impl Done {
             before: self.before,
             after,
             needs: Needed::by(&self.model),
+            execution: None,
             steps: self.steps,
             warnings: self.warnings,
         }

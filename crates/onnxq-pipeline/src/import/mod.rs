@@ -14,16 +14,17 @@ use serde::Serialize;
 
 use self::folder::Folder;
 pub use self::layout::{LAYOUTS, Layout};
-use super::{Error, Inputs, Job, Opened, Outcome, OutputFile, Quantized, origin, write::read_back};
+use super::{Destination, Error, Inputs, Job, Opened, Outcome, OutputFile, Quantized, origin};
 use onnxq_formats::{Checkpoint, build};
 use onnxq_ir::{
     ctx::Ctx,
     diag::{Code, Diagnostic, Warning},
-    onnx::{self, ExternalPolicy, OpenOptions, SaveOptions},
+    onnx::{ExternalPolicy, OpenOptions, SaveOptions},
     releases::Needed,
 };
 use onnxq_quant::recipe::Recipe;
 use onnxq_rewrite as rewrite;
+use onnxq_run::engine::Runtime;
 
 /// What to make of a checkpoint.
 pub struct Import<'a> {
@@ -34,6 +35,8 @@ pub struct Import<'a> {
     pub recipes: &'a [Option<Recipe>],
     /// What each recipe learns from.
     pub inputs: &'a dyn Fn(&Recipe) -> Inputs<'a>,
+    /// Opens what was written.
+    pub runtime: Runtime<'a>,
     /// Which links of the checkpoint's files are followed.
     pub policy: ExternalPolicy,
     /// Replace the folder if it exists.
@@ -185,8 +188,8 @@ fn float(
     rewrite::run(&mut model, &steps(), ctx)?;
     model.verify()?;
     origin::mark_imported(&mut model, job.checkpoint, &files)?;
-    let saved = onnx::save(&model, path, &save_options(job), Some(&files), ctx)?;
-    read_back(path, &options)?;
+    let place = Destination::new(path, save_options(job), job.runtime.clone());
+    let saved = place.deliver((&model, &files), &options, ctx)?.saved;
     Ok(ImportedModel {
         recipe: FLOAT.to_owned(),
         file,

@@ -230,11 +230,17 @@ fn values(
     zero_points: Option<&Tensor>,
     inner: usize,
 ) -> Result<Vec<f32>, TensorError> {
-    let (quantized, scales) = (quantized.to_i64()?, scales.to_f32()?);
+    let scales = scales.to_f32()?;
+    let channel = |i: usize| i / inner % scales.len();
+    // Of eight bits, and its zero point is zero.
+    if let Ok(floats) = quantized.to_f32() {
+        let value = |(i, it): (usize, &f32)| it * scales[channel(i)];
+        return Ok(floats.iter().enumerate().map(value).collect());
+    }
+    let quantized = quantized.to_i64()?;
     let zero_points = zero_points.map_or(Ok(vec![0; scales.len()]), Tensor::to_i64)?;
     let value = |(i, integer): (usize, &i64)| {
-        let channel = i / inner % scales.len();
-        (integer - zero_points[channel]) as f32 * scales[channel]
+        (integer - zero_points[channel(i)]) as f32 * scales[channel(i)]
     };
     Ok(quantized.iter().enumerate().map(value).collect())
 }

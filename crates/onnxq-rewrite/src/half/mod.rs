@@ -7,7 +7,7 @@ mod casts;
 mod reasons;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::{casts::Caster, values::Narrowed};
 use crate as rewrite;
@@ -88,7 +88,10 @@ pub fn to_half(
     }
     rewrite::run(model, PREPARE, ctx)?;
     let mut narrowed = Narrowed::new(dtype);
-    let reasons = reasons::reasons(model, &mut narrowed)?;
+    // Asked once: when its operands are narrow, nothing shows any more that a node took float32.
+    let concerned: BTreeSet<NodeId> =
+        model.nodes().into_iter().filter(|it| is_concerned(model, *it)).collect();
+    let reasons = reasons::reasons(model, &concerned, &mut narrowed)?;
     let mut report = HalfReport { clamped: narrowed.take_clamped(), ..HalfReport::default() };
     for node in model.nodes() {
         if let Some(reason) = reasons.get(&node) {
@@ -98,15 +101,9 @@ pub fn to_half(
     }
     let mut caster = Caster::new(dtype, keep_io);
     caster.interface(model);
-    for node in model.nodes() {
-        if !model.in_main(model.node(node).graph) {
-            continue;
-        }
-        let is_half = !reasons.contains_key(&node) && is_concerned(model, node);
+    for node in model.nodes().into_iter().filter(|it| concerned.contains(it)) {
+        let is_half = !reasons.contains_key(&node);
         report.converted += usize::from(is_half);
-        if !is_concerned(model, node) {
-            continue;
-        }
         convert(model, node, is_half, &mut caster, &mut narrowed);
     }
     caster.outputs(model);
@@ -118,6 +115,9 @@ pub fn to_half(
 /// Whether the node has to do with float32 at all.
 fn is_concerned(m: &Model, node: NodeId) -> bool {
     let it = m.node(node);
+    if !m.in_main(it.graph) {
+        return false;
+    }
     // These take any type and say nothing of it.
     if it.op.is("Shape") || it.op.is("Size") {
         return false;

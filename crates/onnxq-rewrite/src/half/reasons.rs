@@ -6,10 +6,10 @@
 //! whatever has no such type in its operator set. A node between kept ones is kept too: two Casts
 //! would cost more than it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    HalfError, is_concerned,
+    HalfError,
     values::{Fit, Narrowed},
 };
 use onnxq_ir::{
@@ -26,13 +26,14 @@ const MASKING: Set = Set::of(Traits::ARITHMETIC.union(Traits::BOUNDS).union(Trai
 pub(super) type Reasons = BTreeMap<NodeId, String>;
 
 /// The nodes that have to do with float32 and stay there.
-pub(super) fn reasons(m: &Model, narrowed: &mut Narrowed) -> Result<Reasons, HalfError> {
+pub(super) fn reasons(
+    m: &Model,
+    concerned: &BTreeSet<NodeId>,
+    narrowed: &mut Narrowed,
+) -> Result<Reasons, HalfError> {
     let dtype = narrowed.dtype();
     let mut reasons = Reasons::new();
-    for node in m.nodes() {
-        if !m.in_main(m.node(node).graph) || !is_concerned(m, node) {
-            continue;
-        }
+    for node in m.nodes().into_iter().filter(|it| concerned.contains(it)) {
         if let Some(reason) = by_operator(m, node, dtype) {
             reasons.insert(node, reason);
         } else if let Some(reason) = by_constants(m, node, narrowed)? {
@@ -40,8 +41,8 @@ pub(super) fn reasons(m: &Model, narrowed: &mut Narrowed) -> Result<Reasons, Hal
         }
     }
     angles(m, &mut reasons);
-    between(m, &mut reasons);
-    roots(m, &mut reasons);
+    between(m, concerned, &mut reasons);
+    roots(m, concerned, &mut reasons);
     Ok(reasons)
 }
 
@@ -137,9 +138,9 @@ fn angles(m: &Model, reasons: &mut Reasons) {
 }
 
 /// Nodes whose float operands and users are all kept.
-fn between(m: &Model, reasons: &mut Reasons) {
+fn between(m: &Model, concerned: &BTreeSet<NodeId>, reasons: &mut Reasons) {
     for node in m.nodes() {
-        if reasons.contains_key(&node) || !is_concerned(m, node) {
+        if reasons.contains_key(&node) || !concerned.contains(&node) {
             continue;
         }
         let float = |it: &&ValueId| m.dtype(**it) == Some(DType::F32) && m.constant(**it).is_err();
@@ -163,11 +164,11 @@ fn between(m: &Model, reasons: &mut Reasons) {
 }
 
 /// A mean of squares is too large to be cast before its root is taken.
-fn roots(m: &Model, reasons: &mut Reasons) {
+fn roots(m: &Model, concerned: &BTreeSet<NodeId>, reasons: &mut Reasons) {
     for node in m.nodes() {
         let Ok(x) = m.operand(node, 0) else { continue };
         let Def::Node(producer) = m.value(x).def else { continue };
-        if is_root(m, node) && is_concerned(m, node) && reasons.contains_key(&producer) {
+        if is_root(m, node) && concerned.contains(&node) && reasons.contains_key(&producer) {
             reasons.entry(node).or_insert_with(|| "its operand may be out of range".into());
         }
     }
