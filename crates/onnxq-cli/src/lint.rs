@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
-use super::{Failure, Table, Ui, shared::external_data, show::comment};
+use super::{Failure, Table, Ui, shared::external_data, show::comment, stream::Output};
 use onnxq_ir::{
-    ctx::Progress,
+    ctx::{Ctx, Progress},
     onnx::{self, ExternalData, Loaded, OpenOptions, SaveOptions},
     untrusted::{Untrusted, escape},
 };
@@ -20,7 +20,7 @@ pub struct FixArgs {
     /// With --fix: also set accuracy_level 4, which changes each product by less than 1 %
     #[arg(long, requires = "fix")]
     pub inexact: bool,
-    /// Where --fix writes the fixed model [default: its text to stdout]
+    /// Where --fix writes the fixed model; `-` is standard output [default: its text to stdout]
     #[arg(short, long, value_name = "FILE", requires = "fix")]
     pub output: Option<PathBuf>,
     /// Whether weights of the fixed model go into a file of their own
@@ -49,12 +49,17 @@ impl FixArgs {
             ui.print(&onnxq_ir::text::print(&model))?;
             return Ok(lint::exit_code(&findings));
         };
+        let output = Output::at(output, ui)?;
         let save =
             SaveOptions { external: self.external_data, force: self.force, ..Default::default() };
-        onnx::save(&model, output, &save, Some(&files), &ui.ctx())?;
-        let written = onnx::open(output, open)?;
+        let (save, named) = (output.save(save)?, output.progress(ui));
+        let ctx = Ctx { progress: &named, ..ui.ctx() };
+        let saved = onnx::save(&model, output.path(), &save, Some(&files), &ctx);
+        saved.map_err(|error| output.explained(error.into()))?;
+        let written = onnx::open(output.path(), open)?;
         written.warnings.iter().for_each(|it| ui.warn(it));
         let report = pipeline::lint(&written.model, &written.files, &runtime);
+        output.deliver()?;
         print(ui, &report, &fixed)
     }
 }

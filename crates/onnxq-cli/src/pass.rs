@@ -5,7 +5,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{Failure, Ui, shared::InputArgs};
+use super::{
+    Failure, Ui,
+    shared::InputArgs,
+    stream::{Output, receive},
+};
 use onnxq_ir::{
     ctx::{Ctx, Progress},
     onnx::{self, SaveOptions},
@@ -16,7 +20,7 @@ use onnxq_pipeline as pipeline;
 /// Run named passes or rules on a model
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Passes and rules to run, in order, and last the model: .onnx or .onnxtxt. `standard` is what
+    /// Passes and rules to run, in order, and last the model: .onnx or .onnxtxt, or `-` for standard input. `standard` is what
     /// `quantize` does to a model first; without names the model is printed as it was read
     #[arg(value_name = "NAME... MODEL", required = true, num_args = 1..)]
     pub names_and_model: Vec<String>,
@@ -26,7 +30,7 @@ pub struct Args {
     /// Stop after this many rewrites, to find the one that breaks a model
     #[arg(long, value_name = "N")]
     pub max_rewrites: Option<usize>,
-    /// Where to write the result [default: its text to stdout]
+    /// Where to write the result; `-` is standard output [default: its text to stdout]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Replace the output if it exists
@@ -48,15 +52,14 @@ impl Args {
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let (names, path) = self.split();
+        let (names, mut path) = self.split();
+        let _stdin = receive([&mut path])?;
         let mut loaded = onnxq_formats::open(&path, &self.input.options())?;
         loaded.warnings.iter().for_each(|it| ui.warn(it));
+        let output = self.output.as_deref().map(|path| Output::at(path, ui)).transpose()?;
         let trace = Mutex::new(Vec::new());
-        let ctx = Ctx {
-            trace: self.trace.then_some(&trace),
-            max_rewrites: self.max_rewrites.unwrap_or(usize::MAX),
-            ..ui.ctx()
-        };
+        let max_rewrites = self.max_rewrites.unwrap_or(usize::MAX);
+        let ctx = Ctx { trace: self.trace.then_some(&trace), max_rewrites, ..ui.ctx() };
         let steps = pipeline::rewrite(&mut loaded.model, names, &ctx)?;
         let lines: String = trace
             .lock()
@@ -64,14 +67,18 @@ impl Args {
             .iter()
             .map(|it| format!("# {}\n", escape(it)))
             .collect();
-        let Some(output) = &self.output else {
+        let Some(output) = output else {
             let text = onnxq_ir::text::print(&loaded.model);
             ui.print(&(lines + &text))?;
             return Ok(0);
         };
         ui.print(&lines)?;
-        let save = SaveOptions { force: self.force, ..SaveOptions::default() };
-        onnx::save(&loaded.model, output, &save, Some(&loaded.files), &ctx)?;
+        let save = output.save(SaveOptions { force: self.force, ..SaveOptions::default() })?;
+        let (named, files) = (output.progress(ui), Some(&loaded.files));
+        let ctx = Ctx { progress: &named, ..ctx };
+        let saved = onnx::save(&loaded.model, output.path(), &save, files, &ctx);
+        saved.map_err(|error| output.explained(error.into()))?;
+        output.deliver()?;
         for (name, count) in steps {
             ui.note(&format!("{name}: {count}"));
         }

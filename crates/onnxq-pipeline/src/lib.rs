@@ -45,7 +45,7 @@ pub use self::{
         saturation::{Bits, Exactness},
     },
     solve::{MissingStats, NeedsData},
-    staged::Staged,
+    staged::{Shown, Staged},
     validate::{Measures, Validate, validate, validate_loaded},
 };
 use onnxq_ir::{Model, ctx::Ctx};
