@@ -113,6 +113,11 @@ fn threads_and_a_file_of_statistics_change_no_byte() {
     let bytes = |name: &str| fs::read(folder.path().join(name)).unwrap();
     assert!(bytes("a.onnx") == bytes("b.onnx"), "threads change the result");
     assert!(bytes("a.onnx") == bytes("c.onnx"), "the file of statistics changes the result");
+    let mut counted = onnxq(&folder, &["quantize", "-r", "int4_quality", "-o", "e.onnx"]);
+    counted.args(["--calibration-samples", "8", "--calibration"]);
+    counted.arg(fixture("calibration_input_ids.npy"));
+    finish(counted);
+    assert!(bytes("a.onnx") == bytes("e.onnx"), "the flag is not what --set is");
     // It belongs to this model, and to no plan with other layers before.
     let mut other = onnxq(&folder, &["quantize", "-r", "int4_quality", "-o", "d.onnx"]);
     other.args(["--stats", "s.safetensors", "--set", "calibration.sequential=false"]);
@@ -131,7 +136,11 @@ fn a_killed_run_goes_on_and_writes_the_same_bytes() {
     kill_once_it_holds(&mut child, &log, 200_000);
     let left = fs::metadata(&log).expect("the log of a killed run stays").len();
     assert!(left >= 200_000);
-    finish(quantize(&folder, "q.onnx", &[]));
+    let resumed = quantize(&folder, "q.onnx", &[]).output().unwrap();
+    let said = String::from_utf8(resumed.stderr).unwrap();
+    assert!(resumed.status.success(), "{said}");
+    let line = said.lines().find(|line| line.trim_start().starts_with("resume ")).expect(&said);
+    assert!(line.contains("inputs are in q.onnx.stats.part; "), "{line}");
     let bytes = |name: &str| fs::read(folder.path().join(name)).unwrap();
     assert!(bytes("q.onnx") == bytes("whole.onnx"), "resuming changes the result");
     assert_eq!(names(folder.path()), ["q.onnx", "whole.onnx"]);

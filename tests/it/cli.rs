@@ -148,7 +148,7 @@ fn codes_are_explained() {
     ");
     let (_, error, code) = run(&["explain", "E20"]);
     assert_eq!(code, 2);
-    assert!(error.contains("nothing is called so; did you mean E120?"), "{error}");
+    assert!(error.contains("hint: did you mean E120?"), "{error}");
 }
 
 /// A model in a folder of its own, and the path in it.

@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use serde_json::Value;
 
 use crate::common::{
+    arrays::{noise, npy},
     fixture,
     outside::{Place, run},
 };
@@ -178,4 +179,27 @@ fn one_sample_is_too_few_to_trust() {
     let args = ["validate", &model, &model, "--data", &data, "--samples", "1", "--no-latency"];
     let ran = run(&args);
     assert!(ran.out.contains("warning [W205]: compared on 1 sample"), "{}", ran.out);
+}
+
+/// ONNX Runtime reads no text; it gets the model that the text means.
+#[test]
+fn models_in_text_are_judged() {
+    let place = Place::new();
+    let text = "<ir_version: 8, opset_import: [\"\" : 17]> main (float[N,4] x) => (float[N,4] y)
+        <float[4,4] w = {1, 2, 3, 4, -1, -2, 3, 4, 5, 6, 7, 8, 4, 3, 2, 1}> { y = MatMul (x, w) }";
+    let model = place.write("model.onnxtxt", text);
+    let data = place.write("x.npy", npy(&noise(&[8, 4], 3)));
+    let (output, again) = (place.path("q.onnx"), place.path("again.onnx"));
+    let judge = ["--data", &*data, "--no-latency", "--gate", "sqnr_db>=20"];
+    let made = ["quantize", &model, "-r", "int8_weights", "-o", &output];
+    let ran = run(&[&made[..], &judge].concat());
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.error);
+    let ran = run(&[&["validate", &*model, &*output], &judge[..]].concat());
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.error);
+    let ran = run(&["compare", &model, &output, "--data", &data, "--layers"]);
+    assert_eq!(ran.code, 0, "{}", ran.error);
+    let ran = run(&["convert", &model, "--strip", "--allow-noop", "-o", &again]);
+    assert_eq!(ran.code, 0, "{}", ran.error);
+    let ran = run(&["validate", &again, &model, "--data", &data, "--no-latency"]);
+    assert!(ran.out.contains("yes, bit for bit"), "{}", ran.out);
 }

@@ -82,6 +82,8 @@ mod static_cnn;
 mod static_int8;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod static_quantize;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod streams;
 mod tidy;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod tied;

@@ -51,7 +51,7 @@ fn quantize_says_what_it_did() {
     mse          30  weight    7.52 %     ×0.89  ×0.90  /m/model/layers.0/self_attn/o_proj/MatMul
     median: rms error in percent of the rms value; to rtn's: ratio of squares
 
-    kept in float (1 of 31 nodes), and why:
+    kept in float (1 of 31 nodes with weights), and why:
          1 × MatMul: not a weight: its constant is the left input
              /m/model/rotary_emb/MatMul
 
@@ -195,7 +195,7 @@ fn nothing_to_do_is_exit_6_with_reasons() {
     assert_eq!(it.code, 6, "{}", it.error);
     insta::assert_snapshot!(it.out, @r"
 
-    kept in float (1 of 1 nodes), and why:
+    kept in float (1 of 1 nodes with weights), and why:
          1 × MatMul: not a weight: both inputs are computed in the model
              MatMul → y
 

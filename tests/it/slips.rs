@@ -76,7 +76,7 @@ fn typed(line: &str, folder: &Path) -> (i32, String) {
     let mut said = String::new();
     for line in error.lines() {
         let line = line.trim_start();
-        if ["error", "note", "hint:", "tip:"].iter().any(|it| line.starts_with(it)) {
+        if ["error", "note", "hint:"].iter().any(|it| line.starts_with(it)) {
             writeln!(said, "  {line}").unwrap();
         }
     }
@@ -310,88 +310,92 @@ fn flags_of_other_tools_are_answered() {
     ];
     insta::assert_snapshot!(said(slips), @r#"
     $ onnxq quantize model.onnx --dtype int8 → 2
-      error: unexpected argument '--dtype' found
-      tip: a recipe says that: -r int4, -r int8_weights, -r avx512_vnni, -r avx512_vnni_static; one value of it is changed by --set quantize.0.weight.dtype=uint4
+      error[E700]: unexpected argument '--dtype' found
+      hint: a recipe says that: -r int4, -r int8_weights, -r avx512_vnni, -r avx512_vnni_static; one value of it is changed by --set quantize.0.weight.dtype=uint4
     $ onnxq quantize model.onnx --weight_type QInt8 → 2
-      error: unexpected argument '--weight_type' found
-      tip: a recipe says that: -r int4, -r int8_weights, -r avx512_vnni, -r avx512_vnni_static; one value of it is changed by --set quantize.0.weight.dtype=uint4
+      error[E700]: unexpected argument '--weight_type' found
+      hint: a recipe says that: -r int4, -r int8_weights, -r avx512_vnni, -r avx512_vnni_static; one value of it is changed by --set quantize.0.weight.dtype=uint4
     $ onnxq quantize model.onnx --per-channel → 2
-      error: unexpected argument '--per-channel' found
-      tip: recipes for 8 bits (-r avx512_vnni, -r avx2) have a scale for each channel, those for 4 bits one for each block
+      error[E700]: unexpected argument '--per-channel' found
+      hint: recipes for 8 bits (-r avx512_vnni, -r avx2) have a scale for each channel, those for 4 bits one for each block
     $ onnxq quantize model.onnx --bits 4 → 2
-      error: unexpected argument '--bits' found
-      tip: a recipe says that: -r int4 for 4 bits, -r int8_weights or -r avx512_vnni for 8; `onnxq recipe list` lists all
+      error[E700]: unexpected argument '--bits' found
+      hint: a recipe says that: -r int4 for 4 bits, -r int8_weights or -r avx512_vnni for 8; `onnxq recipe list` lists all
     $ onnxq quantize model.onnx --group-size 64 → 2
-      error: unexpected argument '--group-size' found
-      tip: a recipe says that: --set quantize.0.weight.granularity='{block: 64}'
+      error[E700]: unexpected argument '--group-size' found
+      hint: a recipe says that: --set quantize.0.weight.granularity='{block: 64}'
     $ onnxq quantize model.onnx --reduce-range → 2
-      error: unexpected argument '--reduce-range' found
-      tip: for CPUs without VNNI take -r avx2; or --set quantize.0.weight.range=reduced
+      error[E700]: unexpected argument '--reduce-range' found
+      hint: for CPUs without VNNI take -r avx2; or --set quantize.0.weight.range=reduced
     $ onnxq quantize model.onnx --quant-format QDQ → 2
-      error: unexpected argument '--quant-format' found
-      tip: the recipe chooses the fastest form: -r avx512_vnni_static writes QuantizeLinear and DequantizeLinear; `onnxq convert MODEL --to qdq -o OUT.onnx` makes them of any form
+      error[E700]: unexpected argument '--quant-format' found
+      hint: the recipe chooses the fastest form: -r avx512_vnni_static writes QuantizeLinear and DequantizeLinear; `onnxq convert MODEL --to qdq -o OUT.onnx` makes them of any form
     $ onnxq quantize model.onnx --symmetric → 2
-      error: unexpected argument '--symmetric' found
-      tip: a recipe says that: --set quantize.0.weight.symmetric=true
+      error[E700]: unexpected argument '--symmetric' found
+      hint: a recipe says that: --set quantize.0.weight.symmetric=true
     $ onnxq quantize model.onnx --nodes_to_exclude lm_head → 2
-      error: unexpected argument '--nodes_to_exclude' found
-      tip: --exclude PATTERN leaves nodes with matching names in float: --exclude '*lm_head*'
+      error[E700]: unexpected argument '--nodes_to_exclude' found
+      hint: --exclude PATTERN leaves nodes with matching names in float: --exclude '*lm_head*'
     $ onnxq quantize model.onnx --avx512 → 2
-      error: unexpected argument '--avx512' found
-      tip: the recipe says the CPU: -r auto for this one, -r avx512_vnni, -r avx2, -r arm64
+      error[E700]: unexpected argument '--avx512' found
+      hint: the recipe says the CPU: -r auto for this one, -r avx512_vnni, -r avx2, -r arm64
     $ onnxq quantize model.onnx --seqlen 64 → 2
-      error: unexpected argument '--seqlen' found
-      tip: the recipe says how long rows of text are: --set calibration.sequence=256; of a model with a fixed shape the model says it
+      error[E700]: unexpected argument '--seqlen' found
+      hint: the recipe says how long rows of text are: --set calibration.sequence=256; of a model with a fixed shape the model says it
     $ onnxq quantize --model_input model.onnx → 2
-      error: unexpected argument '--model_input' found
-      tip: the model is given without a flag: onnxq quantize model.onnx
+      error[E700]: unexpected argument '--model_input' found
+      hint: the model is given without a flag: onnxq quantize model.onnx
     $ onnxq quantize model.onnx --output-dir out → 2
-      error: unexpected argument '--output-dir' found
-      tip: the result goes to -o FILE
+      error[E700]: unexpected argument '--output-dir' found
+      hint: the result goes to -o FILE
     $ onnxq quantize model.onnx --overwrite → 2
-      error: unexpected argument '--overwrite' found
-      tip: -f (--force) replaces a file
+      error[E700]: unexpected argument '--overwrite' found
+      hint: -f (--force) replaces a file
     $ onnxq quantize model.onnx --fp16 → 2
-      error: unexpected argument '--fp16' found
-      tip: that is another command: onnxq convert MODEL --to float16 -o OUT.onnx
+      error[E700]: unexpected argument '--fp16' found
+      hint: that is another command: onnxq convert MODEL --to float16 -o OUT.onnx
     $ onnxq quantize model.onnx --optimize → 2
-      error: unexpected argument '--optimize' found
-      tip: quantize fuses first, always; a float model is only fused by onnxq convert MODEL --fuse -o OUT
+      error[E700]: unexpected argument '--optimize' found
+      hint: quantize fuses first, always; a float model is only fused by onnxq convert MODEL --fuse -o OUT
     $ onnxq quantize model.onnx --device cuda → 2
-      error: unexpected argument '--device' found
-      tip: models run on the CPU; for another class of CPU take another recipe: -r avx2, -r arm64
+      error[E700]: unexpected argument '--device' found
+      hint: models run on the CPU; for another class of CPU take another recipe: -r avx2, -r arm64
     $ onnxq compare model.onnx model.onnx --gate 'kl<1' → 2
-      error: unexpected argument '--gate' found
-      tip: `compare` explores and judges nothing: onnxq validate ORIGINAL QUANTIZED --data D --gate 'kl.mean<=0.05' --report DIR
+      error[E700]: unexpected argument '--gate' found
+      hint: `compare` explores and judges nothing: onnxq validate ORIGINAL QUANTIZED --data D --gate 'kl.mean<=0.05' --report DIR
     $ onnxq validate model.onnx model.onnx --bisect → 2
-      error: unexpected argument '--bisect' found
-      tip: onnxq compare ORIGINAL QUANTIZED --data D --bisect finds the node
+      error[E700]: unexpected argument '--bisect' found
+      hint: onnxq compare ORIGINAL QUANTIZED --data D --bisect finds the node
     $ onnxq convert model.onnx --bits 4 → 2
-      error: unexpected argument '--bits' found
-      tip: weights are quantized by another command: onnxq quantize MODEL -r int4
+      error[E700]: unexpected argument '--bits' found
+      hint: weights are quantized by another command: onnxq quantize MODEL -r int4
     $ onnxq convert model.onnx --to int8 -o x.onnx → 2
-      error: invalid value 'int8' for '--to <FORM>'
-      tip: floats become integers by another command: onnxq quantize MODEL -r avx512_vnni
+      error[E700]: invalid value 'int8' for '--to <FORM>'
+      hint: floats become integers by another command: onnxq quantize MODEL -r avx512_vnni
     $ onnxq calibrate model.onnx --data eval.txt --observer kl → 2
-      error: invalid value 'kl' for '--observer <NAME>': there is no observer `kl`; did you mean `entropy`?
+      error[E700]: invalid value 'kl' for '--observer <NAME>': there is no observer `kl`
+      hint: did you mean `entropy`?
     $ onnxq optimize model.onnx → 2
-      error: unrecognized subcommand 'optimize'
-      tip: onnxq convert MODEL --fuse -o OUT.onnx
+      error[E700]: unrecognized subcommand 'optimize'
+      hint: onnxq convert MODEL --fuse -o OUT.onnx
     $ onnxq evaluate model.onnx → 2
-      error: unrecognized subcommand 'evaluate'
-      tip: onnxq validate ORIGINAL QUANTIZED --data D
+      error[E700]: unrecognized subcommand 'evaluate'
+      hint: onnxq validate ORIGINAL QUANTIZED --data D
     $ onnxq model.onnx → 2
-      error: unrecognized subcommand 'model.onnx'
-      tip: name what to do with it: onnxq quantize model.onnx
+      error[E700]: unrecognized subcommand 'model.onnx'
+      hint: name what to do with it: onnxq quantize model.onnx
     $ onnxq quantize model.onnx out.onnx more.onnx → 2
-      error: unexpected argument 'more.onnx' found
-      tip: onnxq takes one model at a time, and its output
+      error[E700]: unexpected argument 'more.onnx' found
+      hint: onnxq takes one model at a time, and its output
     $ onnxq explain gtpq → 2
-      error: invalid value 'gtpq' for '[CODE]': nothing is called so; did you mean gptq?
+      error[E700]: invalid value 'gtpq' for '[CODE]': nothing is called so
+      hint: did you mean gptq?
     $ onnxq explain E999x → 2
-      error: invalid value 'E999x' for '[CODE]': nothing is called so; did you mean E999?
+      error[E700]: invalid value 'E999x' for '[CODE]': nothing is called so
+      hint: did you mean E999?
     $ onnxq explain sqnr → 2
-      error: invalid value 'sqnr' for '[CODE]': nothing is called so; did you mean sqnr_db?
+      error[E700]: invalid value 'sqnr' for '[CODE]': nothing is called so
+      hint: did you mean sqnr_db?
     $ onnxq plan model.onnx --set quantize.0.weight.dtype=unit4 → 2
       error[E703]: --set quantize.0.weight.dtype=unit4: unknown dtype `unit4`
       hint: did you mean `uint4`?
@@ -411,7 +415,10 @@ fn wrong_paths_end_with_2_before_any_work() {
             "onnxq quantize model.onnx -o checkpoint",
             "onnxq quantize model.onnx -o checkpoint/model.onnx",
         ),
-        ("onnxq quantize model.onnx -o -", ""),
+        ("onnxq quantize - < model.onnx", "onnxq quantize - -o - < model.onnx > piped.onnx"),
+        ("onnxq quantize model.onnx -o - --external-data always | cat; exit ${PIPESTATUS[0]}", ""),
+        ("onnxq validate - - --data eval.txt --tokenizer tokenizer.json < model.onnx", ""),
+        ("onnxq calibrate model.onnx --data eval.txt --tokenizer tokenizer.json -o -", ""),
         (
             "onnxq quantize model.onnx eval.txt",
             "onnxq quantize model.onnx -f --validate --data eval.txt --tokenizer tokenizer.json --samples 2 --no-latency",
@@ -459,9 +466,18 @@ fn wrong_paths_end_with_2_before_any_work() {
     $ onnxq quantize model.onnx -o checkpoint → 2
       error[E905]: checkpoint is a folder
       hint: name the file in it: checkpoint/model.onnx
-    $ onnxq quantize model.onnx -o - → 2
-      error[E905]: a model cannot be written to a stream: its file is replaced as a whole, or not at all
-      hint: write to a file first: -o FILE
+    $ onnxq quantize - < model.onnx → 2
+      error[E906]: a model from standard input has no name, which the output's name could follow
+      hint: name the output: -o FILE, or -o - for standard output
+    $ onnxq quantize model.onnx -o - --external-data always | cat; exit ${PIPESTATUS[0]} → 2
+      error[E906]: the model needs a data file beside it, and standard output is one file
+      hint: write to a file: -o FILE
+    $ onnxq validate - - --data eval.txt --tokenizer tokenizer.json < model.onnx → 2
+      error[E906]: `-` stands for standard input, which holds one model only
+      hint: give the path of one of them
+    $ onnxq calibrate model.onnx --data eval.txt --tokenizer tokenizer.json -o - → 2
+      error[E906]: only models and reports can be written to standard output, which `-` stands for
+      hint: give the path of a file
     $ onnxq quantize model.onnx eval.txt → 2
       error[E905]: eval.txt is no name for a model
       hint: samples to compare on are given as --validate --data eval.txt, samples to learn from as --calibration eval.txt; the output is -o FILE

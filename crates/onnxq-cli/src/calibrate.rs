@@ -9,7 +9,10 @@ use super::{
     Failure, Table, Ui,
     places::{check_outputs, check_there},
     ranges,
-    shared::{ADVANCED, InputArgs, NoData, RecipeArgs, SampleArgs, chat_template, size},
+    shared::{
+        ADVANCED, InputArgs, NoData, RecipeArgs, SampleArgs, chat_template, size, with_samples,
+    },
+    stream::receive,
 };
 use onnxq_ir::{
     ctx::Progress,
@@ -24,11 +27,16 @@ use onnxq_run::{
     data::{self, Batches, DataOptions, Dataset},
 };
 
+/// What `--samples` means here, where all data is there to learn from.
+const SAMPLES: &str = "How many samples of --data to learn from [default: what the recipe says, or \
+                       all]; the same as --set calibration.samples=N";
+
 /// Run a model on data and keep what its layers see, for solvers, or print its ranges
 #[derive(Debug, clap::Args)]
 #[command(mut_arg("data", |arg| arg.alias("calibration")))]
+#[command(mut_arg("samples", |arg| arg.alias("calibration-samples").help(SAMPLES)))]
 pub struct Args {
-    /// The float model: .onnx or .onnxtxt
+    /// The float model: .onnx or .onnxtxt, or `-` for standard input
     #[arg(required_unless_present_any = ["show", "merge"])]
     pub model: Option<PathBuf>,
     #[command(flatten)]
@@ -62,7 +70,8 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+    pub fn run(mut self, ui: &Ui) -> Result<u8, Failure> {
+        let _stdin = receive(&mut self.model)?;
         if let Some(path) = &self.show {
             return show(path, ui);
         }
@@ -73,7 +82,7 @@ impl Args {
             return show(output, ui);
         };
         let Some(data) = &self.data.data else { return Err(NoData("run the model on").into()) };
-        let recipe = self.recipe.load(ui)?;
+        let recipe = with_samples(self.recipe.load(ui)?, self.data.samples)?;
         check_there(&[("--data", Some(data)), ("--tokenizer", self.data.tokenizer.as_deref())])?;
         check_outputs(self.output.as_deref())?;
         let inputs = Inputs { skip_nonfinite: true, ..Inputs::default() };
@@ -83,7 +92,7 @@ impl Args {
         let planned = model.prepare(&job)?.plan(&job)?;
         if let Some(spec) = self.observer {
             return ranges::run(
-                self.run_over(&planned, self.batches(&planned, data)?, ui),
+                self.run_over(&planned, self.batches(&planned, &recipe, data)?, ui),
                 spec,
                 ui,
             );
@@ -96,7 +105,7 @@ impl Args {
         if wants.is_empty() {
             return Ok(EXIT_NOTHING);
         }
-        self.collect(&planned, wants, data, output, ui)?;
+        self.collect((&planned, &recipe), wants, data, output, ui)?;
         show(output, ui)
     }
 
@@ -136,7 +145,7 @@ impl Args {
         let model = self.model.as_deref().unwrap_or(Path::new(""));
         let spec = recipe.calibration.unwrap_or_default();
         let mut options = self.data.options(model);
-        options.samples = options.samples.or(spec.samples);
+        options.samples = spec.samples;
         options.sequence = spec.sequence.unwrap_or(options.sequence);
         DataOptions { batch: 1, chat: chat_template(model, self.plain_text), ..options }
     }
@@ -157,11 +166,10 @@ impl Args {
         wants
     }
 
-    fn batches(&self, planned: &Planned, data: &Path) -> Result<Batches, Failure> {
+    fn batches(&self, planned: &Planned, recipe: &Recipe, data: &Path) -> Result<Batches, Failure> {
         let inputs = calibrate::model_inputs(&planned.model);
-        let model = self.model.as_deref().unwrap_or(Path::new(""));
-        let chat = chat_template(model, self.plain_text);
-        let options = DataOptions { chat, ..self.data.options(model) };
+        let batch = DataOptions::default().batch;
+        let options = DataOptions { batch, ..self.options(recipe) };
         Ok(data::open(data, &inputs, &options)?)
     }
 
@@ -178,13 +186,13 @@ impl Args {
 
     fn collect(
         &self,
-        planned: &Planned,
+        (planned, recipe): (&Planned, &Recipe),
         wants: Vec<Want>,
         data: &Path,
         output: &Path,
         ui: &Ui,
     ) -> Result<(), Failure> {
-        let batches = self.batches(planned, data)?;
+        let batches = self.batches(planned, recipe, data)?;
         let runtime = ui.global.runtime(ui);
         let identity = Identity {
             origin: pipeline::origin::stats_origin(&batches, &runtime)?,

@@ -4,21 +4,22 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{Failure, Ui, shared::InputArgs};
+use super::{Failure, Ui, shared::InputArgs, stream::receive};
 use onnxq_ir::ctx::Progress;
 use onnxq_pipeline as pipeline;
 
 /// Read a model, its external data too, and verify its structure
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model: .onnx or .onnxtxt
+    /// The model: .onnx or .onnxtxt, or `-` for standard input
     pub model: PathBuf,
     #[command(flatten)]
     pub input: InputArgs,
 }
 
 impl Args {
-    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+    pub fn run(mut self, ui: &Ui) -> Result<u8, Failure> {
+        let _stdin = receive([&mut self.model])?;
         let loaded = onnxq_formats::open(&self.model, &self.input.options())?;
         loaded.warnings.iter().for_each(|it| ui.warn(it));
         loaded.model.verify().map_err(pipeline::Error::from)?;

@@ -9,6 +9,7 @@ use super::{
     places::check_there,
     proof,
     shared::{ADVANCED, InputArgs, NoData, SampleArgs, size},
+    stream::receive,
 };
 use onnxq_pipeline::{
     self as pipeline, self, Measures, Validate,
@@ -27,7 +28,7 @@ use onnxq_run::data::Dataset;
 /// at most 8 samples, with both models run as they are written.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The float model
+    /// The float model; `-` stands for standard input, here or as the other one
     pub original: PathBuf,
     /// The quantized model, of any tool, or any other one with the same inputs and outputs
     pub quantized: PathBuf,
@@ -64,7 +65,8 @@ struct Compared {
 }
 
 impl Args {
-    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+    pub fn run(mut self, ui: &Ui) -> Result<u8, Failure> {
+        let _stdin = receive([&mut self.original, &mut self.quantized])?;
         let limit = self.limit.as_deref().map(str::parse::<Gate>);
         let limit = limit.transpose().map_err(|error: GateError| error)?;
         let Some(data) = self.data.data.clone() else { return Err(NoData("compare on").into()) };

@@ -7,10 +7,12 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use super::{
     Failure, Table, Ui,
     places::{check_outputs, check_there},
-    shared::{AcceptArgs, InputArgs, find, preprocess_help, size},
+    shared::{AcceptArgs, InputArgs, KeepArgs, find, preprocess_help, size},
     show::{Reasons, comment, grouped_by_reason, needs},
+    stream::{Output, receive},
 };
 use onnxq_ir::{
+    ctx::Ctx,
     diag::{Code, EXIT_NOTHING},
     human::{bytes, grouped},
     onnx::{self, SaveOptions},
@@ -28,9 +30,9 @@ use onnxq_quant::lower::{FORMS, Form};
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "onnxq convert <MODEL> [-o <FILE>] <CONVERSION>...")]
 pub struct Args {
-    /// The model, float or quantized by any tool: .onnx or .onnxtxt
+    /// The model, float or quantized by any tool: .onnx or .onnxtxt, or `-` for standard input
     pub model: PathBuf,
-    /// Where to write the result [default: its text to stdout]
+    /// Where to write the result; `-` is standard output [default: its text to stdout]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     #[command(flatten)]
@@ -45,6 +47,8 @@ pub struct Args {
     pub force: bool,
     #[command(flatten)]
     pub accept: AcceptArgs,
+    #[command(flatten)]
+    pub keep: KeepArgs,
     #[command(flatten)]
     pub input: InputArgs,
 }
@@ -165,12 +169,14 @@ fn storage(text: &str) -> Result<onnx::ExternalData, String> {
 }
 
 impl Args {
-    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+    pub fn run(mut self, ui: &Ui) -> Result<u8, Failure> {
         check_there(&[
             ("--calibration", self.cache.calibration.as_deref()),
             ("--tokenizer", self.cache.tokenizer.as_deref()),
         ])?;
-        check_outputs(self.output.as_deref())?;
+        let output = self.output.as_deref().map(|path| Output::at(path, ui)).transpose()?;
+        check_outputs(output.as_ref().map(Output::path))?;
+        let stdin = receive([&mut self.model])?;
         let what = self.what;
         // The command line allows no --kv-cache without data, and no data without it.
         let kv_cache = self.cache.calibration.map(|data| Int8Cache {
@@ -187,7 +193,7 @@ impl Args {
         };
         let job = Convert {
             model: self.model,
-            open: self.input.options(),
+            open: self.keep.options(&self.input),
             shapes: Shapes { inputs: what.fix_shape, dims: what.fix_dim },
             opset: what.opset,
             fuse: what.fuse,
@@ -201,13 +207,22 @@ impl Args {
         };
         let external = what.external_data.unwrap_or_default();
         let save = SaveOptions { external, force: self.force, ..Default::default() };
-        let Some(output) = &self.output else {
+        let Some(output) = output else {
             let done = convert::run(&job, &ui.ctx())?;
             ui.print(&(comment(&steps(&done.steps)) + &text::print(&done.model)))?;
             return Ok(0);
         };
-        let place = self.accept.destination(output, save, ui);
-        let converted = convert::convert(&job, &place, &ui.ctx())?;
+        let (save, named) = (output.save(save)?, output.progress(ui));
+        let ctx = Ctx { progress: &named, ..ui.ctx() };
+        let place = self.accept.destination(output.path(), save, ui);
+        let converted = convert::convert(&job, &place, &ctx);
+        let mut converted = converted.map_err(|error| output.explained(error.into()))?;
+        converted.model = stdin.shown(&job.model).into();
+        if output.is_stream() && converted.output.is_some() {
+            converted.output = Some(output.shown().into());
+            converted.files = vec![output.shown().into()];
+        }
+        output.deliver()?;
         if ui.global.json {
             ui.print_json(&converted)?;
         } else {

@@ -58,6 +58,13 @@ impl Failure {
         list
     }
 
+    /// The library error, if it is an `E`.
+    pub fn downcast_ref<E: Diagnostic + 'static>(&self) -> Option<&E> {
+        let Failure::Coded(error) = self else { return None };
+        let error: &(dyn Error + 'static) = &**error;
+        error.downcast_ref()
+    }
+
     /// Whether the reader of the result has seen enough, as `head` does.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Failure::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe)

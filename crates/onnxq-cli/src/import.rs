@@ -6,7 +6,7 @@ use clap::builder::TypedValueParser;
 
 use super::{
     Failure, Table, Ui,
-    shared::{CalibrationArgs, SampleArgs, TrustArgs, find, named, words},
+    shared::{CalibrationArgs, SampleArgs, TrustArgs, find, named, with_samples, words},
 };
 use onnxq_ir::human::{bytes, grouped};
 use onnxq_pipeline::import::{FLOAT, Import, Imported, LAYOUTS, Layout, import};
@@ -46,7 +46,11 @@ fn layout() -> impl TypedValueParser<Value = &'static Layout> {
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let load = |name: &String| -> Result<Option<Recipe>, Failure> {
-            if name == FLOAT { Ok(None) } else { Ok(Some(recipe::load(&named(name, ui))?)) }
+            if name == FLOAT {
+                return Ok(None);
+            }
+            let recipe = recipe::load(&named(name, ui))?;
+            with_samples(recipe, self.calibration.calibration_samples).map(Some)
         };
         let recipes = self.recipe.iter().map(load).collect::<Result<Vec<_>, _>>()?;
         let samples =

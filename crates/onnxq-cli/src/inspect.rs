@@ -8,6 +8,7 @@ use super::{
     Failure, Table, Ui,
     lint::{self, FixArgs},
     shared::InputArgs,
+    stream::receive,
 };
 use onnxq_ir::{
     Model, ValueId,
@@ -26,7 +27,7 @@ use onnxq_quant::{
 /// Show what is in a model
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model: .onnx or .onnxtxt
+    /// The model: .onnx or .onnxtxt, or `-` for standard input
     pub model: PathBuf,
     #[command(flatten)]
     pub view: View,
@@ -62,7 +63,8 @@ pub struct View {
 }
 
 impl Args {
-    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+    pub fn run(mut self, ui: &Ui) -> Result<u8, Failure> {
+        let _stdin = receive([&mut self.model])?;
         let loaded = onnxq_formats::open(&self.model, &self.input.options())?;
         loaded.warnings.iter().for_each(|it| ui.warn(it));
         if self.view.lint {

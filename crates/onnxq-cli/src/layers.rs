@@ -2,7 +2,7 @@
 
 use super::Table;
 use onnxq_ir::{
-    human::number,
+    human::{number, of_samples},
     untrusted::{Untrusted, escape},
 };
 use onnxq_report::document::{Attribution, Bisection, LayerError};
@@ -14,7 +14,7 @@ const ROWS: usize = 20;
 pub(crate) fn attribution(it: &Attribution) -> String {
     let name = measure(&it.measure);
     let loss = number(it.loss);
-    let mut out = format!("{name} {loss} on {}\n", samples(it.samples));
+    let mut out = format!("{name} {loss} on {}\n", of_samples(it.samples, it.data_samples));
     let mut rows: Vec<&LayerError> = it.layers.iter().filter(|it| is_worth(it)).collect();
     rows.sort_by_key(|it| it.rank);
     let exact = it.layers.len() - rows.len();
@@ -62,9 +62,13 @@ pub(crate) fn bisection(it: &Bisection) -> String {
         it.map_or(if keeps { "exact".into() } else { "-".into() }, number)
     };
     let runs = if it.runs == 1 { "1 run".into() } else { format!("{} runs", it.runs) };
+    let on = of_samples(it.samples, it.data_samples);
     let limit = escape(&it.limit);
     let Some(node) = &it.node else {
-        return format!("nothing breaks {limit}: measured {} ({runs})\n", figure(it.after, true));
+        return format!(
+            "nothing breaks {limit}: measured {} on {on} ({runs})\n",
+            figure(it.after, true)
+        );
     };
     let mut table = Table::new(["up to", "measured", ""]).right(&[1]);
     let mut probes: Vec<_> = it.probes.iter().collect();
@@ -80,7 +84,7 @@ pub(crate) fn bisection(it: &Bisection) -> String {
     }
     let op = escape(it.op.as_deref().unwrap_or(""));
     format!(
-        "{limit} is broken from here on: {} ({op})\n{} → {} with it, found in {runs}\n\n{table}",
+        "{limit} is broken from here on: {} ({op})\n{} → {} with it, found in {runs} on {on}\n\n{table}",
         Untrusted(node),
         figure(it.before, true),
         figure(it.after, false),
@@ -92,10 +96,6 @@ fn measure(name: &str) -> &str {
         "kl" => "KL",
         _ => "noise to signal",
     }
-}
-
-fn samples(count: usize) -> String {
-    if count == 1 { "1 sample".into() } else { format!("{count} samples") }
 }
 
 #[cfg(test)]

@@ -28,10 +28,12 @@ pub mod runtime;
 pub mod shared;
 pub mod show;
 mod slips;
+mod stream;
 pub mod table;
 mod term;
 mod topics;
 pub mod ui;
+mod usage;
 pub mod validate;
 mod worker;
 
@@ -43,7 +45,7 @@ use clap::{
 };
 
 pub use self::{failure::Failure, table::Table, ui::Ui};
-use onnxq_ir::diag::{EXIT_BUG, EXIT_USAGE};
+use onnxq_ir::diag::EXIT_BUG;
 
 /// Makes ONNX models 4 to 7 times smaller and faster on CPUs, and proves that they still answer the
 /// same.
@@ -141,14 +143,10 @@ pub enum Color {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let cli = match parse(env::args_os().collect()) {
+    let args: Vec<OsString> = env::args_os().collect();
+    let cli = match parse(args.clone()) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help asked for goes to stdout and succeeds; a closed pipe is no failure.
-            let _ = error.print();
-            let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE);
-            return ExitCode::from(code);
-        }
+        Err(error) => return ExitCode::from(usage::print(&error, &args)),
     };
     start_log(&cli.global);
     start_threads(&cli.global);

@@ -6,9 +6,10 @@ use super::{
     Failure, Table, Ui,
     shared::{AcceptArgs, external_data},
     show::comment,
+    stream::Output,
 };
 use onnxq_ir::{
-    ctx::Progress,
+    ctx::{Ctx, Progress},
     onnx::{ExternalData, Loaded, OpenOptions, SaveOptions},
     untrusted::{Untrusted, escape},
 };
@@ -24,7 +25,7 @@ pub struct FixArgs {
     /// With --fix: also set accuracy_level 4, which changes each product by less than 1 %
     #[arg(long, requires = "fix")]
     pub inexact: bool,
-    /// Where --fix writes the fixed model [default: its text to stdout]
+    /// Where --fix writes the fixed model; `-` is standard output [default: its text to stdout]
     #[arg(short, long, value_name = "FILE", requires = "fix")]
     pub output: Option<PathBuf>,
     /// Whether weights of the fixed model go into a file of their own
@@ -55,12 +56,17 @@ impl FixArgs {
             ui.print(&onnxq_ir::text::print(&model))?;
             return Ok(lint::exit_code(&findings));
         };
+        let output = Output::at(output, ui)?;
         let save =
             SaveOptions { external: self.external_data, force: self.force, ..Default::default() };
-        let place = self.accept.destination(output, save, ui);
-        let written = place.deliver((&model, &files), open, &ui.ctx())?.written;
+        let (save, named) = (output.save(save)?, output.progress(ui));
+        let ctx = Ctx { progress: &named, ..ui.ctx() };
+        let place = self.accept.destination(output.path(), save, ui);
+        let written = place.deliver((&model, &files), open, &ctx);
+        let written = written.map_err(|error| output.explained(error.into()))?.written;
         written.warnings.iter().for_each(|it| ui.warn(it));
         let report = pipeline::lint(&written.model, &written.files, &runtime);
+        output.deliver()?;
         print(ui, &report, &fixed)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Failure;
+use super::{Failure, stream::is_stream};
 use onnxq_ir::{
     diag::{Code, Diagnostic},
     fs::missing_hint,
@@ -13,7 +13,7 @@ use onnxq_ir::{
 #[derive(Debug, clap::Args)]
 pub struct Destination {
     /// Where to write the result [default: MODEL.RECIPE.onnx beside the model]; large weights go into
-    /// a file beside it
+    /// a file beside it. `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// The same as --output
@@ -38,6 +38,7 @@ impl Destination {
             }
             (Some(_), Some(second)) => Err(TwoOutputs { second: second.clone() }.into()),
             (Some(path), None) | (None, Some(path)) => Ok(path.clone()),
+            (None, None) if is_stream(model) => Err(NoName.into()),
             (None, None) => Ok(beside(model, recipe)),
         }
     }
@@ -103,6 +104,20 @@ impl Diagnostic for NoOutput {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("a model from standard input has no name, which the output's name could follow")]
+struct NoName;
+
+impl Diagnostic for NoName {
+    fn code(&self) -> Code {
+        Code::E906
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("name the output: -o FILE, or -o - for standard output".into())
+    }
+}
+
 /// A path that a flag names and that leads to nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("{flag}: there is nothing at {}", .path.display())]
@@ -141,7 +156,7 @@ pub fn check_there(paths: &[(&'static str, Option<&Path>)]) -> Result<(), Failur
 /// Fails if no file can be made at one of these paths, before the work that would be lost.
 pub fn check_outputs<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<(), Failure> {
     for path in paths {
-        if path == Path::new("-") {
+        if is_stream(path) {
             return Err(NoStream.into());
         }
         check_place(path)?;
@@ -150,16 +165,16 @@ pub fn check_outputs<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<()
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("a model cannot be written to a stream: its file is replaced as a whole, or not at all")]
+#[error("only models and reports can be written to standard output, which `-` stands for")]
 struct NoStream;
 
 impl Diagnostic for NoStream {
     fn code(&self) -> Code {
-        Code::E905
+        Code::E906
     }
 
     fn hint(&self) -> Option<String> {
-        Some("write to a file first: -o FILE".into())
+        Some("give the path of a file".into())
     }
 }
 

@@ -6,6 +6,7 @@ use super::{
     Failure, Ui,
     shared::{InputArgs, RecipeArgs},
     show,
+    stream::receive,
 };
 use onnxq_ir::{diag::EXIT_NOTHING, onnx::SaveOptions, text};
 use onnxq_pipeline::{self as pipeline, Inputs, Job, Opened};
@@ -13,7 +14,7 @@ use onnxq_pipeline::{self as pipeline, Inputs, Job, Opened};
 /// Say what a recipe would do to each node, why, and how large the result would be
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The float model: .onnx or .onnxtxt
+    /// The float model: .onnx or .onnxtxt, or `-` for standard input
     pub model: PathBuf,
     #[command(flatten)]
     pub recipe: RecipeArgs,
@@ -25,7 +26,8 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+    pub fn run(mut self, ui: &Ui) -> Result<u8, Failure> {
+        let stdin = receive([&mut self.model])?;
         let (recipe, inputs) = (self.recipe.load(ui)?, Inputs::default());
         let ctx = ui.ctx();
         let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
@@ -34,7 +36,8 @@ impl Args {
         // Before the recipe's name and our version are added, which are no part of the plan.
         let text = self.text.then(|| text::print(&lowered.model));
         let output = self.model.with_extension("q.onnx");
-        let outcome = lowered.predict(&output, &SaveOptions::default(), &job)?;
+        let mut outcome = lowered.predict(&output, &SaveOptions::default(), &job)?;
+        outcome.model = stdin.shown(&self.model).into();
         match text {
             Some(text) => ui.print(&(show::comment(&show::plan(&outcome.nodes)) + &text))?,
             None if ui.global.json => ui.print_json(&outcome)?,

@@ -2,7 +2,7 @@
 
 use super::{Table, layers, show::sizes};
 use onnxq_ir::{
-    human::{bytes, grouped, number, percent},
+    human::{bytes, grouped, number, of_samples, percent},
     untrusted::{Untrusted, escape},
 };
 use onnxq_report::{
@@ -46,6 +46,7 @@ pub(crate) fn judged(report: &Report) -> String {
 
 /// What was measured, without a verdict.
 pub(crate) fn figures(it: &Comparison) -> String {
+    let whole = it.samples;
     let size = it.size.as_ref().map_or((0, 0), |it| (it.reference, it.candidate));
     let mut out = sizes(size.0, size.1, &it.latency);
     let (caches, others): (Vec<_>, Vec<_>) =
@@ -55,10 +56,10 @@ pub(crate) fn figures(it: &Comparison) -> String {
     }
     out += &self::caches(&caches);
     if let Some(it) = &it.decode {
-        out += &format!("\n{}", decode(it));
+        out += &format!("\n{}", decode(it, whole));
     }
     if let Some(it) = &it.isolation {
-        out += &format!("\n{}", isolation(it));
+        out += &format!("\n{}", isolation(it, whole));
     }
     if let Some(it) = &it.footprint {
         out += &format!("\n{}", footprint(it));
@@ -145,8 +146,9 @@ fn tail(text: &str) -> String {
     quoted(&if count > 32 { format!("…{end}") } else { end })
 }
 
-fn decode(it: &Decode) -> String {
-    let what = format!("{} samples, {} steps after {} tokens", it.samples, it.steps, it.prompt);
+fn decode(it: &Decode, whole: usize) -> String {
+    let samples = of_samples(it.samples, whole);
+    let what = format!("on {samples}, {} steps after {} tokens", it.steps, it.prompt);
     let mut table = Table::new(["decoding with a cache", &what]);
     let mut row = |key: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -165,9 +167,9 @@ fn decode(it: &Decode) -> String {
     table.to_string()
 }
 
-fn isolation(it: &Isolation) -> String {
+fn isolation(it: &Isolation, whole: usize) -> String {
     let what = if it.measure == "kl" { "KL (nats)" } else { "noise to signal" };
-    let mut table = Table::new([what, &format!("on {} samples", it.samples)]);
+    let mut table = Table::new([what, &format!("on {}", of_samples(it.samples, whole))]);
     for (key, value) in [
         ("weights alone", it.weights_only),
         ("as deployed", it.deployed),

@@ -10,10 +10,11 @@ use super::{
     outputs::OutputArgs,
     places::{Destination, check_outputs, check_there},
     shared::{
-        ADVANCED, AcceptArgs, CalibrationArgs, DataArgs, InputArgs, MeasureArgs, NoData, Nonfinite,
-        RecipeArgs, external_data, size,
+        ADVANCED, AcceptArgs, CalibrationArgs, DataArgs, InputArgs, KeepArgs, MeasureArgs, NoData,
+        Nonfinite, RecipeArgs, external_data, size, with_samples,
     },
     show,
+    stream::{Output, Received, receive},
 };
 use onnxq_ir::{
     ctx::Ctx,
@@ -27,7 +28,7 @@ use onnxq_report::Report;
 /// Quantize a model by a recipe
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The float model: .onnx or .onnxtxt
+    /// The float model: .onnx or .onnxtxt, or `-` for standard input
     pub model: PathBuf,
     #[command(flatten)]
     pub recipe: RecipeArgs,
@@ -63,6 +64,8 @@ pub struct Args {
     pub force: bool,
     #[command(flatten)]
     pub accept: AcceptArgs,
+    #[command(flatten)]
+    pub keep: KeepArgs,
     #[command(flatten)]
     pub input: InputArgs,
     #[command(flatten)]
@@ -101,13 +104,16 @@ fn positive(text: &str) -> Result<f64, String> {
 impl Args {
     pub fn run(mut self, ui: &Ui) -> Result<u8, Failure> {
         let recipe = self.recipe.load(ui)?;
+        let recipe = with_samples(recipe, self.calibration.calibration_samples)?;
         let output = self.destination.resolve(&mut self.validate, &self.model, &recipe.name)?;
-        let output = output.as_path();
-        self.check_paths(output)?;
+        let output = Output::at(&output, ui)?;
+        let stdin = receive([&mut self.model])?;
+        self.check_paths(output.path())?;
         let gates = self.data.gates(Some(&recipe))?;
         let data = self.comparison(&recipe)?;
         let save =
             SaveOptions { external: self.external_data, force: self.force, ..Default::default() };
+        let save = output.save(save)?;
         ui.note(&format!("onnxq {} · recipe {}", env!("CARGO_PKG_VERSION"), recipe.name));
         let mut inputs = self.calibration.inputs((&self.data.from, &self.model), &recipe, ui);
         inputs.skip_nonfinite = self.nonfinite == Nonfinite::Skip;
@@ -115,20 +121,42 @@ impl Args {
         inputs.allow_noop = self.allow_noop;
         inputs.allow_refused = self.accept.allow_refused;
         if self.dry_run {
-            return self.outline(output, &recipe, &inputs, &save, ui);
+            return self.outline((output.path(), &stdin), &recipe, &inputs, &save, ui);
         }
-        save.check_free(output)?;
-        inputs.output = OutputFile { path: Some(output.to_owned()), save };
-        let Some(data) = data else {
-            let outcome = self.quantize(output, &recipe, &inputs, &save, &ui.ctx())?;
-            let code = report(ui, &outcome, None, self.allow_noop)?;
-            if code == 0 {
-                let (model, output) = (self.model.display(), output.display());
-                ui.note(&format!("next: onnxq validate {model} {output} --data …"));
+        save.check_free(output.path())?;
+        inputs.output = OutputFile { path: Some(output.path().to_owned()), save };
+        match data {
+            Some(data) => {
+                self.judged((output, &stdin, &data), (&recipe, &gates), &inputs, &save, ui)
             }
-            return Ok(code);
-        };
-        self.judged((output, &data), (&recipe, &gates), &inputs, &save, ui)
+            None => self.unjudged((output, &stdin), &recipe, &inputs, &save, ui),
+        }
+    }
+
+    /// Quantizes to `output`, and says how the result can be compared.
+    fn unjudged(
+        &self,
+        (output, stdin): (Output, &Received),
+        recipe: &Recipe,
+        inputs: &Inputs,
+        save: &SaveOptions,
+        ui: &Ui,
+    ) -> Result<u8, Failure> {
+        let named = output.progress(ui);
+        let ctx = Ctx { progress: &named, ..ui.ctx() };
+        let outcome = self.quantize(output.path(), recipe, inputs, save, &ctx);
+        let mut outcome = outcome.map_err(|failure| output.explained(failure))?;
+        let (model, shown) = (stdin.shown(&self.model), output.shown().to_owned());
+        outcome.model = model.into();
+        outcome.output = outcome.output.map(|_| shown.clone());
+        let is_stream = output.is_stream();
+        output.deliver()?;
+        let code = report(ui, &outcome, None, self.allow_noop)?;
+        if code == 0 && !is_stream {
+            let (model, output) = (model.display(), shown.display());
+            ui.note(&format!("next: onnxq validate {model} {output} --data …"));
+        }
+        Ok(code)
     }
 
     /// What is only needed at the end is looked for at the start.
@@ -149,7 +177,7 @@ impl Args {
     /// Says what would be written.
     fn outline(
         &self,
-        output: &Path,
+        (output, stdin): (&Path, &Received),
         recipe: &Recipe,
         inputs: &Inputs,
         save: &SaveOptions,
@@ -157,8 +185,9 @@ impl Args {
     ) -> Result<u8, Failure> {
         let ctx = ui.ctx();
         let job = Job { recipe, inputs, ctx: &ctx };
-        let opened = Opened::read(&self.model, &self.input.options(), &ctx)?;
-        let outcome = pipeline::outline(opened, &job)?.predict(output, save, &job)?;
+        let opened = Opened::read(&self.model, &self.keep.options(&self.input), &ctx)?;
+        let mut outcome = pipeline::outline(opened, &job)?.predict(output, save, &job)?;
+        outcome.model = stdin.shown(&self.model).into();
         report(ui, &outcome, None, self.allow_noop)
     }
 
@@ -172,7 +201,7 @@ impl Args {
         ctx: &Ctx,
     ) -> Result<Outcome, Failure> {
         let job = Job { recipe, inputs, ctx };
-        let model = Opened::read(&self.model, &self.input.options(), ctx)?;
+        let model = Opened::read(&self.model, &self.keep.options(&self.input), ctx)?;
         Ok(match pipeline::quantize(model, &job)? {
             Quantized::Lowered(lowered) => lowered.write(output, save, &job)?,
             Quantized::Nothing(outcome) => *outcome,

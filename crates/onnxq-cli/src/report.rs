@@ -7,6 +7,7 @@ use clap::builder::TypedValueParser;
 use super::{
     Failure, Ui, outputs,
     shared::{find, words},
+    stream::{is_stream, receive},
 };
 use onnxq_ir::{
     diag::{Code, Diagnostic, EXIT_GATE},
@@ -23,11 +24,11 @@ use onnxq_report::{
 /// Render a report.json again, in any format, and judge it by other gates
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The report.json that `validate --report` or `--emit json=…` wrote
+    /// The report.json that `validate --report` or `--emit json=…` wrote, or `-` for standard input
     #[arg(value_name = "RESULT.json", required_unless_present = "schema")]
     pub report: Option<PathBuf>,
     /// Where to write: a file, or an existing folder (or a name with a / at its end) for all
-    /// formats [default: stdout]
+    /// formats [default: `-`, which is stdout]
     #[arg(short, long, value_name = "FILE|DIR")]
     pub output: Option<PathBuf>,
     /// The format [default: what the name of the output ends in, or html]
@@ -59,7 +60,9 @@ impl Diagnostic for NoFormat {
 }
 
 impl Args {
-    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+    pub fn run(mut self, ui: &Ui) -> Result<u8, Failure> {
+        let _stdin = receive(&mut self.report)?;
+        self.output = self.output.filter(|path| !is_stream(path));
         let Some(path) = self.report.as_ref().filter(|_| !self.schema) else {
             ui.print(&schema())?;
             return Ok(0);

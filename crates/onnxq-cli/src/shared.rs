@@ -49,7 +49,7 @@ pub struct SampleArgs {
     pub tokenizer: Option<PathBuf>,
     #[arg(long, value_name = "NAME|FILE", help = preprocess_help())]
     pub preprocess: Option<String>,
-    /// How many samples of --data to use [default: all]
+    /// How many samples of --data to compare on [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub samples: Option<usize>,
 }
@@ -104,6 +104,10 @@ pub struct CalibrationArgs {
     /// solvers, and what `adapt` chooses. As --data, but never what the result is judged on
     #[arg(long, value_name = "PATH")]
     pub calibration: Option<PathBuf>,
+    /// How many samples of --calibration to learn from [default: what the recipe says, or all]; the
+    /// same as --set calibration.samples=N
+    #[arg(long, value_name = "N", value_parser = at_least_one, requires = "calibration")]
+    pub calibration_samples: Option<usize>,
     /// Store what is learnt from the samples in this file, or take it from there if it exists
     #[arg(long, value_name = "FILE", help_heading = ADVANCED)]
     pub stats: Option<PathBuf>,
@@ -122,6 +126,20 @@ pub struct AcceptArgs {
     /// Write the result even if ONNX Runtime refuses it: it is for another runtime
     #[arg(long, help_heading = ADVANCED)]
     pub allow_refused: bool,
+}
+
+/// What of the model is the caller's to change.
+#[derive(Debug, clap::Args)]
+pub struct KeepArgs {
+    /// Inputs with a default stay inputs; else those are taken as constants, with a warning
+    #[arg(long, help_heading = ADVANCED)]
+    pub keep_inputs: bool,
+}
+
+impl KeepArgs {
+    pub fn options(&self, input: &InputArgs) -> OpenOptions {
+        OpenOptions { keep_inputs: self.keep_inputs, ..input.options() }
+    }
 }
 
 impl AcceptArgs {
@@ -262,6 +280,14 @@ pub fn size(text: &str) -> Result<u64, String> {
         Some(_) => Err(format!("`{text}` is out of range")),
         None => Err(format!("`{text}` is not a size: write {}", human::SIZES)),
     }
+}
+
+/// The recipe with so many samples to learn from, if the command line says how many.
+pub fn with_samples(recipe: Recipe, count: Option<usize>) -> Result<Recipe, Failure> {
+    Ok(match count {
+        Some(count) => recipe::apply_set(&recipe, &format!("calibration.samples={count}"))?,
+        None => recipe,
+    })
 }
 
 impl CalibrationArgs {

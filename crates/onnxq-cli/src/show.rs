@@ -190,7 +190,8 @@ fn kept(rows: &[PlanRow]) -> String {
         return "every weight is quantized\n".into();
     }
     let total: usize = reasons.values().map(Vec::len).sum();
-    let title = format!("kept in float ({total} of {} nodes), and why:\n", rows.len());
+    let with_weights = rows.iter().filter(|it| !it.is_of_region()).count();
+    let title = format!("kept in float ({total} of {with_weights} nodes with weights), and why:\n");
     grouped_by_reason(title, reasons)
 }
 
@@ -232,7 +233,10 @@ fn last_line(it: &Outcome, validation: Option<&Report>) -> String {
             let reason = escape(&report.verdict_reason());
             format!("FAIL: {reason}; what was written lies at {path}\n")
         }
-        (path, _) => written(it, path.as_deref(), &what),
+        (None, Some(report)) => {
+            format!("FAIL: {}; nothing was written\n", escape(&report.verdict_reason()))
+        }
+        (path, None) => written(it, path.as_deref(), &what),
     }
 }
 

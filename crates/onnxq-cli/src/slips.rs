@@ -154,9 +154,10 @@ const FLAGS: &[Flags] = &[
          .npz or a folder of images",
     ),
     (
-        &["num-samples", "n-samples", "nsamples", "calibration-samples", "max-samples"],
+        &["num-samples", "n-samples", "nsamples", "max-samples", "num-calib-samples"],
         &["validate", "compare", "quantize", "calibrate"],
-        "--samples N takes the first N samples",
+        "--samples N takes the first N samples of --data; in `quantize`, --calibration-samples N \
+         those of --calibration",
     ),
     (
         &["seqlen", "seq-len", "sequence-length", "max-length", "block-length"],

@@ -3,7 +3,10 @@
 use std::{
     env,
     io::{self, IsTerminal, Write},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -30,6 +33,8 @@ pub struct Ui {
     color: bool,
     /// Of stdout.
     color_out: bool,
+    /// Standard output belongs to a model.
+    given: AtomicBool,
     task: Mutex<Option<Task>>,
 }
 
@@ -53,11 +58,20 @@ pub enum Style {
 impl Ui {
     pub fn new(global: Global) -> Ui {
         let color_out = chosen(global.color, io::stdout().is_terminal());
-        Ui { color: use_color(global.color), color_out, task: Mutex::new(None), global }
+        let (color, given) = (use_color(global.color), AtomicBool::new(false));
+        Ui { color, color_out, given, task: Mutex::new(None), global }
+    }
+
+    /// Leaves standard output to a model: all that is printed goes to standard error from now on.
+    pub fn give_stdout(&self) {
+        self.given.store(true, Ordering::Relaxed);
     }
 
     /// Prints a piece of the result. Escape what comes from a model before.
     pub fn print(&self, text: &str) -> Result<(), Failure> {
+        if self.given.load(Ordering::Relaxed) {
+            return io::stderr().write_all(text.as_bytes()).map_err(Failure::Stdout);
+        }
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Stdout)
     }
@@ -68,7 +82,9 @@ impl Ui {
         let last = text.trim_end().lines().next_back().map(|line| format!("{line}\n"));
         let text = if self.global.quiet { last.unwrap_or_default() } else { text.to_owned() };
         let text = term::width().map_or(text.clone(), |width| term::wrapped(&text, width));
-        self.print(&if self.color_out { term::painted(&text) } else { text })
+        let given = self.given.load(Ordering::Relaxed);
+        let color = if given { self.color } else { self.color_out };
+        self.print(&if color { term::painted(&text) } else { text })
     }
 
     /// Prints the result as JSON.

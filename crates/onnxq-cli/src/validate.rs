@@ -8,6 +8,7 @@ use super::{
     places::{check_outputs, check_there},
     proof,
     shared::{ADVANCED, DataArgs, InputArgs, MeasureArgs, NoData, size},
+    stream::receive,
 };
 use onnxq_ir::diag::EXIT_GATE;
 use onnxq_pipeline::{self as pipeline, Validate};
@@ -18,7 +19,7 @@ use onnxq_run::data::Dataset;
 /// Made for pipelines: gates, a baseline, reports. To explore two models, see `compare`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The float model
+    /// The float model; `-` stands for standard input, here or as the other one
     pub original: PathBuf,
     /// The quantized model
     pub quantized: PathBuf,
@@ -37,7 +38,8 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+    pub fn run(mut self, ui: &Ui) -> Result<u8, Failure> {
+        let stdin = receive([&mut self.original, &mut self.quantized])?;
         let gates = self.data.gates(None)?;
         let Some(data) = self.data.from.data.clone() else {
             return Err(NoData("compare on").into());
@@ -51,7 +53,8 @@ impl Args {
         let job = Validate {
             reference: &self.original,
             candidate: &self.quantized,
-            candidate_as: None,
+            reference_as: Some(stdin.shown(&self.original)),
+            candidate_as: Some(stdin.shown(&self.quantized)),
             data: Dataset::of_path(data, self.data.from.options(&self.original)),
             open: self.input.options(),
             gates: &gates,

@@ -2,6 +2,13 @@
 
 use bytesize::ByteSize;
 
+/// `8 of 513 samples`: which part of the data a figure is of.
+pub fn of_samples(part: usize, whole: usize) -> String {
+    let s = if part.max(whole) == 1 { "" } else { "s" };
+    let [few, all] = [part, whole].map(|it| grouped(it as u64));
+    if whole > part { format!("{few} of {all} sample{s}") } else { format!("{few} sample{s}") }
+}
+
 /// `1,142,372`: counts as people read them.
 pub fn grouped(count: u64) -> String {
     let digits = count.to_string();

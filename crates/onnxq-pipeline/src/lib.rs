@@ -47,7 +47,7 @@ pub use self::{
         saturation::{Bits, Exactness},
     },
     solve::{MissingStats, NeedsData},
-    staged::Staged,
+    staged::{Shown, Staged},
     validate::{Measures, Validate, validate, validate_loaded},
 };
 use onnxq_ir::{Model, ctx::Ctx};

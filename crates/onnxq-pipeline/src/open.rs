@@ -8,7 +8,7 @@ use super::{Error, Job};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
-    diag::Warning,
+    diag::{Code, Warning},
     human::{bytes, grouped},
     infer,
     onnx::{self, Attached, Files, Loaded, OpenOptions},
@@ -47,8 +47,11 @@ impl Opened {
 
     /// What was read already.
     pub fn of(loaded: Loaded, options: &OpenOptions, ctx: &Ctx) -> Opened {
-        let Loaded { model, files, mut warnings } = loaded;
+        let Loaded { mut model, files, mut warnings } = loaded;
         warnings.extend(wrong_shapes(&model));
+        if !options.keep_inputs {
+            warnings.extend(overridable(&mut model));
+        }
         let before = Census::of(&model, files.size());
         ctx.progress.start("read", 0);
         ctx.progress.done(&describe_input(&model, &before, &files));
@@ -65,6 +68,20 @@ impl Opened {
         progress.done(&describe_steps(self.before.nodes, self.model.nodes().len(), &steps));
         Ok(Prepared(self))
     }
+}
+
+/// Weights that the file lists among the inputs become constants.
+fn overridable(model: &mut Model) -> Option<Warning> {
+    let names = model.inputs_to_constants();
+    let first = Untrusted(names.first()?);
+    let more = match names.len() - 1 {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    let text = format!(
+        "inputs with a default are taken as constants: `{first}`{more}; --keep-inputs leaves them"
+    );
+    Some(Warning::new(Code::W404, text))
 }
 
 /// What the file states of outputs and cannot be.

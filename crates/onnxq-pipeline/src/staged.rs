@@ -93,7 +93,7 @@ fn rejected(output: &Path) -> PathBuf {
     name.into()
 }
 
-/// Progress that names files by where they will be.
+/// Progress that names a file by what the user calls it.
 pub struct Shown<'a> {
     progress: &'a dyn Progress,
     from: String,
@@ -101,7 +101,8 @@ pub struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    pub(crate) fn new(progress: &'a dyn Progress, from: &Path, to: &Path) -> Shown<'a> {
+    /// Progress in which the path `to` stands for `from`.
+    pub fn new(progress: &'a dyn Progress, from: &Path, to: &Path) -> Shown<'a> {
         let [from, to] = [from, to].map(|path| path.display().to_string());
         Shown { progress, from, to }
     }

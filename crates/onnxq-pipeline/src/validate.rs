@@ -79,6 +79,8 @@ impl Measures {
 pub struct Validate<'a> {
     pub reference: &'a Path,
     pub candidate: &'a Path,
+    /// What the report calls the reference, if it is no file of the user's.
+    pub reference_as: Option<&'a Path>,
     /// What the report calls the candidate, if it lies elsewhere until it is judged.
     pub candidate_as: Option<&'a Path>,
     pub data: Dataset,
@@ -108,6 +110,7 @@ impl<'a> Validate<'a> {
         Validate {
             reference,
             candidate,
+            reference_as: None,
             candidate_as: None,
             data,
             open: OpenOptions::default(),
@@ -352,7 +355,10 @@ impl<'a> Run<'a> {
     fn report(&self, figures: Comparison, outcome: Option<&Outcome>) -> Result<Report, Error> {
         let job = self.job;
         let models = document::Models {
-            reference: facts::model_facts(job.reference, &self.loaded[0])?,
+            reference: facts::model_facts(
+                job.reference_as.unwrap_or(job.reference),
+                &self.loaded[0],
+            )?,
             candidate: facts::model_facts(job.named(), &self.loaded[1])?,
         };
         let candidate = &self.loaded[1];

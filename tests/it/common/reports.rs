@@ -359,6 +359,7 @@ fn attribution(name: Name, nodes: usize) -> Attribution {
         flag: Some(name("--exclude /model/layers.3/down_proj")),
     };
     Attribution {
+        data_samples: 0,
         samples: 8,
         measure: name("kl"),
         loss: 0.0412,

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    super::{Failure, Ui, command_line, show},
+    super::{
+        Failure, Ui, command_line, show,
+        stream::{Output, Received},
+    },
     Args, exit_code, report,
 };
 use onnxq_ir::{
@@ -20,34 +23,40 @@ impl Args {
     /// Quantizes to `output` what holds its gates on `data`.
     pub(super) fn judged(
         &self,
-        (output, data): (&Path, &Path),
+        (output, stdin, data): (Output, &Received, &Path),
         (recipe, gates): (&Recipe, &[Gate]),
         inputs: &Inputs,
         save: &SaveOptions,
         ui: &Ui,
     ) -> Result<u8, Failure> {
-        if is_same_file(&self.model, output) {
-            return Err(OriginalLost { path: output.into() }.into());
+        if is_same_file(&self.model, output.path()) {
+            return Err(OriginalLost { path: output.path().into() }.into());
         }
         // Fetched now, it can also say what executes; if it cannot be, the comparison says so.
         let _ = ui.global.runtime(ui).ensure();
-        let staged = Staged::new(output, self.force)?;
-        let shown = staged.shown(ui);
+        let staged = Staged::new(output.path(), self.force)?;
+        let named = output.progress(ui);
+        let shown = staged.shown(&named);
         let ctx = Ctx { progress: &shown, ..ui.ctx() };
-        let mut outcome = self.quantize(&staged.path(), recipe, inputs, save, &ctx)?;
+        let outcome = self.quantize(&staged.path(), recipe, inputs, save, &ctx);
+        let mut outcome = outcome.map_err(|failure| output.explained(failure))?;
+        outcome.model = stdin.shown(&self.model).into();
         let written = outcome.output.is_some();
         if !written && !self.allow_noop {
             return report(ui, &outcome, None, self.allow_noop);
         }
-        outcome.output = written.then(|| output.to_owned());
+        outcome.output = written.then(|| output.shown().to_owned());
         // Without a result the original is what will be used, so that is what gates are asked of.
         let candidate = if written { staged.path() } else { self.model.clone() };
-        let mut validation = match self.validate(&outcome, &candidate, data, gates, ui) {
+        let mut validation = match self.validate((&outcome, stdin), &candidate, data, gates, ui) {
             Ok(validation) => validation,
-            Err(failure) => return Err(unjudged(staged, written, failure, ui)),
+            Err(failure) => return Err(unjudged(staged, written, &output, failure, ui)),
         };
         if written && validation.passes() {
             staged.accept()?;
+            output.deliver()?;
+        } else if written && output.is_stream() {
+            outcome.output = None;
         } else if written {
             let place = staged.reject()?;
             validation.models.candidate.path = place.display().to_string();
@@ -63,7 +72,7 @@ impl Args {
 
     fn validate(
         &self,
-        outcome: &Outcome,
+        (outcome, stdin): (&Outcome, &Received),
         candidate: &Path,
         data: &Path,
         gates: &[Gate],
@@ -72,6 +81,7 @@ impl Args {
         let validate = Validate {
             reference: &self.model,
             candidate,
+            reference_as: Some(stdin.shown(&self.model)),
             candidate_as: outcome.output.as_deref(),
             data: Dataset::of_path(data, self.data.from.options(&self.model)),
             open: self.input.options(),
@@ -89,8 +99,8 @@ impl Args {
 }
 
 /// What could not be judged does not get its place either.
-fn unjudged(staged: Staged, written: bool, failure: Failure, ui: &Ui) -> Failure {
-    if !written {
+fn unjudged(staged: Staged, written: bool, output: &Output, failure: Failure, ui: &Ui) -> Failure {
+    if !written || output.is_stream() {
         return failure;
     }
     match staged.reject() {

@@ -1,6 +1,6 @@
 //! Taking an input or an output away; what stands behind it moves up by one place.
 
-use super::{GraphId, Model, NodeId, Use, User, ValueId};
+use super::{Def, GraphId, Model, Name, NodeId, Use, User, ValueId};
 
 impl Model {
     /// Takes input `index` of a node away.
@@ -24,6 +24,24 @@ impl Model {
     pub fn take_graph_input(&mut self, graph: GraphId, value: ValueId) {
         assert!(self.value(value).uses.is_empty(), "an input that is used was taken away");
         self.graph_mut(graph).inputs.retain(|it| *it != value);
+    }
+
+    /// Makes constants of the model's inputs that have a default. Returns their names.
+    pub fn inputs_to_constants(&mut self) -> Vec<Name> {
+        let main = self.main;
+        let is_given = |m: &Model, it: ValueId| matches!(m.value(it).def, Def::Input(_, Some(_)));
+        let (given, rest): (Vec<ValueId>, Vec<ValueId>) =
+            self.graph(main).inputs.iter().partition(|it| is_given(self, **it));
+        self.graph_mut(main).inputs = rest;
+        for &value in &given {
+            let it = self.value_mut(value);
+            if let Def::Input(_, Some(tensor)) = &it.def {
+                it.def = Def::Const(tensor.clone());
+                it.declared = false;
+            }
+        }
+        self.graph_mut(main).constants.extend(&given);
+        given.into_iter().map(|it| self.value(it).name.clone()).collect()
     }
 
     /// Takes output `index` of a graph away.

@@ -48,4 +48,7 @@ pub struct OpenOptions {
     pub allow_unknown_opset: bool,
     /// Lose fields that our schema does not know and that cannot be carried along.
     pub drop_unknown: bool,
+    /// Inputs with a default stay inputs, which the caller may override; else their defaults are
+    /// constants for whoever changes the model.
+    pub keep_inputs: bool,
 }

@@ -74,6 +74,8 @@ fn open_as_named(path: &Path, options: &OpenOptions) -> Result<Loaded, LoadError
             source: std::io::Error::other(err),
         })?;
         let model = from_text(text, options)?;
+        // A runtime cannot read text: it gets the model.
+        let files = files.built(path);
         return Ok(Loaded { model, warnings: Vec::new(), files });
     }
     read::open(path, options)

@@ -81,7 +81,8 @@ impl Search<'_> {
 
     fn result(&self) -> Bisection {
         let probes = self.probes.clone();
-        Bisection { runs: probes.len(), probes, ..Bisection::default() }
+        let (samples, data_samples) = (self.evaluator.samples(), self.evaluator.data_samples());
+        Bisection { runs: probes.len(), samples, data_samples, probes, ..Bisection::default() }
     }
 
     /// The number of values that stands for the whole candidate: one more than there are pairs if

@@ -99,6 +99,7 @@ pub fn attribute(job: &Attribute, ctx: &Ctx) -> Result<Attribution, Error> {
     let whole = evaluator.compare_session(Box::new(whole(&sides)?))?;
     let mut result = Attribution {
         samples: evaluator.samples(),
+        data_samples: evaluator.data_samples(),
         measure: measure(&evaluator).into(),
         loss: limited(evaluator.loss_in(&whole)),
         unmatched: aligned.unmatched,

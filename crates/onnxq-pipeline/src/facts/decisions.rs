@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{Adapted, Choosing, Correction, Goal, Mixed, Outcome};
-use onnxq_ir::human::{grouped, number};
+use onnxq_ir::human::{grouped, number, of_samples};
 use onnxq_quant::{plan::PlanRow, weight::Measure};
 use onnxq_report::document::{Decision, Kept};
 
@@ -117,10 +117,7 @@ fn bits(mixed: &Mixed) -> Decision {
         Goal::MaxKl(nats) => format!("a KL of at most {nats}"),
         Goal::TargetBpw(bits) => format!("at most {bits} bits per weight"),
     };
-    let samples = match mixed.samples {
-        1 => "1 sample".to_owned(),
-        count => format!("{count} samples"),
-    };
+    let samples = of_samples(mixed.samples, mixed.data_samples);
     let header = ["bytes", "bits per weight", "predicted loss"];
     let mut decision = Decision::new("bits").numbers(&header).words(&[""]);
     let loss = number(mixed.loss);

@@ -106,7 +106,7 @@ pub fn overlap(
 pub fn overlap_warning(overlap: &Overlap, path: &Path) -> Option<Warning> {
     let Overlap { checked, shared } = *overlap;
     let message = format!(
-        "{shared} of {checked} evaluation samples were calibrated on: the figures flatter the model"
+        "{shared} of {checked} evaluation samples were calibrated on: on new data the figures would be worse"
     );
     (shared > 0).then(|| Warning::new(Code::W201, path, message))
 }

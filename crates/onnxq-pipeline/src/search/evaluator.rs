@@ -54,6 +54,8 @@ pub(crate) struct Evaluator<'a> {
     threads: usize,
     batches: Vec<Batch>,
     samples: usize,
+    /// Of the whole data.
+    data_samples: usize,
     inputs: Vec<IoInfo>,
     expected: Expected,
     measure: Measure,
@@ -89,6 +91,7 @@ impl<'a> Evaluator<'a> {
         let inputs = calibrate::model_inputs(m);
         batches.one_by_one();
         let per_batch = batches.batch();
+        let data_samples = batches.samples();
         let batches = some(batches, count)?;
         let samples = batches.len() * per_batch;
         let measure = Measure::NoiseToSignal;
@@ -101,6 +104,7 @@ impl<'a> Evaluator<'a> {
             threads,
             batches,
             samples,
+            data_samples,
             inputs,
             expected,
             measure,
@@ -127,6 +131,11 @@ impl<'a> Evaluator<'a> {
 
     pub(crate) fn samples(&self) -> usize {
         self.samples
+    }
+
+    /// How many samples there are to choose from.
+    pub(crate) fn data_samples(&self) -> usize {
+        self.data_samples
     }
 
     /// The loss of a model with these weights instead of its own.

@@ -9,6 +9,7 @@ use super::metrics::{Better, METRICS, Metric, Unit, metric};
 use onnxq_ir::{
     diag::{Code, Diagnostic},
     human,
+    suggest::suggest,
     untrusted::Untrusted,
 };
 use onnxq_numerics::specs::{Settings, Wrong};
@@ -254,29 +255,10 @@ impl fmt::Display for Gate {
 
 /// The known metric that a mistyped one was probably meant to be.
 fn nearest(name: &str) -> Option<&'static str> {
-    let short: String = name.chars().take(32).collect();
-    let is_part = |it: &&str| name.len() >= 2 && it.starts_with(name);
-    if let Some(it) = METRICS.iter().map(|it| it.name).find(is_part) {
-        return Some(it);
-    }
-    let (distance, name) = METRICS.iter().map(|it| (distance(&short, it.name), it.name)).min()?;
-    (distance <= 2.max(name.len() / 3)).then_some(name)
-}
-
-/// Insertions, removals and replacements that turn `a` into `b`.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+    let known = || METRICS.iter().map(|it| it.name);
+    // The first letters are too far from the whole name to be an error of typing.
+    let begins = |it: &&str| name.len() >= 2 && it.starts_with(name);
+    known().find(begins).or_else(|| suggest(name, known()))
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use crate::figures::Interval;
 #[serde(default)]
 pub struct Attribution {
     pub samples: usize,
+    /// All samples of the data, of which these are the first; 0 if it is not known.
+    #[serde(default)]
+    pub data_samples: usize,
     /// What `loss` means below: `kl` (mean, in nats) or `noise_to_signal` (power ratio).
     pub measure: String,
     /// Of the candidate as it is.
@@ -94,6 +97,12 @@ pub struct Bisection {
     pub after: Option<f64>,
     /// Models that were run.
     pub runs: usize,
+    /// Samples that they were run on.
+    #[serde(default)]
+    pub samples: usize,
+    /// All samples of the data, of which these are the first.
+    #[serde(default)]
+    pub data_samples: usize,
     pub probes: Vec<Probe>,
 }
 

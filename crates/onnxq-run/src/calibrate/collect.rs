@@ -103,6 +103,7 @@ impl<'a> Collector<'a> {
             return Ok(None);
         }
         if self.done == 0 {
+            self.tell_resumed(ctx);
             let passes = self.passes()?;
             self.warn_of_memory(ctx);
             ctx.progress.start("calibrate", passes * self.driver.samples() as u64);
@@ -156,6 +157,16 @@ impl<'a> Collector<'a> {
             list.push((it.want.operand.clone(), stats));
         }
         Ok(list)
+    }
+
+    /// Says what an earlier run has left, and what is still to do.
+    fn tell_resumed(&self, ctx: &Ctx) {
+        let Some(log) = self.store.as_ref().and_then(StatsFile::resumed) else { return };
+        let found = self.wants.iter().filter(|it| self.has(it)).count();
+        let (all, log) = (self.wants.len(), log.display());
+        ctx.progress.start("resume", 0);
+        let left = all - found;
+        ctx.progress.done(&format!("{found} of {all} inputs are in {log}; {left} are left to do"));
     }
 
     /// `24 inputs, 64 samples, 8,192 rows`.

@@ -25,6 +25,8 @@ pub struct StatsFile {
     path: PathBuf,
     part: PathBuf,
     keep: bool,
+    /// An earlier run has left something.
+    resumed: bool,
     identity: Identity,
     log: Log,
     known: BTreeMap<String, (Head, Record)>,
@@ -55,10 +57,12 @@ impl StatsFile {
             false => None,
         };
         let mut known = BTreeMap::new();
+        let mut resumed = false;
         let log = match old {
             Some((log, records))
                 if !records.is_empty() && goes_on(&log, records[0], &identity, &part, keep)? =>
             {
+                resumed = records.len() > 1;
                 for &record in &records[1..] {
                     let head = head(&log.read(record).map_err(io)?, &part)?.0;
                     known.insert(head.name.clone(), (head, record));
@@ -72,7 +76,7 @@ impl StatsFile {
                 log
             }
         };
-        Ok(StatsFile { path: path.into(), part, keep, identity, log, known })
+        Ok(StatsFile { path: path.into(), part, keep, resumed, identity, log, known })
     }
 
     /// What an earlier run collected of an input.
@@ -88,6 +92,11 @@ impl StatsFile {
     /// Whether [`get`](Self::get) would find it.
     pub fn has(&self, name: &str, needs: Needs) -> bool {
         self.known.get(name).is_some_and(|it| it.0.hessian || needs < Needs::Hessian)
+    }
+
+    /// The log of this run, if an earlier one has begun it.
+    pub fn resumed(&self) -> Option<&Path> {
+        self.resumed.then_some(&*self.part)
     }
 
     pub fn append(&mut self, name: &str, stats: &InputStats) -> Result<(), CalibrateError> {

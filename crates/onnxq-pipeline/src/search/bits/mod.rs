@@ -52,6 +52,8 @@ pub struct Mixed {
     pub measure: Measure,
     /// Samples that losses were measured on.
     pub samples: usize,
+    /// All samples of the data, of which those are some.
+    pub data_samples: usize,
     pub weights: Vec<Sensitivity>,
     /// Mixes from the smallest to the most accurate, the chosen one among them.
     pub table: Vec<Point>,
@@ -336,6 +338,7 @@ impl<'a> Mixer<'a> {
             goal,
             measure: self.evaluator.measure(),
             samples: self.evaluator.samples(),
+            data_samples: self.evaluator.data_samples(),
             weights: weights.collect(),
             table: self.table(mix, chosen),
             loss,

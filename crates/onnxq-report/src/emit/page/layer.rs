@@ -2,13 +2,14 @@
 
 use super::{
     super::number::{decibel, interval, number},
-    Details, Fact, Limits, Link, excerpt, name, of_samples, sentence,
+    Details, Fact, Limits, Link, excerpt, name, sentence,
     table::tail,
 };
 use crate::{
     Report,
     document::{Attribution, LayerError, PrecisionRow, Suggestion},
 };
+use onnxq_ir::human::of_samples;
 
 /// Layers that have a part of their own, and neighbours that are named.
 const MOST: usize = 30;

@@ -5,12 +5,13 @@ use super::{
         number::{growth, number, plural},
         plot,
     },
-    Cell, Limits, Section, Table, Tone, layer, of_samples,
+    Cell, Limits, Section, Table, Tone, layer,
 };
 use crate::{
     Report,
     document::{Attribution, LayerError},
 };
+use onnxq_ir::human::of_samples;
 
 pub(super) fn section(report: &Report, limits: Limits) -> Option<Section> {
     let it = report.attribution.as_ref()?;

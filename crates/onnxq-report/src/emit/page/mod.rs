@@ -12,7 +12,6 @@ mod speed;
 mod table;
 
 pub(super) use self::table::{Cell, Table, Tone, tail};
-use super::number::plural;
 use crate::Report;
 use onnxq_ir::untrusted::{Untrusted, escape};
 use serde::Serialize;
@@ -167,14 +166,6 @@ impl Section {
     /// `None` if nothing is in it.
     fn filled(self) -> Option<Section> {
         (!self.parts.is_empty()).then_some(self)
-    }
-}
-
-/// `8 of 513 samples`: which part of the data a figure is of.
-pub(super) fn of_samples(part: usize, whole: usize) -> String {
-    match whole {
-        whole if whole > part => format!("{part} of {}", plural(whole, "sample")),
-        _ => plural(part, "sample"),
     }
 }
 

@@ -5,13 +5,14 @@ use super::{
         number::{count, interval, number, percent, plural},
         plot,
     },
-    Cell, Limits, Section, Table, excerpt, name, of_samples,
+    Cell, Limits, Section, Table, excerpt, name,
 };
 use crate::{
     CacheKl, Decode, OutputMetrics, Perplexity, PositionBin, Report, Role, TokenError,
     lookup::other_figures,
     summary::{Summary, finite},
 };
+use onnxq_ir::human::of_samples;
 
 /// Outputs that are compared side by side; more become rows.
 const SIDE_BY_SIDE: usize = 3;
