@@ -76,6 +76,7 @@ mod saturation;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod slips;
 #[cfg(all(feature = "cli", feature = "runtime"))]
+mod spreads;
 mod static_cnn;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod static_int8;

@@ -2,7 +2,7 @@
 
 use super::{
     super::number::{decibel, interval, number},
-    Details, Fact, Limits, Link, excerpt, name, of_samples, sentence,
+    Details, Fact, Limits, Link, excerpt, name, of_samples, sentence, spread,
     table::tail,
 };
 use crate::{
@@ -67,6 +67,7 @@ impl Layer<'_> {
                 name(&tail(&layer.node, NAME))
             ),
             facts: self.facts(),
+            plots: spread::plots(layer),
             help: help.map(|help| self.help(help)),
             flag,
         }
