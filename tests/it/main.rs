@@ -82,6 +82,7 @@ mod static_cnn;
 mod static_int8;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod static_quantize;
+mod suggestions;
 mod tidy;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod tied;
