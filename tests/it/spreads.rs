@@ -23,8 +23,8 @@ fn layers(args: &[&str], place: &Place) -> Vec<LayerError> {
     layers.into_iter().filter(|layer| layer.weight_spread.is_some()).collect()
 }
 
-fn count(it: &Spread) -> u64 {
-    it.histogram.counts.iter().sum()
+fn count(spread: &Spread) -> u64 {
+    spread.histogram.counts.iter().sum()
 }
 
 #[test]

@@ -17,8 +17,8 @@ pub(super) fn plots(layer: &LayerError) -> Vec<Plot> {
     spreads.filter_map(plot).collect()
 }
 
-fn caption(what: &str, it: &Spread) -> String {
-    let whose = match it.stored {
+fn caption(what: &str, spread: &Spread) -> String {
+    let whose = match spread.stored {
         true => {
             "as it is stored: the original has no such weight, because numbers were moved or nodes \
              fused before they were rounded"
@@ -26,21 +26,22 @@ fn caption(what: &str, it: &Spread) -> String {
         false => "in the original",
     };
     let lines = "Lines: between them the quantized numbers lie";
-    let ends = match (it.holds, it.unit.as_str()) {
+    let ends = match (spread.holds, spread.unit.as_str()) {
         (Some(_), "grid") => {
-            let per = it.scale_per.as_deref().unwrap_or("part");
+            let per = spread.scale_per.as_deref().unwrap_or("part");
             format!(
                 "Each {per} is measured by its own scale, so that its grid goes from -1 to 1; the \
                  outermost bars hold all that is beyond. {lines}."
             )
         }
         (Some(held), _) => format!("{lines}, {} to {}.", number(held.low), number(held.high)),
-        (None, _) if it.dynamic => "Each run has a range of its own, so none is drawn.".into(),
+        (None, _) if spread.dynamic => "Each run has a range of its own, so none is drawn.".into(),
         (None, _) => "It is not quantized, so no range is drawn.".into(),
     };
-    let clipped = it.outside.map_or(String::new(), |it| format!(" {} are clipped.", percent(it)));
+    let clipped =
+        spread.outside.map_or(String::new(), |it| format!(" {} are clipped.", percent(it)));
     let heights = "Heights grow with the logarithm of how many there are.";
-    sentence(&format!("{} `{}` {whose}. {ends}{clipped} {heights}", capital(what), it.name))
+    sentence(&format!("{} `{}` {whose}. {ends}{clipped} {heights}", capital(what), spread.name))
 }
 
 fn capital(word: &str) -> String {

@@ -14,8 +14,8 @@ const HEIGHT: f64 = 200.0;
 const MOST: usize = 400;
 
 /// Heights are logarithms: what is rare lies at the ends, where ranges clip. `None` if it is empty.
-pub(crate) fn plot(it: &Spread) -> Option<String> {
-    let (edges, counts) = (&it.histogram.edges, &it.histogram.counts);
+pub(crate) fn plot(spread: &Spread) -> Option<String> {
+    let (edges, counts) = (&spread.histogram.edges, &spread.histogram.counts);
     let highest = counts.iter().copied().max().filter(|it| *it > 0)?;
     if edges.len() != counts.len() + 1 || counts.len() > MOST {
         return None;
@@ -30,20 +30,20 @@ pub(crate) fn plot(it: &Spread) -> Option<String> {
         x: span,
         y: (0.0, powers),
     };
-    let mut svg = Svg::new(WIDTH, HEIGHT, &label(it));
+    let mut svg = Svg::new(WIDTH, HEIGHT, &label(spread));
     heights(&mut svg, &axes, powers);
     bars(&mut svg, &axes, edges, counts);
-    axes.draw_x(&mut svg, if it.unit == "grid" { "place on the grid" } else { "value" });
-    ends(&mut svg, &axes, it);
+    axes.draw_x(&mut svg, if spread.unit == "grid" { "place on the grid" } else { "value" });
+    ends(&mut svg, &axes, spread);
     Some(svg.finish())
 }
 
-fn label(it: &Spread) -> String {
-    let outside = it.outside.map_or(String::new(), |it| format!("; {} outside", percent(it)));
-    let range = it.holds.map_or(String::new(), |it| {
+fn label(spread: &Spread) -> String {
+    let outside = spread.outside.map_or(String::new(), |it| format!("; {} outside", percent(it)));
+    let range = spread.holds.map_or(String::new(), |it| {
         format!("; the range is {} to {}", number(it.low), number(it.high))
     });
-    format!("Histogram of {}{range}{outside}", it.name)
+    format!("Histogram of {}{range}{outside}", spread.name)
 }
 
 /// Lines across at 1, 10, 100, …: a single number is as high as one of these steps.
@@ -71,8 +71,8 @@ fn bars(svg: &mut Svg, axes: &Axes, edges: &[f64], counts: &[u64]) {
 }
 
 /// Where quantized numbers end.
-fn ends(svg: &mut Svg, axes: &Axes, it: &Spread) {
-    let Some(holds) = it.holds else { return };
+fn ends(svg: &mut Svg, axes: &Axes, spread: &Spread) {
+    let Some(holds) = spread.holds else { return };
     for end in [holds.low, holds.high] {
         let x = axes.x(end);
         svg.line((x, axes.top - 8.0), (x, axes.bottom), "end");
