@@ -131,11 +131,12 @@ fn the_report_and_the_page_say_what_the_terminal_says_of_every_recipe() {
                 assert!(found, "{}: `{text}` is missing in {name}\n{shown}", recipe);
             }
         }
-        // The file alone knows the reasons, and how activations were chosen.
+        // The file alone knows the reasons, how activations were chosen, and what solvers achieved.
         let args = ["validate", &model, &output, "--data", &data, "--samples", "1", "--json"];
         let later = run(&[&args[..], &["--no-latency"]].concat());
         let later: Value = serde_json::from_str(&later.out).unwrap();
         assert_eq!(later["kept"], report["kept"], "{}", recipe);
+        assert_eq!(later["decisions"], report["decisions"], "{}", recipe);
     }
 }
 

@@ -77,6 +77,8 @@ mod shuffled;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod slips;
 #[cfg(all(feature = "cli", feature = "runtime"))]
+mod spreads;
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod static_cnn;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod static_int8;
@@ -84,6 +86,8 @@ mod static_int8;
 mod static_quantize;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod streams;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod suggestions;
 mod tidy;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod tied;

@@ -231,8 +231,9 @@ fn the_page_has_what_the_report_has() {
     ] {
         assert!(page.contains(&format!("<section id=\"{id}\"")), "{id}");
     }
-    // The KL histogram, by position, by step, layers, precision, size, and two latencies.
-    assert_eq!(page.matches("<svg ").count(), 8);
+    // The KL histogram, by position, by step, layers, precision, size, and two latencies; then the
+    // weight and the input of each layer that has a part of its own.
+    assert_eq!(page.matches("<svg ").count(), 8 + 2 * page.matches("<details ").count());
     let page = emit("html", &minimal());
     assert!(
         page.contains("NOT JUDGED") && !page.contains("id=\"gates\"") && !page.contains("<svg ")

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 /// Two convolutions worth computing in int8, one that is not, one too small to store in int8, a
 /// residual, a pool and a product.
-fn network(opset: u32) -> String {
+pub(crate) fn network(opset: u32) -> String {
     let text = r#"<ir_version: 8, opset_import: ["" : OPSET]>
         main (float[n,3,12,12] x) => (float[n,10] y) <
             float[3,3,1,1] colours, float[24,3,3,3] stem, float[24] stem_bias, float[24,24,3,3] first, float[24] bias,
@@ -38,7 +38,7 @@ fn network(opset: u32) -> String {
 
 const SAMPLES: usize = 6;
 
-fn data(place: &Place, name: &str, seed: u64) -> String {
+pub(crate) fn data(place: &Place, name: &str, seed: u64) -> String {
     place.write(name, npz(&[("x", noise(&[SAMPLES, 3, 12, 12], seed))]))
 }
 

@@ -84,7 +84,7 @@ impl Planned {
         insert::quantize(&mut model, &plan, &mut Sources::default());
         finish(&mut model, &plan.sites, &Ctx::silent())?;
         share_tied(&mut model, &self.files, &target.save)?;
-        let told = Told::of(&rows, None).text();
+        let told = Told::of(&rows, None).with_room(&rows);
         self.origin.mark(&mut model, (&Origin::unknown(), told), &target.save);
         let path = target.path.as_deref().unwrap_or(&self.files.model);
         let (model, data) = onnx::layout_sizes(&model, path, &target.save, Some(&self.files))?;

@@ -28,7 +28,7 @@ pub const CALIBRATION_SAMPLES: &str = "onnxq.calibration_samples";
 pub const CALIBRATION_SHA256: &str = "onnxq.calibration_sha256";
 pub const COMMAND: &str = "onnxq.command";
 pub const CPU: &str = "onnxq.cpu";
-/// What stays in float, and how activations and bits were chosen: JSON.
+/// What stays in float, how activations were chosen, and what solvers achieved: JSON.
 pub const DECISIONS: &str = "onnxq.decisions";
 /// The oldest release of ONNX Runtime that computes the model.
 pub const MIN_ONNXRUNTIME: &str = "onnxq.min_onnxruntime";

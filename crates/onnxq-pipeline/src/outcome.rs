@@ -8,8 +8,8 @@ use std::{
 use serde::Serialize;
 
 use super::{Adapted, Census, Exactness, Execution, Job, Lowered, Mixed, Planned};
-use onnxq_ir::{Model, diag::Warning, onnx::Files, releases::Needed};
-use onnxq_quant::plan::PlanRow;
+use onnxq_ir::{Model, NodeId, diag::Warning, onnx::Files, releases::Needed};
+use onnxq_quant::{plan::PlanRow, sources::MeasuredError};
 
 /// The result of a quantization.
 #[derive(Clone, Debug, Serialize)]
@@ -90,11 +90,7 @@ impl Planned {
 impl Lowered {
     /// The outcome of a model of so many bytes, if it was written to `output`.
     pub fn outcome(&self, output: Option<&Path>, size: u64, job: &Job) -> Outcome {
-        let mut nodes = self.rows.clone();
-        for row in &mut nodes {
-            let weight_error = self.weight_errors.iter().find(|it| it.0 == row.id);
-            row.error = weight_error.and_then(|it| it.1.error());
-        }
+        let nodes = with_errors(&self.rows, &self.weight_errors);
         let after = Census::of(&self.model, size);
         let outcome =
             Outcome::new(&self.files, &self.model, (self.before.clone(), after), nodes, job);
@@ -106,6 +102,19 @@ impl Lowered {
             ..outcome
         }
     }
+}
+
+/// Rows with the errors of those weights that are solved by now.
+pub(super) fn with_errors(
+    rows: &[PlanRow],
+    weight_errors: &[(NodeId, MeasuredError)],
+) -> Vec<PlanRow> {
+    let mut rows = rows.to_vec();
+    for row in &mut rows {
+        let weight_error = weight_errors.iter().find(|it| it.0 == row.id);
+        row.error = weight_error.and_then(|it| it.1.error());
+    }
+    rows
 }
 
 /// Fraction of the weights' bytes that the plan makes smaller.

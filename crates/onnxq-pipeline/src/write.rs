@@ -1,13 +1,13 @@
 //! Stage 6: the file, read back and checked.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use super::{
-    Delivered, Destination, Error, Exactness, Execution, Job, Lowered, Outcome, facts::Told,
-    lower::share_tied,
+    Adapted, Delivered, Destination, Error, Exactness, Execution, Job, Lowered, Outcome,
+    facts::Told, lower::share_tied, origin::DECISIONS, outcome::with_errors,
 };
 use onnxq_ir::{
-    Model,
+    Late, Model,
     ctx::Ctx,
     diag::Warning,
     onnx::{self, Loaded, OpenOptions, SaveOptions},
@@ -22,9 +22,17 @@ impl Lowered {
         let source = self.origin.digest()?;
         // Where bits were chosen to fit a size, nothing is told that would change it.
         let adapted = self.adapted.as_ref().filter(|_| self.mixed.is_none());
-        let told = Told::of(&self.rows, adapted);
-        self.origin.mark(&mut self.model, (&source, told.text()), save);
+        let told = Told::of(&self.rows, adapted).with_room(&self.rows);
+        self.model.late = Some(self.late(adapted.cloned(), told.len()));
+        self.origin.mark(&mut self.model, (&source, told), save);
         Ok(())
+    }
+
+    /// The same of so many bytes, with what solvers achieved.
+    fn late(&self, adapted: Option<Adapted>, bytes: usize) -> Late {
+        let (rows, errors) = (self.rows.clone(), self.weight_errors.clone());
+        let text = move || Told::of(&with_errors(&rows, &errors), adapted.as_ref()).fitted(bytes);
+        Late { key: DECISIONS.into(), text: Arc::new(text) }
     }
 
     /// Whether data may decide something about the size: which activations get which form, or what

@@ -8,7 +8,8 @@ use onnxq_report::{
     PositionBin, Report, Role, SampleError, Size, TokenError,
     document::{
         Attribution, Environment, FileFacts, Kept, LayerError, ModelFacts, Models, Overlap,
-        PrecisionRow, Provenance, RecipeFacts, SCHEMA, Samples, Suggestion, Warning, WeightKind,
+        PrecisionRow, Provenance, RecipeFacts, SCHEMA, Samples, Spread, Suggestion, Warning,
+        WeightKind,
     },
     summary::Summary,
 };
@@ -329,6 +330,23 @@ fn decode() -> Decode {
     }
 }
 
+fn spread(name: String, unit: &str, at: usize) -> Spread {
+    let edges: Vec<f64> = (0..=60).map(|bar| f64::from(bar) / 20.0 - 1.5).collect();
+    let count = |middle: f64| (2e5 * (-9.0 * middle * middle).exp()) as u64;
+    let counts = edges[..60].iter().map(|low| count(low + 0.025)).collect();
+    let holds = (!at.is_multiple_of(3)).then_some(Interval { low: -1.06, high: 0.94 });
+    Spread {
+        name,
+        unit: unit.into(),
+        scale_per: Some("block of 32".into()).filter(|_| unit == "grid"),
+        histogram: Histogram { edges, counts },
+        outside: holds.map(|_| 0.0123),
+        holds,
+        dynamic: at.is_multiple_of(3),
+        stored: at.is_multiple_of(4),
+    }
+}
+
 fn attribution(name: Name, nodes: usize) -> Attribution {
     let layer = |at: usize| LayerError {
         node: node(name, at),
@@ -347,6 +365,8 @@ fn attribution(name: Name, nodes: usize) -> Attribution {
         inputs: at.checked_sub(1).into_iter().collect(),
         reference_range: Some(Interval { low: -3.5, high: 4.25 }),
         candidate_range: Some(Interval { low: -3.25, high: 4.5 }),
+        weight_spread: Some(spread(name("model.layers.3.weight"), "grid", at)),
+        input_spread: Some(spread(node(name, at), "value", at)),
     };
     let suggestion = |at: usize, gain: f64| Suggestion {
         node: node(name, at),

@@ -20,6 +20,7 @@ impl Model {
             model_version: 0,
             doc: String::new(),
             metadata: Vec::new(),
+            late: None,
             functions: Vec::new(),
             main: GraphId(0),
             kept: KeptModel::default(),

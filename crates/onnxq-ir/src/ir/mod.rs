@@ -64,6 +64,8 @@ pub struct Model {
     pub model_version: i64,
     pub doc: String,
     pub metadata: Vec<(String, String)>,
+    /// What an entry of the metadata says once the weights are written.
+    pub late: Option<Late>,
     pub functions: Vec<Function>,
     pub main: GraphId,
     /// Encoded messages that pass through: training info, device configurations, unknown fields.
@@ -71,6 +73,22 @@ pub struct Model {
     graphs: Vec<Graph>,
     nodes: Vec<Option<Node>>,
     values: Vec<Value>,
+}
+
+/// An entry of the metadata whose text depends on weights that are computed while they are written.
+/// Until then a text stands in its place, as long as the final one.
+#[derive(Clone)]
+pub struct Late {
+    pub key: String,
+    /// Asked when all weights are written.
+    pub text: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+impl Late {
+    /// The final text; `None` if it does not fit in the place of the one that stands there.
+    pub(crate) fn instead_of(&self, text: &str) -> Option<String> {
+        (self.text)().filter(|it| it.len() == text.len())
+    }
 }
 
 #[derive(Clone, Default)]

@@ -11,7 +11,7 @@ use super::{
     SaveError,
     external::{Extent, Layout, fill, weights},
     proto::ModelProto,
-    write::Writer,
+    write::{Writer, entry},
 };
 use crate::{
     ctx::Ctx,
@@ -85,7 +85,20 @@ impl Parts {
                 extents.push(extent);
             }
         }
-        fill(file, &extents, ctx).map_err(|err| err.at(path))
+        fill(file, &extents, ctx).map_err(|err| err.at(path))?;
+        let Some((offset, text)) = self.late(model) else { return Ok(()) };
+        write_all_at(file, text.as_bytes(), offset).map_err(io)
+    }
+
+    /// What the metadata says now that all weights are written, and where.
+    fn late(&self, model: &Model) -> Option<(u64, String)> {
+        let late = model.late.as_ref()?;
+        let (key, now) = model.metadata.iter().find(|it| it.0 == late.key)?;
+        let text = late.instead_of(now)?;
+        // The model's own fields are in the first piece.
+        let (head, entry) = (&self.pieces.first()?.0, entry(key, now).encode_to_vec());
+        let at = head.windows(entry.len()).position(|it| it == entry)?;
+        Some(((at + entry.len() - now.len()) as u64, text))
     }
 }
 

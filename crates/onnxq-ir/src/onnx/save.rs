@@ -154,6 +154,14 @@ pub fn layout_sizes(
 pub(super) fn to_bytes(model: &Model, layout: &Layout) -> Result<Vec<u8>, SaveError> {
     let mut proto = Writer::new(model, layout).model()?;
     proto.graph.get_or_insert_default();
+    // Here all weights were computed.
+    if let Some(late) = &model.late {
+        let entry = proto.metadata_props.iter_mut().find(|it| it.key.as_ref() == Some(&late.key));
+        let value = entry.and_then(|it| it.value.as_mut());
+        if let Some(value) = value {
+            *value = late.instead_of(value).unwrap_or_else(|| value.clone());
+        }
+    }
     let mut bytes = proto.encode_to_vec();
     bytes.extend_from_slice(&model.kept.unknown);
     Ok(bytes)

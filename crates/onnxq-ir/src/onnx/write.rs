@@ -365,6 +365,6 @@ fn entries(list: &[(String, String)]) -> Vec<StringStringEntryProto> {
     list.iter().map(|(key, value)| entry(key, value)).collect()
 }
 
-fn entry(key: &str, value: &str) -> StringStringEntryProto {
+pub(super) fn entry(key: &str, value: &str) -> StringStringEntryProto {
     StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.to_owned()) }
 }

@@ -140,7 +140,11 @@ fn inner(model: &Model) -> usize {
 }
 
 /// The shapes of values in a run. Only these leave the model, so large values never pile up.
-fn shapes(side: &Side, values: &[ValueId], batch: &Batch) -> Result<Vec<Vec<i64>>, Error> {
+pub(super) fn shapes(
+    side: &Side,
+    values: &[ValueId],
+    batch: &Batch,
+) -> Result<Vec<Vec<i64>>, Error> {
     let mut model = side.model.clone();
     let mut wanted = Vec::new();
     for value in values {

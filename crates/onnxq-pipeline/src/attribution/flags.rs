@@ -10,7 +10,9 @@ use onnxq_report::document::{Attribution, Suggestion};
 
 /// What suggestions call a node that is to take no fewer bits than these.
 pub(super) const EIGHT: &str = "8 bits";
-/// How a recipe says that.
+/// What suggestions call a node whose activation is to have a range for each row.
+pub(super) const ROWS: &str = "a range per row";
+/// How a recipe says that of weights.
 const WEIGHT: &str = "{dtype: uint8, symmetric: true}";
 
 /// Patterns for the nodes of a region that a recipe can quantize.
@@ -42,7 +44,16 @@ pub(super) fn name_flags(found: &mut Attribution, recipe: Option<&str>) {
     let entry = recipe.as_ref().map(next_entry);
     let list = &mut found.suggestions;
     list.iter_mut().for_each(|it| it.flag = flag(std::slice::from_ref(it), entry));
-    found.flags = flag(list, entry).filter(|_| list.len() > 1);
+    let all = one_each(list);
+    found.flags = flag(&all, entry).filter(|_| all.len() > 1);
+}
+
+/// One suggestion for each node: who gives it a range for each row need not keep it in float.
+fn one_each(list: &[Suggestion]) -> Vec<Suggestion> {
+    let by_row = |it: &Suggestion| {
+        it.keep_in != ROWS && list.iter().any(|row| row.keep_in == ROWS && row.node == it.node)
+    };
+    list.iter().filter(|it| !by_row(it)).cloned().collect()
 }
 
 /// Where `--set` appends: entries of `--exclude` and `--include` come after those that it sets.
@@ -53,18 +64,26 @@ fn next_entry(recipe: &Recipe) -> usize {
     (0..all).rev().find(|it| !is_flag(*it)).map_or(0, |it| it + 1)
 }
 
-/// One entry for all nodes that get 8 bits: a second `--set` of the same entry would replace it.
+/// One entry for all nodes that get the same: a second `--set` of an entry would replace it.
 fn flag(list: &[Suggestion], entry: Option<usize>) -> Option<String> {
-    let (wider, float): (Vec<_>, Vec<_>) = list.iter().partition(|it| it.keep_in == EIGHT);
-    let names: Vec<&String> = wider.iter().flat_map(|it| &it.names).collect();
+    let entries =
+        [(EIGHT, format!("weight: {WEIGHT}")), (ROWS, "activation: {granularity: row}".into())];
+    let named = |what: &str| {
+        let those = list.iter().filter(|it| it.keep_in == what);
+        those.flat_map(|it| &it.names).collect::<Vec<&String>>()
+    };
     let mut flags = Vec::new();
-    if let Some(entry) = entry.filter(|_| !names.is_empty()) {
+    for (what, value) in &entries {
+        let names = named(what);
+        let Some(entry) = entry.filter(|_| !names.is_empty()) else { continue };
         // YAML reads JSON.
         let names: Vec<String> = names.iter().map(|it| serde_json::json!(it).to_string()).collect();
-        let value = format!("{{names: [{}], weight: {WEIGHT}}}", names.join(", "));
+        let value = format!("{{names: [{}], {value}}}", names.join(", "));
+        let entry = entry + flags.len();
         flags.push(format!("--set {}", quoted(&format!("quantize.{entry}={value}"))));
     }
-    let excluded = float.iter().flat_map(|it| &it.names);
+    let in_float = |it: &&Suggestion| entries.iter().all(|entry| entry.0 != it.keep_in);
+    let excluded = list.iter().filter(in_float).flat_map(|it| &it.names);
     flags.extend(excluded.map(|it| format!("--exclude {}", quoted(it))));
     (!flags.is_empty()).then(|| flags.join(" "))
 }
@@ -102,6 +121,32 @@ mod tests {
         assert_eq!(names, Some(&["/lm_head/Mat\"Mul".to_owned()][..]));
         // Without the recipe nobody knows where its entries end.
         assert_eq!(flagged(EIGHT, &["/lm_head/MatMul"], None), None);
+    }
+
+    #[test]
+    fn all_of_them_take_an_entry_for_each_change_and_none_twice() {
+        let one = |keep_in: &str, node: &str| Suggestion {
+            keep_in: keep_in.into(),
+            node: node.into(),
+            names: vec![node.into()],
+            ..Suggestion::default()
+        };
+        let suggestions =
+            vec![one(ROWS, "a"), one("float", "a"), one(EIGHT, "b"), one("float", "c")];
+        let mut found = Attribution { suggestions, ..Attribution::default() };
+        let recipe = load("avx512_vnni").unwrap();
+        name_flags(&mut found, Some(&to_yaml(&recipe)));
+        let count = recipe.quantize.len();
+        let eight = format!("--set 'quantize.{count}={{names: [\"b\"], weight: {WEIGHT}}}'");
+        let rows = format!(
+            "--set 'quantize.{}={{names: [\"a\"], activation: {{granularity: row}}}}'",
+            count + 1
+        );
+        assert_eq!(found.flags, Some(format!("{eight} {rows} --exclude 'c'")));
+        let alone =
+            format!("quantize.{count}={{names: [\"a\"], activation: {{granularity: row}}}}");
+        assert_eq!(found.suggestions[0].flag, Some(format!("--set '{alone}'")));
+        assert!(apply_set(&recipe, &alone).is_ok());
     }
 
     #[test]

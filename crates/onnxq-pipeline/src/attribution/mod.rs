@@ -5,8 +5,11 @@ mod align;
 mod bisect;
 mod cut;
 mod flags;
+mod grid;
+mod inputs;
 mod noise;
 mod rank;
+mod spread;
 mod stitched;
 mod suggest;
 
@@ -109,6 +112,7 @@ pub fn attribute(job: &Attribute, ctx: &Ctx) -> Result<Attribution, Error> {
     let hurt = rank::Ranking::new(&sides, &aligned, &evaluator, &noise);
     let losses = hurt.losses(result.loss, job.threads)?;
     result.layers = hurt.layers(&losses);
+    spread::add(&hurt, &meter, &mut result.layers)?;
     result.suggestions = suggest::suggestions(&hurt, &result, job.threads)?;
     let recipe = sides[1].model.metadata.iter().find(|it| it.0 == RECIPE_YAML);
     flags::name_flags(&mut result, recipe.map(|it| &*it.1));

@@ -15,6 +15,7 @@ use crate::{
     search::evaluator::{Evaluator, with},
 };
 use onnxq_ir::{Model, NodeId, User, ValueId, ops::Traits, tensor::DType};
+use onnxq_quant::{lower, raise::Weights};
 use onnxq_report::document::LayerError;
 use onnxq_run::calibrate::{Replacement, model_inputs};
 
@@ -87,6 +88,31 @@ impl<'a> Ranking<'a> {
         Ok(limited(self.evaluator.loss_in(&self.evaluator.compare_session(Box::new(stitched))?)))
     }
 
+    /// The loss of the candidate if products of these nodes had a range for each row of their
+    /// activations; `None` if no product there can.
+    pub(super) fn loss_by_row(&self, region: &Region) -> Result<Option<f64>, Error> {
+        let [reference, candidate] = self.sides;
+        let mut model = candidate.model.clone();
+        let mut weights = Weights::default();
+        let mut changed = 0;
+        for node in &region.nodes {
+            if model.is_live(*node) && lower::by_row(&mut model, *node, &mut weights).is_ok() {
+                changed += 1;
+            }
+        }
+        if changed == 0 {
+            return Ok(None);
+        }
+        model.remove_all_dead();
+        let (files, runtime) = (candidate.files.clone(), candidate.runtime.clone());
+        let side = Side { model, files, runtime };
+        let inputs = model_inputs(&reference.model);
+        let session = finish(&side, &[], Vec::new(), &|_| None, inputs)?;
+        Ok(Some(limited(
+            self.evaluator.loss_in(&self.evaluator.compare_session(Box::new(session))?),
+        )))
+    }
+
     /// The candidate up to this pair, the reference's nodes of it, the rest of the candidate.
     fn stitched(&self, at: usize, replaced: &[Replacement]) -> Result<StitchedSession, Error> {
         let [reference, candidate] = self.sides;
@@ -153,6 +179,7 @@ impl<'a> Ranking<'a> {
             inputs: self.noise.feeds[at].iter().copied().collect(),
             reference_range: self.noise.ranges[at][0].interval(),
             candidate_range: self.noise.ranges[at][1].interval(),
+            ..LayerError::default()
         }
     }
 

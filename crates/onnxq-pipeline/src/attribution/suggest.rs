@@ -4,11 +4,14 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     cut::Region,
-    flags::{EIGHT, pattern, quantizable},
+    flags::{EIGHT, ROWS, pattern, quantizable},
     noise::each,
     rank::{Ranking, is_quantized_op},
 };
-use crate::Error;
+use crate::{
+    Error,
+    origin::{CALIBRATION_COUNT, RECIPE_YAML},
+};
 use onnxq_ir::{
     Model, NodeId, User, ValueId,
     human::bytes,
@@ -21,6 +24,7 @@ use onnxq_numerics::{
 };
 use onnxq_quant::{
     ops::{self, Site, Weight},
+    recipe::load_text,
     weight::{FloatWeight, dequantized},
 };
 use onnxq_report::document::{Attribution, LayerError, Suggestion};
@@ -46,19 +50,51 @@ pub(super) fn suggestions(
     let mut worst: Vec<(usize, &LayerError)> = layers.filter(|it| gains(it.1)).collect();
     worst.sort_by_key(|it| it.1.rank);
     worst.truncate(MOST);
-    let suggest = |(): &mut (), at: usize| Helped { ranking, found }.suggest(worst[at]);
-    let mut list = each(threads, worst.len(), || Ok(()), suggest)?;
+    let helped = Helped { ranking, found, by_row: may_change_rows(&ranking.sides[1].model) };
+    let suggest = |(): &mut (), at: usize| helped.suggest(worst[at]);
+    let mut list = each(threads, worst.len(), || Ok(()), suggest)?.concat();
     list.sort_by(|a, b| a.loss_after.total_cmp(&b.loss_after));
     Ok(list)
+}
+
+/// Whether a recipe's word on rows counts: where data decided, it would decide again.
+fn may_change_rows(m: &Model) -> bool {
+    let told = |key: &str| m.metadata.iter().find(|it| it.0 == key).map(|it| &*it.1);
+    let recipe = told(RECIPE_YAML).and_then(|text| load_text(text, "recipe").ok());
+    recipe.is_some_and(|it| it.adapt.is_none() || told(CALIBRATION_COUNT).is_none())
 }
 
 struct Helped<'a> {
     ranking: &'a Ranking<'a>,
     found: &'a Attribution,
+    /// Whether a range for each row can be asked for.
+    by_row: bool,
 }
 
 impl Helped<'_> {
-    fn suggest(&self, (at, layer): (usize, &LayerError)) -> Result<Suggestion, Error> {
+    /// What keeps more of the weight, and a range for each row if the activation is to blame.
+    fn suggest(&self, (at, layer): (usize, &LayerError)) -> Result<Vec<Suggestion>, Error> {
+        let mut list = vec![self.kept(at, layer)?];
+        list.extend(self.rows(at, layer)?);
+        Ok(list)
+    }
+
+    fn rows(&self, at: usize, layer: &LayerError) -> Result<Option<Suggestion>, Error> {
+        if !self.by_row {
+            return Ok(None);
+        }
+        let [reference, candidate] = [0, 1].map(|side| self.ranking.region(at, side));
+        let names = quantizable(&self.ranking.sides[0].model, &reference);
+        let Some(loss) = self.ranking.loss_by_row(&candidate)? else { return Ok(None) };
+        let gains = self.found.loss - loss > GAIN * self.found.loss && !names.is_empty();
+        let text = |name: &str| format!("give the activation of `{name}` {ROWS}");
+        Ok(gains.then(|| {
+            let row = self.row(layer, ROWS, 0, loss, text);
+            Suggestion { names, ..row }
+        }))
+    }
+
+    fn kept(&self, at: usize, layer: &LayerError) -> Result<Suggestion, Error> {
         let [reference, candidate] = [0, 1].map(|side| self.ranking.region(at, side));
         let [of, mine] = [0, 1].map(|side| &self.ranking.sides[side].model);
         let float = layer.loss_without.unwrap_or(self.found.loss);
@@ -68,19 +104,29 @@ impl Helped<'_> {
             let loss = self.ranking.loss_without(at, &[wider.replacement(of)])?;
             if found - loss > ENOUGH * (found - float) {
                 let names = vec![pattern(&of.node_label(wider.site.node))];
-                let row = self.row(layer, EIGHT, price + wider.growth(of), loss);
+                let price = price + wider.growth(of);
+                let row =
+                    self.row(layer, EIGHT, price, loss, |it| format!("keep `{it}` in {EIGHT}"));
                 return Ok(Suggestion { names, ..row });
             }
         }
         let names = quantizable(of, &reference);
-        Ok(Suggestion { names, ..self.row(layer, "float", price, float) })
+        let row = self.row(layer, "float", price, float, |it| format!("keep `{it}` in float"));
+        Ok(Suggestion { names, ..row })
     }
 
     fn short(&self, name: &str) -> String {
         tail(name, self.found.layers.iter().map(|it| it.node.as_str()))
     }
 
-    fn row(&self, layer: &LayerError, keep_in: &str, price: i64, loss_after: f64) -> Suggestion {
+    fn row(
+        &self,
+        layer: &LayerError,
+        keep_in: &str,
+        price: i64,
+        loss_after: f64,
+        text: impl Fn(&str) -> String,
+    ) -> Suggestion {
         // A few bytes of scales more or less are no price.
         let price = price.max(0);
         let name = match self.found.measure.as_str() {
@@ -89,8 +135,8 @@ impl Helped<'_> {
         };
         let [before, after] = [self.found.loss, loss_after].map(short_number);
         let text = format!(
-            "keep `{}` in {keep_in}: +{}, {name} {before} → {after}",
-            escape(&self.short(&layer.node)),
+            "{}: +{}, {name} {before} → {after}",
+            text(&escape(&self.short(&layer.node))),
             bytes(price.unsigned_abs()),
         );
         Suggestion {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Adapted, Choosing, Correction, Goal, Mixed, Outcome};
 use onnxq_ir::human::{grouped, number, of_samples};
+use onnxq_numerics::solve::SolverSpec;
 use onnxq_quant::{plan::PlanRow, weight::Measure};
 use onnxq_report::document::{Decision, Kept};
 
@@ -15,6 +16,9 @@ pub fn decisions(outcome: &Outcome) -> Vec<Decision> {
     let mixed = outcome.mixed.as_ref().map(bits);
     [adapted, mixed, solvers(&outcome.nodes)].into_iter().flatten().collect()
 }
+
+/// The longest text of a figure in the table of solvers that a model has room for.
+const FIGURE: &str = "99999999.99 %";
 
 /// Nodes of one reason that a model names.
 const NAMED: usize = 64;
@@ -28,14 +32,29 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// What is known before the weights are written.
+    /// What is known of these rows: before the weights are written, nothing of their errors.
     pub(crate) fn of(rows: &[PlanRow], adapted: Option<&Adapted>) -> Told {
         let mut kept = super::kept(rows);
         for group in &mut kept {
             group.others = group.nodes.len().saturating_sub(NAMED);
             group.nodes.truncate(NAMED);
         }
-        Told { kept, decisions: adapted.map(activations).into_iter().collect() }
+        let decisions = adapted.map(activations).into_iter().chain(solvers(rows)).collect();
+        Told { kept, decisions }
+    }
+
+    /// With room for what solvers achieve, which is known when the weights are written.
+    pub(crate) fn with_room(&self, rows: &[PlanRow]) -> String {
+        let mut text = self.text();
+        text.extend(std::iter::repeat_n(' ', room(rows)));
+        text
+    }
+
+    /// In just so many bytes; `None` if it is longer.
+    pub(crate) fn fitted(&self, bytes: usize) -> Option<String> {
+        let mut text = self.text();
+        text.extend(std::iter::repeat_n(' ', bytes.checked_sub(text.len())?));
+        Some(text)
     }
 
     /// An entry of the model's metadata; nothing if it is damaged.
@@ -142,12 +161,7 @@ fn solvers(rows: &[PlanRow]) -> Option<Decision> {
     if groups.is_empty() {
         return None;
     }
-    let mut decision = Decision::new("solvers")
-        .words(&["solver"])
-        .numbers(&["weights"])
-        .words(&["error of"])
-        .numbers(&["median", "to rtn's", "worst"])
-        .words(&["at"]);
+    let mut decision = table_of_solvers();
     for ((solver, measure), mut list) in groups {
         let error = |row: &PlanRow| row.error.map_or(0.0, |error| error.solved);
         let ratio = |row: &PlanRow| row.error.map_or(1.0, |error| error.ratio);
@@ -164,10 +178,47 @@ fn solvers(rows: &[PlanRow]) -> Option<Decision> {
             worst.node.clone(),
         ]);
     }
+    Some(decision)
+}
+
+fn table_of_solvers() -> Decision {
+    let mut decision = Decision::new("solvers")
+        .words(&["solver"])
+        .numbers(&["weights"])
+        .words(&["error of"])
+        .numbers(&["median", "to rtn's", "worst"])
+        .words(&["at"]);
     // Errors are roots of mean squares; ratios are of squares, as losses are.
     let note = "median: rms error in percent of the rms value; to rtn's: ratio of squares";
     decision.after.push(note.to_owned());
-    Some(decision)
+    decision
+}
+
+/// Bytes that the table of solvers takes at most: a row for each solver and measure.
+fn room(rows: &[PlanRow]) -> usize {
+    let rtn = SolverSpec::Rtn.name();
+    let solved = rows.iter().filter_map(|row| Some((row.solver.filter(|it| *it != rtn)?, row)));
+    let mut longest: BTreeMap<&str, &str> = BTreeMap::new();
+    for (solver, row) in solved {
+        let node = longest.entry(solver).or_default();
+        let length = |name: &str| serde_json::json!(name).to_string().len();
+        if length(&row.node) > length(node) {
+            *node = &row.node;
+        }
+    }
+    if longest.is_empty() {
+        return 0;
+    }
+    let mut table = table_of_solvers();
+    for (solver, node) in longest {
+        for it in [Measure::Hessian, Measure::Diagonal, Measure::Weight] {
+            let (count, figure) = (rows.len().to_string(), FIGURE.to_owned());
+            let cells = [solver.to_owned(), count, measure(it).to_owned(), figure.clone()];
+            table.row([&cells[..], &[figure.clone(), figure, node.to_owned()]].concat());
+        }
+    }
+    // A comma before it.
+    serde_json::to_string(&table).expect("plain JSON").len() + 1
 }
 
 fn measure(measure: Measure) -> &'static str {
@@ -208,6 +259,15 @@ mod tests {
         let decision = solvers(&[row("a", 0.01), row("b", 0.02), row("c", 0.0004)]).unwrap();
         let expected = ["gptq", "3", "output", "10.00 %", "×0.25", "×0.50", "b"];
         assert_eq!(decision.rows, [expected.map(str::to_owned).to_vec()]);
+        // A model has room for it before anything is solved, and says it in as many bytes.
+        let solved = [row("a", 0.01), row("b", 0.02), row("c\"", 1e8)];
+        let before = solved.clone().map(|row| PlanRow { error: None, ..row });
+        let place = Told::of(&before, None).with_room(&before);
+        let told = Told::of(&solved, None);
+        let text = told.fitted(place.len()).unwrap();
+        assert_eq!(text.len(), place.len());
+        assert_eq!(Told::read(Some(&text)).decisions, told.decisions);
+        assert_eq!(told.fitted(told.text().len() - 1), None);
         assert_eq!(solvers(&[PlanRow::of(&m, m.nodes()[0])]), None);
     }
 

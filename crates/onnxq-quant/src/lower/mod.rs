@@ -1,5 +1,6 @@
 //! Quantized sites in another form: one file per form, and what each cannot hold.
 
+mod by_row;
 mod conv_integer;
 mod emit;
 mod float;
@@ -10,7 +11,7 @@ mod qdq;
 pub(crate) mod qlinear;
 mod rows;
 
-pub use self::float::FLOAT;
+pub use self::{by_row::by_row, float::FLOAT};
 
 use std::{collections::BTreeMap, fmt};
 

@@ -5,6 +5,7 @@
 //! another form, or says why that form cannot hold it.
 
 mod integer;
+mod kernel;
 mod nbits;
 mod operand;
 mod qdq;
@@ -13,6 +14,7 @@ pub(crate) mod stored;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use self::kernel::kernel;
 pub use self::operand::{activation, constant, dequantize, optional, quantize, stem};
 pub(crate) use self::qdq::GATHER_ROWS;
 use self::stored::{Key, Stored};

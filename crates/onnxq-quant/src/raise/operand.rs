@@ -76,8 +76,24 @@ fn bits(dtype: DType) -> Option<u32> {
 
 impl Channels {
     pub(super) fn weight(&self, m: &Model, weights: &mut Weights) -> Result<Weight, NoMatch> {
+        self.matrix(m, constant(m, self.quantized)?.0, weights)
+    }
+
+    /// The kernels of a convolution, a row for each of its outputs.
+    pub(super) fn kernels(&self, m: &Model, weights: &mut Weights) -> Result<Weight, NoMatch> {
+        let (tensor, _) = constant(m, self.quantized)?;
+        let rows = tensor.shape.first().copied().unwrap_or(0).max(1);
+        let columns = tensor.numel() / rows;
+        self.matrix(m, tensor.reshaped(vec![rows, columns]), weights)
+    }
+
+    fn matrix(
+        &self,
+        m: &Model,
+        quantized: Tensor,
+        weights: &mut Weights,
+    ) -> Result<Weight, NoMatch> {
         let name = &m.value(self.quantized).name;
-        let (quantized, _) = constant(m, self.quantized)?;
         let [rows, columns] = quantized.shape[..] else {
             return Err(no_match!("`{name}` has rank {}, not 2", quantized.shape.len()));
         };

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::spread::Spread;
 use crate::figures::Interval;
 
 /// Errors of inner values, on a few samples.
@@ -57,6 +58,12 @@ pub struct LayerError {
     /// The same in the candidate as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub candidate_range: Option<Interval>,
+    /// Of the weight, on its quantized grid; only of the layers that hurt most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_spread: Option<Spread>,
+    /// Of the activation that meets that weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_spread: Option<Spread>,
 }
 
 /// What would help, and what it costs.
@@ -64,7 +71,7 @@ pub struct LayerError {
 #[serde(default)]
 pub struct Suggestion {
     pub node: String,
-    /// `8 bits` or `float`.
+    /// `8 bits`, `float`, or `a range per row` for its activation.
     pub keep_in: String,
     /// Bytes that the model would grow by.
     pub bytes: i64,

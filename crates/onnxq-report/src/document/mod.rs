@@ -8,6 +8,7 @@ mod facts;
 mod layers;
 mod read;
 mod run;
+mod spread;
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ pub use self::{
     layers::{Attribution, Bisection, LayerError, Probe, Suggestion},
     read::{ReadError, parse, read},
     run::{Environment, Overlap, Provenance, RecipeFacts, Samples, Warning},
+    spread::Spread,
 };
 use super::{baseline::BaselineFacts, figures::Comparison, gate::GateResult};
 

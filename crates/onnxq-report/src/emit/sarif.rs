@@ -87,7 +87,6 @@ fn rule(id: &str) -> Value {
     let how = format!("{full} `onnxq explain {id}` says more; the report has the figures.");
     json!({
         "id": id,
-        "name": id,
         "shortDescription": {"text": help},
         "fullDescription": {"text": full},
         "help": {"text": how.replace('`', ""), "markdown": how},

@@ -12,7 +12,7 @@ use super::{
     Emitter, candidate, file_name,
     headline::{Headline, headlines},
     number::plural,
-    page::{Details, Limits, Part, Section, Table, name, sections},
+    page::{Details, Limits, Part, Plot, Section, Table, name, sections},
     xml,
 };
 use crate::{Report, Verdict};
@@ -187,9 +187,13 @@ fn part(section: &Section, at: usize, it: &Part) -> Value {
 fn details(one: &Details) -> Value {
     let flag = one.flag.as_deref().map(lines);
     let facts = Value::from(Serde(&one.facts));
+    let plot = |it: &Plot| {
+        context! { caption => &it.caption, svg => Value::from_safe_string(it.svg.clone()) }
+    };
+    let plots: Vec<Value> = one.plots.iter().map(plot).collect();
     context! {
         kind => "details", id => &one.id, title => &one.title, facts => facts,
-        help => &one.help, flag => flag
+        plots => plots, help => &one.help, flag => flag
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     super::number::{decibel, interval, number},
-    Details, Fact, Limits, Link, excerpt, name, sentence,
+    Details, Fact, Limits, Link, excerpt, name, sentence, spread,
     table::tail,
 };
 use crate::{
@@ -68,6 +68,7 @@ impl Layer<'_> {
                 name(&tail(&layer.node, NAME))
             ),
             facts: self.facts(),
+            plots: spread::plots(layer),
             help: help.map(|help| self.help(help)),
             flag,
         }

@@ -59,7 +59,7 @@ pub(super) fn measure(name: &str) -> (&str, fn(f64) -> String) {
 
 fn suggestions(it: &Attribution, limits: Limits) -> Table {
     Table::new("suggestion", "What would help, and what it costs")
-        .words(&["node", "keep in"])
+        .words(&["node", "keep in, or give"])
         .numbers(&["size", "loss before", "loss after", "gain"])
         .words(&["add to the command"])
         .fill(it.suggestions.iter(), limits, |it| {

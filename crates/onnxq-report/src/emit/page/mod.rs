@@ -9,6 +9,7 @@ mod layers;
 mod nodes;
 mod outputs;
 mod speed;
+mod spread;
 mod table;
 
 pub(super) use self::table::{Cell, Table, Tone, tail};
@@ -67,10 +68,18 @@ pub(super) struct Details {
     pub id: String,
     pub title: String,
     pub facts: Vec<Fact>,
+    pub plots: Vec<Plot>,
     /// What would help, if anything is known.
     pub help: Option<String>,
     /// A flag to copy.
     pub flag: Option<String>,
+}
+
+/// A picture of details: finished SVG.
+#[derive(Clone, Debug)]
+pub(super) struct Plot {
+    pub caption: String,
+    pub svg: String,
 }
 
 /// One line of details: texts, of which some lead elsewhere on the page.

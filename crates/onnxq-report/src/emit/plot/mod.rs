@@ -7,6 +7,7 @@ mod layers;
 mod positions;
 mod precision;
 mod sizes;
+mod spread;
 mod svg;
 
 pub(super) use self::{
@@ -16,6 +17,7 @@ pub(super) use self::{
     positions::plot as positions,
     precision::{class as precision_class, plot as precision},
     sizes::plot as sizes,
+    spread::plot as spread,
 };
 
 /// Units across each picture; the page scales them.
@@ -27,8 +29,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Histogram, Latency, PositionBin,
-        document::{LayerError, ModelFacts, Models, PrecisionRow, WeightKind},
+        Histogram, Interval, Latency, PositionBin,
+        document::{LayerError, ModelFacts, Models, PrecisionRow, Spread, WeightKind},
     };
 
     const HOSTILE: &str = "</svg><script>alert(1)</script>\"'&\u{0}\u{202e}";
@@ -80,6 +82,12 @@ mod tests {
             let edges = (0..=count).map(|it| it as f64 / 3.0).collect();
             let counts = (1..=count as u64).collect();
             check(&histogram(&Histogram { edges, counts }).unwrap());
+            let edges = (0..=count.min(60)).map(|it| it as f64 / 3.0).collect();
+            let counts = (1..=count.min(60) as u64).collect();
+            let holds = Some(Interval { low: -1e300, high: 3.0 });
+            let histogram = Histogram { edges, counts };
+            let name = HOSTILE.to_owned();
+            check(&spread(&Spread { name, histogram, holds, ..Spread::default() }).unwrap());
             let bin =
                 |at| PositionBin { from: at, to: at + 1, kl: Some(0.1), ..Default::default() };
             check(&positions(&(0..count).map(bin).collect::<Vec<_>>(), "step").unwrap());
@@ -110,5 +118,8 @@ mod tests {
         assert_eq!(histogram(&short), None);
         let odd = Histogram { edges: vec![0.0, 1.0], counts: vec![0] };
         assert_eq!(histogram(&odd), None);
+        for histogram in [short, odd, Histogram::default()] {
+            assert_eq!(spread(&Spread { histogram, ..Spread::default() }), None);
+        }
     }
 }

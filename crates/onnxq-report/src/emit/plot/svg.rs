@@ -101,6 +101,11 @@ impl Svg {
         self.body += &format!("<path d=\"{path}\" class=\"{class}\"/>");
     }
 
+    /// What lies within these points.
+    pub(super) fn area(&mut self, points: impl IntoIterator<Item = (f64, f64)>, class: &str) {
+        self.curve(points.into_iter().map(Some), class);
+    }
+
     pub(super) fn finish(self) -> String {
         let Svg { width, height, label, body } = self;
         format!(
