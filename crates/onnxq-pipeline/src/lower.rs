@@ -46,12 +46,14 @@ impl Decided {
     /// Brings the model to its final form.
     pub fn lower(self, job: &Job) -> Result<Lowered, Error> {
         let Decided { planned, adapted, mixed, mut sources } = self;
-        let Planned { mut model, files, plan, before, warnings, options, origin } = planned;
+        let Planned { mut model, files, plan, before, warnings, options, origin, widened } =
+            planned;
         let (rows, findings) = (plan.rows(&model), lint::run(&model));
         job.ctx.progress.start("quantize", 0);
         insert::quantize(&mut model, &plan, &mut sources);
         let weight_errors = sources.errors(&model, &plan.sites);
         finish(&mut model, &plan.sites, job.ctx)?;
+        narrow(&mut model, widened, job.ctx)?;
         model.verify()?;
         job.ctx.progress.done(&describe(&plan, &rows));
         Ok(Lowered {
@@ -83,6 +85,7 @@ impl Planned {
         let plan = Plan { sites, region, ranges, ..Plan::default() };
         insert::quantize(&mut model, &plan, &mut Sources::default());
         finish(&mut model, &plan.sites, &Ctx::silent())?;
+        narrow(&mut model, self.widened, &Ctx::silent())?;
         share_tied(&mut model, &self.files, &target.save)?;
         let told = Told::of(&rows, None).with_room(&rows);
         self.origin.mark(&mut model, (&Origin::unknown(), told), &target.save);
@@ -112,6 +115,14 @@ pub(super) fn finish(model: &mut Model, sites: &[SitePlan], ctx: &Ctx) -> Result
     formats.dedup_by_key(|it| it.name);
     format::lower(model, &formats)?;
     rewrite::run(model, rewrite::CLEAN_UP, ctx)?;
+    Ok(())
+}
+
+/// Weights that were read as float32 and are left are stored as they were.
+fn narrow(model: &mut Model, widened: bool, ctx: &Ctx) -> Result<(), Error> {
+    if widened {
+        rewrite::run(model, &["narrow-constants", "remove-dead"], ctx)?;
+    }
     Ok(())
 }
 

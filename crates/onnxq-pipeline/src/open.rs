@@ -24,6 +24,8 @@ pub struct Opened {
     pub warnings: Vec<Warning>,
     pub before: Census,
     pub options: OpenOptions,
+    /// Weights of half floats are read as float32: those that are left are stored as they were.
+    pub(super) widened: bool,
 }
 
 /// A model after the recipe's `prepare` steps: fused, with known shapes. `before` is still what was
@@ -56,7 +58,7 @@ impl Opened {
         ctx.progress.start("read", 0);
         ctx.progress.done(&describe_input(&model, &before, &files));
         warnings.iter().for_each(|it| ctx.progress.warn(it));
-        Opened { model, files, warnings, before, options: *options }
+        Opened { model, files, warnings, before, options: *options, widened: false }
     }
 
     /// Rewrites the model as the recipe says.
@@ -64,11 +66,16 @@ impl Opened {
         let progress = job.ctx.progress;
         progress.start("prepare", 0);
         let names = job.recipe.prepare(rewrite::STANDARD);
-        let steps = rewrite::run(&mut self.model, &names, job.ctx)?;
+        let mut steps = rewrite::run(&mut self.model, WIDEN, job.ctx)?;
+        self.widened = steps.iter().any(|it| it.0 == WIDEN[1] && it.1 > 0);
+        steps.extend(rewrite::run(&mut self.model, &names, job.ctx)?);
         progress.done(&describe_steps(self.before.nodes, self.model.nodes().len(), &steps));
         Ok(Prepared(self))
     }
 }
+
+/// Before all else: what is behind a Cast is a weight too.
+const WIDEN: &[&str] = &["constant-to-initializer", "widen-constants"];
 
 /// Weights that the file lists among the inputs become constants.
 fn overridable(model: &mut Model) -> Option<Warning> {

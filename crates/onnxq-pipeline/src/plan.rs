@@ -30,12 +30,13 @@ pub struct Planned {
     pub options: OpenOptions,
     /// What the result will say of how it was made.
     pub(super) origin: Origin,
+    pub(super) widened: bool,
 }
 
 impl Prepared {
     /// Decides for each node by the recipe alone.
     pub fn plan(self, job: &Job) -> Result<Planned, Error> {
-        let Opened { model, files, mut warnings, before, options } = self.0;
+        let Opened { model, files, mut warnings, before, options, widened } = self.0;
         let plan = decide(job, &model, &BTreeSet::new())?;
         // A goal is still to change the plan.
         let apart = if job.inputs.goal.is_none() { tied::apart(&model, &plan) } else { Vec::new() };
@@ -45,7 +46,7 @@ impl Prepared {
             warnings.push(warning);
         }
         let origin = Origin::new(&files.model, options.drop_unknown, job);
-        Ok(Planned { model, files, plan, before, warnings, options, origin })
+        Ok(Planned { model, files, plan, before, warnings, options, origin, widened })
     }
 }
 

@@ -137,6 +137,14 @@ impl Tensor {
         Tensor { dtype, shape: self.shape.clone(), data: Data::Cast(Arc::new(self.clone())) }
     }
 
+    /// What a view of float32 reads, if that takes fewer bytes.
+    pub fn narrower(&self) -> Option<&Tensor> {
+        match &self.data {
+            Data::Cast(base) if base.dtype.bits() < self.dtype.bits() => Some(base),
+            _ => None,
+        }
+    }
+
     /// The float matrix with row `i` (axis 0) or column `i` (axis 1) times `factors[i]`: a view,
     /// whose elements are computed when read, and rounded to its own type.
     pub fn scaled(&self, axis: usize, factors: impl Into<Arc<[f32]>>) -> Tensor {

@@ -11,6 +11,7 @@ mod raise_opset_static;
 mod remove_dead;
 mod simplify_mask;
 mod tie_constants;
+mod widen_constants;
 
 pub(super) use self::{
     inline_functions::inline_all_versions,
@@ -30,11 +31,13 @@ pub const PASSES: &[&Pass] = &[
     &hoist_loop_state::HOIST_LOOP_STATE,
     &infer_types::INFER_TYPES,
     &inline_functions::INLINE_FUNCTIONS,
+    &widen_constants::NARROW_CONSTANTS,
     &raise_opset::RAISE_OPSET,
     &raise_opset_static::RAISE_OPSET_STATIC,
     &remove_dead::REMOVE_DEAD,
     &simplify_mask::SIMPLIFY_MASK,
     &tie_constants::TIE_CONSTANTS,
+    &widen_constants::WIDEN_CONSTANTS,
 ];
 
 /// Whether the operator gives a different result each time; those of unknown domains by name.
