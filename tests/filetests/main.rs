@@ -4,8 +4,8 @@
 //! after the line `# ----` what the command prints: standard output, then standard error.
 //! What passes leave must compute the same: `# TOLERANCE: 1e-4` allows more than rounding.
 //! They must leave the same graph whatever valid order the nodes of the model are in.
-//! `convert --opset N` is checked in the same way, unless `# NO-EVAL: …` says what our evaluator
-//! does not know; tests/it/opset.rs runs those models in ONNX Runtime.
+//! `convert --opset N` is checked in the same way. `# NO-EVAL: …` says what our evaluator does not
+//! know; tests/it/opset.rs and tests/it/unfused.rs run those models in ONNX Runtime.
 //! `# FAIL: …` in its place is a command that must fail. `BLESS=1` writes the output into the
 //! files instead of comparing.
 

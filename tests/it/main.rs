@@ -91,3 +91,5 @@ mod suggestions;
 mod tidy;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod tied;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod unfused;

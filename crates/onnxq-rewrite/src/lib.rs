@@ -98,6 +98,14 @@ pub const STANDARD: &[&str] = &[
     // Before folding, which would copy what a view gets for nothing.
     "transpose-of-constant",
     "infer-types",
+    // What ONNX Runtime fused when it saved the model hides what the other rules look for.
+    "unfuse-bias-fast-gelu",
+    "unfuse-bias-gelu",
+    "unfuse-conv-activation",
+    "unfuse-gemm-activation",
+    "unfuse-matmul",
+    "unfuse-skip-layernorm",
+    "infer-types",
     "fold-constants",
     "remove-cast",
     // A folded Reshape fixes shapes that fold in turn.
@@ -109,6 +117,7 @@ pub const STANDARD: &[&str] = &[
     "reshape-to-constant",
     "remove-expand",
     "remove-slice",
+    "gather-of-gather",
     "gather-of-shape",
     "slice-of-shape",
     "fold-constants",
@@ -123,6 +132,7 @@ pub const STANDARD: &[&str] = &[
     // Before the Reshapes and Transposes that it leaves are merged.
     "unmerge-heads",
     "merge-reshape",
+    "transpose-of-concat",
     "merge-transpose",
     // Before nodes: equal operands must be the same value for nodes to be equal.
     "dedupe-constants",

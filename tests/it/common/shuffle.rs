@@ -80,13 +80,13 @@ fn graph_text(model: &Model, graph: GraphId, texts: &mut HashMap<ValueId, String
 }
 
 fn node_text(model: &Model, node: NodeId, texts: &mut HashMap<ValueId, String>) -> String {
-    let it = model.node(node);
-    let mut text = it.op.to_string();
-    for input in &it.inputs {
+    let found = model.node(node);
+    let mut text = found.op.to_string();
+    for input in &found.inputs {
         let input = input.map_or("none".to_owned(), |it| value_text(model, it, texts));
         write!(text, " {input}").unwrap();
     }
-    let mut attrs: Vec<String> = it
+    let mut attrs: Vec<String> = found
         .attrs
         .iter()
         .map(|(name, attr)| match attr {

@@ -34,10 +34,10 @@ impl Model {
             self.graph(main).inputs.iter().partition(|it| is_given(self, **it));
         self.graph_mut(main).inputs = rest;
         for &value in &given {
-            let it = self.value_mut(value);
-            if let Def::Input(_, Some(tensor)) = &it.def {
-                it.def = Def::Const(tensor.clone());
-                it.declared = false;
+            let input = self.value_mut(value);
+            if let Def::Input(_, Some(tensor)) = &input.def {
+                input.def = Def::Const(tensor.clone());
+                input.declared = false;
             }
         }
         self.graph_mut(main).constants.extend(&given);

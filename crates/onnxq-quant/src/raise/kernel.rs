@@ -54,9 +54,9 @@ mod tests {
         for op in ["Conv", "QLinearConv"] {
             let node = m.nodes().into_iter().find(|it| m.node(*it).op.is(op)).unwrap();
             let (weight, x) = kernel(&m, node, &mut Weights::default()).unwrap();
-            let it = weight.source.solve(1..3).unwrap();
+            let solved = weight.source.solve(1..3).unwrap();
             assert_eq!((weight.source.shape().n, weight.source.shape().k), (3, 2), "{op}");
-            assert_eq!(it.dequantize().into_raw_vec_and_offset().0, [6.0, 8.0, 15.0, 18.0]);
+            assert_eq!(solved.dequantize().into_raw_vec_and_offset().0, [6.0, 8.0, 15.0, 18.0]);
             assert!(matches!(x, Input::Quantized { dynamic: false, .. }), "{op}");
         }
         let dq = m.nodes().into_iter().find(|it| m.node(*it).op.is("DequantizeLinear")).unwrap();

@@ -21,6 +21,7 @@ mod fuse_silu;
 mod fuse_skip_rmsnorm;
 mod gate_of_residual;
 mod gather_of_dequantized;
+mod gather_of_gather;
 mod gemm_of_dequantized;
 mod gemm_to_matmul;
 mod heads;
@@ -40,9 +41,13 @@ mod remove_slice;
 mod reshape_to_constant;
 mod signed_weights;
 mod sum_before_layernorm;
+mod transpose_of_concat;
 mod transpose_of_constant;
 mod transpose_of_dequantized;
 mod unflatten_matmul;
+mod unfuse_activation;
+mod unfuse_bias_gelu;
+mod unfuse_matmul;
 mod unfuse_skip_layernorm;
 mod unmerge_heads;
 
@@ -81,6 +86,7 @@ pub const RULES: &[&Rule] = &[
     &fuse_skip_rmsnorm::FUSE_SKIP_RMSNORM,
     &gate_of_residual::GATE_OF_RESIDUAL,
     &gather_of_dequantized::GATHER_OF_DEQUANTIZED,
+    &gather_of_gather::GATHER_OF_GATHER,
     &part_of_shape::GATHER_OF_SHAPE,
     &gemm_of_dequantized::GEMM_OF_DEQUANTIZED,
     &gemm_to_matmul::GEMM_TO_MATMUL,
@@ -104,9 +110,15 @@ pub const RULES: &[&Rule] = &[
     &signed_weights::SIGNED_WEIGHTS_QLINEAR,
     &part_of_shape::SLICE_OF_SHAPE,
     &sum_before_layernorm::SUM_BEFORE_LAYERNORM,
+    &transpose_of_concat::TRANSPOSE_OF_CONCAT,
     &transpose_of_constant::TRANSPOSE_OF_CONSTANT,
     &transpose_of_dequantized::TRANSPOSE_OF_DEQUANTIZED,
     &unflatten_matmul::UNFLATTEN_MATMUL,
+    &unfuse_bias_gelu::UNFUSE_BIAS_FAST_GELU,
+    &unfuse_bias_gelu::UNFUSE_BIAS_GELU,
+    &unfuse_activation::UNFUSE_CONV_ACTIVATION,
+    &unfuse_activation::UNFUSE_GEMM_ACTIVATION,
+    &unfuse_matmul::UNFUSE_MATMUL,
     &unfuse_skip_layernorm::UNFUSE_SKIP_LAYERNORM,
     &unmerge_heads::UNMERGE_HEADS,
 ];

@@ -58,7 +58,8 @@ fn slice(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
 /// The dimensions that the `Shape` before `node` says.
 fn dims(m: &Model, node: NodeId) -> Result<Vec<Dim>, NoMatch> {
     let shape = m.producer(m.operand(node, 0)?, "Shape")?;
-    if m.node(shape).attrs.get("start").is_some() || m.node(shape).attrs.get("end").is_some() {
+    // ONNX Runtime writes defaults out.
+    if m.int_attr(shape, "start", 0) != 0 || m.node(shape).attrs.get("end").is_some() {
         return Err(no_match!("{} is of a part", m.node_label(shape)));
     }
     Ok(m.shape(m.operand(shape, 0)?)?.clone())
