@@ -20,7 +20,7 @@ use onnxq_ir::{
 };
 use onnxq_pipeline::{
     Destination,
-    convert::{self, Convert, Int8Cache},
+    convert::{self, Calibration, Convert},
 };
 use onnxq_rewrite::cache::{self, Cached, Scales};
 use onnxq_run::engine::{Session, SessionOptions};
@@ -128,7 +128,7 @@ fn converted(
     data: Option<PathBuf>,
 ) -> Result<(PathBuf, convert::Converted), onnxq_pipeline::Error> {
     let path = folder.join(format!("{}_{name}", data.is_some()));
-    let kv_cache = data.map(|data| Int8Cache {
+    let kv_cache = data.map(|data| Calibration {
         data,
         tokenizer: None,
         preprocess: None,

@@ -7,7 +7,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use super::{
     Failure, Table, Ui,
     places::{check_outputs, check_there},
-    shared::{AcceptArgs, InputArgs, KeepArgs, find, preprocess_help, size},
+    shared::{AcceptArgs, InputArgs, KeepArgs, NoEffect, find, preprocess_help, size},
     show::{Reasons, comment, grouped_by_reason, needs},
     stream::{Output, receive},
 };
@@ -22,7 +22,7 @@ use onnxq_ir::{
 };
 use onnxq_pipeline::{
     Execution,
-    convert::{self, Convert, Converted, HALVES, Int8Cache, Shapes, Step},
+    convert::{self, Calibration, Convert, Converted, HALVES, Shapes, Step},
 };
 use onnxq_quant::lower::{FORMS, Form};
 
@@ -93,8 +93,8 @@ pub struct What {
 /// Samples that the scales of a cache come from.
 #[derive(Debug, clap::Args)]
 pub struct CacheData {
-    /// Samples for --kv-cache: text, .npy, .npz or a folder of them or of images
-    #[arg(long, value_name = "PATH", requires = "kv_cache")]
+    /// Samples for --kv-cache and --to float16: text, .npy, .npz or a folder of them or of images
+    #[arg(long, value_name = "PATH")]
     pub calibration: Option<PathBuf>,
     /// The tokenizer.json for text
     #[arg(long, value_name = "FILE", requires = "calibration")]
@@ -178,8 +178,13 @@ impl Args {
         check_outputs(output.as_ref().map(Output::path))?;
         let stdin = receive([&mut self.model])?;
         let what = self.what;
-        // The command line allows no --kv-cache without data, and no data without it.
-        let kv_cache = self.cache.calibration.map(|data| Int8Cache {
+        let reads_data = what.kv_cache.is_some() || matches!(what.to, Some(To::Half(DType::F16)));
+        if self.cache.calibration.is_some() && !reads_data {
+            let without = "only --kv-cache and --to float16 look at data";
+            return Err(NoEffect { asked: "--calibration", without }.into());
+        }
+        // The command line allows no --kv-cache without data.
+        let calibration = self.cache.calibration.map(|data| Calibration {
             data,
             tokenizer: self.cache.tokenizer,
             preprocess: self.cache.preprocess,
@@ -198,7 +203,8 @@ impl Args {
             opset: what.opset,
             fuse: what.fuse,
             add_kv_cache: what.add_kv_cache,
-            kv_cache,
+            kv_cache: calibration.clone().filter(|_| what.kv_cache.is_some()),
+            ranges: calibration.filter(|_| half == Some(DType::F16)),
             to,
             half,
             keep_io: what.keep_io,

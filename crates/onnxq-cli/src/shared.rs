@@ -120,6 +120,24 @@ pub struct CalibrationArgs {
     pub plain_text: bool,
 }
 
+/// A flag is given that nothing would read.
+#[derive(Debug, thiserror::Error)]
+#[error("{asked} has no effect: {without}")]
+pub(crate) struct NoEffect {
+    pub asked: &'static str,
+    pub without: &'static str,
+}
+
+impl Diagnostic for NoEffect {
+    fn code(&self) -> Code {
+        Code::E712
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(format!("leave out {}", self.asked))
+    }
+}
+
 /// Who must take the result.
 #[derive(Debug, clap::Args)]
 pub struct AcceptArgs {

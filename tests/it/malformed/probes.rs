@@ -253,7 +253,7 @@ pub(super) fn odd() -> Vec<Probe> {
     let long = named(&"n".repeat(1 << 20), matmul());
     let without = NodeProto { name: String::new(), ..matmul() };
     vec![
-        Probe::new("an initializer that is an input", as_input, NOTHING),
+        Probe::new("an initializer that is an input", as_input, OK),
         Probe::new("the same in IR 3", old, OK),
         Probe::new("an initializer that is an output", as_output, OK),
         Probe::new("halfs", half, OK),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Args, Failure, NoData};
+use super::{super::shared::NoEffect, Args, Failure, NoData};
 use onnxq_ir::diag::{Code, Diagnostic};
 use onnxq_quant::recipe::Recipe;
 
@@ -67,22 +67,5 @@ impl Diagnostic for NoComparison {
 
     fn hint(&self) -> Option<String> {
         NoData("compare on").hint()
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{asked} has no effect: {without}")]
-struct NoEffect {
-    asked: &'static str,
-    without: &'static str,
-}
-
-impl Diagnostic for NoEffect {
-    fn code(&self) -> Code {
-        Code::E712
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(format!("leave out {}", self.asked))
     }
 }

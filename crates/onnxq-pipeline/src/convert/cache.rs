@@ -13,9 +13,9 @@ use onnxq_run::{
     engine::{Runtime, RuntimeOptions, Session, SessionOptions},
 };
 
-/// Where the scales of an int8 cache come from, and what runs the model.
+/// Samples that scales and ranges come from, and what runs the model.
 #[derive(Clone, Debug)]
-pub struct Int8Cache {
+pub struct Calibration {
     pub data: PathBuf,
     pub tokenizer: Option<PathBuf>,
     pub preprocess: Option<String>,
@@ -24,7 +24,7 @@ pub struct Int8Cache {
 }
 
 /// Samples that are read; scales are largest values, which more samples hardly change.
-const SAMPLES: usize = 160;
+pub(super) const SAMPLES: usize = 160;
 /// Every so many-th sample is kept from the scales, to measure the error on.
 const HELD_OUT: usize = 5;
 
@@ -46,7 +46,7 @@ pub(super) fn add(m: &mut Model, ctx: &Ctx) -> Result<Step, Error> {
 pub(super) fn to_int8(
     m: &mut Model,
     files: &Files,
-    job: &Int8Cache,
+    job: &Calibration,
     ctx: &Ctx,
 ) -> Result<Step, Error> {
     let prepared = cache::prepare(m, ctx)?;
@@ -81,10 +81,10 @@ fn was_prepared() -> String {
     "the model was prepared, as for quantizing".to_owned()
 }
 
-fn session(
+pub(super) fn session(
     m: &Model,
     files: &Files,
-    job: &Int8Cache,
+    job: &Calibration,
     ctx: &Ctx,
 ) -> Result<Box<dyn Session>, Error> {
     let runtime = Runtime::new(job.runtime.clone(), ctx.progress);
@@ -98,7 +98,7 @@ struct Samples {
     held_out: Vec<Batch>,
 }
 
-fn read(session: &dyn Session, job: &Int8Cache) -> Result<Samples, Error> {
+fn read(session: &dyn Session, job: &Calibration) -> Result<Samples, Error> {
     let options = DataOptions {
         tokenizer: job.tokenizer.clone(),
         preprocess: job.preprocess.clone(),

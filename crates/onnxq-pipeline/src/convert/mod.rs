@@ -19,11 +19,11 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use self::{
-    cache::Int8Cache,
+    cache::Calibration,
     fix_shape::{ShapeError, Shapes},
     half::HALVES,
 };
-use super::{Census, Delivered, Destination, Error, Execution, Opened, origin};
+use super::{Census, Delivered, Destination, Error, Execution, Opened, lower::share_tied, origin};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -48,10 +48,12 @@ pub struct Convert {
     /// Give a decoder a cache of keys and values.
     pub add_kv_cache: bool,
     /// Store that cache in eight bits.
-    pub kv_cache: Option<Int8Cache>,
+    pub kv_cache: Option<Calibration>,
     pub to: Option<&'static Form>,
     /// A narrow float type, after all else.
     pub half: Option<DType>,
+    /// Where the ranges of activations come from: nodes that overflow float16 keep their type.
+    pub ranges: Option<Calibration>,
     /// Inputs and outputs keep float32 all the same.
     pub keep_io: bool,
     pub strip: bool,
@@ -136,6 +138,9 @@ pub fn convert(job: &Convert, place: &Destination, ctx: &Ctx) -> Result<Converte
     onnx::check_place(output)?;
     save.check_free(output)?;
     let mut done = run(job, ctx)?;
+    if job.fuse {
+        share_tied(&mut done.model, &done.files, save)?;
+    }
     done.steps.extend(storage(&done.model, &done.files, save));
     origin::renew(&mut done.model);
     if done.steps.iter().all(|it| it.changed == 0) && !job.allow_noop {
@@ -197,7 +202,8 @@ fn steps(job: &Convert, model: &mut Model, files: &Files, ctx: &Ctx) -> Result<V
         done.push(form::run(model, form, ctx)?);
     }
     if let Some(dtype) = job.half {
-        done.push(half::run(model, dtype, job.keep_io, ctx)?);
+        let data = job.ranges.as_ref();
+        done.push(half::run((model, files), (dtype, job.keep_io), data, ctx)?);
     }
     // Last: types that inference finds are of the final graph.
     if job.strip {

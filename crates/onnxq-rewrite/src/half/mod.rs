@@ -73,25 +73,36 @@ impl Diagnostic for HalfError {
 const PREPARE: &[&str] =
     &["inline-functions", "constant-to-initializer", "infer-types", "remove-dead"];
 
+/// The largest magnitude of each value that was measured.
+pub type Largest = BTreeMap<ValueId, f32>;
+
+/// Brings the model to the form in which types are decided: values are measured in it.
+pub fn prepare(model: &mut Model, ctx: &Ctx) -> Result<(), HalfError> {
+    rewrite::run(model, PREPARE, ctx)?;
+    Ok(())
+}
+
 /// Makes `dtype`, float16 or bfloat16, the type of what is float32. With `keep_io`, inputs and
-/// outputs of the model stay float32.
+/// outputs of the model stay float32. Nodes whose measured values are beyond the range of the type
+/// stay too.
 ///
 /// Weights are converted when they are read; only their ranges are looked at here, one at a time.
 pub fn to_half(
     model: &mut Model,
     dtype: DType,
     keep_io: bool,
+    largest: &Largest,
     ctx: &Ctx,
 ) -> Result<HalfReport, HalfError> {
     if !matches!(dtype, DType::F16 | DType::BF16) {
         return Err(HalfError::Type(dtype));
     }
-    rewrite::run(model, PREPARE, ctx)?;
+    prepare(model, ctx)?;
     let mut narrowed = Narrowed::new(dtype);
     // Asked once: when its operands are narrow, nothing shows any more that a node took float32.
     let concerned: BTreeSet<NodeId> =
         model.nodes().into_iter().filter(|it| is_concerned(model, *it)).collect();
-    let reasons = reasons::reasons(model, &concerned, &mut narrowed)?;
+    let reasons = reasons::reasons(model, &concerned, largest, &mut narrowed)?;
     let mut report = HalfReport { clamped: narrowed.take_clamped(), ..HalfReport::default() };
     for node in model.nodes() {
         if let Some(reason) = reasons.get(&node) {

@@ -8,8 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use half::f16;
+
 use super::{
-    HalfError,
+    HalfError, Largest,
     values::{Fit, Narrowed},
 };
 use onnxq_ir::{
@@ -29,12 +31,15 @@ pub(super) type Reasons = BTreeMap<NodeId, String>;
 pub(super) fn reasons(
     m: &Model,
     concerned: &BTreeSet<NodeId>,
+    largest: &Largest,
     narrowed: &mut Narrowed,
 ) -> Result<Reasons, HalfError> {
     let dtype = narrowed.dtype();
     let mut reasons = Reasons::new();
     for node in m.nodes().into_iter().filter(|it| concerned.contains(it)) {
         if let Some(reason) = by_operator(m, node, dtype) {
+            reasons.insert(node, reason);
+        } else if let Some(reason) = by_range(m, node, largest, dtype) {
             reasons.insert(node, reason);
         } else if let Some(reason) = by_constants(m, node, narrowed)? {
             reasons.insert(node, reason);
@@ -84,6 +89,15 @@ fn by_type(m: &Model, node: NodeId, dtype: DType) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whether a value that it reads or computes was measured to be infinite in the type.
+fn by_range(m: &Model, node: NodeId, largest: &Largest, dtype: DType) -> Option<String> {
+    let found = m.node(node).inputs.iter().flatten().chain(&m.node(node).outputs);
+    let most = found.filter_map(|it| largest.get(it)).copied().fold(0.0, f32::max);
+    let beyond = dtype == DType::F16 && most > f32::from(f16::MAX);
+    beyond
+        .then(|| format!("values of it reach {most:.3e} on the data, beyond the range of {dtype}"))
 }
 
 fn squares(m: &Model, node: NodeId) -> bool {

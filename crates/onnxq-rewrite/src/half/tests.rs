@@ -5,7 +5,7 @@ use onnxq_ir::{eval, tensor::Tensor, text};
 
 fn half(text: &str, keep_io: bool) -> (Model, HalfReport) {
     let mut m = text::parse(text).unwrap();
-    let report = to_half(&mut m, DType::F16, keep_io, &Ctx::silent()).unwrap();
+    let report = to_half(&mut m, DType::F16, keep_io, &Largest::new(), &Ctx::silent()).unwrap();
     m.verify().unwrap();
     (m, report)
 }
@@ -125,7 +125,7 @@ fn bfloat16_has_the_range_of_float32_and_fewer_operators() {
             z = Mul (x, big)
         }"#;
     let mut m = text::parse(text).unwrap();
-    let report = to_half(&mut m, DType::BF16, true, &Ctx::silent()).unwrap();
+    let report = to_half(&mut m, DType::BF16, true, &Largest::new(), &Ctx::silent()).unwrap();
     assert_eq!((report.converted, report.kept.len()), (1, 1));
     assert_eq!(report.kept[0].reason, "it takes bfloat16 from opset 22 on, the model has 17");
 }
@@ -141,7 +141,54 @@ fn scales_of_a_cache_stay_wide() {
     crate::cache::add_kv_cache(&mut m, &ctx).unwrap();
     let step = crate::cache::Scales { key: 0.5, value: 0.25 };
     crate::cache::to_int8(&mut m, &[step], &ctx).unwrap();
-    to_half(&mut m, DType::F16, true, &ctx).unwrap();
+    to_half(&mut m, DType::F16, true, &Largest::new(), &ctx).unwrap();
     let scale = m.constants().find(|it| *m.value(it.0).name == *"past_key_values.0.value.scale");
     assert_eq!(scale.unwrap().1.dtype, DType::F32);
+}
+
+/// Whatever operator stays in float32 reads what it read before: sequences, results without
+/// floats, ai.onnx.ml, domains that nobody knows.
+#[test]
+fn kept_nodes_read_what_they_took() {
+    for (op, output) in [
+        ("SplitToSequence", "seq(tensor(float)) s"),
+        ("ai.onnx.ml.Normalizer", "float[2] s"),
+        ("ai.onnx.ml.Scaler", "float[2] s"),
+        ("IsInf", "bool[2] s"),
+        ("NonZero", "int64[1,n] s"),
+        ("custom.Anything", "float[2] s"),
+        ("custom.Anything", "int64[2] s"),
+        ("com.microsoft.Unknown", "bool[2] s"),
+    ] {
+        let (output, name) = (output.trim_start_matches("seq(tensor(float)) "), "s");
+        let text = format!(
+            r#"<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3, "custom" : 1, "com.microsoft" : 1]>
+            main (float[2] x) => ({output}) {{ h = Neg (x) {name} = {op} (h) }}"#
+        );
+        for keep_io in [false, true] {
+            let (m, _) = half(&text, keep_io);
+            let kept = m.nodes().into_iter().find(|it| m.node(*it).op.is(op)).unwrap();
+            let read = m.operand(kept, 0).unwrap();
+            let takes_half = ["IsInf", "NonZero"].contains(&op);
+            assert!(takes_half || m.dtype(read) == Some(DType::F32), "{op} reads half floats");
+        }
+    }
+}
+
+#[test]
+fn what_overflowed_on_data_stays() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[2,2] x) => (float[2,2] y) <float[2,2] w = {1, 2, 3, 4}> {
+            a = MatMul (x, w)
+            b = MatMul (a, w)
+            y = MatMul (b, w)
+        }"#;
+    let mut m = text::parse(text).unwrap();
+    prepare(&mut m, &Ctx::silent()).unwrap();
+    let a = m.values().find(|it| &*it.1.name == "a").unwrap().0;
+    let report = to_half(&mut m, DType::F16, true, &[(a, 1e5)].into(), &Ctx::silent()).unwrap();
+    let kept: Vec<&str> = report.kept.iter().map(|it| &*it.node).collect();
+    assert_eq!(kept, ["MatMul → a", "MatMul → b"]);
+    let reason = "values of it reach 1.000e5 on the data, beyond the range of float16";
+    assert_eq!(report.kept[0].reason, reason);
 }
