@@ -11,7 +11,9 @@ pub(super) fn run(model: &mut Model, ctx: &Ctx) -> Result<Step, Error> {
     let opset = model.opset("");
     let mut step = Step::new("fuse");
     let mut lines: Vec<(String, usize)> = Vec::new();
-    for (name, count) in rewrite::run(model, STANDARD, ctx)? {
+    // A view of a tied table would be written out.
+    let steps = [STANDARD, &["share-transposed"]].concat();
+    for (name, count) in rewrite::run(model, &steps, ctx)? {
         // Types are knowledge, not changes.
         if count == 0 || name == "infer-types" {
             continue;

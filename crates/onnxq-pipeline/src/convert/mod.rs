@@ -23,7 +23,7 @@ pub use self::{
     fix_shape::{ShapeError, Shapes},
     half::HALVES,
 };
-use super::{Census, Delivered, Destination, Error, Execution, Opened, lower::share_tied, origin};
+use super::{Census, Delivered, Destination, Error, Execution, Opened, origin};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -138,9 +138,6 @@ pub fn convert(job: &Convert, place: &Destination, ctx: &Ctx) -> Result<Converte
     onnx::check_place(output)?;
     save.check_free(output)?;
     let mut done = run(job, ctx)?;
-    if job.fuse {
-        share_tied(&mut done.model, &done.files, save)?;
-    }
     done.steps.extend(storage(&done.model, &done.files, save));
     origin::renew(&mut done.model);
     if done.steps.iter().all(|it| it.changed == 0) && !job.allow_noop {

@@ -9,6 +9,7 @@ mod inline_functions;
 mod raise_opset;
 mod raise_opset_static;
 mod remove_dead;
+mod share_transposed;
 mod simplify_mask;
 mod tie_constants;
 mod widen_constants;
@@ -35,6 +36,7 @@ pub const PASSES: &[&Pass] = &[
     &raise_opset::RAISE_OPSET,
     &raise_opset_static::RAISE_OPSET_STATIC,
     &remove_dead::REMOVE_DEAD,
+    &share_transposed::SHARE_TRANSPOSED,
     &simplify_mask::SIMPLIFY_MASK,
     &tie_constants::TIE_CONSTANTS,
     &widen_constants::WIDEN_CONSTANTS,
