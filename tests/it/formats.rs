@@ -9,6 +9,7 @@ use std::{
 
 use crate::common::{inputs, quantized, relative_error};
 use onnxq_ir::{Model, eval, tensor::Tensor, text};
+use onnxq_quant::recipe;
 
 /// A file's model, the words of its command, and what its first lines allow.
 struct Case {
@@ -120,4 +121,20 @@ fn nameless(model: &Model) -> String {
         None => it.trim_start().to_owned(),
     };
     text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A recipe that extends another must fit the entries that it inherits.
+#[test]
+fn every_recipe_takes_products_of_few_columns() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[2,32] x) => (float[2,3] y) <float[32,128] v, float[128,3] w> {
+            a = MatMul (x, v)
+            b = Relu (a)
+            y = MatMul (b, w)
+        }"#;
+    let model = text::parse(text).unwrap();
+    for (name, _) in recipe::load::SHIPPED {
+        let recipe = recipe::load(name).unwrap();
+        assert_ne!(quantized(&model, &recipe).constants().count(), 0, "{name}");
+    }
 }

@@ -464,10 +464,17 @@ impl ActivationSpec {
         }
     }
 
-    /// These settings, except where `later` says otherwise.
+    /// These settings, except where `later` says otherwise. What only refines how activations are
+    /// quantized does not begin to quantize them.
     pub fn merge(self, later: ActivationSpec) -> ActivationSpec {
-        let (ActivationSpec::Quantized(old), ActivationSpec::Quantized(new)) = (self, later) else {
-            return later;
+        let (old, new) = match (self, later) {
+            (ActivationSpec::Quantized(old), ActivationSpec::Quantized(new)) => (old, new),
+            (ActivationSpec::Float, ActivationSpec::Quantized(new))
+                if new.dtype.is_none() && new.range.is_none() =>
+            {
+                return ActivationSpec::Float;
+            }
+            _ => return later,
         };
         ActivationSpec::Quantized(ActivationFields {
             dtype: new.dtype.or(old.dtype),
