@@ -139,3 +139,27 @@ fn one_file_is_all_that_a_stream_carries() {
     assert_eq!(run(&["check", &made]).code, 0);
     assert!(Path::new(&external).exists());
 }
+
+/// Opening a pipe would wait for a writer, and reading a device would never end.
+#[test]
+fn pipes_and_devices_are_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (pipe, model) = (pipe.display().to_string(), fixture("model.onnx").display().to_string());
+    let text = fixture("eval.txt").display().to_string();
+    for arguments in [
+        vec!["validate", &model, &model, "--data", &text, "--tokenizer", &pipe],
+        vec!["quantize", &model, "-r", &pipe, "-o", "o.onnx"],
+        vec!["report", &pipe, "--format", "html", "-o", "x.html"],
+        vec!["runtime", "install", "--from-wheel", &pipe],
+        vec!["quantize", &model, "-o", &pipe, "-f"],
+        vec!["quantize", &model, "-o", "/dev/null", "-f"],
+        vec!["check", &pipe],
+    ] {
+        let mut command = Command::cargo_bin("onnxq").unwrap();
+        let run = command.current_dir(folder.path()).args(&arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&run.stderr);
+        assert!(matches!(run.status.code(), Some(2 | 5)), "{arguments:?}: {error}");
+    }
+}

@@ -128,7 +128,7 @@ pub struct Global {
     pub ort_lib: Option<PathBuf>,
     /// Threads for the work of onnxq [default: one per core], and of each session of ONNX Runtime
     /// that is measured [default: 1]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }
 
@@ -232,9 +232,11 @@ fn start_log(global: &Global) {
 }
 
 fn start_threads(global: &Global) {
-    let Some(threads) = global.threads else { return };
+    // Not left to the library, which would believe any number in the environment.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = global.threads.map_or(cores, usize::from);
     // Fails only if the pool exists already, which a program that has just begun cannot have.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
 #[cfg(test)]

@@ -175,7 +175,7 @@ impl Source<'_> {
     pub(super) fn vectors(&self) -> Result<Head, CheckpointError> {
         let read = |name: &str| -> Result<Option<Vec<u8>>, CheckpointError> {
             let path = self.folder.join(name);
-            match std::fs::read(&path) {
+            match onnxq_ir::fs::read_file(&path) {
                 Ok(bytes) => Ok(Some(bytes)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(source) => Err(CheckpointError::Io { path, source }),

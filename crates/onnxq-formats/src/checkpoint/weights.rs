@@ -49,7 +49,7 @@ impl Weights {
         if !folder.join(INDEX).exists() {
             return Err(none_in(folder));
         }
-        let index = std::fs::read(folder.join(INDEX));
+        let index = onnxq_ir::fs::read_file(&folder.join(INDEX));
         let io = |source| CheckpointError::Io { path: folder.join(INDEX), source };
         let places = Config::parse(INDEX, &index.map_err(io)?)?.names("weight_map")?;
         let mut shards: Vec<&String> = places.values().collect();

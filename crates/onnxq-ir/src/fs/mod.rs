@@ -12,7 +12,7 @@ mod replace;
 pub use self::{
     leftover::{mark_in_use, remove_leftovers},
     nearby::{missing_hint, read_code, read_hint},
-    open::{Stamp, available_space, links, map, open_regular},
+    open::{Stamp, available_space, links, map, open_file, open_regular, read_file, read_text},
     position::{read_exact_at, write_all_at},
     replace::{Replacement, replace},
 };

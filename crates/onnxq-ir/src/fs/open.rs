@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, Metadata},
-    io,
+    io::{self, Read},
     path::Path,
 };
 
@@ -79,6 +79,28 @@ pub fn open_regular(path: &Path, follow: bool) -> io::Result<Option<(File, Metad
     let file = open(path, follow)?;
     let meta = file.metadata()?;
     Ok(meta.is_file().then_some((file, meta)))
+}
+
+/// Opens a file that a user names. A pipe or a device would be waited for, or would never end.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    match open_regular(path, true)? {
+        Some((file, _)) => Ok(file),
+        None => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
+}
+
+/// All of such a file.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// All of such a file, which is UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open_file(path)?.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(unix)]

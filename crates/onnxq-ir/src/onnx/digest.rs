@@ -1,7 +1,6 @@
 //! SHA-256 of the files of a model: streamed, so that memory stays small, several at a time.
 
 use std::{
-    fs::File,
     io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
@@ -73,7 +72,7 @@ pub fn combined(files: &[FileDigest]) -> String {
 
 /// The size and the digest of a file.
 pub fn sha256(path: &Path) -> io::Result<(u64, String)> {
-    sha256_of(File::open(path)?)
+    sha256_of(crate::fs::open_file(path)?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Files that are no ONNX models: what they are, by their first bytes, and what to do with them.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{io::Read, path::Path};
 
 use super::LoadError;
 use crate::human;
@@ -208,6 +208,6 @@ fn lfs_size(bytes: &[u8]) -> Option<u64> {
 
 fn head(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(HEAD).read_to_end(&mut bytes).ok()?;
+    crate::fs::open_file(path).ok()?.take(HEAD).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }

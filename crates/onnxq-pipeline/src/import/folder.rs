@@ -122,7 +122,7 @@ fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) -> Result<(), Erro
 /// A JSON object of a checkpoint; empty if there is none.
 pub(super) fn object(folder: &Path, name: &str) -> Result<Map<String, Value>, Error> {
     let path = folder.join(name);
-    let bytes = match fs::read(&path) {
+    let bytes = match onnxq_ir::fs::read_file(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
         Err(source) => return Err(CheckpointError::Io { path, source }.into()),

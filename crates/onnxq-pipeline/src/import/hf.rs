@@ -118,7 +118,7 @@ fn tokenizer(folder: &mut Folder, checkpoint: &Checkpoint) -> Result<(), Error> 
         config.insert("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into());
     }
     let beside = checkpoint.folder.join("chat_template.jinja");
-    if let Ok(template) = std::fs::read_to_string(beside) {
+    if let Ok(template) = onnxq_ir::fs::read_text(&beside) {
         config.insert("chat_template".to_owned(), template.into());
     }
     folder.write("tokenizer_config.json", &pretty(config))

@@ -1,7 +1,7 @@
 //! Recipes by name or file: parents merged, `--set` applied, values checked.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read},
     path::{MAIN_SEPARATOR, Path, PathBuf},
 };
@@ -166,7 +166,7 @@ impl Origin {
 fn read(path: &Path) -> Result<String, RecipeError> {
     let file = path.display().to_string();
     let mut text = Vec::new();
-    File::open(path)
+    onnxq_ir::fs::open_file(path)
         .and_then(|it| it.take(MAX_BYTES + 1).read_to_end(&mut text))
         .map_err(|source| RecipeError::Read { file: file.clone(), source })?;
     if text.len() as u64 > MAX_BYTES {

@@ -1,7 +1,6 @@
 //! Reading a report that was written before, by this version or by another.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -64,7 +63,7 @@ struct Head {
 pub fn read(path: &Path) -> Result<Report, ReadError> {
     let io = |source| ReadError::Io { path: path.into(), source };
     let mut text = Vec::new();
-    let file = File::open(path).map_err(io)?;
+    let file = onnxq_ir::fs::open_file(path).map_err(io)?;
     file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(io)?;
     if text.len() as u64 > MAX_BYTES {
         return Err(ReadError::Size { path: path.into() });

@@ -40,6 +40,8 @@ pub enum CalibrateError {
     Unobservable { value: String, reason: String },
     #[error("cannot read or write {}", .path.display())]
     StatsFile { path: PathBuf, source: io::Error },
+    #[error("{} is there, and no log of an interrupted run", .path.display())]
+    Foreign { path: PathBuf },
     #[error("{} is damaged: {}", .path.display(), Untrusted(.fact))]
     Damaged { path: PathBuf, fact: String },
     #[error("{} holds statistics of another model", .path.display())]
@@ -66,6 +68,7 @@ impl Diagnostic for CalibrateError {
             | CalibrateError::Tensor { .. }
             | CalibrateError::Unobservable { .. } => Code::E803,
             CalibrateError::StatsFile { source, .. } => read_code(source),
+            CalibrateError::Foreign { .. } => Code::E903,
             CalibrateError::Damaged { .. } => Code::E613,
             CalibrateError::OtherModel { .. }
             | CalibrateError::OtherData { .. }
@@ -81,6 +84,9 @@ impl Diagnostic for CalibrateError {
             CalibrateError::Load(it) => return it.hint(),
             CalibrateError::Save(it) => return it.hint(),
             CalibrateError::StatsFile { path, source } => return read_hint(path, source),
+            CalibrateError::Foreign { .. } => {
+                "what is learnt is kept there meanwhile: move it away, or pass another --stats".into()
+            }
             CalibrateError::Scratch(_) => {
                 "free some space in the temporary folder, or set TMPDIR to another one".into()
             }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io,
+    io::{self, Read},
     path::Path,
 };
 
@@ -35,6 +35,20 @@ impl Record {
 }
 
 impl Log {
+    /// Whether something else lies at the path: a link, or a file that does not begin as a log does.
+    pub(super) fn is_foreign(path: &Path) -> io::Result<bool> {
+        let found = match path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found => found?,
+        };
+        if !found.is_file() {
+            return Ok(true);
+        }
+        let mut begin = Vec::new();
+        File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut begin)?;
+        Ok(!MAGIC.starts_with(&begin))
+    }
+
     /// Opens the log and finds its records; a torn tail is cut off. `None`: it is no log.
     pub(super) fn open(path: &Path) -> io::Result<Option<(Log, Vec<Record>)>> {
         let options = OpenOptions::new().read(true).write(true).to_owned();

@@ -52,6 +52,9 @@ impl StatsFile {
         part.push(".part");
         let part = PathBuf::from(part);
         let io = |source| CalibrateError::StatsFile { path: part.clone(), source };
+        if Log::is_foreign(&part).map_err(io)? {
+            return Err(CalibrateError::Foreign { path: part });
+        }
         let old = match part.try_exists().map_err(io)? {
             true => Log::open(&part).map_err(io)?,
             false => None,

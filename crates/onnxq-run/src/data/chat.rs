@@ -27,7 +27,7 @@ const TEXT: &str = "\u{1}text\u{1}";
 pub(super) fn around(config: &Path) -> Result<Option<(String, String)>, DataError> {
     let Some(fields) = read(config)? else { return Ok(None) };
     let beside = config.with_file_name("chat_template.jinja");
-    let template = match std::fs::read_to_string(&beside) {
+    let template = match onnxq_ir::fs::read_text(&beside) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => template(&fields),
         Err(error) => return Err(DataError::io(&beside)(error)),
@@ -43,7 +43,7 @@ pub(super) fn around(config: &Path) -> Result<Option<(String, String)>, DataErro
 }
 
 fn read(config: &Path) -> Result<Option<serde_json::Value>, DataError> {
-    let json = match std::fs::read(config) {
+    let json = match onnxq_ir::fs::read_file(config) {
         Ok(json) => json,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(DataError::io(config)(error)),

@@ -1,7 +1,6 @@
 //! `.npz`: a zip archive of arrays, one per input; bombs and ambiguous archives are refused.
 
 use std::{
-    fs::File,
     io::{Cursor, Read},
     path::{Path, PathBuf},
 };
@@ -28,7 +27,7 @@ pub struct Npz {
 
 impl Npz {
     pub fn open(file: &Path) -> Result<Npz, DataError> {
-        Npz::read(file, File::open(file).map_err(DataError::io(file))?)
+        Npz::read(file, onnxq_ir::fs::open_file(file).map_err(DataError::io(file))?)
     }
 
     /// Reads the list of members; `file` is for messages.

@@ -1,7 +1,7 @@
 //! Opening data by what it is: arrays, archives, texts, images and folders of them.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +17,7 @@ use super::{
     test_data, text_data,
 };
 use crate::engine::IoInfo;
-use onnxq_ir::tensor::Dim;
+use onnxq_ir::{fs::open_file, tensor::Dim};
 
 /// Opens `.npy`, `.npz`, text, an image or a folder of `<input>.npy` files, of ONNX test data or
 /// of images.
@@ -43,7 +43,7 @@ type Opened = (Source, Vec<PathBuf>);
 
 fn one_array(path: &Path, inputs: &[IoInfo]) -> Result<Opened, DataError> {
     let input = primary(inputs);
-    let npy = Npy::open(path, File::open(path).map_err(DataError::io(path))?)?;
+    let npy = Npy::open(path, open_file(path).map_err(DataError::io(path))?)?;
     arrays(path, inputs, vec![(input, npy)], vec![path.into()])
 }
 
@@ -74,7 +74,7 @@ fn folder(path: &Path, inputs: &[IoInfo], options: &DataOptions) -> Result<Opene
     for (at, input) in inputs.iter().enumerate().filter(|(_, it)| plain(&it.name)) {
         let file = path.join(format!("{}.npy", input.name));
         if file.is_file() {
-            found.push((at, Npy::open(&file, File::open(&file).map_err(DataError::io(&file))?)?));
+            found.push((at, Npy::open(&file, open_file(&file).map_err(DataError::io(&file))?)?));
             files.push(file);
         }
     }

@@ -43,7 +43,7 @@ pub(super) fn files(set: &Path) -> Result<Vec<(usize, PathBuf)>, DataError> {
 pub(super) fn read(set: &Path, inputs: &[IoInfo]) -> Result<BTreeMap<String, Tensor>, DataError> {
     let mut given = BTreeMap::new();
     for (number, file) in files(set)? {
-        let bytes = fs::read(&file).map_err(DataError::io(&file))?;
+        let bytes = onnxq_ir::fs::read_file(&file).map_err(DataError::io(&file))?;
         let (stated, tensor) = onnx::tensor_from_pb(bytes.into())
             .map_err(|error| DataError::format(&file, format!("is no tensor: {error}")))?;
         let by_name = inputs.iter().find(|it| it.name == stated);

@@ -59,7 +59,7 @@ pub(super) fn read(
     (tokenizer, options): (&Path, &DataOptions),
     width: usize,
 ) -> Result<Tokens, DataError> {
-    let bytes = std::fs::read(text).map_err(DataError::io(text))?;
+    let bytes = onnxq_ir::fs::read_file(text).map_err(DataError::io(text))?;
     let content = String::from_utf8(bytes)
         .map_err(|it| DataError::format(text, format!("is not UTF-8: {}", it.utf8_error())))?;
     let content = records::text(text, content)?;
@@ -81,7 +81,7 @@ pub(super) fn read(
 
 #[cfg(feature = "text")]
 fn load(tokenizer: &Path) -> Result<tokenizers::Tokenizer, DataError> {
-    let json = std::fs::read(tokenizer).map_err(DataError::io(tokenizer))?;
+    let json = onnxq_ir::fs::read_file(tokenizer).map_err(DataError::io(tokenizer))?;
     let rejected = |it: tokenizers::Error| {
         let fact =
             format!("is not a usable tokenizer: {}", onnxq_ir::untrusted::escape(&it.to_string()));

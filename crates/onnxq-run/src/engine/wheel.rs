@@ -43,7 +43,7 @@ fn verify(pin: &Pin, wheel: &Path) -> Result<(), InstallError> {
 fn extract(wheel: &Path, folder: &Path) -> Result<(), InstallError> {
     let archive = |reason: String| InstallError::Archive { path: wheel.to_owned(), reason };
     let io = |path: &Path, source| InstallError::Io { path: path.to_owned(), source };
-    let file = fs::File::open(wheel).map_err(|it| io(wheel, it))?;
+    let file = onnxq_ir::fs::open_file(wheel).map_err(|it| io(wheel, it))?;
     let mut zip = ZipArchive::new(file).map_err(|it| archive(it.to_string()))?;
     fs::create_dir_all(folder).map_err(|it| io(folder, it))?;
     let mut libraries = 0;

@@ -47,7 +47,7 @@ fn read(file: &Path) -> Result<DynamicImage, DataError> {
     if !fs::metadata(file).map_err(DataError::io(file))?.is_file() {
         return Err(DataError::format(file, "is not a regular file"));
     }
-    let data = BufReader::new(fs::File::open(file).map_err(DataError::io(file))?);
+    let data = BufReader::new(onnxq_ir::fs::open_file(file).map_err(DataError::io(file))?);
     // By what it holds: ImageNet itself has a PNG named JPEG.
     let mut reader = ImageReader::new(data).with_guessed_format().map_err(DataError::io(file))?;
     let mut limits = Limits::default();

@@ -153,7 +153,7 @@ pub(crate) fn load(name_or_path: &str) -> Result<Description, DataError> {
     let named = !name_or_path.contains(['/', MAIN_SEPARATOR, '.']);
     let mut text = String::new();
     let read = |file: File| file.take(MAX_BYTES + 1).read_to_string(&mut text);
-    match File::open(path).and_then(read) {
+    match onnxq_ir::fs::open_file(path).and_then(read) {
         Ok(_) => {}
         Err(error) if named && error.kind() == ErrorKind::NotFound => {
             return Err(DataError::NoDescription { name: name_or_path.into() });
