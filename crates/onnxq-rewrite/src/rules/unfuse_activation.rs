@@ -8,7 +8,9 @@
 
 use super::{number, stem};
 use crate::Rule;
-use onnxq_ir::{Attr, Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match, tensor::DType};
+use onnxq_ir::{
+    Attr, Attrs, Model, NoMatch, NodeId, Op, Patch, Ref, no_match, ops::Traits, tensor::DType,
+};
 
 pub(super) const UNFUSE_CONV_ACTIVATION: Rule = Rule {
     name: "unfuse-conv-activation",
@@ -24,16 +26,10 @@ pub(super) const UNFUSE_GEMM_ACTIVATION: Rule = Rule {
     apply: gemm,
 };
 
-/// Activation functions with the names of their parameters, in the order of `activation_params`;
-/// limits of `Clip` are inputs.
-const FUNCTIONS: &[(&str, &[&str])] = &[
-    ("Clip", &["min", "max"]),
-    ("HardSigmoid", &["alpha", "beta"]),
-    ("LeakyRelu", &["alpha"]),
-    ("Relu", &[]),
-    ("Sigmoid", &[]),
-    ("Tanh", &[]),
-];
+/// Parameters of activation functions, in the order of `activation_params`; limits of `Clip` are
+/// inputs.
+const PARAMETERS: [&str; 2] = ["alpha", "beta"];
+const LIMITS: [&str; 2] = ["min", "max"];
 
 fn conv(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
     let params = match m.node(node).attrs.get("activation_params") {
@@ -91,19 +87,20 @@ fn function(
     (activation, params): (&str, &[f32]),
     value: Ref,
 ) -> Result<Ref, NoMatch> {
-    let Some((name, keys)) = FUNCTIONS.iter().find(|it| it.0 == activation) else {
+    let is_clip = activation == "Clip";
+    if !is_clip && !Op::new(activation).has(Traits::ACTIVATION) {
         return Err(no_match!("its activation function is not known"));
-    };
-    if *name == "Clip" && m.opset("") < 11 {
+    }
+    if is_clip && m.opset("") < 11 {
         return Err(no_match!("limits of Clip are inputs from opset 11 on"));
     }
     let (mut inputs, mut attrs) = (vec![value], Attrs::default());
     let dtype = m.dtype(m.operand(node, 0)?).unwrap_or(DType::F32);
-    for (key, param) in keys.iter().zip(params) {
-        match *name {
-            "Clip" => inputs.push(number(patch, key, *param, dtype)?),
-            _ => attrs.set(key, (*param).into()),
+    for (key, param) in if is_clip { LIMITS } else { PARAMETERS }.iter().zip(params) {
+        match is_clip {
+            true => inputs.push(number(patch, key, *param, dtype)?),
+            false => attrs.set(key, (*param).into()),
         }
     }
-    Ok(patch.step(&stem(m, node), name, inputs, attrs))
+    Ok(patch.step(&stem(m, node), activation, inputs, attrs))
 }
