@@ -16,9 +16,9 @@ use onnxq_quant::recipe::Recipe;
 use onnxq_report::Comparison;
 use onnxq_run::{
     calibrate::{self, CalibrateError, Replacement},
-    compare::{CompareOptions, compare},
+    compare::{CompareOptions, compare, left_out},
     data::{Batch, Batches},
-    engine::{EngineError, IoInfo, Runtime, Session, SessionOptions, ahead, threads},
+    engine::{EngineError, IoInfo, LeftOut, Runtime, Session, SessionOptions, ahead, threads},
     kept::Kept,
 };
 
@@ -68,6 +68,7 @@ type Outputs = Vec<(String, Tensor)>;
 /// What the float model says of each batch.
 struct Expected {
     names: Vec<String>,
+    left_out: Vec<LeftOut>,
     kept: Kept,
 }
 
@@ -95,8 +96,8 @@ impl<'a> Evaluator<'a> {
         let batches = some(batches, count)?;
         let samples = batches.len() * per_batch;
         let measure = Measure::NoiseToSignal;
-        let expected =
-            Expected { names: Vec::new(), kept: Kept::new().map_err(CalibrateError::Scratch)? };
+        let kept = Kept::new().map_err(CalibrateError::Scratch)?;
+        let expected = Expected { names: Vec::new(), left_out: Vec::new(), kept };
         let mut evaluator = Evaluator {
             m,
             files,
@@ -123,6 +124,11 @@ impl<'a> Evaluator<'a> {
     pub(crate) fn on_target(self, recipe: &Recipe) -> Evaluator<'a> {
         let exact = !recipe.target().saturates;
         Evaluator { exact, ..self }
+    }
+
+    /// Says what no loss knows of.
+    pub(crate) fn tell(&self, ctx: &Ctx) {
+        left_out(&self.expected.left_out).iter().for_each(|it| ctx.progress.warn(it));
     }
 
     pub(crate) fn measure(&self) -> Measure {
@@ -198,7 +204,7 @@ impl<'a> Evaluator<'a> {
     fn expect(&mut self) -> Result<(), Error> {
         let sessions = self.sessions(self.m, false)?;
         let (batches, kept) = (&self.batches, &self.expected.kept);
-        let names = ahead(sessions, batches.len(), &run_on(batches), |session| {
+        let (names, left_out) = ahead(sessions, batches.len(), &run_on(batches), |session| {
             let mut names = Vec::new();
             for at in 0..batches.len() {
                 let outputs = session.run(&[])?;
@@ -206,9 +212,9 @@ impl<'a> Evaluator<'a> {
                 kept.store(at, &tensors).map_err(CalibrateError::Scratch)?;
                 names = outputs.into_iter().map(|it| it.0).collect();
             }
-            Ok::<_, Error>(names)
+            Ok::<_, Error>((names, session.left_out().to_vec()))
         })?;
-        self.expected.names = names;
+        (self.expected.names, self.expected.left_out) = (names, left_out);
         Ok(())
     }
 
@@ -276,8 +282,12 @@ impl Session for Replay<'_> {
         &[]
     }
 
+    fn left_out(&self) -> &[LeftOut] {
+        &self.expected.left_out
+    }
+
     fn run(&mut self, _: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
-        let Expected { names, kept } = self.expected;
+        let Expected { names, kept, .. } = self.expected;
         let tensors = kept.load(self.next).map_err(EngineError::Kept)?;
         self.next += 1;
         Ok(names.iter().cloned().zip(tensors).collect())

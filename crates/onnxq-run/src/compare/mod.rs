@@ -16,5 +16,5 @@ mod view;
 
 pub use self::{
     decode::decode,
-    models::{CompareError, CompareOptions, compare},
+    models::{CompareError, CompareOptions, compare, left_out},
 };

@@ -9,11 +9,11 @@ use super::{
 };
 use crate::{
     data::{Batch, DataError, converted, roles},
-    engine::{EngineError, IoInfo, Session},
+    engine::{EngineError, IoInfo, LeftOut, Session},
 };
 use onnxq_ir::{
     ctx::Ctx,
-    diag::{Code, Diagnostic},
+    diag::{Code, Diagnostic, Warning},
     tensor::{DType, Tensor, TensorError},
     untrusted::Untrusted,
 };
@@ -58,6 +58,8 @@ pub enum CompareError {
         Untrusted(output)
     )]
     Shape { output: String, reference: String, candidate: String },
+    #[error("nothing can be compared: no output of the models is a tensor{}", listed(.0))]
+    NoTensors(Vec<LeftOut>),
     #[error("cannot read output `{}`", Untrusted(output))]
     Tensor { output: String, source: TensorError },
 }
@@ -69,9 +71,10 @@ impl Diagnostic for CompareError {
             CompareError::Engine { source, .. } => source.code(),
             CompareError::Input { .. } => Code::E607,
             CompareError::InputType { .. } => Code::E604,
-            CompareError::Output(_) | CompareError::Shape { .. } | CompareError::Tensor { .. } => {
-                Code::E609
-            }
+            CompareError::Output(_)
+            | CompareError::NoTensors(_)
+            | CompareError::Shape { .. }
+            | CompareError::Tensor { .. } => Code::E609,
         }
     }
 
@@ -82,6 +85,19 @@ impl Diagnostic for CompareError {
             _ => None,
         }
     }
+}
+
+fn listed(outputs: &[LeftOut]) -> String {
+    let one = |it: &LeftOut| format!("`{}` is {}", Untrusted(&it.name), Untrusted(&it.ty));
+    let list: Vec<String> = outputs.iter().map(one).collect();
+    if list.is_empty() { String::new() } else { format!(" ({})", list.join(", ")) }
+}
+
+/// Says which outputs are no tensors, if some are.
+pub fn left_out(outputs: &[LeftOut]) -> Option<Warning> {
+    let [_, ..] = outputs else { return None };
+    let text = format!("outputs that are no tensors are left out{}", listed(outputs));
+    Some(Warning::new(Code::W211, text))
 }
 
 /// Runs both models on every batch. While the next batch runs, another thread looks at the outputs
@@ -100,6 +116,11 @@ pub fn compare(
             let batch = batch?;
             let context = context(&batch, reference.inputs());
             let expected = run(reference, "reference", &batch)?;
+            if expected.is_empty() {
+                let list = [reference.left_out(), candidate.left_out()];
+                let list = list.into_iter().find(|it| !it.is_empty()).unwrap_or_default();
+                return Err(CompareError::NoTensors(list.to_vec()));
+            }
             let actual = run(candidate, "candidate", &batch)?;
             let count = context.batch;
             if !take(Ran { context, expected, actual }) {
