@@ -110,7 +110,7 @@ fn samples_run_one_by_one_where_a_batch_fails() {
         let text = report.to_string();
         assert_eq!(text.matches("they ran one by one").count(), usize::from(warns), "{text}");
         assert!(!ran.error.contains("ERROR"), "{}", ran.error);
-        let outputs = report["validation"]["figures"]["outputs"].clone();
+        let outputs = report["validate"]["figures"]["outputs"].clone();
         assert!(outputs["y"]["sqnr_db"].is_number(), "{text}");
         outputs
     };
