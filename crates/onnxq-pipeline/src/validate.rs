@@ -1,6 +1,7 @@
 //! Comparing two models in ONNX Runtime: everything that a report holds, step by step.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -26,7 +27,7 @@ use onnxq_report::{
     gate, lookup,
 };
 use onnxq_run::{
-    compare::{self, CompareError, CompareOptions, compare, decode},
+    compare::{self, CompareError, CompareOptions, Split, compare, decode},
     data::{Batches, Dataset, Decoder, fitting},
     engine::{EngineError, IoInfo, Located, Runtime, Sampled, Sampler, Session, SessionOptions},
     worker::{self, FootprintJob},
@@ -240,7 +241,8 @@ impl<'a> Run<'a> {
     fn outputs(&mut self, sampler: Option<&Sampler>) -> Result<Comparison, Error> {
         self.batches.rewind();
         let (reference, candidate) = (&mut *self.reference, &mut *self.candidate);
-        let (batches, measures, ctx) = (&mut self.batches, self.measures, self.ctx);
+        let (batches, ctx) = (&mut self.batches, self.ctx);
+        let measures = (self.measures, compare::splits(&self.loaded[0].model));
         match sampler {
             Some(sampler) => {
                 let mut sampled = Sampled::new(candidate, sampler);
@@ -481,7 +483,10 @@ fn names_outputs(gates: &[Gate], outputs: &[IoInfo]) -> Result<(), GateError> {
     // Times are measured for shapes of inputs, which only the data shows.
     for gate in gates.iter().filter(|gate| !lookup::is_of_runs(&gate.metric)) {
         let Some(name) = gate.output.as_deref() else { continue };
-        if lookup::is_of_outputs(&gate.metric) && !known.contains(&name) {
+        // Only the data shows the parts of an output.
+        let of_part = |it: &&str| name.strip_prefix(*it).is_some_and(|it| it.starts_with('['));
+        let is_known = known.contains(&name) || known.iter().any(of_part);
+        if lookup::is_of_outputs(&gate.metric) && !is_known {
             let why = "names an output that the model does not have".to_owned();
             let hint = match suggest(name, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
@@ -513,12 +518,12 @@ fn outputs(
     reference: &mut dyn Session,
     candidate: &mut dyn Session,
     batches: &mut Batches,
-    measures: Measures,
+    (measures, splits): (Measures, BTreeMap<String, Vec<Split>>),
     ctx: &Ctx,
 ) -> Result<Comparison, Error> {
     let (latency, samples) = (measures.latency, batches.samples());
     let steady = measures.steady;
-    let options = CompareOptions { latency, samples, steady, ..CompareOptions::default() };
+    let options = CompareOptions { latency, samples, steady, splits, ..CompareOptions::default() };
     let mut comparison = compare(reference, candidate, batches, &options, ctx)?;
     if measures.decode {
         batches.rewind();

@@ -1,6 +1,6 @@
 //! What a changed model does to the outputs, on a few samples.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -16,7 +16,7 @@ use onnxq_quant::recipe::Recipe;
 use onnxq_report::Comparison;
 use onnxq_run::{
     calibrate::{self, CalibrateError, Replacement},
-    compare::{CompareOptions, compare, left_out},
+    compare::{CompareOptions, Split, compare, left_out, splits},
     data::{Batch, Batches},
     engine::{EngineError, IoInfo, LeftOut, Runtime, Session, SessionOptions, ahead, threads},
     kept::Kept,
@@ -28,7 +28,8 @@ use onnxq_run::{
 pub enum Measure {
     /// The mean KL divergence from the float model in nats, summed over outputs that are logits.
     Kl,
-    /// The power of the error in proportion to the output's, summed over outputs.
+    /// The power of the error in proportion to the output's, summed over outputs, or over the parts of
+    /// those that join several quantities.
     NoiseToSignal,
 }
 
@@ -58,6 +59,8 @@ pub(crate) struct Evaluator<'a> {
     data_samples: usize,
     inputs: Vec<IoInfo>,
     expected: Expected,
+    /// What its outputs are joined of.
+    splits: BTreeMap<String, Vec<Split>>,
     measure: Measure,
     /// Models are judged as a CPU runs them whose int8 kernels do not saturate.
     exact: bool,
@@ -108,6 +111,7 @@ impl<'a> Evaluator<'a> {
             data_samples,
             inputs,
             expected,
+            splits: splits(m),
             measure,
             exact: false,
         };
@@ -186,7 +190,7 @@ impl<'a> Evaluator<'a> {
     fn compare(&self, candidate: &mut dyn Session, batches: &[Batch]) -> Result<Comparison, Error> {
         let mut reference = Replay { inputs: &self.inputs, expected: &self.expected, next: 0 };
         let mut batches = batches.iter().cloned().map(Ok);
-        let options = CompareOptions::default();
+        let options = CompareOptions { splits: self.splits.clone(), ..CompareOptions::default() };
         let silent = Ctx::silent();
         Ok(compare(&mut reference, candidate, &mut batches, &options, &silent)?)
     }
@@ -295,8 +299,12 @@ impl Session for Replay<'_> {
 }
 
 fn loss(it: &Comparison, measure: Measure) -> f64 {
-    let outputs = it.outputs.values();
-    let losses = outputs.filter_map(|it| match measure {
+    let joined: BTreeSet<&str> =
+        it.outputs.values().filter_map(|it| Some(&*it.part.as_ref()?.output)).collect();
+    // Instead of an output that joins several quantities, its parts count.
+    let outputs =
+        it.outputs.iter().filter(|(name, it)| it.kl.is_some() || !joined.contains(&***name));
+    let losses = outputs.map(|it| it.1).filter_map(|it| match measure {
         // Rounding makes the divergence of nearly equal outputs less than nothing.
         Measure::Kl => Some(it.kl?.mean.unwrap_or(f64::MAX).max(0.0)),
         Measure::NoiseToSignal if it.exact || it.equal.is_some() => None,

@@ -7,9 +7,11 @@ mod interval;
 mod latency;
 mod metrics;
 mod models;
+mod parts;
 mod picture;
 mod role;
 mod softmax;
+mod splits;
 mod tokens;
 mod vectors;
 mod view;
@@ -17,4 +19,5 @@ mod view;
 pub use self::{
     decode::decode,
     models::{CompareError, CompareOptions, compare, left_out},
+    splits::{Piece, Split, splits},
 };
