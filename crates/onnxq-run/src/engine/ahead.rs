@@ -28,10 +28,10 @@ pub fn ahead<T>(
     run: &RunBatch<'_>,
     read: impl FnOnce(&mut dyn Session) -> T,
 ) -> T {
-    let described = |it: &Box<dyn Session + '_>| {
-        (it.inputs().to_vec(), it.outputs().to_vec(), it.left_out().to_vec())
+    let (inputs, outputs, left_out) = match sessions.first() {
+        Some(it) => (it.inputs().to_vec(), it.outputs().to_vec(), it.left_out().to_vec()),
+        None => Default::default(),
     };
-    let (inputs, outputs, left_out) = sessions.first().map(described).unwrap_or_default();
     let next = Mutex::new(0..count);
     thread::scope(|scope| {
         let (sender, receiver) = sync_channel(sessions.len());
