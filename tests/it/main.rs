@@ -55,6 +55,8 @@ mod malformed;
 mod memory;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod mixed;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod odd_outputs;
 mod operator_facts;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod opset;

@@ -218,7 +218,8 @@ fn help_color(args: &[OsString]) -> ColorChoice {
 
 fn start_log(global: &Global) {
     let level = match global.verbose {
-        0 => "error",
+        // What ONNX Runtime logs of a failed run is in our own message, if that ends the command.
+        0 => "error,ort=off",
         1 => "onnxq=info,warn",
         _ => "debug",
     };

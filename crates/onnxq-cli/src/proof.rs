@@ -51,9 +51,12 @@ pub(crate) fn figures(it: &Comparison) -> String {
     let mut out = sizes(size.0, size.1, &it.latency);
     let (caches, others): (Vec<_>, Vec<_>) =
         it.outputs.iter().partition(|(_, it)| it.role == Role::Cache);
-    for (name, metrics) in others {
+    let (parts, wholes): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(_, it)| it.part.is_some());
+    for (name, metrics) in wholes {
         out += &format!("\n{}", metrics_table(name, metrics));
     }
+    out += &pieces(&parts);
     out += &self::caches(&caches);
     if let Some(it) = &it.decode {
         out += &format!("\n{}", decode(it, whole));
@@ -102,6 +105,23 @@ fn metrics_table(name: &str, it: &OutputMetrics) -> String {
             .then(|| format!("{} in the original, {} in the quantized", nonfinite.0, nonfinite.1)),
     );
     table.to_string()
+}
+
+/// What outputs are joined of, a row each.
+fn pieces(list: &[(&String, &OutputMetrics)]) -> String {
+    if list.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["part of an output", "axis", "range", "SQNR", "max |Δ|"]);
+    for (name, metrics) in list {
+        let place = metrics.part.as_ref().map(|it| (it.axis, format!("{}:{}", it.from, it.to)));
+        let (axis, range) = place.unwrap_or_default();
+        let noise = metrics.sqnr_db.map(|db| format!("{db:.2} dB"));
+        let noise = noise.unwrap_or_else(|| if metrics.exact { "exact" } else { "-" }.into());
+        let largest = metrics.max_abs.map_or("-".into(), number);
+        table.row([&**name, &axis.to_string(), &range, &noise, &largest]);
+    }
+    format!("\n{table}")
 }
 
 /// Keys and values of many layers in one line.

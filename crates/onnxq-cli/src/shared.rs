@@ -60,7 +60,7 @@ pub struct DataArgs {
     #[command(flatten)]
     pub from: SampleArgs,
     /// Fail with exit code 1 unless this holds: kl.mean<=0.05, logits:top1>=0.97; `onnxq explain`
-    /// lists the metrics
+    /// lists the metrics. Of an output that joins several quantities the worst part counts
     #[arg(long, value_name = "EXPR")]
     pub gate: Vec<String>,
 }

@@ -19,7 +19,7 @@ use onnxq_numerics::{
     stats::{InputStats, Needs},
 };
 use onnxq_quant::{
-    ops::Weight,
+    ops::{self, Site},
     plan::{Plan, SitePlan},
     recipe::Recipe,
     sources::Sources,
@@ -250,7 +250,11 @@ impl Solving<'_> {
             self.sites.iter().any(|head| head.wants(m).is_some() && Sources::are_one(m, head, it))
         };
         let free = self.sites.iter().filter(|it| it.wants(m).is_none() && !waits(it));
-        free.map(|site| replacement(m, site, self.sources.get(m, site))).collect()
+        let parts = free.flat_map(|it| {
+            let parts = ops::weights(m, &it.site).into_iter();
+            parts.map(|(_, site)| SitePlan { site, ..it.clone() })
+        });
+        parts.map(|site| replacement(m, &site, self.sources.get(m, &site))).collect()
     }
 
     /// Solves the weights that read an input, now that its statistics are known.
@@ -292,10 +296,8 @@ impl Solving<'_> {
 pub(super) fn replacement(m: &Model, site: &SitePlan, source: Arc<dyn QSource>) -> Replacement {
     let float = m.constant(site.site.weight).expect("planned weights are constant");
     let rows = dequantized(source, float.dtype);
-    let (index, tensor) = match site.site.kind {
-        Weight::MatMul => (1, rows.transposed()),
-        Weight::Conv => (1, rows.reshaped(float.shape.clone())),
-        _ => (0, rows),
-    };
+    let tensor = ops::from_rows(&site.site, &rows, &float.shape);
+    let own = |it: &(usize, Site)| it.1.weight == site.site.weight;
+    let index = ops::weights(m, &site.site).into_iter().find(own).map_or(0, |it| it.0);
     Replacement { node: site.site.node, index, tensor }
 }

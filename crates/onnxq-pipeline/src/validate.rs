@@ -1,6 +1,7 @@
 //! Comparing two models in ONNX Runtime: everything that a report holds, step by step.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -26,9 +27,9 @@ use onnxq_report::{
     gate, lookup,
 };
 use onnxq_run::{
-    compare::{CompareOptions, compare, decode},
+    compare::{self, CompareError, CompareOptions, Split, compare, decode},
     data::{Batches, Dataset, Decoder, fitting},
-    engine::{IoInfo, Located, Runtime, Sampled, Sampler, Session, SessionOptions},
+    engine::{EngineError, IoInfo, Located, Runtime, Sampled, Sampler, Session, SessionOptions},
     worker::{self, FootprintJob},
 };
 
@@ -193,7 +194,10 @@ impl<'a> Run<'a> {
         let batches = fitting(job.data.batches(reference.inputs())?, &loaded[0].model)?;
         let mut measures = job.measures.for_gates(job.gates);
         measures.steady |= job.baseline.is_some();
-        let notes = Vec::new();
+        let left_out = compare::left_out(reference.left_out());
+        let left_out = left_out.and_then(|it| Some((it.code?, it.message)));
+        let notes = left_out.map(|(code, text)| Warning::new(code, job.reference, text));
+        let notes = notes.into_iter().collect();
         Ok(Run {
             job,
             ctx,
@@ -210,16 +214,9 @@ impl<'a> Run<'a> {
 
     fn figures(&mut self) -> Result<Comparison, Error> {
         let sampler = if self.measures.latency { Sampler::start() } else { None };
-        let mut comparison = match &sampler {
-            Some(sampler) => {
-                let mut sampled = Sampled::new(&mut *self.candidate, sampler);
-                let reference = &mut *self.reference;
-                outputs(reference, &mut sampled, &mut self.batches, self.measures, self.ctx)?
-            }
-            None => {
-                let (reference, candidate) = (&mut *self.reference, &mut *self.candidate);
-                outputs(reference, candidate, &mut self.batches, self.measures, self.ctx)?
-            }
+        let mut comparison = match self.outputs(sampler.as_ref()) {
+            Err(error) if self.separates(&error) => self.outputs(sampler.as_ref())?,
+            done => done?,
         };
         if let Some(sampler) = sampler {
             comparison.kernels = Some(self.kernels(sampler)?);
@@ -238,6 +235,36 @@ impl<'a> Run<'a> {
         self.name_tokens(&mut comparison)?;
         self.name_samples(&mut comparison)?;
         Ok(comparison)
+    }
+
+    /// What comes of running both models on the data from its start.
+    fn outputs(&mut self, sampler: Option<&Sampler>) -> Result<Comparison, Error> {
+        self.batches.rewind();
+        let (reference, candidate) = (&mut *self.reference, &mut *self.candidate);
+        let (batches, ctx) = (&mut self.batches, self.ctx);
+        let measures = (self.measures, compare::splits(&self.loaded[0].model));
+        match sampler {
+            Some(sampler) => {
+                let mut sampled = Sampled::new(candidate, sampler);
+                outputs(reference, &mut sampled, batches, measures, ctx)
+            }
+            None => outputs(reference, candidate, batches, measures, ctx),
+        }
+    }
+
+    /// Whether single samples may run where a batch failed to; from now on they are used.
+    fn separates(&mut self, error: &Error) -> bool {
+        let failed = error.downcast_ref::<CompareError>();
+        let ran = matches!(failed, Some(CompareError::Engine { source: EngineError::Run(_), .. }));
+        let batch = self.batches.batch();
+        self.batches.one_by_one();
+        if !ran || self.batches.batch() == batch {
+            return false;
+        }
+        let text =
+            format!("the model does not run on {batch} samples at once, so they ran one by one");
+        self.notes.push(Warning::new(Code::W212, self.job.reference, text));
+        true
     }
 
     /// What cannot be measured is a warning.
@@ -274,7 +301,11 @@ impl<'a> Run<'a> {
     }
 
     fn fresh_batches(&self) -> Result<Batches, Error> {
-        Ok(self.job.data.batches(self.reference.inputs())?)
+        let mut batches = self.job.data.batches(self.reference.inputs())?;
+        if self.batches.batch() == 1 {
+            batches.one_by_one();
+        }
+        Ok(batches)
     }
 
     /// Lets the candidate run on if too few samples were taken to say what it executes.
@@ -452,7 +483,10 @@ fn names_outputs(gates: &[Gate], outputs: &[IoInfo]) -> Result<(), GateError> {
     // Times are measured for shapes of inputs, which only the data shows.
     for gate in gates.iter().filter(|gate| !lookup::is_of_runs(&gate.metric)) {
         let Some(name) = gate.output.as_deref() else { continue };
-        if lookup::is_of_outputs(&gate.metric) && !known.contains(&name) {
+        // Only the data shows the parts of an output.
+        let of_part = |it: &&str| name.strip_prefix(*it).is_some_and(|it| it.starts_with('['));
+        let is_known = known.contains(&name) || known.iter().any(of_part);
+        if lookup::is_of_outputs(&gate.metric) && !is_known {
             let why = "names an output that the model does not have".to_owned();
             let hint = match suggest(name, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
@@ -484,12 +518,12 @@ fn outputs(
     reference: &mut dyn Session,
     candidate: &mut dyn Session,
     batches: &mut Batches,
-    measures: Measures,
+    (measures, splits): (Measures, BTreeMap<String, Vec<Split>>),
     ctx: &Ctx,
 ) -> Result<Comparison, Error> {
     let (latency, samples) = (measures.latency, batches.samples());
     let steady = measures.steady;
-    let options = CompareOptions { latency, samples, steady, ..CompareOptions::default() };
+    let options = CompareOptions { latency, samples, steady, splits, ..CompareOptions::default() };
     let mut comparison = compare(reference, candidate, batches, &options, ctx)?;
     if measures.decode {
         batches.rewind();

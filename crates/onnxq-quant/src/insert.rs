@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     format,
-    ops::{Site, Weight},
+    ops::{self, Weight},
     plan::{Activation, Plan, SitePlan},
     region::{Layout, emit},
     sources::Sources,
@@ -84,10 +84,8 @@ impl Shared<'_> {
     /// Both weights; what the operator does to its activations it does by itself.
     fn recurrent(&mut self, m: &mut Model, it: &SitePlan) {
         let node = it.site.node;
-        for index in [1, 2] {
-            let value =
-                m.operand(node, index).expect("a planned recurrent operator has two weights");
-            let part = SitePlan { site: Site { weight: value, ..it.site }, ..it.clone() };
+        for (index, site) in ops::weights(m, &it.site) {
+            let part = SitePlan { site, ..it.clone() };
             let source = self.sources.get(m, &part);
             let weight = weight(m, &part, source);
             Patch::before(node).rewire(node, index, weight.into()).apply(m);

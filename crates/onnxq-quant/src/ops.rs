@@ -166,6 +166,24 @@ pub fn rows(site: &Site, tensor: &Tensor) -> Tensor {
     }
 }
 
+/// The opposite of [`rows`]: the weight as its node reads it, whose shape is `shape`.
+pub fn from_rows(site: &Site, rows: &Tensor, shape: &[usize]) -> Tensor {
+    match site.kind {
+        Weight::MatMul => rows.transposed(),
+        _ => rows.reshaped(shape.to_vec()),
+    }
+}
+
+/// All weights of the site's node: a recurrent layer has two.
+pub fn weights(m: &Model, site: &Site) -> Vec<(usize, Site)> {
+    let known = m.node(site.node).op.info().map_or(&[][..], |it| it.weights);
+    let list = if site.kind == Weight::Recurrent { known } else { &known[..known.len().min(1)] };
+    let weight = |index: &usize| {
+        Some((*index, Site { weight: m.operand(site.node, *index).ok()?, ..*site }))
+    };
+    list.iter().filter_map(weight).collect()
+}
+
 /// Why recipes for another kind of weights leave this one alone.
 pub fn unasked(kind: Weight) -> Option<&'static str> {
     match kind {

@@ -14,6 +14,7 @@ pub struct Comparison {
     pub samples: usize,
     /// Filled in by the caller, who knows the files.
     pub size: Option<Size>,
+    /// Each output, and each part of one that joins several quantities: `output0[scores]`.
     pub outputs: BTreeMap<String, OutputMetrics>,
     /// Longest input first; empty if it was not measured.
     pub latency: Vec<Latency>,
@@ -76,6 +77,9 @@ pub enum Role {
 #[serde(default)]
 pub struct OutputMetrics {
     pub role: Role,
+    /// Where it lies, if it is no output but a part of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<PartOf>,
     pub samples: usize,
     pub elements: usize,
     /// Every element is the same; then `sqnr_db`, which would be infinite, is `null`.
@@ -118,6 +122,24 @@ pub struct OutputMetrics {
     /// The samples with the largest error, the worst first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub worst_samples: Vec<SampleError>,
+}
+
+/// A range along an axis of an output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PartOf {
+    pub output: String,
+    pub axis: usize,
+    pub from: usize,
+    /// The first place behind it.
+    pub to: usize,
+}
+
+impl PartOf {
+    /// Whether a gate that names an output or a range of it means this.
+    pub fn is_called(&self, name: &str) -> bool {
+        let PartOf { output, from, to, .. } = self;
+        name == output || name == format!("{output}[{from}:{to}]")
+    }
 }
 
 /// Of the true next tokens.

@@ -1,7 +1,7 @@
 //! Figures by the names that gates and baselines call them by.
 
 use super::figures::{
-    Comparison, Footprint, Interval, Kernels, Latency, OutputMetrics, Perplexity, Phase,
+    Comparison, Footprint, Interval, Kernels, Latency, OutputMetrics, PartOf, Perplexity, Phase,
 };
 use crate::summary::{Summary, finite, median_interval, percentile};
 use onnxq_quant::recipe::metrics::{METRICS, Metric};
@@ -10,6 +10,8 @@ use onnxq_quant::recipe::metrics::{METRICS, Metric};
 pub struct Measured {
     /// The output, or the input shape of a run; `None` if the figure is of the whole model.
     pub output: Option<String>,
+    /// What the output is a part of.
+    part: Option<PartOf>,
     /// `decode` for runs of that phase.
     phase: Option<&'static str>,
     pub value: f64,
@@ -21,12 +23,13 @@ pub struct Measured {
 
 impl Measured {
     fn of(output: Option<String>, value: f64) -> Measured {
-        Measured { output, phase: None, value, sure: None, reason: None }
+        Measured { output, part: None, phase: None, value, sure: None, reason: None }
     }
 
     /// Whether a gate that names an output means this.
     pub fn is_called(&self, name: &str) -> bool {
-        self.output.as_deref() == Some(name) || self.phase == Some(name)
+        let of_part = self.part.as_ref().is_some_and(|part| part.is_called(name));
+        self.output.as_deref() == Some(name) || self.phase == Some(name) || of_part
     }
 }
 
@@ -64,7 +67,7 @@ const PLACES: &[(&str, Place)] = &[
     ("mean_abs", Output(|it, _| it.mean_abs)),
     ("memory_bytes", Model(|it, _| peak(&it.footprint.as_ref()?.candidate))),
     ("memory_ratio", Model(|it, _| footprint_ratio(it, peak))),
-    ("nonfinite_rows", Output(|it, _| it.equal.is_none().then_some(it.nonfinite.broken_rows as f64))),
+    ("nonfinite_rows", Output(|it, _| (it.equal.is_none() && it.part.is_none()).then_some(it.nonfinite.broken_rows as f64))),
     ("perplexity", Output(|it, _| must(it.perplexity?.candidate))),
     ("perplexity_difference", Output(|it, of| difference_of(&it.perplexity?, of))),
     ("perplexity_ratio", Output(|it, of| ratio_of(&it.perplexity?, of))),
@@ -175,7 +178,8 @@ fn of_output(name: &str, it: &OutputMetrics, metric: &str, value: Option<f64>) -
     if value.is_none() && reason.is_none() {
         return None;
     }
-    Some(Measured { reason, ..Measured::of(Some(name.into()), value.unwrap_or(f64::NAN)) })
+    let part = it.part.clone();
+    Some(Measured { reason, part, ..Measured::of(Some(name.into()), value.unwrap_or(f64::NAN)) })
 }
 
 fn kl(it: &OutputMetrics, statistic: &str) -> Option<f64> {

@@ -1,6 +1,6 @@
 //! What a changed model does to the outputs, on a few samples.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -16,9 +16,9 @@ use onnxq_quant::recipe::Recipe;
 use onnxq_report::Comparison;
 use onnxq_run::{
     calibrate::{self, CalibrateError, Replacement},
-    compare::{CompareOptions, compare},
+    compare::{CompareOptions, Split, compare, left_out, splits},
     data::{Batch, Batches},
-    engine::{EngineError, IoInfo, Runtime, Session, SessionOptions, ahead, threads},
+    engine::{EngineError, IoInfo, LeftOut, Runtime, Session, SessionOptions, ahead, threads},
     kept::Kept,
 };
 
@@ -28,7 +28,8 @@ use onnxq_run::{
 pub enum Measure {
     /// The mean KL divergence from the float model in nats, summed over outputs that are logits.
     Kl,
-    /// The power of the error in proportion to the output's, summed over outputs.
+    /// The power of the error in proportion to the output's, summed over outputs, or over the parts of
+    /// those that join several quantities.
     NoiseToSignal,
 }
 
@@ -58,6 +59,8 @@ pub(crate) struct Evaluator<'a> {
     data_samples: usize,
     inputs: Vec<IoInfo>,
     expected: Expected,
+    /// What its outputs are joined of.
+    splits: BTreeMap<String, Vec<Split>>,
     measure: Measure,
     /// Models are judged as a CPU runs them whose int8 kernels do not saturate.
     exact: bool,
@@ -68,6 +71,7 @@ type Outputs = Vec<(String, Tensor)>;
 /// What the float model says of each batch.
 struct Expected {
     names: Vec<String>,
+    left_out: Vec<LeftOut>,
     kept: Kept,
 }
 
@@ -95,8 +99,8 @@ impl<'a> Evaluator<'a> {
         let batches = some(batches, count)?;
         let samples = batches.len() * per_batch;
         let measure = Measure::NoiseToSignal;
-        let expected =
-            Expected { names: Vec::new(), kept: Kept::new().map_err(CalibrateError::Scratch)? };
+        let kept = Kept::new().map_err(CalibrateError::Scratch)?;
+        let expected = Expected { names: Vec::new(), left_out: Vec::new(), kept };
         let mut evaluator = Evaluator {
             m,
             files,
@@ -107,6 +111,7 @@ impl<'a> Evaluator<'a> {
             data_samples,
             inputs,
             expected,
+            splits: splits(m),
             measure,
             exact: false,
         };
@@ -123,6 +128,11 @@ impl<'a> Evaluator<'a> {
     pub(crate) fn on_target(self, recipe: &Recipe) -> Evaluator<'a> {
         let exact = !recipe.target().saturates;
         Evaluator { exact, ..self }
+    }
+
+    /// Says what no loss knows of.
+    pub(crate) fn tell(&self, ctx: &Ctx) {
+        left_out(&self.expected.left_out).iter().for_each(|it| ctx.progress.warn(it));
     }
 
     pub(crate) fn measure(&self) -> Measure {
@@ -180,7 +190,7 @@ impl<'a> Evaluator<'a> {
     fn compare(&self, candidate: &mut dyn Session, batches: &[Batch]) -> Result<Comparison, Error> {
         let mut reference = Replay { inputs: &self.inputs, expected: &self.expected, next: 0 };
         let mut batches = batches.iter().cloned().map(Ok);
-        let options = CompareOptions::default();
+        let options = CompareOptions { splits: self.splits.clone(), ..CompareOptions::default() };
         let silent = Ctx::silent();
         Ok(compare(&mut reference, candidate, &mut batches, &options, &silent)?)
     }
@@ -198,7 +208,7 @@ impl<'a> Evaluator<'a> {
     fn expect(&mut self) -> Result<(), Error> {
         let sessions = self.sessions(self.m, false)?;
         let (batches, kept) = (&self.batches, &self.expected.kept);
-        let names = ahead(sessions, batches.len(), &run_on(batches), |session| {
+        let (names, left_out) = ahead(sessions, batches.len(), &run_on(batches), |session| {
             let mut names = Vec::new();
             for at in 0..batches.len() {
                 let outputs = session.run(&[])?;
@@ -206,9 +216,9 @@ impl<'a> Evaluator<'a> {
                 kept.store(at, &tensors).map_err(CalibrateError::Scratch)?;
                 names = outputs.into_iter().map(|it| it.0).collect();
             }
-            Ok::<_, Error>(names)
+            Ok::<_, Error>((names, session.left_out().to_vec()))
         })?;
-        self.expected.names = names;
+        (self.expected.names, self.expected.left_out) = (names, left_out);
         Ok(())
     }
 
@@ -276,8 +286,12 @@ impl Session for Replay<'_> {
         &[]
     }
 
+    fn left_out(&self) -> &[LeftOut] {
+        &self.expected.left_out
+    }
+
     fn run(&mut self, _: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
-        let Expected { names, kept } = self.expected;
+        let Expected { names, kept, .. } = self.expected;
         let tensors = kept.load(self.next).map_err(EngineError::Kept)?;
         self.next += 1;
         Ok(names.iter().cloned().zip(tensors).collect())
@@ -285,8 +299,12 @@ impl Session for Replay<'_> {
 }
 
 fn loss(it: &Comparison, measure: Measure) -> f64 {
-    let outputs = it.outputs.values();
-    let losses = outputs.filter_map(|it| match measure {
+    let joined: BTreeSet<&str> =
+        it.outputs.values().filter_map(|it| Some(&*it.part.as_ref()?.output)).collect();
+    // Instead of an output that joins several quantities, its parts count.
+    let outputs =
+        it.outputs.iter().filter(|(name, it)| it.kl.is_some() || !joined.contains(&***name));
+    let losses = outputs.map(|it| it.1).filter_map(|it| match measure {
         // Rounding makes the divergence of nearly equal outputs less than nothing.
         Measure::Kl => Some(it.kl?.mean.unwrap_or(f64::MAX).max(0.0)),
         Measure::NoiseToSignal if it.exact || it.equal.is_some() => None,

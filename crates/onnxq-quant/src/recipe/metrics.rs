@@ -162,7 +162,7 @@ pub const METRICS: &[Metric] = &[
     row("speedup", RUNS, Higher, None, Latency,
         "how many times faster a run is"),
     row("sqnr_db", &[], Higher, Some(By(0.5)), Outputs,
-        "signal to quantization noise ratio, in dB"),
+        "signal to quantization noise ratio, in dB; of an output that joins several quantities (boxes and scores) that of the worst part, `output0[4:10]:sqnr_db` is that of one"),
     row("top1", &[], Higher, Some(OfRest(0.1)), Outputs,
         "fraction of tokens with the same most likely successor, or of samples with the same class").counts(Unit::Fraction),
     row("top5", &[], Higher, Some(OfRest(0.1)), Outputs,

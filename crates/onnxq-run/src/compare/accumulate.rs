@@ -4,7 +4,9 @@ use rayon::prelude::*;
 
 use super::{
     metrics::Errors,
+    parts::Parts,
     picture::Picture,
+    splits::Split,
     tokens::{Tokens, WORST},
     vectors::Vectors,
     view::{Kind, Row, View},
@@ -39,11 +41,17 @@ pub(super) struct Accumulator {
     worst: Vec<SampleError>,
     nonfinite: NonFinite,
     discrete: Option<(usize, usize)>,
+    parts: Parts,
 }
 
 impl Accumulator {
     pub(super) fn new(role: Role) -> Accumulator {
         Accumulator { role, ..Accumulator::default() }
+    }
+
+    /// For an output of that shape, which may be joined of several quantities.
+    pub(super) fn with_parts(role: Role, shape: &[usize], splits: &[Split]) -> Accumulator {
+        Accumulator { parts: Parts::new(role, shape, splits), ..Accumulator::new(role) }
     }
 
     /// One batch of a float output; both slices have the elements of `shape`.
@@ -60,6 +68,7 @@ impl Accumulator {
         if reference.is_empty() || samples == 0 {
             return;
         }
+        self.parts.add(shape, reference, candidate, samples);
         let view = View::new(shape, reference, candidate, context, self.role);
         let rows: Vec<Row> = (0..view.count).into_par_iter().map(|it| view.row(it)).collect();
         let per_sample = rows.len() / samples;
@@ -74,6 +83,15 @@ impl Accumulator {
         let (all_equal, all) = self.discrete.get_or_insert_default();
         *all_equal += equal;
         *all += elements;
+    }
+
+    /// The figures of the output, and those of its parts.
+    pub(super) fn finish_with_parts(
+        mut self,
+        name: &str,
+    ) -> (OutputMetrics, Vec<(String, OutputMetrics)>) {
+        let parts = std::mem::take(&mut self.parts).finish(name);
+        (self.finish(), parts)
     }
 
     pub(super) fn finish(self) -> OutputMetrics {

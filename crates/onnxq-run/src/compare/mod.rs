@@ -7,14 +7,17 @@ mod interval;
 mod latency;
 mod metrics;
 mod models;
+mod parts;
 mod picture;
 mod role;
 mod softmax;
+mod splits;
 mod tokens;
 mod vectors;
 mod view;
 
 pub use self::{
     decode::decode,
-    models::{CompareError, CompareOptions, compare},
+    models::{CompareError, CompareOptions, compare, left_out},
+    splits::{Piece, Split, splits},
 };

@@ -6,14 +6,15 @@ use super::{
     accumulate::{Accumulator, Context},
     latency,
     role::{is_cache, role},
+    splits::Split,
 };
 use crate::{
     data::{Batch, DataError, converted, roles},
-    engine::{EngineError, IoInfo, Session},
+    engine::{EngineError, IoInfo, LeftOut, Session},
 };
 use onnxq_ir::{
     ctx::Ctx,
-    diag::{Code, Diagnostic},
+    diag::{Code, Diagnostic, Warning},
     tensor::{DType, Tensor, TensorError},
     untrusted::Untrusted,
 };
@@ -30,11 +31,14 @@ pub struct CompareOptions {
     pub steady: bool,
     /// Samples that the batches hold, for the progress bar.
     pub samples: usize,
+    /// What outputs are joined of, as the reference's graph says.
+    pub splits: BTreeMap<String, Vec<Split>>,
 }
 
 impl Default for CompareOptions {
     fn default() -> CompareOptions {
-        CompareOptions { latency: false, repeats: 15, warm_up: 3, steady: false, samples: 0 }
+        let (latency, steady, splits) = (false, false, BTreeMap::new());
+        CompareOptions { latency, repeats: 15, warm_up: 3, steady, samples: 0, splits }
     }
 }
 
@@ -58,6 +62,8 @@ pub enum CompareError {
         Untrusted(output)
     )]
     Shape { output: String, reference: String, candidate: String },
+    #[error("nothing can be compared: no output of the models is a tensor{}", listed(.0))]
+    NoTensors(Vec<LeftOut>),
     #[error("cannot read output `{}`", Untrusted(output))]
     Tensor { output: String, source: TensorError },
 }
@@ -69,9 +75,10 @@ impl Diagnostic for CompareError {
             CompareError::Engine { source, .. } => source.code(),
             CompareError::Input { .. } => Code::E607,
             CompareError::InputType { .. } => Code::E604,
-            CompareError::Output(_) | CompareError::Shape { .. } | CompareError::Tensor { .. } => {
-                Code::E609
-            }
+            CompareError::Output(_)
+            | CompareError::NoTensors(_)
+            | CompareError::Shape { .. }
+            | CompareError::Tensor { .. } => Code::E609,
         }
     }
 
@@ -82,6 +89,19 @@ impl Diagnostic for CompareError {
             _ => None,
         }
     }
+}
+
+fn listed(outputs: &[LeftOut]) -> String {
+    let one = |it: &LeftOut| format!("`{}` is {}", Untrusted(&it.name), Untrusted(&it.ty));
+    let list: Vec<String> = outputs.iter().map(one).collect();
+    if list.is_empty() { String::new() } else { format!(" ({})", list.join(", ")) }
+}
+
+/// Says which outputs are no tensors, if some are.
+pub fn left_out(outputs: &[LeftOut]) -> Option<Warning> {
+    let [_, ..] = outputs else { return None };
+    let text = format!("outputs that are no tensors are left out{}", listed(outputs));
+    Some(Warning::new(Code::W211, text))
 }
 
 /// Runs both models on every batch. While the next batch runs, another thread looks at the outputs
@@ -100,6 +120,11 @@ pub fn compare(
             let batch = batch?;
             let context = context(&batch, reference.inputs());
             let expected = run(reference, "reference", &batch)?;
+            if expected.is_empty() {
+                let list = [reference.left_out(), candidate.left_out()];
+                let list = list.into_iter().find(|it| !it.is_empty()).unwrap_or_default();
+                return Err(CompareError::NoTensors(list.to_vec()));
+            }
             let actual = run(candidate, "candidate", &batch)?;
             let count = context.batch;
             if !take(Ran { context, expected, actual }) {
@@ -113,8 +138,8 @@ pub fn compare(
     };
     // A thread of the pool that waits for others cannot do its share of what they wait for.
     let outputs = match rayon::current_thread_index() {
-        Some(_) => tally_here(&mut run_all)?,
-        None => tally_meanwhile(&mut run_all)?,
+        Some(_) => tally_here(&mut run_all, &options.splits)?,
+        None => tally_meanwhile(&mut run_all, &options.splits)?,
     };
     let latency = match first.filter(|_| options.latency) {
         Some(batch) => latency::measure(reference, candidate, &batch, options)?,
@@ -133,10 +158,11 @@ struct Ran {
 
 type RunAll<'a> = dyn FnMut(&mut dyn FnMut(Ran) -> bool) -> Result<(), CompareError> + 'a;
 type Outputs = BTreeMap<String, OutputMetrics>;
+type Splits = BTreeMap<String, Vec<Split>>;
 
 /// Looks at each batch before the next one runs.
-fn tally_here(run_all: &mut RunAll) -> Result<Outputs, CompareError> {
-    let (mut tally, mut failed) = (Tally::default(), None);
+fn tally_here(run_all: &mut RunAll, splits: &Splits) -> Result<Outputs, CompareError> {
+    let (mut tally, mut failed) = (Tally::new(splits), None);
     run_all(&mut |ran| match tally.add(ran) {
         Ok(()) => true,
         Err(error) => {
@@ -148,11 +174,11 @@ fn tally_here(run_all: &mut RunAll) -> Result<Outputs, CompareError> {
 }
 
 /// Looks at each batch while the next one runs.
-fn tally_meanwhile(run_all: &mut RunAll) -> Result<Outputs, CompareError> {
+fn tally_meanwhile(run_all: &mut RunAll, splits: &Splits) -> Result<Outputs, CompareError> {
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel::<Ran>(0);
         let tally = scope.spawn(move || {
-            let mut tally = Tally::default();
+            let mut tally = Tally::new(splits);
             receiver.into_iter().try_for_each(|ran| tally.add(ran))?;
             Ok(tally.finish())
         });
@@ -162,12 +188,16 @@ fn tally_meanwhile(run_all: &mut RunAll) -> Result<Outputs, CompareError> {
     })
 }
 
-#[derive(Default)]
-struct Tally {
+struct Tally<'a> {
     outputs: BTreeMap<String, Accumulator>,
+    splits: &'a Splits,
 }
 
-impl Tally {
+impl Tally<'_> {
+    fn new(splits: &Splits) -> Tally<'_> {
+        Tally { outputs: BTreeMap::new(), splits }
+    }
+
     fn add(&mut self, ran: Ran) -> Result<(), CompareError> {
         let Ran { context, expected, actual } = ran;
         let actual: BTreeMap<String, Tensor> = actual.into_iter().collect();
@@ -177,13 +207,20 @@ impl Tally {
             if is_cache(&name) && expected.dtype.is_float() != actual.dtype.is_float() {
                 continue;
             }
-            add(&mut self.outputs, &name, &expected, actual, &context)?;
+            let splits = self.splits.get(&name).map_or(&[][..], |it| it);
+            add(&mut self.outputs, (&name, splits), &expected, actual, &context)?;
         }
         Ok(())
     }
 
     fn finish(self) -> Outputs {
-        self.outputs.into_iter().map(|(name, it)| (name, it.finish())).collect()
+        let mut all = Outputs::new();
+        for (name, output) in self.outputs {
+            let (whole, parts) = output.finish_with_parts(&name);
+            all.extend(parts);
+            all.insert(name, whole);
+        }
+        all
     }
 }
 
@@ -253,7 +290,7 @@ fn context(batch: &Batch, inputs: &[IoInfo]) -> Context {
 
 fn add(
     outputs: &mut BTreeMap<String, Accumulator>,
-    name: &str,
+    (name, splits): (&str, &[Split]),
     reference: &Tensor,
     candidate: &Tensor,
     context: &Context,
@@ -268,7 +305,10 @@ fn add(
     if reference.dtype.is_float() {
         let expected = reference.f32s().map_err(unreadable)?;
         let actual = candidate.f32s().map_err(unreadable)?;
-        let role = || Accumulator::new(role(name, &reference.shape, &expected, context));
+        let role = || {
+            let role = role(name, &reference.shape, &expected, context);
+            Accumulator::with_parts(role, &reference.shape, splits)
+        };
         let totals = outputs.entry(name.to_owned()).or_insert_with(role);
         totals.add(&reference.shape, &expected, &actual, context);
         return Ok(());

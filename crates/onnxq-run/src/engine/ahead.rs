@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use super::{EngineError, IoInfo, Session};
+use super::{EngineError, IoInfo, LeftOut, Session};
 use onnxq_ir::tensor::Tensor;
 
 type Outputs = Vec<(String, Tensor)>;
@@ -28,9 +28,10 @@ pub fn ahead<T>(
     run: &RunBatch<'_>,
     read: impl FnOnce(&mut dyn Session) -> T,
 ) -> T {
-    let (inputs, outputs) = sessions
-        .first()
-        .map_or_else(Default::default, |it| (it.inputs().to_vec(), it.outputs().to_vec()));
+    let (inputs, outputs, left_out) = match sessions.first() {
+        Some(it) => (it.inputs().to_vec(), it.outputs().to_vec(), it.left_out().to_vec()),
+        None => Default::default(),
+    };
     let next = Mutex::new(0..count);
     thread::scope(|scope| {
         let (sender, receiver) = sync_channel(sessions.len());
@@ -39,7 +40,8 @@ pub fn ahead<T>(
             scope.spawn(move || work(session, next, run, &sender));
         }
         drop(sender);
-        let mut ahead = Ahead { inputs, outputs, receiver, early: BTreeMap::new(), at: 0 };
+        let mut ahead =
+            Ahead { inputs, outputs, left_out, receiver, early: BTreeMap::new(), at: 0 };
         read(&mut ahead)
     })
 }
@@ -64,6 +66,7 @@ fn work(
 struct Ahead {
     inputs: Vec<IoInfo>,
     outputs: Vec<IoInfo>,
+    left_out: Vec<LeftOut>,
     receiver: Receiver<Done>,
     /// What came before its turn.
     early: BTreeMap<usize, Result<Outputs, EngineError>>,
@@ -77,6 +80,10 @@ impl Session for Ahead {
 
     fn outputs(&self) -> &[IoInfo] {
         &self.outputs
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     fn run(&mut self, _: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {

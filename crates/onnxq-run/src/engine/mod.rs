@@ -42,11 +42,25 @@ pub struct IoInfo {
     pub ty: TensorType,
 }
 
+/// An output that is a sequence, a map or optional.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeftOut {
+    pub name: String,
+    /// As ONNX Runtime says it.
+    pub ty: String,
+}
+
 /// A loaded model.
 pub trait Session: Send {
     fn inputs(&self) -> &[IoInfo];
+    /// Those that are tensors.
     fn outputs(&self) -> &[IoInfo];
-    /// Runs once; `inputs` names each input of the model. Outputs come in the model's order.
+    /// The other outputs.
+    fn left_out(&self) -> &[LeftOut] {
+        &[]
+    }
+    /// Runs once; `inputs` names each input of the model. Outputs that are tensors come in the model's
+    /// order.
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, EngineError>;
 }
 

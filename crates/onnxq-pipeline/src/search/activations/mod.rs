@@ -77,6 +77,7 @@ pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Erro
     let ranged = deciding.ranged();
     solve_rest(ranged, &layers, ctx)?;
     let evaluator = Evaluator::new(ranged.planned, inputs)?.on_target(job.recipe);
+    evaluator.tell(ctx);
     let (samples, effort) = errors(ranged, &mut layers, &evaluator, job)?;
     if let Some(effort) = effort {
         alone::measure(ranged, &mut layers, &evaluator, effort, ctx)?;

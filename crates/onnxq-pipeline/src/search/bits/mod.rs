@@ -152,6 +152,7 @@ fn choose_sites(planned: &Planned, job: &Job, goal: Goal) -> Result<(Vec<SitePla
     }
     layer::solve(planned, &mut layers, inputs, ctx)?;
     let evaluator = Evaluator::new(planned, inputs)?;
+    evaluator.tell(ctx);
     if matches!(goal, Goal::MaxKl(_)) && evaluator.measure() != Measure::Kl {
         return Err(Unmet::NoLogits.into());
     }

@@ -39,12 +39,17 @@ pub(super) fn outputs(report: &Report, limits: Limits) -> Option<Section> {
     }
     let mut section = Section::new("outputs", "Outputs").brief().intro(intro);
     for (role, title) in ROLES {
-        let of_role: Vec<Output> = outputs.iter().filter(|it| it.1.role == role).collect();
+        let is_whole = |it: &Output| it.1.role == role && it.1.part.is_none();
+        let of_role: Vec<Output> = outputs.iter().filter(is_whole).collect();
         if of_role.len() > SIDE_BY_SIDE {
             section = section.table(tall(title, &of_role, limits));
         } else if !of_role.is_empty() {
             section = section.table(wide(title, &of_role));
         }
+    }
+    let parts: Vec<Output> = outputs.iter().filter(|it| it.1.part.is_some()).collect();
+    if !parts.is_empty() {
+        section = section.table(parts_of(&parts, limits));
     }
     // A page has room for the pictures of a few.
     let detailed = |it: &OutputMetrics| {
@@ -177,6 +182,22 @@ fn tall(title: &str, outputs: &[Output], limits: Limits) -> Table {
     table.fill(outputs.iter().enumerate(), limits, |(at, it)| {
         let mut row = vec![Cell::name(it.0)];
         row.extend(labels.iter().map(|label| look_up(&lists[at], label)));
+        row
+    })
+}
+
+/// What outputs are joined of: a gate on an output judges the worst of these.
+fn parts_of(parts: &[Output], limits: Limits) -> Table {
+    let title =
+        "Parts of outputs that join several quantities; the worst counts for gates and goals";
+    let heads = ["axis", "from", "to", "SQNR", "largest error", "mean error"];
+    let table = Table::new("part", title).words(&["part"]).numbers(&heads);
+    table.fill(parts.iter(), limits, |(name, it)| {
+        let place = it.part.as_ref().map_or([0; 3], |it| [it.axis, it.from, it.to]);
+        let mut row = vec![Cell::name(name)];
+        row.extend(place.map(Cell::count));
+        row.push(exact_or(it, it.sqnr_db));
+        row.extend([it.max_abs, it.mean_abs].map(Cell::number));
         row
     })
 }

@@ -13,7 +13,7 @@ use ort::{
 };
 
 use super::{
-    super::{EngineError, IoInfo, Located, Session, SessionOptions, match_inputs},
+    super::{EngineError, IoInfo, LeftOut, Located, Session, SessionOptions, match_inputs},
     Loaded, run_error, start,
     tensors::{Feed, dtype, read},
 };
@@ -34,8 +34,13 @@ pub(crate) fn open(
     let session = commit(&runtime.environment, &source, options)
         .map_err(|it| refused(&source, runtime, it.message()))?;
     let inputs = session.inputs().iter().map(io_info).collect::<Result<_, _>>()?;
-    let outputs = session.outputs().iter().map(io_info).collect::<Result<_, _>>()?;
-    Ok(Box::new(OrtSession { session, inputs, outputs }))
+    let is_tensor = |it: &&Outlet| matches!(it.dtype(), ValueType::Tensor { .. });
+    let (tensors, others): (Vec<&Outlet>, Vec<&Outlet>) =
+        session.outputs().iter().partition(is_tensor);
+    let outputs = tensors.into_iter().map(io_info).collect::<Result<_, _>>()?;
+    let left_out = |it: &Outlet| LeftOut { name: it.name().into(), ty: it.dtype().to_string() };
+    let left_out = others.into_iter().map(left_out).collect();
+    Ok(Box::new(OrtSession { session, inputs, outputs, left_out }))
 }
 
 fn commit(
@@ -119,6 +124,7 @@ struct OrtSession {
     session: session::Session,
     inputs: Vec<IoInfo>,
     outputs: Vec<IoInfo>,
+    left_out: Vec<LeftOut>,
 }
 
 impl Session for OrtSession {
@@ -128,6 +134,10 @@ impl Session for OrtSession {
 
     fn outputs(&self) -> &[IoInfo] {
         &self.outputs
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, EngineError> {
@@ -140,6 +150,9 @@ impl Session for OrtSession {
             feeds.iter().map(Feed::value).collect::<Result<_, _>>()?;
         let outputs = self.session.run(&values[..]).map_err(run_error)?;
         // Each value is freed after its copy, so that only one output exists twice at a time.
-        outputs.into_iter().map(|(name, it)| Ok((name.to_owned(), read(name, it)?))).collect()
+        let left_out = &self.left_out;
+        let tensors =
+            outputs.into_iter().filter(|(name, _)| left_out.iter().all(|it| it.name != *name));
+        tensors.map(|(name, it)| Ok((name.to_owned(), read(name, it)?))).collect()
     }
 }

@@ -20,7 +20,7 @@ pub use self::{
     linux::Sampler,
     proof::{KernelRun, kernels},
 };
-use super::{EngineError, IoInfo, Session};
+use super::{EngineError, IoInfo, LeftOut, Session};
 use onnxq_ir::tensor::Tensor;
 
 /// Samples within ONNX Runtime, and those of them that lie beside an integer dot product.
@@ -89,6 +89,10 @@ impl<S: Session + ?Sized> Session for Sampled<'_, S> {
 
     fn outputs(&self) -> &[IoInfo] {
         self.session.outputs()
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        self.session.left_out()
     }
 
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, EngineError> {
