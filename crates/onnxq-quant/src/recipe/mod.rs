@@ -538,9 +538,10 @@ mod tests {
         let tensor = ActivationSpec::Quantized(ActivationFields::default());
         assert_eq!(row.merge(tensor), row);
         assert_eq!(row.merge(ActivationSpec::Float), ActivationSpec::Float);
-        assert_eq!(
-            ActivationSpec::Float.merge(row).complete().unwrap().granularity,
-            ActivationGranularity::Row
-        );
+        // A granularity alone does not begin to quantize what is to stay float.
+        assert_eq!(ActivationSpec::Float.merge(row), ActivationSpec::Float);
+        let ranged = ActivationFields { range: Some(Default::default()), ..Default::default() };
+        let ranged = ActivationSpec::Quantized(ranged);
+        assert_eq!(ActivationSpec::Float.merge(ranged), ranged);
     }
 }
