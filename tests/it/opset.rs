@@ -2,15 +2,13 @@
 //! every target on the way to the newest that it runs.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
 
-use crate::common::{computes, inputs, relative_error, runtime};
-use onnxq_ir::{Model, ctx::Ctx, onnx, tensor::Tensor, text};
+use crate::common::{computed as run, computes, inputs, relative_error};
+use onnxq_ir::{ctx::Ctx, tensor::Tensor, text};
 use onnxq_rewrite::opset;
-use onnxq_run::engine::SessionOptions;
 
 /// Sums in another order.
 const TOLERANCE: f64 = 1e-6;
@@ -31,16 +29,6 @@ fn files() -> Vec<PathBuf> {
 /// The target of the file itself, if nothing later can be reached (`# LAST`).
 fn last_target(input: &str) -> Option<i64> {
     input.lines().find_map(|it| it.strip_prefix("# LAST:"))?.trim().parse().ok()
-}
-
-fn run(model: &Model, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>, String> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.onnx");
-    fs::write(&path, onnx::to_bytes(model).unwrap()).unwrap();
-    let session = runtime().open(&path, &SessionOptions::default());
-    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
-    let results = session.and_then(|mut it| it.run(&inputs)).map_err(|it| it.to_string())?;
-    Ok(results.into_iter().collect())
 }
 
 fn compare(what: &str, expected: &[(String, Tensor)], actual: &[(String, Tensor)]) {

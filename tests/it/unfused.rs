@@ -3,18 +3,13 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use crate::common::{fixture, inputs, relative_error, runtime};
+use crate::common::{computed, fixture, inputs, relative_error, runtime};
 use onnxq_ir::{Model, ctx::Ctx, onnx, tensor::Tensor, text};
 use onnxq_rewrite as rewrite;
 use onnxq_run::engine::SessionOptions;
 
 fn run(model: &Model, inputs: &BTreeMap<String, Tensor>) -> Vec<Tensor> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.onnx");
-    fs::write(&path, onnx::to_bytes(model).unwrap()).unwrap();
-    let mut session = runtime().open(&path, &SessionOptions::default()).unwrap();
-    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
-    session.run(&inputs).unwrap().into_iter().map(|it| it.1).collect()
+    computed(model, inputs).unwrap().into_iter().map(|it| it.1).collect()
 }
 
 #[test]

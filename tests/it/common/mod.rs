@@ -7,7 +7,11 @@ pub(crate) mod random;
 pub(crate) mod reports;
 pub(crate) mod shuffle;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use onnxq_ir::{
     Model,
@@ -22,7 +26,7 @@ use onnxq_pipeline::{Outcome, Quantized};
 use onnxq_quant::recipe::Recipe;
 use onnxq_rewrite as rewrite;
 #[cfg(all(feature = "cli", feature = "runtime"))]
-use onnxq_run::engine::{Runtime, Verdict};
+use onnxq_run::engine::{Runtime, SessionOptions, Verdict};
 
 pub(crate) use self::random::inputs;
 
@@ -68,6 +72,21 @@ pub(crate) fn at_least(release: Release) -> bool {
 #[cfg(all(feature = "cli", feature = "runtime"))]
 pub(crate) fn computes(model: &Model) -> bool {
     runtime().ensure().unwrap().suffices(&Needed::by(model))
+}
+
+/// What ONNX Runtime makes of these inputs, output by output, or why it does not.
+#[cfg(all(feature = "cli", feature = "runtime"))]
+pub(crate) fn computed(
+    model: &Model,
+    inputs: &BTreeMap<String, Tensor>,
+) -> Result<Vec<(String, Tensor)>, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    fs::write(&path, onnx::to_bytes(model).unwrap()).unwrap();
+    let session = runtime().open(&path, &SessionOptions::default());
+    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
+    let results = session.and_then(|mut it| it.run(&inputs)).map_err(|it| it.to_string())?;
+    Ok(results.into_iter().collect())
 }
 
 /// Whether the int8 kernels of this CPU are right for weights of 7 bits only.

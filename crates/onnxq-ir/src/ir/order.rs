@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Def, GraphId, Model, NodeId, User, ValueId};
+use super::{Def, GraphId, Model, NodeId, Use, User, ValueId};
 
 /// The distance between nodes that are added at the end: so often can nodes be put between two
 /// neighbours, each time in the middle, before all are counted anew.
@@ -49,12 +49,11 @@ impl Model {
         Some(at)
     }
 
-    /// Sees to it that each of `values` is computed before all of its users.
-    pub(super) fn settle(&mut self, values: &[ValueId]) {
-        for &value in values {
-            let Def::Node(producer) = self.value(value).def else { continue };
-            for at in 0..self.value(value).uses.len() {
-                let User::Node(user) = self.value(value).uses[at].user else { continue };
+    /// Sees to it that `value` is computed before these users of it.
+    pub(super) fn settle(&mut self, value: ValueId, users: &[Use]) {
+        let Def::Node(producer) = self.value(value).def else { return };
+        for place in users {
+            if let User::Node(user) = place.user {
                 self.settle_user(producer, user);
             }
         }

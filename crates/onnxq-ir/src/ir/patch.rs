@@ -233,8 +233,10 @@ impl Patch {
         let mut fresh: BTreeSet<ValueId> = made.iter().copied().collect();
         for (old, new) in self.replace {
             let new = resolve(&made, new).expect("a value is replaced by a value");
+            // Those that the new value has already come after it.
+            let users = model.value(old).uses.clone();
             model.replace_all_uses(old, new);
-            model.settle(&[new]);
+            model.settle(new, &users);
             if fresh.remove(&new) {
                 model.inherit(old, new);
             }

@@ -9,8 +9,8 @@ use onnxq_report::Comparison;
 use onnxq_rewrite::cache::{self, CacheError, Cached, Scales};
 use onnxq_run::{
     compare::{CompareOptions, compare},
-    data::{self, Batch, DataOptions},
-    engine::{Runtime, RuntimeOptions, Session, SessionOptions},
+    data::{self, Batch, Batches, DataOptions},
+    engine::{IoInfo, Runtime, RuntimeOptions, Session, SessionOptions},
 };
 
 /// Samples that scales and ranges come from, and what runs the model.
@@ -23,8 +23,23 @@ pub struct Calibration {
     pub threads: usize,
 }
 
+impl Calibration {
+    /// The samples for a model with these inputs, one by one.
+    pub(super) fn samples(&self, inputs: &[IoInfo]) -> Result<Batches, Error> {
+        let options = DataOptions {
+            tokenizer: self.tokenizer.clone(),
+            preprocess: self.preprocess.clone(),
+            samples: Some(SAMPLES),
+            ..DataOptions::default()
+        };
+        let mut batches = data::open(&self.data, inputs, &options)?;
+        batches.one_by_one();
+        Ok(batches)
+    }
+}
+
 /// Samples that are read; scales are largest values, which more samples hardly change.
-pub(super) const SAMPLES: usize = 160;
+const SAMPLES: usize = 160;
 /// Every so many-th sample is kept from the scales, to measure the error on.
 const HELD_OUT: usize = 5;
 
@@ -99,14 +114,7 @@ struct Samples {
 }
 
 fn read(session: &dyn Session, job: &Calibration) -> Result<Samples, Error> {
-    let options = DataOptions {
-        tokenizer: job.tokenizer.clone(),
-        preprocess: job.preprocess.clone(),
-        samples: Some(SAMPLES),
-        ..DataOptions::default()
-    };
-    let mut batches = data::open(&job.data, session.inputs(), &options)?;
-    batches.one_by_one();
+    let batches = job.samples(session.inputs())?;
     let mut samples = Samples { seen: Vec::new(), held_out: Vec::new() };
     for (at, batch) in batches.enumerate() {
         let list = match at % HELD_OUT + 1 {

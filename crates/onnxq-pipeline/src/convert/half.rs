@@ -2,12 +2,12 @@
 
 use super::{
     Left, Step,
-    cache::{Calibration, SAMPLES, session},
+    cache::{Calibration, session},
 };
 use crate::Error;
 use onnxq_ir::{Model, ValueId, ctx::Ctx, human::grouped, onnx::Files, tensor::DType};
 use onnxq_rewrite::half::{HalfReport, Largest, prepare, to_half};
-use onnxq_run::data::{self, DataOptions};
+use onnxq_run::{calibrate::model_inputs, data::Batch};
 
 /// The types that `--to` takes, and its help for each.
 pub const HALVES: &[(DType, &str)] = &[
@@ -69,23 +69,25 @@ fn measure(
     let nodes = m.nodes_of(m.main);
     let values: Vec<ValueId> =
         nodes.flat_map(|it| m.node(it).outputs.clone()).filter(computed).collect();
-    let (mut largest, mut samples) = (Largest::new(), 0);
+    let mut largest = Largest::new();
+    // Read once, for every part of the values.
+    let batches: Vec<Batch> = data.samples(&model_inputs(m))?.collect::<Result<_, _>>()?;
     ctx.progress.start("calibrate", values.len() as u64);
     for part in values.chunks(AT_A_TIME) {
-        samples = observe((m, files), part, data, &mut largest, ctx)?;
+        observe((m, files), part, (data, &batches), &mut largest, ctx)?;
         ctx.progress.step(part.len() as u64);
     }
-    ctx.progress.done(&format!("{samples} samples"));
-    Ok((largest, samples))
+    ctx.progress.done(&format!("{} samples", batches.len()));
+    Ok((largest, batches.len()))
 }
 
 fn observe(
     (m, files): (&Model, &Files),
     values: &[ValueId],
-    data: &Calibration,
+    (data, batches): (&Calibration, &[Batch]),
     largest: &mut Largest,
     ctx: &Ctx,
-) -> Result<usize, Error> {
+) -> Result<(), Error> {
     let mut probe = m.clone();
     let main = probe.main;
     while !probe.graph(main).outputs.is_empty() {
@@ -93,26 +95,15 @@ fn observe(
     }
     values.iter().for_each(|it| probe.add_output(main, *it));
     let mut session = session(&probe, files, data, ctx)?;
-    let options = DataOptions {
-        tokenizer: data.tokenizer.clone(),
-        preprocess: data.preprocess.clone(),
-        samples: Some(SAMPLES),
-        ..DataOptions::default()
-    };
-    let mut batches = data::open(&data.data, session.inputs(), &options)?;
-    batches.one_by_one();
-    let mut samples = 0;
     for batch in batches {
-        let batch = batch?;
         let inputs: Vec<_> = batch.iter().map(|(name, it)| (&**name, it)).collect();
         for (value, (_, tensor)) in values.iter().zip(session.run(&inputs)?) {
             let most = tensor.to_f32()?.iter().fold(0f32, |most, it| most.max(it.abs()));
             let known = largest.entry(*value).or_default();
             *known = known.max(most);
         }
-        samples += 1;
     }
-    Ok(samples)
+    Ok(())
 }
 
 fn lines(report: &HalfReport) -> Vec<String> {

@@ -71,20 +71,35 @@ fn wide(m: &Model, node: NodeId) -> Result<Tensor, NoMatch> {
 }
 
 fn narrow(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
-    let found = model.constants().filter_map(|(id, it)| Some((id, it.narrower()?.clone())));
-    let found: Vec<(ValueId, Tensor)> = found.filter(|it| it.1.numel() > FEW).collect();
     let mut count = 0;
-    for (value, half) in found.into_iter().take(ctx.max_rewrites) {
-        let graph =
-            model.graphs().into_iter().find(|it| model.graph(*it).constants.contains(&value));
-        let Some(first) = graph.and_then(|it| model.nodes_of(it).next()) else { continue };
-        let name = model.value(value).name.to_string();
-        let attrs = Attrs::default().with("to", i64::from(DType::F32.number()));
-        let mut patch = Patch::before(first);
-        let stored = patch.constant(&name, half);
-        let cast = patch.step(&format!("{name}_float"), "Cast", [stored], attrs);
-        patch.replace(value, cast).apply(model);
-        count += 1;
+    for graph in model.graphs() {
+        for value in model.graph(graph).constants.clone() {
+            if count < ctx.max_rewrites
+                && let Some(half) = narrower(model, value)
+            {
+                // Whoever reads it is a node, so there is one.
+                let first = model.nodes_of(graph).next();
+                let Some(first) = first else { continue };
+                store_narrow(model, value, half, first);
+                count += 1;
+            }
+        }
     }
     Ok(count)
+}
+
+/// The half floats that a constant in use reads, if they are worth a node.
+fn narrower(m: &Model, value: ValueId) -> Option<Tensor> {
+    let half = m.constant(value).ok()?.narrower()?;
+    (half.numel() > FEW && !m.value(value).uses.is_empty()).then(|| half.clone())
+}
+
+/// Stores `half` in place of a constant, with a Cast at the beginning of its graph.
+fn store_narrow(model: &mut Model, value: ValueId, half: Tensor, first: NodeId) {
+    let name = model.value(value).name.to_string();
+    let attrs = Attrs::default().with("to", i64::from(DType::F32.number()));
+    let mut patch = Patch::before(first);
+    let stored = patch.constant(&name, half);
+    let cast = patch.step(&format!("{name}_float"), "Cast", [stored], attrs);
+    patch.replace(value, cast).apply(model);
 }
