@@ -9,6 +9,7 @@
 //! by [`lower`].
 
 pub mod budget;
+mod chain;
 pub mod cost;
 pub mod format;
 mod half_scales;

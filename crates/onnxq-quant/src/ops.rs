@@ -200,23 +200,28 @@ pub fn unasked(kind: Weight) -> Option<&'static str> {
 ///
 /// A convolution of one pixel counts as 0: it takes no time either way.
 pub fn intensity(m: &Model, site: &Site) -> u64 {
-    let Ok(tensor) = m.constant(site.weight) else { return 0 };
-    let dims: Vec<u64> = tensor.shape.iter().map(|it| *it as u64).collect();
-    let (product, read, written) = match (site.kind, &dims[..]) {
-        (Weight::MatMul, [k, n]) => (k * n, *k, *n),
+    work(m, site).map_or(0, |[product, read, written]| product / (read + written).max(1))
+}
+
+/// Multiplications, and numbers that are read and written, per row or pixel. `None`: it takes no
+/// time to speak of.
+pub(crate) fn work(m: &Model, site: &Site) -> Option<[u64; 3]> {
+    let dims: Vec<u64> = m.constant(site.weight).ok()?.shape.iter().map(|it| *it as u64).collect();
+    let work = match (site.kind, &dims[..]) {
+        (Weight::MatMul, [k, n]) => [k * n, *k, *n],
         (Weight::Conv, [out, channels, ..]) => {
             let groups = m.int_attr(site.node, "group", 1).max(1) as u64;
-            (dims.iter().product(), channels * groups, *out)
+            [dims.iter().product(), channels * groups, *out]
         }
-        _ => return 0,
+        _ => return None,
     };
     let is_pixel = |it: &onnxq_ir::tensor::Shape| {
         it.len() > 2 && it[2..].iter().all(|it| it.fixed() == Some(1))
     };
-    if m.shape(m.node(site.node).output()).is_ok_and(is_pixel) {
-        return 0;
+    match m.shape(m.node(site.node).output()).is_ok_and(is_pixel) {
+        true => None,
+        false => Some(work),
     }
-    product / (read + written).max(1)
 }
 
 /// Whether a node is a convolution of each channel by itself.

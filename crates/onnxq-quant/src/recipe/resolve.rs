@@ -7,6 +7,7 @@ use super::{
     Selector, Unmatched, WeightRange,
 };
 use crate::{
+    chain::Chains,
     format::{self, Format},
     half_scales,
     ops::{self, Site},
@@ -41,6 +42,7 @@ pub fn resolve(
 ) -> Result<Plan, RecipeError> {
     let mut selector = recipe.selector()?;
     let mut plan = Plan::default();
+    let chains = Chains::of(m, recipe.quantize.iter().filter_map(|it| it.min_intensity));
     for node in m.nodes() {
         let label = m.node(node).name.clone();
         let site = match ops::site(m, node) {
@@ -58,6 +60,7 @@ pub fn resolve(
             }
         };
         let op = m.node(node).op.to_string();
+        let reached = chains.reached(node);
         let candidate = Candidate {
             op: &op,
             name: &label,
@@ -70,6 +73,7 @@ pub fn resolve(
             calibrated: known.calibrated,
             depthwise: ops::is_depthwise(m, node),
             intensity: ops::intensity(m, &site),
+            chained: &reached,
             weightless: false,
         };
         let merged = match selector.entry_for(candidate) {
@@ -138,6 +142,7 @@ fn region_node(
         calibrated,
         depthwise: false,
         intensity: 0,
+        chained: &[],
         weightless: true,
     };
     let merged = selector.entry_for(candidate).ok().filter(|it| !it.skip)?;

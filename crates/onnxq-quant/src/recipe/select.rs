@@ -42,8 +42,16 @@ pub struct Candidate<'a> {
     pub depthwise: bool,
     /// Multiplications per number that it reads or writes.
     pub intensity: u64,
+    /// Values of `min_intensity` that the chain of convolutions around it reaches.
+    pub chained: &'a [u64],
     /// Whether it has no weight: entries that say how to store one are not for it.
     pub weightless: bool,
+}
+
+impl Candidate<'_> {
+    fn does_enough(&self, min: u64) -> bool {
+        self.intensity >= min || self.chained.contains(&min)
+    }
 }
 
 /// The settings of all entries that match a node.
@@ -117,7 +125,7 @@ impl Selector<'_> {
                 && entry.rotated.is_none_or(|it| it == node.rotated)
                 && entry.calibrated.is_none_or(|it| it == node.calibrated)
                 && entry.depthwise.is_none_or(|it| it == node.depthwise)
-                && entry.min_intensity.is_none_or(|it| node.intensity >= it)
+                && entry.min_intensity.is_none_or(|it| node.does_enough(it))
                 && entry.max_intensity.is_none_or(|it| node.intensity <= it)
                 && !(node.weightless && entry.weight.is_some());
             if !named || !has_op(entry, op) || !placed {
@@ -300,6 +308,7 @@ mod tests {
             calibrated: false,
             depthwise: false,
             intensity: 100,
+            chained: &[],
             weightless: false,
         }
     }

@@ -9,7 +9,8 @@ pub(crate) mod emit;
 pub(crate) mod layout;
 pub(crate) mod table;
 
+pub(crate) use self::table::inputs;
 pub use self::{
     layout::{Layout, observed},
-    table::role,
+    table::{Role, role},
 };

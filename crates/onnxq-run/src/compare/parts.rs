@@ -14,6 +14,8 @@ use onnxq_report::{
 const LONGEST: usize = 512;
 /// Neighbours whose rms values differ by so many times are different quantities.
 const UNLIKE: f64 = 30.0;
+/// The sides of a picture are at least so many times as long as its channels are many.
+const SIDES: usize = 2;
 /// More groups are a slope, not quantities.
 const MOST_GROUPS: usize = 8;
 
@@ -42,6 +44,23 @@ fn may_join(role: Role, splits: &[Split]) -> bool {
     }
 }
 
+/// The axes along which the channels of an output may lie, where the graph does not say.
+fn channel_axes(role: Role, shape: &[usize]) -> Vec<usize> {
+    let Some((last, own)) = shape.len().checked_sub(1).zip(shape.get(1..)) else {
+        return Vec::new();
+    };
+    if role != Role::Image {
+        return vec![1, last];
+    }
+    // A picture's margins are no quantity: of its axes, one much shorter than its sides is that of
+    // the channels.
+    let is_short = |at: &usize| {
+        let others = own.iter().enumerate().filter(|it| it.0 + 1 != *at);
+        others.map(|it| it.1).all(|side| shape[*at] * SIDES <= *side)
+    };
+    [1, last].into_iter().filter(is_short).collect()
+}
+
 impl Parts {
     /// For an output of that shape, of which the graph says `splits`.
     pub(super) fn new(role: Role, shape: &[usize], splits: &[Split]) -> Parts {
@@ -52,7 +71,7 @@ impl Parts {
             |it: &&Split| shape.get(it.axis) == it.ranges().last().map(|it| it.1.end).as_ref();
         let splits: Vec<Split> = splits.iter().filter(fits).cloned().collect();
         let mut axes: Vec<usize> = match splits.is_empty() {
-            true => vec![1, shape.len().saturating_sub(1)],
+            true => channel_axes(role, shape),
             false => splits.iter().map(|it| it.axis).collect(),
         };
         axes.dedup();
@@ -217,6 +236,23 @@ mod tests {
         let alike = [1.0; 16];
         assert!(compared(Parts::new(Role::Values, &[1, 4, 2], &[]), &alike, 0.1).is_empty());
         assert!(compared(Parts::new(Role::Hidden, &[1, 4, 2], &[]), &OUTPUT, 0.1).is_empty());
+    }
+
+    #[test]
+    fn the_margins_of_a_picture_are_no_quantity() {
+        let axes = |shape: &[usize]| channel_axes(Role::Image, shape);
+        // A map of probabilities, a detector's boxes, masks of 21 classes, and channels at the end.
+        assert!(axes(&[1, 192, 320]).is_empty());
+        assert_eq!(axes(&[1, 1, 192, 320]), [1]);
+        assert_eq!(axes(&[1, 84, 8400]), [1]);
+        assert_eq!(axes(&[1, 21, 64, 64]), [1]);
+        assert_eq!(axes(&[1, 80, 80, 255]), [0usize; 0]);
+        assert_eq!(axes(&[1, 80, 80, 6]), [3]);
+        // Left columns are dark here: one channel has no parts.
+        let picture: Vec<f32> = (0..16).map(|it| if it % 4 < 2 { 1e-6 } else { 1.0 }).collect();
+        let mut parts = Parts::new(Role::Image, &[1, 1, 4, 4], &[]);
+        parts.add(&[1, 1, 4, 4], &picture, &picture, 1);
+        assert!(parts.finish("y").is_empty());
     }
 
     #[test]
