@@ -24,6 +24,8 @@ mod cli;
 mod common;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod convert;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod decided_sizes;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod engine;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]

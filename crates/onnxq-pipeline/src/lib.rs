@@ -15,6 +15,7 @@ pub mod facts;
 pub mod import;
 mod isolation;
 mod job;
+mod judged;
 mod lint;
 mod lower;
 mod open;

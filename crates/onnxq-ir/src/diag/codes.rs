@@ -177,6 +177,7 @@ codes! {
     W210 EXIT_FINE "Tensors overlap in a file of external data without being the same. That can be meant, if one is a part of another; if it is not, the file was written wrongly: compare its checksum with the source."
     W211 EXIT_FINE "Some outputs of the model are no tensors but sequences, maps or optional values. Only tensors can be compared, so figures, gates and choices by measurement leave these out."
     W212 EXIT_FINE "The model does not run on several samples at once although it declares a batch of any size: a batch of one is baked into its constants. Samples ran one by one, which changes no figure."
+    W213 EXIT_FINE "How large an output is depends on numbers that the model computes: boxes that NonMaxSuppression keeps, rows that NonZero finds, a length that a model predicts. Rounding changes such decisions, and outputs of other sizes cannot be compared. So both models go on from what the reference decides, and the values that decide are judged beside the outputs, in figures, gates and choices by measurement. Times are those of the whole models."
     W307 EXIT_FINE "The last byte of a packed 4- or 2-bit tensor has bits that belong to no element and are not zero. They change no result."
     W309 EXIT_FINE "A tensor of strings holds bytes that are not UTF-8, which ONNX asks for. They are kept as they are; tools that show them may fail."
     W403 EXIT_FINE "Two nodes of a graph have the same name. That changes no result, but a pattern of a recipe cannot tell them apart. The model that is written has unique names."

@@ -34,6 +34,7 @@ use onnxq_report::document::Attribution;
 use onnxq_rewrite as rewrite;
 use onnxq_run::{
     calibrate,
+    compare::Sizes,
     data::{Dataset, fitting},
     engine::Runtime,
 };
@@ -94,8 +95,9 @@ impl Diagnostic for Unbisectable {
 ///
 /// Both models run as they are written, without ONNX Runtime's fusions, on a few samples.
 pub fn attribute(job: &Attribute, ctx: &Ctx) -> Result<Attribution, Error> {
-    let sides = open(job)?;
-    let evaluator = evaluator(job, &sides)?;
+    let opened = open(job)?;
+    let evaluator = evaluator(job, &opened)?;
+    let sides = pinned(&evaluator, &opened);
     ctx.progress.start("attribute", 0);
     let meter = meter(job, &evaluator);
     let aligned = align(&sides, &meter)?;
@@ -122,6 +124,13 @@ pub fn attribute(job: &Attribute, ctx: &Ctx) -> Result<Attribution, Error> {
     Ok(result)
 }
 
+/// Says what is compared in place of outputs whose sizes depend on numbers.
+pub fn tell(job: &Attribute, ctx: &Ctx) -> Result<(), Error> {
+    let [reference, _] = open(job)?;
+    Sizes::of(&reference.model).iter().for_each(|it| ctx.progress.warn(&it.warning()));
+    Ok(())
+}
+
 fn open<'a>(job: &Attribute<'a>) -> Result<[Side<'a>; 2], Error> {
     let side = |path| -> Result<Side<'a>, Error> {
         let mut loaded = onnxq_formats::open(path, &job.open)?;
@@ -139,8 +148,17 @@ fn evaluator<'a>(job: &Attribute<'a>, sides: &'a [Side<'a>; 2]) -> Result<Evalua
     Evaluator::over(model, files, batches, SAMPLES, (job.runtime.clone(), job.threads))
 }
 
+/// The models as they can be compared.
+fn pinned<'a>(evaluator: &Evaluator, sides: &[Side<'a>; 2]) -> [Side<'a>; 2] {
+    sides.each_ref().map(|it| Side {
+        model: evaluator.pinned(&it.model).into_owned(),
+        files: it.files.clone(),
+        runtime: it.runtime.clone(),
+    })
+}
+
 fn meter<'a>(job: &Attribute, evaluator: &'a Evaluator) -> Meter<'a> {
-    Meter { batches: evaluator.batches(), memory: job.memory, threads: job.threads }
+    Meter { batches: evaluator.fed(), memory: job.memory, threads: job.threads }
 }
 
 /// The values that can be held against each other.
