@@ -28,6 +28,7 @@ mod search;
 mod solve;
 mod staged;
 mod transform;
+mod untrue;
 mod validate;
 mod write;
 

@@ -12,7 +12,7 @@ use super::{
     facts::{self, Told},
     isolation::isolation,
     judged::{Judged, judged, names_outputs},
-    open, origin,
+    open, origin, untrue,
 };
 use onnxq_ir::{
     ctx::Ctx,
@@ -27,8 +27,8 @@ use onnxq_report::{
 };
 use onnxq_run::{
     compare::{self, CompareError, CompareOptions, compare, decode},
-    data::{Batches, Dataset, Decoder, fitting},
-    engine::{EngineError, Located, Runtime, Sampled, Sampler, Session, SessionOptions},
+    data::{Batches, DataError, Dataset, Decoder, fitting},
+    engine::{EngineError, IoInfo, Located, Runtime, Sampled, Sampler, Session, SessionOptions},
     worker::{self, FootprintJob},
 };
 
@@ -180,7 +180,7 @@ const MORE_RUNS: Duration = Duration::from_millis(1500);
 
 impl<'a> Run<'a> {
     fn open(
-        loaded: [Loaded; 2],
+        mut loaded: [Loaded; 2],
         job: &'a Validate,
         library: Located,
         ctx: &'a Ctx<'a>,
@@ -191,6 +191,13 @@ impl<'a> Run<'a> {
             open_session(&loaded[1], job.candidate, &session, &job.runtime)?,
         ];
         let mut notes = Vec::new();
+        let reference = match untrue_names(&mut loaded[0], reference.inputs(), job, &mut notes)? {
+            true => {
+                let Loaded { model, files, .. } = &loaded[0];
+                open::session(model, files, "the reference", &session, &job.runtime)?
+            }
+            false => reference,
+        };
         let judged = judged(&loaded, job, &session, &mut notes)?;
         names_outputs(job.gates, reference.outputs(), judged.as_ref())?;
         let mut batches = fitting(job.data.batches(reference.inputs())?, &loaded[0].model)?;
@@ -305,6 +312,7 @@ impl<'a> Run<'a> {
                 open: self.job.open,
                 threads: self.job.threads.max(1),
                 library: self.library.path.clone(),
+                custom_ops: self.job.runtime.custom_ops().to_vec(),
             };
             let measured = worker::footprint(program, loaded.files.size(), job);
             self.ctx.progress.step(1);
@@ -497,10 +505,34 @@ impl<'a> Run<'a> {
         }
         let read = self.loaded[1].warnings.iter().filter_map(|it| Some((it.code?, &it.message)));
         list.extend(read.map(|(code, it)| Warning::new(code, self.job.named(), it.clone())));
-        let made = outcome.map_or(&[][..], |it| &it.warnings).iter().map(ToString::to_string);
+        // What was noticed of the reference again is said once.
+        let is_noted = |it: &onnxq_ir::diag::Warning| {
+            self.notes.iter().any(|note| it.code.is_some_and(|it| note.code == it.name()))
+        };
+        let made = outcome.map_or(&[][..], |it| &it.warnings).iter();
+        let made = made.filter(|it| !is_noted(it)).map(ToString::to_string);
         list.extend(made.map(|it| Warning::new(Code::W204, self.job.named(), it)));
         list
     }
+}
+
+/// Whether names of dimensions were not true and are forgotten now.
+fn untrue_names(
+    reference: &mut Loaded,
+    inputs: &[IoInfo],
+    job: &Validate,
+    notes: &mut Vec<Warning>,
+) -> Result<bool, Error> {
+    let first = job.data.batches(inputs)?.next();
+    if !matches!(first, Some(Err(DataError::Symbol { .. }))) {
+        return Ok(false);
+    }
+    let Loaded { model, files, .. } = reference;
+    let untrue = untrue::forget(model, files, &|it| Ok(job.data.batches(it)?), &job.runtime)?;
+    let note =
+        |it: onnxq_ir::diag::Warning| Some(Warning::new(it.code?, job.reference, it.message));
+    notes.extend(untrue.into_iter().filter_map(note));
+    Ok(true)
 }
 
 /// The model as its file says, or as it was built or is in memory.

@@ -21,6 +21,7 @@ use super::{
     Error,
     origin::RECIPE_YAML,
     search::evaluator::{Evaluator, Measure},
+    untrue,
 };
 use onnxq_ir::{
     Model,
@@ -36,7 +37,7 @@ use onnxq_run::{
     calibrate,
     compare::Sizes,
     data::{Dataset, fitting},
-    engine::Runtime,
+    engine::{IoInfo, Runtime},
 };
 
 /// Two models, and samples to run them on.
@@ -134,6 +135,8 @@ pub fn tell(job: &Attribute, ctx: &Ctx) -> Result<(), Error> {
 fn open<'a>(job: &Attribute<'a>) -> Result<[Side<'a>; 2], Error> {
     let side = |path| -> Result<Side<'a>, Error> {
         let mut loaded = onnxq_formats::open(path, &job.open)?;
+        let data = |inputs: &[IoInfo]| Ok(job.data.batches(inputs)?);
+        untrue::forget(&mut loaded.model, &loaded.files, &data, &job.runtime)?;
         let steps = ["inline-functions", "infer-types"];
         rewrite::run(&mut loaded.model, &steps, &Ctx::silent())?;
         let runtime = job.runtime.clone();
