@@ -28,7 +28,8 @@ pub(crate) fn forget(
     let (mut known, mut warnings) = (model.clone(), Vec::new());
     let mut first: Option<DataError> = None;
     loop {
-        let error = match data(&model_inputs(&known))?.next() {
+        let Ok(mut batches) = data(&model_inputs(&known)) else { return Ok(Vec::new()) };
+        let error = match batches.next() {
             Some(Err(error @ DataError::Symbol { .. })) => error,
             Some(Ok(batch)) => {
                 let Some(error) = first else { return Ok(warnings) };
