@@ -31,6 +31,12 @@ impl Runtime {
         Runtime { options: RuntimeOptions { places, ..RuntimeOptions::default() } }
     }
 
+    /// Every model that is run may use the custom operators of this library.
+    pub fn with_custom_ops(mut self, library: impl Into<PathBuf>) -> Runtime {
+        self.options.custom_ops.push(library.into());
+        self
+    }
+
     /// The version of the library that models would run in.
     ///
     /// # Errors

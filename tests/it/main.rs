@@ -24,6 +24,10 @@ mod cli;
 mod common;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod convert;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod custom_ops;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod decided_sizes;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod engine;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
@@ -95,3 +99,5 @@ mod tidy;
 mod tied;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod unfused;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod untrue_names;

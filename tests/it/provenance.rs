@@ -251,6 +251,7 @@ fn a_footprint_is_that_of_a_process_of_its_own() {
         open: Default::default(),
         threads: 1,
         library: library.path.clone(),
+        custom_ops: Vec::new(),
     };
     let exe = Path::new(env!("CARGO_BIN_EXE_onnxq"));
     let it = footprint(exe, bytes, job(&model)).unwrap();

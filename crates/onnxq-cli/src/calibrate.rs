@@ -88,7 +88,9 @@ impl Args {
         let inputs = Inputs { skip_nonfinite: true, ..Inputs::default() };
         let ctx = ui.ctx();
         let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
-        let model = Opened::read(model, &self.input.options(), &ctx)?;
+        let mut model = Opened::read(model, &self.input.options(), &ctx)?;
+        let samples = Dataset::of_path(data, self.data.options(&model.files.model));
+        model.forget_untrue_names(&samples, &ui.global.runtime(ui), &ctx)?;
         let planned = model.prepare(&job)?.plan(&job)?;
         if let Some(spec) = self.observer {
             return ranges::run(

@@ -11,6 +11,7 @@ use super::{
     shared::{ADVANCED, InputArgs, NoData, SampleArgs, size},
     stream::receive,
 };
+use onnxq_ir::{ctx::Progress, diag::Warning};
 use onnxq_pipeline::{
     self as pipeline, self, Measures, Validate,
     attribution::{self, Attribute},
@@ -87,6 +88,9 @@ impl Args {
             attribution: None,
             bisection: None,
         };
+        if self.layers || self.bisect {
+            attribution::tell(&job, &ui.ctx())?;
+        }
         if self.layers {
             result.attribution = Some(attribution::attribute(&job, &ui.ctx())?);
         }
@@ -113,7 +117,11 @@ fn outputs(job: &Attribute, ui: &Ui) -> Result<Comparison, Failure> {
         runtime: job.runtime.clone(),
         ..Validate::new(job.reference, job.candidate, job.data.clone())
     };
-    Ok(pipeline::validate(&job, None, &ui.ctx())?.figures)
+    let report = pipeline::validate(&job, None, &ui.ctx())?;
+    for it in report.warnings {
+        ui.warn(&Warning { code: it.code.parse().ok(), message: it.message });
+    }
+    Ok(report.figures)
 }
 
 fn text(it: &Compared) -> String {

@@ -13,7 +13,7 @@ use onnxq_run::engine::{PackageIndex, Places, RuntimeOptions, pinned_version};
 /// ONNX Runtime as the environment describes it; flags come on top.
 pub fn runtime() -> RuntimeOptions {
     let offline = env::var_os("ONNXQ_OFFLINE").is_some_and(|it| !it.is_empty() && it != "0");
-    RuntimeOptions { places: places(), offline, index: index() }
+    RuntimeOptions { places: places(), offline, index: index(), custom_ops: Vec::new() }
 }
 
 fn places() -> Places {

@@ -75,6 +75,9 @@ macro_rules! commands {
 
         impl Command {
             fn run(self, ui: &Ui) -> Result<u8, Failure> {
+                for library in &ui.global.custom_ops {
+                    places::check_there(&[("--custom-ops", Some(library))])?;
+                }
                 match self {
                     $(Command::$Name(args) => args.run(ui),)*
                 }
@@ -126,6 +129,9 @@ pub struct Global {
     /// The ONNX Runtime library to load; also ORT_DYLIB_PATH
     #[arg(long, global = true, value_name = "FILE")]
     pub ort_lib: Option<PathBuf>,
+    /// A library whose custom operators ONNX Runtime shall know; may be repeated
+    #[arg(long, global = true, value_name = "FILE")]
+    pub custom_ops: Vec<PathBuf>,
     /// Threads for the work of onnxq [default: one per core], and of each session of ONNX Runtime
     /// that is measured [default: 1]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -435,6 +435,7 @@ impl Global {
         let mut options = environment::runtime();
         options.places.library = self.ort_lib.clone();
         options.offline |= self.offline;
+        options.custom_ops = self.custom_ops.clone();
         options
     }
 }

@@ -47,6 +47,7 @@ impl<'a> Destination<'a> {
         open: &OpenOptions,
         ctx: &Ctx,
     ) -> Result<Delivered, Error> {
+        self.runtime.check_custom_ops()?;
         onnx::check_destination(model, self.path, &self.save, Some(files))?;
         let staged = Staged::new(self.path, self.save.force)?;
         let shown = staged.shown(ctx.progress);

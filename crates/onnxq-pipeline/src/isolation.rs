@@ -1,11 +1,12 @@
 //! How much of the error is the weights', and how much the way they are computed with.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
-use super::{Error, search::evaluator::Evaluator, validate::open_session};
+use super::{Error, open, search::evaluator::Evaluator, validate::open_session};
 use onnxq_ir::{
+    Model,
     ctx::Ctx,
-    onnx::{self, Attached, Loaded},
+    onnx::{self, Attached, Files, Loaded},
 };
 use onnxq_quant::lower::{self, FLOAT};
 use onnxq_report::{Isolation, summary::finite};
@@ -34,10 +35,17 @@ pub(crate) fn isolation(
         ctx.progress.step(1);
         Ok(finite(loss))
     };
-    let deployed = loss(open_session(candidate, path, session, runtime)?)?;
+    let pinned = evaluator.pinned(&candidate.model);
+    let open = |options: &SessionOptions| match &pinned {
+        Cow::Borrowed(_) => open_session(candidate, path, options, runtime),
+        Cow::Owned(it) => {
+            open::session(it, &candidate.files, "the pinned candidate", options, runtime)
+        }
+    };
+    let deployed = loss(open(session)?)?;
     let plain = SessionOptions { optimize: false, ..session.clone() };
-    let unoptimized = loss(open_session(candidate, path, &plain, runtime)?)?;
-    let (weights_only, note) = match in_float(candidate) {
+    let unoptimized = loss(open(&plain)?)?;
+    let (weights_only, note) = match in_float(&pinned, &candidate.files) {
         Ok((attached, left)) => {
             let plain = SessionOptions { lean: true, ..plain };
             let folder = Some(Attached::folder());
@@ -57,10 +65,10 @@ fn not_all(left: usize) -> String {
 }
 
 /// The candidate with what its weights stand for in float, and how many nodes could not be.
-fn in_float(candidate: &Loaded) -> Result<(Attached, usize), Error> {
-    let (mut model, silent) = (candidate.model.clone(), Ctx::silent());
+fn in_float(candidate: &Model, files: &Files) -> Result<(Attached, usize), Error> {
+    let (mut model, silent) = (candidate.clone(), Ctx::silent());
     rewrite::run(&mut model, &["infer-types"], &silent)?;
     let report = lower::convert(&mut model, &FLOAT, &silent)?;
     model.remove_all_dead();
-    Ok((onnx::attach(&model, &candidate.files)?, report.left.len()))
+    Ok((onnx::attach(&model, files)?, report.left.len()))
 }

@@ -15,6 +15,7 @@ pub mod facts;
 pub mod import;
 mod isolation;
 mod job;
+mod judged;
 mod lint;
 mod lower;
 mod open;
@@ -27,6 +28,7 @@ mod search;
 mod solve;
 mod staged;
 mod transform;
+mod untrue;
 mod validate;
 mod write;
 

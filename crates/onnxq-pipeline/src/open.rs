@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::Serialize;
 
-use super::{Error, Job};
+use super::{Error, Job, untrue};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -15,7 +15,10 @@ use onnxq_ir::{
     untrusted::Untrusted,
 };
 use onnxq_rewrite as rewrite;
-use onnxq_run::engine::{Runtime, Session, SessionOptions};
+use onnxq_run::{
+    data::Dataset,
+    engine::{IoInfo, Runtime, Session, SessionOptions},
+};
 
 /// A model as it was read.
 pub struct Opened {
@@ -63,6 +66,9 @@ impl Opened {
 
     /// Rewrites the model as the recipe says.
     pub fn prepare(mut self, job: &Job) -> Result<Prepared, Error> {
+        if let Some(data) = &job.inputs.data {
+            self.forget_untrue_names(data, &job.inputs.runtime, job.ctx)?;
+        }
         let progress = job.ctx.progress;
         progress.start("prepare", 0);
         let names = job.recipe.prepare(rewrite::STANDARD);
@@ -71,6 +77,22 @@ impl Opened {
         steps.extend(rewrite::run(&mut self.model, &names, job.ctx)?);
         progress.done(&describe_steps(self.before.nodes, self.model.nodes().len(), &steps));
         Ok(Prepared(self))
+    }
+}
+
+impl Opened {
+    /// Forgets names of dimensions that the data disproves, if the model runs with it.
+    pub fn forget_untrue_names(
+        &mut self,
+        data: &Dataset,
+        runtime: &Runtime,
+        ctx: &Ctx,
+    ) -> Result<(), Error> {
+        let batches = |inputs: &[IoInfo]| Ok(data.batches(inputs)?);
+        let untrue = untrue::forget(&mut self.model, &self.files, &batches, runtime)?;
+        untrue.iter().for_each(|it| ctx.progress.warn(it));
+        self.warnings.extend(untrue);
+        Ok(())
     }
 }
 

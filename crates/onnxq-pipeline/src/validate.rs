@@ -1,7 +1,6 @@
 //! Comparing two models in ONNX Runtime: everything that a report holds, step by step.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -12,23 +11,23 @@ use super::{
     execution,
     facts::{self, Told},
     isolation::isolation,
-    open, origin,
+    judged::{Judged, judged, names_outputs},
+    open, origin, untrue,
 };
 use onnxq_ir::{
     ctx::Ctx,
     diag::Code,
     onnx::{Loaded, OpenOptions},
-    suggest::suggest,
 };
-use onnxq_quant::recipe::{Gate, gate::GateError, metrics::Measure};
+use onnxq_quant::recipe::{Gate, metrics::Measure};
 use onnxq_report::{
     Comparison, Footprints, Kernels, Report, Role, Size, baseline,
     document::{self, ModelFacts, Provenance, RecipeFacts, Warning},
-    gate, lookup,
+    gate,
 };
 use onnxq_run::{
-    compare::{self, CompareError, CompareOptions, Split, compare, decode},
-    data::{Batches, Dataset, Decoder, fitting},
+    compare::{self, CompareError, CompareOptions, compare, decode},
+    data::{Batches, DataError, Dataset, Decoder, fitting},
     engine::{EngineError, IoInfo, Located, Runtime, Sampled, Sampler, Session, SessionOptions},
     worker::{self, FootprintJob},
 };
@@ -102,7 +101,7 @@ pub struct Validate<'a> {
 
 impl<'a> Validate<'a> {
     /// What the report calls the candidate.
-    fn named(&self) -> &'a Path {
+    pub(super) fn named(&self) -> &'a Path {
         self.candidate_as.unwrap_or(self.candidate)
     }
 
@@ -167,8 +166,9 @@ struct Run<'a> {
     library: Located,
     loaded: [Loaded; 2],
     session: SessionOptions,
-    reference: Box<dyn Session>,
-    candidate: Box<dyn Session>,
+    /// As the files say.
+    whole: [Box<dyn Session>; 2],
+    judged: Option<Judged>,
     batches: Batches,
     /// What could not be measured.
     notes: Vec<Warning>,
@@ -180,7 +180,7 @@ const MORE_RUNS: Duration = Duration::from_millis(1500);
 
 impl<'a> Run<'a> {
     fn open(
-        loaded: [Loaded; 2],
+        mut loaded: [Loaded; 2],
         job: &'a Validate,
         library: Located,
         ctx: &'a Ctx<'a>,
@@ -190,26 +190,28 @@ impl<'a> Run<'a> {
             open_session(&loaded[0], job.reference, &session, &job.runtime)?,
             open_session(&loaded[1], job.candidate, &session, &job.runtime)?,
         ];
-        names_outputs(job.gates, reference.outputs())?;
-        let batches = fitting(job.data.batches(reference.inputs())?, &loaded[0].model)?;
+        let mut notes = Vec::new();
+        let reference = match untrue_names(&mut loaded[0], reference.inputs(), job, &mut notes)? {
+            true => {
+                let Loaded { model, files, .. } = &loaded[0];
+                open::session(model, files, "the reference", &session, &job.runtime)?
+            }
+            false => reference,
+        };
+        let judged = judged(&loaded, job, &session, &mut notes)?;
+        names_outputs(job.gates, reference.outputs(), judged.as_ref())?;
+        let mut batches = fitting(job.data.batches(reference.inputs())?, &loaded[0].model)?;
+        if judged.is_some() {
+            // How large an output is then depends on the samples beside one.
+            batches.one_by_one();
+        }
         let mut measures = job.measures.for_gates(job.gates);
         measures.steady |= job.baseline.is_some();
         let left_out = compare::left_out(reference.left_out());
         let left_out = left_out.and_then(|it| Some((it.code?, it.message)));
-        let notes = left_out.map(|(code, text)| Warning::new(code, job.reference, text));
-        let notes = notes.into_iter().collect();
-        Ok(Run {
-            job,
-            ctx,
-            measures,
-            library,
-            loaded,
-            session,
-            reference,
-            candidate,
-            batches,
-            notes,
-        })
+        notes.extend(left_out.map(|(code, text)| Warning::new(code, job.reference, text)));
+        let whole = [reference, candidate];
+        Ok(Run { job, ctx, measures, library, loaded, session, whole, judged, batches, notes })
     }
 
     fn figures(&mut self) -> Result<Comparison, Error> {
@@ -240,16 +242,46 @@ impl<'a> Run<'a> {
     /// What comes of running both models on the data from its start.
     fn outputs(&mut self, sampler: Option<&Sampler>) -> Result<Comparison, Error> {
         self.batches.rewind();
-        let (reference, candidate) = (&mut *self.reference, &mut *self.candidate);
+        let options = self.compare_options();
         let (batches, ctx) = (&mut self.batches, self.ctx);
-        let measures = (self.measures, compare::splits(&self.loaded[0].model));
-        match sampler {
+        let (latency, measures) = (options.latency, self.measures);
+        let [reference, candidate] = match &mut self.judged {
+            Some(it) => &mut it.sessions,
+            None => &mut self.whole,
+        };
+        // Sessions that are judged apart from the models say nothing of times.
+        let of_outputs = CompareOptions { latency: latency && options.sizes.is_none(), ..options };
+        let mut comparison = match sampler {
             Some(sampler) => {
-                let mut sampled = Sampled::new(candidate, sampler);
-                outputs(reference, &mut sampled, batches, measures, ctx)
+                let mut sampled = Sampled::new(&mut **candidate, sampler);
+                compare(&mut **reference, &mut sampled, batches, &of_outputs, ctx)?
             }
-            None => outputs(reference, candidate, batches, measures, ctx),
+            None => compare(&mut **reference, &mut **candidate, batches, &of_outputs, ctx)?,
+        };
+        let [reference, candidate] = &mut self.whole;
+        if latency && self.judged.is_some() {
+            batches.rewind();
+            if let Some(batch) = batches.next() {
+                let batch = batch?;
+                comparison.latency =
+                    compare::times(&mut **reference, &mut **candidate, &batch, &of_outputs)?;
+            }
         }
+        if measures.decode {
+            batches.rewind();
+            comparison.decode = decode(&mut **reference, &mut **candidate, batches, ctx)?;
+        }
+        Ok(comparison)
+    }
+
+    fn compare_options(&self) -> CompareOptions {
+        let (latency, steady) = (self.measures.latency, self.measures.steady);
+        let samples = self.batches.samples();
+        let (sizes, splits) = match &self.judged {
+            Some(it) => (Some(it.sizes.clone()), it.splits.clone()),
+            None => (None, compare::splits(&self.loaded[0].model)),
+        };
+        CompareOptions { latency, samples, steady, splits, sizes, ..CompareOptions::default() }
     }
 
     /// Whether single samples may run where a batch failed to; from now on they are used.
@@ -280,6 +312,7 @@ impl<'a> Run<'a> {
                 open: self.job.open,
                 threads: self.job.threads.max(1),
                 library: self.library.path.clone(),
+                custom_ops: self.job.runtime.custom_ops().to_vec(),
             };
             let measured = worker::footprint(program, loaded.files.size(), job);
             self.ctx.progress.step(1);
@@ -301,7 +334,7 @@ impl<'a> Run<'a> {
     }
 
     fn fresh_batches(&self) -> Result<Batches, Error> {
-        let mut batches = self.job.data.batches(self.reference.inputs())?;
+        let mut batches = self.job.data.batches(self.whole[0].inputs())?;
         if self.batches.batch() == 1 {
             batches.one_by_one();
         }
@@ -315,16 +348,17 @@ impl<'a> Run<'a> {
             let batch = batch?;
             let only = std::slice::from_ref(&batch);
             let start = Instant::now();
-            let mut sampled = Sampled::new(&mut *self.candidate, &sampler);
+            let sizes = self.judged.as_ref().map(|it| it.sizes.clone());
+            let options = CompareOptions { sizes, ..CompareOptions::default() };
+            let [reference, candidate] = match &mut self.judged {
+                Some(it) => &mut it.sessions,
+                None => &mut self.whole,
+            };
+            let mut sampled = Sampled::new(&mut **candidate, &sampler);
             while sampler.taken() < PLACES && start.elapsed() < MORE_RUNS {
                 let mut again = only.iter().cloned().map(Ok);
-                compare(
-                    &mut *self.reference,
-                    &mut sampled,
-                    &mut again,
-                    &CompareOptions::default(),
-                    &Ctx::silent(),
-                )?;
+                let silent = Ctx::silent();
+                compare(&mut **reference, &mut sampled, &mut again, &options, &silent)?;
             }
         }
         let it = sampler.finish(&self.library);
@@ -471,31 +505,34 @@ impl<'a> Run<'a> {
         }
         let read = self.loaded[1].warnings.iter().filter_map(|it| Some((it.code?, &it.message)));
         list.extend(read.map(|(code, it)| Warning::new(code, self.job.named(), it.clone())));
-        let made = outcome.map_or(&[][..], |it| &it.warnings).iter().map(ToString::to_string);
+        // What was noticed of the reference again is said once.
+        let is_noted = |it: &onnxq_ir::diag::Warning| {
+            self.notes.iter().any(|note| it.code.is_some_and(|it| note.code == it.name()))
+        };
+        let made = outcome.map_or(&[][..], |it| &it.warnings).iter();
+        let made = made.filter(|it| !is_noted(it)).map(ToString::to_string);
         list.extend(made.map(|it| Warning::new(Code::W204, self.job.named(), it)));
         list
     }
 }
 
-/// Refuses a gate on an output that the model does not have, before anything runs.
-fn names_outputs(gates: &[Gate], outputs: &[IoInfo]) -> Result<(), GateError> {
-    let known: Vec<&str> = outputs.iter().map(|output| &*output.name).collect();
-    // Times are measured for shapes of inputs, which only the data shows.
-    for gate in gates.iter().filter(|gate| !lookup::is_of_runs(&gate.metric)) {
-        let Some(name) = gate.output.as_deref() else { continue };
-        // Only the data shows the parts of an output.
-        let of_part = |it: &&str| name.strip_prefix(*it).is_some_and(|it| it.starts_with('['));
-        let is_known = known.contains(&name) || known.iter().any(of_part);
-        if lookup::is_of_outputs(&gate.metric) && !is_known {
-            let why = "names an output that the model does not have".to_owned();
-            let hint = match suggest(name, known.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("its outputs are {}", known.join(", ")),
-            };
-            return Err(GateError::Senseless { gate: gate.to_string(), why, hint });
-        }
+/// Whether names of dimensions were not true and are forgotten now.
+fn untrue_names(
+    reference: &mut Loaded,
+    inputs: &[IoInfo],
+    job: &Validate,
+    notes: &mut Vec<Warning>,
+) -> Result<bool, Error> {
+    let first = job.data.batches(inputs)?.next();
+    if !matches!(first, Some(Err(DataError::Symbol { .. }))) {
+        return Ok(false);
     }
-    Ok(())
+    let Loaded { model, files, .. } = reference;
+    let untrue = untrue::forget(model, files, &|it| Ok(job.data.batches(it)?), &job.runtime)?;
+    let note =
+        |it: onnxq_ir::diag::Warning| Some(Warning::new(it.code?, job.reference, it.message));
+    notes.extend(untrue.into_iter().filter_map(note));
+    Ok(true)
 }
 
 /// The model as its file says, or as it was built or is in memory.
@@ -511,23 +548,4 @@ pub(super) fn open_session(
     }
     runtime.check(&loaded.model, &what)?;
     Ok(runtime.open(path, options)?)
-}
-
-/// What comes of running both models on the data.
-fn outputs(
-    reference: &mut dyn Session,
-    candidate: &mut dyn Session,
-    batches: &mut Batches,
-    (measures, splits): (Measures, BTreeMap<String, Vec<Split>>),
-    ctx: &Ctx,
-) -> Result<Comparison, Error> {
-    let (latency, samples) = (measures.latency, batches.samples());
-    let steady = measures.steady;
-    let options = CompareOptions { latency, samples, steady, splits, ..CompareOptions::default() };
-    let mut comparison = compare(reference, candidate, batches, &options, ctx)?;
-    if measures.decode {
-        batches.rewind();
-        comparison.decode = decode(reference, candidate, batches, ctx)?;
-    }
-    Ok(comparison)
 }

@@ -71,6 +71,16 @@ pub enum Role {
     Values,
 }
 
+impl Role {
+    /// The role of the same values where rows are no samples.
+    pub fn of_any_rows(self) -> Role {
+        match self {
+            Role::Classes | Role::Probabilities | Role::Embedding => Role::Values,
+            other => other,
+        }
+    }
+}
+
 /// How one output of the candidate differs from the reference's. A figure that does not apply
 /// to this kind of output, or that is not finite, is `null`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -1,5 +1,5 @@
 //! What is known of each operator, stated once: what it is, which inputs are weights, scales and
-//! zero points, which versions changed it, what float16 and bfloat16 may hold.
+//! zero points or decide sizes, which versions changed it, what float16 and bfloat16 may hold.
 //!
 //! These are facts. What a room does with operators is a policy, which stays there as a mask over
 //! [`Traits`]. Nodes keep their operators as text, so those without a row pass through.
@@ -39,6 +39,8 @@ pub struct OpInfo {
     pub gain: Option<usize>,
     /// What is added to the result, one number per channel.
     pub bias: Option<usize>,
+    /// Inputs whose numbers decide how large the result is, or which of several graphs runs.
+    pub sizes: &'static [usize],
     pub quantized: Option<&'static QuantizedOp>,
 }
 
@@ -203,6 +205,11 @@ impl OpInfo {
         self
     }
 
+    const fn sized(mut self, inputs: &'static [usize]) -> OpInfo {
+        self.sizes = inputs;
+        self
+    }
+
     const fn quantized(mut self, inputs: &'static QuantizedOp) -> OpInfo {
         self.quantized = Some(inputs);
         self.bias = inputs.bias;
@@ -214,8 +221,8 @@ impl OpInfo {
 const fn row(domain: &'static str, name: &'static str, versions: &'static [i64]) -> OpInfo {
     let narrow = Narrow { float16: 0, bfloat16: 0, stay: &[], risk: None };
     let traits = Traits::NONE;
-    let (weights, layout, gain, bias, quantized) = (&[], None, None, None, None);
-    OpInfo { domain, name, traits, versions, narrow, weights, layout, gain, bias, quantized }
+    let (weights, layout, gain, bias, sizes, quantized) = (&[], None, None, None, &[], None);
+    OpInfo { domain, name, traits, versions, narrow, weights, layout, gain, bias, sizes, quantized }
 }
 
 #[cfg(test)]

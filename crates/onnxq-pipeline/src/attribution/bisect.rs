@@ -4,7 +4,7 @@ use super::{
     Attribute, Side, Unbisectable, align,
     align::{Aligned, Pair},
     cut::needed,
-    evaluator, meter, open,
+    evaluator, meter, open, pinned,
     rank::layer_node,
     stitched::{Runner, Stage, StitchedSession, finish},
 };
@@ -21,8 +21,9 @@ use onnxq_run::calibrate::model_inputs;
 /// Lets the candidate compute the first values and the reference the others, until one value
 /// more breaks the limit. Without a limit, half of the candidate's loss is meant.
 pub fn bisect(job: &Attribute, limit: Option<&Gate>, ctx: &Ctx) -> Result<Bisection, Error> {
-    let sides = open(job)?;
-    let evaluator = evaluator(job, &sides)?;
+    let opened = open(job)?;
+    let evaluator = evaluator(job, &opened)?;
+    let sides = pinned(&evaluator, &opened);
     ctx.progress.start("bisect", 0);
     let aligned = align(&sides, &meter(job, &evaluator))?;
     if aligned.pairs.is_empty() {

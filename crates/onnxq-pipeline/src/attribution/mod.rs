@@ -21,6 +21,7 @@ use super::{
     Error,
     origin::RECIPE_YAML,
     search::evaluator::{Evaluator, Measure},
+    untrue,
 };
 use onnxq_ir::{
     Model,
@@ -34,8 +35,9 @@ use onnxq_report::document::Attribution;
 use onnxq_rewrite as rewrite;
 use onnxq_run::{
     calibrate,
+    compare::Sizes,
     data::{Dataset, fitting},
-    engine::Runtime,
+    engine::{IoInfo, Runtime},
 };
 
 /// Two models, and samples to run them on.
@@ -94,8 +96,9 @@ impl Diagnostic for Unbisectable {
 ///
 /// Both models run as they are written, without ONNX Runtime's fusions, on a few samples.
 pub fn attribute(job: &Attribute, ctx: &Ctx) -> Result<Attribution, Error> {
-    let sides = open(job)?;
-    let evaluator = evaluator(job, &sides)?;
+    let opened = open(job)?;
+    let evaluator = evaluator(job, &opened)?;
+    let sides = pinned(&evaluator, &opened);
     ctx.progress.start("attribute", 0);
     let meter = meter(job, &evaluator);
     let aligned = align(&sides, &meter)?;
@@ -122,9 +125,18 @@ pub fn attribute(job: &Attribute, ctx: &Ctx) -> Result<Attribution, Error> {
     Ok(result)
 }
 
+/// Says what is compared in place of outputs whose sizes depend on numbers.
+pub fn tell(job: &Attribute, ctx: &Ctx) -> Result<(), Error> {
+    let [reference, _] = open(job)?;
+    Sizes::of(&reference.model).iter().for_each(|it| ctx.progress.warn(&it.warning()));
+    Ok(())
+}
+
 fn open<'a>(job: &Attribute<'a>) -> Result<[Side<'a>; 2], Error> {
     let side = |path| -> Result<Side<'a>, Error> {
         let mut loaded = onnxq_formats::open(path, &job.open)?;
+        let data = |inputs: &[IoInfo]| Ok(job.data.batches(inputs)?);
+        untrue::forget(&mut loaded.model, &loaded.files, &data, &job.runtime)?;
         let steps = ["inline-functions", "infer-types"];
         rewrite::run(&mut loaded.model, &steps, &Ctx::silent())?;
         let runtime = job.runtime.clone();
@@ -139,8 +151,17 @@ fn evaluator<'a>(job: &Attribute<'a>, sides: &'a [Side<'a>; 2]) -> Result<Evalua
     Evaluator::over(model, files, batches, SAMPLES, (job.runtime.clone(), job.threads))
 }
 
+/// The models as they can be compared.
+fn pinned<'a>(evaluator: &Evaluator, sides: &[Side<'a>; 2]) -> [Side<'a>; 2] {
+    sides.each_ref().map(|it| Side {
+        model: evaluator.pinned(&it.model).into_owned(),
+        files: it.files.clone(),
+        runtime: it.runtime.clone(),
+    })
+}
+
 fn meter<'a>(job: &Attribute, evaluator: &'a Evaluator) -> Meter<'a> {
-    Meter { batches: evaluator.batches(), memory: job.memory, threads: job.threads }
+    Meter { batches: evaluator.fed(), memory: job.memory, threads: job.threads }
 }
 
 /// The values that can be held against each other.

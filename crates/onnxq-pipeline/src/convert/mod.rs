@@ -23,7 +23,7 @@ pub use self::{
     fix_shape::{ShapeError, Shapes},
     half::HALVES,
 };
-use super::{Census, Delivered, Destination, Error, Execution, Opened, origin};
+use super::{Census, Delivered, Destination, Error, Execution, Opened, origin, untrue};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -34,6 +34,7 @@ use onnxq_ir::{
 };
 use onnxq_quant::lower::Form;
 use onnxq_report::Comparison;
+use onnxq_run::engine::Runtime;
 
 /// What to convert, and to what.
 #[derive(Clone, Debug, Default)]
@@ -126,7 +127,13 @@ pub fn run(job: &Convert, ctx: &Ctx) -> Result<Done, Error> {
 
 /// Carries out the steps that are asked for, in memory.
 pub fn apply(opened: Opened, job: &Convert, ctx: &Ctx) -> Result<Done, Error> {
-    let Opened { mut model, files, warnings, before, .. } = opened;
+    let Opened { mut model, files, mut warnings, before, .. } = opened;
+    if let Some(data) = job.ranges.as_ref().or(job.kv_cache.as_ref()) {
+        let runtime = Runtime::from(data.runtime.clone());
+        let untrue = untrue::forget(&mut model, &files, &|it| data.samples(it), &runtime)?;
+        untrue.iter().for_each(|it| ctx.progress.warn(it));
+        warnings.extend(untrue);
+    }
     let steps = steps(job, &mut model, &files, ctx)?;
     model.verify()?;
     Ok(Done { model, files, before, steps, warnings })

@@ -1,6 +1,10 @@
 //! What a changed model does to the outputs, on a few samples.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -16,7 +20,7 @@ use onnxq_quant::recipe::Recipe;
 use onnxq_report::Comparison;
 use onnxq_run::{
     calibrate::{self, CalibrateError, Replacement},
-    compare::{CompareOptions, Split, compare, left_out, splits},
+    compare::{CompareOptions, Sizes, Split, compare, left_out, splits},
     data::{Batch, Batches},
     engine::{EngineError, IoInfo, LeftOut, Runtime, Session, SessionOptions, ahead, threads},
     kept::Kept,
@@ -54,6 +58,10 @@ pub(crate) struct Evaluator<'a> {
     /// Samples of one model that run at the same time; 0: one per core. Changes no result.
     threads: usize,
     batches: Vec<Batch>,
+    /// Where sizes depend on numbers.
+    sizes: Option<Arc<Sizes>>,
+    /// The batches, with what decides sizes.
+    fed: Vec<Batch>,
     samples: usize,
     /// Of the whole data.
     data_samples: usize,
@@ -106,18 +114,20 @@ impl<'a> Evaluator<'a> {
             files,
             runtime,
             threads,
+            fed: batches.clone(),
+            sizes: Sizes::of(m).map(Arc::new),
             batches,
             samples,
             data_samples,
             inputs,
             expected,
-            splits: splits(m),
+            splits: BTreeMap::new(),
             measure,
             exact: false,
         };
         evaluator.expect()?;
         let mut own = evaluator.session(m, false)?;
-        let same = evaluator.compare(&mut *own, &evaluator.batches[..1])?;
+        let same = evaluator.compare(&mut *own, &evaluator.fed[..1])?;
         if same.outputs.values().any(|it| it.kl.is_some()) {
             evaluator.measure = Measure::Kl;
         }
@@ -133,6 +143,7 @@ impl<'a> Evaluator<'a> {
     /// Says what no loss knows of.
     pub(crate) fn tell(&self, ctx: &Ctx) {
         left_out(&self.expected.left_out).iter().for_each(|it| ctx.progress.warn(it));
+        self.sizes.iter().for_each(|it| ctx.progress.warn(&it.warning()));
     }
 
     pub(crate) fn measure(&self) -> Measure {
@@ -151,20 +162,20 @@ impl<'a> Evaluator<'a> {
     /// The loss of a model with these weights instead of its own.
     pub(crate) fn loss(&self, replaced: &[Replacement]) -> Result<f64, Error> {
         let mut candidate = self.session(&with(self.m, replaced), false)?;
-        Ok(loss(&self.compare(&mut *candidate, &self.batches)?, self.measure))
+        Ok(loss(&self.compare(&mut *candidate, &self.fed)?, self.measure))
     }
 
     /// The loss of another model with the same inputs and outputs, run as it will be run, on so
     /// many samples at most.
     pub(crate) fn loss_of(&self, model: &Model, samples: usize) -> Result<f64, Error> {
-        let batches = &self.batches[..samples.min(self.batches.len())];
+        let batches = &self.fed[..samples.min(self.fed.len())];
         let mut candidate = self.session(model, true)?;
         Ok(loss(&self.compare(&mut *candidate, batches)?, self.measure))
     }
 
     /// How another model with the same inputs and outputs differs, run as it will be run.
     pub(crate) fn compare_model(&self, model: &Model) -> Result<Comparison, Error> {
-        let (batches, sessions) = (&self.batches, self.sessions(model, true)?);
+        let (batches, sessions) = (&self.fed, self.sessions(model, true)?);
         ahead(sessions, batches.len(), &run_on(batches), |it| self.compare(it, batches))
     }
 
@@ -183,20 +194,37 @@ impl<'a> Evaluator<'a> {
         &self,
         mut candidate: Box<dyn Session + '_>,
     ) -> Result<Comparison, Error> {
-        self.compare(&mut *candidate, &self.batches)
+        self.compare(&mut *candidate, &self.fed)
+    }
+
+    /// The samples as a model takes them that [`Evaluator::pinned`] gave.
+    pub(crate) fn fed(&self) -> &[Batch] {
+        &self.fed
+    }
+
+    /// The model as it can be compared: sizes that depend on numbers are those of the float model.
+    pub(crate) fn pinned<'m>(&self, model: &'m Model) -> Cow<'m, Model> {
+        match &self.sizes {
+            Some(sizes) => Cow::Owned(sizes.pinned(model).model),
+            None => Cow::Borrowed(model),
+        }
     }
 
     /// `batches` are the first ones.
     fn compare(&self, candidate: &mut dyn Session, batches: &[Batch]) -> Result<Comparison, Error> {
         let mut reference = Replay { inputs: &self.inputs, expected: &self.expected, next: 0 };
         let mut batches = batches.iter().cloned().map(Ok);
-        let options = CompareOptions { splits: self.splits.clone(), ..CompareOptions::default() };
+        let (splits, sizes) = (self.splits.clone(), self.sizes.clone());
+        let options = CompareOptions { splits, sizes, ..CompareOptions::default() };
         let silent = Ctx::silent();
         Ok(compare(&mut reference, candidate, &mut batches, &options, &silent)?)
     }
 
     fn session(&self, model: &Model, optimize: bool) -> Result<Box<dyn Session>, Error> {
-        let mut model = model.clone();
+        self.open(self.pinned(model).into_owned(), optimize)
+    }
+
+    fn open(&self, mut model: Model, optimize: bool) -> Result<Box<dyn Session>, Error> {
         model.remove_all_dead();
         let exact = self.exact;
         let options =
@@ -206,12 +234,16 @@ impl<'a> Evaluator<'a> {
 
     /// Runs the float model.
     fn expect(&mut self) -> Result<(), Error> {
-        let sessions = self.sessions(self.m, false)?;
+        let telling = self.sizes.as_ref().map_or_else(|| self.m.clone(), |it| it.telling());
+        self.splits = splits(&telling);
+        let sessions = self.several(|| self.open(telling.clone(), false))?;
         let (batches, kept) = (&self.batches, &self.expected.kept);
+        let mut fed = Vec::new();
         let (names, left_out) = ahead(sessions, batches.len(), &run_on(batches), |session| {
             let mut names = Vec::new();
-            for at in 0..batches.len() {
-                let outputs = session.run(&[])?;
+            for (at, batch) in batches.iter().enumerate() {
+                let mut outputs = session.run(&[])?;
+                fed.extend(self.sizes.as_ref().map(|it| it.tell(&mut outputs, batch)));
                 let tensors: Vec<&Tensor> = outputs.iter().map(|it| &it.1).collect();
                 kept.store(at, &tensors).map_err(CalibrateError::Scratch)?;
                 names = outputs.into_iter().map(|it| it.0).collect();
@@ -219,13 +251,24 @@ impl<'a> Evaluator<'a> {
             Ok::<_, Error>((names, session.left_out().to_vec()))
         })?;
         (self.expected.names, self.expected.left_out) = (names, left_out);
+        if self.sizes.is_some() {
+            self.fed = fed;
+        }
         Ok(())
     }
 
     /// A session for each sample that runs at the same time.
     fn sessions(&self, model: &Model, optimize: bool) -> Result<Vec<Box<dyn Session>>, Error> {
+        let model = self.pinned(model);
+        self.several(|| self.open(model.clone().into_owned(), optimize))
+    }
+
+    fn several(
+        &self,
+        open: impl Fn() -> Result<Box<dyn Session>, Error>,
+    ) -> Result<Vec<Box<dyn Session>>, Error> {
         let count = threads(self.threads).min(self.batches.len().max(1));
-        (0..count).map(|_| self.session(model, optimize)).collect()
+        (0..count).map(|_| open()).collect()
     }
 }
 

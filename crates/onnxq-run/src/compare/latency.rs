@@ -19,7 +19,7 @@ const SEQUENCES: [usize; 2] = [128, 16];
 
 /// Times both models on inputs cut from the first sample of `batch`; with a cache, also a step of
 /// one token.
-pub(super) fn measure(
+pub fn times(
     reference: &mut dyn Session,
     candidate: &mut dyn Session,
     batch: &Batch,
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn each_length_is_measured_once() {
         let options = CompareOptions { latency: true, ..CompareOptions::default() };
-        let got = measure(&mut echo(1.0), &mut echo(2.0), &batch(2, 12), &options).unwrap();
+        let got = times(&mut echo(1.0), &mut echo(2.0), &batch(2, 12), &options).unwrap();
         assert_eq!((got.len(), got[0].input.as_str(), got[0].repeats), (1, "1x12", 15));
         let (ratio, speedup) = (got[0].ratio.unwrap(), got[0].speedup.unwrap());
         assert!((ratio * speedup - 1.0).abs() < 1e-9);

@@ -2,6 +2,7 @@
 
 mod accumulate;
 mod cache;
+mod deciders;
 mod decode;
 mod interval;
 mod latency;
@@ -10,6 +11,7 @@ mod models;
 mod parts;
 mod picture;
 mod role;
+mod sizes;
 mod softmax;
 mod splits;
 mod tokens;
@@ -18,6 +20,8 @@ mod view;
 
 pub use self::{
     decode::decode,
+    latency::times,
     models::{CompareError, CompareOptions, compare, left_out},
+    sizes::{Pinned, Sizes},
     splits::{Piece, Split, splits},
 };

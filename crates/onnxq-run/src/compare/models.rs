@@ -1,11 +1,17 @@
 //! Two models on the same batches: how their outputs differ and how long they take.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::mpsc, thread};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use super::{
     accumulate::{Accumulator, Context},
-    latency,
+    latency::times,
     role::{is_cache, role},
+    sizes::Sizes,
     splits::Split,
 };
 use crate::{
@@ -33,12 +39,14 @@ pub struct CompareOptions {
     pub samples: usize,
     /// What outputs are joined of, as the reference's graph says.
     pub splits: BTreeMap<String, Vec<Split>>,
+    /// The reference tells what decides sizes, and the candidate is pinned to it.
+    pub sizes: Option<Arc<Sizes>>,
 }
 
 impl Default for CompareOptions {
     fn default() -> CompareOptions {
-        let (latency, steady, splits) = (false, false, BTreeMap::new());
-        CompareOptions { latency, repeats: 15, warm_up: 3, steady, samples: 0, splits }
+        let (latency, steady, splits, sizes) = (false, false, BTreeMap::new(), None);
+        CompareOptions { latency, repeats: 15, warm_up: 3, steady, samples: 0, splits, sizes }
     }
 }
 
@@ -86,6 +94,12 @@ impl Diagnostic for CompareError {
         match self {
             CompareError::Data(it) => it.hint(),
             CompareError::Engine { source, .. } => source.hint(),
+            CompareError::Shape { .. } => Some(
+                "compare with the very file that was quantized; where sizes depend on numbers inside the \
+                 body of an If, Loop or Scan, or nodes have other names in the candidate, models that \
+                 end before that point can be compared"
+                    .into(),
+            ),
             _ => None,
         }
     }
@@ -119,13 +133,19 @@ pub fn compare(
         for batch in &mut *batches {
             let batch = batch?;
             let context = context(&batch, reference.inputs());
-            let expected = run(reference, "reference", &batch)?;
+            let mut expected = run(reference, "reference", &batch)?;
+            let told = options.sizes.as_ref().map(|it| it.tell(&mut expected, &batch));
             if expected.is_empty() {
                 let list = [reference.left_out(), candidate.left_out()];
                 let list = list.into_iter().find(|it| !it.is_empty()).unwrap_or_default();
                 return Err(CompareError::NoTensors(list.to_vec()));
             }
-            let actual = run(candidate, "candidate", &batch)?;
+            let actual = run(candidate, "candidate", told.as_ref().unwrap_or(&batch))?;
+            // What the candidate has no partner of was said.
+            let is_there = |it: &str| actual.iter().any(|(name, _)| name == it);
+            if let Some(sizes) = &options.sizes {
+                expected.retain(|(it, _)| !sizes.is_judged(it) || is_there(it));
+            }
             let count = context.batch;
             if !take(Ran { context, expected, actual }) {
                 break; // Looking at it has failed.
@@ -138,11 +158,11 @@ pub fn compare(
     };
     // A thread of the pool that waits for others cannot do its share of what they wait for.
     let outputs = match rayon::current_thread_index() {
-        Some(_) => tally_here(&mut run_all, &options.splits)?,
-        None => tally_meanwhile(&mut run_all, &options.splits)?,
+        Some(_) => tally_here(&mut run_all, options)?,
+        None => tally_meanwhile(&mut run_all, options)?,
     };
     let latency = match first.filter(|_| options.latency) {
-        Some(batch) => latency::measure(reference, candidate, &batch, options)?,
+        Some(batch) => times(reference, candidate, &batch, options)?,
         None => Vec::new(),
     };
     ctx.progress.done(&format!("{samples} samples"));
@@ -158,11 +178,10 @@ struct Ran {
 
 type RunAll<'a> = dyn FnMut(&mut dyn FnMut(Ran) -> bool) -> Result<(), CompareError> + 'a;
 type Outputs = BTreeMap<String, OutputMetrics>;
-type Splits = BTreeMap<String, Vec<Split>>;
 
 /// Looks at each batch before the next one runs.
-fn tally_here(run_all: &mut RunAll, splits: &Splits) -> Result<Outputs, CompareError> {
-    let (mut tally, mut failed) = (Tally::new(splits), None);
+fn tally_here(run_all: &mut RunAll, options: &CompareOptions) -> Result<Outputs, CompareError> {
+    let (mut tally, mut failed) = (Tally::new(options), None);
     run_all(&mut |ran| match tally.add(ran) {
         Ok(()) => true,
         Err(error) => {
@@ -174,11 +193,14 @@ fn tally_here(run_all: &mut RunAll, splits: &Splits) -> Result<Outputs, CompareE
 }
 
 /// Looks at each batch while the next one runs.
-fn tally_meanwhile(run_all: &mut RunAll, splits: &Splits) -> Result<Outputs, CompareError> {
+fn tally_meanwhile(
+    run_all: &mut RunAll,
+    options: &CompareOptions,
+) -> Result<Outputs, CompareError> {
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel::<Ran>(0);
         let tally = scope.spawn(move || {
-            let mut tally = Tally::new(splits);
+            let mut tally = Tally::new(options);
             receiver.into_iter().try_for_each(|ran| tally.add(ran))?;
             Ok(tally.finish())
         });
@@ -190,12 +212,12 @@ fn tally_meanwhile(run_all: &mut RunAll, splits: &Splits) -> Result<Outputs, Com
 
 struct Tally<'a> {
     outputs: BTreeMap<String, Accumulator>,
-    splits: &'a Splits,
+    options: &'a CompareOptions,
 }
 
 impl Tally<'_> {
-    fn new(splits: &Splits) -> Tally<'_> {
-        Tally { outputs: BTreeMap::new(), splits }
+    fn new(options: &CompareOptions) -> Tally<'_> {
+        Tally { outputs: BTreeMap::new(), options }
     }
 
     fn add(&mut self, ran: Ran) -> Result<(), CompareError> {
@@ -207,8 +229,7 @@ impl Tally<'_> {
             if is_cache(&name) && expected.dtype.is_float() != actual.dtype.is_float() {
                 continue;
             }
-            let splits = self.splits.get(&name).map_or(&[][..], |it| it);
-            add(&mut self.outputs, (&name, splits), &expected, actual, &context)?;
+            add(&mut self.outputs, (&name, self.options), &expected, actual, &context)?;
         }
         Ok(())
     }
@@ -290,7 +311,7 @@ fn context(batch: &Batch, inputs: &[IoInfo]) -> Context {
 
 fn add(
     outputs: &mut BTreeMap<String, Accumulator>,
-    (name, splits): (&str, &[Split]),
+    (name, options): (&str, &CompareOptions),
     reference: &Tensor,
     candidate: &Tensor,
     context: &Context,
@@ -306,7 +327,10 @@ fn add(
         let expected = reference.f32s().map_err(unreadable)?;
         let actual = candidate.f32s().map_err(unreadable)?;
         let role = || {
+            let splits = options.splits.get(name).map_or(&[][..], |it| it);
             let role = role(name, &reference.shape, &expected, context);
+            let is_decided = options.sizes.as_ref().is_some_and(|it| it.is_decided(name));
+            let role = if is_decided { role.of_any_rows() } else { role };
             Accumulator::with_parts(role, &reference.shape, splits)
         };
         let totals = outputs.entry(name.to_owned()).or_insert_with(role);

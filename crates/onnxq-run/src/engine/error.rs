@@ -21,6 +21,8 @@ pub enum EngineError {
     OtherLibrary { loaded: PathBuf, requested: PathBuf },
     #[error("this build of onnxq cannot run models: it lacks the feature `runtime`")]
     Disabled,
+    #[error("the custom operators of `{}` cannot be registered: {}", .path.display(), escape(.reason))]
+    CustomOps { path: PathBuf, reason: String },
     #[error("ONNX Runtime {version} refused {model}: {}", escape(.message))]
     Refused { model: String, version: String, message: String },
     #[error("{model} needs a newer ONNX Runtime than {version}: {}", escape(.message))]
@@ -56,6 +58,7 @@ impl Diagnostic for EngineError {
             EngineError::Load { .. } | EngineError::OtherLibrary { .. } | EngineError::Disabled => {
                 Code::E801
             }
+            EngineError::CustomOps { .. } => Code::E805,
             EngineError::Kept(_) => Code::E901,
             EngineError::TooOld { .. } => Code::E802,
             EngineError::Refused { .. }
@@ -74,9 +77,24 @@ impl Diagnostic for EngineError {
             EngineError::NotFound(not_found) => not_found.hint(),
             EngineError::Install(error) => error.hint(),
             EngineError::TooOld { .. } => Some("see `onnxq doctor` for the library in use".into()),
+            EngineError::CustomOps { .. } => Some(
+                "--custom-ops takes a shared library for this system that exports `RegisterCustomOps` \
+                 and needs nothing that this process lacks, as modules of Python do"
+                    .into(),
+            ),
+            EngineError::Refused { message, .. } if is_unknown_operator(message) => {
+                Some("if a library has this operator, name it with --custom-ops LIB".into())
+            }
             _ => None,
         }
     }
+}
+
+/// What ONNX Runtime says of an operator that it does not have.
+fn is_unknown_operator(message: &str) -> bool {
+    message.contains("is not a registered function/op")
+        || message.contains("No opset import for domain")
+        || message.contains("No Op registered for")
 }
 
 fn list(names: &[String]) -> String {

@@ -1,6 +1,6 @@
 //! Stands in for `ort.rs` in builds without the feature `runtime`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{EngineError, Located, Reject, Session, SessionOptions};
 
@@ -18,7 +18,12 @@ pub(super) fn open(
     _: &Located,
     _: Source<'_>,
     _: &SessionOptions,
+    _: &[PathBuf],
 ) -> Result<Box<dyn Session>, EngineError> {
+    Err(EngineError::Disabled)
+}
+
+pub(super) fn register(_: &Located, _: &[PathBuf]) -> Result<(), EngineError> {
     Err(EngineError::Disabled)
 }
 

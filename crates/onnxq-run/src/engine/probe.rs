@@ -38,7 +38,7 @@ impl Probe {
 
 pub(super) fn probe(located: &Located) -> Result<Probe, EngineError> {
     let source = ort::Source::Bytes { model: &model(K, N), folder: None };
-    let mut session = ort::open(located, source, &SessionOptions::default())?;
+    let mut session = ort::open(located, source, &SessionOptions::default(), &[])?;
     Ok(Probe { one_row: sum(&mut *session, 1)?, four_rows: sum(&mut *session, 4)? })
 }
 

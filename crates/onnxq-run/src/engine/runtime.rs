@@ -25,6 +25,8 @@ pub struct RuntimeOptions {
     /// Never fetch a missing library.
     pub offline: bool,
     pub index: PackageIndex,
+    /// `--custom-ops`: libraries whose operators every session knows.
+    pub custom_ops: Vec<PathBuf>,
 }
 
 /// Where the library may be, in the order in which the places are tried.
@@ -91,7 +93,7 @@ impl<'a> Runtime<'a> {
         model: &Path,
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, EngineError> {
-        ort::open(&self.ensure()?, ort::Source::File(model), options)
+        ort::open(&self.ensure()?, ort::Source::File(model), options, &self.options.custom_ops)
     }
 
     /// Loads a serialized model; external data is looked for in `folder`.
@@ -101,7 +103,8 @@ impl<'a> Runtime<'a> {
         folder: Option<&Path>,
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, EngineError> {
-        ort::open(&self.ensure()?, ort::Source::Bytes { model, folder }, options)
+        let source = ort::Source::Bytes { model, folder };
+        ort::open(&self.ensure()?, source, options, &self.options.custom_ops)
     }
 
     /// Finds the library, or installs it into the cache unless that is forbidden.
@@ -130,6 +133,22 @@ impl<'a> Runtime<'a> {
         }
         let (model, message) = (what.to_owned(), needed.to_string());
         Err(EngineError::TooOld { model, version: library.version, message })
+    }
+
+    /// An error if one of the libraries of custom operators cannot be used. Without ONNX Runtime that
+    /// is not known.
+    pub fn check_custom_ops(&self) -> Result<(), EngineError> {
+        match self.available() {
+            Ok(located) if !self.custom_ops().is_empty() => {
+                ort::register(&located, self.custom_ops())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Libraries whose operators every session knows.
+    pub fn custom_ops(&self) -> &[PathBuf] {
+        &self.options.custom_ops
     }
 
     /// Starts the library, which the first session would do otherwise.

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -51,7 +51,7 @@ pub(super) fn measure(job: &FootprintJob) -> Result<Footprint, Refusal> {
     batches.one_by_one();
     let sample = batches.next().transpose()?.unwrap_or_default();
     drop(batches);
-    let runtime = runtime(&job.library);
+    let runtime = runtime(&job.library, job.custom_ops.clone());
     runtime.start()?;
     let reset = fs::write("/proc/self/clear_refs", "5").is_ok();
     let base_bytes = resident("VmRSS:");
@@ -67,11 +67,11 @@ pub(super) fn measure(job: &FootprintJob) -> Result<Footprint, Refusal> {
 }
 
 /// The library, and no other.
-fn runtime(library: &Path) -> Runtime<'static> {
+fn runtime(library: &Path, custom_ops: Vec<PathBuf>) -> Runtime<'static> {
     // The system's loader, which is asked by default, knows where a bare name leads.
     let named = library.components().count() > 1;
     let places = Places { library: named.then(|| library.to_owned()), ..Places::default() };
-    Runtime::from(RuntimeOptions { places, offline: true, ..RuntimeOptions::default() })
+    Runtime::from(RuntimeOptions { places, offline: true, custom_ops, ..RuntimeOptions::default() })
 }
 
 /// A line of what the kernel says of this process, in bytes.

@@ -29,6 +29,9 @@ pub struct FootprintJob {
     pub threads: usize,
     /// The library that runs the model.
     pub library: PathBuf,
+    /// Libraries of custom operators.
+    #[serde(default)]
+    pub custom_ops: Vec<PathBuf>,
 }
 
 /// What came of a request.

@@ -51,6 +51,7 @@ mod tests {
             open: Default::default(),
             threads: 1,
             library: "/nonexistent".into(),
+            custom_ops: Vec::new(),
         };
         let request = serde_json::to_string(&Request::Footprint(job)).unwrap();
         let Answer::Refused(it) = served(&request) else { panic!("not refused") };

@@ -1,6 +1,6 @@
 //! Sessions of ONNX Runtime: how they are set up, and how they run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ort::{
     environment::Environment,
@@ -29,10 +29,12 @@ pub(crate) fn open(
     located: &Located,
     source: Source<'_>,
     options: &SessionOptions,
+    custom_ops: &[PathBuf],
 ) -> Result<Box<dyn Session>, EngineError> {
     let runtime = start(located)?;
-    let session = commit(&runtime.environment, &source, options)
-        .map_err(|it| refused(&source, runtime, it.message()))?;
+    let builder = builder(&runtime.environment, custom_ops)?;
+    let session =
+        commit(builder, &source, options).map_err(|it| refused(&source, runtime, it.message()))?;
     let inputs = session.inputs().iter().map(io_info).collect::<Result<_, _>>()?;
     let is_tensor = |it: &&Outlet| matches!(it.dtype(), ValueType::Tensor { .. });
     let (tensors, others): (Vec<&Outlet>, Vec<&Outlet>) =
@@ -43,12 +45,33 @@ pub(crate) fn open(
     Ok(Box::new(OrtSession { session, inputs, outputs, left_out }))
 }
 
-fn commit(
+/// An error if one of the libraries cannot be used.
+pub(crate) fn register(located: &Located, custom_ops: &[PathBuf]) -> Result<(), EngineError> {
+    builder(&start(located)?.environment, custom_ops).map(drop)
+}
+
+/// A session to be, which knows these operators.
+fn builder(
     environment: &Environment,
+    custom_ops: &[PathBuf],
+) -> Result<SessionBuilder, EngineError> {
+    let mut builder = session::Session::builder(environment).map_err(run_error)?;
+    for path in custom_ops {
+        let failed =
+            |reason: &str| EngineError::CustomOps { path: path.clone(), reason: reason.into() };
+        // The system's loader looks for a bare name elsewhere.
+        let place = std::path::absolute(path).map_err(|it| failed(&it.to_string()))?;
+        builder = builder.with_operator_library(place).map_err(|it| failed(it.message()))?;
+    }
+    Ok(builder)
+}
+
+fn commit(
+    builder: SessionBuilder,
     source: &Source<'_>,
     options: &SessionOptions,
 ) -> ort::Result<session::Session> {
-    let mut builder = configure(session::Session::builder(environment)?, options)?;
+    let mut builder = configure(builder, options)?;
     match source {
         Source::File(path) => builder.commit_from_file(path),
         Source::Bytes { model, folder: None } => builder.commit_from_memory(model),

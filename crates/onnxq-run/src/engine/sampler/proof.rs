@@ -48,7 +48,7 @@ fn sample(
     located: &Located,
 ) -> Result<KernelRun, EngineError> {
     let source = ort::Source::Bytes { model, folder: None };
-    let mut session = ort::open(located, source, &SessionOptions::default())?;
+    let mut session = ort::open(located, source, &SessionOptions::default(), &[])?;
     let Some(sampler) = Sampler::start() else {
         let verdict = "not available here".to_owned();
         return Ok(KernelRun { operator, samples: None, verdict });
