@@ -69,6 +69,7 @@ pub fn resolve(
             rotated: known.rotated.contains(&node),
             calibrated: known.calibrated,
             depthwise: ops::is_depthwise(m, node),
+            batched: ops::is_batched(&site),
             intensity: ops::intensity(m, &site),
             weightless: false,
         };
@@ -137,6 +138,7 @@ fn region_node(
         rotated: false,
         calibrated,
         depthwise: false,
+        batched: false,
         intensity: 0,
         weightless: true,
     };
