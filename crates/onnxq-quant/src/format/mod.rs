@@ -13,7 +13,7 @@ mod stored;
 
 use std::sync::Arc;
 
-pub use self::stored::stored;
+pub use self::{qdq::PER_CHANNEL, stored::stored};
 use super::{
     ops::{Site, Weight},
     plan::Activation,

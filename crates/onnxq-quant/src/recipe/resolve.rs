@@ -20,6 +20,7 @@ use onnxq_ir::{
 use onnxq_numerics::{
     affine::QuantizedType,
     scheme::{Scales, Scheme},
+    solve::SolverSpec,
 };
 
 /// What is known besides the model.
@@ -82,7 +83,7 @@ pub fn resolve(
                 continue;
             }
         };
-        match decide(m, site, &merged)? {
+        match decide(recipe, m, site, &merged)? {
             Ok(site) => match finite(m, &site.site) {
                 Ok(()) => plan.sites.push(site),
                 Err(reason) => plan.kept.push(Kept::of(m, node, reason)),
@@ -150,6 +151,7 @@ fn region_node(
 
 /// The outer error is the recipe's, the inner one a reason that lies in the model.
 fn decide(
+    recipe: &Recipe,
     m: &Model,
     site: Site,
     merged: &Merged,
@@ -221,13 +223,59 @@ fn decide(
         }
     }
     if misfits.is_empty() && !reasons.is_empty() {
-        return Ok(Err(NoMatch(reasons.join("; ").into())));
+        reasons.extend(unraised(recipe, m, activation));
+        let why = NoMatch(reasons.join("; ").into());
+        let scales = Scales::Float;
+        let own = otherwise(recipe, m, (site, wanted, scales, weight.solver), activation, &why);
+        return Ok(own.ok_or(why));
     }
     let why = match misfits.is_empty() {
         true => "no format is given".to_owned(),
         false => misfits.join("; "),
     };
     Err(RecipeError::Conflict { at: merged.position.clone(), what: why })
+}
+
+/// What a recipe lacks that wants static activations in a model of an old operator set.
+fn unraised(
+    recipe: &Recipe,
+    m: &Model,
+    activation: Option<plan::Activation>,
+) -> Option<String> {
+    const PASS: &str = "raise-opset-static";
+    let is_old = activation == Some(plan::Activation::Static) && m.opset("") < format::PER_CHANNEL;
+    let lists = recipe.prepare.iter().flatten().any(|it| it == PASS);
+    (is_old && !lists).then(|| format!("`{PASS}` in `prepare` raises models that can be raised"))
+}
+
+/// A node that can have none of its formats, by the first of the ways that activations choose from
+/// (`adapt`) which it can have.
+fn otherwise(
+    recipe: &Recipe,
+    m: &Model,
+    (site, scheme, scales, solver): (Site, Scheme, Scales, SolverSpec),
+    activation: Option<plan::Activation>,
+    why: &NoMatch,
+) -> Option<SitePlan> {
+    // What the recipe computes in float is not made of integers.
+    let wanted = match activation? {
+        plan::Activation::Static => "static",
+        _ => "dynamic",
+    };
+    let like = SitePlan {
+        site,
+        scheme,
+        scales,
+        solver,
+        activation,
+        quantized: plan::ActivationScheme::default(),
+        format: format::FORMATS[0],
+        formats: Vec::new(),
+        measured: false,
+        note: Some(no_match!("not {wanted}: {why}")),
+    };
+    let ways = recipe.adapt.iter().flat_map(|it| &it.candidates).filter(|it| it.format.is_some());
+    ways.filter_map(|it| it.of(m, &like).ok()?).next()
 }
 
 /// What settings of an activation exclude each other.
