@@ -179,9 +179,11 @@ fn decide(
         let format = named(name, merged)?;
         match (format.place)(m, &site) {
             Ok(()) => formats.push(format),
-            Err(reason) => reasons.push(format!("{name}: {reason}")),
+            Err(reason) => refuse(&mut reasons, name, &reason),
         }
     }
+    let mut reasons: Vec<String> =
+        reasons.into_iter().map(|(names, reason)| format!("{names}: {reason}")).collect();
     for &format in &formats {
         let name = format.name;
         // As a way out it leaves in float what no other format of the list can quantize.
@@ -234,6 +236,15 @@ fn decide(
         false => misfits.join("; "),
     };
     Err(RecipeError::Conflict { at: merged.position.clone(), what: why })
+}
+
+/// Formats that refuse a place for the same reason say so together.
+fn refuse(reasons: &mut Vec<(String, String)>, name: &str, reason: &NoMatch) {
+    let reason = reason.to_string();
+    match reasons.iter_mut().find(|it| it.1 == reason) {
+        Some((names, _)) => *names = format!("{names}, {name}"),
+        None => reasons.push((name.to_owned(), reason)),
+    }
 }
 
 /// What a recipe lacks that wants static activations in a model of an old operator set.
