@@ -46,7 +46,9 @@ pub(super) fn place(m: &Model, site: &Site) -> Result<(), NoMatch> {
     }
     let opset = m.opset("");
     if opset < PER_CHANNEL {
-        return Err(no_match!("scales per channel need opset {PER_CHANNEL}, the model has {opset}"));
+        return Err(no_match!(
+            "scales per channel need opset {PER_CHANNEL}, the model has {opset}"
+        ));
     }
     let dtype = m.constant(site.weight)?.dtype;
     if dtype != DType::F32 {

@@ -248,11 +248,7 @@ fn refuse(reasons: &mut Vec<(String, String)>, name: &str, reason: &NoMatch) {
 }
 
 /// What a recipe lacks that wants static activations in a model of an old operator set.
-fn unraised(
-    recipe: &Recipe,
-    m: &Model,
-    activation: Option<plan::Activation>,
-) -> Option<String> {
+fn unraised(recipe: &Recipe, m: &Model, activation: Option<plan::Activation>) -> Option<String> {
     const PASS: &str = "raise-opset-static";
     let is_old = activation == Some(plan::Activation::Static) && m.opset("") < format::PER_CHANNEL;
     let lists = recipe.prepare.iter().flatten().any(|it| it == PASS);

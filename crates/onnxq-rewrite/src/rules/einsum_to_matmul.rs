@@ -64,32 +64,61 @@ fn operands(m: &Model, einsum: NodeId) -> Result<(ValueId, ValueId, [Term; 3]), 
     }
     let (a, b) = (m.operand(einsum, 0)?, m.operand(einsum, 1)?);
     let [left, right, result] = equation(m, einsum)?;
-    match (m.constant(a), m.constant(b)) {
-        (Err(_), Ok(_)) => Ok((a, b, [left, right, result])),
-        (Ok(_), Err(_)) => Ok((b, a, [right, left, result])),
-        (Ok(_), Ok(_)) => Err(no_match!("both operands are constant")),
-        (Err(_), Err(reason)) => Err(reason),
-    }
+    let (x, w, texts) = match (m.constant(a), m.constant(b)) {
+        (Err(_), Ok(_)) => (a, b, [left, right, result]),
+        (Ok(_), Err(_)) => (b, a, [right, left, result]),
+        (Ok(_), Ok(_)) => return Err(no_match!("both operands are constant")),
+        (Err(_), Err(reason)) => return Err(reason),
+    };
+    Ok((x, w, terms(m, x, texts)?))
 }
 
-fn equation(m: &Model, einsum: NodeId) -> Result<[Term; 3], NoMatch> {
+/// Labels of the three terms, with one for each axis that an ellipsis of the activation stands for.
+fn terms(m: &Model, x: ValueId, texts: [String; 3]) -> Result<[Term; 3], NoMatch> {
+    const ELLIPSIS: &str = "...";
+    let mut free = ('A'..='Z').filter(|it| !texts.iter().any(|text| text.contains(*it)));
+    let mut axes = String::new();
+    if texts[0].contains(ELLIPSIS) {
+        let rank = m.rank(x).ok_or_else(|| no_match!("the rank behind its ellipsis is unknown"))?;
+        let own = texts[0].len() - ELLIPSIS.len();
+        axes = free.by_ref().take(rank.saturating_sub(own)).collect();
+    }
+    let [x, w, y] = [0, 1, 2]
+        .map(|at| if at == 1 { texts[1].clone() } else { texts[at].replacen(ELLIPSIS, &axes, 1) });
+    let terms = [x, w, y].map(|it| it.chars().collect::<Term>());
+    for term in &terms {
+        let repeats = term.iter().enumerate().any(|(at, it)| term[..at].contains(it));
+        if repeats || !term.iter().all(char::is_ascii_alphabetic) {
+            let text = texts.join(" ");
+            return Err(no_match!(
+                "its equation (`{text}`) repeats a label or the weight has an ellipsis"
+            ));
+        }
+    }
+    Ok(terms)
+}
+
+fn equation(m: &Model, einsum: NodeId) -> Result<[String; 3], NoMatch> {
     let text = m.node(einsum).attrs.get("equation").and_then(|it| it.as_bytes());
     let text = text.and_then(|it| std::str::from_utf8(it).ok()).unwrap_or("");
     let text: String = text.chars().filter(|it| !it.is_whitespace()).collect();
-    let Some((operands, result)) = text.split_once("->") else {
-        return Err(no_match!("its equation `{text}` does not state the result"));
+    let (operands, result) = match text.split_once("->") {
+        Some((operands, result)) => (operands, result.to_owned()),
+        None if text.contains('.') => (&*text, format!("...{}", once(&text))),
+        None => (&*text, once(&text)),
     };
     let Some((left, right)) = operands.split_once(',') else {
         return Err(no_match!("its equation `{text}` is not of two operands"));
     };
-    let terms = [left, right, result].map(|it| it.chars().collect::<Term>());
-    for term in &terms {
-        let repeats = term.iter().enumerate().any(|(at, it)| term[..at].contains(it));
-        if repeats || !term.iter().all(char::is_ascii_alphabetic) {
-            return Err(no_match!("its equation `{text}` repeats a label or has an ellipsis"));
-        }
-    }
-    Ok(terms)
+    Ok([left.to_owned(), right.to_owned(), result])
+}
+
+/// The result that an equation does not state: the labels that occur once, in order.
+fn once(operands: &str) -> String {
+    let mut labels: Vec<char> = operands.chars().filter(char::is_ascii_alphabetic).collect();
+    labels.sort();
+    labels.retain(|it| operands.matches(*it).count() == 1);
+    labels.into_iter().collect()
 }
 
 /// What each label is to the product.
