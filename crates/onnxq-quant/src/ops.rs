@@ -145,7 +145,8 @@ fn variable(m: &Model, node: NodeId, weight: ValueId) -> Option<NoMatch> {
     }
 }
 
-/// A node of an operator that the table lacks: worth a word only if it has a large constant.
+/// A node of an operator that the table lacks: worth a word if it has a large constant, or a matrix of
+/// any size. Vectors and numbers are biases and factors.
 fn unknown(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
     const LARGE: usize = 4096;
     let large = m
@@ -153,7 +154,8 @@ fn unknown(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
         .inputs
         .iter()
         .flatten()
-        .any(|it| m.constant(*it).is_ok_and(|it| it.dtype.is_float() && it.numel() >= LARGE));
+        .filter_map(|it| m.constant(*it).ok().filter(|it| it.dtype.is_float()))
+        .any(|it| it.numel() >= LARGE || it.shape.iter().filter(|size| **size > 1).count() > 1);
     large.then(|| Err(no_match!("no format stores the constants of {}", m.node(node).op)))
 }
 
