@@ -228,16 +228,16 @@ fn quantized(m: &Model, weight: ValueId, packing: Packing) -> Result<Quantized, 
 }
 
 /// A part of a weight under the shape that its node sees, where the packing knows rows only.
-pub fn of_shape(it: Tensor, shape: &[usize], part: Part, packing: Packing) -> Tensor {
+pub fn of_shape(tensor: Tensor, shape: &[usize], part: Part, packing: Packing) -> Tensor {
     let mut shape = shape.to_vec();
     match (packing, part) {
-        (Packing::PerRow | Packing::PerSlice(_), Part::Quantized) => it.reshaped(shape),
+        (Packing::PerRow | Packing::PerSlice(_), Part::Quantized) => tensor.reshaped(shape),
         (Packing::PerSlice(_), _) => {
             let summed = shape.len() - 2;
             shape[summed] = 1;
-            it.reshaped(shape)
+            tensor.reshaped(shape)
         }
-        _ => it,
+        _ => tensor,
     }
 }
 

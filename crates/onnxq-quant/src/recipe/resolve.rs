@@ -282,7 +282,10 @@ fn otherwise(
         note: Some(no_match!("not {wanted}: {why}")),
     };
     let ways = recipe.adapt.iter().flat_map(|it| &it.candidates).filter(|it| it.format.is_some());
-    ways.filter_map(|it| it.of(m, &like).ok()?).next()
+    // In float, a weight that others read too would be there twice.
+    let is_own = m.only_use(site.weight).is_ok();
+    let fits = |it: &SitePlan| it.activation.is_some() || is_own;
+    ways.filter_map(|it| it.of(m, &like).ok()?).find(fits)
 }
 
 /// What settings of an activation exclude each other.
