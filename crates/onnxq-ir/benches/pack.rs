@@ -17,7 +17,7 @@ const PACKINGS: &[(&str, Packing, u32)] = &[
     ("nbits_4", Packing::NBits, 4),
     ("nbits_8", Packing::NBits, 8),
     ("per_channel", Packing::PerChannel, 8),
-    ("per_direction", Packing::PerDirection(2), 8),
+    ("per_slice", Packing::PerSlice(2), 8),
     ("per_row", Packing::PerRow, 8),
 ];
 

@@ -126,7 +126,13 @@ pub(super) fn weight(m: &mut Model, it: &SitePlan, source: Arc<dyn QSource>) -> 
     if it.format.float_when_loaded {
         return format::stored(m, &it.site, source, packing);
     }
+    let shape = m.constant(it.site.weight).expect("planned weights are constant").shape.clone();
     let attrs = match it.scheme.granularity {
+        // One block for all that a column sums over.
+        Granularity::Channel if matches!(packing, Packing::PerSlice(_)) => {
+            let (axis, k) = (shape.len() - 2, shape[shape.len() - 2]);
+            Attrs::default().with("axis", axis as i64).with("block_size", k as i64)
+        }
         Granularity::Channel => {
             Attrs::default().with("axis", i64::from(packing != Packing::PerRow))
         }
@@ -136,14 +142,12 @@ pub(super) fn weight(m: &mut Model, it: &SitePlan, source: Arc<dyn QSource>) -> 
         }
     };
     let name = m.value(it.site.weight).name.to_string();
-    let shape = m.constant(it.site.weight).expect("planned weights are constant").shape.clone();
     let mut patch = Patch::before(it.site.node);
     let mut parts =
         [(Part::Quantized, "codes"), (Part::Scales, "scales"), (Part::ZeroPoints, "zeros")].map(
             |(part, suffix)| {
                 let tensor = Tensor::packed(source.clone(), part, packing);
-                let is_kernel = packing == Packing::PerRow && part == Part::Quantized;
-                let tensor = if is_kernel { tensor.reshaped(shape.clone()) } else { tensor };
+                let tensor = format::of_shape(tensor, &shape, part, packing);
                 patch.constant(&format!("{name}_{suffix}"), tensor)
             },
         );

@@ -11,6 +11,8 @@ use onnxq_ir::{
 pub enum Weight {
     /// Input 1, `[k, n]`: `y = x · w`.
     MatMul,
+    /// Input 1, `[…, k, n]`: so many matrices, each of which multiplies its slice of `x`.
+    Batched(usize),
     /// Input 0, `[rows, columns]`, looked up by row.
     Gather,
     /// Input 1, `[outputs, inputs / groups, …]`: a kernel for each output channel.
@@ -72,8 +74,13 @@ pub fn site(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
         Ok(it) => it,
         Err(reason) => return Some(Err(reason)),
     };
-    let site = Site { node, kind, weight };
+    let mut site = Site { node, kind, weight };
     match m.constant(weight) {
+        Ok(tensor) if kind == Weight::MatMul && tensor.shape.len() > 2 => {
+            let slices = &tensor.shape[..tensor.shape.len() - 2];
+            site.kind = Weight::Batched(slices.iter().product());
+            check(m, &site, tensor).transpose()
+        }
         Ok(tensor) => check(m, &site, tensor).transpose(),
         Err(_) if kind == Weight::Gather => None,
         Err(reason) => Some(Err(variable(m, node, weight).unwrap_or(reason))),
@@ -98,7 +105,7 @@ fn check(m: &Model, site: &Site, tensor: &Tensor) -> Result<Option<Site>, NoMatc
     }
     if site.kind == Weight::Recurrent {
         recurrent(m, site.node)?;
-    } else if !is_kernel && tensor.shape.len() != 2 {
+    } else if !is_kernel && !is_batched(site) && tensor.shape.len() != 2 {
         return Err(no_match!("weight `{name}` has rank {}, not 2", tensor.shape.len()));
     }
     if tensor.numel() == 0 {
@@ -138,7 +145,8 @@ fn variable(m: &Model, node: NodeId, weight: ValueId) -> Option<NoMatch> {
     }
 }
 
-/// A node of an operator that the table lacks: worth a word only if it has a large constant.
+/// A node of an operator that the table lacks: worth a word if it has a large constant, or a matrix of
+/// any size. Vectors and numbers are biases and factors.
 fn unknown(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
     const LARGE: usize = 4096;
     let large = m
@@ -146,7 +154,8 @@ fn unknown(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
         .inputs
         .iter()
         .flatten()
-        .any(|it| m.constant(*it).is_ok_and(|it| it.dtype.is_float() && it.numel() >= LARGE));
+        .filter_map(|it| m.constant(*it).ok().filter(|it| it.dtype.is_float()))
+        .any(|it| it.numel() >= LARGE || it.shape.iter().filter(|size| **size > 1).count() > 1);
     large.then(|| Err(no_match!("no format stores the constants of {}", m.node(node).op)))
 }
 
@@ -154,6 +163,7 @@ fn unknown(m: &Model, node: NodeId) -> Option<Result<Site, NoMatch>> {
 pub fn rows(site: &Site, tensor: &Tensor) -> Tensor {
     match site.kind {
         Weight::MatMul => tensor.transposed(),
+        Weight::Batched(_) => tensor.transposed_slices(),
         Weight::Conv | Weight::ConvTranspose => {
             let rows = tensor.shape[0];
             tensor.reshaped(vec![rows, tensor.numel() / rows.max(1)])
@@ -170,6 +180,10 @@ pub fn rows(site: &Site, tensor: &Tensor) -> Tensor {
 pub fn from_rows(site: &Site, rows: &Tensor, shape: &[usize]) -> Tensor {
     match site.kind {
         Weight::MatMul => rows.transposed(),
+        Weight::Batched(slices) => {
+            let (n, k) = (rows.shape[0] / slices, rows.shape[1]);
+            rows.reshaped(vec![slices, n, k]).transposed_slices().reshaped(shape.to_vec())
+        }
         _ => rows.reshaped(shape.to_vec()),
     }
 }
@@ -208,7 +222,7 @@ pub fn intensity(m: &Model, site: &Site) -> u64 {
 pub(crate) fn work(m: &Model, site: &Site) -> Option<[u64; 3]> {
     let dims: Vec<u64> = m.constant(site.weight).ok()?.shape.iter().map(|it| *it as u64).collect();
     let work = match (site.kind, &dims[..]) {
-        (Weight::MatMul, [k, n]) => [k * n, *k, *n],
+        (Weight::MatMul | Weight::Batched(_), [.., k, n]) => [k * n, *k, *n],
         (Weight::Conv, [out, channels, ..]) => {
             let groups = m.int_attr(site.node, "group", 1).max(1) as u64;
             [dims.iter().product(), channels * groups, *out]
@@ -222,6 +236,11 @@ pub(crate) fn work(m: &Model, site: &Site) -> Option<[u64; 3]> {
         true => None,
         false => Some(work),
     }
+}
+
+/// Whether a node multiplies by several matrices, each with its slice of the activation.
+pub fn is_batched(site: &Site) -> bool {
+    matches!(site.kind, Weight::Batched(_))
 }
 
 /// Whether a node is a convolution of each channel by itself.

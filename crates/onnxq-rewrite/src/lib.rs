@@ -128,6 +128,7 @@ pub const STANDARD: &[&str] = &[
     "fold-affine",
     "fold-affine-transposed",
     "gemm-to-matmul",
+    "einsum-to-matmul",
     "unflatten-matmul",
     // Before the Reshapes and Transposes that it leaves are merged.
     "unmerge-heads",

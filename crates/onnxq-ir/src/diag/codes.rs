@@ -185,6 +185,7 @@ codes! {
     W403 EXIT_FINE "Two nodes of a graph have the same name. That changes no result, but a pattern of a recipe cannot tell them apart. The model that is written has unique names."
     W404 EXIT_FINE "Weights are listed among the inputs of the model, as exporters for old versions of ONNX write. They are taken as constants, and the result no longer lets its caller override them: --keep-inputs leaves them inputs, which no rewrite and no format touches."
     W405 EXIT_FINE "The nodes of a graph do not come after those that they need, as ONNX demands. They were sorted, and the model that is written is in order. Other tools may refuse this file."
+    W406 EXIT_FINE "The operator set of the model could not be raised, because some nodes mean something that newer operators cannot say. It stays as it is, and so does what would have needed a newer one: the text says what. A warning changes no exit code."
     W503 EXIT_FINE "A table of embeddings and the head of the model are the same weight, but are stored in different formats, so the file holds the weight twice. Give both the same format in the recipe to store it once."
     W701 EXIT_FINE "The recipe calls a key by a name that earlier versions had for it. It means the same. Write the new name, which the message gives: the old one will be refused one day."
 }

@@ -62,8 +62,7 @@ pub(super) fn upsample(call: &Call) -> Outputs {
     let sizes = input.shape.iter().zip(&scales).map(|(size, scale)| scaled(call, *size, *scale));
     let to = sizes.collect::<Result<Vec<_>, _>>()?;
     let method = match call.text("mode", "nearest")? {
-        "nearest" if scales.iter().all(|it| *it <= 1.0) => Method::Nearest(f32::ceil),
-        "nearest" => Method::Nearest(f32::floor),
+        "nearest" => Method::Corner,
         "linear" | "bilinear" => Method::Linear,
         other => return Err(call.unsupported(&format!("with mode {other}"))),
     };
@@ -72,6 +71,8 @@ pub(super) fn upsample(call: &Call) -> Outputs {
 
 enum Method {
     Nearest(fn(f32) -> f32),
+    /// Nearest before version 11: each axis rounds down if it grows and up if it shrinks.
+    Corner,
     Linear,
 }
 
@@ -135,6 +136,11 @@ fn resample(
             continue;
         }
         let (from, size) = (shape[axis], to[axis]);
+        let method = match (method, scales[axis] < 1.0) {
+            (Method::Corner, true) => &Method::Nearest(f32::ceil),
+            (Method::Corner, false) => &Method::Nearest(f32::floor),
+            (other, _) => other,
+        };
         let blends: Vec<Blend> = (0..size)
             .map(|it| Blend::of(coordinates.source(it, from, size, scales[axis]), from, method))
             .collect();
@@ -164,7 +170,7 @@ impl Blend {
                 let first = (round(at).max(0.0) as usize).min(last);
                 Blend { first, second: first, share: 0.0 }
             }
-            Method::Linear => {
+            Method::Linear | Method::Corner => {
                 let first = inside as usize;
                 let share = f64::from(inside) - first as f64;
                 Blend { first, second: (first + 1).min(last), share }

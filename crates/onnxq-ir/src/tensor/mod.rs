@@ -66,6 +66,8 @@ enum Data {
     Lazy(Arc<Run>),
     /// A `[k, n]` view of an `[n, k]` tensor, so that a transposed weight is not copied.
     Transposed(Arc<Tensor>),
+    /// The `[slices · n, k]` matrix of a `[…, k, n]` tensor: each slice transposed.
+    TransposedSlices(Arc<Tensor>),
     /// The elements of another float tensor in this one's type.
     Cast(Arc<Tensor>),
     /// A matrix whose rows (axis 0) or columns (axis 1) are multiplied as they are read.
@@ -127,6 +129,20 @@ impl Tensor {
         }
     }
 
+    /// The `[slices · n, k]` matrix of a `[…, k, n]` tensor, its slices transposed and put below each
+    /// other: a view, whose bytes are made when read.
+    pub fn transposed_slices(&self) -> Tensor {
+        let [slices @ .., k, n] = &self.shape[..] else { panic!("slices are matrices") };
+        let shape = vec![slices.iter().product::<usize>() * n, *k];
+        match &self.data {
+            Data::Cast(base) => base.transposed_slices().cast(self.dtype),
+            _ => {
+                let data = Data::TransposedSlices(Arc::new(self.clone()));
+                Tensor { dtype: self.dtype, shape, data }
+            }
+        }
+    }
+
     /// The elements in another float type, rounded to nearest even: a view, which is computed when
     /// read. From a narrower type it is exact.
     pub fn cast(&self, dtype: DType) -> Tensor {
@@ -165,15 +181,18 @@ impl Tensor {
     pub fn reshaped(&self, shape: Vec<usize>) -> Tensor {
         assert_eq!(shape.iter().product::<usize>(), self.numel(), "a reshape keeps the elements");
         match &self.data {
-            // Quantized values by row have the same bytes, whatever the shape of a row.
+            // These have the same bytes, whatever the shape of a row or of the axis of slices.
             Data::Bytes(_)
             | Data::Strings(_)
             | Data::Lazy(_)
-            | Data::Packed { packing: Packing::PerRow, .. } => {
+            | Data::Packed { packing: Packing::PerRow | Packing::PerSlice(_), .. } => {
                 Tensor { dtype: self.dtype, shape, data: self.data.clone() }
             }
             Data::Cast(base) => base.reshaped(shape).cast(self.dtype),
-            Data::Transposed(_) | Data::Scaled { .. } | Data::Packed { .. } => {
+            Data::Transposed(_)
+            | Data::TransposedSlices(_)
+            | Data::Scaled { .. }
+            | Data::Packed { .. } => {
                 let base = self.clone();
                 Tensor::lazy(self.dtype, shape, move || base.bytes())
             }
@@ -199,6 +218,7 @@ impl Tensor {
             Data::Strings(_) => return Err(TensorError::Strings),
             Data::Lazy(run) => run()?,
             Data::Transposed(base) => transpose(base)?,
+            Data::TransposedSlices(base) => transpose_slices(base)?,
             Data::Cast(base) => from_f32(self.dtype, &base.to_f32()?)?.into(),
             Data::Scaled { .. } => from_f32(self.dtype, &self.rows_f32(0..self.shape[0])?)?.into(),
             Data::Packed { source, part, packing } => {
@@ -266,6 +286,11 @@ impl Tensor {
             cast::columns_to_f32(self.dtype, &base.bytes()?, base.shape[1], rows, &mut out)?;
             return Ok(out);
         }
+        if let Data::TransposedSlices(base) = &self.data {
+            let (bytes, n) = (base.bytes()?, base.shape[base.shape.len() - 1]);
+            slices_to_f32(self.dtype, &bytes, n, columns, rows, &mut out)?;
+            return Ok(out);
+        }
         let width = self.dtype.bits() / 8;
         let bytes = self.bytes()?;
         let range = rows.start * columns * width..rows.end * columns * width;
@@ -307,7 +332,9 @@ impl Tensor {
             Data::Strings(_) | Data::Lazy(_) | Data::Scaled { .. } => return None,
             Data::Cast(base) => MadeOf::Cast(Box::new(base.identity()?)),
             Data::Bytes(it) => MadeOf::Bytes(it.as_ptr().addr()),
-            Data::Transposed(base) => MadeOf::Transposed(Box::new(base.identity()?)),
+            Data::Transposed(base) | Data::TransposedSlices(base) => {
+                MadeOf::Transposed(Box::new(base.identity()?))
+            }
             Data::Packed { source, part, packing } => {
                 MadeOf::Packed(Arc::as_ptr(source).cast::<()>().addr(), *part, *packing)
             }
@@ -335,6 +362,7 @@ impl Tensor {
         Ok(match &self.data {
             Data::Bytes(_) | Data::Strings(_) => self.clone(),
             Data::Transposed(base) => base.held()?.transposed(),
+            Data::TransposedSlices(base) => base.held()?.transposed_slices(),
             Data::Cast(base) => base.held()?.cast(self.dtype),
             Data::Scaled { base, axis, factors } => base.held()?.scaled(*axis, factors.clone()),
             Data::Lazy(_) | Data::Packed { .. } => {
@@ -379,16 +407,52 @@ fn scale(values: &mut [f32], columns: usize, axis: usize, factors: &[f32]) {
 }
 
 fn transpose(base: &Tensor) -> Result<Bytes, TensorError> {
-    let (rows, columns, width) = (base.shape[0], base.shape[1], base.dtype.bits() / 8);
+    let mut out = Vec::with_capacity(base.nbytes());
+    transpose_into(&base.bytes()?, base, &mut out);
+    Ok(out.into())
+}
+
+fn transpose_slices(base: &Tensor) -> Result<Bytes, TensorError> {
+    let [.., rows, columns] = base.shape[..] else { panic!("slices are matrices") };
     let bytes = base.bytes()?;
     let mut out = Vec::with_capacity(bytes.len());
+    for slice in bytes.chunks_exact((rows * columns * base.dtype.bits() / 8).max(1)) {
+        transpose_into(slice, base, &mut out);
+    }
+    Ok(out.into())
+}
+
+/// The bytes of a matrix of the last two axes of `of`, column by column.
+fn transpose_into(bytes: &[u8], of: &Tensor, out: &mut Vec<u8>) {
+    let [.., rows, columns] = of.shape[..] else { panic!("a matrix has two axes") };
+    let width = of.dtype.bits() / 8;
     for column in 0..columns {
         for row in 0..rows {
             let at = (row * columns + column) * width;
             out.extend_from_slice(&bytes[at..at + width]);
         }
     }
-    Ok(out.into())
+}
+
+/// Some rows of the transposed slices, `[k, n]` each, in `bytes`: slice by slice.
+fn slices_to_f32(
+    dtype: DType,
+    bytes: &[u8],
+    n: usize,
+    k: usize,
+    rows: Range<usize>,
+    out: &mut [f32],
+) -> Result<(), TensorError> {
+    let size = n * k * dtype.bits() / 8;
+    let mut at = rows.start;
+    while at < rows.end {
+        let (slice, end) = (at / n, rows.end.min((at / n + 1) * n));
+        let columns = at - slice * n..end - slice * n;
+        let own = &mut out[(at - rows.start) * k..(end - rows.start) * k];
+        cast::columns_to_f32(dtype, &bytes[slice * size..][..size], n, columns, own)?;
+        at = end;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -403,6 +467,20 @@ mod tests {
         assert_eq!(view.to_f32().unwrap(), [1., 4., 2., 5., 3., 6.]);
         assert_eq!(view.rows_f32(1..3).unwrap(), [2., 5., 3., 6.]);
         assert_eq!(view.transposed().to_f32().unwrap(), base.to_f32().unwrap());
+    }
+
+    #[test]
+    fn transposed_slices_are_read_row_by_row() {
+        let base = Tensor::from_f32(&[2, 2, 3], (0..12).map(|it| it as f32));
+        let view = base.transposed_slices();
+        assert_eq!(view.shape, [6, 2]);
+        let rows = [0., 3., 1., 4., 2., 5., 6., 9., 7., 10., 8., 11.];
+        assert_eq!(view.to_f32().unwrap(), rows);
+        assert_eq!(view.rows_f32(1..5).unwrap(), rows[2..10]);
+        let half = base.cast(DType::F16).transposed_slices();
+        assert_eq!(half.rows_f32(2..4).unwrap(), rows[4..8]);
+        let back = view.reshaped(vec![2, 3, 2]).transposed_slices();
+        assert_eq!(back.to_f32().unwrap(), base.to_f32().unwrap());
     }
 
     #[test]

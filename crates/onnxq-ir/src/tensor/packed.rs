@@ -72,9 +72,9 @@ pub enum Packing {
     /// Per-channel `DequantizeLinear` along axis 0: signed integers `[n, k]`, which convolutions
     /// see in their own shape, scales `[n]`.
     PerRow,
-    /// `com.microsoft.DynamicQuantizeLSTM` of so many directions `d`: signed integers `[d, k, n /
-    /// d]`, scales and zero points `[d, n / d]`.
-    PerDirection(usize),
+    /// So many matrices `d`, the directions of `com.microsoft.DynamicQuantizeLSTM` or the slices of a
+    /// product: signed integers `[d, k, n / d]`, scales and zero points `[d, n / d]`.
+    PerSlice(usize),
     /// `com.microsoft.MatMulNBits`: quantized values `[n, blocks, block * bits / 8]`.
     NBits,
 }
@@ -110,9 +110,9 @@ impl Packing {
             (Packing::PerRow, Part::Quantized) => (DType::I8, vec![n, k]),
             (Packing::PerChannel | Packing::PerRow, Part::Scales) => (scale, vec![n]),
             (Packing::PerChannel | Packing::PerRow, Part::ZeroPoints) => (DType::I8, vec![n]),
-            (Packing::PerDirection(d), Part::Quantized) => (DType::I8, vec![d, k, n / d]),
-            (Packing::PerDirection(d), Part::Scales) => (scale, vec![d, n / d]),
-            (Packing::PerDirection(d), Part::ZeroPoints) => (DType::I8, vec![d, n / d]),
+            (Packing::PerSlice(d), Part::Quantized) => (DType::I8, vec![d, k, n / d]),
+            (Packing::PerSlice(d), Part::Scales) => (scale, vec![d, n / d]),
+            (Packing::PerSlice(d), Part::ZeroPoints) => (DType::I8, vec![d, n / d]),
             (Packing::NBits, Part::Quantized) => (DType::U8, vec![n, groups, block / per_byte]),
             (_, Part::Scales) => (scale, vec![n, groups]),
         }
@@ -150,12 +150,12 @@ impl Packing {
             (Packing::PerChannel, Part::Quantized) => q.signed(q.quantized.t()),
             (Packing::PerChannel, Part::ZeroPoints) => q.signed(q.zero_points.t()),
             (Packing::PerRow, Part::Quantized) => q.signed(q.quantized.view()),
-            (Packing::PerRow | Packing::PerDirection(_), Part::ZeroPoints) => {
+            (Packing::PerRow | Packing::PerSlice(_), Part::ZeroPoints) => {
                 q.signed(q.zero_points.view())
             }
-            (Packing::PerDirection(d), Part::Quantized) => {
-                let directions = q.quantized.axis_chunks_iter(Axis(0), (q.shape.n / d).max(1));
-                let bytes: Vec<Bytes> = directions.map(|it| q.signed(it.t())).collect();
+            (Packing::PerSlice(d), Part::Quantized) => {
+                let slices = q.quantized.axis_chunks_iter(Axis(0), (q.shape.n / d).max(1));
+                let bytes: Vec<Bytes> = slices.map(|it| q.signed(it.t())).collect();
                 bytes.concat().into()
             }
             (Packing::Gather, Part::Quantized) => pack_rows(q.quantized.view(), bits, q.shape.k, 0),

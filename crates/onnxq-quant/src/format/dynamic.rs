@@ -4,7 +4,7 @@
 //! `MatMul(DQ(DynamicQuantizeLinear(x)), DQ(w))` becomes
 //! `Mul(Cast(MatMulInteger(xq, wq, xz)), Mul(xs, ws))`.
 
-use super::{Format, dynamic_activation, dynamic_scheme, is_matmul, quantized};
+use super::{Format, dynamic_activation, dynamic_scheme, is_product, product_weight};
 use crate::insert::short;
 use onnxq_ir::{
     Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match,
@@ -17,7 +17,7 @@ pub(super) const DYNAMIC: Format = Format {
     help: "int8 weights per channel, activations quantized while running; standard operators",
     packing: Packing::PerChannel,
     place: |m, site| {
-        is_matmul(m, site)?;
+        is_product(m, site)?;
         match m.opset("") {
             11.. => Ok(()),
             opset => Err(no_match!("DynamicQuantizeLinear needs opset 11, the model has {opset}")),
@@ -41,7 +41,7 @@ const LOWER_DYNAMIC: Rule = Rule {
 
 fn apply(m: &Model, matmul: NodeId) -> Result<Patch, NoMatch> {
     let [xq, xs, xz] = dynamic_activation(m, m.operand(matmul, 0)?)?;
-    let w = quantized(m, m.operand(matmul, 1)?, Packing::PerChannel)?;
+    let w = product_weight(m, matmul)?;
     let output = m.node(matmul).output();
     let stem = short(&m.value(output).name);
     let name = |suffix: &str| format!("{stem}_{suffix}");

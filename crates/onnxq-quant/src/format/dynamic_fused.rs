@@ -3,7 +3,7 @@
 //! The form that ONNX Runtime's ARM kernels (KleidiAI) take; it depends on no operator set of the
 //! standard domain.
 
-use super::{Format, MICROSOFT, dynamic_scheme, is_matmul, quantized};
+use super::{Format, MICROSOFT, dynamic_scheme, is_product, product_weight};
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId, no_match, tensor::Packing};
 use onnxq_rewrite::Rule;
 
@@ -11,7 +11,7 @@ pub(super) const DYNAMIC_FUSED: Format = Format {
     name: "dynamic_fused",
     help: "int8 weights per channel, quantized while running; one com.microsoft operator per node",
     packing: Packing::PerChannel,
-    place: is_matmul,
+    place: is_product,
     scheme: dynamic_scheme,
     half_scales: false,
     int8_activations: false,
@@ -32,7 +32,7 @@ fn apply(m: &Model, matmul: NodeId) -> Result<Patch, NoMatch> {
     let dq = m.producer(m.operand(matmul, 0)?, "DequantizeLinear")?;
     let quantize = m.producer(m.operand(dq, 0)?, "DynamicQuantizeLinear")?;
     let x = m.operand(quantize, 0)?;
-    let w = quantized(m, m.operand(matmul, 1)?, Packing::PerChannel)?;
+    let w = product_weight(m, matmul)?;
     let (output, bias) = with_bias(m, matmul);
 
     let mut patch = Patch::before(matmul);

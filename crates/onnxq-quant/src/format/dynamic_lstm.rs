@@ -80,7 +80,7 @@ fn weight(m: &Model, patch: &mut Patch, lstm: NodeId, index: usize) -> Result<[R
     let tensor = m.constant(quantized)?;
     let (source, ..) = tensor.quantized().expect("checked by quantized()");
     let stem = m.value(quantized).name.trim_end_matches("_codes");
-    let packing = Packing::PerDirection(tensor.shape[0]);
+    let packing = Packing::PerSlice(tensor.shape[0]);
     let parts = [(Part::Quantized, "codes"), (Part::Scales, "scales"), (Part::ZeroPoints, "zeros")];
     Ok(parts.map(|(part, suffix)| {
         let tensor = Tensor::packed(source.clone(), part, packing);

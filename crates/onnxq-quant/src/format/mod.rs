@@ -13,7 +13,7 @@ mod stored;
 
 use std::sync::Arc;
 
-pub use self::stored::stored;
+pub use self::{qdq::PER_CHANNEL, stored::stored};
 use super::{
     ops::{Site, Weight},
     plan::Activation,
@@ -71,6 +71,7 @@ impl Format {
     pub fn packing_of(&self, kind: Weight) -> Packing {
         match (kind, self.packing) {
             (Weight::Conv | Weight::ConvTranspose | Weight::Recurrent, _) => Packing::PerRow,
+            (Weight::Batched(slices), Packing::PerChannel) => Packing::PerSlice(slices),
             (Weight::Gather, Packing::PerChannel) => Packing::PerRow,
             (_, packing) => packing,
         }
@@ -89,9 +90,21 @@ pub fn format(name: &str) -> Option<&'static Format> {
 
 pub const MICROSOFT: &str = "com.microsoft";
 
-fn is_matmul(_: &Model, site: &Site) -> Result<(), NoMatch> {
+fn is_matmul(m: &Model, site: &Site) -> Result<(), NoMatch> {
     match site.kind {
         Weight::MatMul => Ok(()),
+        Weight::Batched(_) => {
+            let rank = m.constant(site.weight)?.shape.len();
+            Err(no_match!("it takes one matrix, and the weight has rank {rank}"))
+        }
+        _ => Err(no_match!("it is a form of MatMul")),
+    }
+}
+
+/// A `MatMul` with one matrix, or with one for each slice of the activation.
+fn is_product(_: &Model, site: &Site) -> Result<(), NoMatch> {
+    match site.kind {
+        Weight::MatMul | Weight::Batched(_) => Ok(()),
         _ => Err(no_match!("it is a form of MatMul")),
     }
 }
@@ -212,6 +225,33 @@ fn quantized(m: &Model, weight: ValueId, packing: Packing) -> Result<Quantized, 
         None => return Err(no_match!("`{}` is not a planned weight", m.value(quantized).name)),
     }
     Ok(Quantized { quantized, scales: m.operand(dq, 1)? })
+}
+
+/// A part of a weight under the shape that its node sees, where the packing knows rows only.
+pub fn of_shape(tensor: Tensor, shape: &[usize], part: Part, packing: Packing) -> Tensor {
+    let mut shape = shape.to_vec();
+    match (packing, part) {
+        (Packing::PerRow | Packing::PerSlice(_), Part::Quantized) => tensor.reshaped(shape),
+        (Packing::PerSlice(_), _) => {
+            let summed = shape.len() - 2;
+            shape[summed] = 1;
+            tensor.reshaped(shape)
+        }
+        _ => tensor,
+    }
+}
+
+/// The int8 weight of a product: a matrix with a scale per column, or one for each slice, whose scales
+/// are `[…, 1, n]`.
+fn product_weight(m: &Model, matmul: NodeId) -> Result<Quantized, NoMatch> {
+    let weight = m.operand(matmul, 1)?;
+    quantized(m, weight, Packing::PerChannel).or_else(|reason| {
+        let dq = m.producer(weight, "DequantizeLinear")?;
+        match m.constant(m.operand(dq, 0)?)?.quantized() {
+            Some((_, Part::Quantized, it @ Packing::PerSlice(_))) => quantized(m, weight, it),
+            _ => Err(reason),
+        }
+    })
 }
 
 /// `DynamicQuantizeLinear` → `DequantizeLinear` → here: the quantized values, scale and zero of an

@@ -29,7 +29,7 @@ pub(super) const QDQ: Format = Format {
 };
 
 /// The first with scales per channel.
-const PER_CHANNEL: i64 = 13;
+pub const PER_CHANNEL: i64 = 13;
 
 /// Whether a node can compute with static quantized values.
 pub(super) fn place(m: &Model, site: &Site) -> Result<(), NoMatch> {
@@ -38,13 +38,16 @@ pub(super) fn place(m: &Model, site: &Site) -> Result<(), NoMatch> {
         Weight::ConvTranspose => {
             return Err(no_match!("ONNX Runtime has no int8 kernel for ConvTranspose on a CPU"));
         }
+        Weight::Batched(_) => {
+            let rank = m.constant(site.weight)?.shape.len();
+            return Err(no_match!("its scales are for columns of one matrix, not of rank {rank}"));
+        }
         _ => return Err(no_match!("it is a form of MatMul and Conv")),
     }
     let opset = m.opset("");
     if opset < PER_CHANNEL {
         return Err(no_match!(
-            "scales per channel need opset {PER_CHANNEL}, the model has {opset}; \
-             `raise-opset-static` in `prepare` raises it"
+            "scales per channel need opset {PER_CHANNEL}, the model has {opset}"
         ));
     }
     let dtype = m.constant(site.weight)?.dtype;

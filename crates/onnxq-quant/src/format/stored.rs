@@ -38,6 +38,10 @@ pub fn stored(m: &mut Model, site: &Site, source: Arc<dyn QSource>, packing: Pac
     let quantized = Tensor::packed(source.clone(), Part::Quantized, packing);
     let scales = Tensor::packed(source.clone(), Part::Scales, packing);
     let (quantized, scales) = match packing {
+        Packing::PerSlice(_) => {
+            let of_shape = |it, part| super::of_shape(it, &shape, part, packing);
+            (of_shape(quantized, Part::Quantized), of_shape(scales, Part::Scales))
+        }
         Packing::PerRow => {
             let mut by_row = vec![1; shape.len()];
             let own = if site.kind == Weight::Recurrent { 2 } else { 1 };

@@ -178,6 +178,10 @@ pub struct Entry {
     /// `false` matches all other nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub depthwise: Option<bool>,
+    /// Only products whose weight is several matrices are matched, of rank 3 or more: one for each slice
+    /// of the activation, as for each expert of a mixture. `false` matches all other nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batched: Option<bool>,
     /// Only nodes with at least so many multiplications per number that they read or write are
     /// matched, `kn / (k + n)` for a weight `[k, n]`: where int8 saves more time than it takes to
     /// turn floats into quantized values and back. Convolutions of a single pixel have none. Those

@@ -21,6 +21,7 @@ use onnxq_ir::{
 use onnxq_numerics::{
     affine::QuantizedType,
     scheme::{Scales, Scheme},
+    solve::SolverSpec,
 };
 
 /// What is known besides the model.
@@ -72,6 +73,7 @@ pub fn resolve(
             rotated: known.rotated.contains(&node),
             calibrated: known.calibrated,
             depthwise: ops::is_depthwise(m, node),
+            batched: ops::is_batched(&site),
             intensity: ops::intensity(m, &site),
             chained: &reached,
             weightless: false,
@@ -85,7 +87,7 @@ pub fn resolve(
                 continue;
             }
         };
-        match decide(m, site, &merged)? {
+        match decide(recipe, m, site, &merged)? {
             Ok(site) => match finite(m, &site.site) {
                 Ok(()) => plan.sites.push(site),
                 Err(reason) => plan.kept.push(Kept::of(m, node, reason)),
@@ -141,6 +143,7 @@ fn region_node(
         rotated: false,
         calibrated,
         depthwise: false,
+        batched: false,
         intensity: 0,
         chained: &[],
         weightless: true,
@@ -153,6 +156,7 @@ fn region_node(
 
 /// The outer error is the recipe's, the inner one a reason that lies in the model.
 fn decide(
+    recipe: &Recipe,
     m: &Model,
     site: Site,
     merged: &Merged,
@@ -180,9 +184,11 @@ fn decide(
         let format = named(name, merged)?;
         match (format.place)(m, &site) {
             Ok(()) => formats.push(format),
-            Err(reason) => reasons.push(format!("{name}: {reason}")),
+            Err(reason) => refuse(&mut reasons, name, &reason),
         }
     }
+    let mut reasons: Vec<String> =
+        reasons.into_iter().map(|(names, reason)| format!("{names}: {reason}")).collect();
     for &format in &formats {
         let name = format.name;
         // As a way out it leaves in float what no other format of the list can quantize.
@@ -224,13 +230,67 @@ fn decide(
         }
     }
     if misfits.is_empty() && !reasons.is_empty() {
-        return Ok(Err(NoMatch(reasons.join("; ").into())));
+        reasons.extend(unraised(recipe, m, activation));
+        let why = NoMatch(reasons.join("; ").into());
+        let scales = Scales::Float;
+        let own = otherwise(recipe, m, (site, wanted, scales, weight.solver), activation, &why);
+        return Ok(own.ok_or(why));
     }
     let why = match misfits.is_empty() {
         true => "no format is given".to_owned(),
         false => misfits.join("; "),
     };
     Err(RecipeError::Conflict { at: merged.position.clone(), what: why })
+}
+
+/// Formats that refuse a place for the same reason say so together.
+fn refuse(reasons: &mut Vec<(String, String)>, name: &str, reason: &NoMatch) {
+    let reason = reason.to_string();
+    match reasons.iter_mut().find(|it| it.1 == reason) {
+        Some((names, _)) => *names = format!("{names}, {name}"),
+        None => reasons.push((name.to_owned(), reason)),
+    }
+}
+
+/// What a recipe lacks that wants static activations in a model of an old operator set.
+fn unraised(recipe: &Recipe, m: &Model, activation: Option<plan::Activation>) -> Option<String> {
+    const PASS: &str = "raise-opset-static";
+    let is_old = activation == Some(plan::Activation::Static) && m.opset("") < format::PER_CHANNEL;
+    let lists = recipe.prepare.iter().flatten().any(|it| it == PASS);
+    (is_old && !lists).then(|| format!("`{PASS}` in `prepare` raises models that can be raised"))
+}
+
+/// A node that can have none of its formats, by the first of the ways that activations choose from
+/// (`adapt`) which it can have.
+fn otherwise(
+    recipe: &Recipe,
+    m: &Model,
+    (site, scheme, scales, solver): (Site, Scheme, Scales, SolverSpec),
+    activation: Option<plan::Activation>,
+    why: &NoMatch,
+) -> Option<SitePlan> {
+    // What the recipe computes in float is not made of integers.
+    let wanted = match activation? {
+        plan::Activation::Static => "static",
+        _ => "dynamic",
+    };
+    let like = SitePlan {
+        site,
+        scheme,
+        scales,
+        solver,
+        activation,
+        quantized: plan::ActivationScheme::default(),
+        format: format::FORMATS[0],
+        formats: Vec::new(),
+        measured: false,
+        note: Some(no_match!("not {wanted}: {why}")),
+    };
+    let ways = recipe.adapt.iter().flat_map(|it| &it.candidates).filter(|it| it.format.is_some());
+    // In float, a weight that others read too would be there twice.
+    let is_own = m.only_use(site.weight).is_ok();
+    let fits = |it: &SitePlan| it.activation.is_some() || is_own;
+    ways.filter_map(|it| it.of(m, &like).ok()?).find(fits)
 }
 
 /// What settings of an activation exclude each other.

@@ -40,6 +40,8 @@ pub struct Candidate<'a> {
     pub calibrated: bool,
     /// Whether it is a convolution of each channel by itself.
     pub depthwise: bool,
+    /// Whether its weight is several matrices.
+    pub batched: bool,
     /// Multiplications per number that it reads or writes.
     pub intensity: u64,
     /// Values of `min_intensity` that the chain of convolutions around it reaches.
@@ -124,6 +126,7 @@ impl Selector<'_> {
                 && entry.after_attention.is_none_or(|it| it == node.after_attention)
                 && entry.rotated.is_none_or(|it| it == node.rotated)
                 && entry.calibrated.is_none_or(|it| it == node.calibrated)
+                && entry.batched.is_none_or(|it| it == node.batched)
                 && entry.depthwise.is_none_or(|it| it == node.depthwise)
                 && entry.min_intensity.is_none_or(|it| node.does_enough(it))
                 && entry.max_intensity.is_none_or(|it| node.intensity <= it)
@@ -307,6 +310,7 @@ mod tests {
             rotated: false,
             calibrated: false,
             depthwise: false,
+            batched: false,
             intensity: 100,
             chained: &[],
             weightless: false,

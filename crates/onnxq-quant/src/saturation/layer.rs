@@ -27,6 +27,7 @@ pub fn layer(m: &Model, site: &Site) -> Result<(Window, Layout), NoMatch> {
             let layout = Layout::conv(*channels, kernel, patches.groups);
             Ok((Window::Patches(patches), layout))
         }
+        (Weight::Batched(_), _) => Err(no_match!("its weight is no matrix, but several")),
         (Weight::Recurrent, _) => {
             Err(no_match!("the state that it multiplies is inside of the operator"))
         }

@@ -128,34 +128,62 @@ fn channels_per_group(patch: &mut Patch, name: &str, x: Ref, groups: i64) -> Ref
 }
 
 /// Nearest coordinates were rounded down where the image grows and up where it shrinks, as the
-/// tests of that version and ONNX Runtime say; now one attribute says it for all axes.
+/// tests of that version and ONNX Runtime say; now one attribute says it for all axes. Axes do not
+/// influence each other, so where both may happen one node grows the image and another shrinks it.
 pub(super) fn resize_11(m: &Model, node: NodeId, _: i64) -> Result<Edit, NoMatch> {
-    let scales = m.operand(node, 1)?;
+    let (x, scales) = (m.operand(node, 0)?, m.operand(node, 1)?);
     let mut attrs = m.node(node).attrs.clone();
-    // An Upsample has said it already.
-    if attrs.get("coordinate_transformation_mode").is_none() {
-        if text(m, node, "mode", "nearest") == "nearest" {
-            let scales = m.small_f32(scales)?;
-            attrs.set("nearest_mode", nearest_mode(&scales)?.into());
-        }
-        attrs.set("coordinate_transformation_mode", "asymmetric".into());
-    }
     let mut patch = Patch::before(node);
     let roi = Tensor::from_f32(&[0], []);
     let roi = patch.constant(&format!("{}.roi", stem(m, node)), roi);
-    let patch = patch.rewire(node, 2, scales.into()).rewire(node, 1, roi);
+    let (mut x, mut scales): (Ref, Ref) = (x.into(), scales.into());
+    // An Upsample has said it already.
+    if attrs.get("coordinate_transformation_mode").is_none() {
+        let is_nearest = text(m, node, "mode", "nearest") == "nearest";
+        let mode = if is_nearest { nearest_mode(m, node) } else { Some("") };
+        if is_nearest {
+            attrs.set("nearest_mode", mode.unwrap_or("ceil").into());
+        }
+        attrs.set("coordinate_transformation_mode", "asymmetric".into());
+        if mode.is_none() {
+            (x, scales) = grown(m, node, &mut patch, [x, roi, scales], &attrs);
+        }
+    }
+    let patch = patch.rewire(node, 2, scales).rewire(node, 1, roi).rewire(node, 0, x);
     Ok(Edit { op: None, attrs: Some(attrs), patch, changes: true })
 }
 
-fn nearest_mode(scales: &[f32]) -> Result<&'static str, NoMatch> {
+/// How all axes round; `None`: some may in one way and some in the other.
+fn nearest_mode(m: &Model, node: NodeId) -> Option<&'static str> {
+    let scales = m.small_f32(m.operand(node, 1).ok()?).ok()?;
     let grows = scales.iter().any(|it| *it > 1.0);
     // Every second element, every third: nothing is rounded.
     let rounds_up = scales.iter().any(|it| *it < 1.0 && (1.0 / it).fract() != 0.0);
     match (grows, rounds_up) {
-        (true, true) => Err(no_match!("it grows one axis and shrinks another ({scales:?})")),
-        (false, true) => Ok("ceil"),
-        _ => Ok("floor"),
+        (true, true) => None,
+        (false, true) => Some("ceil"),
+        _ => Some("floor"),
     }
+}
+
+/// The image with the axes grown that grow, and the scales by which the others shrink.
+///
+/// ```text
+/// Resize(x, s)  →  Resize <ceil> (Resize <floor> (x, Max(s, 1)), Min(s, 1))
+/// ```
+fn grown(
+    m: &Model,
+    node: NodeId,
+    patch: &mut Patch,
+    [x, roi, scales]: [Ref; 3],
+    attrs: &Attrs,
+) -> (Ref, Ref) {
+    let name = stem(m, node);
+    let one = patch.constant(&format!("{name}.one"), Tensor::from_f32(&[1], [1.0]));
+    let up = patch.step(&format!("{name}.up"), "Max", [scales, one], Attrs::default());
+    let down = patch.step(&format!("{name}.down"), "Min", [scales, one], Attrs::default());
+    let attrs = attrs.clone().with("nearest_mode", "floor");
+    (patch.step(&format!("{name}.grown"), "Resize", [x, roi, up], attrs), down)
 }
 
 /// One coordinate transformation went; the region of interest and `scales` became optional.

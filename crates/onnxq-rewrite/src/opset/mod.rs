@@ -30,6 +30,7 @@ pub use onnxq_ir::ops::NEWEST;
 use onnxq_ir::{
     Model, NoMatch, NodeId, Op,
     ctx::Ctx,
+    diag::{Code, Warning},
     infer, no_match,
     ops::{self, Traits},
 };
@@ -79,6 +80,19 @@ pub fn convert(model: &mut Model, target: i64, ctx: &Ctx) -> Result<Converted, O
     *model = work;
     let expanded = runtime::expanded(model, from, target);
     Ok(Converted { from, to: target, changed, inlined, expanded })
+}
+
+/// Tells the user that a model keeps its operator set, and what it goes without.
+pub(crate) fn tell_kept(ctx: &Ctx, before: i64, without: &str, reason: &OpsetError) {
+    let why = match reason {
+        OpsetError::Refused { count, first, .. } => {
+            let more = if *count > 1 { format!(", and {} more", count - 1) } else { String::new() };
+            format!("{first}{more}")
+        }
+        other => other.to_string(),
+    };
+    let text = format!("the model keeps opset {before}, so {without}: {why}");
+    ctx.progress.warn(&Warning::new(Code::W406, text));
 }
 
 fn check_versions(model: &Model, from: i64, target: i64) -> Result<(), OpsetError> {

@@ -34,6 +34,8 @@ fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
         Ok(_) => Ok(1),
         Err(reason) => {
             trace(ctx, RAISE_OPSET.name, &format!("opset {before}"), &reason.to_string());
+            let what = if target == ATTENTION { "attention" } else { "HardSwish" };
+            opset::tell_kept(ctx, before, &format!("{what} is not fused"), &reason);
             Ok(0)
         }
     }

@@ -15,6 +15,9 @@ pub(super) const RAISE_OPSET_STATIC: Pass = Pass {
 
 const TARGET: i64 = 17;
 
+/// The first that would do.
+const PER_CHANNEL: i64 = 13;
+
 fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
     let before = model.opset("");
     if before == 0 || before >= TARGET || ctx.max_rewrites == 0 {
@@ -24,6 +27,10 @@ fn run(model: &mut Model, ctx: &Ctx) -> Result<usize, PassError> {
         Ok(_) => Ok(1),
         Err(reason) => {
             trace(ctx, RAISE_OPSET_STATIC.name, &format!("opset {before}"), &reason.to_string());
+            if before < PER_CHANNEL {
+                let without = "no static int8 with scales per channel";
+                opset::tell_kept(ctx, before, without, &reason);
+            }
             Ok(0)
         }
     }

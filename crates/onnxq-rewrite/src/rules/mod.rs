@@ -6,6 +6,7 @@ mod attention_mask;
 mod channels;
 mod constant_to_initializer;
 mod dynamic_bias;
+mod einsum_to_matmul;
 mod expand_to_constant;
 mod explicit_zeros;
 mod fold_affine;
@@ -69,6 +70,7 @@ pub const RULES: &[&Rule] = &[
     &affine_to_conv::AFFINE_TO_CONV,
     &constant_to_initializer::CONSTANT_TO_INITIALIZER,
     &dynamic_bias::DYNAMIC_BIAS,
+    &einsum_to_matmul::EINSUM_TO_MATMUL,
     &expand_to_constant::EXPAND_TO_CONSTANT,
     &explicit_zeros::EXPLICIT_ZEROS,
     &fold_affine::FOLD_AFFINE,

@@ -133,7 +133,7 @@ pub(super) fn find(m: &Model, sites: &[SitePlan], spec: &AdaptSpec) -> Vec<Layer
     let mut groups: Vec<(ValueId, Vec<usize>)> = Vec::new();
     let mut of: BTreeMap<ValueId, usize> = BTreeMap::new();
     for (at, site) in sites.iter().enumerate() {
-        if !matches!(site.site.kind, Weight::MatMul | Weight::Conv | Weight::ConvTranspose) {
+        if matches!(site.site.kind, Weight::Gather | Weight::Recurrent) {
             continue;
         }
         let Ok(x) = m.operand(site.site.node, 0) else { continue };
@@ -141,7 +141,7 @@ pub(super) fn find(m: &Model, sites: &[SitePlan], spec: &AdaptSpec) -> Vec<Layer
         if m.node(site.site.node).graph != m.main {
             continue;
         }
-        let is_product = site.site.kind == Weight::MatMul;
+        let is_product = matches!(site.site.kind, Weight::MatMul | Weight::Batched(_));
         match of.get(&x).filter(|_| is_product) {
             Some(group) => groups[*group].1.push(at),
             None => {

@@ -90,10 +90,10 @@ pub(crate) fn choose(mut deciding: Deciding, job: &Job) -> Result<Deciding, Erro
         let judge = Judge { goal, evaluator: &evaluator };
         adapter.reach(&judge, models, ctx)?;
     }
-    let Adapter { picks, tried, .. } = adapter;
+    let Adapter { picks, tried, choices, .. } = adapter;
     let measure = effort.map(|_| evaluator.measure());
     let adapted = Adapted::new(ranged, spec, &layers, &picks, measure, tried);
-    let kept = report::kept(ranged, &layers, &picks);
+    let kept = report::kept(ranged, &layers, &choices, &picks);
     let sites = sites(ranged.planned, &layers, &picks);
     drop(evaluator);
     if is_sequential(job) {

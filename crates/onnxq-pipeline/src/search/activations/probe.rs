@@ -75,7 +75,7 @@ impl Tap {
 
 impl Probe<'_> {
     fn layer(&mut self, at: usize, layer: &Layer) {
-        let by_row = layer.kind == Weight::MatMul;
+        let by_row = matches!(layer.kind, Weight::MatMul | Weight::Batched(_));
         for (site, node) in layer.nodes.iter().enumerate() {
             let y = self.copies.m.node(*node).output();
             let signal = self.power(y, by_row);

@@ -8,6 +8,7 @@ use super::layer::Layer;
 use crate::{ranges::Ranged, search::evaluator::Measure};
 use onnxq_ir::no_match;
 use onnxq_quant::{
+    budget::Choice,
     plan::Kept,
     recipe::{AdaptGoal, AdaptSpec},
 };
@@ -157,19 +158,27 @@ impl Adapted {
 }
 
 /// The nodes that stay as they are, with the error that they would have.
-pub(super) fn kept(ranged: Ranged<'_>, layers: &[Layer], picks: &[usize]) -> Vec<Kept> {
+pub(super) fn kept(
+    ranged: Ranged<'_>,
+    layers: &[Layer],
+    choices: &[Vec<Choice>],
+    picks: &[usize],
+) -> Vec<Kept> {
     let m = &ranged.planned.model;
     let elements = |it: usize| {
         m.constant(ranged.planned.plan.sites[it].site.weight).map_or(0, |it| it.numel())
     };
     let mut list = Vec::new();
-    for (layer, pick) in layers.iter().zip(picks) {
+    for ((layer, choices), pick) in layers.iter().zip(choices).zip(picks) {
         if layer.candidates[*pick].plans.iter().any(Option::is_some) {
             continue;
         }
         let (name, error) =
             (layer.candidates[0].name(), 100.0 * layer.candidates[0].worst().sqrt());
-        let reason = no_match!("calibration: {name} would change its output by {error:.1} %");
+        let reason = match choices[*pick].price <= choices[0].price {
+            true => no_match!("calibration: {name} would be no faster than float"),
+            false => no_match!("calibration: {name} would change its output by {error:.1} %"),
+        };
         for (node, site) in layer.nodes.iter().zip(&layer.sites) {
             list.push(Kept { node: *node, elements: elements(*site), reason: reason.clone() });
         }
