@@ -523,7 +523,14 @@ fn outputs(
 ) -> Result<Comparison, Error> {
     let (latency, samples) = (measures.latency, batches.samples());
     let steady = measures.steady;
-    let options = CompareOptions { latency, samples, steady, splits, ..CompareOptions::default() };
+    let options = CompareOptions {
+        latency,
+        samples,
+        steady,
+        splits,
+        pictures: true,
+        ..CompareOptions::default()
+    };
     let mut comparison = compare(reference, candidate, batches, &options, ctx)?;
     if measures.decode {
         batches.rewind();

@@ -9,6 +9,7 @@ mod metrics;
 mod models;
 mod parts;
 mod picture;
+mod pictures;
 mod role;
 mod softmax;
 mod splits;

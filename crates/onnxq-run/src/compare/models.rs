@@ -18,7 +18,10 @@ use onnxq_ir::{
     tensor::{DType, Tensor, TensorError},
     untrusted::Untrusted,
 };
-use onnxq_report::figures::{Comparison, OutputMetrics, Role};
+use onnxq_report::{
+    figures::{Comparison, OutputMetrics, Role},
+    pictures::MAX_OUTPUTS,
+};
 
 #[derive(Clone, Debug)]
 pub struct CompareOptions {
@@ -29,6 +32,8 @@ pub struct CompareOptions {
     pub warm_up: usize,
     /// Time more runs until the ratio is known well enough, because something will be decided by it.
     pub steady: bool,
+    /// Also keep small pictures of the worst sample of outputs that are images.
+    pub pictures: bool,
     /// Samples that the batches hold, for the progress bar.
     pub samples: usize,
     /// What outputs are joined of, as the reference's graph says.
@@ -37,8 +42,8 @@ pub struct CompareOptions {
 
 impl Default for CompareOptions {
     fn default() -> CompareOptions {
-        let (latency, steady, splits) = (false, false, BTreeMap::new());
-        CompareOptions { latency, repeats: 15, warm_up: 3, steady, samples: 0, splits }
+        let (latency, steady, pictures, splits) = (false, false, false, BTreeMap::new());
+        CompareOptions { latency, repeats: 15, warm_up: 3, steady, pictures, samples: 0, splits }
     }
 }
 
@@ -138,8 +143,8 @@ pub fn compare(
     };
     // A thread of the pool that waits for others cannot do its share of what they wait for.
     let outputs = match rayon::current_thread_index() {
-        Some(_) => tally_here(&mut run_all, &options.splits)?,
-        None => tally_meanwhile(&mut run_all, &options.splits)?,
+        Some(_) => tally_here(&mut run_all, options)?,
+        None => tally_meanwhile(&mut run_all, options)?,
     };
     let latency = match first.filter(|_| options.latency) {
         Some(batch) => latency::measure(reference, candidate, &batch, options)?,
@@ -158,11 +163,10 @@ struct Ran {
 
 type RunAll<'a> = dyn FnMut(&mut dyn FnMut(Ran) -> bool) -> Result<(), CompareError> + 'a;
 type Outputs = BTreeMap<String, OutputMetrics>;
-type Splits = BTreeMap<String, Vec<Split>>;
 
 /// Looks at each batch before the next one runs.
-fn tally_here(run_all: &mut RunAll, splits: &Splits) -> Result<Outputs, CompareError> {
-    let (mut tally, mut failed) = (Tally::new(splits), None);
+fn tally_here(run_all: &mut RunAll, options: &CompareOptions) -> Result<Outputs, CompareError> {
+    let (mut tally, mut failed) = (Tally::new(options), None);
     run_all(&mut |ran| match tally.add(ran) {
         Ok(()) => true,
         Err(error) => {
@@ -174,11 +178,14 @@ fn tally_here(run_all: &mut RunAll, splits: &Splits) -> Result<Outputs, CompareE
 }
 
 /// Looks at each batch while the next one runs.
-fn tally_meanwhile(run_all: &mut RunAll, splits: &Splits) -> Result<Outputs, CompareError> {
+fn tally_meanwhile(
+    run_all: &mut RunAll,
+    options: &CompareOptions,
+) -> Result<Outputs, CompareError> {
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel::<Ran>(0);
         let tally = scope.spawn(move || {
-            let mut tally = Tally::new(splits);
+            let mut tally = Tally::new(options);
             receiver.into_iter().try_for_each(|ran| tally.add(ran))?;
             Ok(tally.finish())
         });
@@ -190,12 +197,12 @@ fn tally_meanwhile(run_all: &mut RunAll, splits: &Splits) -> Result<Outputs, Com
 
 struct Tally<'a> {
     outputs: BTreeMap<String, Accumulator>,
-    splits: &'a Splits,
+    options: &'a CompareOptions,
 }
 
 impl Tally<'_> {
-    fn new(splits: &Splits) -> Tally<'_> {
-        Tally { outputs: BTreeMap::new(), splits }
+    fn new(options: &CompareOptions) -> Tally<'_> {
+        Tally { outputs: BTreeMap::new(), options }
     }
 
     fn add(&mut self, ran: Ran) -> Result<(), CompareError> {
@@ -207,8 +214,12 @@ impl Tally<'_> {
             if is_cache(&name) && expected.dtype.is_float() != actual.dtype.is_float() {
                 continue;
             }
-            let splits = self.splits.get(&name).map_or(&[][..], |it| it);
-            add(&mut self.outputs, (&name, splits), &expected, actual, &context)?;
+            let new = |role| {
+                let splits = self.options.splits.get(&name).map_or(&[][..], |it| it);
+                let it = Accumulator::with_parts(role, &expected.shape, splits);
+                it.with_pictures(self.options.pictures)
+            };
+            add(&mut self.outputs, (&name, &new), &expected, actual, &context)?;
         }
         Ok(())
     }
@@ -220,8 +231,19 @@ impl Tally<'_> {
             all.extend(parts);
             all.insert(name, whole);
         }
+        keep_pictures_of_the_worst(&mut all);
         all
     }
+}
+
+/// A page and a report have room for the pictures of a few outputs.
+fn keep_pictures_of_the_worst(outputs: &mut Outputs) {
+    let mut list: Vec<&mut OutputMetrics> =
+        outputs.values_mut().filter(|it| it.pictures.is_some()).collect();
+    // Where the original says nothing but 0, the ratio is none, and any error is too much.
+    let noise = |it: &OutputMetrics| it.sqnr_db.unwrap_or(f64::NEG_INFINITY);
+    list.sort_by(|a, b| noise(a).total_cmp(&noise(b)));
+    list.into_iter().skip(MAX_OUTPUTS).for_each(|it| it.pictures = None);
 }
 
 /// Runs a model on what it takes of a batch.
@@ -284,13 +306,14 @@ fn context(batch: &Batch, inputs: &[IoInfo]) -> Context {
     let mask = mask.and_then(|it| Some(it.to_i64().ok()?.iter().map(|it| *it != 0).collect()));
     let first = inputs.first().and_then(|it| batch.get(&it.name));
     let leading = first.and_then(|it| it.shape.first().copied()).unwrap_or(1);
-    let is_image = first.is_some_and(|it| it.shape.len() == 4 && it.dtype.is_float());
-    Context { batch: ids.as_ref().map_or(leading, |(_, shape)| shape[0]), ids, mask, is_image }
+    let is_image = |it: &&Tensor| it.shape.len() == 4 && it.dtype.is_float();
+    let image = first.filter(is_image).map(|it| (inputs[0].name.clone(), it.clone()));
+    Context { batch: ids.as_ref().map_or(leading, |(_, shape)| shape[0]), ids, mask, image }
 }
 
 fn add(
     outputs: &mut BTreeMap<String, Accumulator>,
-    (name, splits): (&str, &[Split]),
+    (name, new): (&str, &dyn Fn(Role) -> Accumulator),
     reference: &Tensor,
     candidate: &Tensor,
     context: &Context,
@@ -305,10 +328,7 @@ fn add(
     if reference.dtype.is_float() {
         let expected = reference.f32s().map_err(unreadable)?;
         let actual = candidate.f32s().map_err(unreadable)?;
-        let role = || {
-            let role = role(name, &reference.shape, &expected, context);
-            Accumulator::with_parts(role, &reference.shape, splits)
-        };
+        let role = || new(role(name, &reference.shape, &expected, context));
         let totals = outputs.entry(name.to_owned()).or_insert_with(role);
         totals.add(&reference.shape, &expected, &actual, context);
         return Ok(());

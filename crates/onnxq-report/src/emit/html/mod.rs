@@ -171,6 +171,10 @@ fn part(section: &Section, at: usize, it: &Part) -> Value {
             let svg = Value::from_safe_string(svg.clone());
             context! { kind => "plot", caption => caption, svg => svg }
         }
+        Part::Pictures { caption, images } => {
+            let images = Value::from(Serde(images));
+            context! { kind => "pictures", caption => caption, images => images }
+        }
         Part::Table(table) => {
             let id = table_id(section, at, table);
             context! { kind => "table", id => id, table => Value::from(Serde(table)) }
@@ -210,6 +214,15 @@ fn table_id(section: &Section, at: usize, table: &Table) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A colour that is not defined, or only by its fallback, is the same on light and dark pages.
+    #[test]
+    fn every_colour_is_defined() {
+        for part in STYLE.split("var(").skip(1) {
+            let (name, _) = part.split_once(')').unwrap();
+            assert!(STYLE.contains(&format!("{name}: #")), "{name}");
+        }
+    }
 
     #[test]
     fn what_the_policy_allows_is_what_is_there() {
