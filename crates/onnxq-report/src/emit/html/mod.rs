@@ -12,7 +12,7 @@ use super::{
     Emitter, candidate, file_name,
     headline::{Headline, headlines},
     number::plural,
-    page::{Details, Limits, Part, Plot, Section, Table, name, sections},
+    page::{Details, Image, Limits, Part, Plot, Section, Table, name, sections},
     xml,
 };
 use crate::{Report, Verdict};
@@ -172,7 +172,7 @@ fn part(section: &Section, at: usize, it: &Part) -> Value {
             context! { kind => "plot", caption => caption, svg => svg }
         }
         Part::Pictures { caption, images } => {
-            let images = Value::from(Serde(images));
+            let images: Vec<Value> = images.iter().map(image).collect();
             context! { kind => "pictures", caption => caption, images => images }
         }
         Part::Table(table) => {
@@ -185,6 +185,14 @@ fn part(section: &Section, at: usize, it: &Part) -> Value {
         Part::Block { id, title, text } => {
             context! { kind => "block", id => *id, title => title, text => lines(text) }
         }
+    }
+}
+
+/// Its source is finished markup.
+fn image(it: &Image) -> Value {
+    context! {
+        src => Value::from_safe_string(it.src.clone()), alt => &it.alt, label => &it.label,
+        width => it.width, height => it.height
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) struct Details {
 }
 
 /// A picture of pixels.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub(super) struct Image {
     /// `data:image/png;base64,…`, which holds no character that HTML reads.
     pub src: String,
