@@ -258,26 +258,26 @@ mod tests {
 
     #[test]
     fn a_figure_that_no_output_has_is_answered_with_those_there_are() {
-        let mut it = comparison();
+        let mut measured = comparison();
         let values = OutputMetrics {
             sqnr_db: Some(20.0),
             max_abs: Some(1.0),
             cosine: Summary::of(&[0.5]),
             ..OutputMetrics::default()
         };
-        it.outputs.insert("hidden".into(), values.clone());
+        measured.outputs.insert("hidden".into(), values.clone());
         let reason = |gate: &str, it: &Comparison| checked(gate, it).reason.unwrap();
         let names = ". Logits are known by their names: export with output_names=[\"logits\"], and \
                      with input_names=[\"input_ids\"] if the input is tokens";
         let there_are = "has kl; there are cosine, max_abs, nonfinite_rows, sqnr_db";
         assert_eq!(
-            reason("hidden:kl<=1", &it),
+            reason("hidden:kl<=1", &measured),
             format!("nothing called `hidden` {there_are}{names}")
         );
-        assert_eq!(reason("other:sqnr_db>=1", &it), "nothing called `other` was measured");
-        it.outputs = [("hidden".to_owned(), values)].into();
-        assert_eq!(reason("kl<=1", &it), format!("no output {there_are}{names}"));
-        assert!(reason("iou>=0.5", &it).starts_with("no output has iou; there are cosine"));
+        assert_eq!(reason("other:sqnr_db>=1", &measured), "nothing called `other` was measured");
+        measured.outputs = [("hidden".to_owned(), values)].into();
+        assert_eq!(reason("kl<=1", &measured), format!("no output {there_are}{names}"));
+        assert!(reason("iou>=0.5", &measured).starts_with("no output has iou; there are cosine"));
         assert_eq!(reason("cache_kl<=1", &Comparison::default()), "it was not measured");
     }
 

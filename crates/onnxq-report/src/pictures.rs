@@ -95,8 +95,8 @@ mod tests {
 
     #[test]
     fn codes_span_the_range_and_what_is_no_number_is_dark() {
-        let it = Picture::new([1, 4, 1], &[-1.0, 1.0, 0.0, f64::NAN], (-1.0, 1.0));
-        assert_eq!(it.bytes().unwrap(), [0, 255, 128, 0]);
+        let grey = Picture::new([1, 4, 1], &[-1.0, 1.0, 0.0, f64::NAN], (-1.0, 1.0));
+        assert_eq!(grey.bytes().unwrap(), [0, 255, 128, 0]);
         let flat = Picture::new([1, 1, 3], &[2.0; 3], (2.0, 2.0));
         assert_eq!(flat.bytes().unwrap(), [0; 3]);
     }

@@ -216,8 +216,8 @@ impl Tally<'_> {
             }
             let new = |role| {
                 let splits = self.options.splits.get(&name).map_or(&[][..], |it| it);
-                let it = Accumulator::with_parts(role, &expected.shape, splits);
-                it.with_pictures(self.options.pictures)
+                let new = Accumulator::with_parts(role, &expected.shape, splits);
+                new.with_pictures(self.options.pictures)
             };
             add(&mut self.outputs, (&name, &new), &expected, actual, &context)?;
         }

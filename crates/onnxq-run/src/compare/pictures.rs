@@ -31,9 +31,9 @@ impl Layout {
     fn of_output(shape: &[usize], context: &Context) -> Option<Layout> {
         let &[_, height, width] = shape else { return Layout::of(shape) };
         let input = Layout::of(&context.image.as_ref()?.1.shape)?;
-        let it = Layout { height, width, channels: 1, channels_last: false };
+        let own = Layout { height, width, channels: 1, channels_last: false };
         let apart = (height * input.width).abs_diff(width * input.height);
-        (it.is_image() && apart <= input.width.max(input.height)).then_some(it)
+        (own.is_image() && apart <= input.width.max(input.height)).then_some(own)
     }
 
     fn is_image(&self) -> bool {
@@ -122,16 +122,16 @@ impl Means {
         let side = layout.height.max(layout.width).div_ceil(MAX_SIDE);
         let (height, width) = (layout.height.div_ceil(side), layout.width.div_ceil(side));
         let size = [height, width, channels.len()];
-        let mut it = Means { size, values: Vec::new(), non_finite: 0 };
+        let mut means = Means { size, values: Vec::new(), non_finite: 0 };
         let along = |at: usize, all: usize| at * side..all.min((at + 1) * side);
         for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
             for channel in channels {
                 let rows = along(y, layout.height);
                 let mut own = rows.flat_map(|y| along(x, layout.width).map(move |x| (y, x)));
-                it.add(&mut own.by_ref().map(|(y, x)| value(layout.at(*channel, y, x))));
+                means.add(&mut own.by_ref().map(|(y, x)| value(layout.at(*channel, y, x))));
             }
         }
-        it
+        means
     }
 
     /// One more pixel; NaN if nothing in it is finite.
@@ -161,8 +161,8 @@ impl Means {
     }
 }
 
-fn range_of(it: &Means) -> (f64, f64) {
-    range(it.values.iter())
+fn range_of(means: &Means) -> (f64, f64) {
+    range(means.values.iter())
 }
 
 /// From the least to the largest finite value; of none, 0.
@@ -187,19 +187,19 @@ mod tests {
 
     #[test]
     fn shapes_tell_what_is_an_image() {
-        let it = |shape: &[usize]| {
-            let found = Layout::of_output(shape, &context(&[1, 3, 64, 32]));
-            found.map(|it| (it.height, it.width, it.channels, it.channels_last))
+        let found = |shape: &[usize]| {
+            let layout = Layout::of_output(shape, &context(&[1, 3, 64, 32]));
+            layout.map(|it| (it.height, it.width, it.channels, it.channels_last))
         };
-        assert_eq!(it(&[1, 1, 64, 32]), Some((64, 32, 1, false)));
-        assert_eq!(it(&[1, 64, 32, 3]), Some((64, 32, 3, true)));
-        assert_eq!(it(&[1, 21, 64, 32]), Some((64, 32, 21, false)));
-        assert_eq!(it(&[1, 32, 16]), Some((32, 16, 1, false)));
+        assert_eq!(found(&[1, 1, 64, 32]), Some((64, 32, 1, false)));
+        assert_eq!(found(&[1, 64, 32, 3]), Some((64, 32, 3, true)));
+        assert_eq!(found(&[1, 21, 64, 32]), Some((64, 32, 21, false)));
+        assert_eq!(found(&[1, 32, 16]), Some((32, 16, 1, false)));
         // Patches and features, boxes and scores, features of an inner layer, a vector.
         for shape in
             [&[1, 197, 768][..], &[1, 84, 8400], &[1, 512, 64, 64], &[1, 256, 8, 8], &[1, 1000]]
         {
-            assert_eq!(it(shape), None, "{shape:?}");
+            assert_eq!(found(shape), None, "{shape:?}");
         }
         assert_eq!(Layout::of_output(&[1, 64, 64], &Context::default()), None);
     }
@@ -233,13 +233,19 @@ mod tests {
         reference[1] = 4.0;
         let candidate = vec![1.0f32; 3 * h * w];
         let context = context(&[2, 3, h, w]);
-        let it = pictures(&[2, 3, h, w], (&reference, &candidate), &context, (1, 1)).unwrap();
+        let made = pictures(&[2, 3, h, w], (&reference, &candidate), &context, (1, 1)).unwrap();
         // Squares of three: the last ones are narrower.
-        assert_eq!((it.reference.height, it.reference.width, it.reference.channels), (100, 44, 3));
-        assert_eq!((it.channel, it.reference.non_finite, it.candidate.non_finite), (None, 1, 0));
-        assert_eq!((it.reference.low, it.reference.high), (1.0, 1.375));
-        assert_eq!((it.difference.channels, it.difference.high), (1, 0.125));
-        let input = it.input.unwrap();
+        assert_eq!(
+            (made.reference.height, made.reference.width, made.reference.channels),
+            (100, 44, 3)
+        );
+        assert_eq!(
+            (made.channel, made.reference.non_finite, made.candidate.non_finite),
+            (None, 1, 0)
+        );
+        assert_eq!((made.reference.low, made.reference.high), (1.0, 1.375));
+        assert_eq!((made.difference.channels, made.difference.high), (1, 0.125));
+        let input = made.input.unwrap();
         assert_eq!((&*input.name, input.picture.high), ("x", 0.0));
         assert!(input.picture.bytes().is_some());
     }
@@ -247,8 +253,8 @@ mod tests {
     #[test]
     fn a_picture_of_nothing_finite_is_dark() {
         let (a, b) = (vec![f32::NAN; 256], vec![f32::INFINITY; 256]);
-        let it = pictures(&[1, 1, 16, 16], (&a, &b), &Context::default(), (0, 0)).unwrap();
-        for it in [&it.reference, &it.candidate, &it.difference] {
+        let made = pictures(&[1, 1, 16, 16], (&a, &b), &Context::default(), (0, 0)).unwrap();
+        for it in [&made.reference, &made.candidate, &made.difference] {
             assert_eq!((it.low, it.high, it.non_finite), (0.0, 0.0, 256));
             assert!(it.bytes().unwrap().iter().all(|it| *it == 0));
         }

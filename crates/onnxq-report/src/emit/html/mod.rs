@@ -189,10 +189,10 @@ fn part(section: &Section, at: usize, it: &Part) -> Value {
 }
 
 /// Its source is finished markup.
-fn image(it: &Image) -> Value {
+fn image(one: &Image) -> Value {
     context! {
-        src => Value::from_safe_string(it.src.clone()), alt => &it.alt, label => &it.label,
-        width => it.width, height => it.height
+        src => Value::from_safe_string(one.src.clone()), alt => &one.alt, label => &one.label,
+        width => one.width, height => one.height
     }
 }
 

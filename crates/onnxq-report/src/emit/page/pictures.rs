@@ -28,8 +28,8 @@ pub(super) fn section(report: &Report, _: Limits) -> Option<Section> {
     section.note(is_full.then_some(note)).filled()
 }
 
-fn part(output: &str, it: &OutputMetrics, pictures: &Pictures) -> Part {
-    let caption = caption(output, it, pictures);
+fn part(output: &str, metrics: &OutputMetrics, pictures: &Pictures) -> Part {
+    let caption = caption(output, metrics, pictures);
     let input = pictures.input.as_ref();
     let input = input.map(|it| (format!("input {}", name(&it.name)), &it.picture));
     let named = [
@@ -45,21 +45,21 @@ fn part(output: &str, it: &OutputMetrics, pictures: &Pictures) -> Part {
     }
 }
 
-fn image(output: &str, label: &str, it: &Picture) -> Option<Image> {
-    let (low, high) = (number(it.low), number(it.high));
+fn image(output: &str, label: &str, picture: &Picture) -> Option<Image> {
+    let (low, high) = (number(picture.low), number(picture.high));
     Some(Image {
-        src: data_url(it)?,
+        src: data_url(picture)?,
         alt: format!("{label}, worst sample of {output}: black is {low}, white is {high}"),
         label: format!("{label}: {low} … {high}"),
-        height: it.height,
-        width: it.width,
+        height: picture.height,
+        width: picture.width,
     })
 }
 
 /// Which sample, which channel, and what a pixel stands for.
-fn caption(output: &str, it: &OutputMetrics, pictures: &Pictures) -> String {
+fn caption(output: &str, metrics: &OutputMetrics, pictures: &Pictures) -> String {
     let Pictures { sample, height, width, channels, .. } = pictures;
-    let file = it.worst_samples.iter().find(|it| it.sample == *sample);
+    let file = metrics.worst_samples.iter().find(|it| it.sample == *sample);
     let file = file.and_then(|it| it.file.as_deref());
     let file = file.map_or(String::new(), |it| format!(" ({})", name(it)));
     let mut out = format!("{output}: sample {sample}{file}");
