@@ -79,6 +79,55 @@ fn images_calibrate_and_validate() {
     );
 }
 
+/// A probability map at half the size of its input, as text detectors give, and its channels-last twin.
+const MAP: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
+main (float[n,3,48,48] pixels) => (float[n,1,24,24] maps, float[n,24,24,1] last) <
+   float[16,3,3,3] k1, float[1,16,3,3] k2
+> {
+   c = Conv <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (pixels, k1)
+   r = Relu (c)
+   d = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (r, k2)
+   maps = Sigmoid (d)
+   last = Transpose <perm = [0, 2, 3, 1]> (maps)
+}"#;
+
+#[test]
+fn an_image_is_shown_beside_its_original() {
+    let folder = folder();
+    let model = onnx::to_bytes(&text::parse(MAP).unwrap()).unwrap();
+    fs::write(folder.path().join("model.onnx"), model).unwrap();
+    let data = "--data photos --preprocess zero_one";
+    json(
+        folder.path(),
+        "quantize model.onnx -r avx2_static --calibration photos -o q.onnx \
+         --preprocess zero_one --json",
+    );
+    let validate = format!("validate model.onnx q.onnx {data} --report out --json");
+    let found = json(folder.path(), &validate);
+    let (maps, last) = (&found["outputs"]["maps"], &found["outputs"]["last"]);
+    let pictures = &maps["pictures"];
+    assert_eq!(pictures["sample"], maps["worst_samples"][0]["sample"], "{maps}");
+    assert_eq!((&pictures["channel"], &pictures["channels"]), (&Value::Null, &1.into()));
+    for side in ["reference", "candidate", "difference"] {
+        assert_eq!(pictures[side]["height"], 24);
+        // The order of the axes changes no pixel.
+        assert_eq!(pictures[side], last["pictures"][side]);
+    }
+    for end in ["low", "high"] {
+        assert_eq!(pictures["reference"][end], pictures["candidate"][end]);
+    }
+    let high = pictures["difference"]["high"].as_f64().unwrap();
+    assert!(high > 0.0 && high <= maps["max_abs"].as_f64().unwrap(), "{maps}");
+    assert_eq!(pictures["input"]["name"], "pixels");
+    let input = &pictures["input"]["picture"];
+    assert_eq!((&input["height"], &input["channels"]), (&48.into(), &3.into()));
+    let page = fs::read_to_string(folder.path().join("out/index.html")).unwrap();
+    assert_eq!(page.matches("<img src=\"data:image/png;base64,").count(), 8);
+    // Where nothing differs there is no worst sample.
+    let same = json(folder.path(), &format!("validate model.onnx model.onnx {data} --json"));
+    assert_eq!(same["outputs"]["maps"]["pictures"], Value::Null);
+}
+
 #[test]
 fn images_need_a_description() {
     let folder = folder();

@@ -136,13 +136,28 @@ fn hostile_names_stay_text() {
     assert_eq!(seen.complaints(), [""; 0], "{}", seen.log);
     let count = |part: &str| seen.dom.matches(part).count();
     assert_eq!((count("<script"), count("</script>"), count("<title>FAIL")), (1, 1, 1));
-    assert_eq!((count("<img"), count("<a href=\"http"), count("<a href=\"java")), (0, 0, 0));
+    assert_eq!((count("<a href=\"http"), count("<a href=\"java")), (0, 0));
+    let ours = count("<img src=\"data:image/png;base64,");
+    assert_eq!((count("<img"), ours), (4, 4));
     let name = "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;\\u{1b}]8;;http";
     assert!(count(name) > 100, "{}", count(name));
     // Sorted, names move as text.
     let sorted = browse(&page(&hostile()), "#sort=precision-node,1");
     assert_eq!(sorted.complaints(), [""; 0], "{}", sorted.log);
     assert_eq!(sorted.dom.matches("<script").count(), 1);
+}
+
+/// Pictures are decoded, have words for those who do not see them, and fit the window.
+#[test]
+fn pictures_are_seen_at_any_width() {
+    let page = page(&full());
+    for width in [1280, 390] {
+        let sizes = "[...document.images].map((it) => it.naturalWidth + 'x' + it.naturalHeight)";
+        assert_eq!(told(width, &page, &format!("{sizes}.join()")), "32x20,32x20,32x20,32x20");
+        let bad = "[...document.images].filter((it) => !it.alt \
+             || it.getBoundingClientRect().right > innerWidth || it.width < 100).length";
+        assert_eq!(told(width, &page, bad), "0", "at {width}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use onnxq_report::{
     Report,
     document::{read, schema},
     emit::{EMITTERS, MAX_PAGE_BYTES, emitter},
+    pictures::{MAX_OUTPUTS, Picture},
 };
 use quick_xml::{Reader, events::Event};
 use serde_json::Value;
@@ -168,6 +169,9 @@ fn markdown_is_tables_and_text() {
         "| Size | 26.2 MB | 5.2 MB | × 0.2000 |",
         "▼ worse",
         "keep in",
+        "On the page: maps0: sample 3 (receipt.png), channel 1 of 4, which differs most; \
+         640 × 1,024 (height × width), each pixel the mean of up to 8 × 8; \
+         2 elements left out: NaN or Inf\n",
     ] {
         assert!(text.contains(part), "`{part}` is missing in\n{text}");
     }
@@ -215,6 +219,7 @@ fn the_page_has_what_the_report_has() {
         "warnings",
         "baseline",
         "outputs",
+        "pictures",
         "worst",
         "decode",
         "isolation",
@@ -244,12 +249,45 @@ fn the_page_has_what_the_report_has() {
 fn a_hostile_page_has_one_script_and_it_is_ours() {
     let page = emit("html", &hostile());
     assert_eq!((page.matches("<script").count(), page.matches("</script").count()), (1, 1));
-    for part in ["<img", "javascript:alert(3)\"", "\n::error", " onerror=alert(2)>"] {
+    for part in ["javascript:alert(3)\"", "\n::error", " onerror=alert(2)>"] {
         assert!(!page.contains(part), "{part}");
     }
+    // The pictures are ours, too, and no name is a source.
+    let ours = page.matches("<img src=\"data:image/png;base64,").count();
+    assert_eq!((page.matches("<img").count(), ours), (4, 4));
     assert!(!page.contains(" style=") && !page.contains(" onclick="));
     // Template marks in a name are text.
     assert!(page.contains("{{ 7*7 }}") && !page.contains("#49"));
+}
+
+/// A report that someone has edited: codes that do not fit their size, markup for codes.
+#[test]
+fn pictures_of_a_foreign_report_are_read_with_care() {
+    type Edit = fn(&mut Picture);
+    let edits: [Edit; 5] = [
+        |it| it.codes = "\"><script>alert(1)</script>".into(),
+        |it| it.codes.truncate(7),
+        |it| (it.height, it.width) = (usize::MAX, usize::MAX),
+        |it| it.channels = 2,
+        |it| (it.low, it.high) = (f64::MAX, f64::MIN),
+    ];
+    for (at, edit) in edits.into_iter().enumerate() {
+        let mut report = full();
+        let output = report.figures.outputs.get_mut("maps0").unwrap();
+        edit(&mut output.pictures.as_mut().unwrap().difference);
+        output.pictures.as_mut().unwrap().height = usize::MAX;
+        let page = emit("html", &report);
+        // A scale is only shown; of the others, no picture.
+        let left = if at == 4 { 4 } else { 0 };
+        assert_eq!((page.matches("<img").count(), page.matches("<script").count()), (left, 1));
+        assert_eq!(page.contains("maps0: report.json holds no pictures that fit it"), at < 4);
+    }
+    let mut report = full();
+    let output = report.figures.outputs["maps0"].clone();
+    for it in 0..50 {
+        report.figures.outputs.insert(format!("more{it}"), output.clone());
+    }
+    assert_eq!(emit("html", &report).matches("<img").count(), 4 * MAX_OUTPUTS);
 }
 
 #[test]

@@ -192,10 +192,10 @@ fn files_of_other_kinds_are_named() {
       hint: the download failed; get it again from the address of the file itself, with `curl -fLO ADDRESS`
     $ onnxq inspect model.pt → 3
       error[E101]: not an ONNX model but a PyTorch file
-      hint: export it first: torch.onnx.export(model, inputs, "model.onnx", dynamo=True); or save a Hugging Face model by model.save_pretrained(FOLDER, safe_serialization=True) and give the folder
+      hint: export it first: torch.onnx.export(model, inputs, "model.onnx", dynamo=True), which needs pip install onnxscript; or save a Hugging Face model by model.save_pretrained(FOLDER, safe_serialization=True) and give the folder
     $ onnxq inspect old.pt → 3
       error[E101]: not an ONNX model but a PyTorch file or another pickle
-      hint: export it first: torch.onnx.export(model, inputs, "model.onnx", dynamo=True); or save a Hugging Face model by model.save_pretrained(FOLDER, safe_serialization=True) and give the folder
+      hint: export it first: torch.onnx.export(model, inputs, "model.onnx", dynamo=True), which needs pip install onnxscript; or save a Hugging Face model by model.save_pretrained(FOLDER, safe_serialization=True) and give the folder
     $ onnxq inspect lone.safetensors → 3
       error[E101]: not an ONNX model but weights of a checkpoint without a graph (safetensors)
       hint: give its folder instead, which holds the config.json: .

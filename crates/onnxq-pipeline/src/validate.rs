@@ -281,7 +281,16 @@ impl<'a> Run<'a> {
             Some(it) => (Some(it.sizes.clone()), it.splits.clone()),
             None => (None, compare::splits(&self.loaded[0].model)),
         };
-        CompareOptions { latency, samples, steady, splits, sizes, ..CompareOptions::default() }
+        let pictures = true;
+        CompareOptions {
+            latency,
+            samples,
+            steady,
+            splits,
+            sizes,
+            pictures,
+            ..CompareOptions::default()
+        }
     }
 
     /// Whether single samples may run where a batch failed to; from now on they are used.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::summary::Summary;
+use crate::{pictures::Pictures, summary::Summary};
 
 /// Every figure of a comparison. What was not measured is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -132,6 +132,9 @@ pub struct OutputMetrics {
     /// The samples with the largest error, the worst first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub worst_samples: Vec<SampleError>,
+    /// Of an output that is an image: the worst sample, side by side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pictures: Option<Pictures>,
 }
 
 /// A range along an axis of an output.

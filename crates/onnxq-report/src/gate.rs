@@ -7,7 +7,7 @@ use super::{
     lookup::{self, Measured},
 };
 use crate::summary::finite;
-use onnxq_ir::human::number;
+use onnxq_ir::{human::number, untrusted::Untrusted};
 use onnxq_quant::recipe::gate::Gate;
 use schemars::JsonSchema;
 
@@ -30,6 +30,10 @@ pub struct GateResult {
     pub reason: Option<String>,
 }
 
+/// Metrics of what is read as logits or probabilities.
+const OF_LOGITS: [&str; 6] =
+    ["kl", "perplexity", "perplexity_difference", "perplexity_ratio", "top1", "top5"];
+
 /// The worst of the outputs that have this metric decides; what was not measured fails.
 pub fn check(gate: &Gate, comparison: &Comparison) -> GateResult {
     let measured = match gate.validate() {
@@ -47,11 +51,31 @@ pub fn check(gate: &Gate, comparison: &Comparison) -> GateResult {
             if gate.min.is_some() { it.value < worst.value } else { it.value > worst.value };
         if it.reason.is_some() || worst.reason.is_none() && is_worse { it } else { worst }
     });
-    match (worst, &gate.output) {
-        (Some(it), _) => result(gate, it),
-        (None, Some(_)) => failed(gate, "nothing of that name has this metric".into()),
-        (None, None) => failed(gate, "it was not measured".into()),
+    match worst {
+        Some(it) => result(gate, it),
+        None => failed(gate, absent(gate, comparison)),
     }
+}
+
+/// Why there is no such figure, and which there are instead.
+fn absent(gate: &Gate, comparison: &Comparison) -> String {
+    let output = gate.output.as_deref();
+    let known = lookup::figures_of_outputs(comparison, output);
+    if !lookup::is_of_outputs(&gate.metric) || output.is_none() && known.is_empty() {
+        return "it was not measured".into();
+    }
+    let whose =
+        output.map_or("no output".to_owned(), |it| format!("nothing called `{}`", Untrusted(it)));
+    let metric = &gate.metric;
+    let mut why = match &known[..] {
+        [] => format!("{whose} was measured"),
+        known => format!("{whose} has {metric}; there are {}", known.join(", ")),
+    };
+    if OF_LOGITS.contains(&&**metric) && !known.is_empty() && !known.contains(&"kl") {
+        why += ". Logits are known by their names: export with output_names=[\"logits\"], and with \
+                input_names=[\"input_ids\"] if the input is tokens";
+    }
+    why
 }
 
 fn result(gate: &Gate, mut it: Measured) -> GateResult {
@@ -230,6 +254,31 @@ mod tests {
             assert!(!result.pass && result.measured.is_none() && result.reason.is_some(), "{gate}");
         }
         assert!(!checked("hidden:kl<=1", &comparison()).pass);
+    }
+
+    #[test]
+    fn a_figure_that_no_output_has_is_answered_with_those_there_are() {
+        let mut measured = comparison();
+        let values = OutputMetrics {
+            sqnr_db: Some(20.0),
+            max_abs: Some(1.0),
+            cosine: Summary::of(&[0.5]),
+            ..OutputMetrics::default()
+        };
+        measured.outputs.insert("hidden".into(), values.clone());
+        let reason = |gate: &str, it: &Comparison| checked(gate, it).reason.unwrap();
+        let names = ". Logits are known by their names: export with output_names=[\"logits\"], and \
+                     with input_names=[\"input_ids\"] if the input is tokens";
+        let there_are = "has kl; there are cosine, max_abs, nonfinite_rows, sqnr_db";
+        assert_eq!(
+            reason("hidden:kl<=1", &measured),
+            format!("nothing called `hidden` {there_are}{names}")
+        );
+        assert_eq!(reason("other:sqnr_db>=1", &measured), "nothing called `other` was measured");
+        measured.outputs = [("hidden".to_owned(), values)].into();
+        assert_eq!(reason("kl<=1", &measured), format!("no output {there_are}{names}"));
+        assert!(reason("iou>=0.5", &measured).starts_with("no output has iou; there are cosine"));
+        assert_eq!(reason("cache_kl<=1", &Comparison::default()), "it was not measured");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod figures;
 pub mod gate;
 mod judgement;
 pub mod lookup;
+pub mod pictures;
 pub mod summary;
 
 pub use self::{

@@ -99,6 +99,16 @@ pub fn is_of_outputs(metric: &str) -> bool {
     matches!(place(metric), Some(Output(_)))
 }
 
+/// Metrics that some output has; only those of the one that a gate names, if it does.
+pub fn figures_of_outputs(comparison: &Comparison, output: Option<&str>) -> Vec<&'static str> {
+    let is_called = |it: &Measured| output.is_none_or(|name| it.is_called(name));
+    let is_there = |metric: &&Metric| {
+        let found = find(comparison, metric.name, metric.statistics.first().copied());
+        is_of_outputs(metric.name) && found.iter().any(is_called)
+    };
+    METRICS.iter().filter(is_there).map(|it| it.name).collect()
+}
+
 /// The metric of each thing that has it, in the order of the report.
 pub fn find(it: &Comparison, metric: &str, statistic: Option<&str>) -> Vec<Measured> {
     let statistic = statistic.unwrap_or("");

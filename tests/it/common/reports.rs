@@ -11,6 +11,7 @@ use onnxq_report::{
         PrecisionRow, Provenance, RecipeFacts, SCHEMA, Samples, Spread, Suggestion, Warning,
         WeightKind,
     },
+    pictures::{InputPicture, Picture, Pictures},
     summary::Summary,
 };
 
@@ -228,6 +229,45 @@ fn token(name: Name, at: usize) -> TokenError {
     }
 }
 
+/// An output that is an image, of which one channel is shown.
+fn maps(name: Name) -> OutputMetrics {
+    let picture = |channels: usize, high: f64| {
+        let values: Vec<f64> = (0..20 * 32 * channels).map(|it| high * noise(it)).collect();
+        Picture::new([20, 32, channels], &values, (0.0, high))
+    };
+    let [reference, candidate, difference] = [0.9, 0.9, 0.2].map(|high| picture(1, high));
+    let input = Some(InputPicture { name: name("pixels"), picture: picture(3, 2.6) });
+    let (sample, height, width, channels, channel) = (3, 640, 1024, 4, Some(1));
+    let pictures = Pictures {
+        sample,
+        height,
+        width,
+        channels,
+        channel,
+        reference: Picture { non_finite: 2, ..reference },
+        candidate,
+        difference,
+        input,
+    };
+    let worst = SampleError {
+        sample,
+        file: Some(name("receipt.png")),
+        sqnr_db: Some(21.0),
+        ..SampleError::default()
+    };
+    OutputMetrics {
+        role: Role::Image,
+        samples: 64,
+        elements: 64 * 640 * 1024 * 4,
+        sqnr_db: Some(26.0),
+        psnr_db: Some(31.0),
+        iou: Some(0.97),
+        worst_samples: vec![worst],
+        pictures: Some(pictures),
+        ..OutputMetrics::default()
+    }
+}
+
 fn figures(name: Name) -> Comparison {
     let cache = |at: usize| OutputMetrics {
         role: Role::Cache,
@@ -256,6 +296,7 @@ fn figures(name: Name) -> Comparison {
         (0..6).map(|it| (name(&format!("present.{it}.key")), cache(it))).collect();
     outputs.insert(name("sentence_embedding"), embedding);
     outputs.insert(name("logits"), logits(name));
+    outputs.insert(name("maps") + "0", maps(name));
     Comparison {
         samples: 64,
         size: Some(Size::new(26_214_400, 5_242_880)),

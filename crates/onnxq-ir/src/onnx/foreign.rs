@@ -162,7 +162,7 @@ const KINDS: &[Kind] = &[
 ];
 
 const PYTORCH: &str = "export it first: torch.onnx.export(model, inputs, \"model.onnx\", \
-                       dynamo=True); or save a Hugging Face model by \
+                       dynamo=True), which needs pip install onnxscript; or save a Hugging Face model by \
                        model.save_pretrained(FOLDER, safe_serialization=True) and give the folder";
 
 fn tf2onnx(flag: &str, path: &Path) -> String {

@@ -62,7 +62,8 @@ fn section(it: &Section) -> String {
         match part {
             Part::Table(it) => out += &table(it),
             Part::Note { text: note } => out += &format!("{}\n\n", text(note)),
-            // Pictures and long texts are for the page.
+            Part::Pictures { caption, .. } => out += &format!("On the page: {}\n\n", text(caption)),
+            // Plots and long texts are for the page.
             Part::Plot { .. } | Part::Block { .. } | Part::Heading { .. } | Part::Details(_) => {}
         }
     }

@@ -16,6 +16,7 @@ mod markdown;
 mod number;
 mod page;
 mod plot;
+mod png;
 mod sarif;
 mod xml;
 

@@ -6,13 +6,16 @@ use super::{
     metrics::Errors,
     parts::Parts,
     picture::Picture,
+    pictures::pictures,
     splits::Split,
     tokens::{Tokens, WORST},
     vectors::Vectors,
     view::{Kind, Row, View},
 };
+use onnxq_ir::tensor::Tensor;
 use onnxq_report::{
     figures::{NonFinite, OutputMetrics, Role, SampleError},
+    pictures::Pictures,
     summary::{Summary, finite},
 };
 
@@ -24,8 +27,8 @@ pub(super) struct Context {
     pub ids: Option<(Vec<i64>, [usize; 2])>,
     /// `attention_mask` of the same shape: padding is no output.
     pub mask: Option<Vec<bool>>,
-    /// The first input is an image.
-    pub is_image: bool,
+    /// The first input with its name, if it is an image.
+    pub image: Option<(String, Tensor)>,
 }
 
 #[derive(Default)]
@@ -37,6 +40,9 @@ pub(super) struct Accumulator {
     pooled: Vec<f32>,
     vectors: Vectors,
     picture: Picture,
+    /// Of the worst sample so far.
+    pictures: Option<Pictures>,
+    wants_pictures: bool,
     tokens: Tokens,
     worst: Vec<SampleError>,
     nonfinite: NonFinite,
@@ -52,6 +58,11 @@ impl Accumulator {
     /// For an output of that shape, which may be joined of several quantities.
     pub(super) fn with_parts(role: Role, shape: &[usize], splits: &[Split]) -> Accumulator {
         Accumulator { parts: Parts::new(role, shape, splits), ..Accumulator::new(role) }
+    }
+
+    /// Keeps small pictures of the worst sample, if it is an image.
+    pub(super) fn with_pictures(self, wanted: bool) -> Accumulator {
+        Accumulator { wants_pictures: wanted && self.role == Role::Image, ..self }
     }
 
     /// One batch of a float output; both slices have the elements of `shape`.
@@ -73,7 +84,15 @@ impl Accumulator {
         let rows: Vec<Row> = (0..view.count).into_par_iter().map(|it| view.row(it)).collect();
         let per_sample = rows.len() / samples;
         for (at, sample) in rows.chunks(per_sample).enumerate() {
-            self.add_sample(&view, first + at, at * per_sample, sample);
+            let is_worst = self.add_sample(&view, first + at, at * per_sample, sample);
+            if is_worst && self.wants_pictures {
+                let size = reference.len() / samples;
+                let range = at * size..(at + 1) * size;
+                let both = (&reference[range.clone()], &candidate[range]);
+                let is_one = shape[0] == samples;
+                let pictures = || pictures(shape, both, context, (at, first + at));
+                self.pictures = is_one.then(pictures).flatten();
+            }
         }
     }
 
@@ -114,6 +133,7 @@ impl Accumulator {
             mean_abs: finite(self.errors.mean_abs()),
             nonfinite: self.nonfinite,
             worst_samples: self.worst,
+            pictures: self.pictures,
             by_position: self.tokens.places.bins(),
             ..base
         };
@@ -121,8 +141,9 @@ impl Accumulator {
         it
     }
 
-    /// The rows of one sample, the first of which is row `start` of the batch.
-    fn add_sample(&mut self, view: &View, sample: usize, start: usize, rows: &[Row]) {
+    /// The rows of one sample, the first of which is row `start` of the batch. Whether it is the worst so
+    /// far.
+    fn add_sample(&mut self, view: &View, sample: usize, start: usize, rows: &[Row]) -> bool {
         let mut sum = Errors::default();
         self.tokens.next_sample();
         for (position, row) in rows.iter().enumerate() {
@@ -144,12 +165,14 @@ impl Accumulator {
                 self.tokens.add_worst(view.token(start + position, sample, position, token));
             }
         }
+        let mut is_worst = false;
         if sum.elements > 0 {
             self.cosine.push(sum.cosine() as f32);
-            self.add_worst(sample, &sum);
+            is_worst = self.add_worst(sample, &sum);
             self.errors.add(&sum);
         }
         self.add_vectors(view, start..start + rows.len());
+        is_worst
     }
 
     fn count_non_finite(&mut self, row: &Row) {
@@ -161,9 +184,10 @@ impl Accumulator {
         }
     }
 
-    fn add_worst(&mut self, sample: usize, sum: &Errors) {
+    /// Of equals the first sample is the worst.
+    fn add_worst(&mut self, sample: usize, sum: &Errors) -> bool {
         if sum.error_square == 0.0 {
-            return;
+            return false;
         }
         let (sqnr_db, cosine) = (finite(sum.sqnr_db()), finite(sum.cosine()));
         let noise = |it: &SampleError| it.sqnr_db.unwrap_or(f64::NEG_INFINITY);
@@ -171,6 +195,7 @@ impl Accumulator {
         let at = self.worst.partition_point(|it| noise(it) <= noise(&own));
         self.worst.insert(at, own);
         self.worst.truncate(WORST);
+        at == 0
     }
 
     /// A vector for the sample: its own, or the mean over its tokens.
@@ -205,7 +230,7 @@ mod tests {
     use super::*;
 
     fn tokens(ids: &[i64], shape: [usize; 2], mask: Option<Vec<bool>>) -> Context {
-        Context { batch: shape[0], ids: Some((ids.to_vec(), shape)), mask, is_image: false }
+        Context { batch: shape[0], ids: Some((ids.to_vec(), shape)), mask, image: None }
     }
 
     fn logits(reference: &[f32], candidate: &[f32], context: &Context) -> OutputMetrics {

@@ -6,7 +6,7 @@ use super::cache::{Cache, Text};
 use crate::compare::models::{CompareError, CompareOptions, inputs};
 use crate::{
     data::Batch,
-    engine::{IoInfo, Session},
+    engine::{EngineError, IoInfo, Session},
 };
 use onnxq_ir::tensor::{Dim, Tensor};
 use onnxq_report::{
@@ -18,7 +18,8 @@ use onnxq_report::{
 const SEQUENCES: [usize; 2] = [128, 16];
 
 /// Times both models on inputs cut from the first sample of `batch`; with a cache, also a step of
-/// one token.
+/// one token. Sizes that the reference declares and does not take, because an exporter wrote one into its
+/// constants, are left out; if all are, the whole batch is timed, which ran before.
 pub fn times(
     reference: &mut dyn Session,
     candidate: &mut dyn Session,
@@ -26,20 +27,45 @@ pub fn times(
     options: &CompareOptions,
 ) -> Result<Vec<Latency>, CompareError> {
     let mut list: Vec<Latency> = Vec::new();
-    let is_text = reference.inputs().iter().any(|it| it.name == "input_ids");
+    let mut whole = whole(batch, reference.inputs());
     for (label, input) in cuts(batch, reference.inputs()) {
-        if !list.iter().any(|it| it.input == label) {
-            let phase = if is_text { Phase::Prefill } else { Phase::Run };
-            let [of_reference, of_candidate] = [
-                inputs(reference.inputs(), "reference", &input)?,
-                inputs(candidate.inputs(), "candidate", &input)?,
-            ];
-            let both = (of_reference, of_candidate);
-            list.push(time(reference, candidate, &both, (label, phase), options)?);
+        if list.iter().any(|it| it.input == label) {
+            continue;
         }
+        let is_whole = whole.as_ref().is_none_or(|it| it.0 == label);
+        match measure_on(reference, candidate, (label, &input), options) {
+            Err(CompareError::Engine { model: "reference", source: EngineError::Run(_) })
+                if !is_whole => {}
+            measured => list.push(measured?),
+        }
+    }
+    if let Some((label, input)) = whole.take().filter(|_| list.is_empty()) {
+        list.push(measure_on(reference, candidate, (label, &input), options)?);
     }
     list.extend(step(reference, candidate, batch, options)?);
     Ok(list)
+}
+
+/// The whole batch, labelled.
+fn whole(batch: &Batch, inputs: &[IoInfo]) -> Option<(String, Batch)> {
+    let ids = inputs.iter().find(|it| it.name == "input_ids");
+    let first = ids.or(inputs.first()).and_then(|it| batch.get(&it.name))?;
+    Some((label(&first.shape), batch.clone()))
+}
+
+fn measure_on(
+    reference: &mut dyn Session,
+    candidate: &mut dyn Session,
+    (label, batch): (String, &Batch),
+    options: &CompareOptions,
+) -> Result<Latency, CompareError> {
+    let is_text = reference.inputs().iter().any(|it| it.name == "input_ids");
+    let phase = if is_text { Phase::Prefill } else { Phase::Run };
+    let [of_reference, of_candidate] = [
+        inputs(reference.inputs(), "reference", batch)?,
+        inputs(candidate.inputs(), "candidate", batch)?,
+    ];
+    time(reference, candidate, &(of_reference, of_candidate), (label, phase), options)
 }
 
 /// One token after as many as lie in the sample, 128 at most.
@@ -262,6 +288,46 @@ mod tests {
         assert_eq!((got.len(), got[0].input.as_str(), got[0].repeats), (1, "1x12", 15));
         let (ratio, speedup) = (got[0].ratio.unwrap(), got[0].speedup.unwrap());
         assert!((ratio * speedup - 1.0).abs() < 1e-9);
+    }
+
+    /// A model that takes no other shape than the one it was exported with.
+    struct Baked<S>(S, [usize; 2]);
+
+    impl<S: Session> Session for Baked<S> {
+        fn inputs(&self) -> &[IoInfo] {
+            self.0.inputs()
+        }
+
+        fn outputs(&self) -> &[IoInfo] {
+            self.0.outputs()
+        }
+
+        fn run(
+            &mut self,
+            inputs: &[(&str, &Tensor)],
+        ) -> Result<Vec<(String, Tensor)>, EngineError> {
+            if inputs[0].1.shape != self.1 {
+                return Err(EngineError::Run("cannot be reshaped".into()));
+            }
+            self.0.run(inputs)
+        }
+    }
+
+    #[test]
+    fn sizes_that_an_export_does_not_take_are_left_out() {
+        let options = CompareOptions { latency: true, repeats: 3, ..CompareOptions::default() };
+        let taken = |shape: [usize; 2], rows, columns| {
+            let (mut a, mut b) = (Baked(echo(1.0), shape), Baked(echo(2.0), shape));
+            let got = times(&mut a, &mut b, &batch(rows, columns), &options);
+            got.map(|it| it.into_iter().map(|it| it.input).collect::<Vec<_>>())
+        };
+        // A length, or a batch too, is in the constants.
+        assert_eq!(taken([1, 32], 4, 32).unwrap(), ["1x32"]);
+        assert_eq!(taken([4, 200], 4, 200).unwrap(), ["4x200"]);
+        assert!(taken([4, 99], 4, 200).is_err());
+        // What only the candidate refuses is its fault.
+        let mut baked = Baked(echo(2.0), [1, 32]);
+        assert!(times(&mut echo(1.0), &mut baked, &batch(4, 32), &options).is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod metrics;
 mod models;
 mod parts;
 mod picture;
+mod pictures;
 mod role;
 mod sizes;
 mod softmax;

@@ -24,7 +24,10 @@ use onnxq_ir::{
     tensor::{DType, Tensor, TensorError},
     untrusted::Untrusted,
 };
-use onnxq_report::figures::{Comparison, OutputMetrics, Role};
+use onnxq_report::{
+    figures::{Comparison, OutputMetrics, Role},
+    pictures::MAX_OUTPUTS,
+};
 
 #[derive(Clone, Debug)]
 pub struct CompareOptions {
@@ -35,6 +38,8 @@ pub struct CompareOptions {
     pub warm_up: usize,
     /// Time more runs until the ratio is known well enough, because something will be decided by it.
     pub steady: bool,
+    /// Also keep small pictures of the worst sample of outputs that are images.
+    pub pictures: bool,
     /// Samples that the batches hold, for the progress bar.
     pub samples: usize,
     /// What outputs are joined of, as the reference's graph says.
@@ -45,8 +50,18 @@ pub struct CompareOptions {
 
 impl Default for CompareOptions {
     fn default() -> CompareOptions {
-        let (latency, steady, splits, sizes) = (false, false, BTreeMap::new(), None);
-        CompareOptions { latency, repeats: 15, warm_up: 3, steady, samples: 0, splits, sizes }
+        let (latency, steady, pictures) = (false, false, false);
+        let (splits, sizes) = (BTreeMap::new(), None);
+        CompareOptions {
+            latency,
+            repeats: 15,
+            warm_up: 3,
+            steady,
+            pictures,
+            samples: 0,
+            splits,
+            sizes,
+        }
     }
 }
 
@@ -241,8 +256,19 @@ impl Tally<'_> {
             all.extend(parts);
             all.insert(name, whole);
         }
+        keep_pictures_of_the_worst(&mut all);
         all
     }
+}
+
+/// A page and a report have room for the pictures of a few outputs.
+fn keep_pictures_of_the_worst(outputs: &mut Outputs) {
+    let mut list: Vec<&mut OutputMetrics> =
+        outputs.values_mut().filter(|it| it.pictures.is_some()).collect();
+    // Where the original says nothing but 0, the ratio is none, and any error is too much.
+    let noise = |it: &OutputMetrics| it.sqnr_db.unwrap_or(f64::NEG_INFINITY);
+    list.sort_by(|a, b| noise(a).total_cmp(&noise(b)));
+    list.into_iter().skip(MAX_OUTPUTS).for_each(|it| it.pictures = None);
 }
 
 /// Runs a model on what it takes of a batch.
@@ -305,8 +331,9 @@ fn context(batch: &Batch, inputs: &[IoInfo]) -> Context {
     let mask = mask.and_then(|it| Some(it.to_i64().ok()?.iter().map(|it| *it != 0).collect()));
     let first = inputs.first().and_then(|it| batch.get(&it.name));
     let leading = first.and_then(|it| it.shape.first().copied()).unwrap_or(1);
-    let is_image = first.is_some_and(|it| it.shape.len() == 4 && it.dtype.is_float());
-    Context { batch: ids.as_ref().map_or(leading, |(_, shape)| shape[0]), ids, mask, is_image }
+    let is_image = |it: &&Tensor| it.shape.len() == 4 && it.dtype.is_float();
+    let image = first.filter(is_image).map(|it| (inputs[0].name.clone(), it.clone()));
+    Context { batch: ids.as_ref().map_or(leading, |(_, shape)| shape[0]), ids, mask, image }
 }
 
 fn add(
@@ -331,7 +358,7 @@ fn add(
             let role = role(name, &reference.shape, &expected, context);
             let is_decided = options.sizes.as_ref().is_some_and(|it| it.is_decided(name));
             let role = if is_decided { role.of_any_rows() } else { role };
-            Accumulator::with_parts(role, &reference.shape, splits)
+            Accumulator::with_parts(role, &reference.shape, splits).with_pictures(options.pictures)
         };
         let totals = outputs.entry(name.to_owned()).or_insert_with(role);
         totals.add(&reference.shape, &expected, &actual, context);

@@ -33,8 +33,8 @@ pub(super) fn role(name: &str, shape: &[usize], values: &[f32], context: &Contex
         3 if is_tokens => Role::Hidden,
         2 | 3 if are_probabilities(shape, values) => Role::Probabilities,
         4 => Role::Image,
-        3 if context.is_image && shape[1] >= 8 && shape[2] >= 8 => Role::Image,
-        2 if context.is_image && shape[1] >= 2 => Role::Classes,
+        3 if context.image.is_some() && shape[1] >= 8 && shape[2] >= 8 => Role::Image,
+        2 if context.image.is_some() && shape[1] >= 2 => Role::Classes,
         2 if context.ids.is_some() && shape[1] >= 64 => Role::Embedding,
         _ => Role::Values,
     }
@@ -53,11 +53,13 @@ fn are_probabilities(shape: &[usize], values: &[f32]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onnxq_ir::tensor::Tensor;
 
     #[test]
     fn names_shapes_and_inputs_tell() {
         let text = Context { ids: Some((vec![0], [1, 1])), ..Context::default() };
-        let image = Context { is_image: true, ..Context::default() };
+        let pixels = ("x".to_owned(), Tensor::from_f32(&[1, 1, 1, 1], [0.0]));
+        let image = Context { image: Some(pixels), ..Context::default() };
         let of = |name: &str, shape: &[usize], context: &Context| {
             role(name, shape, &vec![0.3; shape.iter().product()], context)
         };

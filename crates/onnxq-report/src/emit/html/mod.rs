@@ -12,7 +12,7 @@ use super::{
     Emitter, candidate, file_name,
     headline::{Headline, headlines},
     number::plural,
-    page::{Details, Limits, Part, Plot, Section, Table, name, sections},
+    page::{Details, Image, Limits, Part, Plot, Section, Table, name, sections},
     xml,
 };
 use crate::{Report, Verdict};
@@ -171,6 +171,10 @@ fn part(section: &Section, at: usize, it: &Part) -> Value {
             let svg = Value::from_safe_string(svg.clone());
             context! { kind => "plot", caption => caption, svg => svg }
         }
+        Part::Pictures { caption, images } => {
+            let images: Vec<Value> = images.iter().map(image).collect();
+            context! { kind => "pictures", caption => caption, images => images }
+        }
         Part::Table(table) => {
             let id = table_id(section, at, table);
             context! { kind => "table", id => id, table => Value::from(Serde(table)) }
@@ -181,6 +185,14 @@ fn part(section: &Section, at: usize, it: &Part) -> Value {
         Part::Block { id, title, text } => {
             context! { kind => "block", id => *id, title => title, text => lines(text) }
         }
+    }
+}
+
+/// Its source is finished markup.
+fn image(one: &Image) -> Value {
+    context! {
+        src => Value::from_safe_string(one.src.clone()), alt => &one.alt, label => &one.label,
+        width => one.width, height => one.height
     }
 }
 
@@ -210,6 +222,15 @@ fn table_id(section: &Section, at: usize, table: &Table) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A colour that is not defined, or only by its fallback, is the same on light and dark pages.
+    #[test]
+    fn every_colour_is_defined() {
+        for part in STYLE.split("var(").skip(1) {
+            let (name, _) = part.split_once(')').unwrap();
+            assert!(STYLE.contains(&format!("{name}: #")), "{name}");
+        }
+    }
 
     #[test]
     fn what_the_policy_allows_is_what_is_there() {

@@ -8,6 +8,7 @@ mod layer;
 mod layers;
 mod nodes;
 mod outputs;
+mod pictures;
 mod speed;
 mod spread;
 mod table;
@@ -45,6 +46,11 @@ pub(super) enum Part {
         caption: String,
         svg: String,
     },
+    /// Pictures beside each other.
+    Pictures {
+        caption: String,
+        images: Vec<Image>,
+    },
     Note {
         text: String,
     },
@@ -75,6 +81,18 @@ pub(super) struct Details {
     pub flag: Option<String>,
 }
 
+/// A picture of pixels.
+#[derive(Clone, Debug)]
+pub(super) struct Image {
+    /// `data:image/png;base64,…`, which holds no character that HTML reads.
+    pub src: String,
+    pub alt: String,
+    pub label: String,
+    /// In pixels.
+    pub height: usize,
+    pub width: usize,
+}
+
 /// A picture of details: finished SVG.
 #[derive(Clone, Debug)]
 pub(super) struct Plot {
@@ -103,6 +121,7 @@ const SECTIONS: &[fn(&Report, Limits) -> Option<Section>] = &[
     gates::warnings,
     gates::baseline,
     outputs::outputs,
+    pictures::section,
     outputs::worst,
     outputs::decode,
     outputs::isolation,
