@@ -8,6 +8,7 @@ use super::Error;
 use onnxq_ir::{
     Model,
     ctx::Ctx,
+    fs::ScratchFolder,
     onnx::{self, Attached, Files, OpenOptions},
     releases::Needed,
 };
@@ -163,7 +164,7 @@ fn briefly(error: &EngineError) -> String {
 }
 
 fn optimized(model: &Model, files: &Files, runtime: &Runtime) -> Result<Model, Error> {
-    let folder = tempfile::tempdir()
+    let folder = ScratchFolder::in_temp()
         .map_err(|source| onnx::SaveError::Io { path: std::env::temp_dir(), source })?;
     let path = folder.path().join("optimized.onnx");
     let attached = onnx::attach(model, files)?;

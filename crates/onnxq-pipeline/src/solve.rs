@@ -11,6 +11,7 @@ use onnxq_ir::{
     Model,
     diag::{Code, Diagnostic},
     digest::sha256_hex,
+    fs::ScratchFolder,
     tensor::QSource,
     untrusted::Untrusted,
 };
@@ -213,7 +214,7 @@ impl Solving<'_> {
         identity.data = vec![batches.sha256().to_owned()];
         identity.samples = batches.samples() as u64;
         let keep = inputs.stats.is_some();
-        let scratch = tempfile::tempdir()
+        let scratch = ScratchFolder::in_temp()
             .map_err(|source| CalibrateError::StatsFile { path: std::env::temp_dir(), source })?;
         let path = inputs.stats.clone().or_else(|| inputs.output.path.as_deref().map(log_beside));
         let path = path.unwrap_or_else(|| scratch.path().join("statistics"));

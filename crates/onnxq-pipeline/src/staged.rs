@@ -15,14 +15,15 @@ use onnxq_formats::CheckpointError;
 use onnxq_ir::{
     ctx::Progress,
     diag::Warning,
+    fs::{ScratchFolder, lock_folder},
     onnx::{SaveError, SaveOptions},
 };
 
 /// A model on its way to its destination.
 pub struct Staged {
     output: PathBuf,
-    /// Removed with all that is in it, unless it gets a place.
-    temp: tempfile::TempDir,
+    force: bool,
+    temp: ScratchFolder,
 }
 
 impl Staged {
@@ -32,7 +33,7 @@ impl Staged {
         if output.is_dir() {
             return Err(SaveError::Exists { path: output.into() }.into());
         }
-        Ok(Staged { output: output.into(), temp: beside(output, ".onnxq-")? })
+        Ok(Staged { output: output.into(), force, temp: scratch_beside(output)? })
     }
 
     /// Where the model is written.
@@ -47,7 +48,7 @@ impl Staged {
 
     /// Moves the model to its destination.
     pub fn accept(self) -> Result<(), Error> {
-        self.move_to(&self.output)
+        self.move_to(&self.output, self.force)
     }
 
     /// Moves the model into the folder of those that were rejected. Says where it is.
@@ -55,14 +56,21 @@ impl Staged {
         let folder = rejected(&self.output);
         fs::create_dir_all(&folder).map_err(failed(&folder))?;
         let to = folder.join(self.output.file_name().unwrap_or_default());
-        self.move_to(&to)?;
+        self.move_to(&to, true)?;
         Ok(to)
     }
 
-    /// An old graph never meets new data, and the new one appears when its data is there.
-    fn move_to(&self, output: &Path) -> Result<(), Error> {
-        let parent = output.parent().unwrap_or(Path::new(""));
+    /// An old graph never meets new data, and the new one appears when its data is there. Another run
+    /// with the same destination waits meanwhile, so that no graph gets the other's data.
+    fn move_to(&self, output: &Path, force: bool) -> Result<(), Error> {
+        let parent = parent(output);
+        let _alone = lock_folder(parent).map_err(failed(parent))?;
         let data = self.data()?;
+        let free = SaveOptions { force, ..SaveOptions::default() };
+        free.check_free(output)?;
+        for file in &data {
+            free.check_free(&parent.join(file.file_name().unwrap_or_default()))?;
+        }
         if !data.is_empty() && output.exists() {
             fs::remove_file(output).map_err(failed(output))?;
         }
@@ -126,21 +134,19 @@ impl Progress for Shown<'_> {
     }
 }
 
-/// An empty folder on the same disk as `path`.
-pub(crate) fn beside(path: &Path, prefix: &str) -> Result<tempfile::TempDir, Error> {
-    let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    let temp = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
-    Ok(temp.map_err(failed(parent))?)
+/// An empty folder on the same disk as a path.
+pub(crate) fn scratch_beside(path: &Path) -> Result<ScratchFolder, Error> {
+    let folder = parent(path);
+    Ok(ScratchFolder::new(folder, ".onnxq-new-").map_err(failed(folder))?)
 }
 
-/// The same rights as a new folder has.
-pub(crate) fn open_to_all(folder: &Path) -> Result<(), Error> {
-    let probe = folder.join(".rights");
-    fs::create_dir(&probe).map_err(failed(&probe))?;
-    let rights = fs::metadata(&probe).map_err(failed(&probe))?.permissions();
-    fs::remove_dir(&probe).map_err(failed(&probe))?;
-    Ok(fs::set_permissions(folder, rights).map_err(failed(folder))?)
+pub(crate) fn beside(path: &Path, prefix: &str) -> Result<tempfile::TempDir, Error> {
+    let temp = tempfile::Builder::new().prefix(prefix).tempdir_in(parent(path));
+    Ok(temp.map_err(failed(parent(path)))?)
+}
+
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 pub(crate) fn failed(path: &Path) -> impl Fn(io::Error) -> CheckpointError {
@@ -181,6 +187,42 @@ mod tests {
             assert_eq!(fs::read_to_string(place).unwrap(), "graph");
             assert_eq!(fs::read_to_string(&output).unwrap(), "old");
         }
+    }
+
+    #[test]
+    fn two_runs_leave_the_files_of_one() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let output = folder.path().join("m.onnx");
+            let run = |name: &'static str| {
+                let staged = Staged::new(&output, true).unwrap();
+                fs::write(staged.path(), name).unwrap();
+                for data in 0..4 {
+                    fs::write(staged.path().with_extension(format!("data_{data}")), name).unwrap();
+                }
+                std::thread::spawn(move || staged.accept().unwrap())
+            };
+            let runs = ["a", "b"].map(run);
+            runs.into_iter().for_each(|it| it.join().unwrap());
+            let files = fs::read_dir(folder.path()).unwrap();
+            let mut texts: Vec<String> =
+                files.map(|it| fs::read_to_string(it.unwrap().path()).unwrap()).collect();
+            assert_eq!(texts.len(), 5);
+            texts.dedup();
+            assert_eq!(texts.len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_came_meanwhile_is_not_replaced_unasked() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("m.onnx");
+        let staged = Staged::new(&output, false).unwrap();
+        fs::write(staged.path(), "graph").unwrap();
+        fs::write(&output, "other").unwrap();
+        assert!(staged.accept().is_err());
+        assert_eq!(fs::read_to_string(&output).unwrap(), "other");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

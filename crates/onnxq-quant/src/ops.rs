@@ -111,10 +111,26 @@ fn check(m: &Model, site: &Site, tensor: &Tensor) -> Result<Option<Site>, NoMatc
     if tensor.numel() == 0 {
         return Err(no_match!("weight `{name}` is empty"));
     }
+    same_type(m, site, tensor.dtype)?;
     if site.kind == Weight::Gather && m.int_attr(site.node, "axis", 0) != 0 {
         return Err(no_match!("it gathers along axis {}", m.int_attr(site.node, "axis", 0)));
     }
     Ok(Some(*site))
+}
+
+/// A node whose activation has another type than its weight is none that runs, and what would
+/// quantize that activation is no better.
+fn same_type(m: &Model, site: &Site, weight: DType) -> Result<(), NoMatch> {
+    if site.kind == Weight::Gather {
+        return Ok(());
+    }
+    let x = m.operand(site.node, 0)?;
+    match m.dtype(x) {
+        Some(it) if it != weight => {
+            Err(no_match!("`{}` is {it}, its weight {weight}", m.value(x).name))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether both weights of a recurrent operator are constant matrices for each direction.
@@ -445,6 +461,22 @@ mod tests {
             let names: Vec<String> =
                 values.map(|it| m.value(m.node(it).output()).name.to_string()).collect();
             assert_eq!(names, ["vs"]);
+        }
+    }
+
+    /// ONNX Runtime refuses such nodes, and what quantizes their activation takes float only.
+    #[test]
+    fn an_activation_of_another_type_is_left() {
+        let reason = |ty: &str| {
+            let text = format!(
+                "main ({ty}[n,4] x) => (float[n,4] y) <float[4,4] w> {{ y = MatMul (x, w) }}"
+            );
+            let m = onnxq_ir::text::parse(&text).unwrap();
+            site(&m, m.nodes()[0]).unwrap().err().map(|it| it.to_string())
+        };
+        assert_eq!(reason("float"), None);
+        for ty in ["int64", "bool", "float16", "uint8", "double"] {
+            assert_eq!(reason(ty).unwrap(), format!("`x` is {ty}, its weight float"));
         }
     }
 

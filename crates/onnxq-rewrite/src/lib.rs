@@ -82,8 +82,10 @@ impl Diagnostic for PassError {
     }
 }
 
-/// What merges equal parts and drops what nothing needs, once other rewrites have added nodes.
-pub const CLEAN_UP: &[&str] = &["dedupe-constants", "dedupe-nodes", "remove-dead"];
+/// What merges equal parts and drops what nothing needs, once other rewrites have added nodes; and
+/// what ONNX Runtime needs of quantized nodes.
+pub const CLEAN_UP: &[&str] =
+    &["computed-scales", "dedupe-constants", "dedupe-nodes", "remove-dead"];
 
 /// What every float model goes through before it is quantized.
 pub const STANDARD: &[&str] = &[

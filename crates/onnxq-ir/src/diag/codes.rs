@@ -165,6 +165,7 @@ codes! {
     E904 EXIT_USAGE "The output would overwrite a file that it is made from, in a way that cannot be done safely."
     E905 EXIT_USAGE "A path on the command line leads to nothing, or to something of another kind: a file that is not there, a folder where a file is meant, an output in a folder that does not exist. The hint names what is there."
     E906 EXIT_USAGE "`-` stands for standard input or output, and cannot here: a terminal is no place for a model, a model whose weights lie in another file needs two, and standard input holds one model only. Give a path instead."
+    E907 EXIT_USAGE "Another run collects statistics in the same place: its output, or its --stats, is that of this one. Wait until it has ended, or name another."
     E999 EXIT_BUG "A step of onnxq left the model in a state that its own check refuses. That is a bug of onnxq, not of the model or the recipe: please report it with the command and, if possible, the model."
     N001 EXIT_NOTHING "Nothing was quantized; the table of reasons says why. --allow-noop makes this exit 0."
     N002 EXIT_NOTHING "The conversion would change nothing, so nothing was written. --allow-noop writes the model all the same and exits 0."

@@ -4,15 +4,13 @@ use super::{
     EvalError,
     call::Call,
     heads::{self, Heads, swap},
-    index::{broadcast_to, elements},
+    index::elements,
     rotary::{Rotation, all_positions},
+    seen::{Bias, Seen, bias},
     table::Outputs,
-    values::{bools, ints, real_tensor, reals},
+    values::{ints, real_tensor},
 };
-use crate::tensor::{DType, Tensor};
-
-/// What is added to each score, by batch, head, query and key.
-type Bias<'a> = Box<dyn Fn(usize, usize, usize, usize) -> f64 + 'a>;
+use crate::tensor::Tensor;
 
 struct Core<'a> {
     q: Heads,
@@ -21,8 +19,9 @@ struct Core<'a> {
     scale: f64,
     softcap: f64,
     bias: Bias<'a>,
-    /// Query `i` sees the first `past + i + 1` keys.
-    causal: bool,
+    seen: Seen,
+    /// What a query gets that sees no key: the standard says zeros, `com.microsoft` nothing.
+    blind_is_zero: bool,
 }
 
 impl Core<'_> {
@@ -40,7 +39,7 @@ impl Core<'_> {
             for head in 0..heads {
                 let group = head / (heads / groups);
                 for at in 0..length {
-                    let weights = self.weights(n, head, group, at);
+                    let weights = self.weights(call, [n, head, group, at])?;
                     let mut row = vec![0.0; v_size];
                     for (key, weight) in weights.into_iter().enumerate() {
                         let value = self.v.row(n, group, key);
@@ -53,45 +52,47 @@ impl Core<'_> {
         Ok(Heads { dims: [batch, heads, length, v_size], values })
     }
 
-    fn weights(&self, batch: usize, head: usize, group: usize, at: usize) -> Vec<f64> {
-        let ([.., length, _], [.., total, _]) = (self.q.dims, self.k.dims);
+    /// How much a query takes of each key.
+    fn weights(
+        &self,
+        call: &Call,
+        [batch, head, group, at]: [usize; 4],
+    ) -> Result<Vec<f64>, EvalError> {
         let query = self.q.row(batch, head, at);
-        let last = (total + at).saturating_sub(length);
-        let mut line: Vec<f64> = (0..total)
-            .map(|key| {
-                if self.causal && key > last {
-                    return f64::NEG_INFINITY;
-                }
+        let hidden = |key: usize| match self.seen.allows(batch, at, key) {
+            true => (self.bias)(batch, head, at, key),
+            false => f64::NEG_INFINITY,
+        };
+        let biases: Vec<f64> = (0..self.k.dims[2]).map(hidden).collect();
+        if biases.iter().all(|it| *it == f64::NEG_INFINITY) {
+            return match self.blind_is_zero {
+                true => Ok(vec![0.0; biases.len()]),
+                false => Err(call.unsupported("where a query sees no key")),
+            };
+        }
+        let mut line: Vec<f64> = biases
+            .into_iter()
+            .enumerate()
+            .map(|(key, bias)| {
                 let product = query.iter().zip(self.k.row(batch, group, key));
                 let mut score = self.scale * product.map(|(a, b)| a * b).sum::<f64>();
                 if self.softcap > 0.0 {
                     score = self.softcap * (score / self.softcap).tanh();
                 }
-                score + (self.bias)(batch, head, at, key)
+                score + bias
             })
             .collect();
         let most = line.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         line.iter_mut().for_each(|it| *it = (*it - most).exp());
         let sum: f64 = line.iter().sum();
         line.iter_mut().for_each(|it| *it /= sum);
-        line
+        Ok(line)
     }
 }
 
-/// A bias or a mask of booleans that broadcasts to `[batch, heads, length, total]`.
-fn bias<'a>(input: Option<&Tensor>, core: [usize; 4]) -> Result<Bias<'a>, EvalError> {
-    let Some(input) = input else { return Ok(Box::new(|_, _, _, _| 0.0)) };
-    let values = match input.dtype {
-        DType::Bool => {
-            let hidden = |it: bool| if it { 0.0 } else { f64::NEG_INFINITY };
-            bools(input)?.into_iter().map(hidden).collect()
-        }
-        _ => reals(input)?,
-    };
-    let at = broadcast_to(&input.shape, &core)?;
-    let at: Vec<usize> = at.collect();
-    let [_, heads, length, total] = core;
-    Ok(Box::new(move |n, h, i, j| values[at[((n * heads + h) * length + i) * total + j]]))
+/// Keys of the past, which is input `index`.
+fn before(call: &Call, index: usize) -> usize {
+    call.optional(index).and_then(|it| it.shape.get(2).copied()).unwrap_or(0)
 }
 
 /// The default is `1 / √size`.
@@ -132,8 +133,9 @@ pub(super) fn attention(call: &Call) -> Outputs {
     let core = Core {
         scale: scale(call, &q)?,
         softcap: call.float("softcap", 0.0)?,
-        bias: bias(call.optional(3), dims)?,
-        causal: call.flag("is_causal", false)?,
+        bias: bias(call, call.optional(3), dims)?,
+        seen: Seen::standard(call, before(call, 4), dims)?,
+        blind_is_zero: true,
         q,
         k,
         v,
@@ -154,8 +156,9 @@ pub(super) fn multi_head_attention(call: &Call) -> Outputs {
     let core = Core {
         scale: scale(call, &q)?,
         softcap: 0.0,
-        bias: bias(call.optional(5), dims)?,
-        causal: call.flag("unidirectional", false)?,
+        bias: bias(call, call.optional(5), dims)?,
+        seen: Seen::up_to(call.flag("unidirectional", false)?, before(call, 6), dims[0]),
+        blind_is_zero: false,
         q,
         k,
         v,
@@ -173,7 +176,7 @@ pub(super) fn group_query_attention(call: &Call) -> Outputs {
     let groups = heads::count(call, "kv_num_heads")?;
     let (mut q, mut k) =
         (Heads::of(call, 0, heads::count(call, "num_heads")?)?, Heads::of(call, 1, groups)?);
-    let before = call.optional(3).map_or(0, |it| it.shape.get(2).copied().unwrap_or(0));
+    let before = before(call, 3);
     if call.flag("do_rotary", false)? {
         let table = Rotation::of(call, 7, 8)?;
         let positions = |n: usize, at: usize| match call.optional(9) {
@@ -198,8 +201,9 @@ pub(super) fn group_query_attention(call: &Call) -> Outputs {
     let core = Core {
         scale: scale(call, &q)?,
         softcap: call.float("softcap", 0.0)?,
-        bias: bias(call.optional(10), dims)?,
-        causal: call.flag("causal", true)?,
+        bias: bias(call, call.optional(10), dims)?,
+        seen: Seen::up_to(call.flag("causal", true)?, before, dims[0]),
+        blind_is_zero: false,
         q,
         k,
         v,

@@ -44,8 +44,13 @@ impl<'a> Call<'a> {
         Ok(self.attr(name, Attr::as_int, "is not an integer")?.unwrap_or(default))
     }
 
+    /// 0 or 1: what anything else means is up to the runtime.
     pub fn flag(&self, name: &str, default: bool) -> Result<bool, EvalError> {
-        Ok(self.int(name, default.into())? != 0)
+        match self.int(name, default.into())? {
+            0 => Ok(false),
+            1 => Ok(true),
+            it => Err(self.unsupported(&format!("with a `{name}` of {it}"))),
+        }
     }
 
     /// A float attribute, widened: the default is rounded to `f32` as a stored one is.

@@ -23,6 +23,7 @@ mod resize;
 mod rotary;
 mod scatter;
 mod scope;
+mod seen;
 mod shape;
 mod sort;
 mod table;

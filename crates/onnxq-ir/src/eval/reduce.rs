@@ -110,10 +110,13 @@ fn reduce(call: &Call, real: &Fold<f64>, int: &Fold<i128>) -> Outputs {
     let input = call.input(0)?;
     let rank = input.shape.len();
     let list = call.ints_or_input("axes", 1)?.unwrap_or_default();
-    if list.is_empty() && call.flag("noop_with_empty_axes", false)? {
-        return Ok(vec![input.clone()]);
-    }
-    let gone = if list.is_empty() { (0..rank).collect() } else { axes(&list, rank)? };
+    let keeps_all = call.flag("noop_with_empty_axes", false)?;
+    // Without axes each element is a group of its own, and its square or logarithm is still taken.
+    let gone = match list.is_empty() {
+        true if keeps_all => Vec::new(),
+        true => (0..rank).collect(),
+        false => axes(&list, rank)?,
+    };
     let groups = Groups::of(&input.shape, &gone);
     let shape = if call.flag("keepdims", true)? { &groups.kept } else { &groups.squeezed };
     Ok(vec![match Values::of(input)? {
@@ -186,6 +189,33 @@ mod tests {
         let same = eval("ReduceSum", &[&x, &i64s(&[0], &[])], noop).unwrap();
         assert_eq!(same.shape, [2, 3]);
         close(&eval("ReduceSum", &[&x], Attrs::default()).unwrap(), &[21.]);
+    }
+
+    #[test]
+    fn without_axes_each_element_is_reduced_by_itself() {
+        let x = f32s(&[2, 2], &[2., -3., 0.5, 4.]);
+        let noop = || Attrs::default().with("noop_with_empty_axes", 1i64);
+        let results = [
+            ("ReduceSumSquare", [4., 9., 0.25, 16.]),
+            ("ReduceL1", [2., 3., 0.5, 4.]),
+            ("ReduceL2", [2., 3., 0.5, 4.]),
+            ("ReduceMean", [2., -3., 0.5, 4.]),
+            ("ReduceLogSumExp", [2., -3., 0.5, 4.]),
+        ];
+        for (op, expected) in results {
+            let result = eval(op, &[&x, &i64s(&[0], &[])], noop()).unwrap();
+            assert_eq!(result.shape, [2, 2], "{op}");
+            close(&result, &expected);
+        }
+    }
+
+    #[test]
+    fn a_flag_of_two_is_not_guessed() {
+        let x = f32s(&[2], &[1., 2.]);
+        for name in ["keepdims", "noop_with_empty_axes"] {
+            let error = eval("ReduceSum", &[&x], Attrs::default().with(name, 2i64)).unwrap_err();
+            assert!(error.to_string().contains(&format!("`{name}` of 2")), "{error}");
+        }
     }
 
     #[test]

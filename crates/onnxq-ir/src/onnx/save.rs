@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     ctx::Ctx,
-    fs::{Replacement, available_space},
+    fs::{Replacement, available_space, lock_folder},
     ir::Model,
 };
 
@@ -127,6 +127,11 @@ pub fn save(
             source: io::Error::other(err.to_string()),
         })?;
     }
+    // Another run's data must not meet this graph, and what has come meanwhile stays unless forced.
+    let _alone =
+        lock_folder(folder(path)).map_err(|source| SaveError::Io { path: path.into(), source })?;
+    let data: Vec<PathBuf> = external.iter().map(|it| it.1.clone()).collect();
+    check_files(path, &data, options, input)?;
     // The old graph must never meet the new data: without a graph there is nothing to load.
     if !external.is_empty() {
         remove_old(path)?;

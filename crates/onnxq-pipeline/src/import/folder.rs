@@ -9,10 +9,14 @@ use serde_json::{Map, Value};
 
 use crate::{
     Error,
-    staged::{Shown, beside, failed, open_to_all},
+    staged::{Shown, beside, failed, parent, scratch_beside},
 };
 use onnxq_formats::CheckpointError;
-use onnxq_ir::{ctx::Progress, onnx::SaveOptions};
+use onnxq_ir::{
+    ctx::Progress,
+    fs::{ScratchFolder, lock_folder},
+    onnx::SaveOptions,
+};
 
 /// Files of a checkpoint that clients read beside the model, where they are there.
 pub(super) const BESIDE: &[&str] = &[
@@ -41,8 +45,7 @@ pub(super) const BESIDE: &[&str] = &[
 
 pub(super) struct Folder {
     output: PathBuf,
-    /// Removed with all that is in it, unless it is persisted.
-    temp: tempfile::TempDir,
+    temp: ScratchFolder,
     force: bool,
 }
 
@@ -50,7 +53,7 @@ impl Folder {
     /// An empty folder beside `output`, which must be free unless `force`.
     pub(super) fn new(output: &Path, force: bool) -> Result<Folder, Error> {
         SaveOptions { force, ..SaveOptions::default() }.check_free(output)?;
-        let temp = beside(output, ".onnxq-")?;
+        let temp = scratch_beside(output)?;
         Ok(Folder { output: output.into(), temp, force })
     }
 
@@ -87,14 +90,13 @@ impl Folder {
         let mut files = Vec::new();
         list(self.temp.path(), "", &mut files)?;
         files.sort();
-        // A folder for temporary files is the owner's only.
-        open_to_all(self.temp.path())?;
+        let _alone = lock_folder(parent(&self.output)).map_err(failed(&self.output))?;
+        SaveOptions { force: self.force, ..SaveOptions::default() }.check_free(&self.output)?;
         let old = match self.force && self.output.exists() {
             true => Some(move_away(&self.output)?),
             false => None,
         };
-        let temp = self.temp.keep();
-        fs::rename(&temp, &self.output).map_err(failed(&self.output))?;
+        self.temp.move_to(&self.output).map_err(failed(&self.output))?;
         drop(old);
         Ok(files)
     }

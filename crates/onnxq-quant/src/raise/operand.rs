@@ -10,9 +10,13 @@ use onnxq_ir::{
     tensor::{DType, QShape, Tensor, ZeroPoints},
 };
 
-/// A constant, also behind a `Reshape` of a constant and a `Cast` between floats; and the element
-/// type that the `Cast` makes of it.
+/// A constant, also behind an `Identity`, a `Reshape` of a constant and a `Cast` between floats; and
+/// the element type that the `Cast` makes of it.
 pub fn constant(m: &Model, value: ValueId) -> Result<(Tensor, DType), NoMatch> {
+    let value = match m.producer(value, "Identity") {
+        Ok(node) => m.operand(node, 0)?,
+        Err(_) => value,
+    };
     if let Ok(node) = m.producer(value, "Cast") {
         let tensor = m.constant(m.operand(node, 0)?)?;
         let to = DType::from_number(m.int_attr(node, "to", 0) as i32);

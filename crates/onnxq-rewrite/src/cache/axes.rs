@@ -141,7 +141,8 @@ pub(super) fn reduce(w: &Walk, node: NodeId) -> Result<Kind, NoMatch> {
     let Tokens(axis) = w.other_axis(node, &axes)? else { return Ok(Same) };
     let gone = match w.m.int_attr(node, "keepdims", 1) {
         0 => axes.iter().filter(|it| **it < axis).count(),
-        _ => 0,
+        1 => 0,
+        it => return Err(no_match!("its `keepdims` is {it}")),
     };
     lower(axis, gone)
 }

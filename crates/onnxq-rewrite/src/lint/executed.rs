@@ -106,7 +106,8 @@ impl Site {
         }
         match op.to_string().as_str() {
             "com.microsoft.MatMulNBits" => {
-                let weight = l.input(node, 1)?;
+                let hidden = l.producer(node, 1).filter(|it| l.has(*it, Traits::COPY));
+                let weight = hidden.map_or(l.input(node, 1), |it| l.input(it, 0))?;
                 Some(Site { user: node, declared: blocks(""), weight, is_stored: false })
             }
             "com.microsoft.GatherBlockQuantized" => site(0, &|_| blocks("table of ")),

@@ -7,7 +7,7 @@
 //! ```
 
 use crate::Rule;
-use onnxq_ir::{Model, NoMatch, NodeId, Patch};
+use onnxq_ir::{Model, NoMatch, NodeId, Patch, User, ValueId, no_match};
 
 pub(super) const IDENTITY_OF_CONSTANT: Rule = Rule {
     name: "identity-of-constant",
@@ -19,7 +19,18 @@ pub(super) const IDENTITY_OF_CONSTANT: Rule = Rule {
 fn apply(m: &Model, node: NodeId) -> Result<Patch, NoMatch> {
     let value = m.operand(node, 0)?;
     m.constant(value)?;
+    if hides_a_weight(m, m.node(node).output()) {
+        return Err(no_match!("it keeps a kernel from packing the weight without its scales"));
+    }
     super::bypass(m, node, value)
+}
+
+/// `computed-scales` made it.
+fn hides_a_weight(m: &Model, output: ValueId) -> bool {
+    m.value(output).uses.iter().any(|it| match it.user {
+        User::Node(user) => super::must_not_be_constant(m, user, it.index),
+        User::Annotation(_) | User::Output(_) => false,
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod accuracy_level;
 mod affine_to_conv;
 mod attention_mask;
 mod channels;
+mod computed_scales;
 mod constant_to_initializer;
 mod dynamic_bias;
 mod einsum_to_matmul;
@@ -54,6 +55,7 @@ mod unmerge_heads;
 
 pub(crate) use self::signed_weights::is_float_product;
 pub(crate) use self::{
+    computed_scales::must_not_be_constant,
     fuse_attention::Site,
     fuse_hardswish::hard_swish,
     heads::{size_of, sized},
@@ -68,6 +70,7 @@ use onnxq_ir::{
 pub const RULES: &[&Rule] = &[
     &accuracy_level::ACCURACY_LEVEL,
     &affine_to_conv::AFFINE_TO_CONV,
+    &computed_scales::COMPUTED_SCALES,
     &constant_to_initializer::CONSTANT_TO_INITIALIZER,
     &dynamic_bias::DYNAMIC_BIAS,
     &einsum_to_matmul::EINSUM_TO_MATMUL,
@@ -243,8 +246,8 @@ fn last_axis(m: &Model, reduce: NodeId) -> Result<(), NoMatch> {
         _ => return Err(no_match!("{} is over axes {axes:?}", m.node(reduce).op)),
     }
     match m.int_attr(reduce, "keepdims", 1) {
-        0 => Err(no_match!("{} drops the axis", m.node(reduce).op)),
-        _ => Ok(()),
+        1 => Ok(()),
+        _ => Err(no_match!("{} drops the axis", m.node(reduce).op)),
     }
 }
 

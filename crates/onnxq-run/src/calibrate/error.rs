@@ -42,6 +42,8 @@ pub enum CalibrateError {
     StatsFile { path: PathBuf, source: io::Error },
     #[error("{} is there, and no log of an interrupted run", .path.display())]
     Foreign { path: PathBuf },
+    #[error("another run is using {}", .path.display())]
+    InUse { path: PathBuf },
     #[error("{} is damaged: {}", .path.display(), Untrusted(.fact))]
     Damaged { path: PathBuf, fact: String },
     #[error("{} holds statistics of another model", .path.display())]
@@ -69,6 +71,7 @@ impl Diagnostic for CalibrateError {
             | CalibrateError::Unobservable { .. } => Code::E803,
             CalibrateError::StatsFile { source, .. } => read_code(source),
             CalibrateError::Foreign { .. } => Code::E903,
+            CalibrateError::InUse { .. } => Code::E907,
             CalibrateError::Damaged { .. } => Code::E613,
             CalibrateError::OtherModel { .. }
             | CalibrateError::OtherData { .. }
@@ -86,6 +89,9 @@ impl Diagnostic for CalibrateError {
             CalibrateError::StatsFile { path, source } => return read_hint(path, source),
             CalibrateError::Foreign { .. } => {
                 "what is learnt is kept there meanwhile: move it away, or pass another --stats".into()
+            }
+            CalibrateError::InUse { .. } => {
+                "wait until it has ended, or give this one another output or another --stats".into()
             }
             CalibrateError::Scratch(_) => {
                 "free some space in the temporary folder, or set TMPDIR to another one".into()

@@ -1,12 +1,12 @@
 //! A log of records that survives a killed process: what was written whole is read back.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Read},
     path::Path,
 };
 
-use onnxq_ir::fs::{read_exact_at, write_all_at};
+use onnxq_ir::fs::{open_alone, read_exact_at, write_all_at};
 use sha2::{Digest, Sha256};
 
 const MAGIC: &[u8] = b"onnxq statistics log 1\n";
@@ -14,7 +14,7 @@ const MAGIC: &[u8] = b"onnxq statistics log 1\n";
 const HEAD: usize = 8 + SUM;
 const SUM: usize = 16;
 
-/// An open log. Records are found by their offset.
+/// An open log, which no other process opens. Records are found by their offset.
 pub(super) struct Log {
     file: File,
     end: u64,
@@ -49,36 +49,36 @@ impl Log {
         Ok(!MAGIC.starts_with(&begin))
     }
 
-    /// Opens the log and finds its records; a torn tail is cut off. `None`: it is no log.
-    pub(super) fn open(path: &Path) -> io::Result<Option<(Log, Vec<Record>)>> {
-        let options = OpenOptions::new().read(true).write(true).to_owned();
-        let file = options.open(path)?;
-        let size = file.metadata()?.len();
+    /// Opens the log and finds its records; a torn tail is cut off. What is no log becomes an empty one.
+    ///
+    /// # Errors
+    /// `ResourceBusy` if another process has it open.
+    pub(super) fn open(path: &Path) -> io::Result<(Log, Vec<Record>)> {
+        let mut log = Log { file: open_alone(path)?, end: MAGIC.len() as u64 };
+        let size = log.file.metadata()?.len();
         let mut magic = [0; MAGIC.len()];
-        if size < MAGIC.len() as u64 {
-            return Ok(None);
+        if size >= MAGIC.len() as u64 {
+            read_exact_at(&log.file, &mut magic, 0)?;
         }
-        read_exact_at(&file, &mut magic, 0)?;
         if magic != MAGIC {
-            return Ok(None);
+            log.clear()?;
+            return Ok((log, Vec::new()));
         }
-        let mut log = Log { file, end: MAGIC.len() as u64 };
         let mut records = Vec::new();
         while let Some(record) = log.check(size)? {
             log.end = record.offset + record.len;
             records.push(record);
         }
         log.file.set_len(log.end)?;
-        Ok(Some((log, records)))
+        Ok((log, records))
     }
 
-    /// An empty log in place of whatever is there.
-    pub(super) fn create(path: &Path) -> io::Result<Log> {
-        let options =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).to_owned();
-        let file = options.open(path)?;
-        write_all_at(&file, MAGIC, 0)?;
-        Ok(Log { file, end: MAGIC.len() as u64 })
+    /// Forgets all records.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        write_all_at(&self.file, MAGIC, 0)?;
+        self.end = MAGIC.len() as u64;
+        Ok(())
     }
 
     /// The record at the end of what is known, if it is whole.
@@ -131,24 +131,40 @@ mod tests {
     fn a_torn_tail_is_dropped_and_written_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = Log::create(&path).unwrap();
+        let (mut log, _) = Log::open(&path).unwrap();
         log.append(b"first").unwrap();
         log.append(b"second").unwrap();
+        drop(log);
         let whole = std::fs::read(&path).unwrap();
         for cut in 1..(HEAD + 6) {
             std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
-            let (mut log, records) = Log::open(&path).unwrap().unwrap();
+            let (mut log, records) = Log::open(&path).unwrap();
             assert_eq!(records.len(), 1, "{cut} bytes less");
             log.append(b"third").unwrap();
-            let (log, records) = Log::open(&path).unwrap().unwrap();
+            drop(log);
+            let (log, records) = Log::open(&path).unwrap();
             let read: Vec<_> = records.iter().map(|it| log.read(*it).unwrap()).collect();
             assert_eq!(read, [b"first".to_vec(), b"third".to_vec()]);
         }
         let mut flipped = whole.clone();
         *flipped.last_mut().unwrap() ^= 1;
         std::fs::write(&path, flipped).unwrap();
-        assert_eq!(Log::open(&path).unwrap().unwrap().1.len(), 1);
+        assert_eq!(Log::open(&path).unwrap().1.len(), 1);
         std::fs::write(&path, "anything else").unwrap();
-        assert!(Log::open(&path).unwrap().is_none());
+        assert!(Log::open(&path).unwrap().1.is_empty());
+        assert_eq!(std::fs::read(&path).unwrap(), MAGIC);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_log_is_of_one_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (mut log, _) = Log::open(&path).unwrap();
+        log.append(b"first").unwrap();
+        let Err(error) = Log::open(&path) else { panic!("two runs have one log") };
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        drop(log);
+        assert_eq!(Log::open(&path).unwrap().1.len(), 1);
     }
 }

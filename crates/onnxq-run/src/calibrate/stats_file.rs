@@ -55,30 +55,27 @@ impl StatsFile {
         if Log::is_foreign(&part).map_err(io)? {
             return Err(CalibrateError::Foreign { path: part });
         }
-        let old = match part.try_exists().map_err(io)? {
-            true => Log::open(&part).map_err(io)?,
-            false => None,
+        let (mut log, records) = match Log::open(&part) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                return Err(CalibrateError::InUse { path: part });
+            }
+            opened => opened.map_err(io)?,
+        };
+        let is_same = match records.first() {
+            Some(first) => goes_on(&log, *first, &identity, &part, keep)?,
+            None => false,
         };
         let mut known = BTreeMap::new();
-        let mut resumed = false;
-        let log = match old {
-            Some((log, records))
-                if !records.is_empty() && goes_on(&log, records[0], &identity, &part, keep)? =>
-            {
-                resumed = records.len() > 1;
-                for &record in &records[1..] {
-                    let head = head(&log.read(record).map_err(io)?, &part)?.0;
-                    known.insert(head.name.clone(), (head, record));
-                }
-                log
+        if is_same {
+            for &record in &records[1..] {
+                let head = head(&log.read(record).map_err(io)?, &part)?.0;
+                known.insert(head.name.clone(), (head, record));
             }
-            _ => {
-                let mut log = Log::create(&part).map_err(io)?;
-                let bytes = serde_json::to_vec(&identity).expect("plain data");
-                log.append(&bytes).map_err(io)?;
-                log
-            }
-        };
+        } else {
+            log.clear().map_err(io)?;
+            log.append(&serde_json::to_vec(&identity).expect("plain data")).map_err(io)?;
+        }
+        let resumed = !known.is_empty();
         Ok(StatsFile { path: path.into(), part, keep, resumed, identity, log, known })
     }
 

@@ -89,6 +89,8 @@ pub enum DataError {
         Untrusted(input)
     )]
     OtherTokenizer { tokenizer: PathBuf, input: String, id: u32, rows: usize },
+    #[error("cannot unpack data into `{}`", shown(folder))]
+    Scratch { folder: PathBuf, source: std::io::Error },
     #[error("cannot read `{}`", shown(file))]
     Io { file: PathBuf, source: std::io::Error },
 }
@@ -130,6 +132,7 @@ impl Diagnostic for DataError {
             DataError::NoDescription { .. } => Code::E705,
             DataError::Description(error) => error.code(),
             DataError::Io { source, .. } => read_code(source),
+            DataError::Scratch { .. } => Code::E901,
             DataError::OtherTokenizer { .. } => Code::E623,
         }
     }
@@ -139,6 +142,9 @@ impl Diagnostic for DataError {
             DataError::Pickle { .. } => {
                 "save a plain array: `numpy.save(path, array.astype(...), allow_pickle=False)`"
                     .into()
+            }
+            DataError::Scratch { .. } => {
+                "free some space there, or set TMPDIR to another folder".into()
             }
             DataError::Fortran { .. } => {
                 "save it in C order: `numpy.save(path, numpy.ascontiguousarray(array))`".into()

@@ -2,6 +2,8 @@
 
 mod batches;
 #[cfg(feature = "text")]
+mod charsmap;
+#[cfg(feature = "text")]
 mod chat;
 mod dataset;
 mod digest;
@@ -19,6 +21,8 @@ mod source;
 mod tables;
 mod test_data;
 mod text_data;
+#[cfg(feature = "text")]
+mod tokenizer;
 
 pub use self::{
     batches::{Batch, Batches, DataOptions},

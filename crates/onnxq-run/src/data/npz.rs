@@ -1,7 +1,7 @@
 //! `.npz`: a zip archive of arrays, one per input; bombs and ambiguous archives are refused.
 
 use std::{
-    io::{Cursor, Read},
+    io::{self, Read, Seek},
     path::{Path, PathBuf},
 };
 
@@ -16,8 +16,10 @@ const MAX_MEMBERS: usize = 100_000;
 /// A member may expand to this many times its size, and then this many bytes more.
 const MAX_RATIO: u64 = 200;
 const GRACE: u64 = 1 << 20;
-/// Members are held in memory while batches are read.
+/// Members lie unpacked while batches are read.
 const MAX_TOTAL: u64 = 16 << 30;
+/// Larger members lie in a nameless temporary file, not in memory.
+const IN_MEMORY: usize = 64 << 20;
 
 pub struct Npz {
     file: PathBuf,
@@ -77,13 +79,31 @@ impl Npz {
             return Err(DataError::size(&self.file, fact));
         }
         // Not allocated up front: the size is a claim until the bytes are there.
-        let mut bytes = Vec::new();
-        member.take(size + 1).read_to_end(&mut bytes).map_err(|it| damaged(&file, it))?;
-        if bytes.len() as u64 != size {
-            let fact = format!("declares {size} bytes, but holds {}", bytes.len());
+        let mut unpacked = tempfile::spooled_tempfile(IN_MEMORY);
+        let held = copy(&mut member.take(size + 1), &mut unpacked, &file)?;
+        if held != size {
+            let fact = format!("declares {size} bytes, but holds {held}");
             return Err(DataError::size(&file, fact));
         }
-        Npy::open(&file, Cursor::new(bytes)).map(Some)
+        unpacked.rewind().map_err(DataError::io(&file))?;
+        Npy::open(&file, unpacked).map(Some)
+    }
+}
+
+/// Unpacks a member. What fails to be read is damaged, what fails to be written is the machine's.
+fn copy(from: &mut impl Read, to: &mut impl io::Write, file: &Path) -> Result<u64, DataError> {
+    let mut piece = vec![0; 1 << 20];
+    let mut total = 0;
+    loop {
+        let count = from.read(&mut piece).map_err(|it| damaged(file, it))?;
+        if count == 0 {
+            return Ok(total);
+        }
+        to.write_all(&piece[..count]).map_err(|source| {
+            let folder = std::env::temp_dir();
+            DataError::Scratch { folder, source }
+        })?;
+        total += count as u64;
     }
 }
 
@@ -99,7 +119,7 @@ fn damaged(file: &Path, error: impl Into<zip::result::ZipError>) -> DataError {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Cursor, Write};
 
     use zip::{ZipWriter, write::SimpleFileOptions};
 
@@ -140,6 +160,19 @@ mod tests {
     fn bombs_are_refused() {
         let zeros = npy::tests::file("'|u1'", "False", "(16777216,)", &vec![0; 1 << 24]);
         assert_eq!(code(&archive(&[("x.npy", zeros)]), "x"), Code::E602);
+    }
+
+    #[test]
+    fn a_large_member_is_read_from_the_disk() {
+        let rows = IN_MEMORY / 8 + 9;
+        let values =
+            (0..rows as i64).map(|it| it.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed()));
+        let bytes = archive(&[("x.npy", npy::tests::ids(rows, 1, values.clone()))]);
+        with(&bytes, |it| {
+            let mut array = it.unwrap().array("x").unwrap().unwrap();
+            let last = array.rows(rows - 1..rows).unwrap().to_i64().unwrap();
+            assert_eq!(last, [values.clone().next_back().unwrap()]);
+        });
     }
 
     #[test]

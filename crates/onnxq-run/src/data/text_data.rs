@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{DataError, DataOptions};
 #[cfg(feature = "text")]
-use super::{chat, records};
+use super::{chat, records, tokenizer};
 
 /// Rows of `width` ids each.
 #[derive(Debug, PartialEq)]
@@ -76,12 +76,50 @@ pub(super) fn read(
         Some((before, after)) => (encode(&before, false)?, encode(&after, false)?),
         None => surrounding(encode("a", false)?, encode("a", true)?),
     };
-    Ok(cut(encode(&content, false)?, width, &prefix, &suffix))
+    let mut ids = Vec::new();
+    for piece in pieces(&content) {
+        ids.extend(encode(piece, false)?);
+    }
+    Ok(cut(ids, width, &prefix, &suffix))
+}
+
+/// Bytes that are tokenized at once: the library takes a hundred times that much memory.
+#[cfg(feature = "text")]
+const PIECE: usize = 128 << 10;
+
+/// A text in pieces that end with a line, or where there is none with a word, or anywhere.
+#[cfg(feature = "text")]
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let end = match rest.len() {
+            0 => return None,
+            it if it <= PIECE => it,
+            _ => cut_at(&rest[..rest.floor_char_boundary(PIECE)]),
+        };
+        let (piece, later) = rest.split_at(end);
+        rest = later;
+        Some(piece)
+    })
+}
+
+#[cfg(feature = "text")]
+fn cut_at(text: &str) -> usize {
+    let line = text.rfind('\n').map(|it| it + 1);
+    // A word is tokenized with the space before it.
+    let word = || text.rfind(char::is_whitespace).filter(|it| *it > 0);
+    line.or_else(word).unwrap_or(text.len())
 }
 
 #[cfg(feature = "text")]
 fn load(tokenizer: &Path) -> Result<tokenizers::Tokenizer, DataError> {
+    let size = std::fs::metadata(tokenizer).map_err(DataError::io(tokenizer))?.len();
+    if size > tokenizer::MOST_BYTES {
+        let fact = format!("has {size} bytes, more than a tokenizer has");
+        return Err(DataError::size(tokenizer, fact));
+    }
     let json = onnxq_ir::fs::read_file(tokenizer).map_err(DataError::io(tokenizer))?;
+    tokenizer::check(&json).map_err(|fact| DataError::format(tokenizer, fact))?;
     let rejected = |it: tokenizers::Error| {
         let fact =
             format!("is not a usable tokenizer: {}", onnxq_ir::untrusted::escape(&it.to_string()));
@@ -149,6 +187,30 @@ mod tests {
         let got = tokens(b"a b c a b c a", PLAIN, 3).unwrap();
         assert_eq!(got, Tokens { width: 3, ids: vec![1, 2, 3, 1, 2, 3] });
         assert_eq!(got.rows(), 2);
+    }
+
+    #[test]
+    fn long_texts_are_tokenized_in_pieces() {
+        let long = |it: &str| it.repeat(PIECE * 5 / 2 / it.len());
+        for text in [long("a b c\n"), long("a b c "), long("ä"), "a\n".into(), String::new()] {
+            let parts: Vec<&str> = pieces(&text).collect();
+            assert_eq!(parts.concat(), text);
+            assert!(parts.iter().all(|it| !it.is_empty() && it.len() <= PIECE));
+            assert_eq!(parts.len(), text.len().div_ceil(PIECE));
+        }
+        assert!(pieces(&long("a b c\n")).all(|it| it.ends_with('\n')));
+        assert!(pieces(&long("a b c ")).skip(1).all(|it| it.starts_with(' ')));
+        let text = long("a b c\n");
+        assert_eq!(tokens(text.as_bytes(), PLAIN, 3).unwrap().rows(), text.len() / 6);
+    }
+
+    #[test]
+    fn hostile_tokenizers_are_refused_before_they_are_used() {
+        let grows = r#"{"type": "Replace", "pattern": {"String": ""}, "content": "xx"}"#;
+        let hostile = PLAIN.replace(r#""normalizer": null"#, &format!(r#""normalizer": {grows}"#));
+        let error = tokens(b"a", &hostile, 3).unwrap_err();
+        assert_eq!(error.code(), Code::E601);
+        assert!(error.to_string().contains("replaces nothing"), "{error}");
     }
 
     #[test]

@@ -29,6 +29,7 @@ checks! {
     "L105" "nbits-block" nbits::block, "MatMulNBits with a block size that fails, or that is slower than 128.";
     "L106" "group-index" nbits::group_index, "MatMulNBits with g_idx, which is deprecated and has no fast kernel.";
     "L107" "computed-nbits" nbits::computed, "MatMulNBits whose weight, scales or zero points are no constants: they are not prepacked.";
+    "L108" "computed-scales" nbits::computed_scales, "MatMulNBits with a constant weight and computed scales or zero points: it is packed without them, and results are wrong.";
     "L110" "per-tensor-weight" dequantize::per_tensor, "DequantizeLinear with one scale of shape [1] before MatMul: not fused, the weight is dequantized in each run.";
     "L111" "transposed-weight" dequantize::transposed, "DequantizeLinear and Transpose before MatMul: not fused, the weight is dequantized in each run.";
     "L112" "wrong-axis" dequantize::wrong_axis, "DequantizeLinear before MatMul with scales along another axis than the fusion wants.";

@@ -1,6 +1,7 @@
 //! `MatMulNBits`: attributes and inputs that keep it from its fast kernels.
 
 use super::{Found, ModelIndex, Severity, factor};
+use crate::rules::must_not_be_constant;
 use onnxq_ir::{
     NodeId,
     ops::{Set, Traits},
@@ -114,6 +115,18 @@ pub(super) fn computed(l: &ModelIndex, node: NodeId) -> Option<Found> {
         factor: factor(3.2, 200.0, "1024×4096, 4 bits, 128 rows and one row"),
         hint: "make weight, scales and zero points initializers that are no inputs of the graph",
         fix: None,
+    })
+}
+
+pub(super) fn computed_scales(l: &ModelIndex, node: NodeId) -> Option<Found> {
+    let is_wrong = must_not_be_constant(&l.m, node, 1) && l.constant(node, 1).is_some();
+    is_wrong.then(|| Found {
+        severity: Severity::Broken,
+        what: "its weight is constant, its scales or zero points are computed".into(),
+        factor: None,
+        hint: "ONNX Runtime packs the weight without them and computes zeros, with scales behind a Cast \
+               in sessions without optimizations; an Identity before the weight prevents that",
+        fix: Some(("computed-scales", node)),
     })
 }
 
