@@ -36,6 +36,7 @@ fn quantize_says_what_it_did() {
     operator                            before  after
     And                                      0      1
     Attention                                0      4
+    Identity                                 0     29
     LessOrEqual                              0      1
     MatMul                                  38      1
     RMSNormalization                         0      9

@@ -121,7 +121,9 @@ pub(super) fn finish(model: &mut Model, sites: &[SitePlan], ctx: &Ctx) -> Result
 /// Weights that were read as float32 and are left are stored as they were.
 fn narrow(model: &mut Model, widened: bool, ctx: &Ctx) -> Result<(), Error> {
     if widened {
-        rewrite::run(model, &["narrow-constants", "remove-dead"], ctx)?;
+        rewrite::run(model, &["narrow-constants"], ctx)?;
+        // Scales that are stored narrow are computed again.
+        rewrite::run(model, rewrite::CLEAN_UP, ctx)?;
     }
     Ok(())
 }

@@ -56,19 +56,20 @@ impl Chains {
 fn worthwhile(links: &BTreeMap<NodeId, Link>, threshold: f64) -> BTreeSet<NodeId> {
     let mut members: BTreeSet<NodeId> = links.keys().copied().collect();
     let gain = |members: &BTreeSet<NodeId>, node: &NodeId| {
-        let it = &links[node];
+        let link = &links[node];
         let within = |others: &Option<BTreeSet<NodeId>>| {
             others.as_ref().is_some_and(|it| it.is_subset(members))
         };
         let share = |is_within| if is_within { 0.5 } else { 1.0 };
-        let numbers = it.read * share(within(&it.sources)) + it.written * share(within(&it.sinks));
-        it.product - threshold * numbers
+        let read = link.read * share(within(&link.sources));
+        let written = link.written * share(within(&link.sinks));
+        link.product - threshold * (read + written)
     };
     // Only neighbours pay more or less when one goes.
     let lost = |members: &mut BTreeSet<NodeId>, node: &NodeId| {
-        let it = &links[node];
+        let link = &links[node];
         let near: BTreeSet<NodeId> =
-            it.sources.iter().chain(&it.sinks).flatten().copied().collect();
+            link.sources.iter().chain(&link.sinks).flatten().copied().collect();
         let near: Vec<NodeId> =
             near.into_iter().filter(|it| members.contains(it) && it != node).collect();
         let sum = |members: &BTreeSet<NodeId>| near.iter().map(|it| gain(members, it)).sum::<f64>();
@@ -81,9 +82,9 @@ fn worthwhile(links: &BTreeMap<NodeId, Link>, threshold: f64) -> BTreeSet<NodeId
     loop {
         let mut worst: Option<(f64, NodeId)> = None;
         for node in members.clone() {
-            let it = lost(&mut members, &node);
-            if it < 0.0 && worst.is_none_or(|(least, _)| it < least) {
-                worst = Some((it, node));
+            let gain = lost(&mut members, &node);
+            if gain < 0.0 && worst.is_none_or(|(least, _)| gain < least) {
+                worst = Some((gain, node));
             }
         }
         let Some((_, node)) = worst else { break };
@@ -105,8 +106,8 @@ fn chains(links: &BTreeMap<NodeId, Link>, members: &BTreeSet<NodeId>) -> Vec<BTr
         while let Some(node) = open.pop() {
             if members.contains(&node) && seen.insert(node) {
                 chain.insert(node);
-                let it = &links[&node];
-                open.extend(it.sources.iter().chain(&it.sinks).flatten());
+                let link = &links[&node];
+                open.extend(link.sources.iter().chain(&link.sinks).flatten());
             }
         }
         chains.push(chain);

@@ -20,13 +20,18 @@ pub struct FolderLock {
 }
 
 /// Waits until no other process moves files into a folder. Where the file system or the system has
-/// no such locks, nothing keeps them apart.
+/// no such locks, or the folder may be written and not read, nothing keeps them apart.
 ///
 /// # Errors
 /// If somebody has had it for half a minute.
 #[cfg(unix)]
 pub fn lock_folder(folder: &Path) -> io::Result<FolderLock> {
-    let file = File::open(folder)?;
+    let file = match File::open(folder) {
+        Err(it) if it.kind() == io::ErrorKind::PermissionDenied => {
+            return Ok(FolderLock { _folder: None });
+        }
+        opened => opened?,
+    };
     let began = Instant::now();
     while let Err(TryLockError::WouldBlock) = file.try_lock() {
         if began.elapsed() > PATIENCE {

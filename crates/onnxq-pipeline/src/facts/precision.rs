@@ -98,8 +98,10 @@ fn quantized_bytes(m: &Model, node: NodeId) -> u64 {
 
 /// Quantized values, scales and zero points that a value is made of, if nothing else is.
 fn behind(m: &Model, value: ValueId, depth: usize, found: &mut Vec<ValueId>) {
-    const MAKE: Set =
-        Set::of(Traits::CAST.union(Traits::DEQUANTIZE).union(Traits::REARRANGE)).plus(&["Mul"]);
+    const MAKE: Set = Set::of(
+        Traits::CAST.union(Traits::COPY).union(Traits::DEQUANTIZE).union(Traits::REARRANGE),
+    )
+    .plus(&["Mul"]);
     if let Ok(tensor) = m.constant(value) {
         let counts = matches!(part(m, value, tensor), Part::Quantized(_) | Part::Side);
         found.extend(counts.then_some(value));
