@@ -85,7 +85,7 @@ impl Diagnostic for PassError {
 /// What merges equal parts and drops what nothing needs, once other rewrites have added nodes; and
 /// what ONNX Runtime needs of quantized nodes.
 pub const CLEAN_UP: &[&str] =
-    &["computed-scales", "dedupe-constants", "dedupe-nodes", "remove-dead"];
+    &["computed-scales", "dedupe-constants", "dedupe-nodes", "own-constants", "remove-dead"];
 
 /// What every float model goes through before it is quantized.
 pub const STANDARD: &[&str] = &[

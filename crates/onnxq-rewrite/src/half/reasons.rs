@@ -66,7 +66,29 @@ fn by_operator(m: &Model, node: NodeId, dtype: DType) -> Option<String> {
     if let Some(reason) = it.op.info().and_then(|it| it.narrow.risk) {
         return Some(reason.into());
     }
+    if turns_a_factor(m, node) {
+        return Some(
+            "ONNX Runtime ends while it loads such a narrow Transpose before a MatMul".into(),
+        );
+    }
     (it.op.is("ReduceMean") && squares(m, node)).then(|| "means of squares overflow".into())
+}
+
+/// Whether a node moves the first of three axes of an operand of a `MatMul`. What ONNX Runtime 1.31 and
+/// 1.32 make of it and the Cast that their float32 product needs crashes them; in float32 it does not.
+fn turns_a_factor(m: &Model, node: NodeId) -> bool {
+    let moves = |order: &[i64]| order == [1, 0, 2] || order == [1, 2, 0];
+    let turns = m.node(node).op.is("Transpose") && m.ints_attr(node, "perm").is_some_and(moves);
+    turns && is_factor(m, m.node(node).output(), 4)
+}
+
+fn is_factor(m: &Model, value: ValueId, depth: usize) -> bool {
+    m.value(value).uses.iter().any(|reader| {
+        let User::Node(node) = reader.user else { return false };
+        let op = &m.node(node).op;
+        let goes_on = depth > 0 && (op.has(Traits::CAST) || op.has(Traits::COPY));
+        op.is("MatMul") || goes_on && is_factor(m, m.node(node).output(), depth - 1)
+    })
 }
 
 /// An output that nobody names has no type either.

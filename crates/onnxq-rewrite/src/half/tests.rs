@@ -175,6 +175,31 @@ fn kept_nodes_read_what_they_took() {
     }
 }
 
+/// ONNX Runtime crashes on the half one: recurrent layers with time first (Paddle, Keras).
+#[test]
+fn a_transpose_of_the_first_axis_before_a_product_stays() {
+    let of = |perm: &str, between: &str| {
+        let text = format!(
+            r#"<ir_version: 8, opset_import: ["" : 17]>
+            main (float[2,3,4] x) => (float[a,b,5] y) <float[{}] w> {{
+                t = Transpose <perm = {perm}> (x)
+                {between}
+                y = MatMul (c, w)
+            }}"#,
+            if perm == "[1, 2, 0]" { "2,5" } else { "4,5" },
+        );
+        half(&text, true).1.kept.into_iter().map(|it| it.reason).collect::<Vec<_>>()
+    };
+    for (perm, between) in [
+        ("[1, 0, 2]", "c = Identity (t)"),
+        ("[1, 2, 0]", "c = Identity (t)"),
+        ("[1, 0, 2]", "d = Cast <to = 10> (t) c = Cast <to = 1> (d)"),
+    ] {
+        assert!(!of(perm, between).is_empty(), "{perm} {between}");
+    }
+    assert!(of("[1, 0, 2]", "c = Relu (t)").is_empty());
+}
+
 #[test]
 fn what_overflowed_on_data_stays() {
     let text = r#"<ir_version: 8, opset_import: ["" : 17]>

@@ -6,6 +6,7 @@ mod fold_constants;
 mod hoist_loop_state;
 mod infer_types;
 mod inline_functions;
+mod own_constants;
 mod raise_opset;
 mod raise_opset_static;
 mod remove_dead;
@@ -33,6 +34,7 @@ pub const PASSES: &[&Pass] = &[
     &infer_types::INFER_TYPES,
     &inline_functions::INLINE_FUNCTIONS,
     &widen_constants::NARROW_CONSTANTS,
+    &own_constants::OWN_CONSTANTS,
     &raise_opset::RAISE_OPSET,
     &raise_opset_static::RAISE_OPSET_STATIC,
     &remove_dead::REMOVE_DEAD,
