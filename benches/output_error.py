@@ -24,8 +24,9 @@ rows = int(rows[0]) if rows else 64
 
 def constants(graph):
     values = {it.name: it for it in graph.initializer}
-    casts = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Cast"}
-    return lambda name: nh.to_array(values[casts.get(name, name)])
+    # Scales are cast; a weight beside them is behind an Identity.
+    behind = {n.output[0]: n.input[0] for n in graph.node if n.op_type in ("Cast", "Identity")}
+    return lambda name: nh.to_array(values[behind.get(name, name)])
 
 
 def dequantized(path):
