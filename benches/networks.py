@@ -7,7 +7,8 @@ Inputs are noise (seeded), 64 tokens or 16 frames where a dimension is open; ima
 text recogniser gets pictures of lines of text instead (Pillow and the DejaVu fonts), 32 to calibrate and 100
 to judge, and the characters that differ are counted. Prints for each recipe the size as a part of the
 float file's, the signal-to-noise ratio of each float output in dB, the share of equal argmaxes, and how
-many times as fast it is: medians of thread CPU time, in turn, one thread.
+many times as fast it is: medians of thread CPU time, in turn, one thread. Distances are those of a CPU
+whose int8 kernels do not saturate; times are this CPU's, as ONNX Runtime runs the files by itself.
 
 The models measured for the project are files of PyPI's rapidocr (recognition and classification),
 ddddocr (common), openwakeword (embedding), silero-vad, LAC and deepcut.
@@ -130,7 +131,7 @@ def measure(onnxq, path, lines, folder):
         text = f"  characters that differ {characters(reference, got):.4f}" if lines else ""
         print(f"{os.path.basename(path)}  {recipe}  size x{os.path.getsize(output) / os.path.getsize(path):.3f}  "
               f"SQNR {', '.join(f'{r:.1f}' for r in ratios)}  same argmax {same:.4f}{text}  "
-              f"speed x{speed(model, other, judged):.2f}", flush=True)
+              f"speed x{speed(session(path), session(output), judged):.2f}", flush=True)
 
 
 words = arguments(lambda onnxq, folder: [onnxq, fixture("model.onnx")])
