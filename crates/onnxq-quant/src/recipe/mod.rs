@@ -186,7 +186,7 @@ pub struct Entry {
     /// matched, `kn / (k + n)` for a weight `[k, n]`: where int8 saves more time than it takes to
     /// turn floats into quantized values and back. Convolutions of a single pixel have none. Those
     /// that hand each other quantized values are weighed together, and numbers that are not
-    /// converted count half.
+    /// converted count a third.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_intensity: Option<u64>,
     /// Only nodes with at most so many multiplications per number that they read or write: products
