@@ -29,8 +29,14 @@ pub(crate) fn forget(
     let mut first: Option<DataError> = None;
     loop {
         let Ok(mut batches) = data(&model_inputs(&known)) else { return Ok(Vec::new()) };
-        let error = match batches.next() {
-            Some(Err(error @ DataError::Symbol { .. })) => error,
+        let (error, symbol) = match batches.next() {
+            Some(Err(error)) => match untrue(&error) {
+                Some((symbol, warning)) => {
+                    warnings.push(warning);
+                    (error, symbol)
+                }
+                None => return Ok(Vec::new()),
+            },
             Some(Ok(batch)) => {
                 let Some(error) = first else { return Ok(warnings) };
                 if !runs(&known, files, &batch, runtime) {
@@ -39,21 +45,23 @@ pub(crate) fn forget(
                 *model = known;
                 return Ok(warnings);
             }
-            _ => return Ok(Vec::new()),
+            None => return Ok(Vec::new()),
         };
-        let DataError::Symbol { input, symbol, actual, expected } = &error else { continue };
-        let name = Untrusted(symbol);
-        warnings.push(Warning::new(
-            Code::W214,
-            format!(
-                "the name `{name}` of a dimension is not true and is forgotten: it is {expected} in one \
-                 input and {actual} in `{}`; without it the model runs",
-                Untrusted(input)
-            ),
-        ));
-        forget_name(&mut known, symbol);
+        forget_name(&mut known, &symbol);
         first.get_or_insert(error);
     }
+}
+
+/// The name that the data disproves, and what is said of it.
+fn untrue(error: &DataError) -> Option<(String, Warning)> {
+    let DataError::Symbol { input, symbol, actual, expected } = error else { return None };
+    let text = format!(
+        "the name `{}` of a dimension is not true and is forgotten: it is {expected} in one input and \
+         {actual} in `{}`; without it the model runs",
+        Untrusted(symbol),
+        Untrusted(input)
+    );
+    Some((symbol.to_string(), Warning::new(Code::W214, text)))
 }
 
 /// No value has a dimension of that name any more: what was inferred from it is as untrue.

@@ -102,7 +102,7 @@ pub(super) fn install(
 
 /// The pin table: the version to use comes first, then others that are tested.
 #[derive(Deserialize)]
-#[cfg_attr(not(feature = "install"), expect(dead_code))]
+#[cfg_attr(not(feature = "install"), expect(dead_code, reason = "only installing asks for it"))]
 pub(super) struct Pins {
     pub python: String,
     wheels: Vec<Pin>,
@@ -110,7 +110,7 @@ pub(super) struct Pins {
 
 /// A package whose content is known.
 #[derive(Clone, Deserialize)]
-#[cfg_attr(not(feature = "install"), expect(dead_code))]
+#[cfg_attr(not(feature = "install"), expect(dead_code, reason = "only installing asks for it"))]
 pub(super) struct Pin {
     pub version: String,
     os: String,
