@@ -127,22 +127,23 @@ pub fn attribute(job: &Attribute, ctx: &Ctx) -> Result<Attribution, Error> {
 
 /// Says what is compared in place of outputs whose sizes depend on numbers.
 pub fn tell(job: &Attribute, ctx: &Ctx) -> Result<(), Error> {
-    let [reference, _] = open(job)?;
+    let reference = side(job, job.reference)?;
     Sizes::of(&reference.model).iter().for_each(|it| ctx.progress.warn(&it.warning()));
     Ok(())
 }
 
 fn open<'a>(job: &Attribute<'a>) -> Result<[Side<'a>; 2], Error> {
-    let side = |path| -> Result<Side<'a>, Error> {
-        let mut loaded = onnxq_formats::open(path, &job.open)?;
-        let data = |inputs: &[IoInfo]| Ok(job.data.batches(inputs)?);
-        untrue::forget(&mut loaded.model, &loaded.files, &data, &job.runtime)?;
-        let steps = ["inline-functions", "infer-types"];
-        rewrite::run(&mut loaded.model, &steps, &Ctx::silent())?;
-        let runtime = job.runtime.clone();
-        Ok(Side { model: loaded.model, files: loaded.files, runtime })
-    };
-    Ok([side(job.reference)?, side(job.candidate)?])
+    Ok([side(job, job.reference)?, side(job, job.candidate)?])
+}
+
+fn side<'a>(job: &Attribute<'a>, path: &Path) -> Result<Side<'a>, Error> {
+    let mut loaded = onnxq_formats::open(path, &job.open)?;
+    let data = |inputs: &[IoInfo]| Ok(job.data.batches(inputs)?);
+    untrue::forget(&mut loaded.model, &loaded.files, &data, &job.runtime)?;
+    let steps = ["inline-functions", "infer-types"];
+    rewrite::run(&mut loaded.model, &steps, &Ctx::silent())?;
+    let runtime = job.runtime.clone();
+    Ok(Side { model: loaded.model, files: loaded.files, runtime })
 }
 
 fn evaluator<'a>(job: &Attribute<'a>, sides: &'a [Side<'a>; 2]) -> Result<Evaluator<'a>, Error> {
