@@ -27,7 +27,7 @@ const CRATES: &[&[&str]] = &[
 const MODULES: &[(&str, &[&[&str]])] = &[
     ("crates/onnxq-ir/src", &[&["ir"], &["eval", "infer", "onnx", "releases", "text"]]),
     ("crates/onnxq-quant/src", &[&["recipe"]]),
-    ("crates/onnxq-run/src", &[&["data"], &["calibrate", "compare"], &["worker"]]),
+    ("crates/onnxq-run/src", &[&["data"], &["answer", "calibrate", "compare"], &["worker"]]),
 ];
 
 /// Uses of `it` that are no closure's: names of parameters and of variables. They may only fall.

@@ -16,6 +16,7 @@ mod ort;
 mod probe;
 mod runtime;
 mod sampler;
+mod stop;
 #[cfg(all(test, feature = "runtime"))]
 mod testing;
 #[cfg(feature = "install")]
@@ -32,6 +33,7 @@ pub use self::{
     probe::Probe,
     runtime::{PackageIndex, Places, Runtime, RuntimeOptions},
     sampler::{KernelRun, KernelSamples, Sampled, Sampler, kernels},
+    stop::Stop,
 };
 use onnxq_ir::tensor::{Dim, Tensor, TensorType};
 
