@@ -29,6 +29,10 @@ pub enum EngineError {
     TooOld { model: String, version: String, message: String },
     #[error("ONNX Runtime failed to run the model: {}", escape(.0))]
     Run(String),
+    #[error("the run was ended from outside")]
+    Stopped,
+    #[error("the model's cache cannot be used: {0}")]
+    Cache(String),
     #[error("`{}` is no tensor but {ty}", Untrusted(.name))]
     NotTensor { name: String, ty: String },
     #[error("`{}` has element type {dtype}, which ONNX Runtime cannot exchange", Untrusted(.name))]
@@ -63,6 +67,8 @@ impl Diagnostic for EngineError {
             EngineError::TooOld { .. } => Code::E802,
             EngineError::Refused { .. }
             | EngineError::Run(_)
+            | EngineError::Stopped
+            | EngineError::Cache(_)
             | EngineError::NotTensor { .. }
             | EngineError::Element { .. }
             | EngineError::Unreadable { .. } => Code::E803,

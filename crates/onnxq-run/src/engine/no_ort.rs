@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{EngineError, Located, Reject, Session, SessionOptions};
+use super::{Decoder, EngineError, Located, Reject, Session, SessionOptions};
 
 #[expect(dead_code, reason = "nothing reads a model here")]
 pub(super) enum Source<'a> {
@@ -20,6 +20,15 @@ pub(super) fn open(
     _: &SessionOptions,
     _: &[PathBuf],
 ) -> Result<Box<dyn Session>, EngineError> {
+    Err(EngineError::Disabled)
+}
+
+pub(super) fn open_decoder(
+    _: &Located,
+    _: Source<'_>,
+    _: &SessionOptions,
+    _: (&[PathBuf], bool),
+) -> Result<Box<dyn Decoder>, EngineError> {
     Err(EngineError::Disabled)
 }
 

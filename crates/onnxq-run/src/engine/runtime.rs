@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Doctor, EngineError, InstallError, Located, NotFound, Session, SessionOptions, doctor, install,
-    locate, ort,
+    Decoder, Doctor, EngineError, InstallError, Located, NotFound, Session, SessionOptions, doctor,
+    install, locate, ort,
 };
 use onnxq_ir::{
     Model,
@@ -94,6 +94,19 @@ impl<'a> Runtime<'a> {
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, EngineError> {
         ort::open(&self.ensure()?, ort::Source::File(model), options, &self.options.custom_ops)
+    }
+
+    /// Loads a model that continues texts; `shared` if past and present may be one buffer
+    /// ([`shares_buffer`](super::shares_buffer)).
+    pub fn open_decoder(
+        &self,
+        model: &Path,
+        options: &SessionOptions,
+        shared: bool,
+    ) -> Result<Box<dyn Decoder>, EngineError> {
+        let source = ort::Source::File(model);
+        let more = (&*self.options.custom_ops, shared);
+        ort::open_decoder(&self.ensure()?, source, options, more)
     }
 
     /// Loads a serialized model; external data is looked for in `folder`.
