@@ -24,6 +24,7 @@ pub mod quantize;
 mod ranges;
 pub mod recipe;
 pub mod report;
+pub mod run;
 pub mod runtime;
 pub mod shared;
 pub mod show;
@@ -101,6 +102,7 @@ commands! {
     Quantize(quantize),
     Recipe(recipe),
     Report(report),
+    Run(run),
     Runtime(runtime),
     Validate(validate),
     #[command(hide = true)]
