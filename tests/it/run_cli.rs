@@ -19,7 +19,12 @@ const STORY: &str = "In the morning the old man";
 fn a_prompt_is_continued_wherever_it_comes_from() {
     let (model, tokens) = (model(), ["--max-tokens", "12"]);
     let told = run(&[&["run", &model, STORY], &tokens[..]].concat());
-    assert_eq!((&*told.out, told.code), (", and the best of the best of t\n", 0), "{}", told.error);
+    assert_eq!(
+        (&*told.out, told.code),
+        (", and the best of the best of the b\n", 0),
+        "{}",
+        told.error
+    );
     assert!(told.error.contains("prompt 9 tokens, ") && told.error.contains("answer 12 tokens"));
     let piped = run_on(&[&["run", &model, "-q"], &tokens[..]].concat(), &format!("{STORY}\n"));
     assert_eq!((&piped.out, &*piped.error, piped.code), (&told.out, "", 0));
@@ -62,7 +67,7 @@ fn a_batch_answers_each_line_in_order() {
         let expected = if code == 0 { Value::Null } else { format!("E{code}").into() };
         assert_eq!((&result["error"]["code"], &result["line"]), (&expected, &number.into()));
     }
-    assert_eq!(results[0]["text"], ", and the best of the best of t");
+    assert_eq!(results[0]["text"], ", and the best of the best of the b");
     assert_eq!(results[0]["id"], "a");
     let unknown = results[2]["error"]["message"].as_str().unwrap();
     assert!(unknown.contains("`max_token`"), "{unknown}");

@@ -3,6 +3,7 @@
 mod pairs;
 mod shared;
 
+#[cfg(feature = "runtime")]
 pub(super) use self::pairs::logits;
 pub use self::{
     pairs::{NoCache, Pair, Pairs},
