@@ -114,6 +114,19 @@ fn what_a_folder_lacks_is_said() {
     assert!(image.error.contains("error[E627]: the model does not embed texts"), "{}", image.error);
 }
 
+#[test]
+fn caches_and_logits_may_be_float16() {
+    let place = Place::new();
+    let half = place.path("model.onnx");
+    assert_eq!(run(&["convert", &model(), "--to", "float16", "-o", &half]).code, 0);
+    let io = run(&["inspect", "--io", &half]).out;
+    assert!(io.contains("float16[batch_size,sequence_length,1024]"), "{io}");
+    fs::copy(fixture("tokenizer.json"), place.path("tokenizer.json")).unwrap();
+    let told = run(&["run", &half, STORY, "--max-tokens", "12"]);
+    assert_eq!(told.out, ", and the best of the best of the b\n", "{}", told.error);
+    assert!(told.error.contains("2048 are assumed"), "{}", told.error);
+}
+
 /// One buffer for past and present says what a cache that grows says, by the importer's own folders.
 #[test]
 fn layouts_answer_alike() {
