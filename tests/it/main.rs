@@ -79,6 +79,8 @@ mod ranges;
 mod report_outputs;
 #[cfg(feature = "cli")]
 mod roundtrip;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod run_cli;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod saturation;
 mod shuffled;

@@ -190,15 +190,16 @@ fn guess((context, guessed): (usize, bool)) -> Option<String> {
     guessed.then_some(note)
 }
 
-/// Every token that ends an answer: by the files, and what the chat template puts behind one.
+/// Every token that ends an answer: by the files, the tokenizer's too, and what the chat template puts behind one.
 fn ends(
     assets: &Assets,
     vocabulary: &Vocabulary,
     template: Option<&ChatTemplate>,
 ) -> Result<Vec<u32>, AnswerError> {
     let mut ends = assets.ends();
-    let tokens = template.map(ChatTemplate::tokens).unwrap_or_default();
-    ends.extend(tokens.iter().filter_map(|it| vocabulary.id(it)));
+    let own = &assets.tokenizer_fields["eos_token"];
+    let own = own.as_str().or(own["content"].as_str());
+    ends.extend(own.and_then(|it| vocabulary.id(it)));
     if let Some(after) = template.and_then(ChatTemplate::after_answer) {
         let first = vocabulary.encode(&after, false)?.first().copied();
         ends.extend(first.filter(|it| vocabulary.is_special(*it)));
