@@ -143,7 +143,7 @@ codes! {
     E621 EXIT_USAGE "The limit of a bisection is broken by the reference itself, or nothing of its kind is measured there (times and sizes are not). Limit how outputs differ: kl.mean<=0.05, sqnr_db>=20."
     E622 EXIT_USAGE "The subcommand runs models, and nothing says on what: no --data was given. Random inputs would prove nothing, so none are made up."
     E623 EXIT_USAGE "The tokenizer makes numbers of tokens that the model's table of embeddings does not have: it is that of another model. Pass the tokenizer.json that came with the model."
-    E630 EXIT_REJECTED "The packed form of the model does not answer as the plain model does, bit for bit, or ONNX Runtime does not load it. Nothing was written. A model with random operators answers otherwise each time; anything else is worth a report."
+    E630 EXIT_REJECTED "The packed form of the model does not answer as the plain model does, bit for bit, or ONNX Runtime does not load it. Nothing was written; the plain model works without a package. Please report the model."
     E631 EXIT_REJECTED "The folder is no package, or files of it are not what they were when it was made. Name a folder that `onnxq package` made; if files changed, make it again of the model, or, if the plain model is right, with --remake."
     E632 EXIT_USAGE "There is no model to package: an .onnx file, or a folder that has some, itself or in its folder `onnx`. Of a checkpoint, `onnxq import` makes one."
     E633 EXIT_USAGE "A package is delivered only if the packed model answers as the plain one does, and no input could be made up that the plain one runs on. Pass --data with a sample."

@@ -90,3 +90,46 @@ fn different(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onnxq_ir::diag::Code;
+
+    /// Answers the same to whatever it is asked.
+    struct Constant(Tensor);
+
+    impl Session for Constant {
+        fn inputs(&self) -> &[IoInfo] {
+            &[]
+        }
+
+        fn outputs(&self) -> &[IoInfo] {
+            &[]
+        }
+
+        fn run(
+            &mut self,
+            _: &[(&str, &Tensor)],
+        ) -> Result<Vec<(String, Tensor)>, onnxq_run::engine::EngineError> {
+            Ok(vec![("y".to_owned(), self.0.clone())])
+        }
+    }
+
+    fn said(values: &[f32]) -> Box<Constant> {
+        Box::new(Constant(Tensor::from_f32(&[values.len()], values.iter().copied())))
+    }
+
+    #[test]
+    fn one_bit_is_a_difference_and_nan_is_none() {
+        let expected = answers(said(&[0.0, f32::NAN]), &[], None, "m.onnx").unwrap();
+        let same = expected.compare_with(said(&[0.0, f32::NAN]), "m.onnx").unwrap();
+        assert_eq!(same, "1 input made up");
+        for other in [&[-0.0, f32::NAN][..], &[0.0]] {
+            let error = expected.compare_with(said(other), "m.onnx").unwrap_err();
+            assert_eq!(error.code(), Code::E630);
+            let text = "packed, `m.onnx` answers otherwise: output `y` differs";
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}

@@ -106,12 +106,9 @@ impl Diagnostic for PackageError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            PackageError::Differs { .. } => {
-                "nothing was written; a model with random operators never answers twice the same, \
-                 and cannot be packaged"
-                    .into()
+            PackageError::Differs { .. } | PackageError::NotLoaded { .. } => {
+                "nothing was written; the plain model works without a package".into()
             }
-            PackageError::NotLoaded { .. } => "nothing was written; use the plain model".into(),
             PackageError::NoPackage { .. } => {
                 "name a folder that `onnxq package MODEL -o FOLDER` made".into()
             }

@@ -45,7 +45,10 @@ impl Sources {
             return Err(PackageError::NotOnnx(model.to_owned()).into());
         }
         let folder = parent(model);
-        let is_inner = folder.file_name().is_some_and(|it| it == ONNX);
+        let has_config = |it: &Path| it.join("config.json").is_file();
+        let is_inner = folder.file_name().is_some_and(|it| it == ONNX)
+            && !has_config(folder)
+            && folder.parent().is_some_and(has_config);
         let (root, place) = match folder.parent().filter(|_| is_inner) {
             Some(_) => (parent(folder), format!("{ONNX}/{name}")),
             None => (folder, name.to_owned()),
