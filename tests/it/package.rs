@@ -9,7 +9,7 @@ use crate::common::{
 };
 use onnxq_ir::{onnx, tensor::Tensor};
 use onnxq_run::engine::{
-    SessionOptions,
+    Session, SessionOptions,
     package::{self, Loaded},
 };
 use serde_json::Value;
@@ -23,13 +23,18 @@ fn packaged(place: &Place) -> String {
     folder
 }
 
-fn open(folder: &str) -> Loaded {
-    let model = Path::new(folder).join("model.onnx");
-    package::open(&model, &runtime(), &SessionOptions::default()).unwrap()
+/// A model as the worker loads it.
+fn load(model: &Path, options: &SessionOptions) -> Loaded<Box<dyn Session>> {
+    let runtime = runtime();
+    package::open(model, &runtime, options, |path, options| runtime.open(path, options)).unwrap()
+}
+
+fn open(folder: &str) -> Loaded<Box<dyn Session>> {
+    load(&Path::new(folder).join("model.onnx"), &SessionOptions::default())
 }
 
 /// What a model says to a few tokens.
-fn outputs(loaded: &mut Loaded) -> Vec<Vec<u8>> {
+fn outputs(loaded: &mut Loaded<Box<dyn Session>>) -> Vec<Vec<u8>> {
     let ids = Tensor::from_i64(&[1, 5], [1, 2, 3, 4, 5]);
     let mask = Tensor::from_i64(&[1, 5], [1; 5]);
     let inputs = [("input_ids", &ids), ("attention_mask", &mask)];
@@ -80,7 +85,7 @@ fn a_package_answers_bit_for_bit_as_its_plain_model() {
     assert_eq!(fs::read(&model).unwrap(), fs::read(format!("{folder}/model.onnx")).unwrap());
     let mut packed = open(&folder);
     assert!(packed.is_prepacked, "{:?}", packed.not_used);
-    let mut plain = package::open(&model, &runtime(), &SessionOptions::default()).unwrap();
+    let mut plain = load(&model, &SessionOptions::default());
     assert!(!plain.is_prepacked && plain.not_used.is_none());
     assert_eq!(outputs(&mut packed), outputs(&mut plain));
 }
@@ -109,7 +114,7 @@ fn what_does_not_fit_is_said_and_the_plain_model_is_loaded() {
     }
     let lean = SessionOptions { lean: true, ..SessionOptions::default() };
     let model = Path::new(&folder).join("model.onnx");
-    let loaded = package::open(&model, &runtime(), &lean).unwrap();
+    let loaded = load(&model, &lean);
     assert!(!loaded.is_prepacked && loaded.not_used.is_some());
     assert!(open(&folder).is_prepacked);
 }
@@ -189,13 +194,15 @@ fn a_repository_keeps_its_form_and_what_lies_in_it() {
         done.error
     );
     let model = Path::new(&folder).join("onnx/model.onnx");
-    let loaded = package::open(&model, &runtime(), &SessionOptions::default()).unwrap();
+    let loaded = load(&model, &SessionOptions::default());
     assert!(loaded.is_prepacked && loaded.path.ends_with("prepacked/onnx/model.onnx"));
     fs::write(format!("{folder}/notes.txt"), "mine").unwrap();
     assert_eq!(run(&["package", &folder, "--remake"]).code, 0);
     assert_eq!(fs::read_to_string(format!("{folder}/notes.txt")).unwrap(), "mine");
     let taken = run(&["package", &from, "-o", &folder]);
     assert_eq!((taken.code, taken.error.contains("E903")), (2, true), "{}", taken.error);
+    let onto = run(&["package", &from, "-o", &from, "--force"]);
+    assert_eq!((onto.code, onto.error.contains("E904")), (2, true), "{}", onto.error);
     assert_eq!(place.files(), ["packed", "repository"]);
 }
 
@@ -222,6 +229,7 @@ fn what_cannot_be_packaged_leaves_nothing() {
     let empty = place.path("empty");
     fs::create_dir(&empty).unwrap();
     failed(&empty, "E632");
+    failed(&place.path("nowhere"), "E905");
     let none = run(&["package", &empty, "--remake"]);
     assert_eq!((none.code, none.error.contains("E631")), (3, true), "{}", none.error);
     assert_eq!(place.files(), ["empty", "m.onnx"]);

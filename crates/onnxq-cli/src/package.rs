@@ -58,6 +58,7 @@ const SAMPLES: usize = 4;
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
         check_there(&[
+            ("MODEL", Some(&self.model)),
             ("--data", self.data.as_deref()),
             ("--tokenizer", self.tokenizer.as_deref()),
         ])?;

@@ -82,6 +82,8 @@ pub(crate) enum PackageError {
     NoModel(PathBuf),
     #[error("{} is no .onnx file", .0.display())]
     NotOnnx(PathBuf),
+    #[error("{} holds the model itself, and would be replaced", .0.display())]
+    Onto(PathBuf),
     #[error("{} is no package: `{MANIFEST}` {reason}", folder.display())]
     NoPackage { folder: PathBuf, reason: String },
     #[error("{count} of the files of {} {changed} not what they were", folder.display())]
@@ -101,6 +103,7 @@ impl Diagnostic for PackageError {
             PackageError::NoPackage { .. } | PackageError::Changed { .. } => Code::E631,
             PackageError::NoModel(_) | PackageError::NotOnnx(_) => Code::E632,
             PackageError::NoInputs { .. } => Code::E633,
+            PackageError::Onto(_) => Code::E904,
         }
     }
 
@@ -120,6 +123,9 @@ impl Diagnostic for PackageError {
             PackageError::NoModel(_) => {
                 "of a checkpoint, `onnxq import` makes a folder with models".into()
             }
+            PackageError::Onto(_) => {
+                "name another folder; --remake packs the models of a package again".into()
+            }
             PackageError::NotOnnx(_) => "name a file that ends with .onnx, or a folder".into(),
             PackageError::NoInputs { .. } => {
                 "pass --data with a sample that the model can run on".into()
@@ -134,10 +140,13 @@ const CLIENTS: &[&str] = &["README.md", "genai_config.json", "labels.txt"];
 /// Makes the folder.
 ///
 /// # Errors
-/// E632 if there is no model, E903 if the folder exists, E630 and E633 if the packed form does not answer
+/// E632 if there is no model, E903 and E904 if the folder exists or has it, E630 and E633 if the packed form does not answer
 /// the same or that cannot be seen, and what reading and ONNX Runtime say.
 pub fn package(job: &Package, ctx: &Ctx) -> Result<Packaged, Error> {
     let sources = Sources::of(job.model)?;
+    if holds(job.output, &sources.root) {
+        return Err(PackageError::Onto(job.output.to_owned()).into());
+    }
     let mut folder = Folder::new(job.output, job.force)?;
     let shown = folder.shown(ctx.progress);
     let ctx = &Ctx { progress: &shown, ..*ctx };
@@ -159,6 +168,14 @@ pub fn package(job: &Package, ctx: &Ctx) -> Result<Packaged, Error> {
     warnings.iter().for_each(|it| ctx.progress.warn(it));
     let files = folder.persist()?;
     Ok(packaged(job.output, manifest, (rows, files), (left, warnings)))
+}
+
+/// Whether the models lie in the folder that is to be replaced.
+fn holds(output: &Path, root: &Path) -> bool {
+    match (output.canonicalize(), root.canonicalize()) {
+        (Ok(output), Ok(root)) => root.starts_with(output),
+        _ => false,
+    }
 }
 
 /// Packs models whose plain files, graph first, lie in `root`; the result goes into `target`.

@@ -16,7 +16,7 @@ use onnxq_ir::{
 use onnxq_run::{
     calibrate::model_inputs,
     engine::{
-        SessionOptions,
+        Session, SessionOptions,
         package::{self, FileFacts, PREPACKED, PackedModel},
     },
 };
@@ -110,12 +110,9 @@ fn write(path: &Path, packed: &Path, place: &str, how: &Packing) -> Result<Answe
     answers(session, &inputs, how.data.as_ref(), place)
 }
 
-fn open_packed(
-    path: &Path,
-    place: &str,
-    how: &Packing,
-) -> Result<Box<dyn onnxq_run::engine::Session>, Error> {
-    package::prepacked(path, &how.runtime, &options(how)).map_err(|reason| {
+fn open_packed(path: &Path, place: &str, how: &Packing) -> Result<Box<dyn Session>, Error> {
+    let load = |path: &Path, options: &SessionOptions| how.runtime.open(path, options);
+    package::prepacked(path, &options(how), load).map_err(|reason| {
         let (model, reason) = (place.to_owned(), reason.to_string());
         PackageError::NotLoaded { model, reason }.into()
     })
@@ -126,13 +123,13 @@ fn options(how: &Packing) -> SessionOptions {
 }
 
 fn weights(path: &Path) -> Result<Weights, Error> {
-    let it = onnx::packing(path, &OpenOptions::default())?;
+    let found = onnx::packing(path, &OpenOptions::default())?;
     Ok(Weights {
-        packed_bytes: it.packed,
-        packed: it.packed_weights,
-        mapped_bytes: it.as_is,
-        mapped: it.as_is_weights,
-        copied_bytes: it.inside,
-        copied: it.inside_weights,
+        packed_bytes: found.packed,
+        packed: found.packed_weights,
+        mapped_bytes: found.as_is,
+        mapped: found.as_is_weights,
+        copied_bytes: found.inside,
+        copied: found.inside_weights,
     })
 }

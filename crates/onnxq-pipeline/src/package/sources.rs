@@ -64,11 +64,11 @@ impl Sources {
         how: &Packing,
     ) -> Result<Vec<String>, Error> {
         let places = files_of(&self.root, place, how)?;
-        for it in &places {
-            let to = folder.path(it)?;
+        for place in &places {
+            let to = folder.path(place)?;
             // Two graphs may share their data.
             if !to.exists() {
-                let from = self.root.join(it);
+                let from = self.root.join(place);
                 fs::copy(&from, &to).map_err(failed(&from))?;
             }
         }

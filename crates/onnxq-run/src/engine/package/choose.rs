@@ -75,7 +75,11 @@ pub fn find(path: &Path) -> Result<Option<Package>, NotUsed> {
         let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         if here.join(MANIFEST).is_file() {
             let folder = here.to_owned();
-            let manifest = Manifest::read(&folder).map_err(NotUsed::Manifest)?;
+            let manifest = match Manifest::read(&folder) {
+                Ok(manifest) => manifest,
+                Err(ManifestError::Foreign) => return Ok(None),
+                Err(error) => return Err(NotUsed::Manifest(error)),
+            };
             let has = manifest.model(&place).is_some();
             return Ok(has.then_some(Package { folder, manifest, place }));
         }
@@ -138,5 +142,56 @@ impl Package {
             let _ = open_file(&it.place(&self.folder)).and_then(|it| read_ahead(&it));
         }
         files().try_for_each(|it| changed(&it.path, it.altered(&self.folder)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{FileFacts, SCHEMA},
+        *,
+    };
+    use std::fs;
+
+    fn manifest(places: &[&str]) -> String {
+        let facts = |path: String| FileFacts {
+            path,
+            bytes: 1,
+            sha256: String::new(),
+            sampled_sha256: String::new(),
+        };
+        let model = |place: &&str| PackedModel {
+            plain: vec![facts((*place).to_owned())],
+            prepacked: vec![facts(format!("prepacked/{place}"))],
+        };
+        let manifest = Manifest {
+            schema: SCHEMA.to_owned(),
+            onnxq: String::new(),
+            onnxruntime: String::new(),
+            machine: Machine::of_process(),
+            models: places.iter().map(model).collect(),
+        };
+        manifest.text()
+    }
+
+    #[test]
+    fn a_model_is_looked_for_in_its_folder_and_that_of_its_repository() {
+        let root = tempfile::tempdir().unwrap();
+        let found = |name: &str| {
+            let package = find(&root.path().join(name)).unwrap()?;
+            assert_eq!(package.folder, root.path());
+            Some(package.place)
+        };
+        assert_eq!(found("m.onnx"), None);
+        fs::write(root.path().join(MANIFEST), manifest(&["m.onnx", "onnx/m.onnx"])).unwrap();
+        assert_eq!(found("m.onnx").unwrap(), "m.onnx");
+        assert_eq!(found("onnx/m.onnx").unwrap(), "onnx/m.onnx");
+        assert_eq!((found("other.onnx"), found("a/onnx/m.onnx")), (None, None));
+        // The packed form is no plain model: it is loaded as it is.
+        assert_eq!(found("prepacked/m.onnx"), None);
+        fs::write(root.path().join(MANIFEST), r#"{"name": "page"}"#).unwrap();
+        assert_eq!(found("m.onnx"), None);
+        fs::write(root.path().join(MANIFEST), "{").unwrap();
+        assert!(matches!(find(&root.path().join("m.onnx")), Err(NotUsed::Manifest(_))));
     }
 }

@@ -61,6 +61,8 @@ pub enum ManifestError {
     Io(String),
     #[error("is no manifest of a package: {0}")]
     Json(String),
+    #[error("is not of onnxq: it lacks a `schema` that says so")]
+    Foreign,
     #[error("is of the format `{0}`, and this version knows `{SCHEMA}`")]
     Schema(String),
     #[error("names `{0}`, which is no place in the package")]
@@ -79,8 +81,10 @@ impl Manifest {
         // Newer formats may differ in any other field.
         match value["schema"].as_str() {
             Some(SCHEMA) => {}
-            Some(other) => return Err(ManifestError::Schema(other.to_owned())),
-            None => return Err(ManifestError::Json("it lacks `schema`".to_owned())),
+            Some(other) if other.starts_with("onnxq.package/") => {
+                return Err(ManifestError::Schema(other.to_owned()));
+            }
+            _ => return Err(ManifestError::Foreign),
         }
         let manifest: Manifest = serde_json::from_value(value).map_err(json)?;
         manifest.check_paths()?;
@@ -218,7 +222,9 @@ mod tests {
 
     #[test]
     fn what_is_no_manifest_is_told_apart() {
-        assert!(matches!(read("[]"), Err(ManifestError::Json(_))));
+        // npm has a file of that name.
+        assert_eq!(read(r#"{"name": "page", "version": "1.0.0"}"#), Err(ManifestError::Foreign));
+        assert_eq!(read("[]"), Err(ManifestError::Foreign));
         assert!(matches!(read("{"), Err(ManifestError::Json(_))));
         let newer = r#"{"schema": "onnxq.package/2"}"#;
         assert_eq!(read(newer), Err(ManifestError::Schema("onnxq.package/2".to_owned())));
