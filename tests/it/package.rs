@@ -214,6 +214,15 @@ fn model(place: &Place, text: &str) -> String {
 }
 
 #[test]
+fn a_model_without_anything_to_pack_is_told() {
+    let place = Place::new();
+    let text = "g (float[n] x) => (float[n] y) { y = Relu(x) }";
+    let done = run(&["package", &model(&place, text), "-o", &place.path("packed")]);
+    assert_eq!(done.code, 0, "{}", done.error);
+    assert!(done.error.contains("stored no packed weight of `m.onnx`"), "{}", done.error);
+}
+
+#[test]
 fn what_cannot_be_packaged_leaves_nothing() {
     let place = Place::new();
     let failed = |model: &str, code: &str| {

@@ -164,7 +164,7 @@ pub fn package(job: &Package, ctx: &Ctx) -> Result<Packaged, Error> {
     let manifest = manifest(&job.how.runtime, models)?;
     folder.write(MANIFEST, &manifest.text())?;
     let left = sources.left(&root);
-    let warnings = left_behind(&left);
+    let warnings = [left_behind(&left), unpacked(&rows, &manifest)].concat();
     warnings.iter().for_each(|it| ctx.progress.warn(it));
     let files = folder.persist()?;
     Ok(packaged(job.output, manifest, (rows, files), (left, warnings)))
@@ -222,6 +222,18 @@ fn packaged(
         left,
         warnings,
     }
+}
+
+/// Models of which nothing was packed: either nothing is to be, or the library cannot store what it packs.
+fn unpacked(rows: &[PackagedModel], manifest: &Manifest) -> Vec<Warning> {
+    let warning = |row: &PackagedModel| {
+        Warning::remark(format!(
+            "ONNX Runtime {} stored no packed weight of `{}`: processes share what is mapped, and what \
+             kernels pack while loading is their own",
+            manifest.onnxruntime, row.file
+        ))
+    };
+    rows.iter().filter(|it| it.weights.packed == 0).map(warning).collect()
 }
 
 fn left_behind(left: &[String]) -> Vec<Warning> {

@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use super::{
     PackageError, Packaged, Packing, manifest, pack_all, packaged,
     sources::{Sources, files_of},
+    unpacked,
 };
 use crate::{Error, staged::failed};
 use onnxq_ir::{
@@ -34,7 +35,9 @@ pub fn remake(folder: &Path, how: &Packing, ctx: &Ctx) -> Result<Packaged, Error
     let mut files: Vec<String> = manifest.files().map(|it| it.path.clone()).collect();
     files.push(MANIFEST.to_owned());
     files.sort();
-    Ok(packaged(folder, manifest, (rows, files), (Vec::new(), Vec::new())))
+    let warnings = unpacked(&rows, &manifest);
+    warnings.iter().for_each(|it| ctx.progress.warn(it));
+    Ok(packaged(folder, manifest, (rows, files), (Vec::new(), warnings)))
 }
 
 /// The manifest goes first and comes last: without one, readers take the plain model. Processes that mapped
