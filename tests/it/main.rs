@@ -66,6 +66,8 @@ mod odd_outputs;
 mod operator_facts;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod opset;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod package;
 mod page;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod proof;
