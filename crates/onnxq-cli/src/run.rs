@@ -20,8 +20,9 @@ use super::{
     shared::{at_least_one, words},
 };
 use onnxq_run::{
-    answer::{AnswerError, Generate, Message, Model, Place, Prompt, Sampling, Task},
+    answer::{AnswerError, Answers, Generate, Message, Model, Place, Prompt, Sampling, Task},
     engine::Stop,
+    worker::{Library, RemoteModel, WorkerOptions},
 };
 
 /// Bytes of a prompt that is read from a file or a stream.
@@ -112,17 +113,31 @@ impl Args {
             ("--tokenizer", self.tokenizer.as_deref()),
             ("--labels", self.labels.as_deref()),
         ])?;
-        let mut model = Model::load(&self.place(ui), &ui.global.runtime(ui))?;
+        let mut loaded = self.load(ui)?;
+        let model = &mut *loaded;
         self.check(model.facts())?;
         model.facts().notes.iter().for_each(|it| ui.note(&format!("note: {it}")));
         if let Some(file) = &self.jsonl {
-            return jsonl::run(&self, &mut model, file, ui);
+            return jsonl::run(&self, model, file, ui);
         }
         match &self.prompt {
-            Some(prompt) => self.once(&mut model, prompt, ui),
-            None if io::stdin().is_terminal() => chat::run(&self, &mut model, ui),
-            None => self.once(&mut model, &stdin()?, ui),
+            Some(prompt) => self.once(model, prompt, ui),
+            None if io::stdin().is_terminal() => chat::run(&self, model, ui),
+            None => self.once(model, &stdin()?, ui),
         }
+    }
+
+    /// In a process of its own, unless models shall run in this one.
+    fn load(&self, ui: &Ui) -> Result<Box<dyn Answers>, Failure> {
+        let (place, runtime) = (self.place(ui), ui.global.runtime(ui));
+        let Some(pool) = ui.pool() else { return Ok(Box::new(Model::load(&place, &runtime)?)) };
+        let program = pool.program().to_owned();
+        let library = Library {
+            path: runtime.ensure().map_err(AnswerError::from)?.path,
+            custom_ops: runtime.custom_ops().to_vec(),
+        };
+        let options = WorkerOptions { program, ..WorkerOptions::default() };
+        Ok(Box::new(RemoteModel::load(options, pool.limits(), place, library)?))
     }
 
     fn place(&self, ui: &Ui) -> Place {
@@ -137,7 +152,7 @@ impl Args {
     }
 
     /// One text in, one result out.
-    fn once(&self, model: &mut Model, text: &str, ui: &Ui) -> Result<u8, Failure> {
+    fn once(&self, model: &mut dyn Answers, text: &str, ui: &Ui) -> Result<u8, Failure> {
         match model.facts().task {
             Task::Generate => {
                 let prompt = self.prompt_of(text, &[], model.facts().chat);

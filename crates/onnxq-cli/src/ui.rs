@@ -66,6 +66,11 @@ impl Ui {
         Ui { color, color_out, given, task: Mutex::new(None), pool, global }
     }
 
+    /// The processes that models run in, if that is not this one.
+    pub fn pool(&self) -> Option<&Pool> {
+        self.pool.as_ref()
+    }
+
     /// Where models run, if that is not this process.
     pub fn host(&self) -> Option<Arc<dyn Host>> {
         Some(Arc::new(self.pool.clone()?))

@@ -8,10 +8,10 @@ use super::{
     interrupt::Interrupt,
     shown::{self, Shown},
 };
-use onnxq_run::answer::{Finish, Message, Model, Task};
+use onnxq_run::answer::{Answers, Finish, Message, Task};
 
 /// Reads lines until the end, and answers each.
-pub(super) fn run(args: &Args, model: &mut Model, ui: &Ui) -> Result<u8, Failure> {
+pub(super) fn run(args: &Args, model: &mut dyn Answers, ui: &Ui) -> Result<u8, Failure> {
     let interrupt = Interrupt::listen();
     let mut said: Vec<Message> = Vec::new();
     ui.note(hello(model));
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args, model: &mut Model, ui: &Ui) -> Result<u8, Failure
     Ok(0)
 }
 
-fn hello(model: &Model) -> &'static str {
+fn hello(model: &dyn Answers) -> &'static str {
     match (model.facts().task, model.facts().chat) {
         (Task::Generate, true) => "/reset forgets what was said, /exit or Ctrl-D leaves",
         (Task::Generate, false) => "each line is continued by itself; /exit or Ctrl-D leaves",
@@ -54,7 +54,7 @@ fn line(ui: &Ui) -> Result<Option<String>, Failure> {
 /// What the user says, and the answer. An error is shown, and the conversation goes on without it.
 fn turn(
     (args, interrupt): (&Args, &Interrupt),
-    model: &mut Model,
+    model: &mut dyn Answers,
     (text, said): (&str, &mut Vec<Message>),
     ui: &Ui,
 ) -> Result<(), Failure> {

@@ -16,7 +16,7 @@ use super::{
 };
 use onnxq_ir::diag::{Code, EXIT_FINE};
 use onnxq_run::{
-    answer::{AnswerError, Generate, Message, Model, Prompt, Task},
+    answer::{AnswerError, Answers, Generate, Message, Prompt, Task},
     engine::Stop,
 };
 
@@ -82,7 +82,12 @@ impl From<Failure> for Problem {
 }
 
 /// Answers every line. Exits as the first line that failed would have.
-pub(super) fn run(args: &Args, model: &mut Model, file: &Path, ui: &Ui) -> Result<u8, Failure> {
+pub(super) fn run(
+    args: &Args,
+    model: &mut dyn Answers,
+    file: &Path,
+    ui: &Ui,
+) -> Result<u8, Failure> {
     let mut reader = open(file)?;
     let (mut exit, mut failed, mut count) = (EXIT_FINE, 0, 0);
     for number in 1.. {
@@ -137,7 +142,7 @@ fn next(reader: &mut dyn BufRead, file: &Path) -> Result<Option<Result<String, S
 /// What comes of a line, and its id.
 fn answered(
     args: &Args,
-    model: &mut Model,
+    model: &mut dyn Answers,
     text: Result<String, String>,
 ) -> (Value, Result<Shown, Failure>) {
     let wrong = |fact: String| Failure::from(AnswerError::Request(fact));
@@ -156,7 +161,7 @@ fn answered(
     (id, result)
 }
 
-fn encoded(model: &mut Model, line: &Line) -> Result<Shown, Failure> {
+fn encoded(model: &mut dyn Answers, line: &Line) -> Result<Shown, Failure> {
     let settings = [
         line.prompt.is_some(),
         line.messages.is_some(),
@@ -173,7 +178,7 @@ fn encoded(model: &mut Model, line: &Line) -> Result<Shown, Failure> {
     Err(AnswerError::Request(fact.into()).into())
 }
 
-fn generated(args: &Args, model: &mut Model, line: Line) -> Result<Shown, Failure> {
+fn generated(args: &Args, model: &mut dyn Answers, line: Line) -> Result<Shown, Failure> {
     let request = request(args, line, model.facts().chat)?;
     let answer = shown::collect(model, &request, &Stop::default(), &mut |_| {})?;
     Ok(Shown::Text(answer))

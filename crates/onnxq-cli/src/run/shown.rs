@@ -11,7 +11,7 @@ use super::super::{Failure, Table, Ui};
 use onnxq_ir::untrusted::escape;
 use onnxq_run::{
     answer::{
-        AnswerError, Event, Finish, Generate, Label, Labelled, Model, Span, Task, Timing,
+        AnswerError, Answers, Event, Finish, Generate, Label, Labelled, Span, Task, Timing,
         TokenLogprob, Usage,
     },
     engine::Stop,
@@ -49,7 +49,7 @@ struct Object<'a> {
 
 impl Shown {
     /// What a classifier or an embedding model makes of a text.
-    pub(super) fn of_text(model: &mut Model, text: &str) -> Result<Shown, AnswerError> {
+    pub(super) fn of_text(model: &mut dyn Answers, text: &str) -> Result<Shown, AnswerError> {
         let texts = [text.to_owned()];
         if model.facts().task == Task::Embed {
             let mut made = model.embed(&texts)?;
@@ -65,7 +65,7 @@ impl Shown {
 
 /// An answer; its pieces are handed on as they come.
 pub(super) fn collect(
-    model: &mut Model,
+    model: &mut dyn Answers,
     request: &Generate,
     stop: &Stop,
     on: &mut dyn FnMut(&str),
@@ -87,7 +87,7 @@ pub(super) fn collect(
 
 /// Answers, and shows the answer as it comes.
 pub(super) fn answer(
-    model: &mut Model,
+    model: &mut dyn Answers,
     request: &Generate,
     stop: &Stop,
     ui: &Ui,

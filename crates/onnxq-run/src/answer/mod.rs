@@ -23,7 +23,7 @@ mod written;
 
 pub use self::{
     error::AnswerError,
-    model::Model,
+    model::{Answers, Model},
     request::{
         Event, Finish, Generate, Label, Labelled, Message, ModelFacts, Place, Prompt, Sampling,
         Span, Task, Timing, TokenLogprob, TopLogprob, Usage, Vectors,

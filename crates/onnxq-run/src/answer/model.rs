@@ -17,6 +17,26 @@ use crate::{
 };
 use onnxq_ir::onnx;
 
+/// What answers: a model in this process, or in another one.
+pub trait Answers {
+    fn facts(&self) -> &ModelFacts;
+
+    /// Continues a text. Pieces of the answer are handed on as they come; the last event is
+    /// [`Event::Done`], also if it was stopped.
+    fn generate(
+        &mut self,
+        request: &Generate,
+        stop: &Stop,
+        on: &mut dyn FnMut(Event),
+    ) -> Result<(), AnswerError>;
+
+    /// One vector for each text.
+    fn embed(&mut self, texts: &[String]) -> Result<Vectors, AnswerError>;
+
+    /// The labels of each text.
+    fn classify(&mut self, texts: &[String]) -> Result<Vec<Labelled>, AnswerError>;
+}
+
 /// A model with all that belongs to it.
 pub struct Model {
     facts: ModelFacts,
@@ -54,13 +74,22 @@ impl Model {
         }
     }
 
-    pub fn facts(&self) -> &ModelFacts {
+    fn other(&self, task: Task) -> AnswerError {
+        let does = match self.facts.task {
+            Task::Generate => "continues texts",
+            Task::Classify => "classifies texts",
+            Task::Embed => "makes vectors of texts",
+        };
+        AnswerError::task(task, format!("it {does}"))
+    }
+}
+
+impl Answers for Model {
+    fn facts(&self) -> &ModelFacts {
         &self.facts
     }
 
-    /// Continues a text. Pieces of the answer are handed on as they come; the last event is
-    /// [`Event::Done`], also if it was stopped.
-    pub fn generate(
+    fn generate(
         &mut self,
         request: &Generate,
         stop: &Stop,
@@ -72,29 +101,18 @@ impl Model {
         }
     }
 
-    /// One vector for each text.
-    pub fn embed(&mut self, texts: &[String]) -> Result<Vectors, AnswerError> {
+    fn embed(&mut self, texts: &[String]) -> Result<Vectors, AnswerError> {
         match &mut self.body {
             Body::Embed(model) => model.0.embed(texts, &model.1),
             _ => Err(self.other(Task::Embed)),
         }
     }
 
-    /// The labels of each text.
-    pub fn classify(&mut self, texts: &[String]) -> Result<Vec<Labelled>, AnswerError> {
+    fn classify(&mut self, texts: &[String]) -> Result<Vec<Labelled>, AnswerError> {
         match &mut self.body {
             Body::Classify(model) => model.0.classify(texts, &model.1),
             _ => Err(self.other(Task::Classify)),
         }
-    }
-
-    fn other(&self, task: Task) -> AnswerError {
-        let does = match self.facts.task {
-            Task::Generate => "continues texts",
-            Task::Classify => "classifies texts",
-            Task::Embed => "makes vectors of texts",
-        };
-        AnswerError::task(task, format!("it {does}"))
     }
 }
 

@@ -199,6 +199,11 @@ impl Worker {
         }
     }
 
+    /// The number that the next request will have.
+    pub(super) fn next_number(&self) -> u64 {
+        self.process.0.number.load(SeqCst) + 1
+    }
+
     /// Whether the process is there still.
     pub fn is_alive(&self) -> bool {
         matches!(lock(&self.process.0.child).try_wait(), Ok(None))
@@ -281,7 +286,11 @@ impl Drop for Worker {
 impl Handle {
     /// Ends the request under way; its answer says that it was.
     pub fn cancel(&self) {
-        let of = self.0.number.load(SeqCst);
+        self.cancel_from(self.0.number.load(SeqCst));
+    }
+
+    /// Ends the request with this number, now or as soon as it comes.
+    pub(super) fn cancel_from(&self, of: u64) {
         let request = Numbered { number: 0, body: Request::Cancel { of } };
         if let Ok(head) = serde_json::to_vec(&request) {
             // Who cannot be told is gone.

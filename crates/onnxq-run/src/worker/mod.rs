@@ -9,6 +9,7 @@ mod end;
 mod fault;
 mod footprint;
 mod memory;
+mod model;
 mod pool;
 mod protocol;
 mod server;
@@ -19,6 +20,7 @@ pub use self::{
     fault::Fault,
     footprint::footprint,
     memory::Memory,
+    model::{LARGE_PAGES, RemoteModel},
     pool::{Limits, Pool},
     protocol::{Answer, ExamineJob, FootprintJob, Library, LoadJob, OpenJob, Refusal, Request},
     server::serve,

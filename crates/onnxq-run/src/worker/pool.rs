@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -37,6 +37,13 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What a process may have of its own that is started now.
+    pub(super) fn own_memory(&self) -> Option<u64> {
+        self.memory.or_else(|| Some(Memory::available()? / 10 * 9))
+    }
+}
+
 /// Starts processes, and keeps those whose session was closed for the next one.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
@@ -60,6 +67,10 @@ impl Pool {
         self.0.limits
     }
 
+    pub fn program(&self) -> &Path {
+        &self.0.program
+    }
+
     /// A process that has no session.
     pub fn take(&self) -> Result<Worker, WorkerError> {
         let idle = || self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -68,7 +79,7 @@ impl Pool {
                 return Ok(worker);
             }
         }
-        let memory = self.0.limits.memory.or_else(|| Some(Memory::available()? / 10 * 9));
+        let memory = self.0.limits.own_memory();
         let program = self.0.program.clone();
         Worker::start(&WorkerOptions { program, memory, ..WorkerOptions::default() })
     }

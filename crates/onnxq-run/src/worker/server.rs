@@ -16,7 +16,7 @@ use super::{
     tensors::{TensorHead, pack, unpack},
 };
 use crate::{
-    answer::{Generate, Model},
+    answer::{Answers as _, Generate, Model},
     engine::{EngineError, IoInfo, Places, Runtime, RuntimeOptions, Session, Source, Stop},
 };
 use onnxq_ir::{diag::Code, tensor::Tensor};
