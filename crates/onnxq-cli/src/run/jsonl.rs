@@ -170,6 +170,11 @@ fn encoded(model: &mut dyn Answers, line: &Line) -> Result<Shown, Failure> {
         line.logprobs.is_some(),
         line.echo.is_some(),
         line.temperature.is_some(),
+        line.top_k.is_some(),
+        line.top_p.is_some(),
+        line.min_p.is_some(),
+        line.repetition_penalty.is_some(),
+        line.seed.is_some(),
     ];
     let fact = match &line.text {
         Some(text) if !settings.contains(&true) => return Ok(Shown::of_text(model, text)?),

@@ -117,11 +117,13 @@ impl Choice {
             list.select_nth_unstable_by(self.top_k - 1, likelier);
             list.truncate(self.top_k);
         }
-        if limits || self.top_p < 1.0 {
+        if limits {
             list.sort_unstable_by(likelier);
         }
         if self.top_p < 1.0 {
-            list.truncate(nucleus(&list, f64::from(self.top_p)));
+            let wanted = f64::from(self.top_p) * list.iter().map(|it| it.1).sum::<f64>();
+            order(&mut list, wanted);
+            list.truncate(nucleus(&list, wanted));
         }
         // Their sum divides all alike, so that shares of the most likely one stay.
         list.retain(|it| it.1 >= f64::from(self.min_p));
@@ -134,13 +136,27 @@ fn likelier(a: &(u32, f64), b: &(u32, f64)) -> Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
-/// How many of the most likely tokens have this probability together; one at least.
-fn nucleus(list: &[(u32, f64)], share: f64) -> usize {
-    let sum: f64 = list.iter().map(|it| it.1).sum();
+/// Sorts as many of the most likely tokens to the front as have this weight together, and more: few of a
+/// whole vocabulary matter.
+fn order(list: &mut [(u32, f64)], wanted: f64) {
+    let mut count = 256;
+    while count < list.len() {
+        list.select_nth_unstable_by(count - 1, likelier);
+        list[..count].sort_unstable_by(likelier);
+        if nucleus(&list[..count], wanted) < count {
+            return;
+        }
+        count *= 4;
+    }
+    list.sort_unstable_by(likelier);
+}
+
+/// How many of the most likely tokens have this weight together; one at least.
+fn nucleus(list: &[(u32, f64)], wanted: f64) -> usize {
     let mut reached = 0.0;
     let enough = |it: &(u32, f64)| {
         reached += it.1;
-        reached >= share * sum
+        reached >= wanted
     };
     list.iter().position(enough).map_or(list.len(), |it| it + 1)
 }
@@ -226,9 +242,26 @@ mod tests {
             let mut list: Vec<(u32, f64)> = (0..).zip(weights.iter().map(|it| f64::from(*it))).collect();
             list.sort_by(likelier);
             let sum: f64 = list.iter().map(|it| it.1).sum();
-            let count = nucleus(&list, share);
+            let count = nucleus(&list, share * sum);
             let of = |count: usize| list[..count].iter().map(|it| it.1).sum::<f64>();
             prop_assert!(of(count) >= share * sum && of(count - 1) < share * sum);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn a_nucleus_of_many_is_that_of_all_in_order(
+            logits in vec(-4f32..4.0, 200..3000), top_p in 0.01f32..1.0,
+        ) {
+            let weights = logits.iter().map(|it| f64::from(it.exp()));
+            let list: Vec<(u32, f64)> = (0..).zip(weights).collect();
+            let mut sorted = list.clone();
+            sorted.sort_by(likelier);
+            let wanted = f64::from(top_p) * list.iter().map(|it| it.1).sum::<f64>();
+            sorted.truncate(nucleus(&sorted, wanted));
+            prop_assert_eq!(Choice { top_p, ..ALL }.likely(list), sorted);
         }
     }
 
