@@ -1,0 +1,78 @@
+//! One line for each thing that happened, for whoever runs the server. Lengths and times, never
+//! what was said.
+
+use std::{
+    fmt::Write,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use onnxq_ir::untrusted::escape;
+use onnxq_run::answer::{ModelFacts, Usage};
+
+/// Where lines go.
+#[derive(Clone)]
+pub struct Log(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+
+/// What is known of a request once it is over.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Line {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub model: Option<String>,
+    pub status: u16,
+    pub code: Option<String>,
+    pub detail: Option<String>,
+    pub waited: Duration,
+    pub usage: Option<Usage>,
+    pub took: Duration,
+}
+
+impl Log {
+    pub fn new(write: impl Fn(&str) + Send + Sync + 'static) -> Log {
+        Log(Some(Arc::new(write)))
+    }
+
+    pub fn silent() -> Log {
+        Log(None)
+    }
+
+    pub(crate) fn request(&self, it: &Line) {
+        let mut line = format!("event=request method={} path={}", it.method, it.path);
+        if let Some(model) = &it.model {
+            let _ = write!(line, " model={model}");
+        }
+        let (took, waited) = (it.took.as_millis(), it.waited.as_millis());
+        let _ = write!(line, " status={} ms={took} waited_ms={waited}", it.status);
+        if let Some(usage) = &it.usage {
+            let (read, written) = (usage.prompt_tokens, usage.completion_tokens);
+            let _ = write!(line, " prompt_tokens={read} completion_tokens={written}");
+        }
+        if let Some(code) = &it.code {
+            let _ = write!(line, " code={code}");
+        }
+        if let Some(detail) = &it.detail {
+            let _ = write!(line, " detail={detail:?}");
+        }
+        self.write(&line);
+    }
+
+    pub(crate) fn loaded(&self, model: &str, took: Duration, facts: &ModelFacts) {
+        let (took, context) = (took.as_millis(), facts.context);
+        self.write(&format!("event=loaded model={model} ms={took} context={context}"));
+        for note in &facts.notes {
+            self.warn(model, note);
+        }
+    }
+
+    pub(crate) fn warn(&self, model: &str, what: &str) {
+        let of = if model.is_empty() { String::new() } else { format!(" model={model}") };
+        self.write(&format!("event=warning{of} what={what:?}"));
+    }
+
+    fn write(&self, line: &str) {
+        let Some(write) = &self.0 else { return };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        write(&escape(&format!("at={}.{:03} {line}", now.as_secs(), now.subsec_millis())));
+    }
+}
