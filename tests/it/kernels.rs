@@ -9,7 +9,7 @@ use std::{
 use crate::common::{inputs, quantized, runtime};
 use onnxq_ir::{Model, onnx, tensor::Tensor, text};
 use onnxq_quant::recipe;
-use onnxq_run::engine::{Cpu, KernelSamples, Sampled, Sampler, Session, SessionOptions};
+use onnxq_run::engine::{Cpu, KernelSamples, SessionOptions};
 
 const PRODUCT: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
 main (float[32,512] x) => (float[32,512] y) <float[512,512] w> { y = MatMul (x, w) }"#;
@@ -32,20 +32,20 @@ fn alone(name: &str, test: fn()) {
 
 fn sampled(model: &Model) -> Option<KernelSamples> {
     let runtime = runtime();
-    let located = runtime.ensure().unwrap();
     let bytes = onnx::to_bytes(model).unwrap();
     let options = SessionOptions::default();
     let mut session = runtime.open_bytes(&bytes, None, &options).unwrap();
     let inputs = inputs(model, 1);
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
-    let sampler = Sampler::start()?;
-    let start = Instant::now();
-    let mut sampled = Sampled::new(&mut *session, &sampler);
-    // Others may be using the processor.
-    while sampler.taken() < 200 && start.elapsed() < Duration::from_secs(20) {
-        sampled.run(&inputs).unwrap();
+    if !session.sample() {
+        return None;
     }
-    Some(sampler.finish(&located))
+    let start = Instant::now();
+    // Others may be using the processor.
+    while session.sampled()?.taken < 200 && start.elapsed() < Duration::from_secs(20) {
+        (0..50).try_for_each(|_| session.run(&inputs).map(drop)).unwrap();
+    }
+    session.sampled()
 }
 
 fn of_recipe(name: &str) -> Option<KernelSamples> {

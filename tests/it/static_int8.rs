@@ -167,7 +167,7 @@ const REDUCED: [&str; 2] = ["quantize.1.weight.range=reduced", "quantize.2.weigh
 
 #[test]
 fn both_forms_compute_what_the_model_does() {
-    let verdict = runtime().examine().verdict;
+    let verdict = runtime().examine(false).verdict;
     let saturates = matches!(verdict, Verdict::Saturates | Verdict::SaturatesDespiteVnni);
     let reduced: &[&str] = if saturates { &REDUCED } else { &[] };
     for case in cases() {

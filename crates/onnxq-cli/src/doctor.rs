@@ -16,10 +16,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let mut doctor = ui.global.runtime(ui).examine();
-        if self.kernels {
-            doctor.sample();
-        }
+        let doctor = ui.global.runtime(ui).examine(self.kernels);
         if ui.global.json {
             ui.print_json(&doctor)?;
         } else {
@@ -60,7 +57,7 @@ fn text(it: &Doctor) -> String {
     }
     line("int8 kernels", &it.verdict.to_string());
     for run in &it.kernels {
-        line(run.operator, &run.verdict);
+        line(&run.operator, &run.verdict);
     }
     if let Some(problem) = &it.problem {
         line("problem", problem);

@@ -16,6 +16,11 @@ pub fn runtime() -> RuntimeOptions {
     RuntimeOptions { places: places(), offline, index: index(), custom_ops: Vec::new() }
 }
 
+/// This program, for processes of it.
+pub fn program() -> Option<PathBuf> {
+    env::current_exe().ok()
+}
+
 fn places() -> Places {
     let cache = etcetera::choose_base_strategy().ok().map(|it| it.cache_dir());
     Places {

@@ -37,7 +37,7 @@ mod usage;
 pub mod validate;
 mod worker;
 
-use std::{env, ffi::OsString, panic, path::PathBuf, process::ExitCode};
+use std::{env, ffi::OsString, panic, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{
     ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
@@ -132,6 +132,15 @@ pub struct Global {
     /// A library whose custom operators ONNX Runtime shall know; may be repeated
     #[arg(long, global = true, value_name = "FILE")]
     pub custom_ops: Vec<PathBuf>,
+    /// Run models in onnxq's own process: a model that crashes ONNX Runtime ends onnxq too
+    #[arg(long, global = true)]
+    pub in_process: bool,
+    /// How long a model may take to load, and for each run
+    #[arg(long, global = true, value_name = "TIME", default_value = "10m", value_parser = shared::time)]
+    pub run_timeout: Duration,
+    /// Memory that a process which runs a model may have of its own [default: nine tenths of what is free]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = shared::size)]
+    pub run_memory: Option<u64>,
     /// Threads for the work of onnxq [default: one per core], and of each session of ONNX Runtime
     /// that is measured [default: 1]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]

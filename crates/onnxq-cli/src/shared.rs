@@ -1,6 +1,9 @@
 //! Flags that several subcommands share, and what they mean together.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
@@ -16,6 +19,7 @@ use onnxq_quant::recipe::{self, AUTO, Gate, Recipe, for_this_cpu, gate::GateErro
 use onnxq_run::{
     data::{DataOptions, Dataset, PRESETS},
     engine::{Runtime, RuntimeOptions},
+    worker::{Limits, Pool},
 };
 
 /// The heading of flags that few need.
@@ -300,6 +304,15 @@ pub fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// `30s`, `10m`: a time that is not zero.
+pub fn time(text: &str) -> Result<Duration, String> {
+    match human::parse_duration(text) {
+        Some(time) if !time.is_zero() => Ok(time),
+        Some(_) => Err("must be more than 0".to_owned()),
+        None => Err(format!("`{text}` is not a time: write {}", human::TIMES)),
+    }
+}
+
 /// The recipe with so many samples to learn from, if the command line says how many.
 pub fn with_samples(recipe: Recipe, count: Option<usize>) -> Result<Recipe, Failure> {
     Ok(match count {
@@ -427,7 +440,14 @@ impl Global {
     }
 
     pub fn runtime<'a>(&self, ui: &'a Ui) -> Runtime<'a> {
-        Runtime::new(self.runtime_options(), ui)
+        Runtime::new(self.runtime_options(), ui).hosted(ui.host())
+    }
+
+    /// Processes that models run in, unless they shall run in this one.
+    pub fn pool(&self) -> Option<Pool> {
+        let limits = Limits { time: self.run_timeout, memory: self.run_memory };
+        let program = environment::program().filter(|_| !self.in_process)?;
+        Some(Pool::new(program, limits))
     }
 
     /// What the flags and the environment say of ONNX Runtime.

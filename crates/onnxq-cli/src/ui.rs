@@ -4,7 +4,7 @@ use std::{
     env,
     io::{self, IsTerminal, Write},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -20,6 +20,7 @@ use onnxq_ir::{
     diag::{EXIT_NOTHING, Warning},
     untrusted::escape,
 };
+use onnxq_run::{engine::Host, worker::Pool};
 
 /// Columns of what a step did, if the terminal is wide enough or there is none.
 const SUMMARY: usize = 66;
@@ -36,6 +37,8 @@ pub struct Ui {
     /// Standard output belongs to a model.
     given: AtomicBool,
     task: Mutex<Option<Task>>,
+    /// Processes that models run in; `None` if they run in this one.
+    pool: Option<Pool>,
 }
 
 /// A long step under way.
@@ -59,7 +62,13 @@ impl Ui {
     pub fn new(global: Global) -> Ui {
         let color_out = chosen(global.color, io::stdout().is_terminal());
         let (color, given) = (use_color(global.color), AtomicBool::new(false));
-        Ui { color, color_out, given, task: Mutex::new(None), global }
+        let pool = global.pool();
+        Ui { color, color_out, given, task: Mutex::new(None), pool, global }
+    }
+
+    /// Where models run, if that is not this process.
+    pub fn host(&self) -> Option<Arc<dyn Host>> {
+        Some(Arc::new(self.pool.clone()?))
     }
 
     /// Leaves standard output to a model: all that is printed goes to standard error from now on.

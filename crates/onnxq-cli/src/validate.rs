@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
-    Failure, Ui,
+    Failure, Ui, environment,
     outputs::OutputArgs,
     places::{check_outputs, check_there},
     proof,
@@ -64,7 +64,7 @@ impl Args {
             memory: self.memory,
             runtime: ui.global.runtime(ui),
             command: super::command_line(),
-            program: std::env::current_exe().ok(),
+            program: environment::program(),
         };
         let report = pipeline::validate(&job, None, &ui.ctx())?;
         self.output.deliver(&report, || proof::report(&report), ui)?;

@@ -1,17 +1,19 @@
 //! `onnxq worker`, hidden: a process that does for another one what must be done alone.
 
-use std::io;
-
 use super::{Failure, Ui};
 use onnxq_run::worker;
 
-/// Read a request from standard input and answer it, both in JSON
+/// Answer requests that come through standard input
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Bytes of memory that this process may have of its own
+    #[arg(long, value_name = "BYTES")]
+    pub limit: Option<u64>,
+}
 
 impl Args {
     pub fn run(self, _: &Ui) -> Result<u8, Failure> {
-        worker::serve(io::stdin().lock(), io::stdout().lock()).map_err(Failure::Stdout)?;
+        worker::serve(self.limit).map_err(Failure::Stdout)?;
         Ok(0)
     }
 }

@@ -1,4 +1,6 @@
-//! Numbers, counts and sizes as people read them.
+//! Numbers, counts, sizes and times as people read and write them.
+
+use std::time::Duration;
 
 use bytesize::ByteSize;
 
@@ -56,6 +58,23 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     text.parse().ok().map(|ByteSize(count)| count)
 }
 
+/// A time as people write it: `250ms`, `30s`, `10m`, `1.5h`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.find(|it: char| it.is_ascii_alphabetic())?);
+    let seconds = match unit {
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.trim().parse::<f64>().ok()? * seconds).ok()
+}
+
+/// How a time is written, for messages about one that is not.
+pub const TIMES: &str = "250ms, 30s, 10m or 1h";
+
 /// How a size is written, for messages about one that is not.
 pub const SIZES: &str = "500MB, 2GB (powers of ten), 1.5GiB (powers of two) or a number of bytes";
 
@@ -71,6 +90,18 @@ pub fn listed<T: AsRef<str>>(words: &[T], or: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_units() {
+        let read = |text| parse_duration(text).map(|it| it.as_millis());
+        let cases = [("250ms", 250), ("30s", 30_000), ("1.5 h", 5_400_000), ("10m", 600_000)];
+        for (text, expected) in cases {
+            assert_eq!(read(text), Some(expected), "{text}");
+        }
+        for text in ["", "10", "-1s", "s", "1d", "1e400s", "NaNs"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn digits_come_in_groups() {

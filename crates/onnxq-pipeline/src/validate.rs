@@ -28,7 +28,7 @@ use onnxq_report::{
 use onnxq_run::{
     compare::{self, CompareError, CompareOptions, compare, decode},
     data::{Batches, DataError, Dataset, Decoder, fitting},
-    engine::{EngineError, IoInfo, Located, Runtime, Sampled, Sampler, Session, SessionOptions},
+    engine::{EngineError, IoInfo, Located, Runtime, Session, SessionOptions},
     worker::{self, FootprintJob},
 };
 
@@ -215,13 +215,13 @@ impl<'a> Run<'a> {
     }
 
     fn figures(&mut self) -> Result<Comparison, Error> {
-        let sampler = if self.measures.latency { Sampler::start() } else { None };
-        let mut comparison = match self.outputs(sampler.as_ref()) {
-            Err(error) if self.separates(&error) => self.outputs(sampler.as_ref())?,
+        let samples = self.measures.latency && self.judging()[1].sample();
+        let mut comparison = match self.outputs() {
+            Err(error) if self.separates(&error) => self.outputs()?,
             done => done?,
         };
-        if let Some(sampler) = sampler {
-            comparison.kernels = Some(self.kernels(sampler)?);
+        if samples {
+            comparison.kernels = self.kernels()?;
         }
         let [reference, candidate] = [&self.loaded[0], &self.loaded[1]];
         comparison.size = Some(Size::new(reference.files.size(), candidate.files.size()));
@@ -240,7 +240,7 @@ impl<'a> Run<'a> {
     }
 
     /// What comes of running both models on the data from its start.
-    fn outputs(&mut self, sampler: Option<&Sampler>) -> Result<Comparison, Error> {
+    fn outputs(&mut self) -> Result<Comparison, Error> {
         self.batches.rewind();
         let options = self.compare_options();
         let (batches, ctx) = (&mut self.batches, self.ctx);
@@ -251,13 +251,8 @@ impl<'a> Run<'a> {
         };
         // Sessions that are judged apart from the models say nothing of times.
         let of_outputs = CompareOptions { latency: latency && options.sizes.is_none(), ..options };
-        let mut comparison = match sampler {
-            Some(sampler) => {
-                let mut sampled = Sampled::new(&mut **candidate, sampler);
-                compare(&mut **reference, &mut sampled, batches, &of_outputs, ctx)?
-            }
-            None => compare(&mut **reference, &mut **candidate, batches, &of_outputs, ctx)?,
-        };
+        let mut comparison =
+            compare(&mut **reference, &mut **candidate, batches, &of_outputs, ctx)?;
         let [reference, candidate] = &mut self.whole;
         if latency && self.judged.is_some() {
             batches.rewind();
@@ -351,7 +346,7 @@ impl<'a> Run<'a> {
     }
 
     /// Lets the candidate run on if too few samples were taken to say what it executes.
-    fn kernels(&mut self, sampler: Sampler) -> Result<Kernels, Error> {
+    fn kernels(&mut self) -> Result<Option<Kernels>, Error> {
         self.batches.rewind();
         if let Some(batch) = self.batches.next() {
             let batch = batch?;
@@ -359,26 +354,30 @@ impl<'a> Run<'a> {
             let start = Instant::now();
             let sizes = self.judged.as_ref().map(|it| it.sizes.clone());
             let options = CompareOptions { sizes, ..CompareOptions::default() };
-            let [reference, candidate] = match &mut self.judged {
-                Some(it) => &mut it.sessions,
-                None => &mut self.whole,
-            };
-            let mut sampled = Sampled::new(&mut **candidate, &sampler);
-            while sampler.taken() < PLACES && start.elapsed() < MORE_RUNS {
+            let [reference, candidate] = self.judging();
+            let few = |it: &mut dyn Session| it.sampled().is_some_and(|it| it.taken < PLACES);
+            while start.elapsed() < MORE_RUNS && few(&mut **candidate) {
                 let mut again = only.iter().cloned().map(Ok);
                 let silent = Ctx::silent();
-                compare(&mut **reference, &mut sampled, &mut again, &options, &silent)?;
+                compare(&mut **reference, &mut **candidate, &mut again, &options, &silent)?;
             }
         }
-        let it = sampler.finish(&self.library);
-        Ok(Kernels {
+        Ok(self.judging()[1].sampled().map(|it| Kernels {
             samples: it.samples,
             avx512_vnni: it.avx512_vnni,
             avx_vnni: it.avx_vnni,
             amx_int8: it.amx,
             vpmaddubsw: it.vpmaddubsw,
             verdict: it.verdict(),
-        })
+        }))
+    }
+
+    /// The sessions whose outputs are compared.
+    fn judging(&mut self) -> &mut [Box<dyn Session>; 2] {
+        match &mut self.judged {
+            Some(it) => &mut it.sessions,
+            None => &mut self.whole,
+        }
     }
 
     /// Gives the worst tokens their text, if there is a tokenizer.

@@ -92,7 +92,7 @@ pub(crate) fn computed(
 /// Whether the int8 kernels of this CPU are right for weights of 7 bits only.
 #[cfg(all(feature = "cli", feature = "runtime"))]
 pub(crate) fn saturates() -> bool {
-    let verdict = runtime().examine().verdict;
+    let verdict = runtime().examine(false).verdict;
     matches!(verdict, Verdict::Saturates | Verdict::SaturatesDespiteVnni)
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     super::{
-        Failure, Ui, command_line, show,
+        Failure, Ui, command_line, environment, show,
         stream::{Output, Received},
     },
     Args, exit_code, report,
@@ -92,7 +92,7 @@ impl Args {
             memory: self.calibration.memory,
             runtime: ui.global.runtime(ui),
             command: command_line(),
-            program: std::env::current_exe().ok(),
+            program: environment::program(),
         };
         Ok(pipeline::validate(&validate, Some(outcome), &ui.ctx())?)
     }

@@ -25,7 +25,7 @@ use onnxq_run::{
 
 /// The machine, and the library at work; its int8 kernels are probed.
 pub fn environment(library: &Located, threads: usize, runtime: &Runtime) -> Environment {
-    let doctor = runtime.examine();
+    let doctor = runtime.examine(false);
     let features = doctor.cpu.features.iter();
     Environment {
         onnxq: env!("CARGO_PKG_VERSION").to_owned(),

@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, path::PathBuf};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     EngineError, KernelRun, Located, Places, Probe, Tried, install, kernels, locate, ort,
@@ -63,46 +63,47 @@ pub enum Verdict {
     Unknown,
 }
 
-impl Doctor {
-    /// Runs products of integers for two seconds and looks which instructions that takes.
-    pub fn sample(&mut self) {
-        let Some(library) = &self.library else { return };
-        match kernels(library) {
-            Ok(list) => self.kernels = list,
-            Err(error) => drop(self.problem.get_or_insert(error.to_string())),
-        }
-    }
+/// What only the library itself can say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Examined {
+    pub providers: Vec<String>,
+    pub probe: Option<Probe>,
+    pub kernels: Vec<KernelRun>,
 }
 
-pub(super) fn examine(places: &Places) -> Doctor {
+/// What this machine can do; `ask` asks the library.
+pub(super) fn examine(
+    places: &Places,
+    ask: impl FnOnce() -> Result<Examined, EngineError>,
+) -> Doctor {
     let cpu = Cpu::of_process();
     let (library, tried) = locate::survey(places);
-    let mut doctor = Doctor {
+    let (examined, problem) = match library.is_some().then(ask) {
+        Some(Ok(examined)) => (examined, None),
+        Some(Err(error)) => (Examined::default(), Some(error.to_string())),
+        None => Default::default(),
+    };
+    Doctor {
+        verdict: verdict(examined.probe, &cpu),
         cpu,
         library,
         tried,
         cache: places.cache.clone(),
         installable: install::pinned_version(),
-        providers: Vec::new(),
-        probe: None,
-        verdict: Verdict::Unknown,
-        kernels: Vec::new(),
-        problem: None,
-    };
-    if let Some(library) = doctor.library.clone()
-        && let Err(error) = run(&library, places, &mut doctor)
-    {
-        doctor.problem = Some(error.to_string());
+        providers: examined.providers,
+        probe: examined.probe,
+        kernels: examined.kernels,
+        problem,
     }
-    doctor.verdict = verdict(doctor.probe, &doctor.cpu);
-    doctor
 }
 
-fn run(library: &Located, places: &Places, doctor: &mut Doctor) -> Result<(), EngineError> {
-    ort::loaded(places.named())?;
-    doctor.providers = ort::providers(library)?;
-    doctor.probe = Some(probe(library)?);
-    Ok(())
+/// Asks the library in this process.
+pub(super) fn run(library: &Located, kernels: bool) -> Result<Examined, EngineError> {
+    Ok(Examined {
+        providers: ort::providers(library)?,
+        probe: Some(probe(library)?),
+        kernels: if kernels { self::kernels(library)? } else { Vec::new() },
+    })
 }
 
 fn verdict(probe: Option<Probe>, cpu: &Cpu) -> Verdict {
@@ -259,7 +260,7 @@ mod tests {
     #[test]
     fn a_missing_library_is_a_fact_not_a_failure() {
         let places = Places { library: Some("/nonexistent".into()), ..Places::default() };
-        let doctor = examine(&places);
+        let doctor = examine(&places, || unreachable!("there is no library to ask"));
         assert_eq!(doctor.library, None);
         assert_eq!(doctor.verdict, Verdict::Unknown);
         let json = serde_json::to_string(&doctor).unwrap();

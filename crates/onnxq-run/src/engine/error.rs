@@ -1,6 +1,6 @@
 //! What can go wrong between a model and its outputs.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::{InstallError, NotFound};
 use onnxq_ir::{
@@ -29,6 +29,13 @@ pub enum EngineError {
     TooOld { model: String, version: String, message: String },
     #[error("ONNX Runtime failed to run the model: {}", escape(.0))]
     Run(String),
+    #[error("the process that ran {model} failed while {when}: {how}")]
+    Died { model: String, when: String, how: String },
+    #[error("{model} took longer than {} s while {when}", .limit.as_secs_f64())]
+    TooLong { model: String, when: String, limit: Duration },
+    /// What an engine in another process said.
+    #[error("{}", escape(.message))]
+    Told { code: String, message: String, hint: Option<String> },
     #[error("`{}` is no tensor but {ty}", Untrusted(.name))]
     NotTensor { name: String, ty: String },
     #[error("`{}` has element type {dtype}, which ONNX Runtime cannot exchange", Untrusted(.name))]
@@ -61,6 +68,9 @@ impl Diagnostic for EngineError {
             EngineError::CustomOps { .. } => Code::E805,
             EngineError::Kept(_) => Code::E901,
             EngineError::TooOld { .. } => Code::E802,
+            EngineError::Died { .. } => Code::E806,
+            EngineError::TooLong { .. } => Code::E808,
+            EngineError::Told { code, .. } => code.parse().unwrap_or(Code::E803),
             EngineError::Refused { .. }
             | EngineError::Run(_)
             | EngineError::NotTensor { .. }
@@ -76,6 +86,10 @@ impl Diagnostic for EngineError {
         match self {
             EngineError::NotFound(not_found) => not_found.hint(),
             EngineError::Install(error) => error.hint(),
+            EngineError::Told { hint, .. } => hint.clone(),
+            EngineError::TooLong { .. } => {
+                Some("give it more time with --run-timeout 1h, or less to do with --samples".into())
+            }
             EngineError::TooOld { .. } => Some("see `onnxq doctor` for the library in use".into()),
             EngineError::CustomOps { .. } => Some(
                 "--custom-ops takes a shared library for this system that exports `RegisterCustomOps` \

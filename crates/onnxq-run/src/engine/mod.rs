@@ -22,17 +22,22 @@ mod testing;
 #[cfg(feature = "install")]
 mod wheel;
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     ahead::{RunBatch, ahead},
-    doctor::{Cpu, Doctor, Verdict},
+    doctor::{Cpu, Doctor, Examined, Verdict},
     error::EngineError,
     install::{InstallError, pinned_version},
     locate::{How, Located, NotFound, Reject, Tried},
     probe::Probe,
-    runtime::{PackageIndex, Places, Runtime, RuntimeOptions},
-    sampler::{KernelRun, KernelSamples, Sampled, Sampler, kernels},
+    runtime::{Host, PackageIndex, Places, Runtime, RuntimeOptions, Source},
+    sampler::{KernelRun, KernelSamples, kernels},
     stop::Stop,
 };
 use onnxq_ir::tensor::{Dim, Tensor, TensorType};
@@ -45,7 +50,7 @@ pub struct IoInfo {
 }
 
 /// An output that is a sequence, a map or optional.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeftOut {
     pub name: String,
     /// As ONNX Runtime says it.
@@ -64,9 +69,23 @@ pub trait Session: Send {
     /// Runs once; `inputs` names each input of the model. Outputs that are tensors come in the model's
     /// order.
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, EngineError>;
+    /// How long a run takes, and nothing but the run: outputs are not brought here.
+    fn time(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Duration, EngineError> {
+        let start = Instant::now();
+        self.run(inputs)?;
+        Ok(start.elapsed())
+    }
+    /// From now on, looks which instructions runs execute; `false` if it cannot.
+    fn sample(&mut self) -> bool {
+        false
+    }
+    /// What was seen since [`Session::sample`], which goes on; `None` if it was not asked for.
+    fn sampled(&mut self) -> Option<KernelSamples> {
+        None
+    }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionOptions {
     /// Threads within an operator; 0 lets the engine choose.
     pub threads: usize,
@@ -104,7 +123,7 @@ pub fn threads(wanted: usize) -> usize {
 /// Puts the given tensors into the order of the model's inputs.
 ///
 /// The engine itself would notice a missing input only inside the first operator that reads it.
-fn match_inputs<'a>(
+pub(crate) fn match_inputs<'a>(
     expected: &[IoInfo],
     given: &[(&str, &'a Tensor)],
 ) -> Result<Vec<&'a Tensor>, EngineError> {

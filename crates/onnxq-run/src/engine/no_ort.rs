@@ -2,13 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{EngineError, Located, Reject, Session, SessionOptions};
-
-#[expect(dead_code, reason = "nothing reads a model here")]
-pub(super) enum Source<'a> {
-    File(&'a Path),
-    Bytes { model: &'a [u8], folder: Option<&'a Path> },
-}
+use super::{EngineError, Located, Reject, Session, SessionOptions, Source};
 
 pub(super) fn loaded(_: Option<&Path>) -> Result<Option<Located>, EngineError> {
     Err(EngineError::Disabled)

@@ -3,9 +3,9 @@
 //! Without VNNI, AVX2 multiplies u8 by s8 with an instruction that adds two products in 16 bits and
 //! saturates. 255 x 127 twice is beyond 16 bits, so the largest inputs show the difference.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{EngineError, Located, Session, SessionOptions, ort};
+use super::{EngineError, Located, Session, SessionOptions, Source, ort};
 use onnxq_ir::tensor::{DType, Tensor};
 
 const K: usize = 64;
@@ -16,7 +16,7 @@ pub(super) const EXACT: i64 = 255 * 127 * K as i64;
 pub(super) const SATURATED: i64 = 32767 * (K as i64 / 2);
 
 /// Sums of u8 = 255 times s8 = 127 over 64 elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// For one row: the kernel of a matrix-vector product.
     pub one_row: i64,
@@ -37,7 +37,7 @@ impl Probe {
 }
 
 pub(super) fn probe(located: &Located) -> Result<Probe, EngineError> {
-    let source = ort::Source::Bytes { model: &model(K, N), folder: None };
+    let source = Source::Bytes { model: &model(K, N), folder: None };
     let mut session = ort::open(located, source, &SessionOptions::default(), &[])?;
     Ok(Probe { one_row: sum(&mut *session, 1)?, four_rows: sum(&mut *session, 4)? })
 }

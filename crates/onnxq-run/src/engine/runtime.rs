@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Doctor, EngineError, InstallError, Located, NotFound, Session, SessionOptions, doctor, install,
-    locate, ort,
+    Doctor, EngineError, Examined, InstallError, Located, NotFound, Session, SessionOptions,
+    doctor, install, locate, ort,
 };
 use onnxq_ir::{
     Model,
@@ -67,6 +67,34 @@ pub struct PackageIndex {
 pub struct Runtime<'a> {
     options: Arc<RuntimeOptions>,
     progress: &'a dyn Progress,
+    /// `None`: this process.
+    host: Option<Arc<dyn Host>>,
+}
+
+/// Where sessions live.
+pub trait Host: Send + Sync {
+    fn open(
+        &self,
+        located: &Located,
+        source: Source<'_>,
+        options: &SessionOptions,
+        custom_ops: &[PathBuf],
+    ) -> Result<Box<dyn Session>, EngineError>;
+
+    /// An error if one of the libraries of custom operators cannot be used.
+    fn register(&self, located: &Located, custom_ops: &[PathBuf]) -> Result<(), EngineError>;
+
+    /// What the library can do, as [`Runtime::examine`] wants to know it.
+    fn examine(&self, located: &Located, kernels: bool) -> Result<Examined, EngineError>;
+}
+
+/// A model on its way into a session.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// External data is found by its path relative to the file.
+    File(&'a Path),
+    /// External data is looked for in `folder`.
+    Bytes { model: &'a [u8], folder: Option<&'a Path> },
 }
 
 impl Default for Runtime<'_> {
@@ -84,7 +112,12 @@ impl From<RuntimeOptions> for Runtime<'_> {
 impl<'a> Runtime<'a> {
     /// `progress` is told of an installation.
     pub fn new(options: RuntimeOptions, progress: &'a dyn Progress) -> Runtime<'a> {
-        Runtime { options: Arc::new(options), progress }
+        Runtime { options: Arc::new(options), progress, host: None }
+    }
+
+    /// The same, with sessions that live elsewhere.
+    pub fn hosted(self, host: Option<Arc<dyn Host>>) -> Runtime<'a> {
+        Runtime { host, ..self }
     }
 
     /// Loads a model file; external data is found by its path relative to the file.
@@ -93,7 +126,7 @@ impl<'a> Runtime<'a> {
         model: &Path,
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, EngineError> {
-        ort::open(&self.ensure()?, ort::Source::File(model), options, &self.options.custom_ops)
+        self.open_source(Source::File(model), options)
     }
 
     /// Loads a serialized model; external data is looked for in `folder`.
@@ -103,8 +136,20 @@ impl<'a> Runtime<'a> {
         folder: Option<&Path>,
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, EngineError> {
-        let source = ort::Source::Bytes { model, folder };
-        ort::open(&self.ensure()?, source, options, &self.options.custom_ops)
+        self.open_source(Source::Bytes { model, folder }, options)
+    }
+
+    /// Loads a model.
+    pub fn open_source(
+        &self,
+        source: Source<'_>,
+        options: &SessionOptions,
+    ) -> Result<Box<dyn Session>, EngineError> {
+        let located = self.ensure()?;
+        match &self.host {
+            Some(host) => host.open(&located, source, options, &self.options.custom_ops),
+            None => ort::open(&located, source, options, &self.options.custom_ops),
+        }
     }
 
     /// Finds the library, or installs it into the cache unless that is forbidden.
@@ -139,9 +184,10 @@ impl<'a> Runtime<'a> {
     /// is not known.
     pub fn check_custom_ops(&self) -> Result<(), EngineError> {
         match self.available() {
-            Ok(located) if !self.custom_ops().is_empty() => {
-                ort::register(&located, self.custom_ops())
-            }
+            Ok(located) if !self.custom_ops().is_empty() => match &self.host {
+                Some(host) => host.register(&located, self.custom_ops()),
+                None => ort::register(&located, self.custom_ops()),
+            },
             _ => Ok(()),
         }
     }
@@ -161,6 +207,15 @@ impl<'a> Runtime<'a> {
         locate::locate(&self.options.places)
     }
 
+    /// What the library itself says for [`Runtime::examine`].
+    pub fn examined(&self, kernels: bool) -> Result<Examined, EngineError> {
+        let library = self.available()?;
+        match &self.host {
+            Some(host) => host.examine(&library, kernels),
+            None => doctor::run(&library, kernels),
+        }
+    }
+
     /// Installs the tested version from `wheel`, or else from a package index.
     pub fn install(
         &self,
@@ -170,9 +225,10 @@ impl<'a> Runtime<'a> {
         install::install(&self.options, version, wheel, self.progress)
     }
 
-    /// What this machine can do. Nothing is installed for that.
-    pub fn examine(&self) -> Doctor {
-        doctor::examine(&self.options.places)
+    /// What this machine can do, and with `kernels` which instructions products of integers take.
+    /// Nothing is installed for that.
+    pub fn examine(&self, kernels: bool) -> Doctor {
+        doctor::examine(&self.options.places, || self.examined(kernels))
     }
 }
 

@@ -56,7 +56,9 @@ mod tests {
         let calls = Arc::new(AtomicUsize::new(0));
         let count = || {
             let calls = calls.clone();
-            move || drop(calls.fetch_add(1, Ordering::SeqCst))
+            move || {
+                calls.fetch_add(1, Ordering::SeqCst);
+            }
         };
         let stop = Stop::default();
         stop.on_stop(count());

@@ -5,15 +5,18 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
-use super::{Answer, FootprintJob, Refusal, Request, WorkerError, ask};
+use super::{
+    Answer, FootprintJob, Library, Refusal, Request, Worker, WorkerError, WorkerOptions,
+    client::garbled, server::runtime,
+};
 use crate::{
     calibrate,
     data::{self, DataOptions},
-    engine::{Places, Runtime, RuntimeOptions, SessionOptions},
+    engine::SessionOptions,
 };
 use onnxq_ir::{onnx, tensor::Tensor};
 use onnxq_report::Footprint;
@@ -28,9 +31,10 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 pub fn footprint(program: &Path, bytes: u64, job: FootprintJob) -> Result<Footprint, WorkerError> {
     let request = Request::Footprint(job);
     let runs = if bytes > LARGE { 1 } else { RUNS };
-    let list = (0..runs).map(|_| match ask(program, &request, TIMEOUT)? {
+    let options = WorkerOptions { program: program.to_owned(), ..WorkerOptions::default() };
+    let list = (0..runs).map(|_| match Worker::start(&options)?.ask(&request, TIMEOUT)? {
         Answer::Footprint(it) => Ok(it),
-        other => Err(WorkerError::Garbled(format!("{other:?}"))),
+        other => Err(garbled(&other)),
     });
     let mut list = list.collect::<Result<Vec<_>, _>>()?;
     let load = |it: &Footprint| it.load_ms.unwrap_or(0.0);
@@ -51,7 +55,8 @@ pub(super) fn measure(job: &FootprintJob) -> Result<Footprint, Refusal> {
     batches.one_by_one();
     let sample = batches.next().transpose()?.unwrap_or_default();
     drop(batches);
-    let runtime = runtime(&job.library, job.custom_ops.clone());
+    let runtime =
+        runtime(&Library { path: job.library.clone(), custom_ops: job.custom_ops.clone() });
     runtime.start()?;
     let reset = fs::write("/proc/self/clear_refs", "5").is_ok();
     let base_bytes = resident("VmRSS:");
@@ -64,14 +69,6 @@ pub(super) fn measure(job: &FootprintJob) -> Result<Footprint, Refusal> {
     // Without the reset the peak may be that of our reader.
     let peak_bytes = resident("VmHWM:").filter(|_| reset);
     Ok(Footprint { load_ms: Some(load_ms), peak_bytes, base_bytes })
-}
-
-/// The library, and no other.
-fn runtime(library: &Path, custom_ops: Vec<PathBuf>) -> Runtime<'static> {
-    // The system's loader, which is asked by default, knows where a bare name leads.
-    let named = library.components().count() > 1;
-    let places = Places { library: named.then(|| library.to_owned()), ..Places::default() };
-    Runtime::from(RuntimeOptions { places, offline: true, custom_ops, ..RuntimeOptions::default() })
 }
 
 /// A line of what the kernel says of this process, in bytes.

@@ -1,17 +1,28 @@
-//! Work in a process of its own: requests and answers as JSON between this program and a child.
+//! Work in a process of its own: requests and answers between this program and a child.
 //!
-//! A child that dies takes nothing with it, and what it measures of itself is its own.
+//! A child that dies takes nothing with it, what it measures of itself is its own, and its end gives all
+//! of its memory back.
 
+mod channel;
 mod client;
+mod end;
+mod fault;
 mod footprint;
+mod memory;
+mod pool;
 mod protocol;
 mod server;
+mod tensors;
 
 pub use self::{
-    client::{WorkerError, ask},
+    client::{Handle, Worker, WorkerError, WorkerOptions},
+    fault::Fault,
     footprint::footprint,
-    protocol::{Answer, FootprintJob, Refusal, Request},
-    server::{answer, serve},
+    memory::Memory,
+    pool::{Limits, Pool},
+    protocol::{Answer, ExamineJob, FootprintJob, Library, LoadJob, OpenJob, Refusal, Request},
+    server::serve,
+    tensors::{IoHead, TensorHead},
 };
 
 /// The subcommand that makes a process of this program a worker.

@@ -1,63 +1,215 @@
-//! The worker's side: one request in, one answer out.
+//! The worker's side: requests one after the other, and what may come while one is under way.
 
-use std::io::{self, Read, Write};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+};
 
-use super::{Answer, Refusal, Request, footprint};
-use onnxq_ir::diag::Code;
+use bytes::Bytes;
 
-/// Reads a request, does what it says, and writes the answer.
-pub fn serve(mut input: impl Read, mut output: impl Write) -> io::Result<()> {
-    let mut text = String::new();
-    input.read_to_string(&mut text)?;
-    let answer = match serde_json::from_str(&text) {
-        Ok(request) => answer(&request),
-        Err(error) => Answer::Refused(Refusal {
-            code: Code::E999.name().to_owned(),
-            message: format!("the request was not understood: {error}"),
-            hint: None,
-        }),
-    };
-    serde_json::to_writer(&mut output, &answer)?;
-    output.flush()
+use super::{
+    Answer, Refusal, Request,
+    channel::{self, Frame},
+    end, footprint,
+    protocol::{Library, Numbered, OpenJob},
+    tensors::{TensorHead, pack, unpack},
+};
+use crate::engine::{EngineError, IoInfo, Places, Runtime, RuntimeOptions, Session, Source, Stop};
+use onnxq_ir::{diag::Code, tensor::Tensor};
+
+/// Answers requests until nobody asks any more. `memory` limits what this process may have of its own.
+pub fn serve(memory: Option<u64>) -> io::Result<()> {
+    end::limit(memory)?;
+    let (mut sender, mut receiver) = channel::own()?;
+    let current = Current::default();
+    let (requests, queue) = mpsc::channel();
+    let reader = current.clone();
+    thread::spawn(move || {
+        while let Ok(Some(frame)) = receiver.receive() {
+            reader.take(frame, &requests);
+        }
+        // Whoever asked is gone, and what runs is for nobody.
+        end::now();
+    });
+    let mut served = Served::default();
+    for (number, request, payload) in queue {
+        let stop = current.begin(number);
+        let mut send = |answer: &Answer, parts: &[Bytes]| {
+            let head = serde_json::to_vec(&Numbered { number, body: answer })?;
+            sender.send(&head, parts)
+        };
+        served.answer(request, &payload, &stop, &mut send)?;
+    }
+    Ok(())
 }
 
-/// What comes of a request; errors are answers too.
-pub fn answer(request: &Request) -> Answer {
-    match request {
-        Request::Footprint(job) => {
-            footprint::measure(job).map_or_else(Answer::Refused, Answer::Footprint)
+type Asked = (u64, Request, Bytes);
+
+/// The newest request, and how it is ended.
+#[derive(Clone, Default)]
+struct Current(Arc<Mutex<(u64, Stop)>>);
+
+impl Current {
+    /// Looks at what came: a request is for later, a cancellation for now.
+    fn take(&self, frame: Frame, requests: &mpsc::Sender<Asked>) {
+        let Ok(Numbered { number, body }) = serde_json::from_slice(&frame.head) else {
+            // Both sides are the same program.
+            end::now();
+        };
+        match body {
+            Request::Cancel { of } => self.cancel(of),
+            // Fails only if the process is about to end.
+            request => drop(requests.send((number, request, frame.payload))),
+        }
+    }
+
+    fn begin(&self, number: u64) -> Stop {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // It may have been cancelled before it began.
+        if current.0 != number {
+            *current = (number, Stop::default());
+        }
+        current.1.clone()
+    }
+
+    fn cancel(&self, number: u64) {
+        let stop = {
+            let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if current.0 < number {
+                *current = (number, Stop::default());
+            }
+            (current.0 == number).then(|| current.1.clone())
+        };
+        if let Some(stop) = stop {
+            stop.stop();
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::worker::FootprintJob;
+/// What this process has loaded.
+#[derive(Default)]
+struct Served {
+    session: Option<Box<dyn Session>>,
+}
 
-    fn served(request: &str) -> Answer {
-        let mut output = Vec::new();
-        serve(request.as_bytes(), &mut output).unwrap();
-        serde_json::from_slice(&output).unwrap()
-    }
+type Send<'a> = dyn FnMut(&Answer, &[Bytes]) -> io::Result<()> + 'a;
 
-    #[test]
-    fn what_cannot_be_done_or_understood_is_answered() {
-        let job = FootprintJob {
-            model: "/nonexistent/m.onnx".into(),
-            data: "/nonexistent/x.npy".into(),
-            tokenizer: None,
-            preprocess: None,
-            open: Default::default(),
-            threads: 1,
-            library: "/nonexistent".into(),
-            custom_ops: Vec::new(),
+impl Served {
+    /// Does what a request says, and sends what came of it; errors are answers too.
+    fn answer(
+        &mut self,
+        request: Request,
+        payload: &Bytes,
+        _stop: &Stop,
+        send: &mut Send,
+    ) -> io::Result<()> {
+        let answer = match request {
+            Request::Run { inputs } => return self.run(inputs, payload, send),
+            Request::Footprint(job) => {
+                footprint::measure(&job).map_or_else(Answer::Refused, Answer::Footprint)
+            }
+            Request::Open(job) => self.open(&job, payload).unwrap_or_else(fault),
+            Request::Examine(job) => {
+                let examined = runtime(&job.library).examined(job.kernels);
+                examined.map_or_else(fault, Answer::Examined)
+            }
+            Request::Register(it) => {
+                let registered = runtime(&it).check_custom_ops();
+                registered.map_or_else(fault, |()| Answer::Done)
+            }
+            Request::Time { inputs } => self.time(inputs, payload).unwrap_or_else(fault),
+            Request::Sample => {
+                Answer::Sampling { started: self.session.as_mut().is_some_and(|it| it.sample()) }
+            }
+            Request::Sampled => {
+                Answer::Sampled { samples: self.session.as_mut().and_then(|it| it.sampled()) }
+            }
+            Request::Close => {
+                self.session = None;
+                Answer::Done
+            }
+            Request::Cancel { .. } => Answer::Done,
+            other => Answer::Refused(unexpected(&other)),
         };
-        let request = serde_json::to_string(&Request::Footprint(job)).unwrap();
-        let Answer::Refused(it) = served(&request) else { panic!("not refused") };
-        assert_eq!(it.code, "E905");
-        assert!(it.message.contains("m.onnx"), "{}", it.message);
-        let Answer::Refused(it) = served("{}") else { panic!("not refused") };
-        assert_eq!(it.code, "E999");
+        send(&answer, &[])
     }
+
+    fn open(&mut self, job: &OpenJob, payload: &Bytes) -> Result<Answer, EngineError> {
+        self.session = None;
+        let source = match &job.model {
+            Some(path) => Source::File(path),
+            None => Source::Bytes { model: payload, folder: job.folder.as_deref() },
+        };
+        let session = runtime(&job.library).open_source(source, &job.options)?;
+        let heads = |list: &[IoInfo]| list.iter().map(Into::into).collect();
+        let answer = Answer::Opened {
+            inputs: heads(session.inputs()),
+            outputs: heads(session.outputs()),
+            left_out: session.left_out().to_vec(),
+        };
+        self.session = Some(session);
+        Ok(answer)
+    }
+
+    fn run(&mut self, inputs: Vec<TensorHead>, payload: &Bytes, send: &mut Send) -> io::Result<()> {
+        let ran = self.with(inputs, payload, |session, inputs| {
+            let outputs = session.run(inputs)?;
+            pack(outputs.iter().map(|(name, it)| (&**name, it)))
+        });
+        match ran {
+            Ok((outputs, parts)) => send(&Answer::Ran { outputs }, &parts),
+            Err(error) => send(&fault(error), &[]),
+        }
+    }
+
+    fn time(&mut self, inputs: Vec<TensorHead>, payload: &Bytes) -> Result<Answer, EngineError> {
+        let time = self.with(inputs, payload, |session, inputs| session.time(inputs))?;
+        Ok(Answer::Timed { seconds: time.as_secs_f64() })
+    }
+
+    fn with<T>(
+        &mut self,
+        inputs: Vec<TensorHead>,
+        payload: &Bytes,
+        act: impl FnOnce(&mut dyn Session, &[(&str, &Tensor)]) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let nothing = |what: &str| EngineError::Told {
+            code: Code::E999.name().to_owned(),
+            message: format!("a worker was asked to run {what}"),
+            hint: None,
+        };
+        let session = self.session.as_mut().ok_or_else(|| nothing("no session"))?;
+        let inputs = unpack(inputs, payload).ok_or_else(|| nothing("tensors that are none"))?;
+        let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, it)| (&**name, it)).collect();
+        act(&mut **session, &inputs)
+    }
+}
+
+fn fault(error: EngineError) -> Answer {
+    Answer::Fault(error.into())
+}
+
+fn unexpected(request: &Request) -> Refusal {
+    Refusal {
+        code: Code::E999.name().to_owned(),
+        message: format!("the request came at the wrong time: {request:?}")
+            .chars()
+            .take(200)
+            .collect(),
+        hint: None,
+    }
+}
+
+/// The library, and no other.
+pub(super) fn runtime(library: &Library) -> Runtime<'static> {
+    // The system's loader, which is asked by default, knows where a bare name leads.
+    let named = library.path.components().count() > 1;
+    let places = Places { library: named.then(|| library.path.clone()), ..Places::default() };
+    Runtime::from(RuntimeOptions {
+        places,
+        offline: true,
+        custom_ops: library.custom_ops.clone(),
+        ..RuntimeOptions::default()
+    })
 }

@@ -15,7 +15,7 @@ use std::{
 
 use ort::{environment::Environment, logging::LogLevel};
 
-pub(super) use self::session::{Source, open, register};
+pub(super) use self::session::{open, register};
 use super::{EngineError, Located, Reject};
 
 /// The library that this process uses already; an error if another one is asked for.

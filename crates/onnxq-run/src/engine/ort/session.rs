@@ -1,28 +1,29 @@
 //! Sessions of ONNX Runtime: how they are set up, and how they run.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use ort::{
     environment::Environment,
     ep,
     session::{
-        self, SessionInputValue,
+        self, SessionInputValue, SessionOutputs,
         builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder},
     },
     value::{Outlet, ValueType},
 };
 
 use super::{
-    super::{EngineError, IoInfo, LeftOut, Located, Session, SessionOptions, match_inputs},
+    super::{
+        EngineError, IoInfo, KernelSamples, LeftOut, Located, Session, SessionOptions, Source,
+        match_inputs, sampler::Sampler,
+    },
     Loaded, run_error, start,
     tensors::{Feed, dtype, read},
 };
 use onnxq_ir::tensor::{Dim, Tensor, TensorType};
-
-pub(crate) enum Source<'a> {
-    File(&'a Path),
-    Bytes { model: &'a [u8], folder: Option<&'a Path> },
-}
 
 /// Loads a model into the library, which is started if it was not yet.
 pub(crate) fn open(
@@ -42,7 +43,8 @@ pub(crate) fn open(
     let outputs = tensors.into_iter().map(io_info).collect::<Result<_, _>>()?;
     let left_out = |it: &Outlet| LeftOut { name: it.name().into(), ty: it.dtype().to_string() };
     let left_out = others.into_iter().map(left_out).collect();
-    Ok(Box::new(OrtSession { session, inputs, outputs, left_out }))
+    let library = runtime.located.clone();
+    Ok(Box::new(OrtSession { session, inputs, outputs, left_out, library, sampler: None }))
 }
 
 /// An error if one of the libraries cannot be used.
@@ -148,6 +150,8 @@ struct OrtSession {
     inputs: Vec<IoInfo>,
     outputs: Vec<IoInfo>,
     left_out: Vec<LeftOut>,
+    library: Located,
+    sampler: Option<Sampler>,
 }
 
 impl Session for OrtSession {
@@ -164,18 +168,48 @@ impl Session for OrtSession {
     }
 
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, EngineError> {
-        let tensors = match_inputs(&self.inputs, inputs)?;
-        let mut feeds = Vec::with_capacity(tensors.len());
-        for (input, tensor) in self.inputs.iter().zip(tensors) {
-            feeds.push(Feed::new(&input.name, tensor)?);
-        }
-        let values: Vec<SessionInputValue<'_>> =
-            feeds.iter().map(Feed::value).collect::<Result<_, _>>()?;
-        let outputs = self.session.run(&values[..]).map_err(run_error)?;
+        let (outputs, _) = run(&mut self.session, &self.inputs, inputs, self.sampler.as_ref())?;
         // Each value is freed after its copy, so that only one output exists twice at a time.
         let left_out = &self.left_out;
         let tensors =
             outputs.into_iter().filter(|(name, _)| left_out.iter().all(|it| it.name != *name));
         tensors.map(|(name, it)| Ok((name.to_owned(), read(name, it)?))).collect()
     }
+
+    fn time(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Duration, EngineError> {
+        Ok(run(&mut self.session, &self.inputs, inputs, self.sampler.as_ref())?.1)
+    }
+
+    fn sample(&mut self) -> bool {
+        if self.sampler.is_none() {
+            self.sampler = Sampler::start();
+        }
+        self.sampler.is_some()
+    }
+
+    fn sampled(&mut self) -> Option<KernelSamples> {
+        self.sampler.as_ref().map(|it| it.seen(&self.library))
+    }
+}
+
+/// What a run computes, and how long it took.
+fn run<'s>(
+    session: &'s mut session::Session,
+    expected: &[IoInfo],
+    given: &[(&str, &Tensor)],
+    sampler: Option<&Sampler>,
+) -> Result<(SessionOutputs<'s>, Duration), EngineError> {
+    let tensors = match_inputs(expected, given)?;
+    let mut feeds = Vec::with_capacity(tensors.len());
+    for (input, tensor) in expected.iter().zip(tensors) {
+        feeds.push(Feed::new(&input.name, tensor)?);
+    }
+    let values: Vec<SessionInputValue<'_>> =
+        feeds.iter().map(Feed::value).collect::<Result<_, _>>()?;
+    sampler.inspect(|it| it.resume());
+    let start = Instant::now();
+    let outputs = session.run(&values[..]);
+    let time = start.elapsed();
+    sampler.inspect(|it| it.pause());
+    Ok((outputs.map_err(run_error)?, time))
 }

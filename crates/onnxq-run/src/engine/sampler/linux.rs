@@ -44,7 +44,7 @@ extern "C" fn note(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
 
 /// Takes samples of this process, all threads together, while it is on. Whoever had the signal
 /// and the timer before gets them back when this goes.
-pub struct Sampler {
+pub(crate) struct Sampler {
     /// What was there before.
     handler: libc::sigaction,
     timer: libc::itimerval,
@@ -53,7 +53,7 @@ pub struct Sampler {
 
 impl Sampler {
     /// A sampler that is still off. `None` if there is one already, or the system refuses.
-    pub fn start() -> Option<Sampler> {
+    pub(crate) fn start() -> Option<Sampler> {
         if IS_TAKEN.swap(true, SeqCst) {
             return None;
         }
@@ -68,22 +68,21 @@ impl Sampler {
     }
 
     /// From now on samples count. Costs less than a microsecond.
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         IS_ON.store(true, SeqCst);
     }
 
-    pub fn pause(&self) {
+    pub(crate) fn pause(&self) {
         IS_ON.store(false, SeqCst);
     }
 
     /// Samples until now.
-    pub fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         NEXT.load(SeqCst)
     }
 
-    /// What the samples in the code of the loaded `library` lie beside.
-    pub fn finish(mut self, library: &Located) -> KernelSamples {
-        self.stop();
+    /// What the samples until now in the code of the loaded `library` lie beside.
+    pub(crate) fn seen(&self, library: &Located) -> KernelSamples {
         let taken = NEXT.load(SeqCst);
         let places = PLACES[..taken.min(CAPACITY)].iter().map(|it| it.load(Relaxed) as usize);
         let places: Vec<usize> = places.collect();
@@ -246,8 +245,9 @@ mod tests {
         assert!(!code(&maps, &executable).is_empty());
         let located =
             Located { path: executable, version: String::new(), how: crate::engine::How::Option };
-        let counts = sampler.finish(&located);
+        let counts = sampler.seen(&located);
         assert!(counts.taken >= 5, "{counts:?}");
+        drop(sampler);
         assert_eq!(current(), before);
         drop(Sampler::start().unwrap());
         assert_eq!(current(), before);

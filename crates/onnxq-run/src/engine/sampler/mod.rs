@@ -14,17 +14,13 @@ mod linux;
 mod linux;
 mod proof;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-pub use self::{
-    linux::Sampler,
-    proof::{KernelRun, kernels},
-};
-use super::{EngineError, IoInfo, LeftOut, Session};
-use onnxq_ir::tensor::Tensor;
+pub(super) use self::linux::Sampler;
+pub use self::proof::{KernelRun, kernels};
 
 /// Samples within ONNX Runtime, and those of them that lie beside an integer dot product.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelSamples {
     /// All samples, wherever the processor was.
     pub taken: usize,
@@ -67,39 +63,6 @@ impl KernelSamples {
 
     fn is_beyond_chance(&self, count: usize) -> bool {
         count >= 2 && count * 100 >= self.samples
-    }
-}
-
-/// A session that is sampled while it runs.
-pub struct Sampled<'a, S: ?Sized> {
-    session: &'a mut S,
-    sampler: &'a Sampler,
-}
-
-impl<'a, S: Session + ?Sized> Sampled<'a, S> {
-    pub fn new(session: &'a mut S, sampler: &'a Sampler) -> Sampled<'a, S> {
-        Sampled { session, sampler }
-    }
-}
-
-impl<S: Session + ?Sized> Session for Sampled<'_, S> {
-    fn inputs(&self) -> &[IoInfo] {
-        self.session.inputs()
-    }
-
-    fn outputs(&self) -> &[IoInfo] {
-        self.session.outputs()
-    }
-
-    fn left_out(&self) -> &[LeftOut] {
-        self.session.left_out()
-    }
-
-    fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, EngineError> {
-        self.sampler.resume();
-        let outputs = self.session.run(inputs);
-        self.sampler.pause();
-        outputs
     }
 }
 

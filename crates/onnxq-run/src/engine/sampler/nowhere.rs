@@ -3,26 +3,26 @@
 use super::{super::Located, KernelSamples};
 
 /// Never exists here.
-pub enum Sampler {}
+pub(crate) enum Sampler {}
 
 impl Sampler {
-    pub fn start() -> Option<Sampler> {
+    pub(crate) fn start() -> Option<Sampler> {
         None
     }
 
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         match *self {}
     }
 
-    pub fn pause(&self) {
+    pub(crate) fn pause(&self) {
         match *self {}
     }
 
-    pub fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         match *self {}
     }
 
-    pub fn finish(self, _: &Located) -> KernelSamples {
-        match self {}
+    pub(crate) fn seen(&self, _: &Located) -> KernelSamples {
+        match *self {}
     }
 }

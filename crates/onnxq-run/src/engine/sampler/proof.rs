@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     super::{
-        EngineError, Located, SessionOptions, ort,
+        EngineError, Located, SessionOptions, Source, ort,
         probe::{self, constant, field, value, varint},
     },
     KernelSamples, Sampler,
@@ -23,9 +23,9 @@ const SAMPLES: usize = 200;
 const AT_MOST: Duration = Duration::from_secs(10);
 
 /// What ran for one operator.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KernelRun {
-    pub operator: &'static str,
+    pub operator: String,
     /// `None`: nothing can be sampled here.
     pub samples: Option<KernelSamples>,
     pub verdict: String,
@@ -47,8 +47,9 @@ fn sample(
     a: &Tensor,
     located: &Located,
 ) -> Result<KernelRun, EngineError> {
-    let source = ort::Source::Bytes { model, folder: None };
+    let source = Source::Bytes { model, folder: None };
     let mut session = ort::open(located, source, &SessionOptions::default(), &[])?;
+    let operator = operator.to_owned();
     let Some(sampler) = Sampler::start() else {
         let verdict = "not available here".to_owned();
         return Ok(KernelRun { operator, samples: None, verdict });
@@ -58,7 +59,8 @@ fn sample(
     while sampler.taken() < SAMPLES && start.elapsed() < AT_MOST {
         session.run(&[("a", a)])?;
     }
-    let samples = sampler.finish(located);
+    sampler.pause();
+    let samples = sampler.seen(located);
     Ok(KernelRun { operator, samples: Some(samples), verdict: samples.verdict() })
 }
 
