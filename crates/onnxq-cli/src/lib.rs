@@ -25,6 +25,8 @@ mod ranges;
 pub mod recipe;
 pub mod report;
 pub mod runtime;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod shared;
 pub mod show;
 mod slips;
@@ -66,11 +68,11 @@ Exit codes: 0 done · 1 a gate failed · 2 usage or recipe · 3 input rejected
 
 /// One line for each subcommand, whose module has its name in lower case.
 macro_rules! commands {
-    ($($(#[$attr:meta])* $Name:ident($module:ident),)*) => {
+    ($($(#[cfg($cfg:meta)])? $(#[command($($flag:tt)*)])? $Name:ident($module:ident),)*) => {
         #[derive(Debug, Subcommand)]
         #[allow(clippy::large_enum_variant, reason = "a program has one")]
         pub enum Command {
-            $($(#[$attr])* $Name($module::Args),)*
+            $($(#[cfg($cfg)])? $(#[command($($flag)*)])? $Name($module::Args),)*
         }
 
         impl Command {
@@ -79,7 +81,7 @@ macro_rules! commands {
                     places::check_there(&[("--custom-ops", Some(library))])?;
                 }
                 match self {
-                    $(Command::$Name(args) => args.run(ui),)*
+                    $($(#[cfg($cfg)])? Command::$Name(args) => args.run(ui),)*
                 }
             }
         }
@@ -102,6 +104,8 @@ commands! {
     Recipe(recipe),
     Report(report),
     Runtime(runtime),
+    #[cfg(feature = "serve")]
+    Serve(serve),
     Validate(validate),
     #[command(hide = true)]
     Worker(worker),

@@ -17,11 +17,10 @@ mod server;
 mod tests;
 
 pub use self::{
-    backend::{Backend, Fault, Handle, Memory, Slot, Why},
+    backend::{Backend, Fault, Handle, Memory, Slot, Why, Workers},
     config::{Config, ConfigError, KeepAlive, Limits, ModelConfig, TokenSource},
     log::Log,
     presets::Preset,
     problem::{Kind, Problem},
-    registry::budget,
     server::{Options, serve},
 };

@@ -2,7 +2,7 @@
 //! what was said.
 
 use std::{
-    fmt::Write,
+    fmt::Write as _,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -12,7 +12,13 @@ use onnxq_run::answer::{ModelFacts, Usage};
 
 /// Where lines go.
 #[derive(Clone)]
-pub struct Log(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub struct Log {
+    write: Option<Write>,
+    /// Also what went well.
+    is_full: bool,
+}
+
+type Write = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What is known of a request once it is over.
 #[derive(Clone, Debug, Default)]
@@ -30,11 +36,16 @@ pub(crate) struct Line {
 
 impl Log {
     pub fn new(write: impl Fn(&str) + Send + Sync + 'static) -> Log {
-        Log(Some(Arc::new(write)))
+        Log { write: Some(Arc::new(write)), is_full: true }
+    }
+
+    /// Only what somebody should look at.
+    pub fn warnings(write: impl Fn(&str) + Send + Sync + 'static) -> Log {
+        Log { write: Some(Arc::new(write)), is_full: false }
     }
 
     pub fn silent() -> Log {
-        Log(None)
+        Log { write: None, is_full: false }
     }
 
     pub(crate) fn request(&self, it: &Line) {
@@ -54,12 +65,12 @@ impl Log {
         if let Some(detail) = &it.detail {
             let _ = write!(line, " detail={detail:?}");
         }
-        self.write(&line);
+        self.write(&line, false);
     }
 
     pub(crate) fn loaded(&self, model: &str, took: Duration, facts: &ModelFacts) {
         let (took, context) = (took.as_millis(), facts.context);
-        self.write(&format!("event=loaded model={model} ms={took} context={context}"));
+        self.write(&format!("event=loaded model={model} ms={took} context={context}"), false);
         for note in &facts.notes {
             self.warn(model, note);
         }
@@ -67,11 +78,13 @@ impl Log {
 
     pub(crate) fn warn(&self, model: &str, what: &str) {
         let of = if model.is_empty() { String::new() } else { format!(" model={model}") };
-        self.write(&format!("event=warning{of} what={what:?}"));
+        self.write(&format!("event=warning{of} what={what:?}"), true);
     }
 
-    fn write(&self, line: &str) {
-        let Some(write) = &self.0 else { return };
+    fn write(&self, line: &str, is_warning: bool) {
+        let Some(write) = self.write.as_ref().filter(|_| self.is_full || is_warning) else {
+            return;
+        };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         write(&escape(&format!("at={}.{:03} {line}", now.as_secs(), now.subsec_millis())));
     }

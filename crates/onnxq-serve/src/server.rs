@@ -13,7 +13,7 @@ use crate::{
     config::{Config, ConfigError},
     http::{self, App, Guard},
     log::Log,
-    registry::{self, Registry},
+    registry::Registry,
 };
 
 /// Threads that read requests and write answers; models have their own processes.
@@ -35,8 +35,7 @@ pub fn serve(
     options: Options,
     listening: impl FnOnce(SocketAddr),
 ) -> Result<(), ConfigError> {
-    check_access(&config, options.token.as_deref())?;
-    config.check_files()?;
+    config.check(options.token.as_deref())?;
     let address = config.listen;
     let failed = |source: io::Error| ConfigError::Listen { address, source };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -46,7 +45,7 @@ pub fn serve(
         .map_err(failed)?;
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    let budget = config.memory.unwrap_or_else(registry::budget);
+    let budget = config.budget();
     let Options { token, state_file, log } = options;
     let registry = Registry::new(config.models, backend, budget, state_file, log);
     let guard = Guard::new(token.as_deref(), config.hosts, config.cors);
@@ -59,15 +58,6 @@ pub fn serve(
         http::run(listener, app, ended).await;
         Ok(())
     })
-}
-
-/// Other machines need a token.
-fn check_access(config: &Config, token: Option<&str>) -> Result<(), ConfigError> {
-    match token {
-        Some(token) => http::check_token(token).map_err(ConfigError::BadToken),
-        None if http::is_loopback(&config.listen) => Ok(()),
-        None => Err(ConfigError::NoToken(config.listen)),
-    }
 }
 
 /// When somebody wants this process to end.

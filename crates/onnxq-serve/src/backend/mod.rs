@@ -2,9 +2,11 @@
 
 #[cfg(test)]
 pub(crate) mod scripted;
+mod worker;
 
 use std::{sync::Arc, time::Duration};
 
+pub use self::worker::Workers;
 use crate::{
     config::ModelConfig,
     problem::{Kind, Problem},
@@ -60,6 +62,8 @@ pub struct Fault {
     pub why: Why,
     /// As `onnxq explain` knows it.
     pub code: Option<Code>,
+    /// What the client may read: without paths and prompts.
+    pub message: Option<String>,
     /// For the log: may have paths in it, and what the process said.
     pub detail: String,
 }
@@ -78,7 +82,7 @@ pub enum Why {
 
 impl Fault {
     pub fn new(why: Why, code: Option<Code>, detail: impl Into<String>) -> Fault {
-        Fault { why, code, detail: detail.into() }
+        Fault { why, code, message: None, detail: detail.into() }
     }
 
     /// Whether the slot can be asked again.
@@ -112,7 +116,8 @@ impl Fault {
         };
         let ours = [EXIT_BUG, EXIT_ENVIRONMENT].contains(&code.exit());
         let (status, kind) = if ours { (500, Kind::Server) } else { (400, Kind::Request) };
-        Problem::new(status, kind, code.name(), code.text()).with_detail(&*self.detail)
+        let message = self.message.as_deref().unwrap_or(code.text());
+        Problem::new(status, kind, name_of(code), message).with_detail(&*self.detail)
     }
 
     /// What clients are told while a model that could not be loaded is not tried again.
@@ -131,3 +136,14 @@ impl Fault {
         Problem::busy(code, what, retry).with_detail(&*self.detail)
     }
 }
+
+/// As clients know it that were written for OpenAI.
+fn name_of(code: Code) -> &'static str {
+    match code.name() {
+        TOO_LONG => "context_length_exceeded",
+        name => name,
+    }
+}
+
+/// The prompt and the answer do not fit into the context.
+const TOO_LONG: &str = "E625";

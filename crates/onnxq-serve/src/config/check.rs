@@ -10,7 +10,7 @@ use std::{
 use super::{
     Config, ConfigError, KeepAlive, Limits, ModelConfig, TokenSource,
     file::{File, ModelFile},
-    units::{self, DURATIONS, Scalar},
+    units::{self, Scalar},
 };
 use crate::sampling;
 use onnxq_ir::{human, untrusted::Untrusted};
@@ -53,8 +53,8 @@ impl At<'_> {
     }
 
     fn duration(&self, key: &str, text: &str) -> Result<Duration, ConfigError> {
-        let hint = format!("durations are written as {DURATIONS}");
-        units::duration(text).map_or_else(|| self.wrong(key, "is no duration", &hint), Ok)
+        let hint = format!("times are written as {}", human::TIMES);
+        units::duration(text).map_or_else(|| self.wrong(key, "is no time", &hint), Ok)
     }
 
     fn size(&self, key: &str, text: &str) -> Result<u64, ConfigError> {

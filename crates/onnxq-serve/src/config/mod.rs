@@ -3,6 +3,8 @@
 mod check;
 mod error;
 mod file;
+#[cfg(test)]
+mod tests;
 mod units;
 
 use std::{
@@ -12,7 +14,7 @@ use std::{
 };
 
 pub use self::error::ConfigError;
-use crate::presets::Preset;
+use crate::{http, presets::Preset, registry};
 use onnxq_run::answer::Sampling;
 
 /// Everything that is known before anything listens.
@@ -161,8 +163,22 @@ impl Config {
         })
     }
 
-    /// Whether everything that is named is there. Nothing is opened.
-    pub fn check_files(&self) -> Result<(), ConfigError> {
+    /// Bytes that all workers together may keep in memory.
+    pub fn budget(&self) -> u64 {
+        self.memory.unwrap_or_else(registry::budget)
+    }
+
+    /// Whether other machines need a token, and everything that is named is there. Nothing is opened.
+    pub fn check(&self, token: Option<&str>) -> Result<(), ConfigError> {
+        match token {
+            Some(token) => http::check_token(token).map_err(ConfigError::BadToken)?,
+            None if http::is_loopback(&self.listen) => {}
+            None => return Err(ConfigError::NoToken(self.listen)),
+        }
+        self.check_files()
+    }
+
+    fn check_files(&self) -> Result<(), ConfigError> {
         for model in &self.models {
             let given = [Some(&model.path), model.tokenizer.as_ref(), model.labels.as_ref()];
             for path in given.into_iter().flatten() {

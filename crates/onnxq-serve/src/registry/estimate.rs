@@ -134,7 +134,7 @@ fn files(path: &Path) -> (u64, u64) {
 }
 
 /// Most of what the machine has, or of what this process's group may have.
-pub fn budget() -> u64 {
+pub(crate) fn budget() -> u64 {
     let number = |text: String| text.trim().parse::<u64>().ok();
     let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(number);
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();

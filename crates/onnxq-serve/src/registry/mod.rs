@@ -19,7 +19,7 @@ use std::{
 
 use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
 
-pub use self::estimate::budget;
+pub(crate) use self::estimate::budget;
 use self::{
     estimate::Estimates,
     state::{Grant, ModelState, Phase, Slot, SlotId, State, Step, Waiter},

@@ -4,5 +4,7 @@ mod access;
 mod answers;
 mod budget;
 mod faults;
+#[cfg(target_os = "linux")]
+mod page;
 mod queues;
 mod server;
