@@ -63,7 +63,10 @@ fn what_is_wrong_is_pointed_at() {
         (of("keep_alive: soon"), "E714 serve.yaml:4:17: `keep_alive` is no time"),
         (of("slots: 0"), "E714 serve.yaml:4:12: `slots` must be from 1 to 64"),
         (of("slots: many"), "E714 serve.yaml:4:12: `slots` is not a whole number"),
-        (of("temperature: -1"), "E714 serve.yaml:4:18: `temperature` must be a number from 0 to 100"),
+        (
+            of("temperature: -1"),
+            "E714 serve.yaml:4:18: `temperature` must be a number from 0 to 100",
+        ),
         (of("temperature: .nan"), "E714 serve.yaml:4:18: `temperature` must be a number"),
         (of("preset: talk"), "E714 serve.yaml:4:13: unknown preset `talk`"),
         (of("deadline: 1x"), "E714 serve.yaml:4:15: `deadline` is no time"),
@@ -73,7 +76,7 @@ fn what_is_wrong_is_pointed_at() {
         (wrong("memory: lots\nmodels: {m: {path: x}}"), "E714 serve.yaml:1:9: `memory` is no size"),
         (wrong("cors: ['*']\nmodels: {m: {path: x}}"), "E714 serve.yaml:1:7: `cors` has something"),
         (wrong("models: {'a b': {path: x}}"), "E714 serve.yaml:1:17: model name `a b`"),
-        (wrong("models: [&a x]"), "E713 serve.yaml:1:12: anchors are not allowed"),
+        (wrong("models: [&a x]"), "E713 serve.yaml:1:13: anchors are not allowed"),
         (wrong("modles: {}"), "E713 serve.yaml:1:1: unknown key `modles` (did you mean `models`?)"),
         (
             wrong("token_file: x\ntoken_env: y\nmodels: {m: {path: x}}"),

@@ -1,6 +1,6 @@
 //! What answers look like, in every form.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -168,7 +168,10 @@ fn preloaded_models_are_there_before_anybody_asks() {
     let server = Setup { load_ms: 100, ..Setup::of([first, model("n")]) }.start();
     assert_eq!(server.get("/health/ready").status, 503);
     assert_eq!(server.get("/health/live").status, 200);
-    std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(server.get("/health/ready").status, 200);
+    let began = Instant::now();
+    while server.get("/health/ready").status != 200 {
+        assert!(began.elapsed() < Duration::from_secs(5));
+        std::thread::sleep(Duration::from_millis(5));
+    }
     assert_eq!(server.stage.loads.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
