@@ -44,6 +44,8 @@ mod images;
 mod import;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod judged;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod isolation;
 mod kernels;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod kv_cache;

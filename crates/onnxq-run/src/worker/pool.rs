@@ -98,6 +98,7 @@ impl Host for Pool {
         let (path, custom_ops) = (located.path.clone(), custom_ops.to_vec());
         let mut job = OpenJob {
             model: None,
+            len: 0,
             folder: None,
             options: options.clone(),
             library: Library { path, custom_ops },
@@ -109,6 +110,7 @@ impl Host for Pool {
                 job.model = Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
             }
             Source::Bytes { model: bytes, folder } => {
+                job.len = bytes.len();
                 payload.push(Bytes::copy_from_slice(bytes));
                 job.folder = folder.map(|it| std::path::absolute(it).unwrap_or_else(|_| it.into()));
             }

@@ -86,6 +86,8 @@ pub struct LoadJob {
 pub struct OpenJob {
     /// `None`: the payload is the model.
     pub model: Option<PathBuf>,
+    /// Bytes of the model in the payload.
+    pub len: usize,
     /// Of external data, if the payload is the model.
     pub folder: Option<PathBuf>,
     pub options: SessionOptions,

@@ -139,7 +139,11 @@ impl Served {
         self.session = None;
         let source = match &job.model {
             Some(path) => Source::File(path),
-            None => Source::Bytes { model: payload, folder: job.folder.as_deref() },
+            None => {
+                // Behind it the payload is filled up.
+                let model = payload.get(..job.len).unwrap_or(payload);
+                Source::Bytes { model, folder: job.folder.as_deref() }
+            }
         };
         let session = runtime(&job.library).open_source(source, &job.options)?;
         let heads = |list: &[IoInfo]| list.iter().map(Into::into).collect();
