@@ -42,10 +42,10 @@ mod help;
 mod images;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod import;
-#[cfg(all(feature = "cli", feature = "runtime"))]
-mod judged;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod isolation;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod judged;
 mod kernels;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod kv_cache;
@@ -81,6 +81,8 @@ mod report_outputs;
 mod roundtrip;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod saturation;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod serve;
 mod shuffled;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod slips;

@@ -128,7 +128,8 @@ async function chat(content) {
     const now = performance.now(), parts = [];
     if (usage) {
       parts.push(usage.completion_tokens + " tokens");
-      if (usage.completion_tokens > 1) parts.push(((usage.completion_tokens - 1) / Math.max(now - first, 1) * 1000).toFixed(1) + " tokens/s");
+      // What came at once has no speed.
+      if (usage.completion_tokens > 1 && now - first > 20) parts.push(((usage.completion_tokens - 1) / (now - first) * 1000).toFixed(1) + " tokens/s");
     }
     if (first) parts.push("first after " + ((first - began) / 1000).toFixed(2) + " s");
     if (why) parts.push(why);

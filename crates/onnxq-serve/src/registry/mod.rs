@@ -127,7 +127,7 @@ impl Registry {
             }
         }
         if state.is_full(model) {
-            let what = "as many requests wait for the model as may";
+            let what = "too many requests wait for the model already";
             return Err(Problem::busy("queue_full", what, Duration::from_secs(1)));
         }
         let (grant, receiver) = oneshot::channel();
