@@ -22,6 +22,7 @@ const COMMANDS: &[&str] = &[
     "plan",
     "recipe",
     "report",
+    "run",
     "runtime",
     "serve",
 ];

@@ -82,6 +82,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "onnxq report report.json --gate 'kl.mean<=5' -o report.md",
         ],
     ),
+    (
+        "run",
+        &[
+            "onnxq run model.onnx 'In the morning the old man' --max-tokens 24",
+            "onnxq run model.onnx < test.txt --max-tokens 4 --temperature 0.8 --seed 7",
+            "echo '{\"prompt\": \"The sea\", \"max_tokens\": 8}' | onnxq run model.onnx --jsonl -",
+        ],
+    ),
     ("runtime", &["onnxq runtime path"]),
     (
         "serve",

@@ -24,6 +24,7 @@ pub mod quantize;
 mod ranges;
 pub mod recipe;
 pub mod report;
+pub mod run;
 pub mod runtime;
 #[cfg(feature = "serve")]
 pub mod serve;
@@ -103,6 +104,7 @@ commands! {
     Quantize(quantize),
     Recipe(recipe),
     Report(report),
+    Run(run),
     Runtime(runtime),
     #[cfg(feature = "serve")]
     Serve(serve),

@@ -287,7 +287,7 @@ pub fn find<T>(table: &[&'static T], is: impl Fn(&T) -> bool) -> &'static T {
     table.iter().find(|it| is(it)).expect("the words come from the table")
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".to_owned()),
         Ok(count) => Ok(count),

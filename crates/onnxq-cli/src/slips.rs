@@ -230,10 +230,11 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["optimize", "optimise", "simplify", "fuse"], "onnxq convert MODEL --fuse -o OUT.onnx"),
     (&["export"], "for a folder with config.json and safetensors: onnxq import FOLDER -o OUT"),
     (
-        &["eval", "evaluate", "test", "bench", "benchmark", "verify", "accuracy", "run"],
+        &["eval", "evaluate", "test", "bench", "benchmark", "verify", "accuracy"],
         "onnxq validate ORIGINAL QUANTIZED --data D",
     ),
     (&["diff", "debug", "polygraphy"], "onnxq compare ORIGINAL QUANTIZED --data D --layers"),
+    (&["chat", "generate", "infer", "predict", "complete"], "onnxq run MODEL [PROMPT]"),
     (&["info", "show", "dump", "view", "summary", "print", "netron"], "onnxq inspect MODEL"),
     (&["lint", "doctor-model"], "onnxq inspect MODEL --lint"),
     (&["list", "recipes", "list-recipes"], "onnxq recipe list"),

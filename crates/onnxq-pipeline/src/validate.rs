@@ -27,7 +27,7 @@ use onnxq_report::{
 };
 use onnxq_run::{
     compare::{self, CompareError, CompareOptions, compare, decode},
-    data::{Batches, DataError, Dataset, Decoder, fitting},
+    data::{Batches, DataError, Dataset, Vocabulary, fitting},
     engine::{EngineError, IoInfo, Located, Runtime, Session, SessionOptions},
     worker::{self, FootprintJob},
 };
@@ -383,7 +383,7 @@ impl<'a> Run<'a> {
     /// Gives the worst tokens their text, if there is a tokenizer.
     fn name_tokens(&self, comparison: &mut Comparison) -> Result<(), Error> {
         let Some(tokenizer) = &self.job.data.options().tokenizer else { return Ok(()) };
-        let decoder = Decoder::open(tokenizer)?;
+        let decoder = Vocabulary::open(tokenizer)?;
         let outputs = comparison.outputs.values_mut().filter(|it| it.role == Role::Logits);
         for token in outputs.flat_map(|it| &mut it.worst_tokens) {
             token.context = decoder.text(&token.context_ids);
@@ -403,7 +403,7 @@ impl<'a> Run<'a> {
         let mut batches = self.fresh_batches()?;
         let mut texts: Vec<Option<String>> = Vec::new();
         if let Some(tokenizer) = &self.job.data.options().tokenizer {
-            let decoder = Decoder::open(tokenizer)?;
+            let decoder = Vocabulary::open(tokenizer)?;
             while texts.len() <= last {
                 let Some(batch) = batches.next() else { break };
                 let batch = batch?;

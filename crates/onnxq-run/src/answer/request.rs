@@ -44,6 +44,9 @@ pub struct ModelFacts {
     pub bytes_per_token: u64,
     /// There is a template that makes a prompt of messages.
     pub chat: bool,
+    /// Tokens are chosen by chance unless a request says otherwise, as `generation_config.json` wants.
+    #[serde(default)]
+    pub samples: bool,
     /// What the user should know: no cache, no template, an unknown ending token.
     pub notes: Vec<String>,
 }

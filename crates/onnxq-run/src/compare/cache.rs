@@ -5,16 +5,13 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use crate::compare::models::{CompareError, inputs, run_on};
 use crate::{
-    data::{Batch, Role, make, role},
-    engine::{IoInfo, Session},
+    data::{Batch, role},
+    engine::{Pairs, Session, roles::after},
 };
 use onnxq_ir::tensor::Tensor;
 
-/// The cache of a model: each input of the past, and the output that becomes it.
-pub(super) struct Cache {
-    pairs: Vec<(String, String)>,
-    logits: String,
-}
+/// The cache of a model.
+pub(super) struct Cache(Pairs);
 
 /// A row of tokens.
 pub(super) struct Text {
@@ -44,30 +41,7 @@ impl Text {
 impl Cache {
     /// `None` if the model has none, or one that is not understood.
     pub(super) fn of(session: &dyn Session) -> Option<Cache> {
-        let outputs = session.outputs();
-        let has = |name: &str| outputs.iter().any(|it| it.name == name);
-        let present = |past: &str| {
-            let names = [
-                ("past_key_values", "present"),
-                ("past_key_values", "present_key_values"),
-                ("past", "present"),
-            ];
-            names
-                .iter()
-                .map(|(old, new)| past.replacen(old, new, 1))
-                .find(|it| it != past && has(it))
-        };
-        let past = |it: &&IoInfo| role(&it.name) == Some(Role::Past);
-        let pairs: Vec<(String, String)> = session
-            .inputs()
-            .iter()
-            .filter(past)
-            .map(|it| Some((it.name.clone(), present(&it.name)?)))
-            .collect::<Option<_>>()?;
-        let logits = outputs.iter().find(|it| it.name.contains("logits"))?.name.clone();
-        let known = |it: &IoInfo| it.name == "input_ids" || role(&it.name).is_some();
-        let usable = !pairs.is_empty() && session.inputs().iter().all(known);
-        usable.then_some(Cache { pairs, logits })
+        Pairs::of(session.inputs(), session.outputs()).ok().map(Cache)
     }
 
     /// Before the first token; the past of `batch` is the empty one.
@@ -78,7 +52,7 @@ impl Cache {
         batch: &Batch,
     ) -> Result<Past<'a>, CompareError> {
         let empty = inputs(session.inputs(), model, batch)?;
-        let is_past = |name: &str| self.pairs.iter().any(|it| it.0 == name);
+        let is_past = |name: &str| self.0.list.iter().any(|it| it.past == name);
         let one = |tensor: &Tensor| match tensor.shape.first() {
             // An empty tensor of one sample: nothing has to be cut.
             Some(&count) if count > 1 && tensor.nbytes() == 0 => {
@@ -114,13 +88,13 @@ impl Past<'_> {
             run_on(session, self.model, &inputs)?.into_iter().collect();
         let mut take =
             |name: &str| outputs.remove(name).ok_or_else(|| CompareError::Output(name.to_owned()));
-        let logits = take(&self.cache.logits)?;
-        for (past, present) in &self.cache.pairs {
-            self.tensors.insert(past.clone(), take(present)?);
+        let logits = take(&self.cache.0.logits)?;
+        for pair in &self.cache.0.list {
+            self.tensors.insert(pair.past.clone(), take(&pair.present)?);
         }
         self.length += ids.len();
         let unreadable =
-            |source| CompareError::Tensor { output: self.cache.logits.clone(), source };
+            |source| CompareError::Tensor { output: self.cache.0.logits.clone(), source };
         let width = logits.shape.last().copied().unwrap_or(1).max(1);
         let values = logits.to_f32().map_err(unreadable)?;
         Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
@@ -137,7 +111,7 @@ impl Past<'_> {
             let tensor = match (self.tensors.get(&input.name), role(&input.name)) {
                 (Some(it), _) => it.clone(),
                 (None, None) => Tensor::from_i64(&[1, ids.len()], ids.iter().copied()),
-                (None, Some(role)) => self.made(input, role, ids.len()).ok_or_else(|| {
+                (None, Some(_)) => after(input, self.length, ids.len()).ok_or_else(|| {
                     CompareError::Input { model: self.model, input: input.name.clone() }
                 })?,
             };
@@ -145,29 +119,5 @@ impl Past<'_> {
         }
         let fitted = inputs(session.inputs(), self.model, &batch)?;
         Ok(fitted.into_iter().map(|(name, it)| (name, Cow::Owned(it.into_owned()))).collect())
-    }
-
-    fn made(&self, input: &IoInfo, role: Role, count: usize) -> Option<Tensor> {
-        let all = self.length + count;
-        match role {
-            Role::AttentionMask => make(input, (1, all)),
-            Role::PositionIds => {
-                let every = make(input, (1, all))?;
-                let ids = every.to_i64().ok()?;
-                let shape: Vec<usize> =
-                    if every.shape.len() == 1 { vec![count] } else { vec![1, count] };
-                let ids = ids[self.length..].iter().copied();
-                crate::data::converted(&Tensor::from_i64(&shape, ids), every.dtype)
-                    .ok()
-                    .map(|it| it.0)
-            }
-            Role::UseCacheBranch => {
-                let value = i64::from(self.length > 0);
-                let shape = input.ty.fixed_shape().unwrap_or_else(|| vec![1]);
-                let tensor = Tensor::from_i64(&shape, shape.iter().map(|_| value));
-                crate::data::converted(&tensor, input.ty.dtype).ok().map(|it| it.0)
-            }
-            _ => make(input, (1, count)),
-        }
     }
 }

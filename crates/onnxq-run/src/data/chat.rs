@@ -1,11 +1,13 @@
-//! What a chat model sees around a text: the chat template of its tokenizer, with the text as what the
-//! user says.
+//! The chat template of a tokenizer: messages become the text that the model was trained on.
 //!
 //! Templates are Jinja, with what transformers gives them: blocks are trimmed, strings have the
 //! methods of Python's, `raise_exception` ends it, and `strftime_now` is today, which is always the
-//! same day here.
+//! same day here. They come with models, so that their size, their work and their result are bounded.
 
-use std::path::Path;
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
 
 use minijinja::{
     Environment, Error, ErrorKind, context,
@@ -16,8 +18,87 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::DataError;
 
-/// Stands for the text. No template writes it itself.
+/// Stands for a text. No template writes it itself.
 const TEXT: &str = "\u{1}text\u{1}";
+/// Bytes of a template; the largest published ones have 20 kB.
+const MOST_TEMPLATE: usize = 1 << 20;
+/// Bytes of what it makes.
+const MOST_RESULT: usize = 16 << 20;
+/// Instructions, and so many more for each byte of the messages.
+const FUEL: u64 = 1_000_000;
+const FUEL_PER_BYTE: u64 = 16;
+/// Blocks, macros and includes within each other.
+const DEEPEST: usize = 64;
+
+/// A template, and the tokens that it may write.
+pub struct ChatTemplate {
+    /// `tokenizer_config.json`.
+    config: PathBuf,
+    source: String,
+    fields: serde_json::Value,
+}
+
+impl ChatTemplate {
+    /// That of a tokenizer's configuration, or of `chat_template.jinja` or `chat_template.json` beside it.
+    pub fn beside(config: &Path) -> Result<Option<ChatTemplate>, DataError> {
+        let fields = json(config)?.unwrap_or_default();
+        let own = match text(&config.with_file_name("chat_template.jinja"))? {
+            Some(text) => Some(text),
+            None => template(&fields),
+        };
+        let source = match own {
+            Some(text) => Some(text),
+            None => json(&config.with_file_name("chat_template.json"))?.as_ref().and_then(template),
+        };
+        let Some(source) = source else { return Ok(None) };
+        if source.len() > MOST_TEMPLATE {
+            return Err(too_long(config));
+        }
+        Ok(Some(ChatTemplate { config: config.to_owned(), source, fields }))
+    }
+
+    /// The messages, each its role and its text, as the model reads them. With `generation` an answer
+    /// begins at the end.
+    ///
+    /// # Errors
+    /// Why the template fails, which may be its own words.
+    pub fn render(&self, messages: &[(&str, &str)], generation: bool) -> Result<String, String> {
+        self.rendered(messages, generation).map_err(|error| format!("{error:#}"))
+    }
+
+    /// What stands behind an answer, if the template says.
+    pub fn after_answer(&self) -> Option<String> {
+        let text = self.render(&[("user", "a"), ("assistant", TEXT)], false).ok()?;
+        text.split_once(TEXT).map(|it| it.1.to_owned())
+    }
+
+    /// Tokens that end a text, by the tokenizer's configuration.
+    pub fn tokens(&self) -> Vec<String> {
+        Some(token(&self.fields, "eos_token")).filter(|it| !it.is_empty()).into_iter().collect()
+    }
+
+    fn rendered(&self, messages: &[(&str, &str)], generation: bool) -> Result<String, Error> {
+        let size: usize = messages.iter().map(|it| it.0.len() + it.1.len()).sum();
+        let environment = environment(FUEL + FUEL_PER_BYTE * size as u64)?;
+        let template = environment.template_from_str(&self.source)?;
+        let messages: Vec<Value> =
+            messages.iter().map(|&(role, content)| context! { role, content }).collect();
+        let context = context! {
+            messages,
+            add_generation_prompt => generation,
+            bos_token => token(&self.fields, "bos_token"),
+            eos_token => token(&self.fields, "eos_token"),
+            pad_token => token(&self.fields, "pad_token"),
+            unk_token => token(&self.fields, "unk_token"),
+        };
+        let mut result = Bounded::default();
+        template.render_captured_to(context, &mut result)?;
+        let invalid = |it: std::string::FromUtf8Error| {
+            Error::new(ErrorKind::InvalidOperation, it.to_string())
+        };
+        String::from_utf8(result.0).map_err(invalid)
+    }
+}
 
 /// What stands before and after a text that the user says. `None` if the tokenizer beside `config` has no
 /// chat template.
@@ -25,31 +106,41 @@ const TEXT: &str = "\u{1}text\u{1}";
 /// # Errors
 /// E601 if the template cannot be rendered, or writes the text not exactly once.
 pub(super) fn around(config: &Path) -> Result<Option<(String, String)>, DataError> {
-    let Some(fields) = read(config)? else { return Ok(None) };
-    let beside = config.with_file_name("chat_template.jinja");
-    let template = match onnxq_ir::fs::read_text(&beside) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => template(&fields),
-        Err(error) => return Err(DataError::io(&beside)(error)),
-    };
-    let Some(template) = template else { return Ok(None) };
-    let failed = |fact: String| DataError::format(config, fact);
-    let rendered = render(&template, &fields)
-        .map_err(|error| failed(format!("has a chat template that fails: {error:#}")))?;
+    let Some(template) = ChatTemplate::beside(config)? else { return Ok(None) };
+    let failed = |fact: String| DataError::format(&template.config, fact);
+    let rendered = template
+        .render(&[("user", TEXT)], false)
+        .map_err(|error| failed(format!("has a chat template that fails: {error}")))?;
     match rendered.split(TEXT).collect::<Vec<&str>>()[..] {
         [before, after] => Ok(Some((before.to_owned(), after.to_owned()))),
         _ => Err(failed("has a chat template that does not write what the user says once".into())),
     }
 }
 
-fn read(config: &Path) -> Result<Option<serde_json::Value>, DataError> {
-    let json = match onnxq_ir::fs::read_file(config) {
+/// The fields of a file, if it is there.
+fn json(file: &Path) -> Result<Option<serde_json::Value>, DataError> {
+    let json = match onnxq_ir::fs::read_file(file) {
         Ok(json) => json,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(DataError::io(config)(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DataError::io(file)(error)),
     };
     let parsed = serde_json::from_slice(&json);
-    Ok(Some(parsed.map_err(|error| DataError::format(config, format!("is no JSON: {error}")))?))
+    Ok(Some(parsed.map_err(|error| DataError::format(file, format!("is no JSON: {error}")))?))
+}
+
+fn text(file: &Path) -> Result<Option<String>, DataError> {
+    if std::fs::metadata(file).is_ok_and(|it| it.len() > MOST_TEMPLATE as u64) {
+        return Err(too_long(file));
+    }
+    match onnxq_ir::fs::read_text(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(DataError::io(file)(error)),
+    }
+}
+
+fn too_long(file: &Path) -> DataError {
+    DataError::size(file, format!("has a chat template of more than {MOST_TEMPLATE} bytes"))
 }
 
 /// The template of a configuration: the only one, or that which is called `default`.
@@ -70,11 +161,12 @@ fn token(fields: &serde_json::Value, name: &str) -> String {
     token.as_str().or(token["content"].as_str()).unwrap_or_default().to_owned()
 }
 
-fn render(template: &str, fields: &serde_json::Value) -> Result<String, Error> {
+fn environment(fuel: u64) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     environment.set_syntax(syntax);
-    environment.set_fuel(Some(1_000_000));
+    environment.set_fuel(Some(fuel));
+    environment.set_recursion_limit(DEEPEST);
     environment.set_unknown_method_callback(unknown_method_callback);
     let raise = |message: String| -> Result<String, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -85,17 +177,26 @@ fn render(template: &str, fields: &serde_json::Value) -> Result<String, Error> {
         let json = serde_json::to_string(&value);
         json.map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
     });
-    environment.render_str(
-        template,
-        context! {
-            messages => [context! { role => "user", content => TEXT }],
-            add_generation_prompt => false,
-            bos_token => token(fields, "bos_token"),
-            eos_token => token(fields, "eos_token"),
-            pad_token => token(fields, "pad_token"),
-            unk_token => token(fields, "unk_token"),
-        },
-    )
+    Ok(environment)
+}
+
+/// Takes so many bytes and no more.
+#[derive(Default)]
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MOST_RESULT {
+            let fact = format!("it makes a text of more than {MOST_RESULT} bytes");
+            return Err(io::Error::other(fact));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -142,5 +243,46 @@ mod tests {
             let error = of("{}", Some(template)).unwrap_err().to_string();
             assert!(error.contains(fact), "{template}: {error}");
         }
+    }
+
+    fn chat(template: &str) -> ChatTemplate {
+        let fields = serde_json::json!({"bos_token": "<s>", "eos_token": {"content": "<end>"}});
+        ChatTemplate { config: "tokenizer_config.json".into(), source: template.into(), fields }
+    }
+
+    #[test]
+    fn messages_become_text() {
+        let messages = [("system", "be kind"), ("user", " hi "), ("assistant", "hello")];
+        let text = chat(CHATML).render(&messages, true).unwrap();
+        let expected = "<s><|system|>be kind<end>\n<|user|>hi<end>\n<|assistant|>hello<end>\n\
+            <|assistant|>";
+        assert_eq!(text, expected);
+        assert_eq!(chat(CHATML).after_answer().as_deref(), Some("<end>\n"));
+        assert_eq!(chat(CHATML).tokens(), ["<end>"]);
+        let strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}\
+            {% endif %}{{ messages[0]['content'] }}";
+        assert!(chat(strict).render(&messages, true).unwrap_err().contains("no system here"));
+        assert_eq!(chat(strict).render(&messages[1..], true).unwrap(), " hi ");
+    }
+
+    #[test]
+    fn a_template_cannot_do_without_end() {
+        let nested = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
+        for template in [
+            "{% for a in range(9000) %}{{ messages[0].content * 9999 }}{% endfor %}",
+            "{% set n = namespace(s='x') %}{% for a in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
+            "{{ 'x' * 9999999999 }}",
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+            &format!("{{{{ {nested} }}}}"),
+        ] {
+            let error = chat(template).render(&[("user", "abc")], true).unwrap_err();
+            assert!(!error.is_empty(), "{template}");
+        }
+        let long = format!("{{{{ '{}' }}}}", "x".repeat(2 << 20));
+        let error = of("{}", Some(&long)).unwrap_err().to_string();
+        assert!(error.contains("more than 1048576 bytes"), "{error}");
+        // Long messages are no fault of the template.
+        let long = "a b ".repeat(500_000);
+        assert!(chat(CHATML).render(&[("user", &long)], true).unwrap().len() > 1_000_000);
     }
 }

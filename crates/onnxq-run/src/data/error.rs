@@ -96,15 +96,15 @@ pub enum DataError {
 }
 
 impl DataError {
-    pub(super) fn format(file: &Path, fact: impl Into<Cow<'static, str>>) -> DataError {
+    pub(crate) fn format(file: &Path, fact: impl Into<Cow<'static, str>>) -> DataError {
         DataError::Format { file: file.into(), fact: fact.into() }
     }
 
-    pub(super) fn size(file: &Path, fact: impl Into<String>) -> DataError {
+    pub(crate) fn size(file: &Path, fact: impl Into<String>) -> DataError {
         DataError::Size { file: file.into(), fact: fact.into() }
     }
 
-    pub(super) fn io(file: &Path) -> impl Fn(std::io::Error) -> DataError + '_ {
+    pub(crate) fn io(file: &Path) -> impl Fn(std::io::Error) -> DataError + '_ {
         move |source| DataError::Io { file: file.into(), source }
     }
 }

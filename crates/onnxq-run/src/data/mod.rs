@@ -11,11 +11,12 @@ mod error;
 mod fit;
 #[cfg_attr(not(feature = "images"), allow(dead_code, reason = "nothing is decoded"))]
 mod images;
+#[cfg(not(feature = "text"))]
+mod no_text;
 pub mod npy;
 pub mod npz;
 mod open;
 mod records;
-pub(crate) mod roles;
 mod sketch;
 mod source;
 mod tables;
@@ -23,7 +24,14 @@ mod test_data;
 mod text_data;
 #[cfg(feature = "text")]
 mod tokenizer;
+#[cfg(feature = "text")]
+mod vocabulary;
 
+pub(crate) use crate::engine::roles;
+pub use crate::engine::roles::{Role, make, role};
+
+#[cfg(not(feature = "text"))]
+pub use self::no_text::{ChatTemplate, Encoded, Vocabulary};
 pub use self::{
     batches::{Batch, Batches, DataOptions},
     dataset::Dataset,
@@ -31,8 +39,11 @@ pub use self::{
     fit::converted,
     images::SHIPPED as PRESETS,
     open::open,
-    roles::{Role, make, role},
     sketch::{Contents, Sketch},
-    tables::fitting,
-    text_data::Decoder,
+    tables::{fitting, rows_for},
+};
+#[cfg(feature = "text")]
+pub use self::{
+    chat::ChatTemplate,
+    vocabulary::{Encoded, Vocabulary},
 };

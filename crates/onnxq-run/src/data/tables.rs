@@ -7,14 +7,18 @@ use onnxq_ir::{Def, Model, NodeId, ValueId};
 /// The same batches, if the model has a row for each token in them.
 pub fn fitting(batches: Batches, model: &Model) -> Result<Batches, DataError> {
     let Some((input, id)) = batches.largest_token() else { return Ok(batches) };
-    let tables = model.nodes_of(model.main).filter_map(|node| rows(model, node, &input));
-    match tables.min() {
+    match rows_for(model, &input) {
         Some(rows) if id as usize >= rows => {
             let tokenizer = batches.files().get(1).cloned().unwrap_or_default();
             Err(DataError::OtherTokenizer { tokenizer, input, id, rows })
         }
         _ => Ok(batches),
     }
+}
+
+/// Rows of the smallest table that the model looks this input up in.
+pub fn rows_for(model: &Model, input: &str) -> Option<usize> {
+    model.nodes_of(model.main).filter_map(|node| rows(model, node, input)).min()
 }
 
 /// Rows of the table that a node looks this input up in, if it does.

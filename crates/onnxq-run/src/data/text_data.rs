@@ -19,37 +19,6 @@ impl Tokens {
     }
 }
 
-/// Tokens as text again, for people.
-pub struct Decoder {
-    #[cfg(feature = "text")]
-    model: tokenizers::Tokenizer,
-}
-
-impl Decoder {
-    #[cfg(feature = "text")]
-    pub fn open(tokenizer: &Path) -> Result<Decoder, DataError> {
-        Ok(Decoder { model: load(tokenizer)? })
-    }
-
-    #[cfg(not(feature = "text"))]
-    pub fn open(tokenizer: &Path) -> Result<Decoder, DataError> {
-        Err(DataError::NoText { file: tokenizer.into() })
-    }
-
-    /// `None` if an id is none of the tokenizer's.
-    #[cfg(feature = "text")]
-    pub fn text(&self, ids: &[i64]) -> Option<String> {
-        let ids: Vec<u32> = ids.iter().map(|it| u32::try_from(*it).ok()).collect::<Option<_>>()?;
-        let known = ids.iter().all(|it| self.model.id_to_token(*it).is_some());
-        known.then(|| self.model.decode(&ids, false).ok())?
-    }
-
-    #[cfg(not(feature = "text"))]
-    pub fn text(&self, _: &[i64]) -> Option<String> {
-        None
-    }
-}
-
 /// Tokenizes the whole text and cuts it into rows of `width`; a short tail is dropped unless it
 /// is all there is. Each row gets the special tokens that the tokenizer puts around a text, or what
 /// its chat template does.
@@ -89,7 +58,7 @@ const PIECE: usize = 128 << 10;
 
 /// A text in pieces that end with a line, or where there is none with a word, or anywhere.
 #[cfg(feature = "text")]
-fn pieces(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let end = match rest.len() {
@@ -112,7 +81,7 @@ fn cut_at(text: &str) -> usize {
 }
 
 #[cfg(feature = "text")]
-fn load(tokenizer: &Path) -> Result<tokenizers::Tokenizer, DataError> {
+pub(super) fn load(tokenizer: &Path) -> Result<tokenizers::Tokenizer, DataError> {
     let size = std::fs::metadata(tokenizer).map_err(DataError::io(tokenizer))?.len();
     if size > tokenizer::MOST_BYTES {
         let fact = format!("has {size} bytes, more than a tokenizer has");
@@ -139,7 +108,7 @@ pub(super) fn read(text: &Path, _: (&Path, &DataOptions), _: usize) -> Result<To
 
 /// What the tokenizer puts before and after a text.
 #[cfg(feature = "text")]
-fn surrounding(plain: Vec<u32>, full: Vec<u32>) -> (Vec<u32>, Vec<u32>) {
+pub(super) fn surrounding(plain: Vec<u32>, full: Vec<u32>) -> (Vec<u32>, Vec<u32>) {
     if plain.is_empty() {
         return Default::default();
     }
@@ -211,16 +180,6 @@ mod tests {
         let error = tokens(b"a", &hostile, 3).unwrap_err();
         assert_eq!(error.code(), Code::E601);
         assert!(error.to_string().contains("replaces nothing"), "{error}");
-    }
-
-    #[test]
-    fn ids_are_text_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let json = folder.path().join("tokenizer.json");
-        fs::write(&json, PLAIN).unwrap();
-        let decoder = Decoder::open(&json).unwrap();
-        assert_eq!(decoder.text(&[1, 2, 4]).as_deref(), Some("a b ["));
-        assert_eq!((decoder.text(&[-1]), decoder.text(&[99])), (None, None));
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub enum EngineError {
     /// What an engine in another process said.
     #[error("{}", escape(.message))]
     Told { code: String, message: String, hint: Option<String> },
+    #[error("the run was ended from outside")]
+    Stopped,
+    #[error("the model's cache cannot be used: {0}")]
+    Cache(String),
     #[error("`{}` is no tensor but {ty}", Untrusted(.name))]
     NotTensor { name: String, ty: String },
     #[error("`{}` has element type {dtype}, which ONNX Runtime cannot exchange", Untrusted(.name))]
@@ -73,6 +77,8 @@ impl Diagnostic for EngineError {
             EngineError::Told { code, .. } => code.parse().unwrap_or(Code::E803),
             EngineError::Refused { .. }
             | EngineError::Run(_)
+            | EngineError::Stopped
+            | EngineError::Cache(_)
             | EngineError::NotTensor { .. }
             | EngineError::Element { .. }
             | EngineError::Unreadable { .. } => Code::E803,

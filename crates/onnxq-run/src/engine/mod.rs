@@ -1,6 +1,7 @@
 //! Running a model on a batch. Nothing outside this folder knows ONNX Runtime.
 
 mod ahead;
+mod decoder;
 mod doctor;
 mod error;
 pub mod eval;
@@ -14,11 +15,12 @@ mod ort;
 #[path = "no_ort.rs"]
 mod ort;
 mod probe;
+pub(crate) mod roles;
 mod runtime;
 mod sampler;
 mod stop;
 #[cfg(all(test, feature = "runtime"))]
-mod testing;
+pub(crate) mod testing;
 #[cfg(feature = "install")]
 mod wheel;
 
@@ -31,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     ahead::{RunBatch, ahead},
+    decoder::{Decoder, Logits, NoCache, Pair, Pairs, Rows, shares_buffer},
     doctor::{Cpu, Doctor, Examined, Verdict},
     error::EngineError,
     install::{InstallError, pinned_version},

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{EngineError, Located, Reject, Session, SessionOptions, Source};
+use super::{Decoder, EngineError, Located, Reject, Session, SessionOptions, Source};
 
 pub(super) fn loaded(_: Option<&Path>) -> Result<Option<Located>, EngineError> {
     Err(EngineError::Disabled)
@@ -14,6 +14,15 @@ pub(super) fn open(
     _: &SessionOptions,
     _: &[PathBuf],
 ) -> Result<Box<dyn Session>, EngineError> {
+    Err(EngineError::Disabled)
+}
+
+pub(super) fn open_decoder(
+    _: &Located,
+    _: Source<'_>,
+    _: &SessionOptions,
+    _: (&[PathBuf], bool),
+) -> Result<Box<dyn Decoder>, EngineError> {
     Err(EngineError::Disabled)
 }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Doctor, EngineError, Examined, InstallError, Located, NotFound, Session, SessionOptions,
-    doctor, install, locate, ort,
+    Decoder, Doctor, EngineError, Examined, InstallError, Located, NotFound, Session,
+    SessionOptions, doctor, install, locate, ort,
 };
 use onnxq_ir::{
     Model,
@@ -127,6 +127,19 @@ impl<'a> Runtime<'a> {
         options: &SessionOptions,
     ) -> Result<Box<dyn Session>, EngineError> {
         self.open_source(Source::File(model), options)
+    }
+
+    /// Loads a model that continues texts; `shared` if past and present may be one buffer
+    /// ([`shares_buffer`](super::shares_buffer)).
+    pub fn open_decoder(
+        &self,
+        model: &Path,
+        options: &SessionOptions,
+        shared: bool,
+    ) -> Result<Box<dyn Decoder>, EngineError> {
+        let source = Source::File(model);
+        let more = (&*self.options.custom_ops, shared);
+        ort::open_decoder(&self.ensure()?, source, options, more)
     }
 
     /// Loads a serialized model; external data is looked for in `folder`.

@@ -6,7 +6,7 @@ use etcetera::BaseStrategy;
 
 use super::{Places, Runtime, RuntimeOptions, pinned_version};
 
-pub(super) fn runtime() -> Runtime<'static> {
+pub(crate) fn runtime() -> Runtime<'static> {
     let variable = |name: &str| env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
     let cache = etcetera::choose_base_strategy().ok().map(|it| it.cache_dir());
     let places = Places {

@@ -12,10 +12,13 @@ use super::{
     Answer, Refusal, Request,
     channel::{self, Frame},
     end, footprint,
-    protocol::{Library, Numbered, OpenJob},
+    protocol::{Library, LoadJob, Numbered, OpenJob},
     tensors::{TensorHead, pack, unpack},
 };
-use crate::engine::{EngineError, IoInfo, Places, Runtime, RuntimeOptions, Session, Source, Stop};
+use crate::{
+    answer::{Generate, Model},
+    engine::{EngineError, IoInfo, Places, Runtime, RuntimeOptions, Session, Source, Stop},
+};
 use onnxq_ir::{diag::Code, tensor::Tensor};
 
 /// Answers requests until nobody asks any more. `memory` limits what this process may have of its own.
@@ -91,6 +94,8 @@ impl Current {
 #[derive(Default)]
 struct Served {
     session: Option<Box<dyn Session>>,
+    /// What answers texts.
+    model: Option<Model>,
 }
 
 type Send<'a> = dyn FnMut(&Answer, &[Bytes]) -> io::Result<()> + 'a;
@@ -101,11 +106,19 @@ impl Served {
         &mut self,
         request: Request,
         payload: &Bytes,
-        _stop: &Stop,
+        stop: &Stop,
         send: &mut Send,
     ) -> io::Result<()> {
         let answer = match request {
             Request::Run { inputs } => return self.run(inputs, payload, send),
+            Request::Generate(request) => return self.generate(&request, stop, send),
+            Request::Load(job) => refused(self.load(&job)),
+            Request::Embed { texts } => {
+                refused(self.model().and_then(|it| Ok(Answer::Vectors(it.embed(&texts)?))))
+            }
+            Request::Classify { texts } => refused(
+                self.model().and_then(|it| Ok(Answer::Labelled { texts: it.classify(&texts)? })),
+            ),
             Request::Footprint(job) => {
                 footprint::measure(&job).map_or_else(Answer::Refused, Answer::Footprint)
             }
@@ -130,9 +143,43 @@ impl Served {
                 Answer::Done
             }
             Request::Cancel { .. } => Answer::Done,
-            other => Answer::Refused(unexpected(&other)),
         };
         send(&answer, &[])
+    }
+
+    fn load(&mut self, job: &LoadJob) -> Result<Answer, Refusal> {
+        self.model = None;
+        let model = Model::load(&job.place, &runtime(&job.library))?;
+        let facts = model.facts().clone();
+        self.model = Some(model);
+        Ok(Answer::Loaded(facts))
+    }
+
+    fn model(&mut self) -> Result<&mut Model, Refusal> {
+        self.model.as_mut().ok_or_else(|| Refusal {
+            code: Code::E999.name().to_owned(),
+            message: "a worker without a model was asked".to_owned(),
+            hint: None,
+        })
+    }
+
+    /// Sends pieces of the answer as they come; who does not take them ends it.
+    fn generate(&mut self, request: &Generate, stop: &Stop, send: &mut Send) -> io::Result<()> {
+        let mut failed = None;
+        let answered = self.model().and_then(|model| {
+            let mut each = |event| {
+                if failed.is_none() {
+                    failed = send(&Answer::Event(event), &[]).err();
+                    failed.iter().for_each(|_| stop.stop());
+                }
+            };
+            Ok(model.generate(request, stop, &mut each)?)
+        });
+        match (failed, answered) {
+            (Some(error), _) => Err(error),
+            (None, Err(refusal)) => send(&Answer::Refused(refusal), &[]),
+            (None, Ok(())) => Ok(()),
+        }
     }
 
     fn open(&mut self, job: &OpenJob, payload: &Bytes) -> Result<Answer, EngineError> {
@@ -194,15 +241,8 @@ fn fault(error: EngineError) -> Answer {
     Answer::Fault(error.into())
 }
 
-fn unexpected(request: &Request) -> Refusal {
-    Refusal {
-        code: Code::E999.name().to_owned(),
-        message: format!("the request came at the wrong time: {request:?}")
-            .chars()
-            .take(200)
-            .collect(),
-        hint: None,
-    }
+fn refused(answer: Result<Answer, Refusal>) -> Answer {
+    answer.unwrap_or_else(Answer::Refused)
 }
 
 /// The library, and no other.

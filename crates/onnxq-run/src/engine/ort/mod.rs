@@ -3,7 +3,10 @@
 //! `ort` panics when anything of it is used before a library is loaded, an error included. So
 //! nothing here touches it before [`start`].
 
+mod decoder;
+mod recomputing;
 mod session;
+mod shared;
 mod tensors;
 
 use std::{
@@ -15,7 +18,7 @@ use std::{
 
 use ort::{environment::Environment, logging::LogLevel};
 
-pub(super) use self::session::{open, register};
+pub(super) use self::session::{open, open_decoder, register};
 use super::{EngineError, Located, Reject};
 
 /// The library that this process uses already; an error if another one is asked for.

@@ -17,10 +17,12 @@ use ort::{
 
 use super::{
     super::{
-        EngineError, IoInfo, KernelSamples, LeftOut, Located, Session, SessionOptions, Source,
-        match_inputs, sampler::Sampler,
+        Decoder, EngineError, IoInfo, KernelSamples, LeftOut, Located, Session, SessionOptions,
+        Source, match_inputs, sampler::Sampler,
     },
-    Loaded, run_error, start,
+    Loaded,
+    decoder::decoder,
+    run_error, start,
     tensors::{Feed, dtype, read},
 };
 use onnxq_ir::tensor::{Dim, Tensor, TensorType};
@@ -32,6 +34,25 @@ pub(crate) fn open(
     options: &SessionOptions,
     custom_ops: &[PathBuf],
 ) -> Result<Box<dyn Session>, EngineError> {
+    Ok(Box::new(load(located, source, options, custom_ops)?))
+}
+
+/// Loads a model that continues texts; `shared` if past and present may be one buffer.
+pub(crate) fn open_decoder(
+    located: &Located,
+    source: Source<'_>,
+    options: &SessionOptions,
+    (custom_ops, shared): (&[PathBuf], bool),
+) -> Result<Box<dyn Decoder>, EngineError> {
+    decoder(load(located, source, options, custom_ops)?, shared)
+}
+
+fn load(
+    located: &Located,
+    source: Source<'_>,
+    options: &SessionOptions,
+    custom_ops: &[PathBuf],
+) -> Result<OrtSession, EngineError> {
     let runtime = start(located)?;
     let builder = builder(&runtime.environment, custom_ops)?;
     let session =
@@ -44,7 +65,7 @@ pub(crate) fn open(
     let left_out = |it: &Outlet| LeftOut { name: it.name().into(), ty: it.dtype().to_string() };
     let left_out = others.into_iter().map(left_out).collect();
     let library = runtime.located.clone();
-    Ok(Box::new(OrtSession { session, inputs, outputs, left_out, library, sampler: None }))
+    Ok(OrtSession { session, inputs, outputs, left_out, library, sampler: None })
 }
 
 /// An error if one of the libraries cannot be used.
@@ -145,10 +166,10 @@ fn io_info(outlet: &Outlet) -> Result<IoInfo, EngineError> {
     Ok(IoInfo { ty: TensorType { dtype: dtype(&name, *ty)?, shape }, name })
 }
 
-struct OrtSession {
-    session: session::Session,
-    inputs: Vec<IoInfo>,
-    outputs: Vec<IoInfo>,
+pub(super) struct OrtSession {
+    pub(super) session: session::Session,
+    pub(super) inputs: Vec<IoInfo>,
+    pub(super) outputs: Vec<IoInfo>,
     left_out: Vec<LeftOut>,
     library: Located,
     sampler: Option<Sampler>,

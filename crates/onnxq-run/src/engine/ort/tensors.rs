@@ -13,7 +13,10 @@ use ort::{
     },
 };
 
-use super::{super::EngineError, run_error};
+use super::{
+    super::{EngineError, Logits, Rows},
+    run_error,
+};
 use onnxq_ir::tensor::{DType, Tensor};
 
 /// An input, with its bytes kept alive while ONNX Runtime reads them.
@@ -74,7 +77,8 @@ impl<'a> Feed<'a> {
         Ok(value.map_err(run_error)?.into())
     }
 
-    fn copy(&self) -> Result<SessionInputValue<'_>, EngineError> {
+    /// A copy in memory of ONNX Runtime.
+    pub(super) fn copy(&self) -> Result<SessionInputValue<'_>, EngineError> {
         let ty = ELEMENTS.iter().find(|(dtype, _)| *dtype == self.tensor.dtype);
         let Some((_, ty)) = ty else {
             return Err(element(self.name, self.tensor.dtype.name()));
@@ -133,6 +137,77 @@ pub(super) fn read(name: &str, value: DynValue) -> Result<Tensor, EngineError> {
     // states its size.
     let bytes = unsafe { std::slice::from_raw_parts(data, size) };
     Ok(Tensor::new(dtype, shape, Bytes::copy_from_slice(bytes)))
+}
+
+/// The logits of one text as numbers: of `fed` tokens, which are the last that the run read. Only what is
+/// wanted is copied.
+pub(super) fn rows(value: &DynValue, wanted: Rows, fed: usize) -> Result<Logits, EngineError> {
+    let failed = |fact: &str| EngineError::Cache(format!("the logits {fact}"));
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+        return Err(failed("are no tensor"));
+    };
+    let shape: Vec<usize> = shape.iter().map(|&it| usize::try_from(it).unwrap_or(0)).collect();
+    let Some((&width, outer)) = shape.split_last() else { return Err(failed("have no shape")) };
+    let all: usize = outer.iter().product();
+    let count = match wanted {
+        Rows::None => 0,
+        Rows::Last => 1,
+        Rows::All => fed,
+    };
+    if count > all || width == 0 {
+        return Err(failed(&format!("have shape {shape:?} after {fed} tokens")));
+    }
+    let range = (all - count) * width..all * width;
+    let values = match ty {
+        TensorElementType::Float32 => {
+            value.try_extract_tensor::<f32>().map_err(run_error)?.1[range].to_vec()
+        }
+        TensorElementType::Float16 => {
+            let halves = &value.try_extract_tensor::<f16>().map_err(run_error)?.1[range];
+            halves.iter().map(|it| it.to_f32()).collect()
+        }
+        other => return Err(element("logits", &other.to_string())),
+    };
+    Ok(Logits { width, values })
+}
+
+/// A copy of the first tokens in a tensor that has room for more or fewer of them along an axis.
+pub(super) fn resized(
+    value: &DynTensor,
+    axis: usize,
+    (kept, room): (usize, usize),
+) -> Result<DynTensor, EngineError> {
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+        return Err(EngineError::Cache("it is no tensor".into()));
+    };
+    let old: Vec<usize> = shape.iter().map(|&it| usize::try_from(it).unwrap_or(0)).collect();
+    if kept > room || old.get(axis).is_none_or(|it| kept > *it) {
+        let fact = format!("{kept} tokens are not in shape {old:?}");
+        return Err(EngineError::Cache(fact));
+    }
+    let mut new = shape.clone();
+    new[axis] = room as i64;
+    let mut copy = DynTensor::new(&Allocator::default(), *ty, new).map_err(run_error)?;
+    let outer: usize = old[..axis].iter().product();
+    let inner: usize = old[axis + 1..].iter().product();
+    let size = |count: usize| ty.byte_size(count).unwrap_or(0);
+    let (from, to, part) = (size(old[axis] * inner), size(room * inner), size(kept * inner));
+    // SAFETY: both are tensors of the CPU with `outer` rows of `from` and `to` bytes, of which the
+    // first `part` exist in both; the new one is memory of its own.
+    unsafe {
+        let source = value.data_ptr().cast::<u8>();
+        let target = copy.data_ptr_mut().cast::<u8>();
+        for row in 0..outer {
+            ptr::copy_nonoverlapping(source.add(row * from), target.add(row * to), part);
+        }
+    }
+    Ok(copy)
+}
+
+/// As ONNX Runtime calls it.
+pub(super) fn element_type(name: &str, ty: DType) -> Result<TensorElementType, EngineError> {
+    let known = ELEMENTS.iter().find(|(dtype, _)| *dtype == ty);
+    known.map(|(_, ty)| *ty).ok_or_else(|| element(name, ty.name()))
 }
 
 const ELEMENTS: &[(DType, TensorElementType)] = &[

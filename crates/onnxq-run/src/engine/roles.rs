@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use half::f16;
 
-use crate::engine::IoInfo;
+use super::IoInfo;
 use onnxq_ir::tensor::{DType, Dim, Tensor};
 
 /// A model may state any size for its cache.
@@ -60,6 +60,30 @@ pub fn make(input: &IoInfo, (batch, sequence): (usize, usize)) -> Option<Tensor>
     }
 }
 
+/// The input for a run of `count` more tokens of one text, after `past` of them; not its cache.
+pub(crate) fn after(input: &IoInfo, past: usize, count: usize) -> Option<Tensor> {
+    let all = past + count;
+    match role(&input.name)? {
+        Role::AttentionMask => make(input, (1, all)),
+        Role::PositionIds => {
+            let rows = input.ty.rank() == Some(1);
+            let shape = if rows { vec![count] } else { vec![1, count] };
+            filled(input.ty.dtype, &shape, |it| (past + it) as i64)
+        }
+        Role::TokenTypeIds => make(input, (1, count)),
+        Role::UseCacheBranch => {
+            let shape = input.ty.fixed_shape().unwrap_or_else(|| vec![1]);
+            filled(input.ty.dtype, &shape, |_| i64::from(past > 0))
+        }
+        Role::Past => None,
+    }
+}
+
+/// Numbers of tokens, one text of them.
+pub(crate) fn ids(input: &IoInfo, ids: &[u32]) -> Option<Tensor> {
+    filled(input.ty.dtype, &[1, ids.len()], |it| i64::from(ids[it]))
+}
+
 /// The first axis is the batch; what is not fixed is the length of the past, which is empty.
 fn past_shape(dims: &[Dim], batch: usize) -> Vec<usize> {
     let size =
@@ -109,6 +133,28 @@ mod tests {
         assert!(made("pixel_values", DType::F32, ids()).is_none());
         let branch = made("use_cache_branch", DType::Bool, vec![Dim::Fixed(1)]).unwrap();
         assert_eq!(branch.to_i64().unwrap(), [0]);
+    }
+
+    #[test]
+    fn a_text_goes_on_where_it_was() {
+        let ids = || vec![symbol("batch"), symbol("sequence")];
+        let info = |name: &str, dtype, dims| IoInfo {
+            name: name.into(),
+            ty: TensorType::new(dtype, dims),
+        };
+        let made = |name, dtype, dims| {
+            let tensor = after(&info(name, dtype, dims), 3, 2).unwrap();
+            (tensor.shape.clone(), tensor.to_i64().unwrap())
+        };
+        assert_eq!(made("attention_mask", DType::I64, ids()), (vec![1, 5], vec![1; 5]));
+        assert_eq!(made("position_ids", DType::I32, ids()), (vec![1, 2], vec![3, 4]));
+        let flat = vec![symbol("sequence")];
+        assert_eq!(made("position_ids", DType::I64, flat), (vec![2], vec![3, 4]));
+        let one = vec![Dim::Fixed(1)];
+        assert_eq!(made("use_cache_branch", DType::Bool, one), (vec![1], vec![1]));
+        assert!(after(&info("past_key_values.0.key", DType::F32, ids()), 3, 2).is_none());
+        let tokens = super::ids(&info("input_ids", DType::I32, ids()), &[7, 8]).unwrap();
+        assert_eq!((tokens.shape.clone(), tokens.to_i64().unwrap()), (vec![1, 2], vec![7, 8]));
     }
 
     #[test]
