@@ -150,3 +150,104 @@ fn slips_are_told_before_anything_listens() {
     assert_eq!(run(&["serve", model, "--check"]).out, "1 model: ok\n");
     assert_eq!(run(&["serve"]).code, 2);
 }
+
+/// The decoder with a cache, its tokenizer beside it, in a folder of its own.
+fn decoder(folder: &Path) -> String {
+    for (from, to) in [("model_with_past.onnx", "lm.onnx"), ("tokenizer.json", "tokenizer.json")] {
+        fs::copy(fixture(from), folder.join(to)).unwrap();
+    }
+    folder.join("lm.onnx").to_str().unwrap().to_owned()
+}
+
+fn completion(prompt: &Value, more: &Value) -> Value {
+    let mut body = json!({"model": "lm", "prompt": prompt, "temperature": 0});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+#[test]
+fn a_real_model_answers_scores_and_is_unloaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = decoder(folder.path());
+    let server = Server::start(&[&model], folder.path());
+    let path = "/v1/completions";
+    let (status, first) = server.post(path, &completion(&json!("The war"), &json!({})));
+    assert_eq!(status, 200, "{first}");
+    assert_eq!(first["usage"]["completion_tokens"], 16);
+    let text = first["choices"][0]["text"].as_str().unwrap();
+    // The same request has the same answer, and `run` gives it too.
+    let (_, again) = server.post(path, &completion(&json!("The war"), &json!({})));
+    assert_eq!(again["choices"][0]["text"], text);
+    let args = ["run", &model, "The war", "--raw", "--max-tokens", "16", "--temperature", "0"];
+    let told = run(&args);
+    assert!(told.out.contains(text.trim()), "{}\n{text}\n{}", told.out, told.error);
+    // As harnesses of evaluation ask: the likelihood of what is there already.
+    let more = json!({"echo": true, "logprobs": 1, "max_tokens": 1});
+    let (status, scored) = server.post(path, &completion(&json!([[5, 6, 7, 8]]), &more));
+    assert_eq!(status, 200, "{scored}");
+    let logprobs = &scored["choices"][0]["logprobs"];
+    let own = logprobs["token_logprobs"].as_array().unwrap();
+    assert_eq!((own.len(), &own[0]), (5, &Value::Null));
+    assert!(own[1..].iter().all(|it| it.as_f64().is_some_and(|it| it < 0.0)), "{own:?}");
+    assert_eq!(logprobs["tokens"].as_array().unwrap().len(), 5);
+    assert_eq!(logprobs["top_logprobs"][0], Value::Null);
+    assert!(logprobs["top_logprobs"][1].is_object());
+    // More than the context has room for.
+    let ids: Vec<u32> = vec![5; 5000];
+    let (status, long) = server.post(path, &completion(&json!(ids), &json!({})));
+    assert_eq!(
+        (status, &long["error"]["code"]),
+        (400, &json!("context_length_exceeded")),
+        "{long}"
+    );
+    // Messages need a template, which this model does not have.
+    let body = json!({"messages": [{"role": "user", "content": "x"}]});
+    let (status, chat) = server.post("/v1/chat/completions", &body);
+    assert_eq!((status, &chat["error"]["code"]), (400, &json!("E626")));
+    let (_, ps) = server.ask("GET", "/v1/ps", "");
+    let ps: Value = serde_json::from_str(&ps).unwrap();
+    assert!(ps["data"][0]["resident_bytes"].as_u64().unwrap() > 1 << 20, "{ps}");
+    assert_eq!(server.workers().len(), 1);
+    assert!(folder.path().join("onnxq/serve.json").exists());
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn a_worker_that_is_killed_or_whose_file_is_cut_off_costs_one_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = decoder(folder.path());
+    let server = Server::start(&[&model], folder.path());
+    let body = completion(&json!("The war"), &json!({"max_tokens": 200, "stream": true}));
+    let path = "/v1/completions";
+    assert_eq!(server.post(path, &completion(&json!("The"), &json!({}))).0, 200);
+    let workers = server.workers();
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    let body = body.to_string();
+    let length = body.len();
+    let text = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut piece = [0; 300];
+    stream.read_exact(&mut piece).unwrap();
+    assert!(Command::new("kill").args(["-9", &workers[0]]).status().unwrap().success());
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    // It may have said everything before.
+    assert!(rest.contains("\"code\":\"E806\"") || rest.contains("[DONE]"), "{rest}");
+    assert_eq!(server.post(path, &completion(&json!("The"), &json!({}))).0, 200);
+    assert_ne!(server.workers(), workers);
+    // A loaded model whose file is cut off: whatever comes of that, the server says so and goes on.
+    let bytes = fs::read(&model).unwrap();
+    fs::write(&model, &bytes[..bytes.len() / 2]).unwrap();
+    for id in server.workers() {
+        assert!(Command::new("kill").args(["-9", &id]).status().unwrap().success());
+    }
+    let told = (0..3).map(|_| server.post(path, &completion(&json!("The"), &json!({}))));
+    let (status, broken) = told.last().unwrap();
+    assert_eq!(status, 503, "{broken}");
+    assert!(!broken.to_string().contains("lm.onnx"), "{broken}");
+    assert_eq!(server.ask("GET", "/health", "").0, 200);
+    assert_eq!(server.end(), Some(0));
+}

@@ -114,7 +114,7 @@ impl Fault {
             let what = "the model cannot answer this request";
             return Problem::request("request_refused", what).with_detail(&*self.detail);
         };
-        let ours = [EXIT_BUG, EXIT_ENVIRONMENT].contains(&code.exit());
+        let ours = [EXIT_BUG, EXIT_ENVIRONMENT].contains(&code.exit()) || code == Code::E629;
         let (status, kind) = if ours { (500, Kind::Server) } else { (400, Kind::Request) };
         let message = self.message.as_deref().unwrap_or(code.text());
         Problem::new(status, kind, name_of(code), message).with_detail(&*self.detail)
@@ -139,11 +139,5 @@ impl Fault {
 
 /// As clients know it that were written for OpenAI.
 fn name_of(code: Code) -> &'static str {
-    match code.name() {
-        TOO_LONG => "context_length_exceeded",
-        name => name,
-    }
+    if code == Code::E625 { "context_length_exceeded" } else { code.name() }
 }
-
-/// The prompt and the answer do not fit into the context.
-const TOO_LONG: &str = "E625";

@@ -57,7 +57,8 @@ impl Handle for ScriptedHandle {
     }
 
     fn memory(&self) -> Option<Memory> {
-        Some(Memory { anon: self.bytes, total: self.bytes })
+        let is_there = !self.is_killed.load(SeqCst);
+        is_there.then_some(Memory { anon: self.bytes, total: self.bytes })
     }
 }
 
@@ -98,6 +99,7 @@ impl Backend for Scripted {
             context: 100,
             bytes_per_token: stage.bytes_per_token.load(SeqCst),
             chat: true,
+            samples: false,
             notes: Vec::new(),
         };
         Ok((Box::new(slot), facts))

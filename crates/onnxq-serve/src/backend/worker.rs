@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Backend, Fault, Handle, Memory, Slot, TOO_LONG, Why};
+use super::{Backend, Fault, Handle, Memory, Slot, Why};
 use crate::config::ModelConfig;
 use onnxq_ir::diag::{Code, Diagnostic};
 use onnxq_run::{
@@ -114,9 +114,11 @@ fn unexpected(answer: Answer) -> Fault {
 /// What a process says that goes on.
 fn told(code: Code, message: &str) -> Fault {
     let why = if speaks_of_memory(message) { Why::Memory } else { Why::Refused };
-    let fault = Fault::new(why, Some(code), message);
+    // A template may say what messages say, which is for nobody else.
+    let detail = if code == Code::E626 { "" } else { message };
+    let fault = Fault::new(why, Some(code), detail);
     // Numbers of tokens and names of settings only.
-    let is_public = [TOO_LONG, "E628"].contains(&code.name());
+    let is_public = [Code::E625, Code::E628].contains(&code);
     Fault { message: is_public.then(|| message.to_owned()), ..fault }
 }
 
@@ -156,6 +158,11 @@ mod tests {
         let (why, problem) = refused("E905", "`/secret/m.onnx` is not there");
         assert_eq!((why, problem.status), (Why::Refused, 400));
         assert!(!problem.message.contains("secret") && problem.detail.unwrap().contains("secret"));
+        let (_, problem) = refused("E625", "prompt of 9 tokens");
+        assert_eq!(
+            (&*problem.code, &*problem.message),
+            ("context_length_exceeded", "prompt of 9 tokens")
+        );
         let (why, problem) = refused("E803", "std::bad_alloc");
         assert_eq!((why, problem.status), (Why::Memory, 503));
     }

@@ -144,6 +144,7 @@ fn limits(file: &File) -> Result<Limits, ConfigError> {
             Ok(size) if size <= 1 << 30 => size,
             _ => return at.wrong("body", "must be at most 1GiB", ""),
         };
+        limits.all_bodies = limits.all_bodies.max(4 * limits.body_bytes);
     }
     if let Some(Scalar(text)) = &given.deadline {
         limits.deadline = at.duration("deadline", text)?;

@@ -48,6 +48,8 @@ pub enum TokenSource {
 pub struct Limits {
     /// Of the body of a request.
     pub body_bytes: usize,
+    /// Of all bodies together, of requests that wait or are about to be asked.
+    pub all_bodies: usize,
     /// Of the line and the headers before it.
     pub header_bytes: usize,
     /// Until the headers of a request are there.
@@ -64,6 +66,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             body_bytes: 1 << 20,
+            all_bodies: 64 << 20,
             header_bytes: 16 << 10,
             header_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),

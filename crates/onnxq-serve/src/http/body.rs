@@ -14,7 +14,10 @@ use hyper::{
     body::{Body, Frame, Incoming},
     header,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, mpsc},
+    time::timeout,
+};
 
 use crate::{
     config::Limits,
@@ -24,8 +27,13 @@ use crate::{
 /// How long a client that sends too much is listened to, so that it hears why nobody does.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The whole body.
-pub(super) async fn read(request: Request<Incoming>, limits: &Limits) -> Result<Bytes, Problem> {
+/// The whole body, and its share of the memory that bodies may have.
+pub(super) async fn read<'a>(
+    request: Request<Incoming>,
+    limits: &Limits,
+    room: &'a Semaphore,
+) -> Result<(Bytes, SemaphorePermit<'a>), Problem> {
+    let mut share = room.try_acquire_many(0).map_err(|_| crowded())?;
     let waits = request.headers().contains_key(header::EXPECT);
     let mut body = request.into_body();
     if body.size_hint().lower() > limits.body_bytes as u64 {
@@ -39,12 +47,14 @@ pub(super) async fn read(request: Request<Incoming>, limits: &Limits) -> Result<
             if bytes.len() + data.len() > limits.body_bytes {
                 return Ok(false);
             }
+            let more = u32::try_from(data.len()).map_err(|_| crowded())?;
+            share.merge(room.try_acquire_many(more).map_err(|_| crowded())?);
             bytes.extend_from_slice(&data);
         }
         Ok(true)
     };
     match timeout(limits.body_time, reading).await {
-        Ok(Ok(true)) => Ok(bytes.freeze()),
+        Ok(Ok(true)) => Ok((bytes.freeze(), share)),
         Ok(Ok(false)) => too_large(body, false, limits).await,
         Ok(Err(problem)) => Err(problem),
         Err(_) => {
@@ -55,13 +65,18 @@ pub(super) async fn read(request: Request<Incoming>, limits: &Limits) -> Result<
 }
 
 /// A system that closes a connection with unread bytes in it takes the answer back.
-async fn too_large(mut body: Incoming, waits: bool, limits: &Limits) -> Result<Bytes, Problem> {
+async fn too_large<T>(mut body: Incoming, waits: bool, limits: &Limits) -> Result<T, Problem> {
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     if !waits {
         drop(timeout(FAREWELL, rest).await);
     }
     let what = format!("the body has more than {} bytes", limits.body_bytes);
     Err(Problem::new(413, Kind::Request, "request_too_large", what))
+}
+
+fn crowded() -> Problem {
+    let what = "the server has no memory left for requests that wait";
+    Problem::busy("too_many_bytes", what, Duration::from_secs(1))
 }
 
 fn broken() -> Problem {

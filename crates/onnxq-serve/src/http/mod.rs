@@ -24,6 +24,7 @@ use hyper::{
     header::{self, HeaderValue},
 };
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 pub(crate) use self::{
     accept::run,
@@ -40,6 +41,8 @@ pub(crate) struct App {
     pub registry: Arc<Registry>,
     pub limits: Limits,
     pub guard: Guard,
+    /// Bytes of bodies that may be in memory.
+    bodies: Semaphore,
     /// Seconds since 1970.
     pub created: u64,
     ids: AtomicU64,
@@ -47,7 +50,8 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn new(registry: Arc<Registry>, limits: Limits, guard: Guard) -> App {
-        App { registry, limits, guard, created: now(), ids: AtomicU64::new(0) }
+        let bodies = Semaphore::new(limits.all_bodies);
+        App { registry, limits, guard, bodies, created: now(), ids: AtomicU64::new(0) }
     }
 
     /// A name for an answer that no other answer of this server has.

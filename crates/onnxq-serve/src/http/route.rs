@@ -116,7 +116,8 @@ async fn ask(
     track: &mut Track,
 ) -> Result<Answer, Problem> {
     let deadline = openai::deadline(request.headers(), &app.limits)?;
-    let bytes = body::read(request, &app.limits).await?;
+    // Its share is kept until the request is answered or its stream begins.
+    let (bytes, _share) = body::read(request, &app.limits, &app.bodies).await?;
     let fields = openai::Fields::parse(&bytes)?;
     drop(bytes);
     let asked = Asked::new(app, fields, deadline, track)?;

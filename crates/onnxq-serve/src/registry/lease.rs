@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::{
     Events, GRACE, Registry,
     job::Job,
+    slot::apart,
     state::{Grant, Phase, SlotId},
 };
 use crate::{
@@ -66,7 +67,7 @@ impl Lease {
     fn start(&self, job: Job) {
         let mut state = self.registry.lock();
         if let Some(slot) = state.slot(self.slot).filter(|it| it.is_busy()) {
-            slot.phase = Phase::Busy { is_running: true, kill_at: None };
+            slot.phase = Phase::Busy { is_running: true, is_cancelling: false, kill_at: None };
         }
         // A thread that has ended leaves the job's channel closed, which its reader sees.
         drop(self.jobs.send(job));
@@ -97,8 +98,16 @@ impl Drop for Lease {
         let Some(slot) = state.slot(self.slot) else { return };
         match slot.phase {
             Phase::Busy { is_running: true, .. } => {
-                slot.phase = Phase::Busy { is_running: true, kill_at: Some(now + GRACE) };
-                self.handle.iter().for_each(|it| it.cancel());
+                let kill_at = Some(now + GRACE);
+                let is_cancelling = self.handle.is_some();
+                slot.phase = Phase::Busy { is_running: true, is_cancelling, kill_at };
+                let (registry, id) = (self.registry.clone(), self.slot);
+                if let Some(handle) = self.handle.take() {
+                    apart(move || {
+                        handle.cancel();
+                        registry.cancelled(id);
+                    });
+                }
             }
             Phase::Busy { .. } => {
                 state.rest(self.slot, now);

@@ -212,6 +212,11 @@ impl Registry {
     pub(crate) fn tick(self: &Arc<Self>) {
         let now = Instant::now();
         let mut state = self.lock();
+        let dead: Vec<SlotId> =
+            state.slots.iter().filter(|it| it.is_dead()).map(|it| it.id).collect();
+        for id in dead {
+            self.close(&mut state, id);
+        }
         for slot in &mut state.slots {
             slot.measure();
             slot.end_if_stuck(now);
@@ -229,10 +234,8 @@ impl Registry {
         let ends: Vec<SlotId> =
             state.slots.iter().filter(|it| !it.is_busy()).map(|it| it.id).collect();
         for id in ends {
-            if let Some((Phase::Loading, Some(handle))) =
-                state.slot(id).map(|it| (it.phase, it.handle.clone()))
-            {
-                handle.kill();
+            if let Some(slot) = state.slot(id).filter(|it| it.phase == Phase::Loading) {
+                slot.kill();
             }
             self.close(&mut state, id);
         }
@@ -247,7 +250,7 @@ impl Registry {
     /// Ends whatever is left.
     pub(crate) fn kill_all(&self) {
         for slot in &self.lock().slots {
-            slot.handle.iter().for_each(|it| it.kill());
+            slot.kill();
         }
     }
 
@@ -270,7 +273,7 @@ fn grant(state: &mut State, waiter: u64, slot: SlotId) {
     let Some(jobs) = slot.jobs.clone() else { return };
     let grant = Grant { slot: slot.id, jobs, handle: slot.handle.clone(), facts };
     if waiter.grant.send(Ok(grant)).is_ok() {
-        slot.phase = Phase::Busy { is_running: false, kill_at: None };
+        slot.phase = Phase::Busy { is_running: false, is_cancelling: false, kill_at: None };
         slot.since = Instant::now();
     }
 }

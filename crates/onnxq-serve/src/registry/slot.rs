@@ -70,10 +70,10 @@ impl Registry {
         let mut state = self.lock();
         let is_leaving = state.is_leaving;
         let Some(slot) = state.slot(id) else { return };
-        if is_leaving {
-            handle.kill();
-        }
         slot.handle = Some(handle);
+        if is_leaving {
+            slot.kill();
+        }
     }
 
     /// The model can be asked: what it takes is known from now on.
@@ -116,12 +116,34 @@ impl Registry {
                 let model = &self.models[slot.model].name;
                 self.metrics.crashed(model);
             }
-            Phase::Busy { kill_at: Some(_), .. } => state.rest(id, Instant::now()),
+            Phase::Busy { kill_at: Some(_), is_cancelling: false, .. } => {
+                state.rest(id, Instant::now());
+            }
             Phase::Busy { is_running, .. } => *is_running = false,
             _ => {}
         }
         self.pump(&mut state);
     }
+}
+
+impl Registry {
+    /// A process has been told to stop what it did.
+    pub(super) fn cancelled(self: &Arc<Self>, id: SlotId) {
+        let mut state = self.lock();
+        let Some(slot) = state.slot(id) else { return };
+        match &mut slot.phase {
+            Phase::Busy { is_running: false, .. } => state.rest(id, Instant::now()),
+            Phase::Busy { is_cancelling, .. } => *is_cancelling = false,
+            _ => {}
+        }
+        self.pump(&mut state);
+    }
+}
+
+/// What talks to a process may have to wait for it, and nobody shall wait for that.
+pub(super) fn apart(talk: impl FnOnce() + Send + 'static) {
+    // Without threads there is nothing to talk with; the time to kill it will come again.
+    drop(thread::Builder::new().spawn(talk));
 }
 
 impl Slot {
@@ -133,14 +155,32 @@ impl Slot {
         }
     }
 
+    /// Whether its process ended while nobody asked: what had memory has none any more.
+    pub(super) fn is_dead(&self) -> bool {
+        let has_none = self.handle.as_ref().is_some_and(|it| it.memory().is_none());
+        matches!(self.phase, Phase::Idle { .. }) && self.seen > 0 && has_none
+    }
+
     pub(super) fn end_if_stuck(&mut self, now: Instant) {
-        let is_stuck = match self.phase {
-            Phase::Busy { kill_at: Some(at), .. } => now >= at,
-            Phase::Closing => now >= self.since + GRACE,
+        let is_stuck = match &mut self.phase {
+            Phase::Busy { kill_at: Some(at), .. } if now >= *at => {
+                *at = now + GRACE;
+                true
+            }
+            Phase::Closing if now >= self.since + GRACE => {
+                self.since = now;
+                true
+            }
             _ => false,
         };
-        if let (true, Some(handle)) = (is_stuck, &self.handle) {
-            handle.kill();
+        if is_stuck {
+            self.kill();
+        }
+    }
+
+    pub(super) fn kill(&self) {
+        if let Some(handle) = self.handle.clone() {
+            apart(move || handle.kill());
         }
     }
 }

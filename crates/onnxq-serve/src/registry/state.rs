@@ -68,6 +68,8 @@ pub(super) enum Phase {
     Busy {
         /// A job is being done.
         is_running: bool,
+        /// It is being told to stop, and must not begin another before it has heard.
+        is_cancelling: bool,
         /// Whoever had it has left; the process is ended if the job does not end by itself.
         kill_at: Option<Instant>,
     },

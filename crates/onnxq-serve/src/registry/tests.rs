@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::state::{ModelState, Phase, Slot, State, Step, Waiter};
 use crate::config::KeepAlive;
 
-const BUSY: Phase = Phase::Busy { is_running: true, kill_at: None };
+const BUSY: Phase = Phase::Busy { is_running: true, is_cancelling: false, kill_at: None };
 const IDLE: Phase = Phase::Idle { until: None };
 
 /// Models that need so much, and slots of them: the older they are, the earlier they stand here.

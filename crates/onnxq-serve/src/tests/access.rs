@@ -170,6 +170,25 @@ fn bodies_and_headers_have_a_largest_size() {
 }
 
 #[test]
+fn bodies_that_wait_have_a_largest_size_together() {
+    let limits = Limits { all_bodies: 1000, ..Limits::default() };
+    let server = Setup { limits, ..Setup::default() }.start();
+    let busy = server.begin_stream("n=90 ms=20", 2);
+    let long = format!("n=1 {}", "x".repeat(500));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| server.chat(&long).status);
+        while server.registry.list()[0].waiting == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let reply = server.chat(&long);
+        assert_eq!((reply.status, &*reply.code()), (503, "too_many_bytes"));
+        drop(busy);
+        assert_eq!(waiting.join().unwrap(), 200);
+    });
+    assert_eq!(server.chat(&long).status, 200);
+}
+
+#[test]
 fn deadlines_are_whole_milliseconds_within_bounds() {
     let server = Setup::of([model("m")]).start();
     for value in ["0", "-5", "x", "99999999999", "1.5"] {
