@@ -14,7 +14,7 @@ use crate::config::{KeepAlive, ModelConfig};
 #[test]
 fn three_models_take_turns_in_room_for_two() {
     let server = Setup { budget: 250, ..Setup::of(["a", "b", "c"].map(model)) }.start();
-    for round in 0..200 {
+    for round in 0..334 {
         for name in ["a", "b", "c"] {
             let reply = server.chat_with(name, "n=1", &json!({}));
             assert_eq!(reply.status, 200, "{round} {name}: {}", reply.body);

@@ -8,7 +8,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Command, Stdio},
-    sync::mpsc,
+    sync::{Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -16,10 +16,14 @@ use std::{
 use super::server::{Server, Setup, model};
 use crate::{config::ModelConfig, presets::Preset};
 
+/// A browser needs a few hundred MB; one at a time is enough.
+static ONE: Mutex<()> = Mutex::new(());
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The document after its scripts ran; they must not complain.
 fn browse(address: SocketAddr) -> String {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let output = |name: &str| fs::File::create(folder.path().join(name)).unwrap();
     let mut browser = chromium(folder.path(), &["--virtual-time-budget=5000", "--dump-dom"])
@@ -84,6 +88,7 @@ fn used(server: &Server, script: &str) -> String {
             thread::spawn(move || pass(stream, behind, &page, &tell));
         }
     });
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let mut browser = chromium(folder.path(), &["--remote-debugging-port=0"])
         .arg(format!("http://{address}/"))
