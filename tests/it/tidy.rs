@@ -83,9 +83,11 @@ fn foreign_types_stay_in_their_rooms() {
         ("minijinja", "crates/onnxq-run/src/data/chat.rs"),
         ("ort::", "crates/onnxq-run/src/engine/"),
         ("os::unix", "crates/onnxq-ir/src/fs/"),
+        ("os::unix", "crates/onnxq-run/src/worker/channel/"),
         ("os::windows", "crates/onnxq-ir/src/fs/"),
         ("prost", "crates/onnxq-ir/src/onnx/"),
         ("rustix", "crates/onnxq-ir/src/fs/"),
+        ("rustix", "crates/onnxq-run/src/worker/"),
         ("serde_yaml", "crates/onnxq-quant/src/recipe/"),
         ("tokenizers::", "crates/onnxq-run/src/data/text_data.rs"),
     ];

@@ -1,7 +1,7 @@
 //! Files, as far as systems differ: reading and writing at offsets, what tells files apart, and
 //! files that replace others in one step.
 //!
-//! Nothing else in the workspace names `std::os::unix` or `std::os::windows`.
+//! Beside these, only the channel to a worker names `std::os::unix` or `std::os::windows`.
 
 mod leftover;
 mod lock;
