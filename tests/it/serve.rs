@@ -178,7 +178,7 @@ fn a_real_model_answers_scores_and_is_unloaded() {
     // The same request has the same answer, and `run` gives it too.
     let (_, again) = server.post(path, &completion(&json!("The war"), &json!({})));
     assert_eq!(again["choices"][0]["text"], text);
-    let args = ["run", &model, "The war", "--raw", "--max-tokens", "16", "--temperature", "0"];
+    let args = ["run", &model, "The war", "--max-tokens", "16", "--temperature", "0"];
     let told = run(&args);
     assert!(told.out.contains(text.trim()), "{}\n{text}\n{}", told.out, told.error);
     // As harnesses of evaluation ask: the likelihood of what is there already.

@@ -48,21 +48,21 @@ impl Log {
         Log { write: None, is_full: false }
     }
 
-    pub(crate) fn request(&self, it: &Line) {
-        let mut line = format!("event=request method={} path={}", it.method, it.path);
-        if let Some(model) = &it.model {
+    pub(crate) fn request(&self, told: &Line) {
+        let mut line = format!("event=request method={} path={}", told.method, told.path);
+        if let Some(model) = &told.model {
             let _ = write!(line, " model={model}");
         }
-        let (took, waited) = (it.took.as_millis(), it.waited.as_millis());
-        let _ = write!(line, " status={} ms={took} waited_ms={waited}", it.status);
-        if let Some(usage) = &it.usage {
+        let (took, waited) = (told.took.as_millis(), told.waited.as_millis());
+        let _ = write!(line, " status={} ms={took} waited_ms={waited}", told.status);
+        if let Some(usage) = &told.usage {
             let (read, written) = (usage.prompt_tokens, usage.completion_tokens);
             let _ = write!(line, " prompt_tokens={read} completion_tokens={written}");
         }
-        if let Some(code) = &it.code {
+        if let Some(code) = &told.code {
             let _ = write!(line, " code={code}");
         }
-        if let Some(detail) = &it.detail {
+        if let Some(detail) = &told.detail {
             let _ = write!(line, " detail={detail:?}");
         }
         self.write(&line, false);

@@ -3,18 +3,18 @@
 use onnxq_run::answer::Sampling;
 
 /// The first setting that is out of its range, and what it must be.
-pub(crate) fn wrong(it: &Sampling) -> Option<(&'static str, &'static str)> {
+pub(crate) fn wrong(given: &Sampling) -> Option<(&'static str, &'static str)> {
     let outside = |value: Option<f32>, low: f32, high: f32| {
         value.is_some_and(|it| !(low..=high).contains(&it))
     };
     let zero = |value: Option<f32>| value == Some(0.0);
-    if outside(it.temperature, 0.0, 100.0) {
+    if outside(given.temperature, 0.0, 100.0) {
         Some(("temperature", "must be a number from 0 to 100"))
-    } else if outside(it.top_p, 0.0, 1.0) || zero(it.top_p) {
+    } else if outside(given.top_p, 0.0, 1.0) || zero(given.top_p) {
         Some(("top_p", "must be a number above 0 and at most 1"))
-    } else if outside(it.min_p, 0.0, 1.0) {
+    } else if outside(given.min_p, 0.0, 1.0) {
         Some(("min_p", "must be a number from 0 to 1"))
-    } else if outside(it.repetition_penalty, 0.0, 10.0) || zero(it.repetition_penalty) {
+    } else if outside(given.repetition_penalty, 0.0, 10.0) || zero(given.repetition_penalty) {
         Some(("repetition_penalty", "must be a number above 0 and at most 10"))
     } else {
         None

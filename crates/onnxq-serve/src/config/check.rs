@@ -154,48 +154,53 @@ fn limits(file: &File) -> Result<Limits, ConfigError> {
     Ok(limits)
 }
 
-fn model(name: &str, it: &ModelFile, folder: &Path, at: &At) -> Result<ModelConfig, ConfigError> {
+fn model(
+    name: &str,
+    given: &ModelFile,
+    folder: &Path,
+    at: &At,
+) -> Result<ModelConfig, ConfigError> {
     let path = |path: &String| folder.join(path);
-    let default = ModelConfig::new(name, &path(&it.path));
+    let default = ModelConfig::new(name, &path(&given.path));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let keep_alive = match &it.keep_alive {
-        // Whoever loads a model at the start wants it to be there.
-        None if it.preload => KeepAlive::Forever,
+    let keep_alive = match &given.keep_alive {
+        // Whoever loads a model at the start wants given to be there.
+        None if given.preload => KeepAlive::Forever,
         None => default.keep_alive,
         Some(Scalar(text)) if text.trim().starts_with('-') => KeepAlive::Forever,
         Some(Scalar(text)) => KeepAlive::For(at.duration("keep_alive", text)?),
     };
-    let deadline = match &it.deadline {
+    let deadline = match &given.deadline {
         Some(Scalar(text)) => at.duration("deadline", text)?,
         None => default.deadline,
     };
-    let context = it.context.map(|_| at.count("context", it.context, 0, 1..=MOST_CONTEXT));
+    let context = given.context.map(|_| at.count("context", given.context, 0, 1..=MOST_CONTEXT));
     Ok(ModelConfig {
-        preset: it.preset,
-        tokenizer: it.tokenizer.as_ref().map(path),
-        labels: it.labels.as_ref().map(path),
+        preset: given.preset,
+        tokenizer: given.tokenizer.as_ref().map(path),
+        labels: given.labels.as_ref().map(path),
         context: context.transpose()?,
-        threads: at.count("threads", it.threads, 0, 0..=cores.max(1024))?,
-        slots: at.count("slots", it.slots, default.slots, 1..=MOST_SLOTS)?,
-        queue: at.count("queue", it.queue, default.queue, 0..=MOST_QUEUE)?,
+        threads: at.count("threads", given.threads, 0, 0..=cores.max(1024))?,
+        slots: at.count("slots", given.slots, default.slots, 1..=MOST_SLOTS)?,
+        queue: at.count("queue", given.queue, default.queue, 0..=MOST_QUEUE)?,
         keep_alive,
-        preload: it.preload,
+        preload: given.preload,
         deadline,
-        system: it.system.clone(),
-        max_tokens: it.max_tokens,
-        sampling: sampling(it, at)?,
+        system: given.system.clone(),
+        max_tokens: given.max_tokens,
+        sampling: sampling(given, at)?,
         ..default
     })
 }
 
-fn sampling(it: &ModelFile, at: &At) -> Result<Sampling, ConfigError> {
+fn sampling(given: &ModelFile, at: &At) -> Result<Sampling, ConfigError> {
     let sampling = Sampling {
-        temperature: it.temperature,
-        top_k: it.top_k,
-        top_p: it.top_p,
-        min_p: it.min_p,
-        repetition_penalty: it.repetition_penalty,
-        seed: it.seed,
+        temperature: given.temperature,
+        top_k: given.top_k,
+        top_p: given.top_p,
+        min_p: given.min_p,
+        repetition_penalty: given.repetition_penalty,
+        seed: given.seed,
     };
     match sampling::wrong(&sampling) {
         Some((key, what)) => at.wrong(key, what, ""),

@@ -168,12 +168,12 @@ impl Writer {
     }
 }
 
-fn usage(it: &Usage) -> Value {
+fn usage(tokens: &Usage) -> Value {
     json!({
-        "prompt_tokens": it.prompt_tokens,
-        "completion_tokens": it.completion_tokens,
-        "total_tokens": it.prompt_tokens + it.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": it.cached_tokens},
+        "prompt_tokens": tokens.prompt_tokens,
+        "completion_tokens": tokens.completion_tokens,
+        "total_tokens": tokens.prompt_tokens + tokens.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": tokens.cached_tokens},
     })
 }
 

@@ -22,10 +22,8 @@ pub(crate) async fn chat(mut asked: Asked<'_>) -> Result<Answer, Problem> {
     let config = asked.config();
     let manner = asked.manner()?;
     let mut messages = messages(asked.fields.take("messages"))?;
-    if let Some(system) = &config.system {
-        if !messages.iter().any(|it| it.role == "system") {
-            messages.insert(0, Message { role: "system".into(), content: system.clone() });
-        }
+    if let (Some(system), false) = (&config.system, messages.iter().any(|it| it.role == "system")) {
+        messages.insert(0, Message { role: "system".into(), content: system.clone() });
     }
     let request = Generate {
         prompt: Prompt::Chat(config.preset.messages(messages)),

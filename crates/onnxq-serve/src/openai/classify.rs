@@ -30,13 +30,13 @@ pub(crate) async fn classify(mut asked: Asked<'_>) -> Result<Answer, Problem> {
 }
 
 /// The best label stands apart: most clients need no other.
-fn one(index: usize, it: &Labelled) -> Value {
-    let best = it.labels.first();
+fn one(index: usize, text: &Labelled) -> Value {
+    let best = text.labels.first();
     json!({
         "index": index,
         "label": best.map(|it| &it.label),
         "score": best.map(|it| it.score),
-        "labels": it.labels,
-        "spans": it.spans,
+        "labels": text.labels,
+        "spans": text.spans,
     })
 }

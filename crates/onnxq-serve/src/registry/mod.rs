@@ -121,10 +121,9 @@ impl Registry {
         if state.is_leaving {
             return Err(Problem::leaving());
         }
-        if let Some((left, fault)) = state.failed(model, now) {
-            if !state.of(model).any(Slot::is_alive) {
-                return Err(fault.of_load(left));
-            }
+        let is_there = state.of(model).any(Slot::is_alive);
+        if let Some((left, fault)) = state.failed(model, now).filter(|_| !is_there) {
+            return Err(fault.of_load(left));
         }
         if state.is_full(model) {
             let what = "too many requests wait for the model already";
