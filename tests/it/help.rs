@@ -18,6 +18,7 @@ const COMMANDS: &[&str] = &[
     "explain",
     "import",
     "inspect",
+    "package",
     "pass",
     "plan",
     "recipe",

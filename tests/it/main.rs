@@ -66,6 +66,8 @@ mod odd_outputs;
 mod operator_facts;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod opset;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod package;
 mod page;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod proof;
@@ -79,6 +81,8 @@ mod ranges;
 mod report_outputs;
 #[cfg(feature = "cli")]
 mod roundtrip;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod run_cli;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod saturation;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]

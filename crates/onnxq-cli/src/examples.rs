@@ -48,6 +48,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "package",
+        &[
+            "onnxq package model.int4.onnx -o packed",
+            "onnxq package packed --check",
+            "onnxq package packed --remake",
+        ],
+    ),
+    (
         "pass",
         &[
             "onnxq pass standard model.onnx -o model.standard.onnx",

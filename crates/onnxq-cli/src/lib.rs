@@ -16,6 +16,7 @@ pub mod inspect;
 mod layers;
 pub mod lint;
 pub mod outputs;
+pub mod package;
 pub mod pass;
 pub mod places;
 pub mod plan;
@@ -99,6 +100,7 @@ commands! {
     Explain(explain),
     Import(import),
     Inspect(inspect),
+    Package(package),
     Pass(pass),
     Plan(plan),
     Quantize(quantize),

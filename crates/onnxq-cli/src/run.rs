@@ -30,7 +30,7 @@ const MOST_BYTES: u64 = 16 << 20;
 /// Let a model answer: chat in the terminal, one prompt, or a batch of lines of JSON
 ///
 /// Models that classify or embed texts print labels or vectors. In a conversation, /reset forgets what was
-/// said, /exit leaves, and Ctrl-C ends an answer.
+/// said, /exit leaves, and Ctrl-C ends an answer. --threads says how many cores a model uses [default: all].
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The model: an .onnx file with its tokenizer beside it, or a folder as `onnxq import` writes it

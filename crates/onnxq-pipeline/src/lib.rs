@@ -21,6 +21,7 @@ mod lower;
 mod open;
 pub mod origin;
 mod outcome;
+pub mod package;
 mod plan;
 mod quantize;
 mod ranges;

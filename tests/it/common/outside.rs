@@ -28,7 +28,18 @@ pub(crate) fn run(args: &[&str]) -> Run {
 pub(crate) fn run_with(args: &[&str], variables: &[(&str, &str)]) -> Run {
     let mut command = Command::cargo_bin("onnxq").unwrap();
     command.args(args).env("NO_COLOR", "1").env_remove("RUST_BACKTRACE");
-    let output = command.envs(variables.iter().copied()).output().unwrap();
+    ran(command.envs(variables.iter().copied()))
+}
+
+/// A run that is given this on its standard input.
+pub(crate) fn run_on(args: &[&str], input: &str) -> Run {
+    let mut command = Command::cargo_bin("onnxq").unwrap();
+    command.args(args).env("NO_COLOR", "1").env_remove("RUST_BACKTRACE");
+    ran(command.write_stdin(input))
+}
+
+fn ran(command: &mut Command) -> Run {
+    let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Run {
         out: text(output.stdout),

@@ -29,7 +29,7 @@ impl Args {
         first([("--raw", self.raw && !facts.chat)], "the model has no chat template")?;
         // Lines of a batch have their own temperature.
         if self.jsonl.is_none() && !self.chooses(facts) {
-            first(self.chance(), "the most likely token is always taken: pass --temperature")?;
+            first(self.chance(), "at temperature 0 the most likely token is always taken")?;
         }
         Ok(())
     }

@@ -84,14 +84,14 @@ mod tests {
 
     #[test]
     fn an_answer_is_stopped_and_a_prompt_left() {
-        let it = Interrupt::default();
-        let stop = it.begin();
-        assert_eq!(it.come(), Means::Stopped);
+        let interrupt = Interrupt::default();
+        let stop = interrupt.begin();
+        assert_eq!(interrupt.come(), Means::Stopped);
         assert!(stop.is_stopped());
-        it.end();
-        assert_eq!((it.come(), it.come()), (Means::Warned, Means::Leave));
-        it.end();
-        assert_eq!(it.come(), Means::Warned);
-        assert!(!it.begin().is_stopped());
+        interrupt.end();
+        assert_eq!((interrupt.come(), interrupt.come()), (Means::Warned, Means::Leave));
+        interrupt.end();
+        assert_eq!(interrupt.come(), Means::Warned);
+        assert!(!interrupt.begin().is_stopped());
     }
 }

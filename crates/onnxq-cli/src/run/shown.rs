@@ -11,7 +11,8 @@ use super::super::{Failure, Table, Ui};
 use onnxq_ir::untrusted::escape;
 use onnxq_run::{
     answer::{
-        AnswerError, Event, Finish, Generate, Label, Model, Span, Task, Timing, TokenLogprob, Usage,
+        AnswerError, Event, Finish, Generate, Label, Labelled, Model, Span, Task, Timing,
+        TokenLogprob, Usage,
     },
     engine::Stop,
 };
@@ -51,13 +52,13 @@ impl Shown {
     pub(super) fn of_text(model: &mut Model, text: &str) -> Result<Shown, AnswerError> {
         let texts = [text.to_owned()];
         if model.facts().task == Task::Embed {
-            let mut it = model.embed(&texts)?;
-            return Ok(Shown::Vector { vector: it.vectors.remove(0), tokens: it.tokens });
+            let mut made = model.embed(&texts)?;
+            return Ok(Shown::Vector { vector: made.vectors.remove(0), tokens: made.tokens });
         }
-        let it = model.classify(&texts)?.remove(0);
-        Ok(match it.labels.is_empty() {
-            true => Shown::Spans { spans: it.spans, tokens: it.tokens },
-            false => Shown::Labels { labels: it.labels, tokens: it.tokens },
+        let Labelled { labels, spans, tokens } = model.classify(&texts)?.remove(0);
+        Ok(match labels.is_empty() {
+            true => Shown::Spans { spans, tokens },
+            false => Shown::Labels { labels, tokens },
         })
     }
 }

@@ -149,6 +149,10 @@ codes! {
     E627 EXIT_UNSUPPORTED "The model does not do what is asked of it: its inputs and outputs are those of another task, or of a kind that is not known here."
     E628 EXIT_USAGE "A request says nothing to work on, or a value in it is out of range."
     E629 EXIT_REJECTED "The model computes NaN, or likelihoods of no token at all, so that no next token can be chosen. Compare it with its original by `onnxq compare`."
+    E630 EXIT_REJECTED "The packed form of the model does not answer as the plain model does, bit for bit, or ONNX Runtime does not load it. Nothing was written; the plain model works without a package. Please report the model."
+    E631 EXIT_REJECTED "The folder is no package, or files of it are not what they were when it was made. Name a folder that `onnxq package` made; if files changed, make it again of the model, or, if the plain model is right, with --remake."
+    E632 EXIT_USAGE "There is no model to package: an .onnx file, or a folder that has some, itself or in its folder `onnx`. Of a checkpoint, `onnxq import` makes one."
+    E633 EXIT_USAGE "A package is delivered only if the packed model answers as the plain one does, and no input could be made up that the plain one runs on. Pass --data with a sample."
     E700 EXIT_USAGE "The command line is not understood: a flag that does not exist, a value that it does not take, an argument that is missing or too many. The hint says what to write, and how the command is used."
     E701 EXIT_USAGE "The recipe, or the description of images, has a key that does not exist, or is not valid YAML."
     E702 EXIT_USAGE "A pattern of the recipe matches no node. Add `optional: true` if the rule is meant for other models."
@@ -202,6 +206,7 @@ codes! {
     W405 EXIT_FINE "The nodes of a graph do not come after those that they need, as ONNX demands. They were sorted, and the model that is written is in order. Other tools may refuse this file."
     W406 EXIT_FINE "The operator set of the model could not be raised, because some nodes mean something that newer operators cannot say. It stays as it is, and so does what would have needed a newer one: the text says what. A warning changes no exit code."
     W503 EXIT_FINE "A table of embeddings and the head of the model are the same weight, but are stored in different formats, so the file holds the weight twice. Give both the same format in the recipe to store it once."
+    W630 EXIT_FINE "A package has the model's weights as kernels read them, for one version of ONNX Runtime and one kind of CPU, and something does not match: the text says what. The plain model is loaded instead: it answers the same, but each process has its own copy of the weights in memory. `onnxq package FOLDER --remake` packs them for this machine."
     W701 EXIT_FINE "The recipe calls a key by a name that earlier versions had for it. It means the same. Write the new name, which the message gives: the old one will be refused one day."
 }
 

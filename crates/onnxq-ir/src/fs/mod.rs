@@ -15,7 +15,10 @@ pub use self::{
     leftover::{mark_in_use, remove_leftovers, remove_old_folders},
     lock::{FolderLock, lock_folder, open_alone},
     nearby::{missing_hint, read_code, read_hint},
-    open::{Stamp, available_space, links, map, open_file, open_regular, read_file, read_text},
+    open::{
+        Stamp, available_space, links, map, open_file, open_regular, read_ahead, read_file,
+        read_text,
+    },
     position::{read_exact_at, write_all_at},
     replace::{Replacement, replace},
     scratch::ScratchFolder,

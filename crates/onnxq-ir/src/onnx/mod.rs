@@ -10,6 +10,7 @@ mod foreign;
 mod graph_in;
 mod limits;
 mod order;
+mod packing;
 mod parts;
 #[allow(clippy::enum_variant_names, reason = "the names are those of onnx.proto")]
 #[allow(unreachable_pub, reason = "prost-build writes pub")]
@@ -34,6 +35,7 @@ pub use self::{
     error::{ExternalProblem, LoadError, SaveError, TensorProblem},
     files::{ExternalPolicy, Files, map_file},
     limits::{KNOWN_IR, KNOWN_OPSET, Limits, OpenOptions},
+    packing::{Packing, packing},
     save::{
         DataEnding, ExternalData, SaveOptions, Saved, check_destination, check_place, is_external,
         layout_sizes, save,

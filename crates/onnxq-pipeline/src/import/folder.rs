@@ -19,7 +19,7 @@ use onnxq_ir::{
 };
 
 /// Files of a checkpoint that clients read beside the model, where they are there.
-pub(super) const BESIDE: &[&str] = &[
+pub(crate) const BESIDE: &[&str] = &[
     "1_Pooling/config.json",
     "LICENSE",
     "LICENSE.md",
@@ -43,7 +43,7 @@ pub(super) const BESIDE: &[&str] = &[
     "vocab.txt",
 ];
 
-pub(super) struct Folder {
+pub(crate) struct Folder {
     output: PathBuf,
     temp: ScratchFolder,
     force: bool,
@@ -51,19 +51,24 @@ pub(super) struct Folder {
 
 impl Folder {
     /// An empty folder beside `output`, which must be free unless `force`.
-    pub(super) fn new(output: &Path, force: bool) -> Result<Folder, Error> {
+    pub(crate) fn new(output: &Path, force: bool) -> Result<Folder, Error> {
         SaveOptions { force, ..SaveOptions::default() }.check_free(output)?;
         let temp = scratch_beside(output)?;
         Ok(Folder { output: output.into(), temp, force })
     }
 
+    /// Where it is written.
+    pub(crate) fn root(&self) -> &Path {
+        self.temp.path()
+    }
+
     /// Progress that names files by where they will be.
-    pub(super) fn shown<'a>(&self, progress: &'a dyn Progress) -> Shown<'a> {
+    pub(crate) fn shown<'a>(&self, progress: &'a dyn Progress) -> Shown<'a> {
         Shown::new(progress, self.temp.path(), &self.output)
     }
 
     /// The place of a file of it, whose folder is there.
-    pub(super) fn path(&self, file: impl AsRef<Path>) -> Result<PathBuf, Error> {
+    pub(crate) fn path(&self, file: impl AsRef<Path>) -> Result<PathBuf, Error> {
         let path = self.temp.path().join(file);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(failed(parent))?;
@@ -71,13 +76,13 @@ impl Folder {
         Ok(path)
     }
 
-    pub(super) fn write(&mut self, file: &str, text: &str) -> Result<(), Error> {
+    pub(crate) fn write(&mut self, file: &str, text: &str) -> Result<(), Error> {
         let path = self.path(file)?;
         Ok(fs::write(&path, text).map_err(failed(&path))?)
     }
 
     /// Copies those of the files that are there into a folder of it; `""` is itself.
-    pub(super) fn copy(&mut self, from: &Path, files: &[&str], to: &str) -> Result<(), Error> {
+    pub(crate) fn copy(&mut self, from: &Path, files: &[&str], to: &str) -> Result<(), Error> {
         for file in files.iter().filter(|it| from.join(it).is_file()) {
             let (source, copy) = (from.join(file), Path::new(to).join(file));
             fs::copy(&source, self.path(&copy)?).map_err(failed(&source))?;
@@ -86,7 +91,7 @@ impl Folder {
     }
 
     /// Moves it to its destination. Its files, in alphabetical order.
-    pub(super) fn persist(self) -> Result<Vec<String>, Error> {
+    pub(crate) fn persist(self) -> Result<Vec<String>, Error> {
         let mut files = Vec::new();
         list(self.temp.path(), "", &mut files)?;
         files.sort();

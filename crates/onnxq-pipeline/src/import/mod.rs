@@ -2,7 +2,7 @@
 //! them. Everything is written to a folder beside the destination and moved there at the end, so that
 //! there is all of it or nothing.
 
-mod folder;
+pub(crate) mod folder;
 mod genai;
 mod hf;
 mod layout;

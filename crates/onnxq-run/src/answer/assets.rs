@@ -175,7 +175,10 @@ mod tests {
     use super::*;
     use onnxq_ir::diag::{Code, Diagnostic};
 
-    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    /// Names of files and what they hold.
+    type Texts<'a> = &'a [(&'a str, &'a str)];
+
+    fn folder(files: Texts<'_>) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
             let path = folder.path().join(name);
@@ -185,7 +188,7 @@ mod tests {
         folder
     }
 
-    fn found(files: &[(&str, &str)], place: &str) -> Result<(String, Assets), AnswerError> {
+    fn found(files: Texts<'_>, place: &str) -> Result<(String, Assets), AnswerError> {
         let folder = folder(files);
         let place = Place { model: folder.path().join(place), ..Place::default() };
         let assets = Assets::find(&place)?;
@@ -198,7 +201,7 @@ mod tests {
         let config = ("config.json", r#"{"eos_token_id": 7}"#);
         let rest = [config, ("tokenizer.json", "{}"), ("1_Pooling/config.json", "{\"a\": 1}")];
         let genai = ("genai_config.json", r#"{"model": {"decoder": {"filename": "m.onnx"}}}"#);
-        let cases: [(&[(&str, &str)], &str, &str); 6] = [
+        let cases: [(Texts<'_>, &str, &str); 6] = [
             (&[("model.onnx", "")], "", "model.onnx"),
             (&[("model.onnx", ""), ("other.onnx", "")], "", "model.onnx"),
             (&[("m.onnx", ""), ("n.onnx", ""), genai], "", "m.onnx"),

@@ -129,10 +129,10 @@ mod tests {
     }
 
     fn streamed(vocabulary: &Vocabulary, ids: &[u32]) -> Vec<String> {
-        let mut it = Detokenizer::new(vocabulary);
-        let mut pieces: Vec<String> = ids.iter().map(|id| it.push(*id)).collect();
-        pieces.push(it.finish());
-        assert_eq!(it.length(), pieces.concat().len());
+        let mut tokens = Detokenizer::new(vocabulary);
+        let mut pieces: Vec<String> = ids.iter().map(|id| tokens.push(*id)).collect();
+        pieces.push(tokens.finish());
+        assert_eq!(tokens.length(), pieces.concat().len());
         pieces
     }
 
@@ -143,13 +143,13 @@ mod tests {
 
     #[test]
     fn a_character_waits_until_it_is_whole() {
-        let it = llama();
+        let llama = llama();
         let byte = |it: u32| it + 7;
         let ids = [2, byte(0xE4), byte(0xB8), byte(0xAD), 2, 1, 263, 3];
-        assert_eq!(streamed(&it, &ids), ["a", "", "", "", "中 a", " ", "", "b", ""]);
+        assert_eq!(streamed(&llama, &ids), ["a", "", "", "", "中 a", " ", "", "b", ""]);
         // A byte that does not belong there makes none of them a character.
-        check(&it, &[2, byte(0xE4), byte(0xB8), byte(0xAD), byte(0xFF), 3]);
-        check(&it, &[byte(0xE4), 2, byte(0xC3)]);
+        check(&llama, &[2, byte(0xE4), byte(0xB8), byte(0xAD), byte(0xFF), 3]);
+        check(&llama, &[byte(0xE4), 2, byte(0xC3)]);
         // What never becomes a character is shown one token later.
         let fixture = fixture();
         let half = fixture.encode("中", false).unwrap()[0];
@@ -161,16 +161,16 @@ mod tests {
 
         #[test]
         fn pieces_are_the_text_of_all(ids in vec(0u32..264, 0..24), words in vec(prop_oneof![0u32..7, 263u32..264], 0..24)) {
-            let it = llama();
-            check(&it, &ids);
-            check(&it, &words);
+            let llama = llama();
+            check(&llama, &ids);
+            check(&llama, &words);
         }
 
         #[test]
         fn pieces_are_the_text_of_all_bytes(ids in vec(0u32..1024, 0..40), letters in vec(130u32..262, 0..24)) {
-            let it = fixture();
-            check(&it, &ids);
-            check(&it, &letters);
+            let fixture = fixture();
+            check(&fixture, &ids);
+            check(&fixture, &letters);
         }
 
         #[test]

@@ -59,11 +59,11 @@ mod tests {
     #[test]
     fn likelihoods_sum_to_one_and_the_best_come_first() {
         let logits = [1.0, 3.0, 3.0, f32::NEG_INFINITY, 200.0 - 197.5];
-        let it = Likelihood::of(&logits);
-        let sum: f64 = (0..5).map(|id| f64::from(it.logprob(id)).exp()).sum();
+        let row = Likelihood::of(&logits);
+        let sum: f64 = (0..5).map(|id| f64::from(row.logprob(id)).exp()).sum();
         assert!((sum - 1.0).abs() < 1e-6, "{sum}");
-        assert_eq!(it.best(3), [1, 2, 4]);
-        assert_eq!((it.best(0), it.best(99).len()), (vec![], 5));
-        assert_eq!((it.logprob(3), it.logprob(77)), (f32::MIN, f32::MIN));
+        assert_eq!(row.best(3), [1, 2, 4]);
+        assert_eq!((row.best(0), row.best(99).len()), (vec![], 5));
+        assert_eq!((row.logprob(3), row.logprob(77)), (f32::MIN, f32::MIN));
     }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     data::{ChatTemplate, DataError, Vocabulary, rows_for},
-    engine::{Decoder, Runtime, SessionOptions, Stop, shares_buffer},
+    engine::{Decoder, EngineError, Runtime, SessionOptions, Stop, package, shares_buffer},
 };
 use onnxq_ir::onnx;
 
@@ -121,13 +121,27 @@ impl Loading<'_> {
         SessionOptions { threads: self.place.threads, ..SessionOptions::default() }
     }
 
+    /// A session of the packed form, if the model lies in a package that fits here; if it does not, why.
+    fn open<S>(
+        &self,
+        assets: &Assets,
+        load: impl Fn(&Runtime<'_>, &Path, &SessionOptions) -> Result<S, EngineError>,
+    ) -> Result<(S, Option<String>), AnswerError> {
+        let load = |path: &Path, options: &SessionOptions| load(self.runtime, path, options);
+        let loaded = package::open(&assets.model, self.runtime, &self.options(), load)?;
+        let note = loaded.not_used.map(|it| it.warning(&assets.model).message);
+        Ok((loaded.session, note))
+    }
+
     fn generator(self, assets: Assets) -> Result<Model, AnswerError> {
-        let decoder =
-            self.runtime.open_decoder(&assets.model, &self.options(), self.seen.shared)?;
+        let shared = self.seen.shared;
+        let (decoder, packed) = self
+            .open(&assets, |runtime, path, options| runtime.open_decoder(path, options, shared))?;
         let template = ChatTemplate::beside(&assets.tokenizer_config)?;
         let ends = ends(&assets, &self.vocabulary, template.as_ref())?;
         let (context, guessed) = assets.used_context(self.place.context, decoder.most())?;
         let mut notes = notes(&*decoder, (context, guessed));
+        notes.extend(packed);
         if ends.is_empty() {
             notes.push("no file says which token ends an answer: it goes on to its limit".into());
         }
@@ -161,7 +175,8 @@ impl Loading<'_> {
     }
 
     fn encoder(self, assets: &Assets) -> Result<(Encoder, ModelFacts), AnswerError> {
-        let session = self.runtime.open(&assets.model, &self.options())?;
+        let (session, packed) =
+            self.open(assets, |runtime, path, options| runtime.open(path, options))?;
         let (context, guessed) = assets.used_context(self.place.context, None)?;
         let Seen { kind, rows, .. } = self.seen;
         let facts = ModelFacts {
@@ -170,7 +185,7 @@ impl Loading<'_> {
             bytes_per_token: 0,
             chat: false,
             samples: false,
-            notes: guess((context, guessed)).into_iter().collect(),
+            notes: guess((context, guessed)).into_iter().chain(packed).collect(),
         };
         let vocabulary = self.vocabulary;
         Ok((Encoder { session, vocabulary, output: kind.output, rows, context }, facts))
@@ -190,15 +205,16 @@ fn guess((context, guessed): (usize, bool)) -> Option<String> {
     guessed.then_some(note)
 }
 
-/// Every token that ends an answer: by the files, and what the chat template puts behind one.
+/// Every token that ends an answer: by the files, the tokenizer's too, and what the chat template puts behind one.
 fn ends(
     assets: &Assets,
     vocabulary: &Vocabulary,
     template: Option<&ChatTemplate>,
 ) -> Result<Vec<u32>, AnswerError> {
     let mut ends = assets.ends();
-    let tokens = template.map(ChatTemplate::tokens).unwrap_or_default();
-    ends.extend(tokens.iter().filter_map(|it| vocabulary.id(it)));
+    let own = &assets.tokenizer_fields["eos_token"];
+    let own = own.as_str().or(own["content"].as_str());
+    ends.extend(own.and_then(|it| vocabulary.id(it)));
     if let Some(after) = template.and_then(ChatTemplate::after_answer) {
         let first = vocabulary.encode(&after, false)?.first().copied();
         ends.extend(first.filter(|it| vocabulary.is_special(*it)));

@@ -24,7 +24,8 @@ impl Prefix {
         prompt: &[u32],
     ) -> Result<usize, EngineError> {
         let same = self.ids.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        let most = prompt.len().saturating_sub(1);
+        let remembers = decoder.no_cache().is_none();
+        let most = if remembers { prompt.len().saturating_sub(1) } else { 0 };
         let kept = same.min(most).min(decoder.length()) / CHUNK * CHUNK;
         self.ids.truncate(kept);
         decoder.keep(kept)?;

@@ -156,8 +156,8 @@ mod tests {
 
     #[test]
     fn all_files_know_tokens_that_end_an_answer() {
-        let it = assets(json!({"eos_token_id": 2}), json!({"eos_token_id": [7, 2]}), Value::Null);
-        assert_eq!(it.ends(), [2, 7]);
+        let both = assets(json!({"eos_token_id": 2}), json!({"eos_token_id": [7, 2]}), Value::Null);
+        assert_eq!(both.ends(), [2, 7]);
         assert!(assets(json!({"eos_token_id": null}), Value::Null, Value::Null).ends().is_empty());
     }
 
@@ -170,11 +170,11 @@ mod tests {
         let choice = greedy.choice(&asked).unwrap();
         assert_eq!((choice.temperature, choice.top_p), (1.0, 0.5));
         let samples = json!({"do_sample": true, "temperature": 0.6, "top_p": 0.9});
-        let it = assets(Value::Null, samples, Value::Null);
-        let choice = it.choice(&Sampling::default()).unwrap();
+        let sampling = assets(Value::Null, samples, Value::Null);
+        let choice = sampling.choice(&Sampling::default()).unwrap();
         assert_eq!((choice.temperature, choice.top_k, choice.top_p), (0.6, TOP_K, 0.9));
         let asked = Sampling { temperature: Some(0.0), top_k: Some(3), ..Sampling::default() };
-        let choice = it.choice(&asked).unwrap();
+        let choice = sampling.choice(&asked).unwrap();
         assert_eq!((choice.temperature, choice.top_k), (0.0, 3));
     }
 }

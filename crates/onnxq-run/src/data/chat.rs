@@ -72,11 +72,6 @@ impl ChatTemplate {
         text.split_once(TEXT).map(|it| it.1.to_owned())
     }
 
-    /// Tokens that end a text, by the tokenizer's configuration.
-    pub fn tokens(&self) -> Vec<String> {
-        Some(token(&self.fields, "eos_token")).filter(|it| !it.is_empty()).into_iter().collect()
-    }
-
     fn rendered(&self, messages: &[(&str, &str)], generation: bool) -> Result<String, Error> {
         let size: usize = messages.iter().map(|it| it.0.len() + it.1.len()).sum();
         let environment = environment(FUEL + FUEL_PER_BYTE * size as u64)?;
@@ -258,7 +253,6 @@ mod tests {
             <|assistant|>";
         assert_eq!(text, expected);
         assert_eq!(chat(CHATML).after_answer().as_deref(), Some("<end>\n"));
-        assert_eq!(chat(CHATML).tokens(), ["<end>"]);
         let strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}\
             {% endif %}{{ messages[0]['content'] }}";
         assert!(chat(strict).render(&messages, true).unwrap_err().contains("no system here"));

@@ -69,8 +69,4 @@ impl ChatTemplate {
     pub fn after_answer(&self) -> Option<String> {
         match *self {}
     }
-
-    pub fn tokens(&self) -> Vec<String> {
-        match *self {}
-    }
 }

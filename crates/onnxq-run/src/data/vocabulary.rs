@@ -136,25 +136,25 @@ mod tests {
 
     #[test]
     fn texts_become_numbers_and_numbers_text() {
-        let it = vocabulary();
-        assert_eq!(it.encode("a bc a", false).unwrap(), [1, 2, 1]);
-        assert_eq!(it.encode("a bc", true).unwrap(), [3, 1, 2, 3]);
+        let words = vocabulary();
+        assert_eq!(words.encode("a bc a", false).unwrap(), [1, 2, 1]);
+        assert_eq!(words.encode("a bc", true).unwrap(), [3, 1, 2, 3]);
         let long = "a bc ".repeat(100_000);
-        let ids = it.encode(&long, true).unwrap();
+        let ids = words.encode(&long, true).unwrap();
         assert_eq!((ids.len(), ids[0], ids[200_001]), (200_002, 3, 3));
-        assert_eq!(it.decode(&[3, 1, 2, 3, 99]), "a bc");
-        assert_eq!(it.text(&[1, 3]).as_deref(), Some("a <end>"));
-        assert_eq!((it.text(&[-1]), it.text(&[99])), (None, None));
-        assert_eq!((it.piece(2), it.piece(3)), (" bc".to_owned(), " <end>".to_owned()));
-        assert_eq!((it.id("bc"), it.id("x")), (Some(2), None));
-        assert!(it.is_special(3) && !it.is_special(1) && !it.is_byte(1));
+        assert_eq!(words.decode(&[3, 1, 2, 3, 99]), "a bc");
+        assert_eq!(words.text(&[1, 3]).as_deref(), Some("a <end>"));
+        assert_eq!((words.text(&[-1]), words.text(&[99])), (None, None));
+        assert_eq!((words.piece(2), words.piece(3)), (" bc".to_owned(), " <end>".to_owned()));
+        assert_eq!((words.id("bc"), words.id("x")), (Some(2), None));
+        assert!(words.is_special(3) && !words.is_special(1) && !words.is_byte(1));
     }
 
     #[test]
     fn places_are_bytes_of_the_text() {
-        let it = vocabulary().places("ä bc").unwrap();
-        assert_eq!(it.ids, [3, 0, 2, 3]);
-        assert_eq!(it.places, [(0, 0), (0, 2), (3, 5), (0, 0)]);
-        assert_eq!(it.words, [None, Some(0), Some(1), None]);
+        let found = vocabulary().places("ä bc").unwrap();
+        assert_eq!(found.ids, [3, 0, 2, 3]);
+        assert_eq!(found.places, [(0, 0), (0, 2), (3, 5), (0, 0)]);
+        assert_eq!(found.words, [None, Some(0), Some(1), None]);
     }
 }

@@ -14,6 +14,7 @@ mod ort;
 #[cfg(not(feature = "runtime"))]
 #[path = "no_ort.rs"]
 mod ort;
+pub mod package;
 mod probe;
 pub(crate) mod roles;
 mod runtime;
@@ -98,6 +99,8 @@ pub struct SessionOptions {
     ///
     /// Its large weights go to a file beside it, named after it with `.data` appended.
     pub optimized_model: Option<PathBuf>,
+    /// The file of weights of `optimized_model` also holds them as this machine's kernels pack them.
+    pub prepack: bool,
     /// Weights stay in the files they lie in, and memory is given back after each run: slower,
     /// but a model larger than memory runs.
     pub lean: bool,
@@ -111,6 +114,7 @@ impl Default for SessionOptions {
             threads: 1,
             optimize: true,
             optimized_model: None,
+            prepack: false,
             lean: false,
             exact: false,
         }

@@ -126,8 +126,11 @@ fn files(path: &Path) -> (u64, u64) {
             }
         }
     } else {
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        // Also `onnx/model.onnx`, as some layouts have it.
+        let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+        for entry in entries(path) {
             add(fs::metadata(entry.path()));
+            entries(&entry.path()).for_each(|it| add(fs::metadata(it.path())));
         }
     }
     (size, modified)
@@ -170,6 +173,11 @@ mod tests {
         assert_eq!(again.of(&long, 1 << 20), 10_000);
         fs::write(&path, [0; 2000]).unwrap();
         assert_eq!(again.of(&model, 1 << 20), 12_500);
+        // Folders count with what is in folders in them.
+        let hub = folder.path().join("hub");
+        fs::create_dir_all(hub.join("onnx")).unwrap();
+        fs::write(hub.join("onnx/model.onnx"), [0; 400]).unwrap();
+        assert_eq!(again.of(&ModelConfig::new("h", &hub), 1 << 20), 1000);
         // What is broken is not believed.
         fs::write(&state, "{").unwrap();
         assert_eq!(Estimates::read(Some(state), &log).of(&model, 1 << 20), 12_500);

@@ -134,6 +134,10 @@ fn configure(builder: SessionBuilder, options: &SessionOptions) -> ort::Result<S
             .with_optimized_model_path(path)?
             .with_config_entry(key, format!("{name}.data"))?;
     }
+    if options.prepack {
+        let key = "session.save_external_prepacked_constant_initializers";
+        builder = builder.with_config_entry(key, "1")?;
+    }
     Ok(builder)
 }
 
