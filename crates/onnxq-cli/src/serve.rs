@@ -46,7 +46,10 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
-        let config = self.config()?;
+        let mut config = self.config()?;
+        for model in config.models.iter_mut().filter(|it| it.threads == 0) {
+            model.threads = ui.global.threads.map_or(0, usize::from);
+        }
         let token = token(&config.token)?;
         config.check(token.as_deref())?;
         if self.check {
