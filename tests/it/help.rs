@@ -25,6 +25,7 @@ const COMMANDS: &[&str] = &[
     "report",
     "run",
     "runtime",
+    "serve",
 ];
 
 fn examples(command: &str) -> Vec<String> {
@@ -50,6 +51,7 @@ fn folder() -> tempfile::TempDir {
         let text = fs::read_to_string(fixture(from)).unwrap();
         fs::write(at(to), &text[..3_000]).unwrap();
     }
+    fs::write(at("serve.yaml"), "models: {lm: {path: model.onnx, preset: chat}}\n").unwrap();
     fs::create_dir(at("checkpoint")).unwrap();
     let model = fixture("model.onnx");
     let checkpoint = model.parent().unwrap().with_file_name("checkpoints/llama");
@@ -68,6 +70,8 @@ fn examples_work_as_they_stand() {
         for line in examples(command) {
             let mut shell = Command::new("bash");
             shell.args(["-c", &line]).current_dir(folder.path()).env("PATH", &path);
+            // A server would not end.
+            shell.env("ONNXQ_CHECK", "1");
             let output = shell.output().unwrap();
             let error = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{line}\n{error}");

@@ -85,6 +85,8 @@ mod roundtrip;
 mod run_cli;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod saturation;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod serve;
 mod shuffled;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod slips;

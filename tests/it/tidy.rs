@@ -17,6 +17,7 @@ const CRATES: &[&[&str]] = &[
     &["onnxq-quant"],
     &["onnxq-report"],
     &["onnxq-run"],
+    &["onnxq-serve"],
     &["onnxq-pipeline"],
     &["onnxq-cli"],
     &["onnxq"],

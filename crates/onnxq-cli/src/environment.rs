@@ -21,6 +21,13 @@ pub fn program() -> Option<PathBuf> {
     env::current_exe().ok()
 }
 
+/// Where `serve` keeps what models took of memory.
+#[cfg(feature = "serve")]
+pub fn serve_state() -> Option<PathBuf> {
+    let cache = etcetera::choose_base_strategy().ok()?.cache_dir();
+    Some(cache.join("onnxq").join("serve.json"))
+}
+
 fn places() -> Places {
     let cache = etcetera::choose_base_strategy().ok().map(|it| it.cache_dir());
     Places {

@@ -100,6 +100,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("runtime", &["onnxq runtime path"]),
     (
+        "serve",
+        &[
+            "onnxq serve model",
+            "onnxq serve --config serve.yaml --listen 127.0.0.1:9000",
+            "onnxq serve --config serve.yaml --check",
+        ],
+    ),
+    (
         "validate",
         &[
             "onnxq validate model.onnx model.int4.onnx --data test.txt --tokenizer tokenizer.json \\\n      --samples 4",

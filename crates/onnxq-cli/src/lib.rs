@@ -27,6 +27,8 @@ pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod runtime;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod shared;
 pub mod show;
 mod slips;
@@ -68,11 +70,11 @@ Exit codes: 0 done · 1 a gate failed · 2 usage or recipe · 3 input rejected
 
 /// One line for each subcommand, whose module has its name in lower case.
 macro_rules! commands {
-    ($($(#[$attr:meta])* $Name:ident($module:ident),)*) => {
+    ($($(#[cfg($cfg:meta)])? $(#[command($($flag:tt)*)])? $Name:ident($module:ident),)*) => {
         #[derive(Debug, Subcommand)]
         #[allow(clippy::large_enum_variant, reason = "a program has one")]
         pub enum Command {
-            $($(#[$attr])* $Name($module::Args),)*
+            $($(#[cfg($cfg)])? $(#[command($($flag)*)])? $Name($module::Args),)*
         }
 
         impl Command {
@@ -81,7 +83,7 @@ macro_rules! commands {
                     places::check_there(&[("--custom-ops", Some(library))])?;
                 }
                 match self {
-                    $(Command::$Name(args) => args.run(ui),)*
+                    $($(#[cfg($cfg)])? Command::$Name(args) => args.run(ui),)*
                 }
             }
         }
@@ -106,6 +108,8 @@ commands! {
     Report(report),
     Run(run),
     Runtime(runtime),
+    #[cfg(feature = "serve")]
+    Serve(serve),
     Validate(validate),
     #[command(hide = true)]
     Worker(worker),
