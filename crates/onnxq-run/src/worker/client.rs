@@ -39,6 +39,20 @@ pub struct WorkerOptions {
     pub environment: Vec<(OsString, OsString)>,
 }
 
+/// Memory that glibc's allocator gives out lies in pages of 2 MiB, where the system gives them to those
+/// who ask (`madvise`). Elsewhere the variable means nothing.
+const LARGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+
+impl WorkerOptions {
+    /// The same for a model that answers: each token reads all weights, with fewer misses from large
+    /// pages.
+    pub fn in_large_pages(mut self) -> WorkerOptions {
+        let (name, value) = LARGE_PAGES;
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+}
+
 /// Why there is no answer, or none that helps.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {

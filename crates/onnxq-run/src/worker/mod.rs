@@ -20,7 +20,7 @@ pub use self::{
     fault::Fault,
     footprint::footprint,
     memory::Memory,
-    model::{LARGE_PAGES, RemoteModel},
+    model::RemoteModel,
     pool::{Limits, Pool},
     protocol::{Answer, ExamineJob, FootprintJob, Library, LoadJob, OpenJob, Refusal, Request},
     server::serve,

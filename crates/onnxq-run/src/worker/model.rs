@@ -1,6 +1,6 @@
 //! A model that answers texts in a process of its own.
 
-use std::{ffi::OsString, time::Duration};
+use std::time::Duration;
 
 use super::{
     Answer, Limits, Request, Worker, WorkerError, WorkerOptions,
@@ -11,10 +11,6 @@ use crate::{
     answer::{AnswerError, Answers, Event, Generate, Labelled, ModelFacts, Place, Vectors},
     engine::{EngineError, Stop},
 };
-
-/// Memory that glibc's allocator gives out lies in large pages, where the system gives them to those who
-/// ask: weights are read with fewer misses.
-pub const LARGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
 
 /// As [`Model`](crate::answer::Model), in another process. One that died is started again for the next
 /// request.
@@ -32,14 +28,12 @@ impl RemoteModel {
     /// # Errors
     /// What loading says, and E806 or E808 if the process died, or took too long.
     pub fn load(
-        mut options: WorkerOptions,
+        options: WorkerOptions,
         limits: Limits,
         place: Place,
         library: Library,
     ) -> Result<RemoteModel, AnswerError> {
-        let (name, value) = LARGE_PAGES;
-        options.environment.push((OsString::from(name), value.into()));
-        options.memory = limits.own_memory();
+        let options = WorkerOptions { memory: limits.own_memory(), ..options.in_large_pages() };
         let job = LoadJob { place, library };
         let (worker, facts) = start(&options, &job, limits.time)?;
         Ok(RemoteModel { worker: Some(worker), options, time: limits.time, job, facts })

@@ -33,6 +33,7 @@ impl Backend for Workers {
     ) -> Result<(Box<dyn Slot>, ModelFacts), Fault> {
         let program = self.program.clone();
         let options = WorkerOptions { program, memory: self.memory, ..WorkerOptions::default() };
+        let options = options.in_large_pages();
         let mut worker = Worker::start(&options)?;
         started(Arc::new(worker.handle()));
         let place = Place {
