@@ -144,10 +144,10 @@ pub struct Global {
     #[arg(long, global = true)]
     pub in_process: bool,
     /// How long a model may take to load, and for each run
-    #[arg(long, global = true, value_name = "TIME", default_value = "10m", value_parser = shared::time)]
+    #[arg(long, global = true, value_name = "TIME", default_value = "10m", value_parser = shared::time, conflicts_with = "in_process")]
     pub run_timeout: Duration,
     /// Memory that a process which runs a model may have of its own [default: nine tenths of what is free]
-    #[arg(long, global = true, value_name = "SIZE", value_parser = shared::size)]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = shared::size, conflicts_with = "in_process")]
     pub run_memory: Option<u64>,
     /// Threads for the work of onnxq [default: one per core], and of each session of ONNX Runtime
     /// that is measured [default: 1]

@@ -57,9 +57,8 @@ impl Args {
             return Ok(0);
         }
         if ui.global.in_process {
-            ui.note(
-                "--in-process is for other commands: served models have processes of their own",
-            );
+            let without = "models that are served have processes of their own";
+            return Err(shared::NoEffect { asked: "--in-process", without }.into());
         }
         let library = ui.global.runtime(ui).ensure()?;
         let backend = Workers {

@@ -12,6 +12,7 @@ mod memory;
 mod model;
 mod pool;
 mod protocol;
+mod remote;
 mod server;
 mod tensors;
 
