@@ -244,9 +244,10 @@ fn a_worker_that_is_killed_or_whose_file_is_cut_off_costs_one_answer() {
     for id in server.workers() {
         assert!(Command::new("kill").args(["-9", &id]).status().unwrap().success());
     }
-    let told = (0..3).map(|_| server.post(path, &completion(&json!("The"), &json!({}))));
-    let (status, broken) = told.last().unwrap();
-    assert_eq!(status, 503, "{broken}");
+    let ask = |_| server.post(path, &completion(&json!("The"), &json!({})));
+    let told: Vec<_> = (0..3).map(ask).collect();
+    let (status, broken) = &told[2];
+    assert_eq!(*status, 503, "{broken}");
     assert!(!broken.to_string().contains("lm.onnx"), "{broken}");
     assert_eq!(server.ask("GET", "/health", "").0, 200);
     assert_eq!(server.end(), Some(0));
