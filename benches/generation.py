@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 
-from common import arguments, fixture, rounds, run
+from common import arguments, fixture, rounds
 
 TEXT = "The history of the lighthouse begins in the year"
 parser = argparse.ArgumentParser()
@@ -60,7 +60,8 @@ options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 model = ORTModelForCausalLM.from_pretrained(folder, session_options=options)
 tokenizer = AutoTokenizer.from_pretrained(folder)
-ids = tokenizer(text, return_tensors="pt")
+ids = {"input_ids": tokenizer(text, return_tensors="pt")["input_ids"]}
+ids["attention_mask"] = torch.ones_like(ids["input_ids"])
 made = model.generate(**ids, max_new_tokens=count, min_new_tokens=count, do_sample=False)
 print(json.dumps(made[0][ids["input_ids"].shape[1]:].tolist()))
 """
@@ -98,10 +99,6 @@ process.exit(0);
 """
 
 
-def ids_of(made):
-    return [it["id"] for it in made]
-
-
 class Engine:
     """A command that prints the ids of so many tokens."""
 
@@ -111,7 +108,7 @@ class Engine:
 
     def seconds(self, count):
         """CPU time of the whole program, its processes included."""
-        command = [str(count) if it is None else it for it in self.command]
+        command = [it(count) if callable(it) else it for it in self.command]
         before = os.times()
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.cwd)
         after = os.times()
@@ -135,27 +132,33 @@ def written(name, code, folder=work):
 
 
 def onnxq_ids(out):
-    return ids_of(json.loads(out)["logprobs"])
+    return [it["id"] for it in json.loads(out)["logprobs"]]
+
+
+def line(count):
+    """A file with one request."""
+    asked = {"prompt": text, "max_tokens": count, "temperature": 0, "logprobs": 0}
+    return written(f"{count}.jsonl", json.dumps(asked) + "\n")
 
 
 def size_of(folder):
-    files = [os.path.join(root, it) for root, _, names in os.walk(folder) for it in names]
+    """Of the plain model: a package holds its weights twice."""
+    files = [os.path.join(root, it) for root, _, names in os.walk(folder) for it in names
+             if os.path.basename(root) != "prepacked"]
     return sum(os.path.getsize(it) for it in files if ".onnx" in os.path.basename(it))
 
 
 engines = []
 for model in args.models:
-    # Ending tokens are banned for nobody: a text that ends early is counted as long as it is.
-    command = [args.onnxq, "-q", "run", model, text, "--raw", "--temperature", "0", "--logprobs", "0",
-               "--threads", "1", "--json", "--max-tokens", None]
+    command = [args.onnxq, "-q", "run", model, "--raw", "--threads", "1", "--jsonl", line]
     engines.append(Engine(f"onnxq run {model}", command, onnxq_ids, size=size_of(model)))
 for folder in args.optimum:
-    engines.append(Engine(f"optimum {folder}", [sys.executable, written("optimum_.py", OPTIMUM), folder, text, None]))
+    engines.append(Engine(f"optimum {folder}", [sys.executable, written("optimum_.py", OPTIMUM), folder, text, str]))
 for folder in args.genai:
-    engines.append(Engine(f"genai {folder}", [sys.executable, written("genai_.py", GENAI), folder, text, None]))
+    engines.append(Engine(f"genai {folder}", [sys.executable, written("genai_.py", GENAI), folder, text, str]))
 for path in args.gguf:
     script = written("llama_.mjs", LLAMA, args.node)
-    engines.append(Engine(f"llama.cpp {path}", ["node", script, os.path.abspath(path), text, None], cwd=args.node))
+    engines.append(Engine(f"llama.cpp {path}", ["node", script, os.path.abspath(path), text, str], cwd=args.node))
 
 few, many = (int(it) for it in args.tokens.split(","))
 for turn in range(rounds(args.rounds) + 1):
@@ -163,8 +166,6 @@ for turn in range(rounds(args.rounds) + 1):
         engine.round(few, many)
         if turn == 0:
             engine.per_token.clear()
-if not engines[0].per_token:
-    engines[0].per_token.append(float("nan"))
 
 
 def bandwidth():
@@ -182,12 +183,12 @@ def bandwidth():
 
 speed = bandwidth()
 print(f"{few} to {many} tokens after {len(text)} characters; one core reads {speed / 1e9:.1f} GB/s")
-first = statistics.median(engines[0].per_token or [float("nan")])
 for engine in engines:
-    if not engine.per_token:
-        continue
     median = statistics.median(engine.per_token)
+    # Of each round by itself: what slows one program slows its neighbours.
+    ratio = statistics.median(a / b for a, b in zip(engines[0].per_token, engine.per_token))
     same = next((at for at, (a, b) in enumerate(zip(engine.made, engines[0].made)) if a != b),
                 min(len(engine.made), len(engines[0].made)))
     limit = f", limit {engine.size / speed / median:.0%}" if engine.size else ""
-    print(f"{median * 1e3:8.2f} ms  x{first / median:.3f}{limit}, same {same} of {len(engine.made)}  {engine.name}")
+    print(f"{median * 1e3:8.2f} ms (least {min(engine.per_token) * 1e3:.2f})  x{ratio:.3f}{limit}, same {same} of "
+          f"{len(engine.made)}  {engine.name}")
