@@ -89,7 +89,7 @@ class Server:
                            "prompt": more.pop("prompt", "The history of the lighthouse begins"), **more})
         it = socket.create_connection(("127.0.0.1", self.port), timeout=120)
         it.sendall(f"POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1:{self.port}\r\ncontent-type: application/json\r\n"
-                   f"content-length: {len(body)}\r\n\r\n{body}".encode())
+                   f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
         return it
 
     def family(self):
@@ -317,7 +317,6 @@ def soak():
                     while stream.recv(65536):
                         if kind > 0.5:
                             break
-                        stream.settimeout(1)
                     stream.close()
                     code = "stream" if kind <= 0.5 else "left"
                 elif kind < 0.7:
