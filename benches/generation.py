@@ -148,9 +148,17 @@ def size_of(folder):
     return sum(os.path.getsize(it) for it in files if ".onnx" in os.path.basename(it))
 
 
+def has_template(folder):
+    config = os.path.join(folder, "tokenizer_config.json")
+    inside = os.path.exists(config) and "chat_template" in json.load(open(config, encoding="utf-8"))
+    return inside or os.path.exists(os.path.join(folder, "chat_template.jinja"))
+
+
 engines = []
 for model in args.models:
-    command = [args.onnxq, "-q", "run", model, "--raw", "--threads", "1", "--jsonl", line]
+    # The prompt is text for all; where there is no template, saying so would be an error.
+    raw = ["--raw"] if has_template(model) else []
+    command = [args.onnxq, "-q", "run", model, *raw, "--threads", "1", "--jsonl", line]
     engines.append(Engine(f"onnxq run {model}", command, onnxq_ids, size=size_of(model)))
 for folder in args.optimum:
     engines.append(Engine(f"optimum {folder}", [sys.executable, written("optimum_.py", OPTIMUM), folder, text, str]))
