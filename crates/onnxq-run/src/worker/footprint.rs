@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Answer, FootprintJob, Library, Refusal, Request, Worker, WorkerError, WorkerOptions,
-    client::garbled, server::runtime,
+    client::garbled, memory::own, server::runtime,
 };
 use crate::{
     calibrate,
@@ -59,7 +59,7 @@ pub(super) fn measure(job: &FootprintJob) -> Result<Footprint, Refusal> {
         runtime(&Library { path: job.library.clone(), custom_ops: job.custom_ops.clone() });
     runtime.start()?;
     let reset = fs::write("/proc/self/clear_refs", "5").is_ok();
-    let base_bytes = resident("VmRSS:");
+    let base_bytes = own("VmRSS:");
     let session = SessionOptions { threads: job.threads, ..SessionOptions::default() };
     let start = Instant::now();
     let mut session = runtime.open(&job.model, &session)?;
@@ -67,13 +67,6 @@ pub(super) fn measure(job: &FootprintJob) -> Result<Footprint, Refusal> {
     let inputs: Vec<(&str, &Tensor)> = sample.iter().map(|(name, it)| (&**name, it)).collect();
     session.run(&inputs)?;
     // Without the reset the peak may be that of our reader.
-    let peak_bytes = resident("VmHWM:").filter(|_| reset);
+    let peak_bytes = own("VmHWM:").filter(|_| reset);
     Ok(Footprint { load_ms: Some(load_ms), peak_bytes, base_bytes })
-}
-
-/// A line of what the kernel says of this process, in bytes.
-fn resident(key: &str) -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|it| it.strip_prefix(key))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|it| it * 1024)
 }

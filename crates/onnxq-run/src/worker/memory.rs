@@ -16,28 +16,44 @@ impl Memory {
     pub fn of(process: Option<u32>) -> Option<Memory> {
         let process = process.map_or("self".to_owned(), |it| it.to_string());
         let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-        let field = |key: &str| {
-            let line = text.lines().find_map(|it| it.strip_prefix(key))?;
-            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|it| it * 1024)
-        };
+        let field = |key: &str| bytes(&text, key);
         Some(Memory { anonymous: field("RssAnon:")?, resident: field("VmRSS:")? })
+    }
+
+    /// All that the machine has, or that the control group of this process may have.
+    pub fn whole() -> Option<u64> {
+        let machine = machine("MemTotal:")?;
+        Some(machine.min(group("memory.max").unwrap_or(machine)))
     }
 
     /// What the system could give to new processes, in bytes.
     pub fn available() -> Option<u64> {
-        let text = fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find_map(|it| it.strip_prefix("MemAvailable:"))?;
-        let machine = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
-        Some(machine.min(group_left().unwrap_or(u64::MAX)))
+        Some(machine("MemAvailable:")?.min(group_left().unwrap_or(u64::MAX)))
     }
+}
+
+/// A line of what the kernel says of this process, in bytes.
+pub(super) fn own(key: &str) -> Option<u64> {
+    bytes(&fs::read_to_string("/proc/self/status").ok()?, key)
+}
+
+fn machine(key: &str) -> Option<u64> {
+    bytes(&fs::read_to_string("/proc/meminfo").ok()?, key)
+}
+
+/// A line `key: N kB`, in bytes.
+fn bytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|it| it.strip_prefix(key))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|it| it * 1024)
 }
 
 /// What is left of the limit of the control group, if it has one.
 fn group_left() -> Option<u64> {
-    let number = |file: &str| -> Option<u64> {
-        fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?.trim().parse().ok()
-    };
-    Some(number("memory.max")?.saturating_sub(number("memory.current")?))
+    Some(group("memory.max")?.saturating_sub(group("memory.current")?))
+}
+
+fn group(file: &str) -> Option<u64> {
+    fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?.trim().parse().ok()
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -13,6 +13,7 @@ use crate::{
 };
 use onnxq_ir::diag::{Code, EXIT_BUG, EXIT_ENVIRONMENT, EXIT_USAGE};
 use onnxq_run::answer::{Event, Generate, Labelled, ModelFacts, Vectors};
+pub use onnxq_run::worker::Memory;
 
 /// Starts what runs a model.
 pub trait Backend: Send + Sync {
@@ -45,15 +46,6 @@ pub trait Handle: Send + Sync {
     fn kill(&self);
     /// What it keeps in memory; `None` where nobody can say.
     fn memory(&self) -> Option<Memory>;
-}
-
-/// Bytes that a process keeps in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// That are its own: what unloading gives back.
-    pub anon: u64,
-    /// With pages of files, which others may share.
-    pub total: u64,
 }
 
 /// Why there is no answer.

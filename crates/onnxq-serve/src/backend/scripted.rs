@@ -58,7 +58,7 @@ impl Handle for ScriptedHandle {
 
     fn memory(&self) -> Option<Memory> {
         let is_there = !self.is_killed.load(SeqCst);
-        is_there.then_some(Memory { anon: self.bytes, total: self.bytes })
+        is_there.then_some(Memory { anonymous: self.bytes, resident: self.bytes })
     }
 }
 

@@ -93,8 +93,7 @@ impl Handle for worker::Handle {
     }
 
     fn memory(&self) -> Option<Memory> {
-        let memory = worker::Handle::memory(self)?;
-        Some(Memory { anon: memory.anonymous, total: memory.resident })
+        worker::Handle::memory(self)
     }
 }
 

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Asked, answer::warn, embeddings::inputs};
-use crate::{
-    http::{Answer, json as answer},
-    problem::Problem,
+use super::{
+    Asked,
+    embeddings::{inputs, listed},
 };
-use onnxq_run::answer::{Labelled, Task, Usage};
+use crate::{http::Answer, problem::Problem};
+use onnxq_run::answer::{Labelled, Task};
 
 pub(crate) async fn classify(mut asked: Asked<'_>) -> Result<Answer, Problem> {
     asked.check_task(Task::Classify)?;
@@ -17,16 +17,8 @@ pub(crate) async fn classify(mut asked: Asked<'_>) -> Result<Answer, Problem> {
     let told = lease.classify(texts, asked.until).await?;
     drop(lease);
     let prompt_tokens = told.iter().map(|it| it.tokens).sum();
-    asked.track.usage(Usage { prompt_tokens, ..Usage::default() });
     let data = told.iter().enumerate().map(|(index, it)| one(index, it));
-    let mut body = json!({
-        "object": "list",
-        "data": data.collect::<Value>(),
-        "model": asked.config().name,
-        "usage": {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens},
-    });
-    warn(&mut body, &asked.fields.warnings());
-    Ok(answer(200, &body))
+    Ok(listed(asked, data.collect(), prompt_tokens))
 }
 
 /// The best label stands apart: most clients need no other.

@@ -23,20 +23,24 @@ pub(crate) async fn embeddings(mut asked: Asked<'_>) -> Result<Answer, Problem> 
     let lease = asked.lease(Task::Embed).await?;
     let told = lease.embed(texts, asked.until).await?;
     drop(lease);
-    let prompt_tokens = told.tokens;
-    asked.track.usage(Usage { prompt_tokens, ..Usage::default() });
     let data = told.vectors.iter().enumerate().map(|(index, vector)| {
         let embedding = if as_base64 { packed(vector) } else { json!(vector) };
         json!({"object": "embedding", "index": index, "embedding": embedding})
     });
+    Ok(listed(asked, data.collect(), told.tokens))
+}
+
+/// One entry for each text, and how many tokens were read.
+pub(super) fn listed(asked: Asked<'_>, data: Value, prompt_tokens: usize) -> Answer {
+    asked.track.usage(Usage { prompt_tokens, ..Usage::default() });
     let mut body = json!({
         "object": "list",
-        "data": data.collect::<Value>(),
+        "data": data,
         "model": asked.config().name,
         "usage": {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens},
     });
     warn(&mut body, &asked.fields.warnings());
-    Ok(answer(200, &body))
+    answer(200, &body)
 }
 
 /// A text or a list of texts, none of them empty.

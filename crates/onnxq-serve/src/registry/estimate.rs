@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{config::ModelConfig, log::Log};
 use onnxq_ir::fs::replace;
+use onnxq_run::worker::Memory;
 
 /// Memory of a loaded model in sizes of its files, before it is known.
 const GUESS: f64 = 2.5;
@@ -138,13 +139,7 @@ fn files(path: &Path) -> (u64, u64) {
 
 /// Most of what the machine has, or of what this process's group may have.
 pub(crate) fn budget() -> u64 {
-    let number = |text: String| text.trim().parse::<u64>().ok();
-    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(number);
-    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = info.lines().find_map(|it| it.strip_prefix("MemTotal:"));
-    let total = line.and_then(|it| it.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    let machine = total.map_or(UNKNOWN, |it| it << 10);
-    (limit.unwrap_or(machine).min(machine) as f64 * 0.8) as u64
+    (Memory::whole().unwrap_or(UNKNOWN) as f64 * 0.8) as u64
 }
 
 /// Where the system does not say what it has.

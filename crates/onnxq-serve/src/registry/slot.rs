@@ -84,9 +84,9 @@ impl Registry {
         let memory = slot.handle.as_ref().and_then(|it| it.memory());
         if let Some(memory) = memory {
             let cache = facts.bytes_per_token.saturating_mul(facts.context as u64);
-            slot.seen = memory.anon;
-            slot.bytes = memory.anon.saturating_add(cache);
-            state.models[model].need = memory.anon.saturating_add(cache);
+            slot.seen = memory.anonymous;
+            slot.bytes = memory.anonymous.saturating_add(cache);
+            state.models[model].need = memory.anonymous.saturating_add(cache);
         }
         let need = state.models[model].need;
         state.models[model].facts = Some(facts);
@@ -150,8 +150,8 @@ impl Slot {
     /// What it takes may be more than what was set aside.
     pub(super) fn measure(&mut self) {
         if let Some(memory) = self.handle.as_ref().and_then(|it| it.memory()) {
-            self.seen = memory.anon;
-            self.bytes = self.bytes.max(memory.anon);
+            self.seen = memory.anonymous;
+            self.bytes = self.bytes.max(memory.anonymous);
         }
     }
 
