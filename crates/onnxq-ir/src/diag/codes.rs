@@ -153,6 +153,8 @@ codes! {
     E631 EXIT_REJECTED "The folder is no package, or files of it are not what they were when it was made. Name a folder that `onnxq package` made; if files changed, make it again of the model, or, if the plain model is right, with --remake."
     E632 EXIT_USAGE "There is no model to package: an .onnx file, or a folder that has some, itself or in its folder `onnx`. Of a checkpoint, `onnxq import` makes one."
     E633 EXIT_USAGE "A package is delivered only if the packed model answers as the plain one does, and no input could be made up that the plain one runs on. Pass --data with a sample."
+    E640 EXIT_UNSUPPORTED "A node lies between the weights to be trained and the output that is compared, and no gradient passes it. Those that gradients pass: OPERATORS."
+    E641 EXIT_USAGE "What is to be trained does not fit the model: an output that does not exist or depends on no weight, weights that no selector matches."
     E700 EXIT_USAGE "The command line is not understood: a flag that does not exist, a value that it does not take, an argument that is missing or too many. The hint says what to write, and how the command is used."
     E701 EXIT_USAGE "The recipe, or the description of images, has a key that does not exist, or is not valid YAML."
     E702 EXIT_USAGE "A pattern of the recipe matches no node. Add `optional: true` if the rule is meant for other models."
