@@ -338,7 +338,13 @@ impl CalibrationArgs {
             chat: chat_template(model, self.plain_text),
             ..from.options(model)
         };
+        // Training takes all samples, whatever solvers need.
+        let training = recipe.distil.as_ref().zip(self.calibration.as_ref()).map(|(spec, path)| {
+            let options = DataOptions { samples: None, sequence: spec.sequence, ..options.clone() };
+            Dataset::of_path(path, options)
+        });
         Inputs {
+            training,
             data: self.calibration.as_ref().map(|it| Dataset::of_path(it, options)),
             stats: self.stats.clone(),
             memory: self.memory,

@@ -211,6 +211,12 @@ impl Progress for Ui {
         }
     }
 
+    fn tell(&self, text: &str) {
+        if let Some(Task { bar: Some(bar), .. }) = &*self.task() {
+            bar.set_message(escape(text));
+        }
+    }
+
     fn done(&self, summary: &str) {
         let Some(task) = self.task().take() else { return };
         if let Some(bar) = &task.bar {
@@ -267,7 +273,7 @@ fn bar(task: &str, total: u64) -> ProgressBar {
     let template = if total == 0 {
         "  {prefix:<10} {spinner} {elapsed} so far"
     } else {
-        "  {prefix:<10} {bar:30} {percent:>3} % done, {elapsed} so far"
+        "  {prefix:<10} {bar:30} {percent:>3} % done, {elapsed} so far  {msg}"
     };
     bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(HERTZ));
     bar.set_style(ProgressStyle::with_template(template).expect("the template is constant"));

@@ -9,6 +9,8 @@ pub trait Progress: Sync {
     /// A task begins; `total` is in the unit that `step` counts, 0 if unknown.
     fn start(&self, task: &str, total: u64);
     fn step(&self, n: u64);
+    /// How far the task has come, in words; the latest counts.
+    fn tell(&self, _: &str) {}
     /// The task ended; `summary` is one line for the log, or empty.
     fn done(&self, summary: &str);
     /// Something the user should know although it is no error.

@@ -28,6 +28,8 @@ pub struct Job<'a> {
 pub struct Inputs<'a> {
     /// Samples to calibrate on.
     pub data: Option<Dataset>,
+    /// Samples that `distil` trains on, if they are others or more.
+    pub training: Option<Dataset>,
     /// A file that keeps statistics: read if it is there, written if not.
     pub stats: Option<PathBuf>,
     /// Bytes for the sums that are kept at a time.
@@ -59,6 +61,7 @@ impl Default for Inputs<'_> {
     fn default() -> Self {
         Inputs {
             data: None,
+            training: None,
             stats: None,
             memory: 2 << 30,
             threads: 1,

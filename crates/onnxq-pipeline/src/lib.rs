@@ -10,6 +10,7 @@ pub mod attribution;
 pub mod convert;
 mod decide;
 mod deliver;
+pub mod distil;
 mod error;
 pub mod facts;
 pub mod import;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Adapted, Census, Decided, Error, Job, Mixed, OutputFile, Planned, facts::Told, origin::Origin,
+    Adapted, Census, Decided, Error, Job, Mixed, OutputFile, Planned,
+    distil::{self, Learnt},
+    facts::Told, origin::Origin,
 };
 use onnx::SaveOptions;
 use onnxq_ir::{
@@ -34,6 +36,7 @@ pub struct Lowered {
     pub warnings: Vec<Warning>,
     pub adapted: Option<Adapted>,
     pub mixed: Option<Mixed>,
+    pub learnt: Option<Learnt>,
     pub(super) options: OpenOptions,
     /// Slow and broken forms that the original has.
     pub(super) findings: Vec<Finding>,
@@ -50,7 +53,9 @@ impl Decided {
             planned;
         let (rows, findings) = (plan.rows(&model), lint::run(&model));
         job.ctx.progress.start("quantize", 0);
+        let float = model.clone();
         insert::quantize(&mut model, &plan, &mut sources);
+        let learnt = distil::recover(&mut model, (&float, &files), &plan.sites, job)?;
         let weight_errors = sources.errors(&model, &plan.sites);
         finish(&mut model, &plan.sites, job.ctx)?;
         narrow(&mut model, widened, job.ctx)?;
@@ -64,6 +69,7 @@ impl Decided {
             warnings,
             adapted,
             mixed,
+            learnt,
             options,
             findings,
             origin,

@@ -54,7 +54,7 @@ pub struct AdamW {
     pub schedule: Schedule,
     pub step: usize,
     /// By weight: of the weight itself, and of the logarithms of its scales.
-    pub moments: Vec<[Moments; 2]>,
+    moments: Vec<[Moments; 2]>,
 }
 
 /// What a step did.
@@ -73,6 +73,20 @@ impl AdamW {
             [Moments::new(own), Moments::new(weight.theta.len())]
         };
         AdamW { schedule, step: 0, moments: weights.list.iter().map(of).collect() }
+    }
+
+    /// First and second moments of all trained numbers.
+    pub fn moments(&self) -> [Vec<Vec<f32>>; 2] {
+        let list = || self.moments.iter().flatten();
+        [list().map(|it| it.first.clone()).collect(), list().map(|it| it.second.clone()).collect()]
+    }
+
+    /// Takes what [`AdamW::moments`] gave after so many steps.
+    pub fn set_moments(&mut self, step: usize, first: Vec<Vec<f32>>, second: Vec<Vec<f32>>) {
+        self.step = step;
+        for (own, (first, second)) in self.moments.iter_mut().flatten().zip(first.into_iter().zip(second)) {
+            (own.first, own.second) = (first, second);
+        }
     }
 
     /// Changes what is trained. `grads` are no longer of use afterwards.

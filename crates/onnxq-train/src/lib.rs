@@ -5,6 +5,7 @@
 //! outputs, names and dynamic axes that it had.
 
 pub mod adamw;
+pub mod fisher;
 pub mod loss;
 pub mod lower;
 mod ops;

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use onnxq_ir::{Model, ValueId, tensor::{Tensor, TensorError}};
+use onnxq_ir::{Model, ValueId, tensor::Tensor};
 use rayon::prelude::*;
 
 use crate::{
@@ -157,7 +157,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Takes numbers that [`Trainer::numbers`] gave.
-    pub fn set_numbers(&mut self, numbers: &[Vec<f32>]) -> Result<(), TensorError> {
+    pub fn set_numbers(&mut self, numbers: &[Vec<f32>]) {
         let trained = self.weights.list.iter_mut().filter(|it| it.trained.is_some());
         for (weight, pair) in trained.zip(numbers.chunks_exact(2)) {
             weight.theta.clone_from(&pair[0]);
@@ -168,7 +168,6 @@ impl<'a> Trainer<'a> {
             }
         }
         self.weights.refresh(&mut self.leaves);
-        Ok(())
     }
 }
 

@@ -155,6 +155,8 @@ codes! {
     E633 EXIT_USAGE "A package is delivered only if the packed model answers as the plain one does, and no input could be made up that the plain one runs on. Pass --data with a sample."
     E640 EXIT_UNSUPPORTED "A node lies between the weights to be trained and the output that is compared, and no gradient passes it. Those that gradients pass: OPERATORS."
     E641 EXIT_USAGE "What is to be trained does not fit the model: an output that does not exist or depends on no weight, weights that no selector matches."
+    E642 EXIT_NOTHING "Training gained nothing: no state was better on held-out samples than the first, so nothing was written. Train for more steps, with a smaller learning rate, or on more samples like those of its use."
+    E643 EXIT_USAGE "A file holds the state of a training that was interrupted, and it is damaged or that of another one. Delete it to begin anew, or name another output."
     E700 EXIT_USAGE "The command line is not understood: a flag that does not exist, a value that it does not take, an argument that is missing or too many. The hint says what to write, and how the command is used."
     E701 EXIT_USAGE "The recipe, or the description of images, has a key that does not exist, or is not valid YAML."
     E702 EXIT_USAGE "A pattern of the recipe matches no node. Add `optional: true` if the rule is meant for other models."

@@ -214,6 +214,7 @@ fn extend(parent: Recipe, child: Recipe) -> Recipe {
         transforms: child.transforms.or(parent.transforms),
         adapt: child.adapt.or(parent.adapt),
         mixed: child.mixed.or(parent.mixed),
+        distil: child.distil.or(parent.distil),
         quantize,
         gates: child.gates.or(parent.gates),
         place,
@@ -267,6 +268,9 @@ fn parts(recipe: &Recipe) -> Vec<Part<'_>> {
     }
     for (i, it) in recipe.gates.iter().flatten().enumerate() {
         add(format!("gates.{i}"), it);
+    }
+    if let Some(it) = &recipe.distil {
+        add("distil".into(), it);
     }
     if let Some(it) = &recipe.mixed {
         add("mixed".into(), it);

@@ -1,6 +1,7 @@
 //! Recipes: which weights become what, as data. The comments of the fields are the manual.
 
 mod adapt;
+mod distil;
 mod error;
 pub mod gate;
 pub mod load;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     adapt::{ActivationCandidate, AdaptGoal, AdaptSpec},
+    distil::{DistilSpec, Group, LossName, Rates},
     error::RecipeError,
     gate::Gate,
     load::{SHIPPED, apply_set, load, load_text, source},
@@ -90,6 +92,10 @@ pub struct Recipe {
     /// `--target-bpw`. Only weights whose activations stay in float take part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mixed: Option<MixedSpec>,
+    /// Trains the quantized model against the float one, on the samples of `--calibration`. Replaces the
+    /// parent's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distil: Option<DistilSpec>,
     /// What to quantize, and how. Later entries win, field by field. A node that no entry matches
     /// stays as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -368,6 +374,9 @@ impl Recipe {
             solver.solver().needs() > Needs::Nothing
                 || activation.is_some_and(|it| it.range == ActivationRange::Static)
         };
+        if self.distil.is_some() {
+            return true;
+        }
         let transforms = self.transforms.iter().flatten();
         let always = self.quantize.iter().filter(|it| it.calibrated != Some(true));
         always.into_iter().any(by_entry) || transforms.into_iter().any(|it| it.needs_data())

@@ -22,6 +22,7 @@ mod view;
 pub use self::{
     decode::decode,
     latency::times,
+    role::{is_cache, role_of},
     models::{CompareError, CompareOptions, compare, left_out},
     sizes::{Pinned, Sizes},
     splits::{Piece, Split, splits},

@@ -1,10 +1,11 @@
 //! What an output is: its name first, then its shape and the inputs, then its values.
 
 use super::accumulate::Context;
+use crate::data::Batch;
 use onnxq_report::figures::Role;
 
 /// Whether an output is kept for the next token.
-pub(super) fn is_cache(name: &str) -> bool {
+pub fn is_cache(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.starts_with("present") || ["past_key", "past_value"].iter().any(|word| name.contains(word))
 }
@@ -38,6 +39,12 @@ pub(super) fn role(name: &str, shape: &[usize], values: &[f32], context: &Contex
         2 if context.ids.is_some() && shape[1] >= 64 => Role::Embedding,
         _ => Role::Values,
     }
+}
+
+/// The role of a float output of that shape, whatever its values, in a run on these inputs.
+pub fn role_of(name: &str, shape: &[usize], batch: &Batch) -> Role {
+    let ids = batch.contains_key("input_ids").then(|| (Vec::new(), [0, 0]));
+    role(name, shape, &[], &Context { ids, ..Context::default() })
 }
 
 /// Rows that are not negative and add up to one.

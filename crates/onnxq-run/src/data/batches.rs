@@ -144,6 +144,14 @@ impl Batches {
         Some((self.inputs.get(*input)?.name.clone(), tokens.ids.iter().copied().max()?))
     }
 
+    /// Some samples as one batch, wherever the iteration is.
+    ///
+    /// # Errors
+    /// As iterating does.
+    pub fn at(&self, rows: Range<usize>) -> Result<Batch, DataError> {
+        self.read(rows)
+    }
+
     /// Starts again with the first batch.
     pub fn rewind(&mut self) {
         self.at = 0;

@@ -106,6 +106,7 @@ impl<R: Real> Table<R> {
         Row { op: "Where", lower: select::select },
         Row { op: "com.microsoft.GroupQueryAttention", lower: attention::group_query },
         Row { op: "com.microsoft.QuickGelu", lower: unary::quick_gelu },
+        Row { op: "com.microsoft.RotaryEmbedding", lower: rotary::rotary_of_microsoft },
     ];
 
     pub(crate) fn find(op: &OpName) -> Option<&'static Row<R>> {

@@ -17,8 +17,18 @@ struct Rotary {
     heads_first: bool,
     half: usize,
     interleaved: bool,
-    /// Whether the angles of a token are looked up by its position, or come one by one.
-    by_position: bool,
+    at: Positions,
+}
+
+/// Where the angles of a token are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Positions {
+    /// One after the other, batch by batch.
+    InOrder,
+    /// In the row that the last operand says.
+    Looked,
+    /// In the row of its place in the text, after so many that the last operand says.
+    After,
 }
 
 impl Rotary {
@@ -36,7 +46,12 @@ impl Rotary {
                 true => (line / (heads * tokens), line % tokens),
                 false => (line / (tokens * heads), line / heads % tokens),
             };
-            let angle = self.half * positions.map_or(b * tokens + t, |it| it[b * tokens + t] as usize);
+            let at = match (self.at, positions) {
+                (Positions::Looked, Some(list)) => list[b * tokens + t] as usize,
+                (Positions::After, Some(list)) => list[0] as usize + t,
+                _ => b * tokens + t,
+            };
+            let angle = self.half * at;
             let row = line * size;
             for i in 0..self.half {
                 let (p, q) = match self.interleaved {
@@ -58,14 +73,14 @@ impl Rotary {
 impl<R: Real> Op<R> for Rotary {
     fn forward(&self, at: &mut Forward<'_, R>) {
         let operands = [at.x(0), at.x(1), at.x(2)];
-        let positions = self.by_position.then(|| at.ints(3));
+        let positions = (self.at != Positions::InOrder).then(|| at.ints(3));
         let y = &mut *at.y;
         vectorized(|| self.turn(operands, positions, false, #[inline(always)] |i, value| y[i] = value));
     }
 
     fn backward(&self, at: &mut Backward<'_, R>) {
         let operands = [at.dy, at.x(1), at.x(2)];
-        let positions = self.by_position.then(|| at.ints(3));
+        let positions = (self.at != Positions::InOrder).then(|| at.ints(3));
         let Some(dx) = at.grad(0) else { return };
         let fresh = std::mem::take(&mut dx.fresh);
         let dx = &mut dx.values;
@@ -82,13 +97,34 @@ impl<R: Real> Op<R> for Rotary {
 }
 
 pub(super) fn rotary<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R>, NoMatch> {
-    let mut inputs = vec![site.slot(0)?, site.slot(1)?, site.slot(2)?];
+    lowered(site, [1, 2, 3])
+}
+
+/// Positions come before the angles, and may be one for the first token.
+pub(super) fn rotary_of_microsoft<R: Real>(
+    site: &mut Site<'_, '_, R>,
+) -> Result<Lowered<R>, NoMatch> {
+    lowered(site, [2, 3, 1])
+}
+
+fn lowered<R: Real>(
+    site: &mut Site<'_, '_, R>,
+    [cos, sin, at]: [usize; 3],
+) -> Result<Lowered<R>, NoMatch> {
+    let mut inputs = vec![site.slot(0)?, site.slot(cos)?, site.slot(sin)?];
     let (own, table, sines) = (site.shape(inputs[0]), site.shape(inputs[1]), site.shape(inputs[2]));
     if inputs[1..].iter().any(|it| site.wanted(*it)) || table != sines {
         return Err(no_match!("its angles are trained, or of different shapes"));
     }
-    let by_position = site.has_input(3);
-    let count = site.int("num_heads", 0) as usize;
+    let half = *table.last().unwrap_or(&0);
+    let stated = site.int("num_heads", 0) as usize;
+    let turned = site.int("rotary_embedding_dim", 0) as usize;
+    // Microsoft's turns whole heads if nothing else is said, so their number follows.
+    let whole = |width: usize| if turned == 0 && half > 0 { width / (2 * half) } else { 0 };
+    let count = match own[..] {
+        [_, _, width] if stated == 0 && at == 1 => whole(width),
+        _ => stated,
+    };
     let (dims, heads_first) = match own[..] {
         [batch, heads, tokens, size] => ([batch, tokens, heads, size], true),
         [batch, tokens, width] if count > 0 && width % count == 0 => {
@@ -96,18 +132,20 @@ pub(super) fn rotary<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R>, 
         }
         _ => return Err(no_match!("a value of shape {own:?}, with {count} heads")),
     };
-    let half = *table.last().unwrap_or(&0);
     let rows = table.iter().product::<usize>() / half.max(1);
-    let turned = site.int("rotary_embedding_dim", 0) as usize;
     if 2 * half > dims[3] || half == 0 || turned != 0 && turned != 2 * half {
         return Err(no_match!("angles of shape {table:?} for heads of {}", dims[3]));
     }
-    if by_position {
-        inputs.push(site.slot(3)?);
+    let mut positions = Positions::InOrder;
+    if site.has_input(at) {
+        let slot = site.slot(at)?;
+        let one = at == 1 && site.shape(slot).iter().product::<usize>() == 1;
+        positions = if one { Positions::After } else { Positions::Looked };
+        inputs.push(slot);
     } else if rows != dims[0] * dims[1] {
         return Err(no_match!("angles of shape {table:?} for {} tokens", dims[0] * dims[1]));
     }
     let interleaved = site.int("interleaved", 0) != 0;
-    let op = Rotary { dims, heads_first, half, interleaved, by_position };
+    let op = Rotary { dims, heads_first, half, interleaved, at: positions };
     Ok(Lowered::new(op, inputs, own))
 }

@@ -72,6 +72,8 @@ const CASES: &[(&str, &str)] = &[
     ("Where", "(bool[2,1] c, float[2,3] x, float[3] z) => (float[2,3] y) { y = Where (c, x, z) }"),
     ("com.microsoft.GroupQueryAttention", "(float[1,3,8] q, float[1,3,4] k, float[1,3,4] v, int32[1] last, int32 total) => (float[1,3,8] y) { y = com.microsoft.GroupQueryAttention <num_heads = 2, kv_num_heads = 1> (q, k, v, , , last, total) }"),
     ("com.microsoft.QuickGelu", "(float[2,3] x) => (float[2,3] y) { y = com.microsoft.QuickGelu <alpha = 1.2> (x) }"),
+    ("com.microsoft.RotaryEmbedding", "<int64[1] at = {1}> (float[2,3,8] x, float[5,2] c, float[5,2] s) => (float[2,3,8] y) { y = com.microsoft.RotaryEmbedding (x, at, c, s) }"),
+    ("com.microsoft.RotaryEmbedding", "(float[2,2,3,4] x, int64[2,3] at, float[5,2] c, float[5,2] s) => (float[2,2,3,4] y) { y = com.microsoft.RotaryEmbedding (x, at, c, s) }"),
 ];
 
 /// A model with weights, and the integers that are its inputs.

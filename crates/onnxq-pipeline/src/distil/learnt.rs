@@ -1,0 +1,56 @@
+//! What a training did, for people and scripts.
+
+use onnxq_ir::diag::{Code, Diagnostic};
+use serde::{Deserialize, Serialize};
+
+/// The result of a training.
+#[derive(Clone, Debug, Serialize)]
+pub struct Learnt {
+    /// What the loss is: kl, ce, cosine or square.
+    pub loss: &'static str,
+    /// What was trained, and how many numbers these are.
+    pub train: Vec<&'static str>,
+    pub trained_numbers: usize,
+    pub samples: usize,
+    pub held_out: usize,
+    pub steps: usize,
+    pub tokens: u64,
+    /// Of held-out samples, before the first step and in the state that is written.
+    pub before: f64,
+    pub after: f64,
+    /// The step of the state that is written.
+    pub best: usize,
+    pub curve: Vec<Point>,
+    /// Of the samples.
+    pub sha256: String,
+}
+
+/// A look at held-out samples.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Point {
+    pub step: usize,
+    /// The mean loss of the steps since the last look.
+    pub loss: f64,
+    pub held_out: f64,
+}
+
+/// No state was better on held-out samples than the first.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing gained: on held-out samples the loss was {before:.6} before training, and {best:.6} at best after it")]
+pub struct NothingGained {
+    pub before: f64,
+    pub best: f64,
+}
+
+impl Diagnostic for NothingGained {
+    fn code(&self) -> Code {
+        Code::E642
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(
+            "nothing was written; train for more steps, with a smaller learning rate, or on more samples"
+                .into(),
+        )
+    }
+}

@@ -1,0 +1,199 @@
+//! What the outputs of a student lose.
+
+use onnxq_quant::recipe::LossName;
+use onnxq_train::{
+    loss::{self, Aim},
+    trainer::Loss,
+};
+
+/// What the outputs of a group are to be.
+pub(super) struct Target {
+    /// What the teacher says, output by output; empty if none was asked.
+    pub teacher: Vec<Vec<f32>>,
+    /// By token: what a loss there counts. They sum up to one over a step.
+    pub weights: Vec<f32>,
+    /// By token: the token that follows, if it counts.
+    pub labels: Vec<Option<usize>>,
+    /// Samples of the group, and what one of them counts for a vector of the whole sample.
+    pub samples: usize,
+    pub sample_weight: f32,
+}
+
+/// How one output is judged.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Judge {
+    /// Rows of logits of so many values.
+    Kl { width: usize, temperature: f32, labels: f32 },
+    Ce { width: usize },
+    /// Vectors of so many values.
+    Cosine { width: usize },
+    Square { width: usize },
+}
+
+impl Judge {
+    pub(super) fn new(name: LossName, width: usize, temperature: f32, labels: f32) -> Judge {
+        match name {
+            LossName::Kl => Judge::Kl { width, temperature, labels },
+            LossName::Ce => Judge::Ce { width },
+            LossName::Cosine => Judge::Cosine { width },
+            LossName::Square => Judge::Square { width },
+        }
+    }
+}
+
+/// The judges of the outputs, in their order.
+pub(super) struct Losses(pub Vec<Judge>);
+
+impl Loss<Target> for Losses {
+    fn of(&self, target: &Target, outputs: &[&[f32]], gradients: &mut [Vec<f32>]) -> f64 {
+        let mut sum = 0.0;
+        for (index, judge) in self.0.iter().enumerate() {
+            let teacher = target.teacher.get(index).map(|it| &it[..]);
+            sum += judge.of(target, teacher, outputs[index], &mut gradients[index]);
+        }
+        sum
+    }
+}
+
+impl Judge {
+    fn of(
+        self,
+        target: &Target,
+        teacher: Option<&[f32]>,
+        student: &[f32],
+        gradient: &mut [f32],
+    ) -> f64 {
+        let none: &[f32] = &[];
+        let teacher = teacher.unwrap_or(none);
+        match self {
+            Judge::Kl { width, temperature, labels } => {
+                let logits = Rows { target, teacher, student, width };
+                let by_teacher = logits.divergence(temperature, 1.0 - labels, gradient);
+                by_teacher + if labels > 0.0 { logits.entropy(labels, gradient) } else { 0.0 }
+            }
+            Judge::Ce { width } => {
+                Rows { target, teacher, student, width }.entropy(1.0, gradient)
+            }
+            Judge::Cosine { width } => {
+                Rows { target, teacher, student, width }.vectors(gradient)
+            }
+            Judge::Square { width } => {
+                Rows { target, teacher, student, width }.squares(gradient)
+            }
+        }
+    }
+}
+
+/// Rows of an output, one for each token or sample.
+struct Rows<'a> {
+    target: &'a Target,
+    teacher: &'a [f32],
+    student: &'a [f32],
+    width: usize,
+}
+
+impl Rows<'_> {
+    /// What each row counts: a token's weight, or, where there is a row for each sample, a sample's.
+    fn weight(&self, row: usize) -> f32 {
+        let rows = self.student.len() / self.width.max(1);
+        if rows == self.target.weights.len() {
+            return self.target.weights[row];
+        }
+        self.target.sample_weight * self.target.samples as f32 / rows.max(1) as f32
+    }
+
+    fn range(&self, row: usize) -> std::ops::Range<usize> {
+        row * self.width..(row + 1) * self.width
+    }
+
+    /// The rows that count, with their weights.
+    fn counted(&self) -> impl Iterator<Item = (usize, f32)> + '_ {
+        let rows = self.student.len() / self.width.max(1);
+        (0..rows).map(|it| (it, self.weight(it))).filter(|it| it.1 > 0.0)
+    }
+
+    fn divergence(&self, temperature: f32, part: f32, gradient: &mut [f32]) -> f64 {
+        let mut scratch = Vec::new();
+        let mut sum = 0.0;
+        for (row, weight) in self.counted() {
+            let (range, weight) = (self.range(row), weight * part);
+            let aim = Aim::Logits(&self.teacher[range.clone()]);
+            let (student, gradient) = (&self.student[range.clone()], &mut gradient[range]);
+            let own = loss::row(aim, student, temperature, weight, gradient, &mut scratch);
+            sum += f64::from(weight) * own;
+        }
+        sum
+    }
+
+    fn entropy(&self, part: f32, gradient: &mut [f32]) -> f64 {
+        let mut scratch = Vec::new();
+        let mut sum = 0.0;
+        for (row, weight) in self.counted() {
+            let Some(label) = self.target.labels.get(row).copied().flatten() else { continue };
+            let (range, weight) = (self.range(row), weight * part);
+            let (student, gradient) = (&self.student[range.clone()], &mut gradient[range]);
+            let own = loss::row(Aim::Label(label), student, 1.0, weight, gradient, &mut scratch);
+            sum += f64::from(weight) * own;
+        }
+        sum
+    }
+
+    /// Half for the vectors of tokens, half for the mean of each sample, which is what embeddings are
+    /// made of; the error of a token in proportion adds its length.
+    fn vectors(&self, gradient: &mut [f32]) -> f64 {
+        let mut sum = 0.0;
+        for (row, weight) in self.counted() {
+            let range = self.range(row);
+            let (teacher, student) = (&self.teacher[range.clone()], &self.student[range.clone()]);
+            let half = 0.5 * weight;
+            let own = loss::cosine(teacher, student, half, &mut gradient[range.clone()])
+                + loss::relative_square(teacher, student, half, &mut gradient[range]);
+            sum += f64::from(half) * own;
+        }
+        let rows = self.student.len() / self.width.max(1);
+        if rows != self.target.weights.len() || self.target.samples == 0 {
+            return sum;
+        }
+        let tokens = rows / self.target.samples;
+        for sample in 0..self.target.samples {
+            sum += self.mean(sample * tokens..(sample + 1) * tokens, gradient);
+        }
+        sum
+    }
+
+    /// The cosine of the means of a sample's tokens.
+    fn mean(&self, tokens: std::ops::Range<usize>, gradient: &mut [f32]) -> f64 {
+        let counted: Vec<usize> =
+            tokens.filter(|it| self.target.weights[*it] > 0.0).collect();
+        if counted.is_empty() {
+            return 0.0;
+        }
+        let part = 1.0 / counted.len() as f32;
+        let mean = |values: &[f32]| {
+            let mut mean = vec![0.0f32; self.width];
+            for row in &counted {
+                mean.iter_mut().zip(&values[self.range(*row)]).for_each(|(it, v)| *it += part * v);
+            }
+            mean
+        };
+        let (teacher, student) = (mean(self.teacher), mean(self.student));
+        let weight = 0.5 * self.target.sample_weight;
+        let mut own = vec![0.0; self.width];
+        let loss = loss::cosine(&teacher, &student, weight, &mut own);
+        for row in &counted {
+            gradient[self.range(*row)].iter_mut().zip(&own).for_each(|(it, g)| *it += part * g);
+        }
+        f64::from(weight) * loss
+    }
+
+    fn squares(&self, gradient: &mut [f32]) -> f64 {
+        let mut sum = 0.0;
+        for (row, weight) in self.counted() {
+            let range = self.range(row);
+            let (teacher, student) = (&self.teacher[range.clone()], &self.student[range.clone()]);
+            let own = loss::relative_square(teacher, student, weight, &mut gradient[range]);
+            sum += f64::from(weight) * own;
+        }
+        sum
+    }
+}

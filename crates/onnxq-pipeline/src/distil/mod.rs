@@ -1,0 +1,20 @@
+//! Training a student against a teacher, or on answers.
+//!
+//! `recover` is a step of `quantize`; `train` is what it and students of other kinds share.
+
+mod apply;
+mod examples;
+mod groups;
+mod learnt;
+mod losses;
+mod recover;
+mod state;
+mod teacher;
+mod train;
+
+pub use self::{
+    examples::{Example, Examples},
+    learnt::{Learnt, NothingGained, Point},
+    train::{Student, Training},
+};
+pub(crate) use self::{apply::apply, recover::recover};

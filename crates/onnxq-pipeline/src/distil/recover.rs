@@ -1,0 +1,42 @@
+//! A step of `quantize`: what quantization took is given back by training against the float model.
+
+use onnxq_ir::{Model, digest::sha256_hex, onnx::Files};
+use onnxq_quant::plan::SitePlan;
+
+use super::{Learnt, Student, Training, apply};
+use crate::{Error, Job, NeedsData, origin};
+use onnxq_run::{calibrate, data::fitting};
+
+/// Trains the canonical form of a quantized model, if the recipe says so.
+pub(crate) fn recover(
+    m: &mut Model,
+    (teacher, files): (&Model, &Files),
+    sites: &[SitePlan],
+    job: &Job,
+) -> Result<Option<Learnt>, Error> {
+    let Some(spec) = &job.recipe.distil else { return Ok(None) };
+    let Some(data) = job.inputs.training.as_ref().or(job.inputs.data.as_ref()) else {
+        return Err(NeedsData { who: "`distil`".to_owned() }.into());
+    };
+    let mut batches = fitting(data.batches(&calibrate::model_inputs(m))?, m)?;
+    batches.one_by_one();
+    let recipe = origin::recipe_facts(job.recipe).sha256;
+    let student = Student {
+        model: m,
+        bits: sites.iter().map(|it| it.scheme.bits).min(),
+        key: sha256_hex(format!("{}\n{recipe}", calibrate::model_sha256(files))),
+    };
+    let training = Training {
+        student,
+        teacher: Some((teacher, files)),
+        spec,
+        examples: &batches,
+        runtime: job.inputs.runtime.clone(),
+        threads: job.inputs.threads,
+        memory: job.inputs.memory,
+        output: job.inputs.output.path.as_deref(),
+    };
+    let (changes, learnt) = training.run(job.ctx)?;
+    apply(m, changes);
+    Ok(Some(learnt))
+}

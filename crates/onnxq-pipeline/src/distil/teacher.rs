@@ -1,0 +1,65 @@
+//! What the float model says, asked in ONNX Runtime.
+
+use onnxq_ir::{Model, onnx::Files, tensor::Tensor};
+use onnxq_run::{
+    data::Batch,
+    engine::{Runtime, Session, SessionOptions},
+};
+use rayon::prelude::*;
+
+use crate::{Error, open};
+
+/// Sessions of the teacher, one for each run at the same time.
+pub(super) struct Teacher {
+    sessions: Vec<Box<dyn Session>>,
+    outputs: Vec<String>,
+}
+
+impl Teacher {
+    pub(super) fn new(
+        model: &Model,
+        files: &Files,
+        outputs: &[String],
+        (runtime, threads): (&Runtime, usize),
+    ) -> Result<Teacher, Error> {
+        let options = SessionOptions { threads: 1, lean: true, ..SessionOptions::default() };
+        let mut model = model.clone();
+        model.remove_all_dead();
+        let open = |_| open::session(&model, files, "the teacher", &options, runtime);
+        let sessions = (0..threads).map(open).collect::<Result<Vec<_>, _>>()?;
+        Ok(Teacher { sessions, outputs: outputs.to_vec() })
+    }
+
+    /// The outputs for each batch, in the order of the names.
+    pub(super) fn ask(&mut self, batches: &[&Batch]) -> Result<Vec<Vec<Vec<f32>>>, Error> {
+        let mut answers = Vec::with_capacity(batches.len());
+        let outputs = &self.outputs;
+        for wave in batches.chunks(self.sessions.len().max(1)) {
+            let parts: Vec<Result<Vec<Vec<f32>>, Error>> = wave
+                .par_iter()
+                .zip(&mut self.sessions)
+                .map(|(batch, session)| answer(&mut **session, batch, outputs))
+                .collect();
+            for part in parts {
+                answers.push(part?);
+            }
+        }
+        Ok(answers)
+    }
+}
+
+fn answer(
+    session: &mut dyn Session,
+    batch: &Batch,
+    names: &[String],
+) -> Result<Vec<Vec<f32>>, Error> {
+    let inputs: Vec<String> = session.inputs().iter().map(|it| it.name.clone()).collect();
+    let given: Vec<(&str, &Tensor)> =
+        inputs.iter().filter_map(|it| Some((&**it, batch.get(it)?))).collect();
+    let outputs = session.run(&given)?;
+    let of = |name: &String| -> Result<Vec<f32>, Error> {
+        let found = outputs.iter().find(|it| it.0 == *name);
+        Ok(found.map_or_else(|| Ok(Vec::new()), |it| it.1.to_f32())?)
+    };
+    names.iter().map(of).collect()
+}
