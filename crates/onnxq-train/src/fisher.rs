@@ -74,7 +74,8 @@ impl<'a> Fisher<'a> {
             let mut roots = Vec::new();
             for (name, draw) in self.outputs.iter().zip(draws) {
                 let slot = program.outputs[name];
-                let gradient = draw.gradient(tape.output(slot), counts, &mut random);
+                let mut gradient = tape.zeros(program, slot);
+                draw.gradient(tape.output(slot), counts, &mut random, &mut gradient);
                 roots.push((slot, gradient));
             }
             let mut watcher = Watcher { program, watched: &self.watched, see };
@@ -106,8 +107,13 @@ fn key(inputs: &BTreeMap<ValueId, Tensor>) -> Vec<Vec<usize>> {
 
 impl Draw {
     /// The gradient of a drawn loss at an output.
-    fn gradient(self, output: &[f32], counts: &[bool], random: &mut fastrand::Rng) -> Vec<f32> {
-        let mut gradient = vec![0.0; output.len()];
+    fn gradient(
+        self,
+        output: &[f32],
+        counts: &[bool],
+        random: &mut fastrand::Rng,
+        gradient: &mut [f32],
+    ) {
         let (Draw::Labels(width) | Draw::Noise(width)) = self;
         let rows = output.len() / width.max(1);
         for row in 0..rows {
@@ -124,7 +130,6 @@ impl Draw {
                 Draw::Noise(_) => noise(x, random, g),
             }
         }
-        gradient
     }
 }
 

@@ -189,12 +189,14 @@ impl Run<'_> {
     ) -> Result<f64, LowerError> {
         tape.forward(self.model, program, self.leaves, &group.inputs, grads.is_some())?;
         let slots: Vec<_> = self.outputs.iter().map(|it| program.outputs[it]).collect();
+        let mut gradients: Vec<Vec<f32>> = slots.iter().map(|it| tape.zeros(program, *it)).collect();
         let outputs: Vec<&[f32]> = slots.iter().map(|it| tape.output(*it)).collect();
-        let mut gradients: Vec<Vec<f32>> = outputs.iter().map(|it| vec![0.0; it.len()]).collect();
         let value = loss.of(&group.target, &outputs, &mut gradients);
         if let Some(grads) = grads {
             let roots = slots.into_iter().zip(gradients).collect();
             tape.backward(program, self.leaves, roots, grads);
+        } else {
+            gradients.into_iter().for_each(|it| tape.give_back(it));
         }
         Ok(value)
     }

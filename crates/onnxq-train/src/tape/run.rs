@@ -79,6 +79,18 @@ impl<R: Real> Tape<R> {
         &self.values[slot.0]
     }
 
+    /// A gradient of zeros for an output, of the tape's own buffers, for [`Tape::backward`].
+    pub fn zeros(&mut self, program: &Program<R>, slot: SlotId) -> Vec<R> {
+        let mut buffer = self.buffers.take(size(program.slot(slot)));
+        buffer.fill(R::default());
+        buffer
+    }
+
+    /// What [`Tape::zeros`] gave and no reverse pass took.
+    pub fn give_back(&mut self, buffer: Vec<R>) {
+        self.buffers.give(buffer);
+    }
+
     /// Goes back from gradients of outputs. [`Tape::forward`] was asked for it, and its values are
     /// gone afterwards.
     pub fn backward(
