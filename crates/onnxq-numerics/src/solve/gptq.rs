@@ -26,6 +26,7 @@ use super::{
     search,
 };
 use crate::{
+    guided::{self, Hessians},
     scheme::Scheme,
     specs::{Settings, Wrong, within},
     stats::{InputStats, Needs},
@@ -45,6 +46,11 @@ pub struct Gptq {
     /// What is added to the Hessian's diagonal, as a part of its mean: 0 to 1.
     #[schemars(range(min = 0, max = 1))]
     pub damping: f32,
+    /// Which tokens the Hessian is made of.
+    pub hessian: Hessians,
+    /// Groups of output channels that have a guided Hessian each, 1 to 4. Default: 1.
+    #[schemars(range(min = 1, max = 4))]
+    pub groups: u32,
 }
 
 /// Where the grid of a block comes from; it is fixed before any feedback. Only polishing changes
@@ -63,19 +69,31 @@ pub enum GridChoice {
 
 impl Default for Gptq {
     fn default() -> Gptq {
-        Gptq { grid: GridChoice::Imatrix, act_order: true, polish: true, damping: 0.01 }
+        Gptq {
+            grid: GridChoice::Imatrix,
+            act_order: true,
+            polish: true,
+            damping: 0.01,
+            hessian: Hessians::Inputs,
+            groups: 1,
+        }
     }
 }
 
 impl Settings for Gptq {
     fn check(&self) -> Result<(), Wrong> {
-        within("damping", self.damping, 0.0..=1.0)
+        within("damping", self.damping, 0.0..=1.0)?;
+        guided::check(self.hessian, self.groups)
     }
 }
 
 impl Solver for Gptq {
     fn needs(&self) -> Needs {
         Needs::Hessian
+    }
+
+    fn groups(&self) -> Option<usize> {
+        (self.hessian == Hessians::Guided).then_some(self.groups as usize)
     }
 
     fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {

@@ -45,6 +45,13 @@ pub trait Solver: Send + Sync {
         Needs::Nothing
     }
 
+    /// Into how many groups of rows it cuts a weight, each with statistics of its own, in which
+    /// tokens count by what the model's loss makes of the group's outputs; `None`: in none, all
+    /// tokens count the same.
+    fn groups(&self) -> Option<usize> {
+        None
+    }
+
     /// The statistics in the form it works with; once for all weights that read the same input.
     fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {
         Ok(Prepared::of(stats))

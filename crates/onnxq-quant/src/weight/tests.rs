@@ -51,7 +51,7 @@ fn solved(
         scheme,
         solver,
         scale: DType::F32,
-        input: Some(Arc::new(Input { stats, prepared })),
+        inputs: vec![Arc::new(Input { stats, prepared })],
         errors: Arc::default(),
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
