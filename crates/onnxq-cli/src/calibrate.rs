@@ -161,7 +161,7 @@ impl Args {
             let needs = least.max(it.solver.solver().needs());
             match calibrate::observable(m, it) {
                 Ok(None) => {}
-                Ok(Some(operand)) => wants.push(Want { operand, needs }),
+                Ok(Some(operand)) => wants.push(Want::of(operand, needs)),
                 Err(reason) => ui.warn(&Warning::remark(reason.to_string())),
             }
         }
@@ -202,6 +202,7 @@ impl Args {
             data: vec![batches.sha256().to_owned()],
             samples: batches.samples() as u64,
             prefix: String::new(),
+            guide: String::new(),
         };
         let store = StatsFile::begin(output, identity, true)?;
         let run = self.run_over(planned, batches, ui);

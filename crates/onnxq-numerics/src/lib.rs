@@ -5,6 +5,7 @@ pub mod affine;
 pub mod drift;
 pub mod error;
 pub mod exact_sum;
+pub mod guided;
 pub mod moments;
 pub mod observe;
 pub mod scheme;

@@ -9,6 +9,7 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, linalg::general_mat_mul, 
 
 use super::{
     exact_sum::{BIN, exponent, quantum, rounder},
+    guided::{counted, weighted},
     solve::BadStats,
     stats::{Hessian, InputStats, Needs},
 };
@@ -56,11 +57,24 @@ impl Moments {
 
     /// Adds a sample, `[rows, k]`. What it adds depends on the sample alone.
     pub fn add(&mut self, x: ArrayView2<f32>) -> Result<(), BadStats> {
+        self.add_terms(x, None)
+    }
+
+    /// Adds a sample whose rows count differently: 1 is once, and rows that count nothing are as if
+    /// absent. The weights that count should be 1 in the mean: means are taken over rows.
+    pub fn add_weighted(&mut self, x: ArrayView2<f32>, weights: &[f32]) -> Result<(), BadStats> {
+        let (seen, terms) = (counted(x, weights), weighted(x, weights));
+        self.add_terms(terms.view(), Some(columns(seen.view()).1))
+    }
+
+    /// `max_abs` are those of the rows as they were, if `x` is something else.
+    fn add_terms(&mut self, x: ArrayView2<f32>, max_abs: Option<Vec<f32>>) -> Result<(), BadStats> {
         if x.ncols() != self.k {
             return Err(BadStats("rows of another length"));
         }
-        let (squares, max_abs) = columns(x);
-        if !max_abs.iter().all(|it| it.is_finite()) {
+        let (squares, largest) = columns(x);
+        let max_abs = max_abs.unwrap_or_else(|| largest.clone());
+        if !largest.iter().chain(&max_abs).all(|it| it.is_finite()) {
             return Err(BadStats("values that are not finite"));
         }
         // No product of columns exceeds the largest square; a little room for rounding in f32.

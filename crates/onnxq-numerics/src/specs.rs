@@ -38,6 +38,11 @@ impl Wrong {
         Wrong { key: key.into(), subject: None, what: what.into() }
     }
 
+    /// As [`new`](Self::new), for what says nothing of the setting that it is about.
+    pub fn about(key: &str, what: impl Into<String>) -> Wrong {
+        Wrong { subject: Some(format!("`{key}`")), ..Wrong::new(key, what) }
+    }
+
     /// The same, below `key`.
     pub fn inside(self, key: &str) -> Wrong {
         Wrong { key: format!("{key}.{}", self.key), ..self }
@@ -69,8 +74,7 @@ pub fn within<T: PartialOrd + Display>(
         return Ok(());
     }
     let (least, most) = (allowed.start(), allowed.end());
-    let what = format!("is {value}, not from {least} to {most}");
-    Err(Wrong { key: key.into(), subject: Some(format!("`{key}`")), what })
+    Err(Wrong::about(key, format!("is {value}, not from {least} to {most}")))
 }
 
 /// A list of algorithms that recipes can name.

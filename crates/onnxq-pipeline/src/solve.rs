@@ -1,7 +1,9 @@
 //! Solving weights with what calibration knows of their inputs, before the graph is lowered.
 
+mod guide;
+mod wants;
+
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,7 +12,6 @@ use super::{Error, Job, Planned};
 use onnxq_ir::{
     Model,
     diag::{Code, Diagnostic},
-    digest::sha256_hex,
     fs::ScratchFolder,
     tensor::QSource,
     untrusted::Untrusted,
@@ -21,14 +22,13 @@ use onnxq_numerics::{
 };
 use onnxq_quant::{
     ops::{self, Site},
-    plan::{Plan, SitePlan},
-    recipe::Recipe,
+    plan::SitePlan,
     sources::Sources,
     weight::{Input, dequantized},
-    window::Operand,
+    window::Guided,
 };
 use onnxq_run::calibrate::{
-    self, CalibrateError, Collector, Identity, Replacement, Stats, StatsFile, Target, Want,
+    self, CalibrateError, Collector, Identity, Learnt, Replacement, Stats, StatsFile, Target, Want,
 };
 
 /// A step learns from data, and none was given.
@@ -59,6 +59,8 @@ impl Diagnostic for NeedsData {
 pub struct MissingStats {
     pub path: PathBuf,
     pub input: String,
+    /// It counts tokens as gradients say.
+    pub guided: bool,
 }
 
 impl Diagnostic for MissingStats {
@@ -67,7 +69,14 @@ impl Diagnostic for MissingStats {
     }
 
     fn hint(&self) -> Option<String> {
-        Some("collect them again with this recipe, or with `onnxq calibrate --hessian`".into())
+        Some(match self.guided {
+            true => {
+                "collect them again with this recipe: `onnxq calibrate` without --hessian".into()
+            }
+            false => {
+                "collect them again with this recipe, or with `onnxq calibrate --hessian`".into()
+            }
+        })
     }
 }
 
@@ -80,7 +89,7 @@ pub(super) fn solve<'a>(
     others: Vec<Target<'a>>,
     job: &'a Job,
 ) -> Result<(Sources, bool), Error> {
-    let wants = observable(&planned.model, &known, &mut planned.plan);
+    let wants = wants::observable(&planned.model, &known, &mut planned.plan);
     if wants.is_empty() {
         return Ok((known, false));
     }
@@ -89,11 +98,12 @@ pub(super) fn solve<'a>(
     let mut solving = Solving { m, sites: &planned.plan.sites, sources: known, sequential };
     let kept = inputs.stats.as_deref().filter(|it| it.exists());
     if kept.is_none() && inputs.data.is_none() {
-        return Err(solving.needs_data(&wants[0].operand).into());
+        return Err(solving.needs_data(&wants[0]).into());
     }
     let identity = Identity {
         model: calibrate::model_sha256(&planned.files),
-        prefix: prefix(job.recipe, planned, sequential),
+        guide: guide::name(&wants),
+        prefix: wants::prefix(job.recipe, planned, sequential),
         origin: planned.origin.of_stats(),
         ..Identity::default()
     };
@@ -107,54 +117,11 @@ pub(super) fn solve<'a>(
     Ok((solving.sources, seen))
 }
 
-/// What statistics depend on besides the float model: a digest of the plan in sequential mode and
-/// of the transforms.
-fn prefix(recipe: &Recipe, planned: &Planned, sequential: bool) -> String {
-    let transforms = recipe.transforms.as_deref().unwrap_or_default();
-    if !sequential && transforms.is_empty() {
-        return String::new();
-    }
-    let mut text = format!("{transforms:?}");
-    for it in planned.plan.sites.iter().filter(|_| sequential) {
-        let label = planned.model.node_label(it.site.node);
-        text += &format!("\n{label} {:?} {:?} {:?}", it.scheme, it.scales, it.solver);
-    }
-    sha256_hex(text)
-}
-
-/// The values to observe for weights that are not solved yet. Where that is impossible, the user is told.
-fn observable(m: &Model, known: &Sources, plan: &mut Plan) -> Vec<Want> {
-    let mut wants: BTreeMap<Operand, Needs> = BTreeMap::new();
-    let mut notes = Vec::new();
-    for site in plan.sites.iter().filter(|it| !known.contains(m, it)) {
-        let needs = site.solver.solver().needs();
-        if needs == Needs::Nothing {
-            continue;
-        }
-        match calibrate::observable(m, site) {
-            Ok(None) => {}
-            Ok(Some(operand)) => {
-                let it = wants.entry(operand).or_default();
-                *it = needs.max(*it);
-            }
-            Err(reason) => {
-                notes.push((site.site.node, format!("nothing is known of its input: {reason}")));
-            }
-        }
-    }
-    notes.into_iter().for_each(|(node, note)| plan.note(node, note));
-    wants.into_iter().map(|(operand, needs)| Want { operand, needs }).collect()
-}
-
 /// Where statistics lie while they are collected, if nobody wants to keep them.
 fn log_beside(output: &Path) -> PathBuf {
     let mut name = output.file_name().unwrap_or_default().to_owned();
     name.push(".stats");
     output.with_file_name(name)
-}
-
-fn reads(m: &Model, site: &SitePlan, operand: &Operand) -> bool {
-    site.wants(m).is_some_and(|it| it.0 == *operand)
 }
 
 struct Solving<'a> {
@@ -185,15 +152,11 @@ impl Solving<'_> {
         }
         stats.identity.check(&identity, path)?;
         ctx.progress.start("solve", wants.len() as u64);
-        for want in &wants {
-            let name = want.operand.name(self.m);
-            let found = stats.get(&name)?.filter(|it| {
-                let k = calibrate::width(self.m, &want.operand);
-                let whole = want.needs < Needs::Hessian || it.hessian.is_some();
-                whole && k.is_ok_and(|k| k == it.k())
-            });
-            let missing = || MissingStats { path: path.into(), input: name.clone() };
-            self.input(&want.operand, found.ok_or_else(missing)?)?;
+        for want in wants.iter() {
+            let names = want.names(self.m);
+            let found = names.iter().map(|it| known(self.m, &stats, want, it));
+            let (operand, guided) = (want.operand.clone(), want.guided);
+            self.input(Learnt { operand, guided, stats: found.collect::<Result<_, _>>()? })?;
             ctx.progress.step(1);
         }
         ctx.progress.done(&format!("{} inputs of {}", wants.len(), path.display()));
@@ -221,20 +184,27 @@ impl Solving<'_> {
         let store = Some(StatsFile::begin(&path, identity, keep)?);
         let mut run = inputs.run(&planned.model, &planned.files, batches);
         run.options.sequential = self.sequential;
+        let guided: Vec<Guided> = wants.iter().filter_map(|it| it.guided).collect();
         let mut collector = Collector::new(run, wants, store)?;
+        if collector.needs_guide()
+            && let Some(guide) = guide::guide(planned, &guided, job)?
+        {
+            collector.guide(guide);
+        }
         let seen = collector.accompany(others)?;
         let mut replaced = self.data_free();
         while let Some(seen) = collector.next(&replaced, ctx)? {
             replaced.clear();
-            for (operand, stats) in seen {
-                replaced.extend(self.input(&operand, stats)?);
+            for it in seen {
+                replaced.extend(self.input(it)?);
             }
         }
         Ok(seen)
     }
 
-    fn needs_data(&self, operand: &Operand) -> NeedsData {
-        let site = self.sites.iter().find(|it| reads(self.m, it, operand));
+    fn needs_data(&self, want: &Want) -> NeedsData {
+        let mut sites = self.sites.iter();
+        let site = sites.find(|it| wants::reads(self.m, it, &want.operand, want.guided));
         let site = site.expect("a want comes from a site");
         let (solver, node) = (site.solver.name(), self.m.node_label(site.site.node));
         NeedsData { who: format!("solver `{solver}` of `{}`", Untrusted(&node)) }
@@ -259,21 +229,21 @@ impl Solving<'_> {
     }
 
     /// Solves the weights that read an input, now that its statistics are known.
-    fn input(&mut self, operand: &Operand, stats: InputStats) -> Result<Vec<Replacement>, Error> {
+    fn input(&mut self, learnt: Learnt) -> Result<Vec<Replacement>, Error> {
         let (m, sites) = (self.m, self.sites);
+        let Learnt { operand, guided, stats } = learnt;
         let mut replaced = Vec::new();
-        let mut inputs: Vec<(SolverSpec, Arc<Input>)> = Vec::new();
-        for site in sites.iter().filter(|it| reads(m, it, operand)) {
-            let input = match inputs.iter().find(|it| it.0 == site.solver) {
-                Some((_, input)) => input.clone(),
+        let mut known: Vec<(SolverSpec, Vec<Arc<Input>>)> = Vec::new();
+        for site in sites.iter().filter(|it| wants::reads(m, it, &operand, guided)) {
+            let inputs = match known.iter().find(|it| it.0 == site.solver) {
+                Some((_, inputs)) => inputs.clone(),
                 None => {
-                    let prepared = site.solver.solver().prepare(&stats)?;
-                    let input = Arc::new(Input { stats: stats.clone(), prepared });
-                    inputs.push((site.solver, input.clone()));
-                    input
+                    let inputs = prepared(site.solver, &stats)?;
+                    known.push((site.solver, inputs.clone()));
+                    inputs
                 }
             };
-            let source = self.site(site, input)?;
+            let source = self.site(site, inputs)?;
             if self.sequential {
                 replaced.push(replacement(m, site, source));
             }
@@ -282,15 +252,40 @@ impl Solving<'_> {
     }
 
     /// What keeps a matrix in memory is solved at once; the others wait until they are written.
-    fn site(&mut self, site: &SitePlan, input: Arc<Input>) -> Result<Arc<dyn QSource>, Error> {
+    fn site(
+        &mut self,
+        site: &SitePlan,
+        inputs: Vec<Arc<Input>>,
+    ) -> Result<Arc<dyn QSource>, Error> {
         if self.sources.contains(self.m, site) {
             return Ok(self.sources.get(self.m, site));
         }
         if site.solver.solver().needs() == Needs::Hessian {
-            return Ok(self.sources.solve(self.m, site, Some(input))?);
+            return Ok(self.sources.solve(self.m, site, inputs)?);
         }
-        Ok(self.sources.add(self.m, site, Some(input)))
+        Ok(self.sources.add(self.m, site, inputs))
     }
+}
+
+/// What a file knows of one group of what is wanted.
+fn known(m: &Model, stats: &Stats, want: &Want, name: &str) -> Result<InputStats, Error> {
+    let found = stats.get(name)?.filter(|it| {
+        let k = calibrate::width(m, &want.operand);
+        let whole = want.needs < Needs::Hessian || it.hessian.is_some();
+        whole && k.is_ok_and(|k| k == it.k())
+    });
+    let guided = want.guided.is_some();
+    let missing = || MissingStats { path: stats.path().into(), input: name.to_owned(), guided };
+    Ok(found.ok_or_else(missing)?)
+}
+
+/// What a solver makes of the statistics of each group.
+fn prepared(solver: SolverSpec, stats: &[InputStats]) -> Result<Vec<Arc<Input>>, Error> {
+    let of = |stats: &InputStats| {
+        let prepared = solver.solver().prepare(stats)?;
+        Ok(Arc::new(Input { stats: stats.clone(), prepared }))
+    };
+    stats.iter().map(of).collect()
 }
 
 /// The float form of a quantized weight, as the layers after it will see it.

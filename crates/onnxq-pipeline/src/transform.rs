@@ -16,7 +16,7 @@ use onnxq_quant::{
     },
 };
 use onnxq_rewrite as rewrite;
-use onnxq_run::calibrate::{self, Collector, Want, can_observe};
+use onnxq_run::calibrate::{self, Collector, Learnt, Want, can_observe};
 
 /// Carries out the recipe's transforms and plans again: weights are new constants then. Notes say
 /// which sites were left alone, and why.
@@ -183,14 +183,14 @@ impl Step<'_> {
         if wants.is_empty() {
             return Ok(());
         }
-        let want = |it: ValueId| Want { operand: it.into(), needs: Needs::Diagonal };
-        let wants = wants.into_iter().map(want).collect();
+        let wants = wants.into_iter().map(|it| Want::of(it, Needs::Diagonal)).collect();
         let m = &planned.model;
         let batches = inputs.batches(m)?;
         let run = inputs.run(m, &planned.files, batches);
         let mut collector = Collector::new(run, wants, None)?;
         while let Some(inputs) = collector.next(&[], ctx)? {
-            for (operand, stats) in inputs {
+            for Learnt { operand, stats, .. } in inputs {
+                let stats = &stats[0];
                 let readers = groups.iter().filter(|it| it.input == operand.value);
                 for site in readers.flat_map(|it| &it.sites) {
                     self.known.insert(*site, stats.clone());

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     format::Format,
-    ops::{Site, Weight},
+    ops::{Site, Weight, rows},
     region, saturation,
     weight::WeightError,
-    window::{Operand, Patches},
+    window::{Guided, Operand, Patches},
 };
 use onnxq_ir::{Model, NoMatch, NodeId, ValueId, no_match, tensor::ZeroPoints};
 use onnxq_numerics::{
@@ -227,6 +227,13 @@ impl SitePlan {
     pub fn wants(&self, m: &Model) -> Option<(Operand, Needs)> {
         let needs = self.solver.solver().needs();
         (needs != Needs::Nothing).then(|| self.operand(m).ok()?).flatten().map(|it| (it, needs))
+    }
+
+    /// Whose outputs guide the solver, if they do.
+    pub fn guided(&self, m: &Model) -> Option<Guided> {
+        let groups = self.solver.solver().groups()?;
+        let n = rows(&self.site, m.constant(self.site.weight).ok()?).shape[0];
+        Some(Guided { node: self.site.node, groups: groups.clamp(1, n.max(1)) })
     }
 
     fn row(&self, m: &Model) -> PlanRow {

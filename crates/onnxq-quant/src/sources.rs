@@ -68,7 +68,7 @@ impl Sources {
         if let Some(entry) = self.find(m, site) {
             return entry.source.clone();
         }
-        self.add(m, site, None)
+        self.add(m, site, Vec::new())
     }
 
     pub fn contains(&self, m: &Model, site: &SitePlan) -> bool {
@@ -87,17 +87,12 @@ impl Sources {
 
     /// The extent of a site's weight once it is quantized.
     pub fn shape(m: &Model, site: &SitePlan) -> QShape {
-        float_weight(m, site, None).shape()
+        float_weight(m, site, Vec::new()).shape()
     }
 
     /// A source that knows its inputs, to be solved when its bytes are needed.
-    pub fn add(
-        &mut self,
-        m: &Model,
-        site: &SitePlan,
-        input: Option<Arc<Input>>,
-    ) -> Arc<dyn QSource> {
-        let weight = float_weight(m, site, input);
+    pub fn add(&mut self, m: &Model, site: &SitePlan, inputs: Vec<Arc<Input>>) -> Arc<dyn QSource> {
+        let weight = float_weight(m, site, inputs);
         let weight_error = weight_error(&weight);
         let source: Arc<dyn QSource> = Arc::new(weight);
         self.list.push((key(m, site), Entry { source: source.clone(), weight_error }));
@@ -109,9 +104,9 @@ impl Sources {
         &mut self,
         m: &Model,
         site: &SitePlan,
-        input: Option<Arc<Input>>,
+        inputs: Vec<Arc<Input>>,
     ) -> Result<Arc<dyn QSource>, StoreError> {
-        let weight = float_weight(m, site, input);
+        let weight = float_weight(m, site, inputs);
         let store = match &mut self.store {
             Some(store) => store,
             none => none.insert(Store::new().map_err(StoreError::Io)?),
@@ -128,7 +123,7 @@ impl Sources {
     pub fn solve_once(&mut self, m: &Model, site: &SitePlan) -> Result<bool, StoreError> {
         let new = !self.contains(m, site);
         if new {
-            self.solve(m, site, None)?;
+            self.solve(m, site, Vec::new())?;
         }
         Ok(new)
     }
@@ -163,7 +158,7 @@ pub fn scale(m: &Model, it: &SitePlan) -> DType {
     }
 }
 
-fn float_weight(m: &Model, it: &SitePlan, input: Option<Arc<Input>>) -> FloatWeight {
+fn float_weight(m: &Model, it: &SitePlan, inputs: Vec<Arc<Input>>) -> FloatWeight {
     let tensor = m.constant(it.site.weight).expect("planned weights are constant");
     FloatWeight {
         name: m.value(it.site.weight).name.to_string(),
@@ -172,13 +167,13 @@ fn float_weight(m: &Model, it: &SitePlan, input: Option<Arc<Input>>) -> FloatWei
         scheme: it.scheme,
         solver: it.solver,
         scale: scale(m, it),
-        input,
+        inputs,
         errors: Arc::default(),
     }
 }
 
 fn weight_error(weight: &FloatWeight) -> MeasuredError {
-    let measure = match &weight.input {
+    let measure = match weight.inputs.first() {
         None => Measure::Weight,
         Some(it) if it.stats.hessian.is_some() => Measure::Hessian,
         Some(_) => Measure::Diagonal,

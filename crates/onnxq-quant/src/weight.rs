@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ use onnxq_ir::{
 };
 use onnxq_numerics::{
     error::{OutputError, output_errors},
+    guided::group_rows,
     scheme::Scheme,
     solve::{Prepared, Rtn, Solver, SolverSpec},
     stats::InputStats,
@@ -44,8 +45,8 @@ pub struct FloatWeight {
     pub solver: SolverSpec,
     /// Element type of the stored scales.
     pub scale: DType,
-    /// `None`: nothing is known of its inputs.
-    pub input: Option<Arc<Input>>,
+    /// One for each group of rows, as [`group_rows`] cuts them; none: nothing is known.
+    pub inputs: Vec<Arc<Input>>,
     pub errors: Arc<Errors>,
 }
 
@@ -65,24 +66,64 @@ impl QSource for FloatWeight {
             return Err(TensorError::NonFinite { name: self.name.clone(), what, row, column });
         }
         let view = ArrayView2::from_shape((rows.len(), k), &values).expect("rows of k values");
-        let prepared = self.input.as_ref().map(|it| &it.prepared);
-        let target = prepared.and_then(|it| it.target.as_ref()).map(|it| it.of(view));
-        let aim = target.as_ref().map_or(view, |it| it.view());
-        let q = self.solver.solver().solve(aim, &self.scheme, self.shape(), prepared);
-        // Two bits lose so much that the user must see it.
-        if self.solver != SolverSpec::Rtn || self.scheme.bits < 4 {
-            self.measure(rows.start, view, aim, &q);
-        }
-        Ok(q)
+        let mut parts = self.groups(rows.clone()).into_iter().map(|(part, input)| {
+            let own = part.start - rows.start..part.end - rows.start;
+            self.solve_part(part.start, view.slice(s![own, ..]), input)
+        });
+        let first = parts.next().expect("rows lie in a group");
+        Ok(parts.fold(first, below))
+    }
+}
+
+/// Two parts of a weight as one.
+fn below(upper: QMatrix, lower: QMatrix) -> QMatrix {
+    let n = upper.shape.n + lower.shape.n;
+    QMatrix {
+        shape: QShape { n, ..upper.shape },
+        quantized: concatenate![Axis(0), upper.quantized, lower.quantized],
+        scales: concatenate![Axis(0), upper.scales, lower.scales],
+        zero_points: concatenate![Axis(0), upper.zero_points, lower.zero_points],
     }
 }
 
 impl FloatWeight {
+    /// The parts of some rows that lie in one group each, and what is known of its inputs.
+    fn groups(&self, rows: Range<usize>) -> Vec<(Range<usize>, Option<&Input>)> {
+        let (n, count) = (self.rows.shape[0], self.inputs.len());
+        if count < 2 || rows.is_empty() {
+            return vec![(rows, self.inputs.first().map(|it| &**it))];
+        }
+        let part = |at: usize| {
+            let own = group_rows(n, count, at);
+            own.start.max(rows.start)..own.end.min(rows.end)
+        };
+        let parts = self.inputs.iter().enumerate().map(|(at, it)| (part(at), Some(&**it)));
+        parts.filter(|it| !it.0.is_empty()).collect()
+    }
+
+    /// Solves rows of one group.
+    fn solve_part(&self, start: usize, rows: ArrayView2<f32>, input: Option<&Input>) -> QMatrix {
+        let prepared = input.map(|it| &it.prepared);
+        let target = prepared.and_then(|it| it.target.as_ref()).map(|it| it.of(rows));
+        let aim = target.as_ref().map_or(rows, |it| it.view());
+        let q = self.solver.solver().solve(aim, &self.scheme, self.shape(), prepared);
+        // Two bits lose so much that the user must see it.
+        if self.solver != SolverSpec::Rtn || self.scheme.bits < 4 {
+            self.measure((start, rows), aim, &q, input.map(|it| &it.stats));
+        }
+        q
+    }
+
     /// The errors of round-to-nearest and of the solver, to what was aimed for.
     ///
     /// Some rows at a time: errors of all of them at once would take several times their memory.
-    fn measure(&self, start: usize, rows: ArrayView2<f32>, aim: ArrayView2<f32>, q: &QMatrix) {
-        let stats = self.input.as_ref().map(|it| &it.stats);
+    fn measure(
+        &self,
+        (start, rows): (usize, ArrayView2<f32>),
+        aim: ArrayView2<f32>,
+        q: &QMatrix,
+        stats: Option<&InputStats>,
+    ) {
         for first in (0..rows.nrows()).step_by(TILE) {
             let part = s![first..(first + TILE).min(rows.nrows()), ..];
             let own = QMatrix {

@@ -27,6 +27,23 @@ impl Operand {
     }
 }
 
+/// Whose outputs say how much each row of an operand counts, and into how many groups of output
+/// channels they are cut.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Guided {
+    pub node: NodeId,
+    pub groups: usize,
+}
+
+impl Guided {
+    /// What tells a group of an operand's rows from all others: `x for y, group 1 of 4`, where `y`
+    /// is what the node puts out.
+    pub fn name(&self, m: &Model, operand: &Operand, group: usize) -> String {
+        let output = m.node(self.node).outputs.first().map_or("", |it| &*m.value(*it).name);
+        format!("{} for {output}, group {} of {}", operand.name(m), group + 1, self.groups)
+    }
+}
+
 /// How rows are cut out of a tensor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Window {

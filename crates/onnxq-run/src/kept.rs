@@ -69,23 +69,30 @@ impl Kept {
     }
 
     pub fn load(&self, sample: usize) -> io::Result<Vec<Tensor>> {
-        let list = {
-            let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-            places.samples.get(sample).cloned().flatten()
+        self.places(sample)?.into_iter().map(|it| self.read(it)).collect()
+    }
+
+    /// One of the tensors of a sample.
+    pub fn load_one(&self, sample: usize, at: usize) -> io::Result<Tensor> {
+        let missing = || io::Error::other("a sample has fewer tensors than before");
+        let list = self.places(sample)?;
+        self.read(list.into_iter().nth(at).ok_or_else(missing)?)
+    }
+
+    fn places(&self, sample: usize) -> io::Result<Vec<Stored>> {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = places.samples.get(sample).cloned().flatten();
+        list.ok_or_else(|| io::Error::other("the data has more samples than before"))
+    }
+
+    fn read(&self, stored: Stored) -> io::Result<Tensor> {
+        let (dtype, shape, offset, len) = match stored {
+            Stored::Strings(it) => return Ok(it),
+            Stored::At { dtype, shape, offset, len } => (dtype, shape, offset, len),
         };
-        let missing = || io::Error::other("the data has more samples than before");
-        let mut tensors = Vec::new();
-        for it in list.ok_or_else(missing)? {
-            tensors.push(match it {
-                Stored::Strings(it) => it,
-                Stored::At { dtype, shape, offset, len } => {
-                    let mut bytes = vec![0; len];
-                    read_exact_at(&self.file, &mut bytes, offset)?;
-                    Tensor::new(dtype, shape, bytes)
-                }
-            });
-        }
-        Ok(tensors)
+        let mut bytes = vec![0; len];
+        read_exact_at(&self.file, &mut bytes, offset)?;
+        Ok(Tensor::new(dtype, shape, bytes))
     }
 }
 
@@ -109,6 +116,8 @@ mod tests {
             let got = kept.load(sample).unwrap();
             assert_eq!(got[0].to_f32().unwrap(), a.to_f32().unwrap());
             assert_eq!((&got[1].shape, got[1].to_i64().unwrap()), (&b.shape, b.to_i64().unwrap()));
+            assert_eq!(kept.load_one(sample, 1).unwrap().shape, b.shape);
+            assert!(kept.load_one(sample, 2).is_err());
         }
         assert!(kept.load(3).is_err());
     }

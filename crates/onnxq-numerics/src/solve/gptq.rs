@@ -11,21 +11,25 @@
 mod feedback;
 mod polish;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod tile;
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::feedback::Feedback;
 use self::tile::Tile;
+pub(super) use self::{feedback::damped, polish::Polish};
 use super::{
     BadStats, Prepared, Solver, Target,
+    blocks::{of_blocks, round},
     grid::{Grid, grid},
+    lanes::LANES,
     search,
 };
 use crate::{
+    guided::{self, Hessians},
     scheme::Scheme,
     specs::{Settings, Wrong, within},
     stats::{InputStats, Needs},
@@ -45,6 +49,11 @@ pub struct Gptq {
     /// What is added to the Hessian's diagonal, as a part of its mean: 0 to 1.
     #[schemars(range(min = 0, max = 1))]
     pub damping: f32,
+    /// Which tokens the Hessian is made of.
+    pub hessian: Hessians,
+    /// Groups of output channels that have a guided Hessian each, 1 to 4. Default: 1.
+    #[schemars(range(min = 1, max = 4))]
+    pub groups: u32,
 }
 
 /// Where the grid of a block comes from; it is fixed before any feedback. Only polishing changes
@@ -63,13 +72,21 @@ pub enum GridChoice {
 
 impl Default for Gptq {
     fn default() -> Gptq {
-        Gptq { grid: GridChoice::Imatrix, act_order: true, polish: true, damping: 0.01 }
+        Gptq {
+            grid: GridChoice::Imatrix,
+            act_order: true,
+            polish: true,
+            damping: 0.01,
+            hessian: Hessians::Inputs,
+            groups: 1,
+        }
     }
 }
 
 impl Settings for Gptq {
     fn check(&self) -> Result<(), Wrong> {
-        within("damping", self.damping, 0.0..=1.0)
+        within("damping", self.damping, 0.0..=1.0)?;
+        guided::check(self.hessian, self.groups)
     }
 }
 
@@ -78,10 +95,14 @@ impl Solver for Gptq {
         Needs::Hessian
     }
 
+    fn groups(&self) -> Option<usize> {
+        (self.hessian == Hessians::Guided).then_some(self.groups as usize)
+    }
+
     fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {
         let feedback = Feedback::new(stats, self.act_order, self.damping)?;
         let (importance, target) = (stats.mean_square.clone(), Target::new(stats));
-        Ok(Prepared { importance, feedback: Some(feedback), target })
+        Ok(Prepared { importance, feedback: Some(feedback), curvature: None, target })
     }
 
     fn solve(
@@ -103,10 +124,10 @@ impl Solver for Gptq {
             Some(feedback) => {
                 let plain = match self.grid {
                     GridChoice::Rtn => None,
-                    _ => Some(blocks(rows, shape, |_, it| grid(it, scheme, shape.scale))),
+                    _ => Some(of_blocks(rows, shape, |_, it| grid(it, scheme, shape.scale))),
                 };
                 let mut tile = Tile::new(feedback, shape, self.polish);
-                for first in (0..n).step_by(tile::LANES) {
+                for first in (0..n).step_by(LANES) {
                     tile.solve(first, rows, &grids, plain.as_ref(), &mut q);
                 }
             }
@@ -129,7 +150,7 @@ impl Gptq {
             GridChoice::Imatrix => input.map(|it| &*it.importance),
             _ => None,
         };
-        blocks(rows, shape, |group, values| {
+        of_blocks(rows, shape, |group, values| {
             let start = group * shape.block;
             let weights = importance.map(|it| &it[start..start + values.len()]);
             match self.grid {
@@ -137,36 +158,5 @@ impl Gptq {
                 _ => search::fit(values, weights, scheme, shape.scale),
             }
         })
-    }
-}
-
-/// What `of` makes of every block of every row.
-fn blocks(
-    rows: ArrayView2<f32>,
-    shape: QShape,
-    of: impl Fn(usize, &[f32]) -> Grid,
-) -> Array2<Grid> {
-    let mut grids = Vec::with_capacity(rows.nrows() * shape.blocks());
-    for row in rows.axis_iter(Axis(0)) {
-        let values = row.to_slice().expect("rows are contiguous");
-        grids.extend(values.chunks(shape.block).enumerate().map(|(at, it)| of(at, it)));
-    }
-    Array2::from_shape_vec((rows.nrows(), shape.blocks()), grids).expect("a grid for each block")
-}
-
-/// Every value to the nearest of its grid.
-fn round(rows: ArrayView2<f32>, grids: &Array2<Grid>, q: &mut QMatrix) {
-    let block = q.shape.block;
-    for (row, values) in rows.axis_iter(Axis(0)).enumerate() {
-        let values = values.to_slice().expect("rows are contiguous");
-        let mut quantized = q.quantized.row_mut(row);
-        let quantized = quantized.as_slice_mut().expect("rows are contiguous");
-        let parts = values.chunks(block).zip(quantized.chunks_mut(block));
-        for (group, (values, quantized)) in parts.enumerate() {
-            let grid = grids[(row, group)];
-            grid.round(values, quantized);
-            q.scales[(row, group)] = grid.scale;
-            q.zero_points[(row, group)] = grid.zero as u8;
-        }
     }
 }

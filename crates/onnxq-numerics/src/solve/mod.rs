@@ -5,15 +5,17 @@ mod gptq;
 mod grid;
 mod hqq;
 mod imatrix;
+mod lanes;
 mod mse;
 mod rtn;
 mod search;
+mod signround;
 mod sums;
 mod target;
 
 use ndarray::ArrayView2;
 
-pub use self::{gptq::Feedback, target::Target};
+pub use self::{gptq::Feedback, signround::Curvature, target::Target};
 use super::{
     scheme::Scheme,
     stats::{InputStats, Needs},
@@ -36,6 +38,7 @@ specs! {
         hqq::Hqq,
         imatrix::Imatrix,
         gptq::Gptq,
+        signround::Signround,
     }
 }
 
@@ -43,6 +46,13 @@ pub trait Solver: Send + Sync {
     /// What it must know of the weight's inputs.
     fn needs(&self) -> Needs {
         Needs::Nothing
+    }
+
+    /// Into how many groups of rows it cuts a weight, each with statistics of its own, in which
+    /// tokens count by what the model's loss makes of the group's outputs; `None`: in none, all
+    /// tokens count the same.
+    fn groups(&self) -> Option<usize> {
+        None
     }
 
     /// The statistics in the form it works with; once for all weights that read the same input.
@@ -71,6 +81,8 @@ pub struct Prepared {
     pub importance: Vec<f32>,
     /// What GPTQ needs of the Hessian.
     pub feedback: Option<Feedback>,
+    /// For solvers that descend by its gradients.
+    pub curvature: Option<Curvature>,
     /// What the weights are to be replaced by before they are solved.
     pub target: Option<Target>,
 }
@@ -78,7 +90,8 @@ pub struct Prepared {
 impl Prepared {
     /// What the statistics say of each column alone.
     pub fn of(stats: &InputStats) -> Prepared {
-        Prepared { importance: stats.mean_square.clone(), feedback: None, target: None }
+        let importance = stats.mean_square.clone();
+        Prepared { importance, feedback: None, curvature: None, target: None }
     }
 }
 

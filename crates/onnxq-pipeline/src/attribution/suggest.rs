@@ -183,7 +183,7 @@ impl Wider {
             scheme: self.scheme,
             solver: SolverSpec::Rtn,
             scale: DType::F32,
-            input: None,
+            inputs: Vec::new(),
             errors: Arc::default(),
         }
     }

@@ -1,59 +1,34 @@
 //! Collects statistics of what layers read, pass by pass.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
-};
-
-use ndarray::{Array2, ArrayView2, CowArray, Ix2};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    CalibrateError, Replacement, StatsFile,
+    CalibrateError, Guide, Learnt, Replacement, StatsFile, Want,
     budget::{Cost, fitting},
-    dataflow::{can_observe, width},
     driver::{Driver, Run},
     extents::Extents,
-    observe::{Observe, Sample, Tap},
+    gather::Rows,
+    observe::Tap,
     ranges::{Place, Target},
+    want::{Planned, in_order, size_images},
 };
 use crate::data::{Batch, roles};
 use crate::engine::IoInfo;
 use onnxq_ir::{Def, Model, ValueId, ctx::Ctx, diag::Warning, human::grouped};
-use onnxq_numerics::{
-    drift::Drift,
-    moments::Moments,
-    solve::BadStats,
-    stats::{InputStats, Needs},
-};
-use onnxq_quant::window::{Operand, Patches, ranked};
-
-/// What reads a value of the main graph, and how much must be known of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Want {
-    pub operand: Operand,
-    pub needs: Needs,
-}
+use onnxq_numerics::stats::{InputStats, Needs};
 
 pub struct Collector<'a> {
     driver: Driver<'a>,
     wants: Vec<Planned>,
     done: usize,
+    /// What knows how much rows count for guided nodes.
+    guide: Option<Arc<Guide>>,
     /// Bytes that a worker needs for one observed number per token.
     tokens: u64,
     rows: u64,
     store: Option<StatsFile>,
     /// What looks on.
     others: Vec<Place<'a>>,
-}
-
-struct Planned {
-    want: Want,
-    name: String,
-    k: usize,
-    /// Bytes of the value in a run, if its rows do not follow from its tokens.
-    image: Option<u64>,
-    /// Where the first node that reads it stands.
-    at: usize,
 }
 
 impl<'a> Collector<'a> {
@@ -69,7 +44,19 @@ impl<'a> Collector<'a> {
         let first = driver.first()?;
         size_images(&driver, &first, &mut wants);
         let tokens = tokens(driver.model(), &first);
-        Ok(Collector { driver, wants, done: 0, tokens, rows: 0, store, others: Vec::new() })
+        let others = Vec::new();
+        Ok(Collector { driver, wants, done: 0, guide: None, tokens, rows: 0, store, others })
+    }
+
+    /// Whether rows will be looked at that count differently: what is in the store needs no guide.
+    pub fn needs_guide(&self) -> bool {
+        self.wants.iter().any(|it| it.want.guided.is_some() && !self.has(it))
+    }
+
+    /// Lets rows count as the guide says; without one, all count the same. To be called before the
+    /// first pass.
+    pub fn guide(&mut self, guide: Arc<Guide>) {
+        self.guide = Some(guide);
     }
 
     /// Lets others look at values in the same pass, if everything is collected in one and there is
@@ -96,7 +83,7 @@ impl<'a> Collector<'a> {
         &mut self,
         replaced: &[Replacement],
         ctx: &Ctx,
-    ) -> Result<Option<Vec<(Operand, InputStats)>>, CalibrateError> {
+    ) -> Result<Option<Vec<Learnt>>, CalibrateError> {
         self.replace(replaced);
         let fitting = self.fitting(self.done)?;
         if fitting == 0 {
@@ -125,7 +112,8 @@ impl<'a> Collector<'a> {
             ctx.progress.step(self.driver.samples() as u64);
         }
         self.done = end;
-        self.rows = stats.iter().map(|it| it.1.rows).fold(self.rows, u64::max);
+        let rows = stats.iter().flat_map(|it| &it.stats).map(|it| it.rows);
+        self.rows = rows.fold(self.rows, u64::max);
         if end == self.wants.len() {
             if let Some(store) = self.store.take() {
                 store.finish()?;
@@ -137,26 +125,30 @@ impl<'a> Collector<'a> {
 
     /// Whether the store knows enough of an input.
     fn has(&self, input: &Planned) -> bool {
-        let Planned { want, name, .. } = input;
-        self.store.as_ref().is_some_and(|store| store.has(name, want.needs))
+        let Planned { want, names, .. } = input;
+        let store = self.store.as_ref();
+        store.is_some_and(|store| names.iter().all(|it| store.has(it, want.needs)))
     }
 
     /// What the store knows of the inputs up to `end`.
-    fn stored(&self, end: usize) -> Result<Vec<(Operand, InputStats)>, CalibrateError> {
-        let mut list = Vec::new();
-        for it in &self.wants[self.done..end] {
-            let found = match &self.store {
-                Some(store) => store.get(&it.name, it.want.needs)?,
-                None => None,
-            };
-            let expected = it.k;
-            let stats = found.filter(|it| it.k() == expected).ok_or_else(|| {
-                let (value, actual) = (it.name.clone(), Vec::new());
-                CalibrateError::Width { value, actual, expected }
-            })?;
-            list.push((it.want.operand.clone(), stats));
-        }
-        Ok(list)
+    fn stored(&self, end: usize) -> Result<Vec<Learnt>, CalibrateError> {
+        let of = |it: &Planned| {
+            let stats = it.names.iter().map(|name| self.stored_one(it, name));
+            Ok(it.learnt(stats.collect::<Result<_, _>>()?))
+        };
+        self.wants[self.done..end].iter().map(of).collect()
+    }
+
+    fn stored_one(&self, input: &Planned, name: &str) -> Result<InputStats, CalibrateError> {
+        let found = match &self.store {
+            Some(store) => store.get(name, input.want.needs)?,
+            None => None,
+        };
+        let expected = input.k;
+        found.filter(|it| it.k() == expected).ok_or_else(|| {
+            let (value, actual) = (name.to_owned(), Vec::new());
+            CalibrateError::Width { value, actual, expected }
+        })
     }
 
     /// Says what an earlier run has left, and what is still to do.
@@ -186,21 +178,15 @@ impl<'a> Collector<'a> {
 
     /// Bytes that a pass needs for one of its inputs.
     fn cost(&self, it: &Planned) -> u64 {
-        let rows = it.k as u64 * PATCHES as u64 * size_of::<f32>() as u64;
-        let observed = match it.image {
-            None => self.tokens.saturating_mul(it.k as u64),
-            Some(bytes) => bytes.saturating_add(rows),
-        };
-        let observed = observed.saturating_mul(self.driver.threads() as u64);
-        (Moments::bytes(it.k, it.want.needs) as u64).saturating_add(observed)
+        let observed = it.observed(self.tokens).saturating_mul(self.driver.threads() as u64);
+        it.bytes(false).saturating_add(observed)
     }
 
     /// Whether it is observed how far an input has moved, which memory may not allow.
     ///
     /// It changes results, so it depends on nothing but the input and the budget.
     fn drifts(&self, it: &Planned) -> bool {
-        let needed = Moments::bytes(it.k, it.want.needs) + Drift::bytes(it.k);
-        let fits = needed as u64 <= self.driver.options().memory;
+        let fits = it.bytes(true) <= self.driver.options().memory;
         self.driver.has_reference() && it.want.needs == Needs::Hessian && fits
     }
 
@@ -222,7 +208,7 @@ impl<'a> Collector<'a> {
         let options = self.driver.options();
         let limit = if options.sequential { 1 } else { usize::MAX };
         let costs =
-            self.wants[start..].iter().map(|it| Cost { value: &it.name, bytes: self.cost(it) });
+            self.wants[start..].iter().map(|it| Cost { value: &it.names[0], bytes: self.cost(it) });
         fitting(costs, options.memory, limit)
     }
 
@@ -235,127 +221,33 @@ impl<'a> Collector<'a> {
         Ok(passes)
     }
 
-    fn pass(
-        &mut self,
-        end: usize,
-        ctx: &Ctx,
-    ) -> Result<Vec<(Operand, InputStats)>, CalibrateError> {
+    fn pass(&mut self, end: usize, ctx: &Ctx) -> Result<Vec<Learnt>, CalibrateError> {
         let wants = &self.wants[self.done..end];
-        let mut rows: Vec<Rows> = wants.iter().map(|it| it.observer(self.drifts(it))).collect();
-        let mut taps: Vec<Tap> =
-            wants.iter().zip(&mut rows).map(|(it, rows)| it.tap(rows)).collect();
+        let mut rows: Vec<Vec<Rows>> = wants.iter().map(|it| self.observers(it)).collect();
+        let mut taps: Vec<Tap> = Vec::new();
+        for (it, rows) in wants.iter().zip(&mut rows) {
+            let groups = rows.iter_mut().enumerate();
+            taps.extend(groups.map(|(group, rows)| it.tap(group, rows, self.guide.as_deref())));
+        }
         let mut others = std::mem::take(&mut self.others);
         taps.extend(others.iter_mut().map(Place::tap));
         let next = wants.last().map(|it| it.at).filter(|_| end < self.wants.len());
         self.driver.pass(taps, next, ctx)?;
         let mut list = Vec::new();
         for (it, rows) in wants.iter().zip(rows) {
-            let mut stats = rows.moments.finish();
-            stats.drift = rows.drift.and_then(Drift::finish);
+            let stats: Vec<InputStats> = rows.into_iter().map(Rows::finish).collect();
             if let Some(store) = &mut self.store {
-                store.append(&it.name, &stats)?;
+                let named = it.names.iter().zip(&stats);
+                named.into_iter().try_for_each(|(name, stats)| store.append(name, stats))?;
             }
-            list.push((it.want.operand.clone(), stats));
+            list.push(it.learnt(stats));
         }
         Ok(list)
     }
-}
 
-/// Moments of rows, and how far they are from those of the float model.
-struct Rows {
-    k: usize,
-    patches: Option<Patches>,
-    moments: Moments,
-    /// Only if the float model runs alongside.
-    drift: Option<Drift>,
-}
-
-impl Observe for Rows {
-    fn observe(&mut self, sample: &Sample<'_>) -> Result<(), BadStats> {
-        let places = self.patches.as_ref().map(|it| {
-            let count = it.count(sample.shape);
-            ranked(sample.values, count, PATCHES)
-        });
-        let rows = |values| -> CowArray<f32, Ix2> {
-            match (&self.patches, &places) {
-                (Some(patches), Some(places)) => {
-                    cut(patches, values, sample.shape, places, self.k).into()
-                }
-                _ => rows(values, self.k).into(),
-            }
-        };
-        let own = rows(sample.values);
-        if let (Some(drift), Some(float)) = (&mut self.drift, sample.float) {
-            drift.add(rows(float).view(), own.view())?;
-        }
-        self.moments.add(own.view())
-    }
-}
-
-/// The most patches of a sample that are looked at: neighbours say the same, and an image has many.
-const PATCHES: usize = 1024;
-
-fn cut(
-    patches: &Patches,
-    values: &[f32],
-    shape: &[usize],
-    places: &[(u64, usize)],
-    k: usize,
-) -> Array2<f32> {
-    let mut rows = Vec::with_capacity(places.len() * k);
-    places.iter().for_each(|it| rows.extend(patches.cut_by_channel(values, shape, it.1)));
-    Array2::from_shape_vec((places.len(), k), rows).expect("whole patches")
-}
-
-fn rows(values: &[f32], k: usize) -> ArrayView2<'_, f32> {
-    ArrayView2::from_shape((values.len() / k.max(1), k), values).expect("whole rows")
-}
-
-impl Planned {
-    fn observer(&self, drifts: bool) -> Rows {
-        let (k, drift) = (self.k, drifts.then(|| Drift::new(self.k)));
-        let patches = self.want.operand.patches.clone();
-        Rows { k, patches, moments: Moments::new(k, self.want.needs), drift }
-    }
-
-    fn tap<'a>(&self, rows: &'a mut Rows) -> Tap<'a> {
-        let observer = Mutex::new(rows as &mut dyn Observe);
-        let (value, name) = (self.want.operand.value, self.name.clone());
-        let is_rows = self.want.operand.patches.is_none();
-        let (width, tokens) = (is_rows.then_some(self.k), is_rows.then_some(1));
-        Tap { value, name, width, tokens, observer }
-    }
-}
-
-/// Each value once, as the nodes that read them follow each other.
-fn in_order(driver: &Driver, wants: Vec<Want>) -> Result<Vec<Planned>, CalibrateError> {
-    let model = driver.model();
-    let mut merged: BTreeMap<Operand, Needs> = BTreeMap::new();
-    for Want { operand, needs } in wants {
-        let it = merged.entry(operand).or_default();
-        *it = needs.max(*it);
-    }
-    let mut list = Vec::new();
-    for (operand, needs) in merged {
-        let name = operand.name(model);
-        let known = can_observe(model, &operand).and_then(|()| width(model, &operand));
-        let k = known.map_err(|it| {
-            let reason = it.to_string();
-            CalibrateError::Unobservable { value: name.clone(), reason }
-        })?;
-        let at = driver.dataflow().first_read(operand.value).unwrap_or(usize::MAX);
-        list.push(Planned { want: Want { operand, needs }, name, k, image: None, at });
-    }
-    list.sort_by(|a, b| (a.at, &a.want.operand).cmp(&(b.at, &b.want.operand)));
-    Ok(list)
-}
-
-/// Notes how large the values are that patches are cut from.
-fn size_images(driver: &Driver, first: &Batch, wants: &mut [Planned]) {
-    let mut images = wants.iter_mut().filter(|it| it.want.operand.patches.is_some()).peekable();
-    if images.peek().is_some() {
-        let extents = Extents::new(driver.model(), first);
-        images.for_each(|it| it.image = Some(extents.bytes(it.want.operand.value)));
+    /// What gathers each group's rows of an input.
+    fn observers(&self, input: &Planned) -> Vec<Rows> {
+        input.names.iter().map(|_| input.observer(self.drifts(input))).collect()
     }
 }
 

@@ -38,6 +38,8 @@ pub enum CalibrateError {
     Tensor { value: String, source: TensorError },
     #[error("`{}` cannot be observed: {reason}", Untrusted(value))]
     Unobservable { value: String, reason: String },
+    #[error("what guides solvers is of no use in sample {sample}")]
+    Weights { sample: usize, source: BadStats },
     #[error("cannot read or write {}", .path.display())]
     StatsFile { path: PathBuf, source: io::Error },
     #[error("{} is there, and no log of an interrupted run", .path.display())]
@@ -54,6 +56,8 @@ pub enum CalibrateError {
     OtherSamples { path: PathBuf, actual: u64, expected: u64 },
     #[error("{} holds statistics of another plan", .path.display())]
     OtherPrefix { path: PathBuf },
+    #[error("{} holds statistics in which tokens count differently", .path.display())]
+    OtherGuide { path: PathBuf },
 }
 
 impl Diagnostic for CalibrateError {
@@ -65,7 +69,7 @@ impl Diagnostic for CalibrateError {
             CalibrateError::Save(it) => it.code(),
             CalibrateError::Scratch(_) => Code::E901,
             CalibrateError::Memory { .. } => Code::E612,
-            CalibrateError::NonFinite { .. } => Code::E614,
+            CalibrateError::NonFinite { .. } | CalibrateError::Weights { .. } => Code::E614,
             CalibrateError::Width { .. }
             | CalibrateError::Tensor { .. }
             | CalibrateError::Unobservable { .. } => Code::E803,
@@ -76,7 +80,8 @@ impl Diagnostic for CalibrateError {
             CalibrateError::OtherModel { .. }
             | CalibrateError::OtherData { .. }
             | CalibrateError::OtherSamples { .. }
-            | CalibrateError::OtherPrefix { .. } => Code::E611,
+            | CalibrateError::OtherPrefix { .. }
+            | CalibrateError::OtherGuide { .. } => Code::E611,
         }
     }
 
@@ -99,7 +104,7 @@ impl Diagnostic for CalibrateError {
             CalibrateError::Memory { needed, .. } => {
                 format!("pass --memory {}MB or more", needed.div_ceil(1_000_000))
             }
-            CalibrateError::NonFinite { .. } => {
+            CalibrateError::NonFinite { .. } | CalibrateError::Weights { .. } => {
                 "check the model with `onnxq validate` on the same data".into()
             }
             CalibrateError::Damaged { .. } => "delete it and calibrate again".into(),
@@ -111,6 +116,9 @@ impl Diagnostic for CalibrateError {
             }
             CalibrateError::OtherPrefix { .. } => {
                 "later layers saw weights that were quantized differently: use the same recipe, or another path for new ones".into()
+            }
+            CalibrateError::OtherGuide { .. } => {
+                "guided solvers weigh tokens: pass --calibration, and another path for new ones".into()
             }
             _ => return None,
         })

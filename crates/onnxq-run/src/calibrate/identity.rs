@@ -18,6 +18,9 @@ pub struct Identity {
     pub samples: u64,
     /// A digest of the plan, if layers saw weights that were quantized by it; else empty.
     pub prefix: String,
+    /// What says how much tokens count for guided solvers; empty if there are none.
+    #[serde(default)]
+    pub guide: String,
     /// Where they come from; no part of what must agree.
     #[serde(default)]
     pub origin: StatsOrigin,
@@ -63,6 +66,10 @@ impl Identity {
         }
         if self.prefix != wanted.prefix {
             return Err(CalibrateError::OtherPrefix { path });
+        }
+        // Without guided solvers nobody asks for what others were guided by.
+        if !wanted.guide.is_empty() && self.guide != wanted.guide {
+            return Err(CalibrateError::OtherGuide { path });
         }
         Ok(())
     }

@@ -24,7 +24,13 @@ pub fn merge(paths: &[PathBuf], output: &Path) -> Result<(), CalibrateError> {
     for file in &files[1..] {
         seen = seen.zip(sketch(&file.identity)).map(|(a, b)| a.merge(&b));
         let same = Identity { data: file.identity.data.clone(), ..identity.clone() };
-        let same = Identity { samples: file.identity.samples, ..same };
+        let mut same = Identity { samples: file.identity.samples, ..same };
+        // What was not guided has nothing that could differ.
+        if identity.guide.is_empty() {
+            identity.guide.clone_from(&file.identity.guide);
+        } else if file.identity.guide.is_empty() {
+            same.guide = String::new();
+        }
         file.identity.check(&same, &file.path)?;
         identity.data.extend(file.identity.data.iter().cloned());
         identity.samples += file.identity.samples;

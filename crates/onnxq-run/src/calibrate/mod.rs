@@ -7,6 +7,8 @@ mod dataflow;
 mod driver;
 mod error;
 mod extents;
+mod gather;
+mod guide;
 mod identity;
 mod merge;
 mod observe;
@@ -19,12 +21,14 @@ mod segment;
 mod sessions;
 mod stats;
 mod stats_file;
+mod want;
 
 pub use self::{
-    collect::{Collector, Want, model_inputs},
+    collect::{Collector, model_inputs},
     dataflow::{can_observe, can_tap, observable, reads, width},
     driver::{CollectOptions, Run},
     error::CalibrateError,
+    guide::{Guide, Recorder},
     identity::{Identity, StatsOrigin, model_sha256},
     merge::merge,
     observe::{Mask, Observe, Sample},
@@ -34,4 +38,5 @@ pub use self::{
     rows::{StatsRow, describe},
     stats::Stats,
     stats_file::StatsFile,
+    want::{Learnt, Want},
 };

@@ -5,12 +5,13 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::CalibrateError;
+use super::{CalibrateError, Guide};
 use onnxq_ir::{
     ValueId,
     tensor::{Tensor, TensorError},
 };
 use onnxq_numerics::solve::BadStats;
+use onnxq_quant::window::Guided;
 
 /// What one run of the model computed of a value; tokens of padding are left out.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +23,8 @@ pub struct Sample<'a> {
     pub values: &'a [f32],
     /// The same values of the float model, if that runs alongside.
     pub float: Option<&'a [f32]>,
+    /// How much each row counts; `None`: all the same.
+    pub weights: Option<&'a [f32]>,
 }
 
 /// Gathers something of a value. Samples come in any order, each exactly once.
@@ -38,7 +41,17 @@ pub(super) struct Tap<'a> {
     pub width: Option<usize>,
     /// The axis of tokens, if the value has one.
     pub tokens: Option<usize>,
+    /// What knows how much rows count, and for whom.
+    pub guide: Option<Share<'a>>,
     pub observer: Mutex<&'a mut dyn Observe>,
+}
+
+/// What a guide knows of the rows of one group.
+#[derive(Clone, Copy)]
+pub(super) struct Share<'a> {
+    pub guide: &'a Guide,
+    pub guided: Guided,
+    pub group: usize,
 }
 
 impl Tap<'_> {
@@ -54,10 +67,33 @@ impl Tap<'_> {
         let (values, shape) = without_padding(own, mask, self.tokens).map_err(unreadable)?;
         let float = float.map(|it| without_padding(it, mask, self.tokens));
         let float = float.transpose().map_err(unreadable)?.map(|it| it.0);
-        let sample = Sample { index, shape: &shape, values: &values, float: float.as_deref() };
+        let weights = self.weights(index, &own.shape, mask)?;
+        let (float, weights) = (float.as_deref(), weights.as_deref());
+        let sample = Sample { index, shape: &shape, values: &values, float, weights };
         let mut observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner);
         let bad = |source| CalibrateError::NonFinite { value: self.name.clone(), source };
         observer.observe(&sample).map_err(bad)
+    }
+
+    /// How much each row of a sample counts, those of padding left out as they are of the values.
+    fn weights(
+        &self,
+        index: usize,
+        shape: &[usize],
+        mask: Option<&Mask>,
+    ) -> Result<Option<Vec<f32>>, CalibrateError> {
+        let Some(Share { guide, guided, group }) = self.guide else { return Ok(None) };
+        let Some(weights) = guide.weights(guided, group, index)? else { return Ok(None) };
+        let Some(axis) = self.tokens else { return Ok(Some(weights)) };
+        let rows = [&shape[..shape.len() - 1], &[1]].concat();
+        if weights.len() != rows.iter().product::<usize>() {
+            let source = BadStats("weights of another number of rows");
+            return Err(CalibrateError::Weights { sample: index, source });
+        }
+        Ok(Some(match mask.filter(|it| it.fits(&rows, axis)) {
+            Some(mask) => mask.keep(&weights, &rows, axis).0,
+            None => weights,
+        }))
     }
 
     fn check_width(&self, tensor: &Tensor) -> Result<(), CalibrateError> {
@@ -93,6 +129,11 @@ impl Mask {
     /// Whether a value of that shape has these tokens along `axis`.
     pub fn fits(&self, shape: &[usize], axis: usize) -> bool {
         shape.len() > 2 && shape[0] == self.shape[0] && shape.get(axis) == Some(&self.shape[1])
+    }
+
+    /// Whether a row counts, where there is one for each token.
+    pub fn counts(&self, row: usize, rows: usize) -> bool {
+        self.flags.len() != rows || self.flags[row]
     }
 
     /// The values of the tokens along `axis`, with the shape of what is left, batches in a row.
@@ -153,7 +194,8 @@ mod tests {
         let tensor = Tensor::from_f32(shape, (0..shape.iter().product()).map(|it| it as f32));
         let mask = Mask::read(mask).unwrap();
         let (name, observer) = ("x".into(), Mutex::new(&mut last as &mut dyn Observe));
-        let tap = Tap { value: ValueId::at(0), name, width: None, tokens, observer };
+        let (value, width, guide) = (ValueId::at(0), None, None);
+        let tap = Tap { value, name, width, tokens, guide, observer };
         tap.add(0, &tensor, None, mask.as_ref()).unwrap();
         last
     }

@@ -129,6 +129,6 @@ impl<'a> Place<'a> {
         let Target { value, observer, .. } = &mut self.target;
         let observer: &mut dyn Observe = &mut **observer;
         let (name, tokens, observer) = (self.name.clone(), self.tokens, Mutex::new(observer));
-        Tap { value: *value, name, width: None, tokens, observer }
+        Tap { value: *value, name, width: None, tokens, guide: None, observer }
     }
 }

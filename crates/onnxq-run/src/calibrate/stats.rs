@@ -48,6 +48,11 @@ impl Stats {
         Ok(stats)
     }
 
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The inputs that it knows.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.rows.keys().map(|it| &**it)

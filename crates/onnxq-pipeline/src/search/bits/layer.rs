@@ -214,8 +214,8 @@ pub(super) fn solve(
         let run = inputs.run(m, &planned.files, batches);
         let mut collector = Collector::new(run, wants, None)?;
         while let Some(inputs) = collector.next(&[], ctx)? {
-            for (operand, stats) in inputs {
-                solving.all(layers, |it| it == Some(&operand), Some(&stats))?;
+            for it in inputs {
+                solving.all(layers, |own| own == Some(&it.operand), it.stats.first())?;
             }
         }
         // Tables last: one that is also a head takes what the head's solver made of it.
@@ -232,7 +232,7 @@ fn wants(m: &Model, layers: &[Layer]) -> Vec<Want> {
         let needs = wants.entry(operand).or_insert(Needs::Diagonal);
         *needs = plan.solver.solver().needs().max(*needs);
     }
-    wants.into_iter().map(|(operand, needs)| Want { operand, needs }).collect()
+    wants.into_iter().map(|(operand, needs)| Want::of(operand, needs)).collect()
 }
 
 struct Solving<'a> {
@@ -282,7 +282,7 @@ impl Solving<'_> {
                 Some(input)
             }
         };
-        Ok(self.sources.solve(self.m, plan, input)?)
+        Ok(self.sources.solve(self.m, plan, input.into_iter().collect())?)
     }
 }
 
