@@ -17,8 +17,8 @@ use onnxq_numerics::{
 use onnxq_quant::window::Operand;
 use onnxq_run::{
     calibrate::{
-        self, CollectOptions, Collector, Identity, Replacement, Run, Stats, StatsFile, Want,
-        can_observe, describe, merge, model_sha256,
+        self, CollectOptions, Collector, Identity, Learnt, Replacement, Run, Stats, StatsFile,
+        Want, can_observe, describe, merge, model_sha256,
     },
     data::{self, DataOptions},
     engine::SessionOptions,
@@ -39,7 +39,7 @@ fn wants(model: &Model, needs: Needs) -> Vec<Want> {
     values.retain(|it| can_observe(model, &(*it).into()).is_ok());
     values.sort();
     values.dedup();
-    values.into_iter().map(|it| Want { operand: it.into(), needs }).collect()
+    values.into_iter().map(|it| Want::of(it, needs)).collect()
 }
 
 fn batches(model: &Model, samples: usize) -> data::Batches {
@@ -63,11 +63,18 @@ fn collector<'a>(it: &'a Setup, options: CollectOptions) -> Collector<'a> {
     Collector::new(run(it, batches, options), wants, None).unwrap()
 }
 
+/// The statistics of the next pass, if there is one; nothing guides.
+fn next(collector: &mut Collector, replaced: &[Replacement]) -> Option<Vec<(Operand, InputStats)>> {
+    let one = |it: Learnt| (it.operand, it.stats.into_iter().next().unwrap());
+    let list = collector.next(replaced, &Ctx::silent()).unwrap()?;
+    Some(list.into_iter().map(one).collect())
+}
+
 /// All statistics, and how many passes they took.
 fn collect(it: &Setup, options: CollectOptions) -> (Vec<(Operand, InputStats)>, usize) {
     let mut collector = collector(it, options);
     let (mut list, mut passes) = (Vec::new(), 0);
-    while let Some(stats) = collector.next(&[], &Ctx::silent()).unwrap() {
+    while let Some(stats) = next(&mut collector, &[]) {
         list.extend(stats);
         passes += 1;
     }
@@ -140,7 +147,7 @@ fn later_layers_see_replaced_weights() {
     let sequential = CollectOptions { sequential: true, ..options(2) };
     let (expected, _) = collect(&it, sequential.clone());
     let mut collector = collector(&it, sequential);
-    let mut found = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
+    let mut found = next(&mut collector, &[]).unwrap();
     let first = &expected[0].0;
     let node = sites(&it.model)
         .into_iter()
@@ -150,7 +157,7 @@ fn later_layers_see_replaced_weights() {
     let halved: Vec<f32> = weight.to_f32().unwrap().iter().map(|it| it * 0.5).collect();
     let tensor = Tensor::from_f32(&weight.shape, halved);
     let mut replaced = vec![Replacement { node, index: 1, tensor }];
-    while let Some(stats) = collector.next(&replaced, &Ctx::silent()).unwrap() {
+    while let Some(stats) = next(&mut collector, &replaced) {
         found.extend(stats);
         replaced.clear();
     }
@@ -166,7 +173,7 @@ fn drift_is_that_from_the_float_model() {
     let mut found = Vec::new();
     for threads in [1, 2] {
         let mut collector = collector(&it, CollectOptions { threads, ..sequential.clone() });
-        let first = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
+        let first = next(&mut collector, &[]).unwrap();
         assert!(first[0].1.drift.is_none());
         let reads = |node: &NodeId| it.model.node(*node).inputs[0] == Some(first[0].0.value);
         let replaced = sites(&it.model).into_iter().filter(reads).map(|node| {
@@ -176,7 +183,7 @@ fn drift_is_that_from_the_float_model() {
             Replacement { node, index: 1, tensor }
         });
         let replaced: Vec<Replacement> = replaced.collect();
-        let second = collector.next(&replaced, &Ctx::silent()).unwrap().unwrap();
+        let second = next(&mut collector, &replaced).unwrap();
         let drift = second[0].1.drift.clone().unwrap();
         assert_eq!(drift.dim(), (second[0].1.k(), second[0].1.k()));
         assert!(drift.iter().any(|it| *it != 0.0));
@@ -202,7 +209,7 @@ fn padding_does_not_count() {
     let batches = data::open(folder.path(), &inputs, &data).unwrap();
     let wants = wants(&it.model, Needs::Diagonal);
     let mut collector = Collector::new(run(&it, batches, options(2)), wants, None).unwrap();
-    let stats = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
+    let stats = next(&mut collector, &[]).unwrap();
     assert!(stats.iter().all(|it| it.1.rows == tokens as u64 && it.1.hessian.is_none()));
 }
 
@@ -268,7 +275,7 @@ fn an_interrupted_run_goes_on_where_it_was() {
 
     let mut second = stored(&it, &path, sequential);
     let mut found = Vec::new();
-    while let Some(stats) = second.next(&[], &Ctx::silent()).unwrap() {
+    while let Some(stats) = next(&mut second, &[]) {
         found.extend(stats);
     }
     assert_eq!(found, expected);
@@ -311,7 +318,7 @@ fn a_complete_log_needs_no_run() {
     }
     let run = run(&it, batches(&it.model, 5), options(1));
     let mut collector = Collector::new(run, list, Some(store)).unwrap();
-    let stats = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
+    let stats = next(&mut collector, &[]).unwrap();
     assert!(stats.iter().all(|it| it.1.rows == 7));
     assert!(collector.next(&[], &Ctx::silent()).unwrap().is_none());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nobody wanted a file");

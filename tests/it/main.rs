@@ -37,6 +37,8 @@ mod formats;
 mod gates;
 mod golden;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod guided;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod help;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "images"))]
 mod images;

@@ -49,6 +49,11 @@ impl Hessian {
         self.lower[i * (i + 1) / 2 + j]
     }
 
+    /// All of it, `[k, k]`.
+    pub fn full(&self) -> Array2<f32> {
+        Array2::from_shape_fn((self.k, self.k), |(i, j)| self.get(i, j))
+    }
+
     /// Values in the lower triangle of a `[k, k]` matrix.
     pub fn len_of(k: usize) -> usize {
         k * (k + 1) / 2

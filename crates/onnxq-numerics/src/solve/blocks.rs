@@ -44,3 +44,34 @@ fn each_block(
     }
     QMatrix { shape, quantized, scales, zero_points }
 }
+
+/// What `of` makes of every block of every row.
+pub(super) fn of_blocks(
+    rows: ArrayView2<f32>,
+    shape: QShape,
+    of: impl Fn(usize, &[f32]) -> Grid,
+) -> Array2<Grid> {
+    let mut grids = Vec::with_capacity(rows.nrows() * shape.blocks());
+    for row in rows.axis_iter(Axis(0)) {
+        let values = row.to_slice().expect("rows are contiguous");
+        grids.extend(values.chunks(shape.block).enumerate().map(|(at, it)| of(at, it)));
+    }
+    Array2::from_shape_vec((rows.nrows(), shape.blocks()), grids).expect("a grid for each block")
+}
+
+/// Every value to the nearest of its grid.
+pub(super) fn round(rows: ArrayView2<f32>, grids: &Array2<Grid>, q: &mut QMatrix) {
+    let block = q.shape.block;
+    for (row, values) in rows.axis_iter(Axis(0)).enumerate() {
+        let values = values.to_slice().expect("rows are contiguous");
+        let mut quantized = q.quantized.row_mut(row);
+        let quantized = quantized.as_slice_mut().expect("rows are contiguous");
+        let parts = values.chunks(block).zip(quantized.chunks_mut(block));
+        for (group, (values, quantized)) in parts.enumerate() {
+            let grid = grids[(row, group)];
+            grid.round(values, quantized);
+            q.scales[(row, group)] = grid.scale;
+            q.zero_points[(row, group)] = grid.zero as u8;
+        }
+    }
+}

@@ -11,18 +11,21 @@
 mod feedback;
 mod polish;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod tile;
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::feedback::Feedback;
+pub(super) use self::feedback::diagonal;
 use self::tile::Tile;
 use super::{
     BadStats, Prepared, Solver, Target,
+    blocks::{of_blocks, round},
     grid::{Grid, grid},
+    lanes::LANES,
     search,
 };
 use crate::{
@@ -99,7 +102,7 @@ impl Solver for Gptq {
     fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {
         let feedback = Feedback::new(stats, self.act_order, self.damping)?;
         let (importance, target) = (stats.mean_square.clone(), Target::new(stats));
-        Ok(Prepared { importance, feedback: Some(feedback), target })
+        Ok(Prepared { importance, feedback: Some(feedback), curvature: None, target })
     }
 
     fn solve(
@@ -121,10 +124,10 @@ impl Solver for Gptq {
             Some(feedback) => {
                 let plain = match self.grid {
                     GridChoice::Rtn => None,
-                    _ => Some(blocks(rows, shape, |_, it| grid(it, scheme, shape.scale))),
+                    _ => Some(of_blocks(rows, shape, |_, it| grid(it, scheme, shape.scale))),
                 };
                 let mut tile = Tile::new(feedback, shape, self.polish);
-                for first in (0..n).step_by(tile::LANES) {
+                for first in (0..n).step_by(LANES) {
                     tile.solve(first, rows, &grids, plain.as_ref(), &mut q);
                 }
             }
@@ -147,7 +150,7 @@ impl Gptq {
             GridChoice::Imatrix => input.map(|it| &*it.importance),
             _ => None,
         };
-        blocks(rows, shape, |group, values| {
+        of_blocks(rows, shape, |group, values| {
             let start = group * shape.block;
             let weights = importance.map(|it| &it[start..start + values.len()]);
             match self.grid {
@@ -155,36 +158,5 @@ impl Gptq {
                 _ => search::fit(values, weights, scheme, shape.scale),
             }
         })
-    }
-}
-
-/// What `of` makes of every block of every row.
-fn blocks(
-    rows: ArrayView2<f32>,
-    shape: QShape,
-    of: impl Fn(usize, &[f32]) -> Grid,
-) -> Array2<Grid> {
-    let mut grids = Vec::with_capacity(rows.nrows() * shape.blocks());
-    for row in rows.axis_iter(Axis(0)) {
-        let values = row.to_slice().expect("rows are contiguous");
-        grids.extend(values.chunks(shape.block).enumerate().map(|(at, it)| of(at, it)));
-    }
-    Array2::from_shape_vec((rows.nrows(), shape.blocks()), grids).expect("a grid for each block")
-}
-
-/// Every value to the nearest of its grid.
-fn round(rows: ArrayView2<f32>, grids: &Array2<Grid>, q: &mut QMatrix) {
-    let block = q.shape.block;
-    for (row, values) in rows.axis_iter(Axis(0)).enumerate() {
-        let values = values.to_slice().expect("rows are contiguous");
-        let mut quantized = q.quantized.row_mut(row);
-        let quantized = quantized.as_slice_mut().expect("rows are contiguous");
-        let parts = values.chunks(block).zip(quantized.chunks_mut(block));
-        for (group, (values, quantized)) in parts.enumerate() {
-            let grid = grids[(row, group)];
-            grid.round(values, quantized);
-            q.scales[(row, group)] = grid.scale;
-            q.zero_points[(row, group)] = grid.zero as u8;
-        }
     }
 }

@@ -137,7 +137,7 @@ proptest! {
         // Block by block weights are scaled by one factor, so rows are compared in one block.
         let scheme = Scheme { granularity: Granularity::Channel, ..scheme };
         let weights = Imatrix::default().weights(&importance, w.ncols());
-        let input = Prepared { importance, feedback: None, target: None };
+        let input = Prepared { importance, feedback: None, curvature: None, target: None };
         let solver = SolverSpec::Imatrix(Imatrix::default());
         never_worse(solver, (&w, &scheme, stored), Some(&input), &weights, (2.0, 1.0));
     }

@@ -5,13 +5,15 @@ mod gptq;
 mod grid;
 mod hqq;
 mod imatrix;
+mod lanes;
 mod mse;
 mod rtn;
 mod search;
+mod signround;
 mod sums;
 mod target;
 
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2};
 
 pub use self::{gptq::Feedback, target::Target};
 use super::{
@@ -36,6 +38,7 @@ specs! {
         hqq::Hqq,
         imatrix::Imatrix,
         gptq::Gptq,
+        signround::Signround,
     }
 }
 
@@ -78,6 +81,8 @@ pub struct Prepared {
     pub importance: Vec<f32>,
     /// What GPTQ needs of the Hessian.
     pub feedback: Option<Feedback>,
+    /// The damped Hessian, `[k, k]`, for solvers that descend by it.
+    pub curvature: Option<Array2<f32>>,
     /// What the weights are to be replaced by before they are solved.
     pub target: Option<Target>,
 }
@@ -85,7 +90,8 @@ pub struct Prepared {
 impl Prepared {
     /// What the statistics say of each column alone.
     pub fn of(stats: &InputStats) -> Prepared {
-        Prepared { importance: stats.mean_square.clone(), feedback: None, target: None }
+        let importance = stats.mean_square.clone();
+        Prepared { importance, feedback: None, curvature: None, target: None }
     }
 }
 

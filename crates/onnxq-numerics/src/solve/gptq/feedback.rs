@@ -52,7 +52,8 @@ impl Feedback {
             if let Some(factor) = factor(hessian, &diagonal, &order, &damping) {
                 let (panels, weight) = panels(&factor);
                 let damping: Vec<f32> = damping.iter().map(|it| *it as f32).collect();
-                let hessian = full(hessian, &order, &damping);
+                let mut hessian = hessian.full();
+                order.iter().zip(&damping).for_each(|(at, it)| hessian[(*at, *at)] += it);
                 return Ok(Feedback { order, panels, weight, damping, hessian });
             }
             part = part.max(1e-6) * 10.0;
@@ -62,7 +63,7 @@ impl Feedback {
 }
 
 /// The diagonal of a Hessian that is fit for use.
-fn diagonal(hessian: &Hessian) -> Result<Vec<f64>, BadStats> {
+pub(in crate::solve) fn diagonal(hessian: &Hessian) -> Result<Vec<f64>, BadStats> {
     if !hessian.lower.iter().all(|it| it.is_finite()) {
         return Err(BadStats("values that are not finite"));
     }
@@ -81,23 +82,6 @@ fn order(diagonal: &[f64], act_order: bool) -> Vec<usize> {
         order.sort_by(|a, b| diagonal[*b].total_cmp(&diagonal[*a]).then(a.cmp(b)));
     }
     order
-}
-
-/// All of the damped Hessian.
-fn full(hessian: &Hessian, order: &[usize], damping: &[f32]) -> Array2<f32> {
-    let k = order.len();
-    let mut full = Array2::zeros((k, k));
-    let mut rest = &hessian.lower[..];
-    for row in 0..k {
-        let (own, later) = rest.split_at(row + 1);
-        rest = later;
-        for (column, value) in own.iter().enumerate() {
-            full[(row, column)] = *value;
-            full[(column, row)] = *value;
-        }
-    }
-    order.iter().zip(damping).for_each(|(at, damping)| full[(*at, *at)] += damping);
-    full
 }
 
 /// The Cholesky factor of the damped Hessian with its columns in reverse order, if it has one.

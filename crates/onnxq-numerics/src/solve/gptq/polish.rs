@@ -8,11 +8,11 @@
 use ndarray::{Array2, ArrayView2, linalg::general_mat_mul, s};
 use pulp::Arch;
 
-use super::{
-    feedback::Feedback,
-    tile::{LANES, LaneGrid, Lanes, lanes, lanes_mut},
+use super::feedback::Feedback;
+use crate::solve::{
+    grid::stored_scale,
+    lanes::{LANES, LaneGrid, Lanes, lanes, lanes_mut},
 };
-use crate::solve::grid::stored_scale;
 use onnxq_ir::tensor::QShape;
 
 /// Passes over all blocks. More gain nothing that shows on other data.

@@ -13,10 +13,10 @@ use crate::{
 use onnxq_ir::tensor::{DType, ZeroPoints};
 
 /// Numbers that are the same everywhere: SplitMix64, summed to something like a bell curve.
-struct Noise(u64);
+pub(in crate::solve) struct Noise(pub u64);
 
 impl Noise {
-    fn next(&mut self) -> f32 {
+    pub fn next(&mut self) -> f32 {
         let sum: f32 = (0..4).map(|_| self.uniform()).sum();
         (sum - 2.0) * 3f32.sqrt()
     }
@@ -29,13 +29,13 @@ impl Noise {
         ((it ^ (it >> 31)) >> 40) as f32 / (1 << 24) as f32
     }
 
-    fn array(&mut self, n: usize, k: usize) -> Array2<f32> {
+    pub fn array(&mut self, n: usize, k: usize) -> Array2<f32> {
         Array2::from_shape_simple_fn((n, k), || self.next())
     }
 }
 
 /// Inputs of an eighth of the rank, some noise, and columns of different size.
-fn inputs(k: usize, rows: usize, noise: &mut Noise) -> (Array2<f32>, Array2<f32>) {
+pub(in crate::solve) fn inputs(k: usize, rows: usize, noise: &mut Noise) -> (Array2<f32>, Array2<f32>) {
     let rank = (k / 8).max(1);
     let mix = noise.array(rank, k);
     let size: Vec<f32> = (0..k).map(|_| (noise.next() * 0.7).exp()).collect();
@@ -50,7 +50,7 @@ fn inputs(k: usize, rows: usize, noise: &mut Noise) -> (Array2<f32>, Array2<f32>
     (draw(), draw())
 }
 
-fn stats(x: &Array2<f32>) -> InputStats {
+pub(in crate::solve) fn stats(x: &Array2<f32>) -> InputStats {
     let (rows, k) = x.dim();
     let h = x.t().dot(x) / rows as f32;
     let lower = (0..k).flat_map(|i| (0..=i).map(move |j| (i, j))).map(|at| h[at]).collect();
@@ -64,7 +64,7 @@ fn stats(x: &Array2<f32>) -> InputStats {
 }
 
 /// `Σ ((w − ŵ) xᵀ)²` of each row of the weight.
-fn losses(w: &Array2<f32>, q: &QMatrix, x: &Array2<f32>) -> Vec<f64> {
+pub(in crate::solve) fn losses(w: &Array2<f32>, q: &QMatrix, x: &Array2<f32>) -> Vec<f64> {
     let error = (w - &q.dequantize()).mapv(f64::from).dot(&x.t().mapv(f64::from));
     error.outer_iter().map(|it| it.iter().map(|it| it * it).sum()).collect()
 }
@@ -228,7 +228,7 @@ fn correlated_inputs_change_codes_but_not_the_grid() {
     let w = noise.array(8, 64);
     let gptq = Gptq { polish: false, ..Gptq::default() };
     let prepared = gptq.prepare(&stats(&x)).unwrap();
-    let alone = Prepared { importance: prepared.importance.clone(), feedback: None, target: None };
+    let alone = Prepared { feedback: None, target: None, ..gptq.prepare(&stats(&x)).unwrap() };
     let scheme = scheme(4, ZeroPoints::Symmetric, Granularity::Block(32), Range::Full);
     let shape = scheme.shape(8, 64, DType::F32);
     let with = gptq.solve(w.view(), &scheme, shape, Some(&prepared));

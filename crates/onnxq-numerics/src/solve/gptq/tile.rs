@@ -6,15 +6,11 @@ use super::{
     feedback::{Feedback, PANEL},
     polish::Polish,
 };
-use crate::solve::grid::{BELOW_HALF, Grid, ROUND, Ties};
+use crate::solve::{
+    grid::Grid,
+    lanes::{LANES, LaneGrid, Lanes, lane_grids, lanes, lanes_mut},
+};
 use onnxq_ir::tensor::{QMatrix, QShape};
-
-/// Rows that are solved together. All lanes are always computed, so that a row's result does not
-/// depend on its lane or its neighbours; and it is a multiple of every matrix kernel's width.
-pub(super) const LANES: usize = 64;
-
-/// One number per row.
-pub(super) type Lanes<T = f32> = [T; LANES];
 
 /// What one way of choosing quantized values yields for the rows of a tile.
 #[derive(Clone)]
@@ -25,17 +21,6 @@ struct Choice {
     delta: Array2<f32>,
     /// `Δ H Δᵀ`, without the damping.
     loss: Lanes<f64>,
-}
-
-/// The grids of the rows of a tile for one block.
-#[derive(Clone)]
-pub(super) struct LaneGrid {
-    pub scale: Lanes,
-    pub inverse: Lanes,
-    pub zero: Lanes,
-    low: Lanes,
-    high: Lanes,
-    ties: Ties,
 }
 
 /// Memory for solving tiles of rows of a weight.
@@ -228,53 +213,4 @@ impl Choice {
             }
         }
     }
-}
-
-/// The grids of `count` rows from `first` on, by block. Lanes without a row have only zero.
-fn lane_grids(grids: &Array2<Grid>, first: usize, count: usize) -> Vec<LaneGrid> {
-    let none = [0.0; LANES];
-    let of_block = |block: usize| {
-        let ties = grids[(first, block)].ties();
-        let mut it =
-            LaneGrid { scale: none, inverse: none, zero: none, low: none, high: none, ties };
-        for lane in 0..count {
-            let grid = grids[(first + lane, block)];
-            debug_assert_eq!(grid.ties(), ties, "ties follow from the scheme");
-            // So small that no float is its inverse: it is zero for all that follows.
-            let inverse = if grid.scale == 0.0 { 0.0 } else { grid.scale.recip() };
-            it.inverse[lane] = if inverse.is_finite() { inverse } else { 0.0 };
-            (it.scale[lane], it.zero[lane]) = (grid.scale, grid.zero);
-            (it.low[lane], it.high[lane]) = (grid.low, grid.high);
-        }
-        it
-    };
-    (0..grids.ncols()).map(of_block).collect()
-}
-
-impl LaneGrid {
-    /// As [`Grid::round`], and what the quantized values stand for.
-    #[inline(always)]
-    pub(super) fn round(&self, values: &Lanes, quantized: &mut Lanes<u8>) -> Lanes {
-        let mut back = [0.0; LANES];
-        for it in 0..LANES {
-            let at = values[it] * self.inverse[it];
-            let at = match self.ties {
-                Ties::Up => (at + self.zero[it]).clamp(self.low[it], self.high[it]) + BELOW_HALF,
-                Ties::Even => {
-                    ((at + ROUND) - ROUND + self.zero[it]).clamp(self.low[it], self.high[it])
-                }
-            };
-            quantized[it] = at as u8;
-            back[it] = (f32::from(quantized[it]) - self.zero[it]) * self.scale[it];
-        }
-        back
-    }
-}
-
-pub(super) fn lanes(values: &[f32]) -> &[Lanes] {
-    values.as_chunks().0
-}
-
-pub(super) fn lanes_mut(values: &mut [f32]) -> &mut [Lanes] {
-    values.as_chunks_mut().0
 }
