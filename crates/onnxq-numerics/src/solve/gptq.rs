@@ -19,8 +19,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::feedback::Feedback;
-pub(super) use self::feedback::diagonal;
 use self::tile::Tile;
+pub(super) use self::{feedback::damped, polish::Polish};
 use super::{
     BadStats, Prepared, Solver, Target,
     blocks::{of_blocks, round},

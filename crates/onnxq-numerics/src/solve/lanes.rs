@@ -44,6 +44,30 @@ pub(super) fn lane_grids(grids: &Array2<Grid>, first: usize, count: usize) -> Ve
 }
 
 impl LaneGrid {
+    /// Gives a lane another scale, if a float is its inverse.
+    #[inline(always)]
+    pub(super) fn rescale(&mut self, lane: usize, scale: f32) {
+        let inverse = scale.recip();
+        if inverse.is_finite() {
+            (self.scale[lane], self.inverse[lane]) = (scale, inverse);
+        }
+    }
+
+    /// Takes over what another has in a lane.
+    pub(super) fn take(&mut self, lane: usize, other: &LaneGrid) {
+        self.scale[lane] = other.scale[lane];
+        self.inverse[lane] = other.inverse[lane];
+        self.zero[lane] = other.zero[lane];
+        self.low[lane] = other.low[lane];
+        self.high[lane] = other.high[lane];
+    }
+
+    /// What quantized values stand for.
+    #[inline(always)]
+    pub(super) fn values(&self, quantized: &Lanes<u8>) -> Lanes {
+        std::array::from_fn(|it| (f32::from(quantized[it]) - self.zero[it]) * self.scale[it])
+    }
+
     /// As [`Grid::round`], and what the quantized values stand for.
     #[inline(always)]
     pub(super) fn round(&self, values: &Lanes, quantized: &mut Lanes<u8>) -> Lanes {

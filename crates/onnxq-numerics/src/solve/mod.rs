@@ -13,9 +13,9 @@ mod signround;
 mod sums;
 mod target;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView2;
 
-pub use self::{gptq::Feedback, target::Target};
+pub use self::{gptq::Feedback, signround::Curvature, target::Target};
 use super::{
     scheme::Scheme,
     stats::{InputStats, Needs},
@@ -81,8 +81,8 @@ pub struct Prepared {
     pub importance: Vec<f32>,
     /// What GPTQ needs of the Hessian.
     pub feedback: Option<Feedback>,
-    /// The damped Hessian, `[k, k]`, for solvers that descend by it.
-    pub curvature: Option<Array2<f32>>,
+    /// For solvers that descend by its gradients.
+    pub curvature: Option<Curvature>,
     /// What the weights are to be replaced by before they are solved.
     pub target: Option<Target>,
 }

@@ -2,7 +2,8 @@
 //!
 //! Cheng et al., "Optimize Weight Rounding via Signed Gradient Descent for the Quantization of
 //! LLMs", 2023 (arXiv 2309.05516), with one weight's output error in place of a block's: its
-//! gradient needs the Hessian of the inputs and no samples.
+//! gradient needs the Hessian of the inputs and no samples. That descent stops where no small step
+//! shows a gain; single roundings and scales that still do are found by polishing, as after GPTQ.
 
 mod descent;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use self::descent::Descent;
 use super::{
     BadStats, Prepared, Solver, Target,
     blocks::{of_blocks, round},
-    gptq::diagonal,
+    gptq::{Polish, damped},
     grid::grid,
     lanes::LANES,
     search,
@@ -29,7 +30,16 @@ use crate::{
 };
 use onnxq_ir::tensor::{QMatrix, QShape};
 
-/// Signed gradient descent on roundings and scales at once. Needs data.
+/// A damped Hessian.
+pub struct Curvature {
+    /// `H + λ I`, `[k, k]`.
+    hessian: Array2<f32>,
+    /// What the damping added to the diagonal, `[k]`.
+    damping: Vec<f32>,
+}
+
+/// Signed gradient descent on roundings and scales at once. Needs data, takes about a hundred times
+/// the sums of GPTQ, and is no better where GPTQ's order of columns suffices.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Signround {
@@ -40,6 +50,8 @@ pub struct Signround {
     /// `iterations`.
     #[schemars(range(min = 0, max = 1))]
     pub learning_rate: Option<f32>,
+    /// Afterwards find better scales and quantized values, given all others.
+    pub polish: bool,
     /// What is added to the Hessian's diagonal, as a part of its mean: 0 to 1.
     #[schemars(range(min = 0, max = 1))]
     pub damping: f32,
@@ -55,6 +67,7 @@ impl Default for Signround {
         Signround {
             iterations: 200,
             learning_rate: None,
+            polish: true,
             damping: 0.01,
             hessian: Hessians::Inputs,
             groups: 1,
@@ -87,13 +100,10 @@ impl Solver for Signround {
     }
 
     fn prepare(&self, stats: &InputStats) -> Result<Prepared, BadStats> {
-        let hessian = stats.hessian.as_ref().ok_or(BadStats("no Hessian"))?;
-        let diagonal = diagonal(hessian)?;
-        let mean = diagonal.iter().sum::<f64>() / diagonal.len().max(1) as f64;
-        let mut curvature = hessian.full();
-        curvature.diag_mut().mapv_inplace(|it| it + (f64::from(self.damping) * mean) as f32);
+        let (hessian, damping) = damped(stats, self.damping)?;
+        let curvature = Some(Curvature { hessian, damping });
         let target = Target::new(stats);
-        Ok(Prepared { curvature: Some(curvature), target, ..Prepared::of(stats) })
+        Ok(Prepared { curvature, target, ..Prepared::of(stats) })
     }
 
     fn solve(
@@ -122,10 +132,12 @@ impl Solver for Signround {
         };
         let plain = of_blocks(rows, shape, |_, it| grid(it, scheme, shape.scale));
         let mut descent = Descent::new(curvature, shape);
+        let mut polish = self.polish.then(|| Polish::new(&curvature.hessian, shape));
         for first in (0..n).step_by(LANES) {
             descent.start(first, rows);
             descent.consider(&plain);
             descent.descend(&found, self.iterations, self.rate());
+            polish.iter_mut().for_each(|it| descent.polish(it));
             descent.write(&mut q);
         }
         q

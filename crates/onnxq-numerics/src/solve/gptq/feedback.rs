@@ -41,14 +41,10 @@ impl Feedback {
         let hessian = stats.hessian.as_ref().ok_or(BadStats("no Hessian"))?;
         let diagonal = diagonal(hessian)?;
         let order = order(&diagonal, act_order);
-        let alive = diagonal.iter().filter(|it| **it > 0.0);
-        let (sum, count) = alive.fold((0.0, 0usize), |(sum, count), it| (sum + it, count + 1));
-        let mean = if count == 0 { 1.0 } else { sum / count as f64 };
         let mut part = f64::from(damping);
         for _ in 0..ATTEMPTS {
-            // Dead columns are linked to no other: any positive number will do for them.
-            let added = |it: f64| if it > 0.0 { part * mean } else { (1.0 + part) * mean };
-            let damping: Vec<f64> = order.iter().map(|it| added(diagonal[*it])).collect();
+            let added = damping_of(&diagonal, part);
+            let damping: Vec<f64> = order.iter().map(|it| added[*it]).collect();
             if let Some(factor) = factor(hessian, &diagonal, &order, &damping) {
                 let (panels, weight) = panels(&factor);
                 let damping: Vec<f32> = damping.iter().map(|it| *it as f32).collect();
@@ -62,8 +58,31 @@ impl Feedback {
     }
 }
 
+/// `H + λ I`, `[k, k]`, and what was added to its diagonal.
+pub(in crate::solve) fn damped(
+    stats: &InputStats,
+    damping: f32,
+) -> Result<(Array2<f32>, Vec<f32>), BadStats> {
+    let hessian = stats.hessian.as_ref().ok_or(BadStats("no Hessian"))?;
+    let added = damping_of(&diagonal(hessian)?, f64::from(damping));
+    let added: Vec<f32> = added.into_iter().map(|it| it as f32).collect();
+    let mut full = hessian.full();
+    full.diag_mut().iter_mut().zip(&added).for_each(|(it, added)| *it += added);
+    Ok((full, added))
+}
+
+/// What to add to each column's mean square.
+fn damping_of(diagonal: &[f64], part: f64) -> Vec<f64> {
+    let alive = diagonal.iter().filter(|it| **it > 0.0);
+    let (sum, count) = alive.fold((0.0, 0usize), |(sum, count), it| (sum + it, count + 1));
+    let mean = if count == 0 { 1.0 } else { sum / count as f64 };
+    // Dead columns are linked to no other: any positive number will do for them.
+    let added = |it: &f64| if *it > 0.0 { part * mean } else { (1.0 + part) * mean };
+    diagonal.iter().map(added).collect()
+}
+
 /// The diagonal of a Hessian that is fit for use.
-pub(in crate::solve) fn diagonal(hessian: &Hessian) -> Result<Vec<f64>, BadStats> {
+fn diagonal(hessian: &Hessian) -> Result<Vec<f64>, BadStats> {
     if !hessian.lower.iter().all(|it| it.is_finite()) {
         return Err(BadStats("values that are not finite"));
     }

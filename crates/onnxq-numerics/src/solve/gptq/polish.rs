@@ -8,7 +8,6 @@
 use ndarray::{Array2, ArrayView2, linalg::general_mat_mul, s};
 use pulp::Arch;
 
-use super::feedback::Feedback;
 use crate::solve::{
     grid::stored_scale,
     lanes::{LANES, LaneGrid, Lanes, lanes, lanes_mut},
@@ -19,7 +18,7 @@ use onnxq_ir::tensor::QShape;
 const SWEEPS: usize = 3;
 
 /// The state of a tile of rows. Columns are in the order of the model.
-pub(super) struct Polish<'a> {
+pub(in crate::solve) struct Polish<'a> {
     hessian: &'a Array2<f32>,
     shape: QShape,
     /// `w`, `[k, LANES]`.
@@ -39,10 +38,10 @@ struct Block {
 }
 
 impl<'a> Polish<'a> {
-    pub(super) fn new(feedback: &'a Feedback, shape: QShape) -> Polish<'a> {
+    pub(in crate::solve) fn new(hessian: &'a Array2<f32>, shape: QShape) -> Polish<'a> {
         let array = || Array2::zeros((shape.block.min(shape.k), LANES));
         Polish {
-            hessian: &feedback.hessian,
+            hessian,
             shape,
             weights: vec![[0.0; LANES]; shape.k],
             delta: Array2::zeros((shape.k, LANES)),
@@ -52,7 +51,11 @@ impl<'a> Polish<'a> {
 
     /// Descends from the quantized values `[k]` and the grids of the blocks, which `delta` goes
     /// with.
-    pub(super) fn descend(&mut self, quantized: &mut [Lanes<u8>], grids: &mut [LaneGrid]) {
+    pub(in crate::solve) fn descend(
+        &mut self,
+        quantized: &mut [Lanes<u8>],
+        grids: &mut [LaneGrid],
+    ) {
         let (arch, size) = (Arch::new(), self.shape.block);
         for _ in 0..SWEEPS {
             let blocks = grids.iter_mut().zip(quantized.chunks_mut(size));

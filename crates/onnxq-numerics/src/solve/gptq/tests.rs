@@ -16,7 +16,7 @@ use onnxq_ir::tensor::{DType, ZeroPoints};
 pub(in crate::solve) struct Noise(pub u64);
 
 impl Noise {
-    pub fn next(&mut self) -> f32 {
+    pub(in crate::solve) fn next(&mut self) -> f32 {
         let sum: f32 = (0..4).map(|_| self.uniform()).sum();
         (sum - 2.0) * 3f32.sqrt()
     }
@@ -29,13 +29,17 @@ impl Noise {
         ((it ^ (it >> 31)) >> 40) as f32 / (1 << 24) as f32
     }
 
-    pub fn array(&mut self, n: usize, k: usize) -> Array2<f32> {
+    pub(in crate::solve) fn array(&mut self, n: usize, k: usize) -> Array2<f32> {
         Array2::from_shape_simple_fn((n, k), || self.next())
     }
 }
 
 /// Inputs of an eighth of the rank, some noise, and columns of different size.
-pub(in crate::solve) fn inputs(k: usize, rows: usize, noise: &mut Noise) -> (Array2<f32>, Array2<f32>) {
+pub(in crate::solve) fn inputs(
+    k: usize,
+    rows: usize,
+    noise: &mut Noise,
+) -> (Array2<f32>, Array2<f32>) {
     let rank = (k / 8).max(1);
     let mix = noise.array(rank, k);
     let size: Vec<f32> = (0..k).map(|_| (noise.next() * 0.7).exp()).collect();

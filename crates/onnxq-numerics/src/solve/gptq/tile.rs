@@ -47,7 +47,7 @@ impl<'a> Tile<'a> {
             terms: Array2::zeros((PANEL, LANES)),
             best: Choice::new(k),
             other: Choice::new(k),
-            polish: polish.then(|| Polish::new(feedback, shape)),
+            polish: polish.then(|| Polish::new(&feedback.hessian, shape)),
         }
     }
 

@@ -1,7 +1,9 @@
 //! The descent of a tile of rows, one in each lane: columns are rows of all arrays here.
 
 use ndarray::{Array2, ArrayView2, linalg::general_mat_mul};
+use pulp::Arch;
 
+use super::{Curvature, Polish};
 use crate::solve::{
     grid::{Grid, stored_scale},
     lanes::{LANES, LaneGrid, Lanes, lane_grids, lanes, lanes_mut},
@@ -10,7 +12,7 @@ use onnxq_ir::tensor::{QMatrix, QShape};
 
 /// Memory for the rows of a tile.
 pub(super) struct Descent<'a> {
-    curvature: &'a Array2<f32>,
+    curvature: &'a Curvature,
     shape: QShape,
     first: usize,
     count: usize,
@@ -29,15 +31,14 @@ pub(super) struct Descent<'a> {
 struct Best {
     loss: Lanes<f64>,
     quantized: Vec<Lanes<u8>>,
-    /// By block.
-    scales: Vec<Lanes>,
-    zeros: Vec<Lanes>,
+    /// By block; none before anything was seen.
+    grids: Vec<LaneGrid>,
 }
 
 impl<'a> Descent<'a> {
-    pub(super) fn new(curvature: &'a Array2<f32>, shape: QShape) -> Descent<'a> {
-        let (k, blocks) = (shape.k, shape.blocks());
-        debug_assert_eq!(curvature.nrows(), k, "the statistics of another input");
+    pub(super) fn new(curvature: &'a Curvature, shape: QShape) -> Descent<'a> {
+        let k = shape.k;
+        debug_assert_eq!(curvature.damping.len(), k, "the statistics of another input");
         Descent {
             curvature,
             shape,
@@ -51,8 +52,7 @@ impl<'a> Descent<'a> {
             best: Best {
                 loss: [f64::INFINITY; LANES],
                 quantized: vec![[0; LANES]; k],
-                scales: vec![[0.0; LANES]; blocks],
-                zeros: vec![[0.0; LANES]; blocks],
+                grids: Vec::new(),
             },
         }
     }
@@ -67,7 +67,7 @@ impl<'a> Descent<'a> {
                 false => 0.0,
             });
         }
-        self.best.loss = [f64::INFINITY; LANES];
+        self.best.grids.clear();
     }
 
     /// Looks at plain rounding to grids.
@@ -80,46 +80,72 @@ impl<'a> Descent<'a> {
     /// amount.
     pub(super) fn descend(&mut self, grids: &Array2<Grid>, iterations: u32, rate: f32) {
         let start = lane_grids(grids, self.first, self.count);
-        let mut grids = start.clone();
-        let mut factors = vec![[1.0; LANES]; grids.len()];
+        let (mut grids, mut factors) = (start.clone(), vec![[1.0; LANES]; start.len()]);
+        let arch = Arch::new();
         self.offsets.fill([0.0; LANES]);
         for at in 0..iterations {
             self.look(&grids);
             let rate = rate * (1.0 - at as f32 / iterations as f32);
             let starts = start.iter().zip(&mut factors);
             for (block, (grid, (start, factors))) in grids.iter_mut().zip(starts).enumerate() {
-                self.step(block, grid, (start, factors), rate);
+                arch.dispatch(
+                    #[inline(always)]
+                    || self.step(block, grid, (start, factors), rate),
+                );
             }
         }
         self.look(&grids);
     }
 
+    /// Improves on the best of each row, one rounding and one scale after the other.
+    pub(super) fn polish(&mut self, polish: &mut Polish) {
+        let (mut grids, mut quantized) = (self.best.grids.clone(), self.best.quantized.clone());
+        let delta = lanes_mut(polish.delta.as_slice_mut().expect("whole rows"));
+        polish.weights.clone_from(&self.weights);
+        for (column, quantized) in quantized.iter().enumerate() {
+            let back = grids[column / self.shape.block].values(quantized);
+            delta[column] = std::array::from_fn(|it| self.weights[column][it] - back[it]);
+        }
+        polish.descend(&mut quantized, &mut grids);
+        self.quantized = quantized;
+        self.judge(&grids);
+    }
+
     /// Rounds with the offsets, and keeps what is better than all before.
     fn look(&mut self, grids: &[LaneGrid]) {
-        let block = self.shape.block;
+        let columns = self.weights.iter().zip(&self.offsets).zip(&mut self.quantized);
+        for (column, ((weights, offsets), quantized)) in columns.enumerate() {
+            let grid = &grids[column / self.shape.block];
+            let moved = std::array::from_fn(|it| weights[it] + offsets[it] * grid.scale[it]);
+            grid.round(&moved, quantized);
+        }
+        self.judge(grids);
+    }
+
+    /// What the quantized values cost, and how that would change with each; rows that are better than
+    /// all before are kept.
+    fn judge(&mut self, grids: &[LaneGrid]) {
         let delta = lanes_mut(self.delta.as_slice_mut().expect("whole rows"));
         for (column, weights) in self.weights.iter().enumerate() {
-            let (grid, offsets) = (&grids[column / block], &self.offsets[column]);
-            let moved = std::array::from_fn(|it| weights[it] + offsets[it] * grid.scale[it]);
-            let back = grid.round(&moved, &mut self.quantized[column]);
-            (0..LANES).for_each(|it| delta[column][it] = back[it] - weights[it]);
+            let back = grids[column / self.shape.block].values(&self.quantized[column]);
+            delta[column] = std::array::from_fn(|it| back[it] - weights[it]);
         }
-        general_mat_mul(1.0, self.curvature, &self.delta, 0.0, &mut self.gradient);
+        general_mat_mul(1.0, &self.curvature.hessian, &self.delta, 0.0, &mut self.gradient);
+        let delta = lanes(self.delta.as_slice().expect("whole rows"));
+        let gradient = lanes(self.gradient.as_slice().expect("whole rows"));
         let mut loss = [0.0; LANES];
-        for (delta, gradient) in self.columns() {
-            (0..LANES).for_each(|it| loss[it] += f64::from(delta[it] * gradient[it]));
+        for ((delta, gradient), damping) in delta.iter().zip(gradient).zip(&self.curvature.damping)
+        {
+            for it in 0..LANES {
+                loss[it] += f64::from(delta[it] * (gradient[it] - damping * delta[it]));
+            }
         }
         self.best.keep(&loss, &self.quantized, grids);
     }
 
-    /// `ŵ − w` and `H (ŵ − w)` of each column.
-    fn columns(&self) -> impl Iterator<Item = (&Lanes, &Lanes)> {
-        let delta = lanes(self.delta.as_slice().expect("whole rows"));
-        delta.iter().zip(lanes(self.gradient.as_slice().expect("whole rows")))
-    }
-
     /// Moves the offsets of a block and its scale against their gradients; rounding counts as if it
     /// changed nothing, and what lies beyond the ends of the grid follows the scale alone.
+    #[inline(always)]
     fn step(
         &mut self,
         block: usize,
@@ -147,51 +173,49 @@ impl<'a> Descent<'a> {
         for it in 0..LANES {
             // Of the factor: the scale it belongs to may be negative.
             factors[it] -= rate * sign(slope[it] * start.scale[it]);
-            let scale = stored_scale(start.scale[it] * factors[it], self.shape.scale);
-            if start.inverse[it] != 0.0 && scale.recip().is_finite() {
-                (grid.scale[it], grid.inverse[it]) = (scale, scale.recip());
+            if start.inverse[it] != 0.0 {
+                grid.rescale(it, stored_scale(start.scale[it] * factors[it], self.shape.scale));
             }
         }
     }
 
-    /// Writes the best of each row; `first` is the row of lane 0.
+    /// Writes the best of each row.
     pub(super) fn write(&self, q: &mut QMatrix) {
         for lane in 0..self.count {
             let row = self.first + lane;
             for (at, it) in self.best.quantized.iter().enumerate() {
                 q.quantized[(row, at)] = it[lane];
             }
-            for (at, (scales, zeros)) in self.best.scales.iter().zip(&self.best.zeros).enumerate() {
-                q.scales[(row, at)] = scales[lane];
-                q.zero_points[(row, at)] = zeros[lane] as u8;
+            for (at, it) in self.best.grids.iter().enumerate() {
+                q.scales[(row, at)] = it.scale[lane];
+                q.zero_points[(row, at)] = it.zero[lane] as u8;
             }
         }
     }
 }
 
 impl Best {
-    /// Takes over the rows whose loss is less than all before.
+    /// Takes over the rows whose loss is less than all before. What was seen first is taken in any
+    /// case: of a loss that is no number nothing is less.
     fn keep(&mut self, loss: &Lanes<f64>, quantized: &[Lanes<u8>], grids: &[LaneGrid]) {
-        let better: Lanes<bool> = std::array::from_fn(|it| loss[it] < self.loss[it]);
-        if better == [false; LANES] {
+        if self.grids.is_empty() {
+            self.quantized.copy_from_slice(quantized);
+            (self.grids, self.loss) = (grids.to_vec(), *loss);
             return;
         }
-        for it in 0..LANES {
-            self.loss[it] = if better[it] { loss[it] } else { self.loss[it] };
-        }
-        for (best, own) in self.quantized.iter_mut().zip(quantized) {
-            (0..LANES).for_each(|it| best[it] = if better[it] { own[it] } else { best[it] });
-        }
-        let best = self.scales.iter_mut().zip(&mut self.zeros);
-        for ((scales, zeros), grid) in best.zip(grids) {
-            for it in (0..LANES).filter(|it| better[*it]) {
-                (scales[it], zeros[it]) = (grid.scale[it], grid.zero[it]);
+        let better: Vec<usize> = (0..LANES).filter(|it| loss[*it] < self.loss[*it]).collect();
+        for lane in better {
+            self.loss[lane] = loss[lane];
+            for (best, own) in self.quantized.iter_mut().zip(quantized) {
+                best[lane] = own[lane];
             }
+            self.grids.iter_mut().zip(grids).for_each(|(best, own)| best.take(lane, own));
         }
     }
 }
 
 /// -1, 0 or 1; 0 of what is no number.
+#[inline(always)]
 fn sign(of: f32) -> f32 {
     if of > 0.0 {
         1.0
