@@ -87,6 +87,36 @@ fn transformed(folder: &TempDir, more: &[&str]) -> Command {
 }
 
 #[test]
+fn what_guided_solvers_learn_is_kept_and_taken_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let stats = |output: &str, solver: &str, file: &str| {
+        let solver = format!("quantize.0.weight.solver={solver}");
+        let more = ["--set", "calibration.sequential=false", "--set", &solver, "--stats", file];
+        quantize(&folder, output, &more)
+    };
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    for solver in
+        ["{gptq: {hessian: guided, groups: 3}}", "{signround: {hessian: guided, iterations: 3}}"]
+    {
+        finish(stats("a.onnx", solver, "guided"));
+        finish(stats("b.onnx", solver, "guided"));
+        assert!(read("a.onnx") == read("b.onnx"), "{solver}");
+        fs::remove_file(folder.path().join("guided")).unwrap();
+    }
+    finish(stats("a.onnx", "gptq", "plain"));
+    let output = stats("b.onnx", "{gptq: {hessian: guided}}", "plain").output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_ne!(output.status.code(), Some(0));
+    assert!(error.contains("E611") && error.contains("tokens count differently"), "{error}");
+    // Sequential, where layers see quantized ones before them.
+    let guided = "quantize.0.weight.solver={gptq: {hessian: guided, groups: 2}}";
+    for output in ["a.onnx", "b.onnx"] {
+        finish(quantize(&folder, output, &["--set", guided, "--stats", "sequential"]));
+    }
+    assert!(read("a.onnx") == read("b.onnx"));
+}
+
+#[test]
 fn a_solver_without_data_says_what_to_pass() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = onnxq(&folder, &["quantize", "-r", "int4_quality", "-o", "q.onnx"]);

@@ -54,8 +54,9 @@ fn text(model: &Model) -> data::Batches {
     data::open(&fixture("calibration.txt"), &calibrate::model_inputs(model), &options).unwrap()
 }
 
-fn run(it: &Setup, batches: data::Batches, options: CollectOptions) -> Run<'_> {
-    Run { model: &it.model, files: &it.files, batches, options, runtime: runtime() }
+fn run(setup: &Setup, batches: data::Batches, options: CollectOptions) -> Run<'_> {
+    let Setup { model, files } = setup;
+    Run { model, files, batches, options, runtime: runtime() }
 }
 
 /// What a guide knows, given the weight of a row of a sample for a group of a node, by its place.
@@ -81,7 +82,7 @@ fn guide(
 /// From 2⁻⁵ to 2⁵, and every seventh row counts nothing.
 fn uneven(node: usize, sample: usize, group: usize, row: usize) -> f32 {
     let at = node * 31 + sample * 17 + group * 5 + row * 3;
-    if at % 7 == 0 { 0.0 } else { (at as f32 * 0.37).sin().mul_add(5.0, 0.0).exp2() }
+    if at.is_multiple_of(7) { 0.0 } else { (5.0 * (at as f32 * 0.37).sin()).exp2() }
 }
 
 fn all(mut collector: Collector, guide: Option<&Arc<Guide>>) -> (Vec<Learnt>, usize) {
@@ -97,12 +98,12 @@ fn all(mut collector: Collector, guide: Option<&Arc<Guide>>) -> (Vec<Learnt>, us
 }
 
 fn collect(
-    it: &Setup,
+    setup: &Setup,
     wants: &[Want],
     guide: Option<&Arc<Guide>>,
     options: CollectOptions,
 ) -> (Vec<Learnt>, usize) {
-    let run = run(it, text(&it.model), options);
+    let run = run(setup, text(&setup.model), options);
     all(Collector::new(run, wants.to_vec(), None).unwrap(), guide)
 }
 
@@ -237,9 +238,9 @@ fn weights_that_do_not_fit_are_an_error() {
     assert_eq!(collector.next(&[], &Ctx::silent()).unwrap_err().code(), Code::E614);
 }
 
-fn identity(it: &Setup, guide: &str) -> Identity {
-    let data = vec![text(&it.model).sha256().to_owned()];
-    let (model, samples) = (model_sha256(&it.files), SAMPLES as u64);
+fn identity(setup: &Setup, guide: &str) -> Identity {
+    let data = vec![text(&setup.model).sha256().to_owned()];
+    let (model, samples) = (model_sha256(&setup.files), SAMPLES as u64);
     Identity { model, data, samples, guide: guide.into(), ..Identity::default() }
 }
 

@@ -38,15 +38,15 @@ pub struct Curvature {
     damping: Vec<f32>,
 }
 
-/// Signed gradient descent on roundings and scales at once. Needs data, takes about a hundred times
-/// the sums of GPTQ, and is no better where GPTQ's order of columns suffices.
+/// Signed gradient descent on roundings and scales at once. Needs data, and takes some fifty times the
+/// sums of GPTQ to find about as good a weight; which is better depends on the model.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Signround {
     /// Steps of the descent, 1 to 10000; each costs a product with the Hessian. Default: 200.
     #[schemars(range(min = 1, max = 10000))]
     pub iterations: u32,
-    /// The first step of an offset, in parts of a quantized value; the last is almost none. Default: one over
+    /// The first step of an offset, in quantized values; steps shrink to none. Default: one over
     /// `iterations`.
     #[schemars(range(min = 0, max = 1))]
     pub learning_rate: Option<f32>,

@@ -526,6 +526,18 @@ mod tests {
                 "3:47: `damping` of gptq is 2, not from 0 to 1",
             ),
             (
+                "quantize: [{weight: {solver: {gptq: {groups: 2}}}}]",
+                "3:46: `groups` of gptq is 2, and only `hessian: guided` knows groups",
+            ),
+            (
+                "quantize: [{weight: {solver: {signround: {hessian: guided, groups: 5}}}}]",
+                "3:68: `groups` of signround is 5, not from 1 to 4",
+            ),
+            (
+                "quantize: [{weight: {solver: {signround: {iterations: 0}}}}]",
+                "3:55: `iterations` of signround is 0, not from 1 to 10000",
+            ),
+            (
                 "mixed: {candidates: [{solver: {imatrix: {floor: -1}}}]}",
                 "3:49: `floor` of imatrix is -1, not from 0 to 1",
             ),

@@ -309,7 +309,7 @@ mod tests {
             ("quantize: [5]", "E703 x.yaml:3:12: `quantize` is not a mapping"),
             (
                 "quantize: [{weight: {solver: {rtn: 5}}}]",
-                "E703 x.yaml:3:31: unknown solver `rtn` (known here: mse, hqq, imatrix, gptq)",
+                "E703 x.yaml:3:31: unknown solver `rtn` (known here: mse, hqq, imatrix, gptq, signround)",
             ),
             (
                 "quantize: [{min_elements: -1}]",

@@ -139,12 +139,12 @@ impl<'a> Collector<'a> {
         self.wants[self.done..end].iter().map(of).collect()
     }
 
-    fn stored_one(&self, it: &Planned, name: &str) -> Result<InputStats, CalibrateError> {
+    fn stored_one(&self, input: &Planned, name: &str) -> Result<InputStats, CalibrateError> {
         let found = match &self.store {
-            Some(store) => store.get(name, it.want.needs)?,
+            Some(store) => store.get(name, input.want.needs)?,
             None => None,
         };
-        let expected = it.k;
+        let expected = input.k;
         found.filter(|it| it.k() == expected).ok_or_else(|| {
             let (value, actual) = (name.to_owned(), Vec::new());
             CalibrateError::Width { value, actual, expected }
@@ -246,8 +246,8 @@ impl<'a> Collector<'a> {
     }
 
     /// What gathers each group's rows of an input.
-    fn observers(&self, it: &Planned) -> Vec<Rows> {
-        it.names.iter().map(|_| it.observer(self.drifts(it))).collect()
+    fn observers(&self, input: &Planned) -> Vec<Rows> {
+        input.names.iter().map(|_| input.observer(self.drifts(input))).collect()
     }
 }
 

@@ -56,7 +56,7 @@ pub enum CalibrateError {
     OtherSamples { path: PathBuf, actual: u64, expected: u64 },
     #[error("{} holds statistics of another plan", .path.display())]
     OtherPrefix { path: PathBuf },
-    #[error("{} holds statistics that something else guided", .path.display())]
+    #[error("{} holds statistics in which tokens count differently", .path.display())]
     OtherGuide { path: PathBuf },
 }
 
@@ -118,7 +118,7 @@ impl Diagnostic for CalibrateError {
                 "later layers saw weights that were quantized differently: use the same recipe, or another path for new ones".into()
             }
             CalibrateError::OtherGuide { .. } => {
-                "pass another path for new ones: guided solvers weigh tokens by gradients, and these were other ones".into()
+                "guided solvers weigh tokens: pass --calibration, and another path for new ones".into()
             }
             _ => return None,
         })

@@ -10,6 +10,9 @@ use crate::solve::{
 };
 use onnxq_ir::tensor::{QMatrix, QShape};
 
+/// The least part of a scale that a descent may arrive at.
+const LEAST: f32 = 1.0 / 16.0;
+
 /// Memory for the rows of a tile.
 pub(super) struct Descent<'a> {
     curvature: &'a Curvature,
@@ -157,22 +160,23 @@ impl<'a> Descent<'a> {
         let to = (from + self.shape.block).min(self.shape.k);
         let gradient = lanes(self.gradient.as_slice().expect("whole rows"));
         let mut slope = [0.0; LANES];
-        for column in from..to {
-            let offsets = &mut self.offsets[column];
+        let columns = self.offsets[from..to].iter_mut().zip(&self.quantized[from..to]);
+        let columns = columns.zip(self.weights[from..to].iter().zip(&gradient[from..to]));
+        for ((offsets, quantized), (weights, gradient)) in columns {
             for it in 0..LANES {
-                let units = f32::from(self.quantized[column][it]) - grid.zero[it];
-                let exact = self.weights[column][it] * grid.inverse[it];
+                let units = f32::from(quantized[it]) - grid.zero[it];
+                let exact = weights[it] * grid.inverse[it];
                 let place = exact + offsets[it] + grid.zero[it];
                 let inside = place > grid.low[it] - 0.5 && place < grid.high[it] + 0.5;
-                let own = gradient[column][it];
-                slope[it] += own * if inside { units - exact } else { units };
-                let sign = if inside { sign(own * grid.scale[it]) } else { 0.0 };
+                slope[it] += gradient[it] * if inside { units - exact } else { units };
+                let sign = if inside { sign(gradient[it] * grid.scale[it]) } else { 0.0 };
                 offsets[it] = (offsets[it] - rate * sign).clamp(-0.5, 0.5);
             }
         }
         for it in 0..LANES {
-            // Of the factor: the scale it belongs to may be negative.
-            factors[it] -= rate * sign(slope[it] * start.scale[it]);
+            // Of the factor: the scale it belongs to may be negative, and stays so.
+            let moved = factors[it] - rate * sign(slope[it] * start.scale[it]);
+            factors[it] = moved.max(LEAST);
             if start.inverse[it] != 0.0 {
                 grid.rescale(it, stored_scale(start.scale[it] * factors[it], self.shape.scale));
             }

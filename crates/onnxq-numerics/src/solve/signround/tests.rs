@@ -95,6 +95,8 @@ proptest! {
         let (w, stats) = (noise.array(70, k), stats(&x));
         let shape = scheme.shape(70, k, stored);
         let prepared = few(1).prepare(&stats).unwrap();
+        // The rate is far too large, which must not turn a scale around.
+        let few = |it| Signround { learning_rate: Some(0.7), ..few(it) };
         let whole = few(7).solve(w.view(), &scheme, shape, Some(&prepared));
         let last = few(7).solve(w.slice(s![66.., ..]), &scheme, shape, Some(&prepared));
         prop_assert_eq!(&whole.quantized.slice(s![66.., ..]), &last.quantized);
