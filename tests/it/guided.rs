@@ -113,13 +113,13 @@ fn options(threads: usize) -> CollectOptions {
 
 #[test]
 fn what_counts_all_tokens_the_same_changes_nothing() {
-    let it = setup("model.onnx");
-    let plain = sites(&it.model).into_iter().map(|it| Want::of(it.1, Needs::Hessian));
-    let plain = collect(&it, &plain.collect::<Vec<_>>(), None, options(2)).0;
-    let wants = guided(&it.model, 2);
+    let float = setup("model.onnx");
+    let plain = sites(&float.model).into_iter().map(|it| Want::of(it.1, Needs::Hessian));
+    let plain = collect(&float, &plain.collect::<Vec<_>>(), None, options(2)).0;
+    let wants = guided(&float.model, 2);
     let guide = guide(&wants, TOKENS, |node, _, _, _| if node % 3 == 0 { 0.0 } else { 0.3 });
     for guide in [None, Some(&guide)] {
-        let found = collect(&it, &wants, guide, options(2)).0;
+        let found = collect(&float, &wants, guide, options(2)).0;
         assert_eq!(found.len(), wants.len());
         for learnt in found {
             let expected = plain.iter().find(|it| it.operand == learnt.operand).unwrap();
@@ -130,41 +130,43 @@ fn what_counts_all_tokens_the_same_changes_nothing() {
 
 #[test]
 fn neither_scale_nor_threads_nor_passes_change_a_bit() {
-    let it = setup("model.onnx");
-    let wants = guided(&it.model, 3);
+    let float = setup("model.onnx");
+    let wants = guided(&float.model, 3);
     let own = guide(&wants, TOKENS, uneven);
-    let (expected, passes) = collect(&it, &wants, Some(&own), options(1));
+    let (expected, passes) = collect(&float, &wants, Some(&own), options(1));
     assert_eq!(passes, 1);
     // Groups and nodes that read one value count its tokens differently, all but those of no weight.
     let stats: Vec<&InputStats> = expected.iter().flat_map(|it| &it.stats).collect();
     assert!((1..stats.len()).all(|at| stats[at] != stats[at - 1]));
     assert!(stats.iter().all(|it| (70..90).contains(&it.rows)), "{}", stats[0].rows);
-    assert_eq!(collect(&it, &wants, Some(&own), options(3)).0, expected, "by threads");
+    assert_eq!(collect(&float, &wants, Some(&own), options(3)).0, expected, "by threads");
     let scaled = guide(&wants, TOKENS, |a, b, c, d| uneven(a, b, c, d) * 2f32.powi(-60));
-    assert_eq!(collect(&it, &wants, Some(&scaled), options(2)).0, expected, "scaled");
+    assert_eq!(collect(&float, &wants, Some(&scaled), options(2)).0, expected, "scaled");
     let largest = stats.iter().map(|it| it.k()).max().unwrap();
     let memory = 4 * Moments::bytes(largest, Needs::Hessian) as u64;
-    let (small, passes) = collect(&it, &wants, Some(&own), CollectOptions { memory, ..options(2) });
+    let (small, passes) =
+        collect(&float, &wants, Some(&own), CollectOptions { memory, ..options(2) });
     assert!(passes > 1);
     assert_eq!(small, expected, "in {passes} passes");
     let sequential = CollectOptions { sequential: true, ..options(2) };
-    assert_eq!(collect(&it, &wants, Some(&own), sequential), (expected, wants.len()));
+    assert_eq!(collect(&float, &wants, Some(&own), sequential), (expected, wants.len()));
 }
 
 /// Drift is weighed as all else, and equal weights are none.
 #[test]
 fn drift_counts_tokens_the_same_way() {
-    let it = setup("model.onnx");
+    let float = setup("model.onnx");
     let second = |wants: Vec<Want>, guide: Option<Arc<Guide>>| {
         let sequential = CollectOptions { sequential: true, ..options(2) };
-        let run = run(&it, text(&it.model), sequential);
+        let run = run(&float, text(&float.model), sequential);
         let mut collector = Collector::new(run, wants, None).unwrap();
         guide.into_iter().for_each(|it| collector.guide(it));
         let first = collector.next(&[], &Ctx::silent()).unwrap().unwrap();
-        let readers = sites(&it.model).into_iter().filter(|it| it.1 == first[0].operand);
+        let readers = sites(&float.model).into_iter().filter(|it| it.1 == first[0].operand);
         let replaced: Vec<Replacement> = readers
             .map(|(node, _)| {
-                let weight = it.model.constant(it.model.node(node).inputs[1].unwrap()).unwrap();
+                let weight =
+                    float.model.constant(float.model.node(node).inputs[1].unwrap()).unwrap();
                 let doubled = weight.to_f32().unwrap().into_iter().map(|it| it * 2.0);
                 Replacement { node, index: 1, tensor: Tensor::from_f32(&weight.shape, doubled) }
             })
@@ -175,9 +177,9 @@ fn drift_counts_tokens_the_same_way() {
         }
         last.remove(0).stats
     };
-    let plain = sites(&it.model).into_iter().map(|it| Want::of(it.1, Needs::Hessian));
+    let plain = sites(&float.model).into_iter().map(|it| Want::of(it.1, Needs::Hessian));
     let plain = second(plain.collect(), None);
-    let wants = guided(&it.model, 2);
+    let wants = guided(&float.model, 2);
     let ones = second(wants.clone(), Some(guide(&wants, TOKENS, |_, _, _, _| 2.0)));
     assert!(plain[0].drift.is_some() && ones[0] == plain[0] && ones[1] == plain[0]);
     let own = second(wants.clone(), Some(guide(&wants, TOKENS, uneven)));
@@ -187,16 +189,16 @@ fn drift_counts_tokens_the_same_way() {
 /// Whatever stands where nothing but padding is.
 #[test]
 fn weights_of_padding_are_left_out() {
-    let it = setup("model.onnx");
+    let float = setup("model.onnx");
     let folder = tempfile::tempdir().unwrap();
     for name in ["input_ids", "attention_mask"] {
         let from = fixture(&format!("calibration_{name}.npy"));
         std::fs::copy(from, folder.path().join(format!("{name}.npy"))).unwrap();
     }
-    let inputs = calibrate::model_inputs(&it.model);
+    let inputs = calibrate::model_inputs(&float.model);
     let data = DataOptions { samples: Some(8), ..DataOptions::default() };
     let open = || data::open(folder.path(), &inputs, &data).unwrap();
-    let wants = guided(&it.model, 2);
+    let wants = guided(&float.model, 2);
     let collect = |padding: f32| {
         let nodes: Vec<Guided> = wants.iter().filter_map(|it| it.guided).collect();
         let recorder = Recorder::new(nodes.clone()).unwrap();
@@ -213,7 +215,7 @@ fn weights_of_padding_are_left_out() {
             let list = vec![rows.repeat(2); nodes.len()];
             recorder.add(sample, &list, mask(&batch).unwrap().as_ref()).unwrap();
         }
-        let run = run(&it, open(), options(2));
+        let run = run(&float, open(), options(2));
         let collector = Collector::new(run, wants.clone(), None).unwrap();
         all(collector, Some(&Arc::new(recorder.finish()))).0
     };
@@ -222,8 +224,8 @@ fn weights_of_padding_are_left_out() {
 
 #[test]
 fn weights_that_do_not_fit_are_an_error() {
-    let it = setup("model.onnx");
-    let wants = guided(&it.model, 2);
+    let float = setup("model.onnx");
+    let wants = guided(&float.model, 2);
     let nodes = || wants.iter().filter_map(|it| it.guided).collect::<Vec<_>>();
     for bad in [vec![-1.0; 4], vec![f32::NAN; 4], vec![1.0; 5]] {
         let recorder = Recorder::new(nodes()).unwrap();
@@ -233,7 +235,8 @@ fn weights_that_do_not_fit_are_an_error() {
     let recorder = Recorder::new(nodes()).unwrap();
     assert!(recorder.add(0, &[vec![1.0; 4]], None).is_err());
     let short = guide(&wants, TOKENS - 1, uneven);
-    let mut collector = Collector::new(run(&it, text(&it.model), options(1)), wants, None).unwrap();
+    let mut collector =
+        Collector::new(run(&float, text(&float.model), options(1)), wants, None).unwrap();
     collector.guide(short);
     assert_eq!(collector.next(&[], &Ctx::silent()).unwrap_err().code(), Code::E614);
 }
@@ -246,16 +249,17 @@ fn identity(setup: &Setup, guide: &str) -> Identity {
 
 #[test]
 fn a_file_knows_each_group_and_what_guided_it() {
-    let it = setup("model.onnx");
-    let wants = guided(&it.model, 2);
+    let float = setup("model.onnx");
+    let wants = guided(&float.model, 2);
     let own = guide(&wants, TOKENS, uneven);
-    let expected = collect(&it, &wants, Some(&own), options(2)).0;
+    let expected = collect(&float, &wants, Some(&own), options(2)).0;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let collector = |path: &Path| {
-        let store = StatsFile::begin(path, identity(&it, "own/1"), true).unwrap();
+        let store = StatsFile::begin(path, identity(&float, "own/1"), true).unwrap();
         let sequential = CollectOptions { sequential: true, ..options(2) };
-        Collector::new(run(&it, text(&it.model), sequential), wants.clone(), Some(store)).unwrap()
+        Collector::new(run(&float, text(&float.model), sequential), wants.clone(), Some(store))
+            .unwrap()
     };
     let mut first = collector(&path);
     first.guide(own.clone());
@@ -270,13 +274,13 @@ fn a_file_knows_each_group_and_what_guided_it() {
     for (want, learnt) in expected.iter().map(|it| {
         (Want { operand: it.operand.clone(), needs: Needs::Hessian, guided: it.guided }, it)
     }) {
-        for (name, own) in want.names(&it.model).iter().zip(&learnt.stats) {
+        for (name, own) in want.names(&float.model).iter().zip(&learnt.stats) {
             assert_eq!(stats.get(name).unwrap().as_ref(), Some(own), "{name}");
         }
     }
-    assert!(stats.identity.check(&identity(&it, "own/1"), &path).is_ok());
-    assert!(stats.identity.check(&identity(&it, ""), &path).is_ok());
-    let error = stats.identity.check(&identity(&it, "other/1"), &path).unwrap_err();
+    assert!(stats.identity.check(&identity(&float, "own/1"), &path).is_ok());
+    assert!(stats.identity.check(&identity(&float, ""), &path).is_ok());
+    let error = stats.identity.check(&identity(&float, "other/1"), &path).unwrap_err();
     assert_eq!(error.code(), Code::E611);
     assert!(error.hint().is_some());
 }
