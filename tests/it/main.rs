@@ -73,6 +73,7 @@ mod page;
 mod proof;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod provenance;
+mod prune;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod quantize_cli;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
