@@ -6,11 +6,12 @@ use std::{collections::BTreeMap, fs, path::Path};
 use crate::common::{FIXTURES, checkpoints, fixture};
 use onnxq_formats as formats;
 use onnxq_ir::{
-    Def, Feed, Model, Name, ValueId,
+    Def, Feed, Model, Name, NodeId, ValueId,
     ctx::Ctx,
     eval, extract,
     onnx::{self, OpenOptions},
-    tensor::{DType, Tensor},
+    ops::Traits,
+    tensor::Tensor,
     text,
 };
 use onnxq_rewrite::{
@@ -195,39 +196,32 @@ fn without_a_layer_its_input_goes_on() {
     }
 }
 
-/// Replaces the last product's weight, and its bias, of what is added to the stream by zeros.
+/// The layer with zeros for the weights whose products are added to the stream.
 fn silenced(model: &Model, layer: &prune::Layer) -> Model {
     let mut m = model.clone();
     for term in layer.terms() {
-        let mut work = vec![term];
-        while let Some(value) = work.pop() {
-            let Def::Node(node) = m.value(value).def else { continue };
-            for at in 0..m.node(node).inputs.len() {
-                let Some(input) = m.node(node).inputs[at] else { continue };
-                match m.constant(input).map(|it| (it.dtype, it.shape.clone())) {
-                    Ok((DType::F32, shape)) if shape.len() == 2 => {
-                        let zeros = vec![0.0; shape.iter().product()];
-                        let main = m.main;
-                        let new = m.add_constant(main, "zeros", Tensor::from_f32(&shape, zeros));
-                        m.set_input(node, at, Some(new));
-                        return_if_done(&mut work);
-                    }
-                    Ok(_) => {}
-                    Err(_) if !is_product(&m, node) => work.push(input),
-                    Err(_) => {}
-                }
-            }
-        }
+        let product = product(&m, term);
+        let weight = m.node(product).inputs[1].unwrap();
+        let shape = m.constant(weight).unwrap().shape.clone();
+        let zeros = vec![0.0; shape.iter().product()];
+        let main = m.main;
+        let new = m.add_constant(main, "zeros", Tensor::from_f32(&shape, zeros));
+        m.set_input(product, 1, Some(new));
     }
     m
 }
 
-fn return_if_done(work: &mut Vec<ValueId>) {
-    work.clear();
-}
-
-fn is_product(m: &Model, node: onnxq_ir::NodeId) -> bool {
-    m.node(node).op.is("MatMul") || m.node(node).op.is("Gemm")
+/// The last product of a term: the term itself, or what its norm norms.
+fn product(m: &Model, term: ValueId) -> NodeId {
+    let mut value = term;
+    loop {
+        let Def::Node(node) = m.value(value).def else { panic!("{}", m.value(term).name) };
+        if m.node(node).op.has(Traits::CONTRACTION) {
+            return node;
+        }
+        let computed = m.node(node).inputs.iter().flatten().find(|it| m.constant(**it).is_err());
+        value = *computed.unwrap();
+    }
 }
 
 /// The families that norm before a block and add no bias after it.
@@ -339,14 +333,8 @@ fn a_narrower_block_is_one_that_does_not_read_some_channels() {
         let values = given(&model);
         for layer in [0, layers - 1] {
             let case = format!("{name} layer {layer}");
-            let block = match prune::feed_forward(&model, layer) {
-                Ok(it) => it,
-                // Exporters flatten the tokens before a Gemm; preparing undoes that.
-                Err(it) if !name.ends_with("standard") && name.contains("onnx") => {
-                    panic!("{case}: {it}")
-                }
-                Err(it) => panic!("{case}: {it}"),
-            };
+            let block = prune::feed_forward(&model, layer);
+            let block = block.unwrap_or_else(|it| panic!("{case}: {it}"));
             let keep: Vec<usize> = (0..block.width).filter(|it| it % 3 != 1).collect();
             let mut smaller = model.clone();
             prune::narrow_feed_forward(&mut smaller, layer, &keep).unwrap();
