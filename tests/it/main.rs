@@ -102,6 +102,8 @@ mod static_quantize;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod streams;
 #[cfg(all(feature = "cli", feature = "runtime"))]
+mod student;
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod suggestions;
 mod tidy;
 #[cfg(all(feature = "cli", feature = "runtime"))]

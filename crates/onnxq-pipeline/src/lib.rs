@@ -28,6 +28,7 @@ mod ranges;
 mod search;
 mod solve;
 mod staged;
+pub mod student;
 mod transform;
 mod untrue;
 mod validate;
@@ -45,6 +46,7 @@ pub use self::{
     plan::Planned,
     quantize::{Quantized, outline, quantize},
     search::{
+        evaluator::Measure,
         activations::{Adapted, Choosing, Correction, Measured, Tried, Unreached},
         bits::{Goal, Mixed, Point, Sensitivity, Unmet},
         saturation::{Bits, Exactness},

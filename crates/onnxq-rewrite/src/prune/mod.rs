@@ -12,7 +12,7 @@ mod tests;
 mod width;
 
 pub use self::{
-    remove::{Removed, remove_layers},
+    remove::{Removed, remove_layers, without_caches},
     width::{FeedForward, feed_forward, narrow_feed_forward},
 };
 use self::{

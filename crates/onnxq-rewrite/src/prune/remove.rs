@@ -45,6 +45,15 @@ pub fn remove_layers(model: &mut Model, which: &[usize]) -> Result<Removed, Prun
     Ok(removed)
 }
 
+/// The model without the outputs that belong to one layer each: what its caches become.
+pub fn without_caches(model: &Model, layers: &[Layer]) -> Model {
+    let mut m = model.clone();
+    let caches: Vec<ValueId> = layers.iter().flat_map(|it| it.outputs.iter().copied()).collect();
+    drop_outputs(&mut m, &caches);
+    m.remove_all_dead();
+    m
+}
+
 fn without(m: &mut Model, all: &[Layer], which: &BTreeSet<usize>) -> Result<Removed, PruneError> {
     for &at in which {
         let is_last = at + 1 == all.len();
