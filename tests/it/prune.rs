@@ -4,12 +4,13 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::common::{FIXTURES, checkpoints, fixture};
-use onnxq_formats as formats;
+use onnxq_formats::{self as formats, Checkpoint, Form};
 use onnxq_ir::{
     Def, Feed, Model, Name, NodeId, ValueId,
     ctx::Ctx,
+    diag::Diagnostic,
     eval, extract,
-    onnx::{self, OpenOptions},
+    onnx::{self, ExternalPolicy, OpenOptions},
     ops::Traits,
     tensor::Tensor,
     text,
@@ -130,6 +131,25 @@ fn layers_are_as_many_as_the_configuration_says() {
     }
 }
 
+/// `import` makes such models for clients that bind one buffer for past and present.
+#[test]
+fn layers_of_a_shared_buffer_are_found_until_norms_are_fused() {
+    let folder = checkpoints().join("llama");
+    let checkpoint = Checkpoint::open(&folder, ExternalPolicy::Contained).unwrap();
+    let mut model = formats::build(&checkpoint, Form::GroupQuery).unwrap().model;
+    let found = prune::layers(&model).unwrap();
+    assert_eq!(found.len(), stated(&folder));
+    assert!(found.iter().all(|it| it.inputs.len() == 2 && it.outputs.len() == 2));
+    let mut smaller = model.clone();
+    let removed = prune::remove_layers(&mut smaller, &[0]).unwrap();
+    smaller.verify().unwrap();
+    assert_eq!(removed.inputs.len(), 2);
+    rewrite::run(&mut model, &["infer-types", "fuse-skip-rmsnorm"], &Ctx::silent()).unwrap();
+    let error = prune::layers(&model).unwrap_err();
+    assert!(error.to_string().contains("a residual sum fused into it"), "{error}");
+    assert!(error.hint().unwrap().contains("prune the float model"));
+}
+
 /// What the whole model computes from the value that goes into a layer, if that came out of it.
 fn past_the_layer(case: &str, model: &Model, layer: &prune::Layer, given: &Values) -> Values {
     let mut whole = model.clone();
@@ -173,10 +193,8 @@ fn without_a_layer_its_input_goes_on() {
                 removed.renamed.iter().map(|(was, is)| (is.clone(), was.clone())).collect();
             let was = |it: &str| was.get(it).map_or(it, |it| &**it).to_owned();
             let inputs = names(&smaller, &smaller.graph(smaller.main).inputs.clone());
-            let fed: Values = inputs
-                .iter()
-                .map(|it| (it.to_string(), given_whole[&was(it)].clone()))
-                .collect();
+            let fed: Values =
+                inputs.iter().map(|it| (it.to_string(), given_whole[&was(it)].clone())).collect();
             let actual = evaluated(&case, &smaller, &fed);
             // The output that a post-norm encoder ends in is the value that goes in, then.
             if model.is_output(found[layer].output) {
@@ -257,7 +275,8 @@ fn without_a_layer_is_with_a_layer_that_adds_nothing() {
 
 #[test]
 fn caches_are_renumbered() {
-    let model = onnx::open(&fixture("model_with_past.onnx"), &OpenOptions::default()).unwrap().model;
+    let model =
+        onnx::open(&fixture("model_with_past.onnx"), &OpenOptions::default()).unwrap().model;
     let before = model.graph(model.main).clone();
     for which in [vec![0], vec![1, 2], vec![3], vec![2, 0, 1, 0]] {
         let mut smaller = model.clone();

@@ -69,6 +69,10 @@ fn channels_that_add_most_stay() {
         let least = kept.iter().map(|it| importance[*it]).fold(f64::MAX, f64::min);
         assert!(least >= gone.fold(0.0, f64::max));
     }
+    // The file as its exporter wrote it has the same blocks.
+    let raw = onnx::open(&fixture("model.onnx"), &OpenOptions::default()).unwrap();
+    let raw = student::choose_width(&raw.model, &raw.files, &inputs, 264, &ctx).unwrap();
+    assert_eq!(raw.kept, narrow.kept);
     let several = Inputs { threads: 2, ..inputs.clone() };
     let again = student::choose_width(&setup.model, &setup.files, &several, 264, &ctx).unwrap();
     assert_eq!(again.kept, narrow.kept);

@@ -46,9 +46,9 @@ pub use self::{
     plan::Planned,
     quantize::{Quantized, outline, quantize},
     search::{
-        evaluator::Measure,
         activations::{Adapted, Choosing, Correction, Measured, Tried, Unreached},
         bits::{Goal, Mixed, Point, Sensitivity, Unmet},
+        evaluator::Measure,
         saturation::{Bits, Exactness},
     },
     solve::{MissingStats, NeedsData},

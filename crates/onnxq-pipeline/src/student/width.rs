@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{NoStudent, SAMPLES, comparable, evaluator};
 use crate::{Error, Inputs, search::evaluator::Measure};
-use onnxq_ir::{Model, ctx::Ctx, onnx::Files, tensor::TensorError};
+use onnxq_ir::{Model, ctx::Ctx, infer, onnx::Files, tensor::TensorError};
 use onnxq_numerics::solve::BadStats;
 use onnxq_rewrite::prune::{self, FeedForward};
 use onnxq_run::calibrate::{self, Observe, Sample, Target};
@@ -41,7 +41,9 @@ pub fn choose_width(
     width: usize,
     ctx: &Ctx,
 ) -> Result<ChosenWidth, Error> {
-    let whole = comparable(model)?;
+    let mut whole = comparable(model)?;
+    // Only values whose types are known can be looked at.
+    infer::run(&mut whole);
     let count = prune::layers(&whole)?.len();
     let blocks: Vec<FeedForward> =
         (0..count).map(|it| prune::feed_forward(&whole, it)).collect::<Result<_, _>>()?;

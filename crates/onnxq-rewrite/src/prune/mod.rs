@@ -11,14 +11,14 @@ mod steps;
 mod tests;
 mod width;
 
-pub use self::{
-    remove::{Removed, remove_layers, without_caches},
-    width::{FeedForward, feed_forward, narrow_feed_forward},
-};
 use self::{
     flow::Flow,
     owned::own,
     steps::{Step, is_stream, steps},
+};
+pub use self::{
+    remove::{Removed, remove_layers, without_caches},
+    width::{FeedForward, feed_forward, narrow_feed_forward},
 };
 use onnxq_ir::{
     Model, NoMatch, NodeId, ValueId,
@@ -109,7 +109,8 @@ fn found(flow: &Flow) -> Result<Vec<Layer>, NoMatch> {
 
 /// Says so where residual sums are inside of fused norms.
 fn fused(m: &Model) -> Option<NoMatch> {
-    let names = ["com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization"];
+    let names =
+        ["com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization"];
     let is_fused = |it: &NodeId| names.iter().any(|name| m.node(*it).op.is(name));
     let node = m.nodes().into_iter().find(is_fused)?;
     Some(no_match!("`{}` has a residual sum fused into it", m.node_label(node)))

@@ -30,8 +30,7 @@ const LONGEST_NORM: usize = 32;
 
 /// The chain with attention in it, in order.
 pub(super) fn steps(flow: &Flow) -> Result<Vec<Step>, NoMatch> {
-    let found: Vec<Step> =
-        flow.m.nodes_of(flow.m.main).filter_map(|it| step(flow, it)).collect();
+    let found: Vec<Step> = flow.m.nodes_of(flow.m.main).filter_map(|it| step(flow, it)).collect();
     if !found.iter().any(|it| it.attends) {
         return Err(no_match!("no sum adds an attention to what the attention reads"));
     }

@@ -92,9 +92,8 @@ pub fn narrow_feed_forward(
 }
 
 fn check(layer: usize, block: &FeedForward, keep: &[usize]) -> Result<(), PruneError> {
-    let wrong = |channel: usize, reason: &'static str| {
-        Err(PruneError::Channel { layer, channel, reason })
-    };
+    let wrong =
+        |channel: usize, reason: &'static str| Err(PruneError::Channel { layer, channel, reason });
     if let Some(&channel) = keep.iter().find(|it| **it >= block.width) {
         return wrong(channel, "the block has fewer channels");
     }
@@ -180,7 +179,9 @@ fn gather(
     while let Some((value, parts)) = work.pop() {
         match block.values.insert(value, parts) {
             Some(before) if before == parts => continue,
-            Some(_) => return Err(no_match!("`{}` is split in two ways", flow.m.value(value).name)),
+            Some(_) => {
+                return Err(no_match!("`{}` is split in two ways", flow.m.value(value).name));
+            }
             None => {}
         }
         let name = &flow.m.value(value).name;
@@ -198,12 +199,7 @@ fn gather(
 }
 
 /// A product that makes hidden channels: its columns are theirs, and those of its bias.
-fn source(
-    flow: &Flow,
-    block: &mut FeedForward,
-    node: NodeId,
-    parts: usize,
-) -> Result<(), NoMatch> {
+fn source(flow: &Flow, block: &mut FeedForward, node: NodeId, parts: usize) -> Result<(), NoMatch> {
     let (weight, axis) = weight(flow, node)?;
     if rows(flow, weight, axis)? != block.width * parts {
         let name = &flow.m.value(weight).name;
@@ -238,11 +234,7 @@ fn along(
 }
 
 /// Equal parts of the last axis, each with all hidden channels.
-fn split(
-    flow: &Flow,
-    block: &mut FeedForward,
-    node: NodeId,
-) -> Result<(ValueId, usize), NoMatch> {
+fn split(flow: &Flow, block: &mut FeedForward, node: NodeId) -> Result<(ValueId, usize), NoMatch> {
     let (m, value) = (flow.m, flow.m.operand(node, 0)?);
     let rank = m.rank(value).ok_or_else(|| no_match!("the rank of a split is not known"))?;
     let axis = onnxq_ir::tensor::position(m.int_attr(node, "axis", 0), rank);
@@ -293,17 +285,17 @@ fn elementwise(
     Ok(operands)
 }
 
-fn cut(m: &mut Model, it: &Cut, block: &FeedForward, keep: &[usize]) -> Result<(), PruneError> {
-    let Some(value) = m.node(it.node).inputs[it.input] else { return Ok(()) };
+fn cut(m: &mut Model, place: &Cut, block: &FeedForward, keep: &[usize]) -> Result<(), PruneError> {
+    let Some(value) = m.node(place.node).inputs[place.input] else { return Ok(()) };
     let name = m.value(value).name.clone();
     let failed = |reason: String| PruneError::Weight { weight: name.to_string(), reason };
     let tensor = m.constant(value).map_err(|it| failed(it.0.into_owned()))?;
-    let all = (0..it.parts).flat_map(|part| keep.iter().map(move |at| part * block.width + at));
-    let taken = taken(tensor, it.axis, all.collect()).map_err(|it| failed(it.to_string()))?;
+    let all = (0..place.parts).flat_map(|part| keep.iter().map(move |at| part * block.width + at));
+    let taken = taken(tensor, place.axis, all.collect()).map_err(|it| failed(it.to_string()))?;
     let main = m.main;
     let new = m.add_constant(main, &name, taken);
     m.value_mut(new).kept = m.value(value).kept.clone();
-    m.set_input(it.node, it.input, Some(new));
+    m.set_input(place.node, place.input, Some(new));
     Ok(())
 }
 

@@ -46,3 +46,55 @@ impl Beside {
         stated.or_else(|| self.ends.first().copied())
     }
 }
+
+#[cfg(all(test, feature = "text"))]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+    use onnxq_ir::diag::{Code, Diagnostic};
+
+    /// A model folder with the tokenizer of a small language model.
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/slm-fixture");
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        fs::write(folder.path().join("model.onnx"), "").unwrap();
+        let tokenizer = folder.path().join("tokenizer.json");
+        fs::copy(fixtures.join("tokenizer.json"), tokenizer).unwrap();
+        folder
+    }
+
+    fn found(files: &[(&str, &str)]) -> (Beside, Option<u32>) {
+        let folder = folder(files);
+        let place = Place { model: folder.path().to_owned(), ..Place::default() };
+        let beside = Beside::find(&place).unwrap();
+        let vocabulary = Vocabulary::open(&beside.tokenizer).unwrap();
+        let end = beside.end(&vocabulary);
+        (beside, end)
+    }
+
+    #[test]
+    fn files_say_how_texts_end_and_what_classes_are_called() {
+        let config = (
+            "config.json",
+            r#"{"eos_token_id": [7, 3], "id2label": {"0": "no", "1": "yes"},
+            "max_position_embeddings": 256}"#,
+        );
+        let (beside, end) = found(&[config]);
+        assert_eq!((beside.labels, beside.context), (vec!["no".into(), "yes".into()], Some(256)));
+        // The least of several that end an answer, unless the tokenizer names the one that ends texts.
+        assert_eq!(end, Some(3));
+        let tokenizer = ("tokenizer_config.json", r#"{"eos_token": {"content": "a"}}"#);
+        let (_, named) = found(&[config, tokenizer]);
+        assert!(named.is_some() && named != end);
+        let (bare, end) = found(&[]);
+        assert!(bare.labels.is_empty() && bare.context.is_none() && end.is_none());
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("model.onnx"), "").unwrap();
+        let place = Place { model: folder.path().to_owned(), ..Place::default() };
+        assert_eq!(Beside::find(&place).unwrap_err().code(), Code::E624);
+    }
+}

@@ -151,7 +151,9 @@ fn piece(how: &Training, record: &Record) -> Result<Result<Piece, Wrong>, DataEr
     let spans = match record {
         Record::Messages(messages) => match how.template {
             Some(template) => turns::spans(template, messages),
-            None => Err(Wrong::new("has messages, and the model has no chat template", NO_TEMPLATE)),
+            None => {
+                Err(Wrong::new("has messages, and the model has no chat template", NO_TEMPLATE))
+            }
         },
         Record::Answer { prompt, response } => return Ok(Ok(answer(how, prompt, response)?)),
         Record::Text(text) => return Ok(Ok(Piece::text(how.vocabulary.encode(text, false)?))),
@@ -198,7 +200,7 @@ fn texts(file: &Path, text: &str, how: &Training, cutter: &mut Cutter) -> Result
         return Ok(());
     }
     for part in std::iter::once(first).chain(parts) {
-            let is_held_out = held_out(Sha256::digest(part).into(), how.held_out);
+        let is_held_out = held_out(Sha256::digest(part).into(), how.held_out);
         cutter.add(Piece::text(how.vocabulary.encode(part, false)?), is_held_out);
     }
     Ok(())

@@ -7,9 +7,15 @@ use serde_json::{Map, Value};
 pub(super) enum Record {
     /// Role and content of each.
     Messages(Vec<(String, String)>),
-    Answer { prompt: String, response: String },
+    Answer {
+        prompt: String,
+        response: String,
+    },
     Text(String),
-    Labelled { text: String, label: usize },
+    Labelled {
+        text: String,
+        label: usize,
+    },
 }
 
 /// What is wrong with a line.
@@ -77,7 +83,9 @@ fn messages_of(value: &Value) -> Result<Record, Wrong> {
     }
     match messages.iter().any(|(role, content)| role == "assistant" && !content.is_empty()) {
         true => Ok(Record::Messages(messages)),
-        false => Err(wrong("has no answer of the role `assistant`, so that nothing would be learned")),
+        false => {
+            Err(wrong("has no answer of the role `assistant`, so that nothing would be learned"))
+        }
     }
 }
 
@@ -103,10 +111,9 @@ fn class(value: &Value, labels: &[String]) -> Result<usize, Wrong> {
     };
     match found {
         Some(at) if labels.is_empty() || at < labels.len() => Ok(at),
-        _ if labels.is_empty() => Err(Wrong::new(
-            format!("has the label {value}, and the model names no classes"),
-            known,
-        )),
+        _ if labels.is_empty() => {
+            Err(Wrong::new(format!("has the label {value}, and the model names no classes"), known))
+        }
         _ => Err(Wrong::new(
             format!("has the label {value}, which is none of {}", labels.join(", ")),
             known,

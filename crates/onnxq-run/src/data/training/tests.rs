@@ -44,7 +44,12 @@ impl Setup {
         }
     }
 
-    fn read(&self, name: &str, text: impl AsRef<[u8]>, how: &Training) -> Result<TrainingData, DataError> {
+    fn read(
+        &self,
+        name: &str,
+        text: impl AsRef<[u8]>,
+        how: &Training,
+    ) -> Result<TrainingData, DataError> {
         let file = self.folder.path().join(name);
         fs::write(&file, text).unwrap();
         read(&[file], how)
@@ -101,7 +106,8 @@ fn turns_of_the_assistant_count_to_the_token_that_ends_them() {
     let setup = Setup::new(Some(CHAT));
     let two = chat(&[("user", "a"), ("assistant", "bc"), ("user", "d"), ("assistant", "e")]);
     let (text, counted) = setup.only(&two);
-    let expected = "<|user|>a<|end|>\n<|assistant|>bc<|end|>\n<|user|>d<|end|>\n<|assistant|>e<|end|>\n";
+    let expected =
+        "<|user|>a<|end|>\n<|assistant|>bc<|end|>\n<|user|>d<|end|>\n<|assistant|>e<|end|>\n";
     assert_eq!((&*text, &*counted), (expected, "bc<|end|>e<|end|>"));
     // What follows the last answer is not read.
     let more = chat(&[("user", "a"), ("assistant", "bc"), ("user", "d")]);
@@ -316,10 +322,29 @@ fn a_real_tokenizer_and_a_template() {
     let vocabulary = Vocabulary::open(&folder.join("tokenizer.json")).unwrap();
     let setup = Setup::new(Some(CHAT));
     let how = Training { vocabulary: &vocabulary, end: Some(1), window: 64, ..setup.how() };
-    let line = chat(&[("user", "When was the castle built?"), ("assistant", "In the 12th century.")]);
+    let line =
+        chat(&[("user", "When was the castle built?"), ("assistant", "In the 12th century.")]);
     let data = setup.read("d.jsonl", line.to_string(), &how).unwrap();
     let (text, counted) = Setup { vocabulary, ..setup }.shown(&data.train[0]);
     assert!(text.contains("the castle built?"), "{text}");
     // None of its tokens is special, so the whole turn counts as the template writes it.
     assert_eq!(counted.trim(), "In the 12th century.<|end|>");
+}
+
+/// The example's data is what it says to be: read whole, and no question stands on both sides.
+#[test]
+fn the_support_bot_has_data() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/support-bot");
+    let setup = Setup::new(Some(CHAT));
+    let data = |name: &str| read(&[folder.join(name)], &setup.how()).unwrap();
+    let (train, held_out) = (data("answers.jsonl"), data("held_out.jsonl"));
+    assert_eq!((train.train.len(), held_out.train.len()), (200, 30));
+    assert_eq!((train.facts.cut_examples, held_out.facts.empty_examples), (0, 0));
+    let question = |it: &Example| {
+        let text = setup.shown(it).0;
+        text.split("<|end|>").next().unwrap().to_owned()
+    };
+    let asked: std::collections::BTreeSet<String> = train.train.iter().map(question).collect();
+    assert_eq!(asked.len(), 200);
+    assert!(held_out.train.iter().all(|it| !asked.contains(&question(it))));
 }

@@ -1,9 +1,6 @@
 //! Which parts of a chat the assistant says, found by rendering it up to each turn and beyond.
 
-use super::{
-    cut::Piece,
-    record::Wrong,
-};
+use super::{cut::Piece, record::Wrong};
 use crate::data::{ChatTemplate, DataError, Vocabulary};
 
 /// A part of the text, and whether the assistant says it.
@@ -54,7 +51,8 @@ pub(super) fn encode(vocabulary: &Vocabulary, spans: &[Span]) -> Result<Piece, D
     let mut piece = Piece::default();
     for (text, is_answer) in spans {
         let ids = vocabulary.encode(text, false)?;
-        let end = ids.iter().rposition(|it| vocabulary.is_special(*it)).map_or(ids.len(), |it| it + 1);
+        let end =
+            ids.iter().rposition(|it| vocabulary.is_special(*it)).map_or(ids.len(), |it| it + 1);
         let counted = if *is_answer { end } else { 0 };
         piece.push(&ids[..counted], true);
         piece.push(&ids[counted..], false);
