@@ -71,7 +71,7 @@ fn layer_types(fields: &Map<String, Value>, layers: usize) -> Option<Vec<Value>>
         return None;
     }
     let is_local = |layer: usize| match fields.get("model_type")?.as_str()? {
-        "gemma2" => Some(layer % 2 == 0),
+        "gemma2" => Some(layer.is_multiple_of(2)),
         "gemma3" | "gemma3_text" => {
             let every = size(fields, "sliding_window_pattern").unwrap_or(6).max(1);
             Some(!(layer + 1).is_multiple_of(every))

@@ -9,7 +9,12 @@ use onnxq_ir::{Def, Model, NodeId, User, ValueId, ops::Traits};
 pub(super) struct Flow<'a> {
     pub m: &'a Model,
     place: HashMap<NodeId, usize>,
+    /// How many nodes before each place multiply.
+    products: Vec<usize>,
 }
+
+/// Nodes of one block at most; an exporter's has some hundreds. A hostile model cannot ask for more.
+const MOST_NODES: usize = 2048;
 
 /// What stands between two values, in order of execution.
 pub(super) type Region = Vec<NodeId>;
@@ -17,7 +22,19 @@ pub(super) type Region = Vec<NodeId>;
 impl<'a> Flow<'a> {
     pub(super) fn of(m: &'a Model) -> Flow<'a> {
         let place = m.nodes_of(m.main).enumerate().map(|(at, node)| (node, at)).collect();
-        Flow { m, place }
+        let mut flow = Flow { m, place, products: vec![0] };
+        for node in m.nodes_of(m.main) {
+            let before = flow.products[flow.products.len() - 1];
+            flow.products.push(before + usize::from(flow.multiplies(node)));
+        }
+        flow
+    }
+
+    /// Whether any product stands after what computes one value, and before what computes another.
+    pub(super) fn has_product_between(&self, from: ValueId, to: ValueId) -> bool {
+        let place = |it: ValueId| self.producer(it).map_or(0, |it| self.place(it) + 1);
+        let count = |at: usize| self.products.get(at).copied().unwrap_or(0);
+        count(place(to)) > count(place(from))
     }
 
     /// Where a node of the main graph stands.
@@ -61,12 +78,15 @@ impl<'a> Flow<'a> {
         Some(node)
     }
 
-    /// The nodes through which `to` depends on `from`; empty if it does not.
+    /// The nodes through which `to` depends on `from`; empty if it does not, or through too many.
     pub(super) fn between(&self, from: ValueId, to: ValueId) -> Region {
         let first = self.producer(from).map(|it| self.place(it));
         let is_after = |node: NodeId| first.is_none_or(|it| self.place(node) > it);
         let (mut before, mut work) = (BTreeSet::new(), vec![to]);
         while let Some(value) = work.pop() {
+            if before.len() > MOST_NODES {
+                return Region::new();
+            }
             if value != from
                 && let Some(node) = self.producer(value)
                 && is_after(node)

@@ -4,6 +4,7 @@
 //! the model computes, and a cache what callers pass in and get back.
 
 mod flow;
+mod narrow;
 mod owned;
 mod remove;
 mod steps;
@@ -17,8 +18,9 @@ use self::{
     steps::{Step, is_stream, steps},
 };
 pub use self::{
+    narrow::narrow_feed_forward,
     remove::{Removed, remove_layers, without_caches},
-    width::{FeedForward, feed_forward, narrow_feed_forward},
+    width::{FeedForward, feed_forward},
 };
 use onnxq_ir::{
     Model, NoMatch, NodeId, ValueId,

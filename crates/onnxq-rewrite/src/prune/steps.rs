@@ -28,6 +28,9 @@ pub(super) struct Step {
 /// Nodes after a sum that are looked at for its norm; one that an exporter took apart has 9.
 const LONGEST_NORM: usize = 32;
 
+/// Values that one sum adds to the stream, and the stream itself.
+const MOST_TERMS: usize = 8;
+
 /// The chain with attention in it, in order.
 pub(super) fn steps(flow: &Flow) -> Result<Vec<Step>, NoMatch> {
     let found: Vec<Step> = flow.m.nodes_of(flow.m.main).filter_map(|it| step(flow, it)).collect();
@@ -54,12 +57,13 @@ fn step(flow: &Flow, sum: NodeId) -> Option<Step> {
     if flow.m.rank(output)? < 2 || absorbed(flow, output) {
         return None;
     }
-    let mut terms = Vec::new();
-    collect(flow, sum, &mut terms);
-    terms.retain(|it| !flow.is_constant(*it));
+    let mut terms = terms(flow, sum)?;
     let from = *terms.iter().find(|from| {
-        let others = terms.iter().filter(|it| it != from);
-        terms.len() > 1 && others.clone().all(|it| !flow.between(**from, *it).is_empty())
+        let mut others = terms.iter().filter(|it| it != from);
+        let follows = |it: &ValueId| {
+            flow.has_product_between(**from, *it) && !flow.between(**from, *it).is_empty()
+        };
+        terms.len() > 1 && others.all(follows)
     })?;
     terms.retain(|it| *it != from);
     if !is_stream(flow, from, output) || !terms.iter().all(|it| is_stream(flow, *it, output)) {
@@ -99,15 +103,22 @@ fn absorbed(flow: &Flow, sum: ValueId) -> bool {
     is_sum(flow, user) && flow.m.node(user).graph == flow.m.main && whole()
 }
 
-fn collect(flow: &Flow, sum: NodeId, terms: &mut Vec<ValueId>) {
-    for value in flow.m.node(sum).inputs.iter().copied().flatten() {
-        match flow.producer(value) {
-            Some(inner) if is_sum(flow, inner) && absorbed(flow, value) => {
-                collect(flow, inner, terms);
+/// What a sum adds, those of sums that are its terms included; `None` if that is too much.
+fn terms(flow: &Flow, sum: NodeId) -> Option<Vec<ValueId>> {
+    let (mut terms, mut work) = (Vec::new(), vec![sum]);
+    while let Some(node) = work.pop() {
+        for value in flow.m.node(node).inputs.iter().copied().flatten() {
+            match flow.producer(value) {
+                Some(inner) if is_sum(flow, inner) && absorbed(flow, value) => work.push(inner),
+                _ if flow.is_constant(value) => {}
+                _ => terms.push(value),
             }
-            _ => terms.push(value),
+        }
+        if terms.len() > MOST_TERMS || work.len() > MOST_TERMS {
+            return None;
         }
     }
+    Some(terms)
 }
 
 /// The chain with the most attention, then with the most sums.

@@ -181,3 +181,24 @@ fn what_something_else_reads_is_not_narrowed() {
     let error = feed_forward(&it.done(), 0).unwrap_err();
     assert!(error.to_string().contains("`inner` has other uses"), "{error}");
 }
+
+/// What would take the square of its length if nothing bounded it.
+#[test]
+fn long_models_without_layers_are_refused_soon() {
+    let mut it = Layers::new();
+    let first = it.stream;
+    let mut nested = it.product(first);
+    for at in 0..1500 {
+        nested = match at % 2 {
+            0 => it.b.node("Relu", &[nested]),
+            _ => it.b.node("Add", &[first, nested]),
+        };
+    }
+    for _ in 0..1500 {
+        nested = it.b.node("Add", &[nested, nested]);
+        let other = it.b.node("Neg", &[first]);
+        nested = it.b.node("Add", &[nested, other]);
+    }
+    it.stream = nested;
+    assert!(reason(&it.done()).contains("no sum adds an attention"));
+}

@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Layer, PruneError, Step, flow::Flow, layers};
 use onnxq_ir::{
-    Attr, Model, NoMatch, NodeId, User, ValueId, infer, no_match,
+    Model, NoMatch, NodeId, User, ValueId, infer, no_match,
     ops::{Layout, Traits},
-    tensor::{Dim, Tensor, TensorError},
+    tensor::Dim,
 };
 
 /// The feed-forward block of a layer.
@@ -28,20 +28,20 @@ pub struct FeedForward {
     /// The weight of the last product, and the axis of it that is the hidden channels.
     pub weight: (ValueId, usize),
     /// Constants with hidden channels along an axis, by the node and its input.
-    cuts: Vec<Cut>,
+    pub(super) cuts: Vec<Cut>,
     /// Values with hidden channels along the last axis, and how many times all of them.
-    values: BTreeMap<ValueId, usize>,
+    pub(super) values: BTreeMap<ValueId, usize>,
     /// Nodes that are told how large their parts are.
-    splits: Vec<NodeId>,
+    pub(super) splits: Vec<NodeId>,
 }
 
 #[derive(Clone, Debug)]
-struct Cut {
-    node: NodeId,
-    input: usize,
-    axis: usize,
+pub(super) struct Cut {
+    pub node: NodeId,
+    pub input: usize,
+    pub axis: usize,
     /// How often all hidden channels lie along the axis.
-    parts: usize,
+    pub parts: usize,
 }
 
 /// The feed-forward block of a layer that [`layers`] found in this very model.
@@ -55,55 +55,6 @@ pub fn feed_forward(model: &Model, layer: usize) -> Result<FeedForward, PruneErr
     infer::run(&mut typed);
     block(&Flow::of(&typed), found)
         .map_err(|it| PruneError::Width { layer, reason: it.0.into_owned() })
-}
-
-/// Keeps some of the hidden channels of a layer's feed-forward block, or leaves the model as it is.
-/// They are numbered from 0, in ascending order.
-///
-/// # Errors
-/// E412 if there is no such block, or the channels are not some of its.
-pub fn narrow_feed_forward(
-    model: &mut Model,
-    layer: usize,
-    keep: &[usize],
-) -> Result<(), PruneError> {
-    let block = feed_forward(model, layer)?;
-    check(layer, &block, keep)?;
-    if keep.len() == block.width {
-        return Ok(());
-    }
-    let mut m = model.clone();
-    for it in &block.cuts {
-        cut(&mut m, it, &block, keep)?;
-    }
-    for (&value, parts) in &block.values {
-        if let Some(last) =
-            m.value_mut(value).ty.as_mut().and_then(|it| it.shape.as_mut()?.last_mut())
-        {
-            *last = Dim::Fixed(keep.len() * parts);
-        }
-    }
-    for &node in &block.splits {
-        resize(&mut m, node, keep.len());
-    }
-    m.remove_all_dead();
-    *model = m;
-    Ok(())
-}
-
-fn check(layer: usize, block: &FeedForward, keep: &[usize]) -> Result<(), PruneError> {
-    let wrong =
-        |channel: usize, reason: &'static str| Err(PruneError::Channel { layer, channel, reason });
-    if let Some(&channel) = keep.iter().find(|it| **it >= block.width) {
-        return wrong(channel, "the block has fewer channels");
-    }
-    if let Some(pair) = keep.windows(2).find(|it| it[0] >= it[1]) {
-        return wrong(pair[1], "channels must be named once each, in ascending order");
-    }
-    match keep {
-        [] => Err(PruneError::Width { layer, reason: "no channel would be left".into() }),
-        _ => Ok(()),
-    }
 }
 
 fn block(flow: &Flow, layer: &Layer) -> Result<FeedForward, NoMatch> {
@@ -283,49 +234,4 @@ fn elementwise(
         }
     }
     Ok(operands)
-}
-
-fn cut(m: &mut Model, place: &Cut, block: &FeedForward, keep: &[usize]) -> Result<(), PruneError> {
-    let Some(value) = m.node(place.node).inputs[place.input] else { return Ok(()) };
-    let name = m.value(value).name.clone();
-    let failed = |reason: String| PruneError::Weight { weight: name.to_string(), reason };
-    let tensor = m.constant(value).map_err(|it| failed(it.0.into_owned()))?;
-    let all = (0..place.parts).flat_map(|part| keep.iter().map(move |at| part * block.width + at));
-    let taken = taken(tensor, place.axis, all.collect()).map_err(|it| failed(it.to_string()))?;
-    let main = m.main;
-    let new = m.add_constant(main, &name, taken);
-    m.value_mut(new).kept = m.value(value).kept.clone();
-    m.set_input(place.node, place.input, Some(new));
-    Ok(())
-}
-
-/// Some places of an axis, in the order given: a view, whose bytes are made when read.
-fn taken(tensor: &Tensor, axis: usize, places: Vec<usize>) -> Result<Tensor, TensorError> {
-    let bits = tensor.dtype.bits();
-    if bits % 8 != 0 {
-        return Err(TensorError::NotFloat(tensor.dtype));
-    }
-    let mut shape = tensor.shape.clone();
-    let size = std::mem::replace(&mut shape[axis], places.len());
-    let row = shape[axis + 1..].iter().product::<usize>() * (bits / 8);
-    let base = tensor.clone();
-    Ok(Tensor::lazy(tensor.dtype, shape, move || {
-        let bytes = base.bytes()?;
-        let blocks = bytes.chunks_exact((size * row).max(1));
-        let rows = blocks.flat_map(|block| places.iter().map(move |at| &block[at * row..][..row]));
-        Ok(rows.collect::<Vec<&[u8]>>().concat().into())
-    }))
-}
-
-/// States the new sizes of equal parts, where they are stated.
-fn resize(m: &mut Model, node: NodeId, size: usize) {
-    let sizes = vec![i64::try_from(size).unwrap_or(i64::MAX); m.node(node).outputs.len()];
-    if m.node(node).inputs.get(1).copied().flatten().is_some() {
-        let main = m.main;
-        let tensor = Tensor::from_i64(&[sizes.len()], sizes);
-        let new = m.add_constant(main, "split_sizes", tensor);
-        m.set_input(node, 1, Some(new));
-    } else if m.node(node).attrs.get("split").is_some() {
-        m.set_attr(node, "split", Attr::Ints(sizes));
-    }
 }

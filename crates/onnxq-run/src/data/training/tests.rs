@@ -213,7 +213,7 @@ fn equal_documents_are_on_one_side() {
     let how = Training { held_out: 0.2, ..setup.how() };
     let data = setup.read("d.jsonl", lines.join("\n"), &how).unwrap();
     assert_eq!(data.train.len() + data.held_out.len(), 200);
-    assert!((20..60).contains(&data.held_out.len()) && data.held_out.len() % 2 == 0);
+    assert!((20..60).contains(&data.held_out.len()) && data.held_out.len().is_multiple_of(2));
     assert!(data.held_out.iter().all(|it| !data.train.contains(it)));
     // However the line is written, and wherever it stands.
     let spaced: Vec<String> = lines.iter().rev().map(|it| it.replace(':', " : ")).collect();
