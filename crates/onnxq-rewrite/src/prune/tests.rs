@@ -65,9 +65,9 @@ fn reason(model: &Model) -> String {
 
 #[test]
 fn pairs_of_sums_are_layers() {
-    let mut it = Layers::new();
-    let ends = [it.layer(), it.layer(), it.layer()];
-    let mut model = it.done();
+    let mut made = Layers::new();
+    let ends = [made.layer(), made.layer(), made.layer()];
+    let mut model = made.done();
     let found = layers(&model).unwrap();
     assert_eq!(found.iter().map(|it| it.output).collect::<Vec<_>>(), ends);
     remove_layers(&mut model, &[0, 2]).unwrap();
@@ -81,21 +81,21 @@ fn pairs_of_sums_are_layers() {
 #[test]
 fn attention_and_block_beside_each_other_are_a_layer() {
     for nested in [false, true] {
-        let mut it = Layers::new();
+        let mut made = Layers::new();
         for _ in 0..2 {
-            let (attention, block) = (it.attention(), it.block());
+            let (attention, block) = (made.attention(), made.block());
             match nested {
                 false => {
-                    let both = it.b.node("Add", &[attention, block]);
-                    it.add(both);
+                    let both = made.b.node("Add", &[attention, block]);
+                    made.add(both);
                 }
                 true => {
-                    it.add(attention);
-                    it.add(block);
+                    made.add(attention);
+                    made.add(block);
                 }
             }
         }
-        let mut model = it.done();
+        let mut model = made.done();
         assert_eq!(layers(&model).unwrap().len(), 2, "{nested}");
         assert_eq!(feed_forward(&model, 1).unwrap().width, 2);
         remove_layers(&mut model, &[0]).unwrap();
@@ -106,45 +106,45 @@ fn attention_and_block_beside_each_other_are_a_layer() {
 #[test]
 fn models_without_layers_say_why() {
     assert!(reason(&Model::empty()).contains("no sum adds an attention"));
-    let mut it = Layers::new();
-    let block = it.block();
-    it.add(block);
-    assert!(reason(&it.done()).contains("no sum adds an attention"));
-    let mut it = Layers::new();
-    it.layer();
-    let attention = it.attention();
-    it.add(attention);
-    assert!(reason(&it.done()).contains("1 sums follow each other"));
-    let mut it = Layers::new();
-    let block = it.block();
-    it.add(block);
-    it.layer();
-    assert!(reason(&it.done()).contains("before any attention"));
-    let mut it = Layers::new();
-    let scale = it.b.floats("s", &[2], &[1., 1.]);
+    let mut made = Layers::new();
+    let block = made.block();
+    made.add(block);
+    assert!(reason(&made.done()).contains("no sum adds an attention"));
+    let mut made = Layers::new();
+    made.layer();
+    let attention = made.attention();
+    made.add(attention);
+    assert!(reason(&made.done()).contains("1 sums follow each other"));
+    let mut made = Layers::new();
+    let block = made.block();
+    made.add(block);
+    made.layer();
+    assert!(reason(&made.done()).contains("before any attention"));
+    let mut made = Layers::new();
+    let scale = made.b.floats("s", &[2], &[1., 1.]);
     let op = "com.microsoft.SkipSimplifiedLayerNormalization";
-    it.stream = it.b.node(op, &[it.stream, it.stream, scale]);
-    assert!(reason(&it.done()).contains("residual sum fused into it"));
+    made.stream = made.b.node(op, &[made.stream, made.stream, scale]);
+    assert!(reason(&made.done()).contains("residual sum fused into it"));
 }
 
 #[test]
 fn what_reads_two_layers_stands_against_it() {
-    let mut it = Layers::new();
-    it.layer();
-    let inner = it.attention();
-    it.add(inner);
-    let block = it.block();
-    it.add(block);
-    let block = it.block();
-    let joined = it.b.node("Mul", &[block, inner]);
-    let y = it.b.node("Relu", &[joined]);
-    it.b.output(y, "z");
-    assert!(layers(&it.done()).is_err());
-    let mut it = Layers::new();
-    let first = it.layer();
-    it.b.output(first, "hidden");
-    it.layer();
-    let mut model = it.done();
+    let mut made = Layers::new();
+    made.layer();
+    let inner = made.attention();
+    made.add(inner);
+    let block = made.block();
+    made.add(block);
+    let block = made.block();
+    let joined = made.b.node("Mul", &[block, inner]);
+    let y = made.b.node("Relu", &[joined]);
+    made.b.output(y, "z");
+    assert!(layers(&made.done()).is_err());
+    let mut made = Layers::new();
+    let first = made.layer();
+    made.b.output(first, "hidden");
+    made.layer();
+    let mut model = made.done();
     let error = remove_layers(&mut model, &[0]).unwrap_err();
     assert!(error.to_string().contains("the output `hidden` of the model"), "{error}");
     remove_layers(&mut model, &[1]).unwrap();
@@ -154,14 +154,14 @@ fn what_reads_two_layers_stands_against_it() {
 #[test]
 fn channels_that_mix_are_not_taken_apart() {
     let mix = |op: &str, attrs: Attrs| {
-        let mut it = Layers::new();
-        let attention = it.attention();
-        it.add(attention);
-        let x = it.product(it.stream);
-        let x = it.b.node_with(op, &[x], attrs);
-        let x = it.product(x);
-        it.add(x);
-        feed_forward(&it.done(), 0).map(|it| it.width)
+        let mut made = Layers::new();
+        let attention = made.attention();
+        made.add(attention);
+        let x = made.product(made.stream);
+        let x = made.b.node_with(op, &[x], attrs);
+        let x = made.product(x);
+        made.add(x);
+        feed_forward(&made.done(), 0).map(|it| it.width)
     };
     assert_eq!(mix("Sigmoid", Attrs::default()), Ok(2));
     let error = mix("Softmax", Attrs::default()).unwrap_err();
@@ -171,34 +171,34 @@ fn channels_that_mix_are_not_taken_apart() {
 
 #[test]
 fn what_something_else_reads_is_not_narrowed() {
-    let mut it = Layers::new();
-    let attention = it.attention();
-    it.add(attention);
-    let inner = it.product(it.stream);
-    let block = it.product(inner);
-    it.add(block);
-    it.b.output(inner, "inner");
-    let error = feed_forward(&it.done(), 0).unwrap_err();
+    let mut made = Layers::new();
+    let attention = made.attention();
+    made.add(attention);
+    let inner = made.product(made.stream);
+    let block = made.product(inner);
+    made.add(block);
+    made.b.output(inner, "inner");
+    let error = feed_forward(&made.done(), 0).unwrap_err();
     assert!(error.to_string().contains("`inner` has other uses"), "{error}");
 }
 
 /// What would take the square of its length if nothing bounded it.
 #[test]
 fn long_models_without_layers_are_refused_soon() {
-    let mut it = Layers::new();
-    let first = it.stream;
-    let mut nested = it.product(first);
+    let mut made = Layers::new();
+    let first = made.stream;
+    let mut nested = made.product(first);
     for at in 0..1500 {
         nested = match at % 2 {
-            0 => it.b.node("Relu", &[nested]),
-            _ => it.b.node("Add", &[first, nested]),
+            0 => made.b.node("Relu", &[nested]),
+            _ => made.b.node("Add", &[first, nested]),
         };
     }
     for _ in 0..1500 {
-        nested = it.b.node("Add", &[nested, nested]);
-        let other = it.b.node("Neg", &[first]);
-        nested = it.b.node("Add", &[nested, other]);
+        nested = made.b.node("Add", &[nested, nested]);
+        let other = made.b.node("Neg", &[first]);
+        nested = made.b.node("Add", &[nested, other]);
     }
-    it.stream = nested;
-    assert!(reason(&it.done()).contains("no sum adds an attention"));
+    made.stream = nested;
+    assert!(reason(&made.done()).contains("no sum adds an attention"));
 }
