@@ -100,13 +100,13 @@ fn own_term<'a>(flow: &Flow, layer: &'a Layer) -> Result<(&'a Step, ValueId), No
 
 /// The constant weight of a product, and its axis of outputs.
 fn weight(flow: &Flow, node: NodeId) -> Result<(ValueId, usize), NoMatch> {
-    let it = flow.m.node(node);
-    let axis = match it.op.float_layout() {
+    let op = &flow.m.node(node).op;
+    let axis = match op.float_layout() {
         Some(Layout::MatMul) => 1,
         Some(Layout::Gemm) if flow.m.int_attr(node, "transA", 0) == 0 => {
             usize::from(flow.m.int_attr(node, "transB", 0) == 0)
         }
-        _ => return Err(no_match!("{} is no product of a float matrix", it.op)),
+        _ => return Err(no_match!("{op} is no product of a float matrix")),
     };
     let weight = flow.m.operand(node, 1)?;
     match flow.m.constant(weight)?.shape.len() {
@@ -214,12 +214,12 @@ fn elementwise(
     node: NodeId,
     parts: usize,
 ) -> Result<Vec<ValueId>, NoMatch> {
-    let it = flow.m.node(node);
-    if !it.op.has(Traits::ELEMENTWISE) || it.outputs.len() > 1 {
-        return Err(no_match!("{} `{}` mixes hidden channels", it.op, flow.m.node_label(node)));
+    let (op, inputs) = (&flow.m.node(node).op, &flow.m.node(node).inputs);
+    if !op.has(Traits::ELEMENTWISE) || flow.m.node(node).outputs.len() > 1 {
+        return Err(no_match!("{op} `{}` mixes hidden channels", flow.m.node_label(node)));
     }
     let mut operands = Vec::new();
-    for (input, value) in it.inputs.iter().enumerate() {
+    for (input, value) in inputs.iter().enumerate() {
         let Some(value) = *value else { continue };
         if flow.is_constant(value) {
             block.cuts.extend(along(flow, (node, input), value, block.width, parts)?);
