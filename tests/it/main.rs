@@ -75,6 +75,7 @@ mod page;
 mod proof;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod provenance;
+mod prune;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod quantize_cli;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
@@ -102,6 +103,8 @@ mod static_int8;
 mod static_quantize;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod streams;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod student;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod suggestions;
 mod tidy;

@@ -19,7 +19,7 @@ pub use self::{
         Mlp, Norm, NormKind, Param, Places, Pooling, Positions, Qkv, Rotary, Sublayer, Top,
     },
     build::{Form, build},
-    checkpoint::{Checkpoint, Config, Weights},
+    checkpoint::{Checkpoint, Config, Weights, config_with},
     error::CheckpointError,
 };
 

@@ -29,6 +29,7 @@ mod ranges;
 mod search;
 mod solve;
 mod staged;
+pub mod student;
 mod transform;
 mod untrue;
 mod validate;
@@ -48,6 +49,7 @@ pub use self::{
     search::{
         activations::{Adapted, Choosing, Correction, Measured, Tried, Unreached},
         bits::{Goal, Mixed, Point, Sensitivity, Unmet},
+        evaluator::Measure,
         saturation::{Bits, Exactness},
     },
     solve::{MissingStats, NeedsData},

@@ -8,6 +8,7 @@ mod laws;
 pub mod lint;
 pub mod opset;
 mod passes;
+pub mod prune;
 mod rules;
 #[cfg(test)]
 mod testing;

@@ -1,13 +1,14 @@
 //! A checkpoint: a folder with a configuration and weights.
 
 mod config;
+mod smaller;
 mod weights;
 
 use std::path::{Path, PathBuf};
 
 use onnxq_ir::onnx::{ExternalPolicy, Files};
 
-pub use self::{config::Config, weights::Weights};
+pub use self::{config::Config, smaller::config_with, weights::Weights};
 use crate::{
     CheckpointError,
     arch::{self, Architecture},

@@ -117,6 +117,7 @@ codes! {
     E408 EXIT_REJECTED "The model text has a syntax error."
     E410 EXIT_UNSUPPORTED "The model cannot be converted to that operator set. The message names each node and why; choose a lower --opset, or change those nodes. Operator sets are only raised, never lowered."
     E411 EXIT_UNSUPPORTED "The model cannot be given a cache of keys and values, or its cache no other form. The message names the node that stands against it: something looks at other tokens than attention does, a mask is not causal, or the form is not supported."
+    E412 EXIT_UNSUPPORTED "The layers of the model are not recognised, or one of them cannot be removed or narrowed. The message says what stands against it: residual sums that were fused or quantized, another use of what is inside of a layer, or hidden channels that mix."
     E501 EXIT_REJECTED "A weight to be quantized holds NaN or Inf: one such value would turn the whole output into NaN. Fix the checkpoint, or pass --nonfinite skip to leave that tensor in float."
     E502 EXIT_UNSUPPORTED "A site was planned for quantization but its format could not be written. This names the reason; exclude the node or choose another format."
     E503 EXIT_BUG "The model that was written has a form that is slow or broken in ONNX Runtime, and onnxq made it itself. That is a bug; the file is there. `onnxq inspect --lint` shows the nodes."

@@ -3,6 +3,7 @@
 //! The types of `request` are what crosses the pipe between a server and its worker processes.
 
 mod assets;
+mod beside;
 mod detokenize;
 mod encode;
 mod error;
@@ -22,6 +23,7 @@ mod tests;
 mod written;
 
 pub use self::{
+    beside::Beside,
     error::AnswerError,
     model::{Answers, Model},
     request::{

@@ -77,6 +77,10 @@ pub enum DataError {
     NoImages { file: PathBuf },
     #[error("`{}` is none of .npy, .npz, {}, an image or a folder", shown(file), TEXTS.join(", "))]
     Kind { file: PathBuf },
+    #[error("`{}` {fact} (line {line})", shown(file))]
+    Line { file: PathBuf, line: usize, fact: String, hint: Option<&'static str> },
+    #[error("`{}` is no text to train on: .txt, .text, .md, .jsonl or .ndjson", shown(file))]
+    TrainingKind { file: PathBuf },
     #[error(
         "`{}` is text, and the model takes no numbers of tokens: its inputs are {}",
         shown(file),
@@ -114,6 +118,8 @@ impl Diagnostic for DataError {
         match self {
             DataError::Format { .. }
             | DataError::Kind { .. }
+            | DataError::Line { .. }
+            | DataError::TrainingKind { .. }
             | DataError::Pickle { .. }
             | DataError::Fortran { .. } => Code::E601,
             DataError::Size { .. } => Code::E602,
@@ -156,7 +162,8 @@ impl Diagnostic for DataError {
                 format!("add an array named `{}` to the data", Untrusted(input))
             }
             DataError::Io { file, source } => return read_hint(file, source),
-            DataError::Kind { file } => other_kind(file),
+            DataError::Kind { file } | DataError::TrainingKind { file } => other_kind(file),
+            DataError::Line { hint, .. } => (*hint)?.to_owned(),
             DataError::NoTextInput { .. } => {
                 "for images give a folder of them and --preprocess, for anything else the inputs \
                  as arrays: numpy.savez(\"data.npz\", NAME=array)"

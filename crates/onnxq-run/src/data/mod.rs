@@ -24,6 +24,7 @@ mod test_data;
 mod text_data;
 #[cfg(feature = "text")]
 mod tokenizer;
+pub mod training;
 #[cfg(feature = "text")]
 mod vocabulary;
 

@@ -26,6 +26,14 @@ impl Vocabulary {
         match *self {}
     }
 
+    pub fn around(&self) -> Result<(Vec<u32>, Vec<u32>), DataError> {
+        match *self {}
+    }
+
+    pub fn begin(&self, _: &str) -> Result<Vec<u32>, DataError> {
+        match *self {}
+    }
+
     pub fn places(&self, _: &str) -> Result<Encoded, DataError> {
         match *self {}
     }

@@ -46,7 +46,7 @@ impl Vocabulary {
         let first = parts.next().unwrap_or_default();
         let Some(second) = parts.next() else { return self.whole(first, special) };
         let (before, after) = match special {
-            true => surrounding(self.whole("a", false)?, self.whole("a", true)?),
+            true => self.around()?,
             false => Default::default(),
         };
         let mut ids = before;
@@ -54,6 +54,18 @@ impl Vocabulary {
             ids.extend(self.whole(part, false)?);
         }
         ids.extend(after);
+        Ok(ids)
+    }
+
+    /// The special tokens that the tokenizer puts before and after a text.
+    pub fn around(&self) -> Result<(Vec<u32>, Vec<u32>), DataError> {
+        Ok(surrounding(self.whole("a", false)?, self.whole("a", true)?))
+    }
+
+    /// The beginning of a longer text: special tokens stand before it only.
+    pub fn begin(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let (mut ids, _) = self.around()?;
+        ids.extend(self.encode(text, false)?);
         Ok(ids)
     }
 
