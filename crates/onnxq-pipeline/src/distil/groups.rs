@@ -70,22 +70,27 @@ fn concat(first: &Tensor, parts: &[&Tensor]) -> Result<Tensor, TensorError> {
 
 /// Which tokens of a sample count: those that are no padding, if nothing else is said.
 fn counted(example: &Example) -> Result<Vec<bool>, TensorError> {
-    if let Some(counts) = &example.counts {
-        return Ok(counts.clone());
+    match &example.counts {
+        Some(counts) => Ok(counts.clone()),
+        None => unpadded(&example.inputs),
     }
-    if let Some(mask) = example.inputs.get("attention_mask") {
+}
+
+/// By token: whether it is none of padding.
+pub(crate) fn unpadded(inputs: &Batch) -> Result<Vec<bool>, TensorError> {
+    if let Some(mask) = inputs.get("attention_mask") {
         let is_on = |it: f32| it != 0.0;
         return Ok(match mask.dtype.is_float() {
             true => mask.to_f32()?.into_iter().map(is_on).collect(),
             false => mask.to_i64()?.into_iter().map(|it| it != 0).collect(),
         });
     }
-    let ids = example.inputs.get("input_ids").or_else(|| example.inputs.values().next());
+    let ids = inputs.get("input_ids").or_else(|| inputs.values().next());
     Ok(vec![true; ids.map_or(1, |it| it.shape.iter().take(2).product())])
 }
 
 /// The inputs by the values of a model.
-pub(super) fn by_value(m: &Model, inputs: &Batch) -> BTreeMap<ValueId, Tensor> {
+pub(crate) fn by_value(m: &Model, inputs: &Batch) -> BTreeMap<ValueId, Tensor> {
     let values = m.graph(m.main).inputs.iter();
     values.filter_map(|it| Some((*it, inputs.get(&*m.value(*it).name)?.clone()))).collect()
 }

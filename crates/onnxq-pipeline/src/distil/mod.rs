@@ -17,4 +17,8 @@ pub use self::{
     learnt::{Learnt, NothingGained, Point},
     train::{Student, Training},
 };
-pub(crate) use self::{apply::apply, recover::recover};
+pub(crate) use self::{
+    apply::apply,
+    groups::{by_value, unpadded},
+    recover::recover,
+};

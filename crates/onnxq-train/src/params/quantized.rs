@@ -75,7 +75,7 @@ impl Quantized {
 
     #[inline(always)]
     fn code(&self, w: f32, scale: f32, zero: f32) -> f32 {
-        let place = if scale == 0.0 { zero } else { (w / scale).round_ties_even() + zero };
+        let place = if scale == 0.0 { zero } else { nearest(w / scale) + zero };
         place.max(self.low).min(self.most)
     }
 
@@ -154,6 +154,17 @@ impl Quantized {
             zero_points: Array2::from_shape_vec((n, blocks), self.zeros.clone()).expect(fits),
         }
     }
+}
+
+/// The nearest whole number, halves to the even one. Adding 1.5 · 2^23 leaves no room for a fraction;
+/// what is larger than 2^22 is clamped by whoever asks.
+#[inline(always)]
+fn nearest(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0;
+    const MOST: f32 = 4_194_304.0;
+    let x = if x > MOST { MOST } else { x };
+    let x = if x < -MOST { -MOST } else { x };
+    (x + MAGIC) - MAGIC
 }
 
 #[cfg(test)]
