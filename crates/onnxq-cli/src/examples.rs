@@ -30,6 +30,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "onnxq convert model.onnx --add-kv-cache -o model.cache.onnx",
         ],
     ),
+    (
+        "distil",
+        &[
+            "onnxq distil model.onnx --student layers=3 --data calibration.txt \\\n      --tokenizer tokenizer.json --steps 20 -o student.onnx",
+            "onnxq distil model.onnx -r int4_recovered --data calibration.txt \\\n      --tokenizer tokenizer.json --steps 20 -o model.recovered.onnx",
+        ],
+    ),
     ("doctor", &["onnxq doctor", "onnxq doctor --json"]),
     ("explain", &["onnxq explain E610", "onnxq explain kl.mean", "onnxq explain int4_quality"]),
     (

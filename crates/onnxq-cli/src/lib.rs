@@ -6,6 +6,7 @@ pub mod compare;
 pub mod completions;
 pub mod convert;
 mod decisions;
+pub mod distil;
 pub mod doctor;
 pub mod environment;
 mod examples;
@@ -96,6 +97,7 @@ commands! {
     Compare(compare),
     Completions(completions),
     Convert(convert),
+    Distil(distil),
     Doctor(doctor),
     Explain(explain),
     Import(import),

@@ -14,7 +14,7 @@ use onnxq_ir::{
     human,
     onnx::{ExternalData, ExternalPolicy, OpenOptions, SaveOptions},
 };
-use onnxq_pipeline::{Destination, Inputs, Measures};
+use onnxq_pipeline::{Destination, Inputs, Measures, distil::Lessons};
 use onnxq_quant::recipe::{self, AUTO, Gate, Recipe, for_this_cpu, gate::GateError};
 use onnxq_run::{
     data::{DataOptions, Dataset, PRESETS},
@@ -341,7 +341,7 @@ impl CalibrationArgs {
         // Training takes all samples, whatever solvers need.
         let training = recipe.distil.as_ref().zip(self.calibration.as_ref()).map(|(spec, path)| {
             let options = DataOptions { samples: None, sequence: spec.sequence, ..options.clone() };
-            Dataset::of_path(path, options)
+            Lessons::Samples(Dataset::of_path(path, options))
         });
         Inputs {
             training,

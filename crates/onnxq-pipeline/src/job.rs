@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Error, Goal};
+use super::{Error, Goal, distil::Lessons};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -29,7 +29,7 @@ pub struct Inputs<'a> {
     /// Samples to calibrate on.
     pub data: Option<Dataset>,
     /// Samples that `distil` trains on, if they are others or more.
-    pub training: Option<Dataset>,
+    pub training: Option<Lessons>,
     /// A file that keeps statistics: read if it is there, written if not.
     pub stats: Option<PathBuf>,
     /// Bytes for the sums that are kept at a time.

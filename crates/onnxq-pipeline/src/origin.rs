@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path, thread};
 
-use super::{Error, Goal, Job, decide::Deciding};
+use super::{Error, Goal, Job, decide::Deciding, distil::Learnt};
 use onnxq_ir::{
     Model,
     diag::{Code, Warning},
@@ -30,6 +30,8 @@ pub const COMMAND: &str = "onnxq.command";
 pub const CPU: &str = "onnxq.cpu";
 /// What stays in float, how activations were chosen, and what solvers achieved: JSON.
 pub const DECISIONS: &str = "onnxq.decisions";
+/// What a training did: its loss on held-out samples before and after, its samples. JSON.
+pub const DISTIL: &str = "onnxq.distil";
 /// The oldest release of ONNX Runtime that computes the model.
 pub const MIN_ONNXRUNTIME: &str = "onnxq.min_onnxruntime";
 pub const ONNXRUNTIME: &str = "onnxq.onnxruntime";
@@ -40,13 +42,14 @@ pub const SOURCE_SHA256: &str = "onnxq.source_sha256";
 pub const VERSION: &str = "onnxq.version";
 
 /// Every entry that is ours, in alphabetical order.
-pub const KEYS: [&str; 13] = [
+pub const KEYS: [&str; 14] = [
     CALIBRATION_COUNT,
     CALIBRATION_SAMPLES,
     CALIBRATION_SHA256,
     COMMAND,
     CPU,
     DECISIONS,
+    DISTIL,
     MIN_ONNXRUNTIME,
     ONNXRUNTIME,
     RECIPE,
@@ -63,6 +66,8 @@ pub(super) struct Origin {
     command: String,
     recipe: RecipeFacts,
     learned: Option<Learned>,
+    /// What training did, in the words of the model's metadata.
+    pub(super) distilled: Option<String>,
 }
 
 /// Samples that decided something.
@@ -91,6 +96,29 @@ pub(super) fn mark_imported(
     Ok(())
 }
 
+/// Marks a float student.
+pub(super) fn mark_distilled(
+    model: &mut Model,
+    files: &Files,
+    learnt: &Learnt,
+    recipe: &Recipe,
+) -> Result<(), Error> {
+    let command = ["onnxq".to_owned(), "distil".to_owned(), file_name(&files.model)];
+    let facts = recipe_facts(recipe);
+    let entries = [
+        (COMMAND, command.map(|it| quoted(&it)).join(" ")),
+        (DISTIL, learnt.told()),
+        (MIN_ONNXRUNTIME, Needed::by(model).onnxruntime.to_string()),
+        (RECIPE_SHA256, facts.sha256),
+        (RECIPE_YAML, facts.yaml.unwrap_or_default()),
+        (SOURCE_SHA256, onnx::combined(&onnx::digests(files)?)),
+        (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    model.metadata.retain(|it| !KEYS.contains(&it.0.as_str()));
+    model.metadata.extend(entries.map(|(key, it)| (key.to_owned(), it)));
+    Ok(())
+}
+
 /// What a model that onnxq wrote says it needs, now that it was changed.
 pub(super) fn renew(model: &mut Model) {
     let needed = Needed::by(model).onnxruntime.to_string();
@@ -102,7 +130,7 @@ pub(super) fn renew(model: &mut Model) {
 impl Origin {
     pub(crate) fn new(model: &Path, drop_unknown: bool, job: &Job) -> Origin {
         let (command, recipe) = (command(model, drop_unknown, job), recipe_facts(job.recipe));
-        Origin { source: None, command, recipe, learned: None }
+        Origin { source: None, command, recipe, learned: None, distilled: None }
     }
 
     /// Begins to read the source once more, for its digest.
@@ -159,6 +187,7 @@ impl Origin {
             (SOURCE_SHA256, source.to_owned()),
             (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
         ]);
+        entries.extend(self.distilled.clone().map(|it| (DISTIL, it)));
         let Some(it) = &self.learned else { return entries };
         entries.extend([
             (CALIBRATION_COUNT, it.count.to_string()),

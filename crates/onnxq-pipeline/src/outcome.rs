@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Adapted, Census, Exactness, Execution, Job, Lowered, Mixed, Planned};
+use super::{distil::Learnt, Adapted, Census, Exactness, Execution, Job, Lowered, Mixed, Planned};
 use onnxq_ir::{Model, NodeId, diag::Warning, onnx::Files, releases::Needed};
 use onnxq_quant::{plan::PlanRow, sources::MeasuredError};
 
@@ -37,6 +37,9 @@ pub struct Outcome {
     /// How bits were chosen, if by measurement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mixed: Option<Mixed>,
+    /// What training gave back, if the recipe asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distil: Option<Learnt>,
     /// What ONNX Runtime makes of the result; `None` after a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub execution: Option<Execution>,
@@ -69,6 +72,7 @@ impl Outcome {
             nodes,
             adapted: None,
             mixed: None,
+            distil: None,
             execution: None,
             int8: None,
             warnings: Vec::new(),
@@ -98,6 +102,7 @@ impl Lowered {
             output: output.map(Path::to_owned),
             adapted: self.adapted.clone(),
             mixed: self.mixed.clone(),
+            distil: self.learnt.clone(),
             warnings: self.warnings.clone(),
             ..outcome
         }

@@ -158,6 +158,7 @@ codes! {
     E641 EXIT_USAGE "What is to be trained does not fit the model: an output that does not exist or depends on no weight, weights that no selector matches."
     E642 EXIT_NOTHING "Training gained nothing: no state was better on held-out samples than the first, so nothing was written. Train for more steps, with a smaller learning rate, or on more samples like those of its use."
     E643 EXIT_USAGE "A file holds the state of a training that was interrupted, and it is damaged or that of another one. Delete it to begin anew, or name another output."
+    E644 EXIT_REJECTED "Teacher and student have another vocabulary, or outputs of another kind, so one cannot learn from what the other says of each token. Let the teacher answer prompts, and train the student on the answers: they are text, and any tokenizer will do."
     E700 EXIT_USAGE "The command line is not understood: a flag that does not exist, a value that it does not take, an argument that is missing or too many. The hint says what to write, and how the command is used."
     E701 EXIT_USAGE "The recipe, or the description of images, has a key that does not exist, or is not valid YAML."
     E702 EXIT_USAGE "A pattern of the recipe matches no node. Add `optional: true` if the rule is meant for other models."

@@ -1,10 +1,22 @@
 //! What a student learns from: samples, which of them are held out, and the order they come in.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 use crate::Error;
-use onnxq_ir::tensor::TensorError;
-use onnxq_run::data::{Batch, Batches};
+use onnxq_ir::{
+    Model,
+    diag::{Code, Diagnostic},
+    tensor::{DType, Tensor, TensorError},
+};
+use onnxq_run::{
+    calibrate,
+    data::{
+        Batch, Batches, Dataset, fitting,
+        training::{self, TrainingData},
+    },
+};
 
 /// One sample, as the model takes it in a batch of one.
 #[derive(Clone, Debug)]
@@ -24,6 +36,107 @@ pub trait Examples {
     fn key(&self, index: usize) -> Result<[u8; 32], Error>;
     /// A digest of all of them.
     fn sha256(&self) -> String;
+    /// How many of them, the last ones, are held out, if that was decided before.
+    fn held_out(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// What to learn from.
+#[derive(Clone)]
+pub enum Lessons {
+    /// Samples of any kind; a tenth of them is held out.
+    Samples(Dataset),
+    /// Texts, chats, answers or labels.
+    Texts(Arc<TrainingData>),
+}
+
+impl Lessons {
+    /// The examples for a model.
+    pub(crate) fn examples(&self, m: &Model) -> Result<Box<dyn Examples>, Error> {
+        let inputs = calibrate::model_inputs(m);
+        match self {
+            Lessons::Samples(data) => {
+                let mut batches = fitting(data.batches(&inputs)?, m)?;
+                batches.one_by_one();
+                Ok(Box::new(batches))
+            }
+            Lessons::Texts(data) => Ok(Box::new(Texts::new(data.clone(), m)?)),
+        }
+    }
+}
+
+/// Texts as samples of a model.
+struct Texts {
+    data: Arc<TrainingData>,
+    batches: Batches,
+}
+
+/// The model reads no tokens.
+#[derive(Debug, thiserror::Error)]
+#[error("the model has no input `input_ids`, so it cannot be trained on texts")]
+struct NoTokens;
+
+impl Diagnostic for NoTokens {
+    fn code(&self) -> Code {
+        Code::E627
+    }
+}
+
+impl Texts {
+    fn new(data: Arc<TrainingData>, m: &Model) -> Result<Texts, Error> {
+        let inputs = calibrate::model_inputs(m);
+        let ids = inputs.iter().find(|it| it.name == IDS).ok_or(NoTokens)?;
+        let dtype = ids.ty.dtype;
+        let sample = |it: &training::Example| {
+            let tensor = Tensor::from_i64(&[1, it.ids.len()], it.ids.iter().copied());
+            let tensor = if dtype == DType::I32 { narrow(&it.ids) } else { tensor };
+            Batch::from([(IDS.to_owned(), tensor)])
+        };
+        let all = data.train.iter().chain(&data.held_out);
+        let samples = Dataset::of_samples(all.map(sample).collect());
+        let mut batches = fitting(samples.batches(&inputs)?, m)?;
+        batches.one_by_one();
+        Ok(Texts { data, batches })
+    }
+
+    fn example(&self, index: usize) -> &training::Example {
+        let train = self.data.train.len();
+        if index < train { &self.data.train[index] } else { &self.data.held_out[index - train] }
+    }
+}
+
+const IDS: &str = "input_ids";
+
+fn narrow(ids: &[i64]) -> Tensor {
+    let bytes: Vec<u8> = ids.iter().flat_map(|it| (*it as i32).to_le_bytes()).collect();
+    Tensor::new(DType::I32, vec![1, ids.len()], bytes)
+}
+
+impl Examples for Texts {
+    fn count(&self) -> usize {
+        self.data.train.len() + self.data.held_out.len()
+    }
+
+    fn get(&self, index: usize) -> Result<Example, Error> {
+        let inputs = self.batches.at(index..index + 1)?;
+        let own = self.example(index);
+        let labels = own.label.and_then(|it| i64::try_from(it).ok()).map(|it| vec![it]);
+        let counts = labels.is_none().then(|| own.counts.clone());
+        Ok(Example { inputs, counts, labels })
+    }
+
+    fn key(&self, index: usize) -> Result<[u8; 32], Error> {
+        Ok(digest(&self.batches.at(index..index + 1)?)?)
+    }
+
+    fn sha256(&self) -> String {
+        self.data.facts.sha256.clone()
+    }
+
+    fn held_out(&self) -> Option<usize> {
+        Some(self.data.held_out.len())
+    }
 }
 
 impl Examples for Batches {
@@ -67,6 +180,13 @@ const ONE_IN: u8 = 10;
 impl Split {
     /// At most `most` samples are held out: those with the smallest keys.
     pub(super) fn new(examples: &dyn Examples, most: usize) -> Result<Split, Error> {
+        if let Some(count) = examples.held_out() {
+            let train = examples.count() - count;
+            // Evenly over all of them.
+            let taken = count.min(most).max(1);
+            let held_out = (0..count.min(taken)).map(|at| train + at * count / taken).collect();
+            return Ok(Split { train: (0..train).collect(), held_out });
+        }
         let (mut train, mut held_out) = (Vec::new(), Vec::new());
         for index in 0..examples.count() {
             let key = examples.key(index)?;

@@ -4,6 +4,7 @@
 
 mod apply;
 mod examples;
+mod float;
 mod groups;
 mod learnt;
 mod losses;
@@ -13,7 +14,8 @@ mod teacher;
 mod train;
 
 pub use self::{
-    examples::{Example, Examples},
+    examples::{Example, Examples, Lessons},
+    float::{Cut, Distil, Distilled, distil},
     learnt::{Learnt, NothingGained, Point},
     train::{Student, Training},
 };

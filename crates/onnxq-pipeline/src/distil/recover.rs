@@ -3,9 +3,9 @@
 use onnxq_ir::{Model, digest::sha256_hex, onnx::Files};
 use onnxq_quant::plan::SitePlan;
 
-use super::{Learnt, Student, Training, apply};
+use super::{Learnt, Lessons, Student, Training, apply};
 use crate::{Error, Job, NeedsData, origin};
-use onnxq_run::{calibrate, data::fitting};
+use onnxq_run::calibrate;
 
 /// Trains the canonical form of a quantized model, if the recipe says so.
 pub(crate) fn recover(
@@ -15,11 +15,11 @@ pub(crate) fn recover(
     job: &Job,
 ) -> Result<Option<Learnt>, Error> {
     let Some(spec) = &job.recipe.distil else { return Ok(None) };
-    let Some(data) = job.inputs.training.as_ref().or(job.inputs.data.as_ref()) else {
+    let given = || job.inputs.data.clone().map(Lessons::Samples);
+    let Some(lessons) = job.inputs.training.clone().or_else(given) else {
         return Err(NeedsData { who: "`distil`".to_owned() }.into());
     };
-    let mut batches = fitting(data.batches(&calibrate::model_inputs(m))?, m)?;
-    batches.one_by_one();
+    let examples = lessons.examples(m)?;
     let recipe = origin::recipe_facts(job.recipe).sha256;
     let student = Student {
         model: m,
@@ -30,7 +30,7 @@ pub(crate) fn recover(
         student,
         teacher: Some((teacher, files)),
         spec,
-        examples: &batches,
+        examples: &*examples,
         runtime: job.inputs.runtime.clone(),
         threads: job.inputs.threads,
         memory: job.inputs.memory,

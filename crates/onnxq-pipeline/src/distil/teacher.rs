@@ -1,6 +1,12 @@
 //! What the float model says, asked in ONNX Runtime.
 
-use onnxq_ir::{Model, onnx::Files, tensor::Tensor};
+use onnxq_ir::{
+    Model,
+    diag::{Code, Diagnostic},
+    onnx::Files,
+    tensor::Tensor,
+    untrusted::Untrusted,
+};
 use onnxq_run::{
     data::Batch,
     engine::{Runtime, Session, SessionOptions},
@@ -8,6 +14,29 @@ use onnxq_run::{
 use rayon::prelude::*;
 
 use crate::{Error, open};
+
+/// Teacher and student do not speak of the same things.
+#[derive(Debug, thiserror::Error)]
+#[error("output `{}` has {teacher} numbers of the teacher and {student} of the student for the same sample", Untrusted(name))]
+struct Mismatch {
+    name: String,
+    teacher: usize,
+    student: usize,
+}
+
+impl Diagnostic for Mismatch {
+    fn code(&self) -> Code {
+        Code::E644
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(
+            "let the teacher answer prompts (`onnxq run TEACHER --jsonl prompts.jsonl`), and train the \
+             student on the answers with --loss ce"
+                .into(),
+        )
+    }
+}
 
 /// Sessions of the teacher, one for each run at the same time.
 pub(super) struct Teacher {
@@ -28,6 +57,19 @@ impl Teacher {
         let open = |_| open::session(&model, files, "the teacher", &options, runtime);
         let sessions = (0..threads).map(open).collect::<Result<Vec<_>, _>>()?;
         Ok(Teacher { sessions, outputs: outputs.to_vec() })
+    }
+
+    /// Whether it says what a student with outputs of these shapes can learn.
+    pub(super) fn check(&mut self, batch: &Batch, shapes: &[Vec<usize>]) -> Result<(), Error> {
+        let Some(session) = self.sessions.first_mut() else { return Ok(()) };
+        let answers = answer(&mut **session, batch, &self.outputs)?;
+        for ((name, own), shape) in self.outputs.iter().zip(&answers).zip(shapes) {
+            let (teacher, student) = (own.len(), shape.iter().product::<usize>());
+            if teacher != student {
+                return Err(Mismatch { name: name.clone(), teacher, student }.into());
+            }
+        }
+        Ok(())
     }
 
     /// The outputs for each batch, in the order of the names.

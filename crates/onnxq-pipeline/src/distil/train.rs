@@ -234,7 +234,13 @@ impl<'a> Run<'a> {
         let needs_teacher = loss != LossName::Ce;
         let teacher = job.teacher.filter(|_| needs_teacher);
         let runtime = (&job.runtime, threads);
-        let teacher = teacher.map(|(m, files)| Teacher::new(m, files, &names, runtime)).transpose()?;
+        let mut teacher =
+            teacher.map(|(m, files)| Teacher::new(m, files, &names, runtime)).transpose()?;
+        if let Some(teacher) = &mut teacher {
+            let program = trainer.program(&inputs)?;
+            let sizes = names.iter().map(|it| program.slot(program.outputs[it]).shape.clone());
+            teacher.check(&first.inputs, &sizes.collect::<Vec<_>>())?;
+        }
         let file = job.output.map(|it| StateFile::beside(it, job.key()));
         let (kept, began) = (Instant::now(), Instant::now());
         Ok(Run {
@@ -394,6 +400,16 @@ impl<'a> Run<'a> {
 }
 
 impl Learnt {
+    /// What a model says of it in its metadata.
+    pub(crate) fn told(&self) -> String {
+        let Learnt { loss, train, before, after, best, steps, tokens, sha256, .. } = self;
+        serde_json::json!({
+            "loss": loss, "train": train, "before": before, "after": after, "best_step": best,
+            "steps": steps, "tokens": tokens, "samples_sha256": sha256,
+        })
+        .to_string()
+    }
+
     /// One line.
     pub fn summary(&self) -> String {
         let Learnt { loss, before, after, best, steps, .. } = self;
@@ -449,7 +465,7 @@ fn target(group: &Stacked, teacher: Vec<Vec<f32>>, only_labels: bool) -> Target 
         Some(labels) => labels.clone(),
         None => ids.and_then(|it| it.to_i64().ok()).unwrap_or_default(),
     };
-    let of_samples = known.len() == samples && tokens != 1;
+    let of_samples = group.labels.is_some();
     let next = |at: usize| -> Option<usize> {
         if of_samples {
             return known.get(at).and_then(|it| usize::try_from(*it).ok());
