@@ -1,21 +1,26 @@
 #!/usr/bin/env python3
 """Training text from Debian's documentation packages, for benches/distil.py and for trying `onnxq distil`.
 
-    apt-get install --no-install-recommends anarchism debian-handbook postgresql-doc python3-doc
+    apt-get install --no-install-recommends anarchism debian-handbook debian-policy developers-reference \\
+        fortunes git-doc jargon-text postgresql-doc-15 python3-doc
     benches/corpus.py OUT
 
-OUT/general.txt (essays, handbooks, manuals) and OUT/postgresql.txt, OUT/postgresql_held_out.txt
-(every tenth page). Plain paragraphs, an empty line between them. The same packages give the same bytes.
+OUT/general.txt (6 MB of essays, handbooks, manuals and quotations, paragraphs of all packages in an order
+that their digests make) and OUT/postgresql.txt, OUT/postgresql_held_out.txt (every tenth page). Plain
+paragraphs, an empty line between them. The same packages give the same bytes.
 """
 
 import gzip
+import hashlib
 import html.parser
 import pathlib
 import re
 import sys
 
 DOC = pathlib.Path("/usr/share/doc")
-GENERAL = ["anarchism", "debian-handbook", "debian-policy", "developers-reference", "python3.11", "git-doc", "linux-doc"]
+GENERAL = ["anarchism", "debian-handbook", "debian-policy", "developers-reference", "python3.11", "git-doc", "jargon-text"]
+FORTUNES = pathlib.Path("/usr/share/games/fortunes")
+GENERAL_BYTES = 6_000_000
 SKIP = {"script", "style", "head", "pre", "table", "nav", "code"}
 BREAK = {"p", "div", "li", "h1", "h2", "h3", "h4", "dd", "dt", "section", "br"}
 
@@ -62,12 +67,24 @@ def pages(folder):
     return english
 
 
-def write(path, lists):
-    seen, out = set(), []
-    for it in (p for page in lists for p in page):
-        if it not in seen:
-            seen.add(it)
-            out.append(it)
+def quotations():
+    for path in sorted(FORTUNES.iterdir()) if FORTUNES.exists() else []:
+        if path.is_file() and not path.suffix:
+            texts = [re.sub(r"\s+", " ", it).strip() for it in path.read_text(errors="replace").split("\n%\n")]
+            yield [it for it in texts if len(it) > 120]
+
+
+def write(path, lists, most=None):
+    out = list(dict.fromkeys(p for page in lists for p in page))
+    if most:
+        out.sort(key=lambda it: hashlib.sha1(it.encode()).digest())
+        size, kept = 0, []
+        for it in out:
+            size += len(it.encode()) + 2
+            if size > most:
+                break
+            kept.append(it)
+        out = kept
     path.write_text("\n\n".join(out) + "\n")
     print(f"{path}: {len(out)} paragraphs, {path.stat().st_size / 1e6:.1f} MB")
 
@@ -75,7 +92,8 @@ def write(path, lists):
 def main():
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    write(out / "general.txt", [paragraphs(it) for name in GENERAL if (DOC / name).exists() for it in pages(DOC / name)])
+    general = [paragraphs(it) for name in GENERAL if (DOC / name).exists() for it in pages(DOC / name)]
+    write(out / "general.txt", general + list(quotations()), GENERAL_BYTES)
     postgres = [paragraphs(it) for name in sorted(DOC.glob("postgresql-doc*")) for it in pages(name)]
     write(out / "postgresql.txt", [it for i, it in enumerate(postgres) if i % 10])
     write(out / "postgresql_held_out.txt", postgres[::10])

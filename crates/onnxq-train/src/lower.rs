@@ -86,6 +86,8 @@ struct Lowering<'a, R> {
     hosts: BTreeMap<ValueId, SlotId>,
     steps: Vec<Step<R>>,
     host_steps: Vec<HostStep>,
+    /// What the outputs are computed from.
+    needed: BTreeSet<ValueId>,
 }
 
 /// Makes the program of a model. Weights that it reads are added to `weights`.
@@ -104,12 +106,15 @@ pub fn lower<R: Real>(
         hosts: BTreeMap::new(),
         steps: Vec::new(),
         host_steps: Vec::new(),
+        needed: BTreeSet::new(),
     };
     for (id, tensor) in request.inputs {
         lowering.places.insert(*id, Place::Host { tensor: tensor.clone(), varies: true });
     }
     let outputs = named(m, request.outputs)?;
-    for node in needed(m, outputs.values().copied()) {
+    let (nodes, values) = needed(m, outputs.values().copied());
+    lowering.needed = values;
+    for node in nodes {
         lowering.node(node)?;
     }
     lowering.finish(outputs, request.memory / size_of::<R>())
@@ -125,11 +130,16 @@ fn named(m: &Model, names: &[String]) -> Result<BTreeMap<String, ValueId>, Lower
     names.iter().map(find).collect()
 }
 
-/// The nodes of the main graph that some values are computed by, in order, without those behind weights.
-fn needed(m: &Model, values: impl Iterator<Item = ValueId>) -> Vec<NodeId> {
+/// The nodes of the main graph that some values are computed by, in order, without those behind weights;
+/// and the values that these read.
+fn needed(
+    m: &Model,
+    values: impl Iterator<Item = ValueId>,
+) -> (Vec<NodeId>, BTreeSet<ValueId>) {
     let mut open: Vec<ValueId> = values.collect();
-    let mut found = BTreeSet::new();
+    let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
     while let Some(value) = open.pop() {
+        seen.insert(value);
         let Def::Node(node) = m.value(value).def else { continue };
         if is_weight(m, value) {
             continue;
@@ -138,7 +148,7 @@ fn needed(m: &Model, values: impl Iterator<Item = ValueId>) -> Vec<NodeId> {
             open.extend(m.node(node).inputs.iter().flatten());
         }
     }
-    m.nodes_of(m.main).filter(|it| found.contains(it)).collect()
+    (m.nodes_of(m.main).filter(|it| found.contains(it)).collect(), seen)
 }
 
 impl<R: Real> Lowering<'_, R> {
@@ -160,7 +170,7 @@ impl<R: Real> Lowering<'_, R> {
         let row = Table::<R>::find(&node.op);
         let row = row.ok_or_else(|| reason(no_match!("{} has no gradient", node.op)))?;
         for index in 0..node.outputs.len() {
-            if m.value(node.outputs[index]).uses.is_empty() {
+            if !self.needed.contains(&node.outputs[index]) {
                 continue;
             }
             let lowered = (row.lower)(&mut Site { lowering: self, id, output: index });
