@@ -148,6 +148,11 @@ pub(super) fn add<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R>, NoM
     sum(site, |_| false)
 }
 
+/// The sum of the first two inputs, whatever else there is.
+pub(super) fn add_first<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R>, NoMatch> {
+    sum_of(site, 2, |_| false)
+}
+
 pub(super) fn sub<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R>, NoMatch> {
     sum(site, |index| index == 1)
 }
@@ -157,6 +162,14 @@ fn sum<R: Real>(
     negative: fn(usize) -> bool,
 ) -> Result<Lowered<R>, NoMatch> {
     let count = site.node().inputs.len();
+    sum_of(site, count, negative)
+}
+
+fn sum_of<R: Real>(
+    site: &mut Site<'_, '_, R>,
+    count: usize,
+    negative: fn(usize) -> bool,
+) -> Result<Lowered<R>, NoMatch> {
     let inputs = (0..count).map(|it| site.slot(it)).collect::<Result<Vec<_>, _>>()?;
     let mut shape = Vec::new();
     for it in &inputs {

@@ -14,6 +14,7 @@ mod reduce;
 mod reshape;
 mod rotary;
 mod select;
+mod skip_norm;
 mod slice;
 mod softmax;
 #[cfg(test)]
@@ -107,6 +108,10 @@ impl<R: Real> Table<R> {
         Row { op: "com.microsoft.GroupQueryAttention", lower: attention::group_query },
         Row { op: "com.microsoft.QuickGelu", lower: unary::quick_gelu },
         Row { op: "com.microsoft.RotaryEmbedding", lower: rotary::rotary_of_microsoft },
+        Row {
+            op: "com.microsoft.SkipSimplifiedLayerNormalization",
+            lower: skip_norm::skip_rms_norm,
+        },
     ];
 
     pub(crate) fn find(op: &OpName) -> Option<&'static Row<R>> {

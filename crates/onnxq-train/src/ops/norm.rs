@@ -6,12 +6,12 @@ use super::Lowered;
 use crate::{
     lower::Site,
     real::{Real, vectorized},
-    tape::{Backward, Forward, Keeps, Op},
+    tape::{Backward, Forward, Gradient, Keeps, Op},
 };
 
 /// `y = (x − mean) · inverse · gain + bias`, with `inverse = 1 / √(variance + epsilon)`; without
 /// `centered` the mean counts as zero.
-struct Norm {
+pub(super) struct Norm {
     rows: usize,
     width: usize,
     epsilon: f64,
@@ -49,11 +49,32 @@ impl Norm {
     }
 }
 
-impl<R: Real> Op<R> for Norm {
-    fn forward(&self, at: &mut Forward<'_, R>) {
-        let (x, gain) = (at.x(0), at.x(1));
-        let bias = self.has_bias.then(|| at.x(2));
-        let ([saved], y) = (&mut *at.saved, &mut *at.y) else { panic!("one buffer was asked for") };
+/// What is read of a norm's inputs: values, gain, shift.
+type Operands<'a, R> = (&'a [R], &'a [R], Option<&'a [R]>);
+
+impl Norm {
+    /// Without a mean, over the last axis.
+    pub(super) fn of_last_axis(shape: &[usize], epsilon: f64) -> Norm {
+        let width = shape.last().copied().unwrap_or(1);
+        let rows = shape.iter().product::<usize>() / width.max(1);
+        Norm { rows, width, epsilon, centered: false, has_bias: false }
+    }
+
+    pub(super) fn elements(&self) -> usize {
+        self.rows * self.width
+    }
+
+    /// Elements of what a forward pass keeps of each row.
+    pub(super) fn kept(&self) -> usize {
+        2 * self.rows
+    }
+
+    pub(super) fn normalize<R: Real>(
+        &self,
+        (x, gain, bias): Operands<'_, R>,
+        y: &mut [R],
+        saved: &mut [R],
+    ) {
         vectorized(|| {
             let rows = x.chunks_exact(self.width).zip(y.chunks_exact_mut(self.width));
             for ((x, y), kept) in rows.zip(saved.as_chunks_mut::<2>().0) {
@@ -69,28 +90,54 @@ impl<R: Real> Op<R> for Norm {
         });
     }
 
+    pub(super) fn back_rows<R: Real>(
+        &self,
+        [x, gain, dy]: [&[R]; 3],
+        moments: &[R],
+        dx: &mut Gradient<R>,
+    ) {
+        let (width, moments) = (self.width, moments.as_chunks::<2>().0);
+        let fresh = std::mem::take(&mut dx.fresh);
+        vectorized(|| {
+            for (row, dx) in dx.values.chunks_exact_mut(width).enumerate() {
+                let range = row * width..(row + 1) * width;
+                self.back([&x[range.clone()], gain, &dy[range]], moments[row], dx, fresh);
+            }
+        });
+    }
+
+    pub(super) fn back_gain<R: Real>(
+        &self,
+        [x, dy]: [&[R]; 2],
+        moments: &[R],
+        dgain: &mut Gradient<R>,
+    ) {
+        let sums = dgain.cleared();
+        vectorized(|| {
+            let rows = x.chunks_exact(self.width).zip(dy.chunks_exact(self.width));
+            for ((x, dy), [mean, inverse]) in rows.zip(moments.as_chunks::<2>().0) {
+                for (i, it) in sums.iter_mut().enumerate() {
+                    *it += dy[i] * (x[i] - *mean) * *inverse;
+                }
+            }
+        });
+    }
+}
+
+impl<R: Real> Op<R> for Norm {
+    fn forward(&self, at: &mut Forward<'_, R>) {
+        let bias = self.has_bias.then(|| at.x(2));
+        self.normalize((at.x(0), at.x(1), bias), at.y, &mut at.saved[0]);
+    }
+
     fn backward(&self, at: &mut Backward<'_, R>) {
         let (x, gain, dy, width) = (at.x(0), at.x(1), at.dy, self.width);
-        let moments = at.saved[0].as_chunks::<2>().0;
+        let moments = &at.saved[0];
         if let Some(dx) = at.grad(0) {
-            let fresh = std::mem::take(&mut dx.fresh);
-            vectorized(|| {
-                for (row, dx) in dx.values.chunks_exact_mut(width).enumerate() {
-                    let range = row * width..(row + 1) * width;
-                    self.back([&x[range.clone()], gain, &dy[range]], moments[row], dx, fresh);
-                }
-            });
+            self.back_rows([x, gain, dy], moments, dx);
         }
         if let Some(dgain) = at.grad(1) {
-            let sums = dgain.cleared();
-            vectorized(|| {
-                let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
-                for ((x, dy), [mean, inverse]) in rows.zip(moments) {
-                    for (i, it) in sums.iter_mut().enumerate() {
-                        *it += dy[i] * (x[i] - *mean) * *inverse;
-                    }
-                }
-            });
+            self.back_gain([x, dy], moments, dgain);
         }
         if self.has_bias
             && let Some(dbias) = at.grad(2)
@@ -107,7 +154,7 @@ impl<R: Real> Op<R> for Norm {
     }
 
     fn saves(&self) -> Vec<usize> {
-        vec![2 * self.rows]
+        vec![self.kept()]
     }
 }
 

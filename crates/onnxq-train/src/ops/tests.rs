@@ -74,6 +74,7 @@ const CASES: &[(&str, &str)] = &[
     ("com.microsoft.QuickGelu", "(float[2,3] x) => (float[2,3] y) { y = com.microsoft.QuickGelu <alpha = 1.2> (x) }"),
     ("com.microsoft.RotaryEmbedding", "<int64[1] at = {1}> (float[2,3,8] x, float[5,2] c, float[5,2] s) => (float[2,3,8] y) { y = com.microsoft.RotaryEmbedding (x, at, c, s) }"),
     ("com.microsoft.RotaryEmbedding", "(float[2,2,3,4] x, int64[2,3] at, float[5,2] c, float[5,2] s) => (float[2,2,3,4] y) { y = com.microsoft.RotaryEmbedding (x, at, c, s) }"),
+    ("com.microsoft.SkipSimplifiedLayerNormalization", "(float[2,3,4] x, float[2,3,4] s, float[4] g) => (float[2,3,4] y) { n, a, b, c = com.microsoft.SkipSimplifiedLayerNormalization <epsilon = 0.01> (x, s, g) y = Mul (n, c) }"),
 ];
 
 /// A model with weights, and the integers that are its inputs.
