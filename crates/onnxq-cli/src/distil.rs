@@ -18,7 +18,7 @@ use onnxq_ir::{
 };
 use onnxq_pipeline::{
     self as pipeline, Inputs, Job, Opened, OutputFile, Quantized,
-    distil::{Cut, Distil, Lessons, distil},
+    distil::{Cut, Distil, distil},
 };
 use onnxq_quant::recipe::{DistilSpec, Group, LossName, Recipe};
 
@@ -69,6 +69,9 @@ pub struct Data {
     /// (.npy, .npz, a folder); may be given several times for texts
     #[arg(long, value_name = "PATH", required = true)]
     pub data: Vec<PathBuf>,
+    /// Texts that the student is judged on, instead of a tenth of --data
+    #[arg(long, value_name = "PATH")]
+    pub held_out: Option<PathBuf>,
     /// The tokenizer.json for text [default: that beside the model]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
@@ -156,7 +159,10 @@ impl Args {
         for path in &self.data.data {
             check_there(&[("--data", Some(path))])?;
         }
-        check_there(&[("--tokenizer", self.data.tokenizer.as_deref())])?;
+        check_there(&[
+            ("--held-out", self.data.held_out.as_deref()),
+            ("--tokenizer", self.data.tokenizer.as_deref()),
+        ])?;
         check_outputs([self.output.as_path()])?;
         match &self.student {
             Who::Quantized => self.quantized(ui),

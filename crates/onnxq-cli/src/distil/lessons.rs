@@ -3,13 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    super::{Failure, Ui},
+    super::{Failure, Ui, shared::NoEffect},
     Args,
 };
-use onnxq_ir::{
-    diag::Warning,
-    human::grouped,
-};
+use onnxq_ir::{diag::Warning, digest::sha256_hex, human::grouped};
 use onnxq_pipeline::distil::Lessons;
 use onnxq_quant::recipe::{DistilSpec, Recipe};
 use onnxq_run::{
@@ -36,6 +33,10 @@ pub(super) fn of(
     let stated = recipe.calibration.and_then(|it| it.samples);
     let count = args.data.calibration_samples.or(stated).unwrap_or(SAMPLES);
     if !args.data.data.iter().all(|it| is_text(it)) {
+        if args.data.held_out.is_some() {
+            let without = "a tenth of samples that are no texts is held out";
+            return Err(NoEffect { asked: "--held-out", without }.into());
+        }
         return Ok(samples(args, spec, count));
     }
     let data = Arc::new(texts(args, spec)?);
@@ -78,9 +79,17 @@ fn texts(args: &Args, spec: &DistilSpec) -> Result<TrainingData, Failure> {
         labels: &beside.labels,
         window: spec.sequence.max(2),
         pack: args.data.pack,
-        held_out: HELD_OUT,
+        held_out: if args.data.held_out.is_some() { 0.0 } else { HELD_OUT },
     };
-    Ok(training::read(&args.data.data, &how)?)
+    let mut data = training::read(&args.data.data, &how)?;
+    if let Some(file) = &args.data.held_out {
+        let own = training::read(std::slice::from_ref(file), &how)?;
+        data.facts.held_out_documents = own.facts.documents;
+        data.facts.documents += own.facts.documents;
+        data.facts.sha256 = sha256_hex(format!("{}\n{}", data.facts.sha256, own.facts.sha256));
+        data.held_out = own.train;
+    }
+    Ok(data)
 }
 
 /// Nothing is left out in silence.
