@@ -17,6 +17,7 @@
 #   STEPS    steps of training            [100]
 #   WINDOW   tokens of an example         [128]
 #   RATE     the learning rate            [0.00005]
+#   RECOVER  steps after quantization     [50]
 set -euo pipefail
 
 checkpoint=${1:?usage: train.sh CHECKPOINT OUT}
@@ -51,11 +52,11 @@ if [ ! -e "$out/tuned/model.onnx" ]; then
         -o "$out/tuned/model.onnx"
 fi
 
+# Solvers and training see the same conversations; several share a window, so that samples are long.
 if [ ! -e "$out/int4/model.onnx" ]; then
     beside int4
-    "$onnxq" quantize "$out/tuned/model.onnx" --recipe int4_quality \
-        --calibration "$here/answers.jsonl" --tokenizer "$out/tuned/tokenizer.json" \
-        -o "$out/int4/model.onnx"
+    "$onnxq" distil "$out/tuned" --recipe int4_recovered --data "$here/answers.jsonl" --pack \
+        --window "${WINDOW:-128}" --steps "${RECOVER:-50}" -o "$out/int4/model.onnx"
 fi
 
 for model in float int4; do
