@@ -3,7 +3,7 @@
 
 usage: distil.py ONNXQ MODEL.onnx --tokenizer TOKENIZER.json --text TEXT.txt… --eval IDS.npy
                  [--task TRAIN.txt HELD_OUT.txt] [--parts recover,students,task,speed,threads]
-                 [--rows 64] [--window 128] [--batch 8]
+                 [--rows 64] [--window 128] [--batch 8] [--steps 400]
 
 The distance to MODEL is measured here, in ONNX Runtime, on the first rows of IDS.npy: the mean KL
 divergence in nats of logits and how often the likeliest token is the same, or the mean cosine of the
@@ -13,7 +13,7 @@ command and its workers, reading texts included: some MB of them are plenty. Pea
 the sum of the highest of each process. `speed` needs torch and transformers. (Linux)
 
 recover   recipes without and with training, in the same size
-students  half of the layers: by KL, by cross entropy, and from random numbers
+students  half of the layers, --steps: by KL, by cross entropy, and from random numbers
 task      two students of equal steps, one on TRAIN.txt and one on TEXT.txt, judged on HELD_OUT.txt
 speed     tokens of training in a CPU second and peak memory, one thread, cross entropy
 threads   that 1 and 2 threads, and a training that was killed and went on, write equal bytes
@@ -111,6 +111,7 @@ class Job:
         mask = os.path.join(place, name.replace("ids", "attention_mask"))
         there = mask != self.eval and os.path.exists(mask)
         self.judged = ids, numpy.load(mask)[: self.rows] if there else numpy.ones_like(ids)
+        self.speaks = "logits" in [it.name for it in session(self.model).get_outputs()]
         with open(os.path.join(os.path.dirname(os.path.abspath(self.model)), "config.json")) as file:
             self.config = json.load(file)
 
@@ -231,16 +232,17 @@ def shuffled(path, output):
 def students(job):
     print(f"\nstudents\n\n{HEAD}")
     out, start = job.path("student.onnx"), job.path("random.onnx")
-    how = ["--steps", few(400), "--batch", job.batch]
+    how = ["--steps", few(job.steps), "--batch", job.batch]
     done = job.distil(out, *half(job), *how)
     row(job, "cut, trained", done, out)
     if done.code == NOTHING:
         return
     told = json.loads(done.text)
     shuffled(out, start)
-    if not SMOKE:
+    has_ce = job.speaks and not SMOKE
+    if has_ce:
         row(job, "cut, trained by ce", job.distil(out, *half(job), "--loss", "ce", *how), out)
-    for flags in ([], ["--loss", "ce"])[: 1 if SMOKE else 2]:
+    for flags in ([], ["--loss", "ce"])[: 2 if has_ce else 1]:
         what = " ".join(["random start,", *flags[1:], "trained"])
         row(job, what, job.distil(out, "--student", start, *flags, *how), out)
     kept, learnt = told["layers"]["kept"], told["learnt"]
@@ -270,6 +272,9 @@ def task(job):
 
 def speed(job):
     """Two lengths of training, so that start-up and looks at held-out samples cancel."""
+    if not job.speaks:
+        print("\nspeed: cross entropy needs logits of the next token")
+        return
     print(f"\nspeed, {job.batch} × {job.window} tokens a step, one thread\n")
     # What is said costs nothing: any tokens that the model knows.
     ids = numpy.random.default_rng(0).choice(numpy.load(job.eval).ravel(), (256, job.window))
@@ -399,7 +404,7 @@ def main():
     parser.add_argument("--eval", required=True)
     parser.add_argument("--task", nargs=2)
     parser.add_argument("--parts", default=",".join(PARTS))
-    for name, value in (("rows", 64), ("window", 128), ("batch", 8)):
+    for name, value in (("rows", 64), ("window", 128), ("batch", 8), ("steps", 400)):
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args(arguments(smoke))
     parts = given.parts.split(",")
