@@ -15,7 +15,8 @@ import hashlib
 import html.parser
 import pathlib
 import re
-import sys
+
+from common import SMOKE, arguments
 
 DOC = pathlib.Path("/usr/share/doc")
 GENERAL = ["anarchism", "debian-handbook", "debian-policy", "developers-reference", "python3.11", "git-doc", "jargon-text"]
@@ -64,7 +65,7 @@ def paragraphs(path):
 def pages(folder):
     found = [it for it in sorted(folder.rglob("*")) if it.is_file() and re.search(r"\.(html|txt)(\.gz)?$", it.name)]
     english = [it for it in found if not re.search(r"\b(de|fr|es|it|ja|ru|zh|pt|nl|pl|sv|da|nb|cs|el|ar|fa|hr|id|ko|ro|tr|vi)[-_][A-Z]{2}\b", str(it))]
-    return english
+    return english[:2] if SMOKE else english
 
 
 def quotations():
@@ -90,7 +91,7 @@ def write(path, lists, most=None):
 
 
 def main():
-    out = pathlib.Path(sys.argv[1])
+    out = pathlib.Path(*arguments(lambda onnxq, folder: [folder]))
     out.mkdir(parents=True, exist_ok=True)
     general = [paragraphs(it) for name in GENERAL if (DOC / name).exists() for it in pages(DOC / name)]
     write(out / "general.txt", general + list(quotations()), GENERAL_BYTES)
