@@ -41,8 +41,7 @@ pub(super) fn of(
     }
     let data = Arc::new(texts(args, spec)?);
     tell(&data, ui);
-    let first = data.train.iter().filter(|it| it.ids.len() == data.train[0].ids.len());
-    let samples = first.take(count).map(|it| {
+    let samples = data.train.iter().take(count).map(|it| {
         let ids = onnxq_ir::tensor::Tensor::from_i64(&[1, it.ids.len()], it.ids.iter().copied());
         [("input_ids".to_owned(), ids)].into()
     });

@@ -17,7 +17,9 @@ use serde::Serialize;
 
 use super::{Learnt, Lessons, Student, Training, apply};
 use crate::{
-    Census, Delivered, Destination, Error, Execution, Inputs, Job, Opened, origin,
+    Census, Delivered, Destination, Error, Execution, Inputs, Job, Opened,
+    lower::share_tied,
+    origin,
     student::{ChosenLayers, ChosenWidth, choose_layers, choose_width},
 };
 
@@ -86,6 +88,8 @@ pub fn distil(job: Distil<'_>, ctx: &Ctx) -> Result<Distilled, Error> {
     };
     let learnt = train(&mut model, &files, teacher, spec, (&lessons, inputs), ctx, &place)?;
     rewrite::run(&mut model, rewrite::CLEAN_UP, ctx)?;
+    // A table and a head that are one stay one in the file.
+    share_tied(&mut model, &files, &place.save)?;
     origin::mark_distilled(&mut model, &files, &learnt, &recipe)?;
     let Delivered { saved, execution, .. } = place.deliver((&model, &files), &options, ctx)?;
     Ok(Distilled {
