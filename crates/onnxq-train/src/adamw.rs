@@ -84,7 +84,9 @@ impl AdamW {
     /// Takes what [`AdamW::moments`] gave after so many steps.
     pub fn set_moments(&mut self, step: usize, first: Vec<Vec<f32>>, second: Vec<Vec<f32>>) {
         self.step = step;
-        for (own, (first, second)) in self.moments.iter_mut().flatten().zip(first.into_iter().zip(second)) {
+        for (own, (first, second)) in
+            self.moments.iter_mut().flatten().zip(first.into_iter().zip(second))
+        {
             (own.first, own.second) = (first, second);
         }
     }

@@ -59,7 +59,10 @@ impl Diagnostic for LowerError {
 #[derive(Clone)]
 enum Place {
     /// Evaluated by the host; `varies`: in each run.
-    Host { tensor: Tensor, varies: bool },
+    Host {
+        tensor: Tensor,
+        varies: bool,
+    },
     Slot(SlotId),
 }
 
@@ -80,6 +83,8 @@ struct Lowering<'a, R> {
     m: &'a Model,
     weights: &'a mut Weights,
     watched: &'a BTreeSet<ValueId>,
+    /// The outputs that are asked for, and all that is read on the way to them.
+    read: BTreeSet<ValueId>,
     places: BTreeMap<ValueId, Place>,
     slots: Vec<Slot>,
     leaves: BTreeMap<LeafId, SlotId>,
@@ -94,10 +99,13 @@ pub fn lower<R: Real>(
     weights: &mut Weights,
 ) -> Result<Program<R>, LowerError> {
     let m = request.model;
+    let outputs = named(m, request.outputs)?;
+    let (nodes, read) = needed(m, outputs.values().copied());
     let mut lowering = Lowering {
         m,
         weights,
         watched: request.watched,
+        read,
         places: BTreeMap::new(),
         slots: Vec::new(),
         leaves: BTreeMap::new(),
@@ -108,8 +116,7 @@ pub fn lower<R: Real>(
     for (id, tensor) in request.inputs {
         lowering.places.insert(*id, Place::Host { tensor: tensor.clone(), varies: true });
     }
-    let outputs = named(m, request.outputs)?;
-    for node in needed(m, outputs.values().copied()) {
+    for node in nodes {
         lowering.node(node)?;
     }
     lowering.finish(outputs, request.memory / size_of::<R>())
@@ -125,11 +132,13 @@ fn named(m: &Model, names: &[String]) -> Result<BTreeMap<String, ValueId>, Lower
     names.iter().map(find).collect()
 }
 
-/// The nodes of the main graph that some values are computed by, in order, without those behind weights.
-fn needed(m: &Model, values: impl Iterator<Item = ValueId>) -> Vec<NodeId> {
+/// The nodes of the main graph that some values are computed by, in order, without those behind weights,
+/// and the values that these nodes read.
+fn needed(m: &Model, values: impl Iterator<Item = ValueId>) -> (Vec<NodeId>, BTreeSet<ValueId>) {
     let mut open: Vec<ValueId> = values.collect();
-    let mut found = BTreeSet::new();
+    let (mut found, mut read) = (BTreeSet::new(), BTreeSet::new());
     while let Some(value) = open.pop() {
+        read.insert(value);
         let Def::Node(node) = m.value(value).def else { continue };
         if is_weight(m, value) {
             continue;
@@ -138,7 +147,7 @@ fn needed(m: &Model, values: impl Iterator<Item = ValueId>) -> Vec<NodeId> {
             open.extend(m.node(node).inputs.iter().flatten());
         }
     }
-    m.nodes_of(m.main).filter(|it| found.contains(it)).collect()
+    (m.nodes_of(m.main).filter(|it| found.contains(it)).collect(), read)
 }
 
 impl<R: Real> Lowering<'_, R> {
@@ -160,7 +169,8 @@ impl<R: Real> Lowering<'_, R> {
         let row = Table::<R>::find(&node.op);
         let row = row.ok_or_else(|| reason(no_match!("{} has no gradient", node.op)))?;
         for index in 0..node.outputs.len() {
-            if m.value(node.outputs[index]).uses.is_empty() {
+            // A cache that the model gives out besides is no part of the loss.
+            if !self.read.contains(&node.outputs[index]) {
                 continue;
             }
             let lowered = (row.lower)(&mut Site { lowering: self, id, output: index });

@@ -6,10 +6,7 @@ use super::{
     super::{Failure, Ui},
     Args,
 };
-use onnxq_ir::{
-    diag::Warning,
-    human::grouped,
-};
+use onnxq_ir::{diag::Warning, human::grouped};
 use onnxq_pipeline::distil::Lessons;
 use onnxq_quant::recipe::{DistilSpec, Recipe};
 use onnxq_run::{
@@ -49,7 +46,7 @@ pub(super) fn of(
     Ok((Lessons::Texts(data), calibration))
 }
 
-fn is_text(path: &Path) -> bool {
+pub(super) fn is_text(path: &Path) -> bool {
     let ending = path.extension().and_then(|it| it.to_str()).unwrap_or("").to_ascii_lowercase();
     ["txt", "text", "md", "jsonl", "ndjson"].contains(&&*ending)
 }
@@ -94,10 +91,22 @@ fn tell(data: &TrainingData, ui: &Ui) {
         grouped((data.train.len() + data.held_out.len()) as u64),
     ));
     let lost = [
-        (facts.cut_examples, format!("examples are longer than the window and lose {} tokens at their end: --window takes more", grouped(facts.cut_tokens as u64))),
-        (facts.empty_examples, "examples have nothing left that counts, and are not used".to_owned()),
+        (
+            facts.cut_examples,
+            format!(
+                "examples are longer than the window and lose {} tokens at their end: --window takes more",
+                grouped(facts.cut_tokens as u64)
+            ),
+        ),
+        (
+            facts.empty_examples,
+            "examples have nothing left that counts, and are not used".to_owned(),
+        ),
     ];
     for (count, what) in lost.into_iter().filter(|it| it.0 > 0) {
-        onnxq_ir::ctx::Progress::warn(ui, &Warning::remark(format!("{} {what}", grouped(count as u64))));
+        onnxq_ir::ctx::Progress::warn(
+            ui,
+            &Warning::remark(format!("{} {what}", grouped(count as u64))),
+        );
     }
 }

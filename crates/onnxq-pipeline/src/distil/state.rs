@@ -86,7 +86,8 @@ impl StateFile {
         }
         let bytes = onnxq_ir::fs::read_file(&self.path).map_err(io)?;
         let damaged = |what: String| StateError::Damaged { path: self.path.clone(), what };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|it| damaged(it.to_string()))?;
+        let (_, header) =
+            SafeTensors::read_metadata(&bytes).map_err(|it| damaged(it.to_string()))?;
         let text = header.metadata().as_ref().and_then(|it| it.get(FACTS)).cloned();
         let text = text.ok_or_else(|| damaged("it has no facts".to_owned()))?;
         let facts: Facts = serde_json::from_str(&text).map_err(|it| damaged(it.to_string()))?;
@@ -137,9 +138,5 @@ impl StateFile {
     pub(super) fn remove(&self) {
         // If it cannot be removed, the next training says so.
         drop(fs::remove_file(&self.path));
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 }

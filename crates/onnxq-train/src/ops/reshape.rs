@@ -76,7 +76,9 @@ pub(super) fn reshape<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R>,
     let mut shape = Vec::with_capacity(target.len());
     for (index, size) in target.iter().enumerate() {
         shape.push(match size {
-            0 if !keeps_zero => *own.get(index).ok_or_else(|| no_match!("axis {index} is not there"))?,
+            0 if !keeps_zero => {
+                *own.get(index).ok_or_else(|| no_match!("axis {index} is not there"))?
+            }
             -1 => 1,
             it => usize::try_from(*it).map_err(|_| no_match!("a size of {it}"))?,
         });
