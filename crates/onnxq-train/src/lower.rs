@@ -259,14 +259,14 @@ impl<R: Real> Lowering<'_, R> {
         if let Some(Place::Host { tensor, varies }) = self.places.get(&value) {
             return Ok((tensor.clone(), *varies));
         }
-        let it = self.m.value(value);
-        match &it.def {
+        let own = self.m.value(value);
+        match &own.def {
             Def::Const(tensor) | Def::Input(_, Some(tensor)) => {
                 let place = Place::Host { tensor: tensor.clone(), varies: false };
                 self.places.insert(value, place);
                 Ok((tensor.clone(), false))
             }
-            _ => Err(LowerError::NoInput { name: it.name.to_string() }),
+            _ => Err(LowerError::NoInput { name: own.name.to_string() }),
         }
     }
 

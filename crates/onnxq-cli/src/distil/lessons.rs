@@ -84,11 +84,11 @@ fn texts(args: &Args, spec: &DistilSpec) -> Result<TrainingData, Failure> {
 fn tell(data: &TrainingData, ui: &Ui) {
     let facts = &data.facts;
     let [tokens, counted] = [facts.tokens, facts.counted_tokens].map(|it| grouped(it as u64));
+    let [documents, train, held_out] =
+        [facts.documents, data.train.len(), data.held_out.len()].map(|it| grouped(it as u64));
     ui.note(&format!(
-        "{} documents, {} held out · {} examples · {tokens} tokens, {counted} of them count",
-        grouped(facts.documents as u64),
-        grouped(facts.held_out_documents as u64),
-        grouped((data.train.len() + data.held_out.len()) as u64),
+        "{documents} documents · {train} examples, and {held_out} held out · {tokens} tokens, \
+         {counted} of them count"
     ));
     let lost = [
         (

@@ -117,9 +117,9 @@ pub(super) fn unsqueeze<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R
 /// Axes counted from the front.
 pub(super) fn positive(axes: &[i64], rank: usize) -> Result<Vec<usize>, NoMatch> {
     let of = |axis: &i64| {
-        let it = if *axis < 0 { axis + rank as i64 } else { *axis };
-        let it = usize::try_from(it).ok().filter(|it| *it < rank);
-        it.ok_or_else(|| no_match!("axis {axis} of {rank}"))
+        let front = if *axis < 0 { axis + rank as i64 } else { *axis };
+        let known = usize::try_from(front).ok().filter(|it| *it < rank);
+        known.ok_or_else(|| no_match!("axis {axis} of {rank}"))
     };
     axes.iter().map(of).collect()
 }

@@ -80,8 +80,8 @@ macro_rules! scalar {
 }
 
 #[inline(always)]
-fn num<R: Real>(it: f64) -> R {
-    R::of(it)
+fn num<R: Real>(number: f64) -> R {
+    R::of(number)
 }
 
 scalar!(abs, Abs, |x| x.abs(), |x| sign(x));
