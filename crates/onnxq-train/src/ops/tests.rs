@@ -317,7 +317,7 @@ fn gradients_are_central_differences() {
         let grads = gradients(&example, &program, &weights, &leaves);
         assert!(!grads.is_empty(), "{op}");
         for (leaf, own) in grads {
-            for at in 0..own.len() {
+            for (at, gradient) in own.iter().enumerate() {
                 let moved = |by: f64| {
                     let mut leaves = leaves.clone();
                     leaves.get_mut(leaf)[at] += by;
@@ -326,9 +326,8 @@ fn gradients_are_central_differences() {
                 let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
                 let scale = 1.0 + slope.abs();
                 assert!(
-                    (slope - own[at]).abs() < 1e-6 * scale,
-                    "{op} {at}: {slope} {}\n{case}",
-                    own[at]
+                    (slope - gradient).abs() < 1e-6 * scale,
+                    "{op} {at}: {slope} {gradient}\n{case}"
                 );
             }
         }
