@@ -14,6 +14,7 @@ const COMMANDS: &[&str] = &[
     "compare",
     "completions",
     "convert",
+    "distil",
     "doctor",
     "explain",
     "import",

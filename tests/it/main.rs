@@ -28,6 +28,8 @@ mod convert;
 mod custom_ops;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod decided_sizes;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod distil;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod engine;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]

@@ -13,7 +13,7 @@ use regex::Regex;
 /// A crate may depend on those of the rows before it; see ARCHITECTURE.md.
 const CRATES: &[&[&str]] = &[
     &["onnxq-ir"],
-    &["onnxq-formats", "onnxq-numerics", "onnxq-rewrite"],
+    &["onnxq-formats", "onnxq-numerics", "onnxq-rewrite", "onnxq-train"],
     &["onnxq-quant"],
     &["onnxq-report"],
     &["onnxq-run"],
@@ -77,6 +77,7 @@ fn modules_look_down_only() {
 fn foreign_types_stay_in_their_rooms() {
     let rooms = [
         ("clap", "crates/onnxq-cli/"),
+        ("gemm::", "crates/onnxq-train/src/real.rs"),
         ("image::", "crates/onnxq-run/src/data/images/decode.rs"),
         ("indicatif", "crates/onnxq-cli/src/ui.rs"),
         ("minijinja", "crates/onnxq-report/src/emit/html/"),
@@ -108,7 +109,12 @@ fn foreign_types_stay_in_their_rooms() {
 
 #[test]
 fn unsafe_code_stays_where_its_reason_is() {
-    let allowed = ["crates/onnxq-ir/src/fs/open.rs", "crates/onnxq-run/src/engine/", "src/main.rs"];
+    let allowed = [
+        "crates/onnxq-ir/src/fs/open.rs",
+        "crates/onnxq-run/src/engine/",
+        "crates/onnxq-train/src/real.rs",
+        "src/main.rs",
+    ];
     for path in sources() {
         let text = fs::read_to_string(&path).unwrap();
         let count = text.matches("unsafe {").count();

@@ -1,5 +1,6 @@
 //! `onnxq distil`: a student learns from a model, or from answers.
 
+mod asked;
 mod lessons;
 mod show;
 
@@ -8,7 +9,9 @@ use std::path::{Path, PathBuf};
 use super::{
     Failure, Ui,
     places::{check_outputs, check_there},
-    shared::{ADVANCED, AcceptArgs, InputArgs, KeepArgs, NoEffect, RecipeArgs, at_least_one, external_data, size},
+    shared::{
+        ADVANCED, AcceptArgs, InputArgs, KeepArgs, RecipeArgs, at_least_one, external_data, size,
+    },
     show as shown,
 };
 use onnxq_ir::{
@@ -164,6 +167,7 @@ impl Args {
             ("--tokenizer", self.data.tokenizer.as_deref()),
         ])?;
         check_outputs([self.output.as_path()])?;
+        self.check()?;
         match &self.student {
             Who::Quantized => self.quantized(ui),
             _ => self.float(ui),
@@ -234,11 +238,8 @@ impl Args {
     }
 
     fn float(&self, ui: &Ui) -> Result<u8, Failure> {
-        if self.data.calibration_samples.is_some() && !matches!(self.student, Who::Smaller(_)) {
-            let without = "no solver and no choice of layers looks at samples";
-            return Err(NoEffect { asked: "--calibration-samples", without }.into());
-        }
-        let recipe = self.checked(onnxq_quant::recipe::load_text("onnxq: 1\nname: distil\n", "distil")?)?;
+        let recipe =
+            self.checked(onnxq_quant::recipe::load_text("onnxq: 1\nname: distil\n", "distil")?)?;
         let spec = recipe.distil.clone().unwrap_or_default();
         let (lessons, samples) = lessons::of(self, &recipe, &spec, ui)?;
         let inputs = Inputs { data: Some(samples), ..self.inputs(ui) };

@@ -33,8 +33,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "distil",
         &[
-            "onnxq distil model.onnx --student layers=3 --data calibration.txt \\\n      --tokenizer tokenizer.json --steps 20 -o student.onnx",
-            "onnxq distil model.onnx -r int4_recovered --data calibration.txt \\\n      --tokenizer tokenizer.json --steps 20 -o model.recovered.onnx",
+            "onnxq distil model.onnx --student layers=3 --data calibration.txt \\\n      --tokenizer tokenizer.json --window 32 --steps 20 -o student.onnx",
+            "onnxq distil model.onnx -r int2_recovered --data calibration.txt \\\n      --tokenizer tokenizer.json --window 32 --steps 20 -o model.recovered.onnx",
         ],
     ),
     ("doctor", &["onnxq doctor", "onnxq doctor --json"]),

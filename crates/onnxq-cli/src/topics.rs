@@ -35,7 +35,7 @@ pub(crate) fn all() -> Vec<Topic> {
         kind: "code",
         name: code.name(),
         exit: Some(code.exit()),
-        text: code.text().into(),
+        text: of_code(*code),
     });
     let checks = CHECKS.iter().map(|check| Topic {
         kind: "check",
@@ -50,6 +50,17 @@ pub(crate) fn all() -> Vec<Topic> {
         text: metric(row).into(),
     });
     codes.chain(checks).chain(metrics).chain(words()).collect()
+}
+
+/// What is known of a code, with what a table elsewhere knows of it.
+fn of_code(code: Code) -> Cow<'static, str> {
+    match code {
+        Code::E640 => {
+            let passed = onnxq_train::operators().join(", ");
+            format!("{} Gradients pass {passed}.", code.text()).into()
+        }
+        _ => code.text().into(),
+    }
 }
 
 /// The words of recipes.

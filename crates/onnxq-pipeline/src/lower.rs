@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::{
     Adapted, Census, Decided, Error, Job, Mixed, OutputFile, Planned,
     distil::{self, Learnt},
-    facts::Told, origin::Origin,
+    facts::Told,
+    origin::Origin,
 };
 use onnx::SaveOptions;
 use onnxq_ir::{

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path, thread};
 
-use super::{Error, Goal, Job, decide::Deciding, distil::Learnt};
+use super::{Error, Goal, Job, decide::Deciding, distil::Learnt, facts::Told};
 use onnxq_ir::{
     Model,
     diag::{Code, Warning},
@@ -107,6 +107,7 @@ pub(super) fn mark_distilled(
     let facts = recipe_facts(recipe);
     let entries = [
         (COMMAND, command.map(|it| quoted(&it)).join(" ")),
+        (DECISIONS, Told::default().with_training(Some(learnt)).text()),
         (DISTIL, learnt.told()),
         (MIN_ONNXRUNTIME, Needed::by(model).onnxruntime.to_string()),
         (RECIPE_SHA256, facts.sha256),

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{distil::Learnt, Adapted, Census, Exactness, Execution, Job, Lowered, Mixed, Planned};
+use super::{Adapted, Census, Exactness, Execution, Job, Lowered, Mixed, Planned, distil::Learnt};
 use onnxq_ir::{Model, NodeId, diag::Warning, onnx::Files, releases::Needed};
 use onnxq_quant::{plan::PlanRow, sources::MeasuredError};
 

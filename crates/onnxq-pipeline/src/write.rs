@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     Adapted, Delivered, Destination, Error, Exactness, Execution, Job, Lowered, Outcome,
-    facts::Told, lower::share_tied, origin::DECISIONS, outcome::with_errors,
+    distil::Learnt, facts::Told, lower::share_tied, origin::DECISIONS, outcome::with_errors,
 };
 use onnxq_ir::{
     Late, Model,
@@ -22,16 +22,20 @@ impl Lowered {
         let source = self.origin.digest()?;
         // Where bits were chosen to fit a size, nothing is told that would change it.
         let adapted = self.adapted.as_ref().filter(|_| self.mixed.is_none());
-        let told = Told::of(&self.rows, adapted).with_room(&self.rows);
-        self.model.late = Some(self.late(adapted.cloned(), told.len()));
+        let learnt = self.learnt.as_ref().filter(|_| self.mixed.is_none());
+        let told = Told::of(&self.rows, adapted).with_training(learnt).with_room(&self.rows);
+        self.model.late = Some(self.late(adapted.cloned(), learnt.cloned(), told.len()));
         self.origin.mark(&mut self.model, (&source, told), save);
         Ok(())
     }
 
     /// The same of so many bytes, with what solvers achieved.
-    fn late(&self, adapted: Option<Adapted>, bytes: usize) -> Late {
+    fn late(&self, adapted: Option<Adapted>, learnt: Option<Learnt>, bytes: usize) -> Late {
         let (rows, errors) = (self.rows.clone(), self.weight_errors.clone());
-        let text = move || Told::of(&with_errors(&rows, &errors), adapted.as_ref()).fitted(bytes);
+        let text = move || {
+            let told = Told::of(&with_errors(&rows, &errors), adapted.as_ref());
+            told.with_training(learnt.as_ref()).fitted(bytes)
+        };
         Late { key: DECISIONS.into(), text: Arc::new(text) }
     }
 

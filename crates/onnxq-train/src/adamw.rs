@@ -84,7 +84,9 @@ impl AdamW {
     /// Takes what [`AdamW::moments`] gave after so many steps.
     pub fn set_moments(&mut self, step: usize, first: Vec<Vec<f32>>, second: Vec<Vec<f32>>) {
         self.step = step;
-        for (own, (first, second)) in self.moments.iter_mut().flatten().zip(first.into_iter().zip(second)) {
+        for (own, (first, second)) in
+            self.moments.iter_mut().flatten().zip(first.into_iter().zip(second))
+        {
             (own.first, own.second) = (first, second);
         }
     }
@@ -129,13 +131,20 @@ struct Update<'a> {
 }
 
 impl Update<'_> {
-    fn run(&self, rate: f32, decay: f32, values: &mut [f32], grads: &mut [f32], it: &mut Moments) {
+    fn run(
+        &self,
+        rate: f32,
+        decay: f32,
+        values: &mut [f32],
+        grads: &mut [f32],
+        kept: &mut Moments,
+    ) {
         let [a, b] = self.schedule.betas;
         let step = self.step as i32;
         let (first, second) = (1.0 - a.powi(step), 1.0 - b.powi(step));
         let factor = self.factor;
         vectorized(|| {
-            let moments = it.first.iter_mut().zip(&mut it.second);
+            let moments = kept.first.iter_mut().zip(&mut kept.second);
             for ((value, grad), (m, v)) in values.iter_mut().zip(grads).zip(moments) {
                 let g = *grad * factor;
                 *m = a * *m + (1.0 - a) * g;

@@ -41,13 +41,21 @@ pub struct Fisher<'a> {
 pub type See<'a> = dyn FnMut(ValueId, &[usize], &[f32]) + 'a;
 
 impl<'a> Fisher<'a> {
-    pub fn new(model: &'a Model, outputs: Vec<String>, watched: Vec<ValueId>, memory: usize) -> Fisher<'a> {
+    pub fn new(
+        model: &'a Model,
+        outputs: Vec<String>,
+        watched: Vec<ValueId>,
+        memory: usize,
+    ) -> Fisher<'a> {
         let (weights, programs) = (Weights::new(|_, _, _| None), BTreeMap::new());
         Fisher { model, weights, leaves: None, outputs, watched, programs, memory }
     }
 
     /// The shape of each output for such inputs.
-    pub fn shapes(&mut self, inputs: &BTreeMap<ValueId, Tensor>) -> Result<Vec<Vec<usize>>, LowerError> {
+    pub fn shapes(
+        &mut self,
+        inputs: &BTreeMap<ValueId, Tensor>,
+    ) -> Result<Vec<Vec<usize>>, LowerError> {
         self.prepare(inputs)?;
         let program = &self.programs[&key(inputs)];
         let shape = |name: &String| program.slot(program.outputs[name]).shape.clone();

@@ -29,7 +29,9 @@ pub fn row(
     scratch: &mut Vec<f32>,
 ) -> f64 {
     match aim {
-        Aim::Logits(teacher) => divergence(teacher, student, temperature, weight, gradient, scratch),
+        Aim::Logits(teacher) => {
+            divergence(teacher, student, temperature, weight, gradient, scratch)
+        }
         Aim::Label(label) => cross_entropy(label, student, weight, gradient),
         Aim::Top { ids, probabilities, rest } => {
             most_likely((ids, probabilities, rest), student, weight, gradient)
@@ -155,7 +157,10 @@ mod tests {
     }
 
     /// The gradient is the slope of the loss along each axis.
-    fn agrees(student: &[f32], of: &dyn Fn(&[f32], &mut [f32]) -> f64) -> Result<(), TestCaseError> {
+    fn agrees(
+        student: &[f32],
+        of: &dyn Fn(&[f32], &mut [f32]) -> f64,
+    ) -> Result<(), TestCaseError> {
         let mut gradient = vec![0.0; student.len()];
         of(student, &mut gradient);
         for at in 0..student.len() {
@@ -165,7 +170,11 @@ mod tests {
                 of(&student, &mut vec![0.0; student.len()])
             };
             let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
-            prop_assert!((slope - f64::from(gradient[at])).abs() < 2e-3, "{slope} {}", gradient[at]);
+            prop_assert!(
+                (slope - f64::from(gradient[at])).abs() < 2e-3,
+                "{slope} {}",
+                gradient[at]
+            );
         }
         Ok(())
     }

@@ -59,7 +59,10 @@ impl Diagnostic for LowerError {
 #[derive(Clone)]
 enum Place {
     /// Evaluated by the host; `varies`: in each run.
-    Host { tensor: Tensor, varies: bool },
+    Host {
+        tensor: Tensor,
+        varies: bool,
+    },
     Slot(SlotId),
 }
 
@@ -80,14 +83,14 @@ struct Lowering<'a, R> {
     m: &'a Model,
     weights: &'a mut Weights,
     watched: &'a BTreeSet<ValueId>,
+    /// The outputs that are asked for, and all that is read on the way to them.
+    read: BTreeSet<ValueId>,
     places: BTreeMap<ValueId, Place>,
     slots: Vec<Slot>,
     leaves: BTreeMap<LeafId, SlotId>,
     hosts: BTreeMap<ValueId, SlotId>,
     steps: Vec<Step<R>>,
     host_steps: Vec<HostStep>,
-    /// What the outputs are computed from.
-    needed: BTreeSet<ValueId>,
 }
 
 /// Makes the program of a model. Weights that it reads are added to `weights`.
@@ -96,24 +99,23 @@ pub fn lower<R: Real>(
     weights: &mut Weights,
 ) -> Result<Program<R>, LowerError> {
     let m = request.model;
+    let outputs = named(m, request.outputs)?;
+    let (nodes, read) = needed(m, outputs.values().copied());
     let mut lowering = Lowering {
         m,
         weights,
         watched: request.watched,
+        read,
         places: BTreeMap::new(),
         slots: Vec::new(),
         leaves: BTreeMap::new(),
         hosts: BTreeMap::new(),
         steps: Vec::new(),
         host_steps: Vec::new(),
-        needed: BTreeSet::new(),
     };
     for (id, tensor) in request.inputs {
         lowering.places.insert(*id, Place::Host { tensor: tensor.clone(), varies: true });
     }
-    let outputs = named(m, request.outputs)?;
-    let (nodes, values) = needed(m, outputs.values().copied());
-    lowering.needed = values;
     for node in nodes {
         lowering.node(node)?;
     }
@@ -130,16 +132,13 @@ fn named(m: &Model, names: &[String]) -> Result<BTreeMap<String, ValueId>, Lower
     names.iter().map(find).collect()
 }
 
-/// The nodes of the main graph that some values are computed by, in order, without those behind weights;
-/// and the values that these read.
-fn needed(
-    m: &Model,
-    values: impl Iterator<Item = ValueId>,
-) -> (Vec<NodeId>, BTreeSet<ValueId>) {
+/// The nodes of the main graph that some values are computed by, in order, without those behind weights,
+/// and the values that these nodes read.
+fn needed(m: &Model, values: impl Iterator<Item = ValueId>) -> (Vec<NodeId>, BTreeSet<ValueId>) {
     let mut open: Vec<ValueId> = values.collect();
-    let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    let (mut found, mut read) = (BTreeSet::new(), BTreeSet::new());
     while let Some(value) = open.pop() {
-        seen.insert(value);
+        read.insert(value);
         let Def::Node(node) = m.value(value).def else { continue };
         if is_weight(m, value) {
             continue;
@@ -148,7 +147,7 @@ fn needed(
             open.extend(m.node(node).inputs.iter().flatten());
         }
     }
-    (m.nodes_of(m.main).filter(|it| found.contains(it)).collect(), seen)
+    (m.nodes_of(m.main).filter(|it| found.contains(it)).collect(), read)
 }
 
 impl<R: Real> Lowering<'_, R> {
@@ -170,7 +169,8 @@ impl<R: Real> Lowering<'_, R> {
         let row = Table::<R>::find(&node.op);
         let row = row.ok_or_else(|| reason(no_match!("{} has no gradient", node.op)))?;
         for index in 0..node.outputs.len() {
-            if !self.needed.contains(&node.outputs[index]) {
+            // A cache that the model gives out besides is no part of the loss.
+            if !self.read.contains(&node.outputs[index]) {
                 continue;
             }
             let lowered = (row.lower)(&mut Site { lowering: self, id, output: index });
@@ -259,14 +259,14 @@ impl<R: Real> Lowering<'_, R> {
         if let Some(Place::Host { tensor, varies }) = self.places.get(&value) {
             return Ok((tensor.clone(), *varies));
         }
-        let it = self.m.value(value);
-        match &it.def {
+        let own = self.m.value(value);
+        match &own.def {
             Def::Const(tensor) | Def::Input(_, Some(tensor)) => {
                 let place = Place::Host { tensor: tensor.clone(), varies: false };
                 self.places.insert(value, place);
                 Ok((tensor.clone(), false))
             }
-            _ => Err(LowerError::NoInput { name: it.name.to_string() }),
+            _ => Err(LowerError::NoInput { name: own.name.to_string() }),
         }
     }
 

@@ -31,6 +31,9 @@ pub trait Loss<T>: Sync {
     fn of(&self, target: &T, outputs: &[&[f32]], gradients: &mut [Vec<f32>]) -> f64;
 }
 
+/// Shapes of inputs.
+type Shapes = Vec<(ValueId, Vec<usize>)>;
+
 /// A student on its way.
 pub struct Trainer<'a> {
     model: &'a Model,
@@ -38,7 +41,7 @@ pub struct Trainer<'a> {
     pub leaves: Leaves<f32>,
     pub optimizer: AdamW,
     outputs: Vec<String>,
-    programs: BTreeMap<Vec<(ValueId, Vec<usize>)>, Arc<Program<f32>>>,
+    programs: BTreeMap<Shapes, Arc<Program<f32>>>,
     tapes: Vec<Tape<f32>>,
     memory: usize,
 }
@@ -63,7 +66,10 @@ impl<'a> Trainer<'a> {
         Ok(Trainer { model, weights, leaves, optimizer, outputs, programs, tapes, memory })
     }
 
-    pub fn program(&mut self, inputs: &BTreeMap<ValueId, Tensor>) -> Result<Arc<Program<f32>>, LowerError> {
+    pub fn program(
+        &mut self,
+        inputs: &BTreeMap<ValueId, Tensor>,
+    ) -> Result<Arc<Program<f32>>, LowerError> {
         let key = shapes(inputs);
         if let Some(program) = self.programs.get(&key) {
             return Ok(program.clone());
@@ -134,7 +140,10 @@ impl<'a> Trainer<'a> {
         Ok(total)
     }
 
-    fn programs_of<T>(&mut self, groups: &[Group<T>]) -> Result<Vec<Arc<Program<f32>>>, LowerError> {
+    fn programs_of<T>(
+        &mut self,
+        groups: &[Group<T>],
+    ) -> Result<Vec<Arc<Program<f32>>>, LowerError> {
         groups.iter().map(|it| self.program(&it.inputs)).collect()
     }
 
@@ -189,7 +198,8 @@ impl Run<'_> {
     ) -> Result<f64, LowerError> {
         tape.forward(self.model, program, self.leaves, &group.inputs, grads.is_some())?;
         let slots: Vec<_> = self.outputs.iter().map(|it| program.outputs[it]).collect();
-        let mut gradients: Vec<Vec<f32>> = slots.iter().map(|it| tape.zeros(program, *it)).collect();
+        let mut gradients: Vec<Vec<f32>> =
+            slots.iter().map(|it| tape.zeros(program, *it)).collect();
         let outputs: Vec<&[f32]> = slots.iter().map(|it| tape.output(*it)).collect();
         let value = loss.of(&group.target, &outputs, &mut gradients);
         if let Some(grads) = grads {

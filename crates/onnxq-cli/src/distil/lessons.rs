@@ -49,7 +49,7 @@ pub(super) fn of(
     Ok((Lessons::Texts(data), calibration))
 }
 
-fn is_text(path: &Path) -> bool {
+pub(super) fn is_text(path: &Path) -> bool {
     let ending = path.extension().and_then(|it| it.to_str()).unwrap_or("").to_ascii_lowercase();
     ["txt", "text", "md", "jsonl", "ndjson"].contains(&&*ending)
 }
@@ -95,17 +95,29 @@ fn texts(args: &Args, spec: &DistilSpec) -> Result<TrainingData, Failure> {
 fn tell(data: &TrainingData, ui: &Ui) {
     let facts = &data.facts;
     let [tokens, counted] = [facts.tokens, facts.counted_tokens].map(|it| grouped(it as u64));
+    let [documents, train, held_out] =
+        [facts.documents, data.train.len(), data.held_out.len()].map(|it| grouped(it as u64));
     ui.note(&format!(
-        "{} documents, {} held out · {} examples · {tokens} tokens, {counted} of them count",
-        grouped(facts.documents as u64),
-        grouped(facts.held_out_documents as u64),
-        grouped((data.train.len() + data.held_out.len()) as u64),
+        "{documents} documents · {train} examples, and {held_out} held out · {tokens} tokens, \
+         {counted} of them count"
     ));
     let lost = [
-        (facts.cut_examples, format!("examples are longer than the window and lose {} tokens at their end: --window takes more", grouped(facts.cut_tokens as u64))),
-        (facts.empty_examples, "examples have nothing left that counts, and are not used".to_owned()),
+        (
+            facts.cut_examples,
+            format!(
+                "examples are longer than the window and lose {} tokens at their end: --window takes more",
+                grouped(facts.cut_tokens as u64)
+            ),
+        ),
+        (
+            facts.empty_examples,
+            "examples have nothing left that counts, and are not used".to_owned(),
+        ),
     ];
     for (count, what) in lost.into_iter().filter(|it| it.0 > 0) {
-        onnxq_ir::ctx::Progress::warn(ui, &Warning::remark(format!("{} {what}", grouped(count as u64))));
+        onnxq_ir::ctx::Progress::warn(
+            ui,
+            &Warning::remark(format!("{} {what}", grouped(count as u64))),
+        );
     }
 }

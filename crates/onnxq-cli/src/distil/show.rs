@@ -2,49 +2,32 @@
 
 use std::fmt::Write;
 
-use super::super::{Table, show::needs};
+use super::super::{Table, decisions, show::needs};
 use onnxq_ir::{
     human::{bytes, grouped, number},
     untrusted::escape,
 };
-use onnxq_pipeline::distil::{Distilled, Learnt};
+use onnxq_pipeline::{distil::Distilled, facts};
 
-pub(super) fn show(it: &Distilled) -> String {
+pub(super) fn show(done: &Distilled) -> String {
     let mut out = String::from("\n");
-    if let Some(chosen) = &it.layers {
+    if let Some(chosen) = &done.layers {
         let mut table = Table::new(["without layer", chosen.measure.name()]).right(&[0, 1]);
         for removal in &chosen.removed {
             table.row([&removal.layer.to_string(), &number(removal.loss)]);
         }
         let _ = writeln!(out, "{table}");
     }
-    if let Some(chosen) = &it.width {
-        let _ = writeln!(out, "{} of the cut alone: {}\n", chosen.measure.name(), number(chosen.loss));
+    if let Some(chosen) = &done.width {
+        let _ =
+            writeln!(out, "{} of the cut alone: {}\n", chosen.measure.name(), number(chosen.loss));
     }
-    out += &curve(&it.learnt);
+    out += &decisions::show(&[facts::training(&done.learnt)]);
     let mut table = Table::new(["", "before", "after"]).right(&[1, 2]);
-    table.row(["size", &bytes(it.before.bytes), &bytes(it.after.bytes)]);
-    let nodes = [it.before.nodes, it.after.nodes].map(|it| grouped(it as u64));
+    table.row(["size", &bytes(done.before.bytes), &bytes(done.after.bytes)]);
+    let nodes = [done.before.nodes, done.after.nodes].map(|it| grouped(it as u64));
     table.row(["nodes", &nodes[0], &nodes[1]]);
-    let path = escape(&it.output.display().to_string());
-    let _ = write!(out, "\n{table}\n{}ok  {path}\n", needs(&it.needs));
+    let path = escape(&done.output.display().to_string());
+    let _ = write!(out, "\n{table}\n{}ok  {path}\n", needs(&done.needs));
     out
-}
-
-/// The looks at held-out samples.
-pub(crate) fn curve(learnt: &Learnt) -> String {
-    let Learnt { loss, train, trained_numbers, samples, held_out, .. } = learnt;
-    let numbers = grouped(*trained_numbers as u64);
-    let mut table = Table::new(["step", "loss", "held out"]).right(&[0, 1, 2]);
-    for point in &learnt.curve {
-        let own = if point.loss.is_nan() { String::new() } else { number(point.loss) };
-        let mark = if point.step == learnt.best { " *" } else { "" };
-        table.row([&grouped(point.step as u64), &own, &(number(point.held_out) + mark)]);
-    }
-    format!(
-        "trained {} ({numbers} numbers) by {loss} on {} samples, {} held out; * is written\n{table}",
-        train.join(", "),
-        grouped(*samples as u64),
-        grouped(*held_out as u64),
-    )
 }

@@ -154,7 +154,7 @@ codes! {
     E631 EXIT_REJECTED "The folder is no package, or files of it are not what they were when it was made. Name a folder that `onnxq package` made; if files changed, make it again of the model, or, if the plain model is right, with --remake."
     E632 EXIT_USAGE "There is no model to package: an .onnx file, or a folder that has some, itself or in its folder `onnx`. Of a checkpoint, `onnxq import` makes one."
     E633 EXIT_USAGE "A package is delivered only if the packed model answers as the plain one does, and no input could be made up that the plain one runs on. Pass --data with a sample."
-    E640 EXIT_UNSUPPORTED "A node lies between the weights to be trained and the output that is compared, and no gradient passes it. Those that gradients pass: OPERATORS."
+    E640 EXIT_UNSUPPORTED "A node lies between the weights to be trained and the output that is compared, and no gradient passes it. `onnxq explain E640` names the operators that gradients pass."
     E641 EXIT_USAGE "What is to be trained does not fit the model: an output that does not exist or depends on no weight, weights that no selector matches."
     E642 EXIT_NOTHING "Training gained nothing: no state was better on held-out samples than the first, so nothing was written. Train for more steps, with a smaller learning rate, or on more samples like those of its use."
     E643 EXIT_USAGE "A file holds the state of a training that was interrupted, and it is damaged or that of another one. Delete it to begin anew, or name another output."

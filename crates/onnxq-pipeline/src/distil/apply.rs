@@ -47,9 +47,8 @@ fn float(m: &mut Model, value: ValueId, tensor: Tensor) {
     let twins: Vec<(ValueId, bool)> = m
         .constants()
         .filter(|it| it.0 != value)
-        .filter_map(|(id, it)| {
-            (same(it, &identity) || same(it, &flipped)).then(|| (id, same(it, &flipped)))
-        })
+        .filter(|(_, it)| same(it, &identity) || same(it, &flipped))
+        .map(|(id, it)| (id, same(it, &flipped)))
         .collect();
     for (twin, is_flipped) in twins {
         let own = if is_flipped { tensor.transposed() } else { tensor.clone() };
@@ -64,7 +63,8 @@ fn quantized(m: &mut Model, source: &Arc<dyn QSource>, matrix: QMatrix) {
         .constants()
         .filter_map(|(id, tensor)| {
             let (own, part, packing) = tensor.quantized()?;
-            let made = Arc::ptr_eq(own, source).then(|| Tensor::packed(new.clone(), part, packing))?;
+            let made =
+                Arc::ptr_eq(own, source).then(|| Tensor::packed(new.clone(), part, packing))?;
             let fits = made.shape == tensor.shape;
             Some((id, if fits { made } else { made.reshaped(tensor.shape.clone()) }))
         })

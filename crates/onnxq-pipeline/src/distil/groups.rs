@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use super::examples::Example;
 use crate::Error;
-use onnxq_ir::{Model, ValueId, tensor::{Tensor, TensorError}};
+use onnxq_ir::{
+    Model, ValueId,
+    tensor::{Tensor, TensorError},
+};
 use onnxq_run::data::Batch;
 
 /// So many groups a step is cut into, whatever the number of threads: sums of gradients are made group

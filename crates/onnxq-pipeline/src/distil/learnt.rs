@@ -36,7 +36,9 @@ pub struct Point {
 
 /// No state was better on held-out samples than the first.
 #[derive(Debug, thiserror::Error)]
-#[error("nothing gained: on held-out samples the loss was {before:.6} before training, and {best:.6} at best after it")]
+#[error(
+    "nothing gained: on held-out samples the loss was {before:.6} before training, and {best:.6} at best after it"
+)]
 pub struct NothingGained {
     pub before: f64,
     pub best: f64,

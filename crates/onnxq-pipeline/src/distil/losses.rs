@@ -23,11 +23,21 @@ pub(super) struct Target {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Judge {
     /// Rows of logits of so many values.
-    Kl { width: usize, temperature: f32, labels: f32 },
-    Ce { width: usize },
+    Kl {
+        width: usize,
+        temperature: f32,
+        labels: f32,
+    },
+    Ce {
+        width: usize,
+    },
     /// Vectors of so many values.
-    Cosine { width: usize },
-    Square { width: usize },
+    Cosine {
+        width: usize,
+    },
+    Square {
+        width: usize,
+    },
 }
 
 impl Judge {
@@ -71,15 +81,9 @@ impl Judge {
                 let by_teacher = logits.divergence(temperature, 1.0 - labels, gradient);
                 by_teacher + if labels > 0.0 { logits.entropy(labels, gradient) } else { 0.0 }
             }
-            Judge::Ce { width } => {
-                Rows { target, teacher, student, width }.entropy(1.0, gradient)
-            }
-            Judge::Cosine { width } => {
-                Rows { target, teacher, student, width }.vectors(gradient)
-            }
-            Judge::Square { width } => {
-                Rows { target, teacher, student, width }.squares(gradient)
-            }
+            Judge::Ce { width } => Rows { target, teacher, student, width }.entropy(1.0, gradient),
+            Judge::Cosine { width } => Rows { target, teacher, student, width }.vectors(gradient),
+            Judge::Square { width } => Rows { target, teacher, student, width }.squares(gradient),
         }
     }
 }
@@ -163,8 +167,7 @@ impl Rows<'_> {
 
     /// The cosine of the means of a sample's tokens.
     fn mean(&self, tokens: std::ops::Range<usize>, gradient: &mut [f32]) -> f64 {
-        let counted: Vec<usize> =
-            tokens.filter(|it| self.target.weights[*it] > 0.0).collect();
+        let counted: Vec<usize> = tokens.filter(|it| self.target.weights[*it] > 0.0).collect();
         if counted.is_empty() {
             return 0.0;
         }

@@ -13,14 +13,14 @@ mod state;
 mod teacher;
 mod train;
 
+pub(crate) use self::{
+    apply::apply,
+    groups::{by_value, unpadded},
+    recover::recover,
+};
 pub use self::{
     examples::{Example, Examples, Lessons},
     float::{Cut, Distil, Distilled, distil},
     learnt::{Learnt, NothingGained, Point},
     train::{Student, Training},
-};
-pub(crate) use self::{
-    apply::apply,
-    groups::{by_value, unpadded},
-    recover::recover,
 };

@@ -31,14 +31,53 @@ pub(super) struct State {
 pub(super) struct Facts {
     pub key: String,
     pub step: usize,
+    #[serde(with = "bits")]
     pub best: f64,
     pub best_step: usize,
+    #[serde(with = "bits")]
     pub before: f64,
+    #[serde(with = "looks")]
     pub curve: Vec<Point>,
     /// Of the steps since the last look.
+    #[serde(with = "bits")]
     pub sum: f64,
     pub count: usize,
     pub tokens: u64,
+}
+
+/// A number as its bits: JSON knows no NaN, and digits may lose the last bit.
+mod bits {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(number: &f64, to: S) -> Result<S::Ok, S::Error> {
+        number.to_bits().serialize(to)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<f64, D::Error> {
+        u64::deserialize(from).map(f64::from_bits)
+    }
+}
+
+/// The learning curve, its numbers as bits.
+mod looks {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Point;
+
+    pub(super) fn serialize<S: Serializer>(curve: &[Point], to: S) -> Result<S::Ok, S::Error> {
+        let look = |it: &Point| (it.step, it.loss.to_bits(), it.held_out.to_bits());
+        curve.iter().map(look).collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<Point>, D::Error> {
+        let looks = Vec::<(usize, u64, u64)>::deserialize(from)?;
+        let point = |(step, loss, held_out)| Point {
+            step,
+            loss: f64::from_bits(loss),
+            held_out: f64::from_bits(held_out),
+        };
+        Ok(looks.into_iter().map(point).collect())
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +125,8 @@ impl StateFile {
         }
         let bytes = onnxq_ir::fs::read_file(&self.path).map_err(io)?;
         let damaged = |what: String| StateError::Damaged { path: self.path.clone(), what };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|it| damaged(it.to_string()))?;
+        let (_, header) =
+            SafeTensors::read_metadata(&bytes).map_err(|it| damaged(it.to_string()))?;
         let text = header.metadata().as_ref().and_then(|it| it.get(FACTS)).cloned();
         let text = text.ok_or_else(|| damaged("it has no facts".to_owned()))?;
         let facts: Facts = serde_json::from_str(&text).map_err(|it| damaged(it.to_string()))?;
@@ -137,9 +177,5 @@ impl StateFile {
     pub(super) fn remove(&self) {
         // If it cannot be removed, the next training says so.
         drop(fs::remove_file(&self.path));
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 }

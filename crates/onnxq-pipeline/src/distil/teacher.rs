@@ -8,6 +8,7 @@ use onnxq_ir::{
     untrusted::Untrusted,
 };
 use onnxq_run::{
+    compare,
     data::Batch,
     engine::{Runtime, Session, SessionOptions},
 };
@@ -17,7 +18,10 @@ use crate::{Error, open};
 
 /// Teacher and student do not speak of the same things.
 #[derive(Debug, thiserror::Error)]
-#[error("output `{}` has {teacher} numbers of the teacher and {student} of the student for the same sample", Untrusted(name))]
+#[error(
+    "output `{}` has {teacher} numbers of the teacher and {student} of the student for the same sample",
+    Untrusted(name)
+)]
 struct Mismatch {
     name: String,
     teacher: usize,
@@ -95,9 +99,10 @@ fn answer(
     batch: &Batch,
     names: &[String],
 ) -> Result<Vec<Vec<f32>>, Error> {
-    let inputs: Vec<String> = session.inputs().iter().map(|it| it.name.clone()).collect();
+    // Its caches may be those of layers that the student does not have.
+    let inputs = compare::inputs(session.inputs(), "the teacher", batch)?;
     let given: Vec<(&str, &Tensor)> =
-        inputs.iter().filter_map(|it| Some((&**it, batch.get(it)?))).collect();
+        inputs.iter().map(|(name, it)| (name.as_str(), &**it)).collect();
     let outputs = session.run(&given)?;
     let of = |name: &String| -> Result<Vec<f32>, Error> {
         let found = outputs.iter().find(|it| it.0 == *name);

@@ -65,7 +65,7 @@ pub struct Student<'a> {
 /// The data has nothing to learn from, or nothing to look at.
 #[derive(Debug, thiserror::Error)]
 #[error("{train} samples to train on and {held_out} held out are too few")]
-pub struct TooFew {
+pub(crate) struct TooFew {
     train: usize,
     held_out: usize,
 }
@@ -83,7 +83,7 @@ impl Diagnostic for TooFew {
 /// Nothing that is to be trained is in the model.
 #[derive(Debug, thiserror::Error)]
 #[error("the model has no {}", parts.join(", "))]
-pub struct NothingToTrain {
+pub(crate) struct NothingToTrain {
     parts: Vec<String>,
 }
 
@@ -93,14 +93,20 @@ impl Diagnostic for NothingToTrain {
     }
 
     fn hint(&self) -> Option<String> {
-        Some("`distil.train` takes scales, norms, biases and weights; a float model has no scales".into())
+        Some(
+            "`distil.train` takes scales, norms, biases and weights; a float model has no scales"
+                .into(),
+        )
     }
 }
 
 /// An output that a loss cannot judge.
 #[derive(Debug, thiserror::Error)]
-#[error("output `{}` has rows of {width} numbers, and the loss {loss} needs {needs}", Untrusted(name))]
-pub struct WrongLoss {
+#[error(
+    "output `{}` has rows of {width} numbers, and the loss {loss} needs {needs}",
+    Untrusted(name)
+)]
+pub(crate) struct WrongLoss {
     name: String,
     width: usize,
     loss: &'static str,
@@ -139,7 +145,7 @@ impl Training<'_> {
         while run.facts.step < self.spec.steps {
             run.step()?;
             let last = run.facts.step == self.spec.steps;
-            if run.facts.step % self.spec.every == 0 || last {
+            if run.facts.step.is_multiple_of(self.spec.every) || last {
                 let looked = run.look(false)?;
                 run.note(looked);
             }
@@ -166,7 +172,9 @@ impl Training<'_> {
         sha256_hex(format!("{version}\n{spec}\n{key}\n{bits:?}\n{teacher}\n{data}"))
     }
 
-    fn selection(&self) -> impl Fn(params::Role, bool, &str) -> Option<Trained> + Send + Sync + 'static {
+    fn selection(
+        &self,
+    ) -> impl Fn(params::Role, bool, &str) -> Option<Trained> + Send + Sync + 'static {
         let (spec, bits) = (self.spec.clone(), self.student.bits);
         move |role, quantized, _| {
             let all = spec.trains(Part::Weights);
@@ -344,7 +352,7 @@ impl<'a> Run<'a> {
 
     /// Writes the state, where it is time.
     fn keep(&mut self, last: bool) -> Result<(), Error> {
-        let is_look = self.facts.step % self.job.spec.every == 0;
+        let is_look = self.facts.step.is_multiple_of(self.job.spec.every);
         if last || !(is_look || self.kept.elapsed() > KEEP_EVERY) {
             return Ok(());
         }
@@ -359,12 +367,17 @@ impl<'a> Run<'a> {
     /// The progress line: loss, held-out loss, tokens in a second, time left.
     fn told(&self) -> String {
         let spent = self.began.elapsed();
-        let (steps, tokens) = (self.facts.step - self.began_at.0, self.facts.tokens - self.began_at.1);
-        let left = spent.mul_f64((self.job.spec.steps - self.facts.step) as f64 / steps.max(1) as f64);
+        let (steps, tokens) =
+            (self.facts.step - self.began_at.0, self.facts.tokens - self.began_at.1);
+        let left =
+            spent.mul_f64((self.job.spec.steps - self.facts.step) as f64 / steps.max(1) as f64);
         let pace = tokens as f64 / spent.as_secs_f64().max(1e-9);
         let held_out = self.facts.curve.last().map_or(f64::NAN, |it| it.held_out);
         let latest = self.latest;
-        format!("loss {latest:.4} · held out {held_out:.4} · {pace:.0} tokens/s · {:.0} s left", left.as_secs_f64())
+        format!(
+            "loss {latest:.4} · held out {held_out:.4} · {pace:.0} tokens/s · {:.0} s left",
+            left.as_secs_f64()
+        )
     }
 
     fn finish(mut self) -> Result<(Vec<Change>, Learnt), Error> {
@@ -413,7 +426,9 @@ impl Learnt {
     /// One line.
     pub fn summary(&self) -> String {
         let Learnt { loss, before, after, best, steps, .. } = self;
-        format!("{loss} of held-out samples {before:.5} → {after:.5}, best at step {best} of {steps}")
+        format!(
+            "{loss} of held-out samples {before:.5} → {after:.5}, best at step {best} of {steps}"
+        )
     }
 }
 
@@ -470,7 +485,7 @@ fn target(group: &Stacked, teacher: Vec<Vec<f32>>, only_labels: bool) -> Target 
         if of_samples {
             return known.get(at).and_then(|it| usize::try_from(*it).ok());
         }
-        let is_last = (at + 1) % tokens.max(1) == 0;
+        let is_last = (at + 1).is_multiple_of(tokens.max(1));
         let counts = !is_last && group.counts.get(at + 1).copied().unwrap_or(false);
         if counts { known.get(at + 1).and_then(|it| usize::try_from(*it).ok()) } else { None }
     };

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Adapted, Choosing, Correction, Goal, Mixed, Outcome};
+use super::training;
+use crate::{Adapted, Choosing, Correction, Goal, Mixed, Outcome, distil::Learnt};
 use onnxq_ir::human::{grouped, number, of_samples};
 use onnxq_numerics::solve::SolverSpec;
 use onnxq_quant::{plan::PlanRow, weight::Measure};
@@ -14,7 +15,8 @@ use onnxq_report::document::{Decision, Kept};
 pub fn decisions(outcome: &Outcome) -> Vec<Decision> {
     let adapted = outcome.adapted.as_ref().map(activations);
     let mixed = outcome.mixed.as_ref().map(bits);
-    [adapted, mixed, solvers(&outcome.nodes)].into_iter().flatten().collect()
+    let trained = outcome.distil.as_ref().map(training);
+    [adapted, mixed, solvers(&outcome.nodes), trained].into_iter().flatten().collect()
 }
 
 /// The longest text of a figure in the table of solvers that a model has room for.
@@ -41,6 +43,12 @@ impl Told {
         }
         let decisions = adapted.map(activations).into_iter().chain(solvers(rows)).collect();
         Told { kept, decisions }
+    }
+
+    /// And what training gave back.
+    pub(crate) fn with_training(mut self, learnt: Option<&Learnt>) -> Told {
+        self.decisions.extend(learnt.map(training));
+        self
     }
 
     /// With room for what solvers achieve, which is known when the weights are written.

@@ -2,6 +2,7 @@
 
 mod decisions;
 mod precision;
+mod training;
 mod weights;
 
 use std::{collections::BTreeMap, path::Path};
@@ -10,6 +11,7 @@ pub(crate) use self::decisions::Told;
 pub use self::{
     decisions::decisions,
     precision::{kept, precision},
+    training::training,
 };
 pub use super::origin::recipe_facts;
 use super::{Census, Error, origin};

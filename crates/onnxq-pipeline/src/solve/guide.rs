@@ -51,13 +51,13 @@ pub(super) fn guide(
     let workers = threads(job.inputs.threads).min(count.max(1));
     let memory = usize::try_from(job.inputs.memory).unwrap_or(usize::MAX) / workers;
     let asked = Asked { m, guided, batches: &batches, recorder: &recorder, memory };
-    let parts: Vec<Result<(), Error>> = (0..workers)
-        .into_par_iter()
-        .map(|worker| asked.some(worker, workers, job))
-        .collect();
+    let parts: Vec<Result<(), Error>> =
+        (0..workers).into_par_iter().map(|worker| asked.some(worker, workers, job)).collect();
     parts.into_iter().collect::<Result<Vec<()>, Error>>()?;
     let nodes = guided.len();
-    job.ctx.progress.done(&format!("{nodes} outputs of nodes, {count} samples, {DRAWS} draws each"));
+    job.ctx
+        .progress
+        .done(&format!("{nodes} outputs of nodes, {count} samples, {DRAWS} draws each"));
     Ok(Some(Arc::new(recorder.finish())))
 }
 

@@ -167,13 +167,16 @@ mod tests {
             let mut squares = Squares::new(3);
             for &index in order {
                 let (shape, values) = (&[2, 3][..], &samples[index][..]);
-                squares.observe(&Sample { index, shape, values, float: None }).unwrap();
+                squares
+                    .observe(&Sample { index, shape, values, float: None, weights: None })
+                    .unwrap();
             }
             squares.means()
         };
         assert_eq!(means(&[0, 1, 2, 3, 4, 5, 6]), means(&[6, 2, 4, 0, 5, 1, 3]));
         let mut squares = Squares::new(1);
-        let bad = Sample { index: 0, shape: &[1, 1], values: &[f32::NAN], float: None };
+        let bad =
+            Sample { index: 0, shape: &[1, 1], values: &[f32::NAN], float: None, weights: None };
         assert!(squares.observe(&bad).is_err());
     }
 }

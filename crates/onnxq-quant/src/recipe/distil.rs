@@ -43,7 +43,9 @@ pub struct DistilSpec {
 }
 
 /// Weights that are trained together.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Group {
     /// The scales of quantized weights; their integers stay.
@@ -179,7 +181,7 @@ impl Settings for DistilSpec {
         if !(0.0..=1.0).contains(&self.labels) {
             return Err(Wrong::new("labels", "must be from 0 to 1"));
         }
-        if !(self.clip > 0.0) {
+        if self.clip.is_nan() || self.clip <= 0.0 {
             return Err(Wrong::new("clip", "must be a number above 0"));
         }
         if !(0.0..1.0).contains(&self.weight_decay) {

@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One kind of decision: how activations or bits were chosen, what solvers achieved.
+/// One kind of decision: how activations or bits were chosen, what solvers achieved, what was trained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Decision {
-    /// `activations`, `bits` or `solvers`.
+    /// `activations`, `bits`, `solvers` or `training`.
     pub kind: String,
     /// What comes before the table, a line each.
     pub before: Vec<String>,

@@ -22,8 +22,8 @@ mod view;
 pub use self::{
     decode::decode,
     latency::times,
+    models::{CompareError, CompareOptions, compare, inputs, left_out},
     role::{is_cache, role_of},
-    models::{CompareError, CompareOptions, compare, left_out},
     sizes::{Pinned, Sizes},
     splits::{Piece, Split, splits},
 };

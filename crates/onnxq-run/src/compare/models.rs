@@ -293,7 +293,7 @@ pub(super) fn run_on(
 
 /// The inputs of a session, rounded if the candidate takes narrower floats than the data has. What only
 /// this model takes, an empty cache or one of another type, is made by role.
-pub(super) fn inputs<'a>(
+pub fn inputs<'a>(
     wanted: &[IoInfo],
     model: &'static str,
     batch: &'a Batch,

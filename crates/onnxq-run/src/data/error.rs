@@ -50,6 +50,11 @@ pub enum DataError {
     NonFinite { input: String, what: &'static str, at: usize },
     #[error("`{}` has no samples", shown(file))]
     Empty { file: PathBuf },
+    #[error(
+        "`{}` has {examples} examples, and in none of them anything that counts is among the first {window} tokens",
+        shown(file)
+    )]
+    NothingCounts { file: PathBuf, examples: usize, window: usize },
     #[error("`{}` has {actual} samples, one run of the model takes {batch}", shown(file))]
     TooFew { file: PathBuf, actual: usize, batch: usize },
     #[error(
@@ -129,7 +134,9 @@ impl Diagnostic for DataError {
             | DataError::Extent { .. } => Code::E603,
             DataError::DType { .. } | DataError::Inexact { .. } => Code::E604,
             DataError::NonFinite { .. } => Code::E605,
-            DataError::Empty { .. } | DataError::TooFew { .. } => Code::E606,
+            DataError::Empty { .. }
+            | DataError::NothingCounts { .. }
+            | DataError::TooFew { .. } => Code::E606,
             DataError::Missing { .. }
             | DataError::NoTextInput { .. }
             | DataError::NoImageInput { .. } => Code::E607,
@@ -164,6 +171,9 @@ impl Diagnostic for DataError {
             DataError::Io { file, source } => return read_hint(file, source),
             DataError::Kind { file } | DataError::TrainingKind { file } => other_kind(file),
             DataError::Line { hint, .. } => (*hint)?.to_owned(),
+            DataError::NothingCounts { window, .. } => {
+                format!("take more tokens of each: --window {}", 4 * window)
+            }
             DataError::NoTextInput { .. } => {
                 "for images give a folder of them and --preprocess, for anything else the inputs \
                  as arrays: numpy.savez(\"data.npz\", NAME=array)"

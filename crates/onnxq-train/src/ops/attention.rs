@@ -25,7 +25,11 @@ impl Heads {
         let Heads { heads, tokens, size, heads_first } = self;
         match heads_first {
             true => View::dense(size).from((batch * heads + head) * tokens * size),
-            false => View { start: (batch * tokens * heads + head) * size, rows: heads * size, columns: 1 },
+            false => View {
+                start: (batch * tokens * heads + head) * size,
+                rows: heads * size,
+                columns: 1,
+            },
         }
     }
 }
@@ -72,7 +76,13 @@ impl Attention {
     }
 
     /// Products become what the softmax takes.
-    fn masked<R: Real>(&self, at: usize, rows: &mut [R], reals: Option<&[R]>, ints: Option<&[i64]>) {
+    fn masked<R: Real>(
+        &self,
+        at: usize,
+        rows: &mut [R],
+        reals: Option<&[R]>,
+        ints: Option<&[i64]>,
+    ) {
         let (start, keys, never) = (at * self.scores(), self.k.tokens, R::of(f64::NEG_INFINITY));
         if self.softcap > 0.0 {
             let cap = R::of(self.softcap);
@@ -187,7 +197,9 @@ impl<R: Real> Op<R> for Attention {
 /// The heads of an operand: of four axes, or of three and a count.
 fn heads(shape: &[usize], count: usize) -> Result<(usize, Heads), NoMatch> {
     match *shape {
-        [batch, heads, tokens, size] => Ok((batch, Heads { heads, tokens, size, heads_first: true })),
+        [batch, heads, tokens, size] => {
+            Ok((batch, Heads { heads, tokens, size, heads_first: true }))
+        }
         [batch, tokens, width] if count > 0 && width % count == 0 => {
             let size = width / count;
             Ok((batch, Heads { heads: count, tokens, size, heads_first: false }))
@@ -220,7 +232,8 @@ fn build<R: Real>(
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|it| site.shape(*it)).collect();
     let (batch, q) = heads(&shapes[0], counts[0])?;
     let ((b, k), (c, v)) = (heads(&shapes[1], counts[1])?, heads(&shapes[2], counts[1])?);
-    let fits = b == batch && c == batch && k.heads == v.heads && k.tokens == v.tokens && k.size == q.size;
+    let fits =
+        b == batch && c == batch && k.heads == v.heads && k.tokens == v.tokens && k.size == q.size;
     if !fits || k.heads == 0 || q.heads % k.heads != 0 || k.tokens < q.tokens {
         return Err(no_match!("queries, keys and values of shapes {shapes:?}"));
     }
@@ -229,8 +242,17 @@ fn build<R: Real>(
         it => it,
     };
     let y = Heads { size: v.size, ..q };
-    let mut op =
-        Attention { batch, q, k, v, y, scale, softcap: site.float("softcap", 0.0), causal, mask: None };
+    let mut op = Attention {
+        batch,
+        q,
+        k,
+        v,
+        y,
+        scale,
+        softcap: site.float("softcap", 0.0),
+        causal,
+        mask: None,
+    };
     if let Some(index) = mask {
         let is_bool = site.is_host(index) && site.host_type(index)? == DType::Bool;
         let slot = site.slot(index)?;

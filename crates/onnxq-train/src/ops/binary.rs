@@ -2,7 +2,10 @@
 
 use onnxq_ir::{NoMatch, no_match};
 
-use super::{Lowered, broadcast::{Stretch, common}};
+use super::{
+    Lowered,
+    broadcast::{Stretch, common},
+};
 use crate::{
     lower::Site,
     real::{Real, vectorized},
@@ -22,14 +25,18 @@ impl<R: Real> Op<R> for Sum {
             let (x, negative) = (at.x(index), self.negative[index]);
             let y = &mut *at.y;
             vectorized(|| {
-                stretch.runs(len, #[inline(always)] |start, place, count, step| {
-                    let y = &mut y[start..start + count];
-                    for (i, it) in y.iter_mut().enumerate() {
-                        let value = x[place + i * step];
-                        let value = if negative { -value } else { value };
-                        *it = if index == 0 { value } else { *it + value };
-                    }
-                });
+                stretch.runs(
+                    len,
+                    #[inline(always)]
+                    |start, place, count, step| {
+                        let y = &mut y[start..start + count];
+                        for (i, it) in y.iter_mut().enumerate() {
+                            let value = x[place + i * step];
+                            let value = if negative { -value } else { value };
+                            *it = if index == 0 { value } else { *it + value };
+                        }
+                    },
+                );
             });
         }
     }
@@ -40,7 +47,12 @@ impl<R: Real> Op<R> for Sum {
             let negative = self.negative[index];
             let Some(dx) = at.grad(index) else { continue };
             vectorized(|| {
-                stretch.add(dx, dy.len(), #[inline(always)] |i| if negative { -dy[i] } else { dy[i] });
+                stretch.add(
+                    dx,
+                    dy.len(),
+                    #[inline(always)]
+                    |i| if negative { -dy[i] } else { dy[i] },
+                );
             });
         }
     }
@@ -55,17 +67,36 @@ struct Mul([Stretch; 2]);
 impl<R: Real> Op<R> for Mul {
     fn forward(&self, at: &mut Forward<'_, R>) {
         let (a, b) = (at.x(0), at.x(1));
-        elementwise(&self.0, at.y, #[inline(always)] |i, j| a[i] * b[j]);
+        elementwise(
+            &self.0,
+            at.y,
+            #[inline(always)]
+            |i, j| a[i] * b[j],
+        );
     }
 
     fn backward(&self, at: &mut Backward<'_, R>) {
         let (dy, a, b) = (at.dy, at.x(0), at.x(1));
         let [of_a, of_b] = &self.0;
         if let Some(da) = at.grad(0) {
-            vectorized(|| of_a.add(da, dy.len(), #[inline(always)] |i| dy[i] * b[of_b.place(i)]));
+            vectorized(|| {
+                of_a.add(
+                    da,
+                    dy.len(),
+                    #[inline(always)]
+                    |i| dy[i] * b[of_b.place(i)],
+                )
+            });
         }
         if let Some(db) = at.grad(1) {
-            vectorized(|| of_b.add(db, dy.len(), #[inline(always)] |i| dy[i] * a[of_a.place(i)]));
+            vectorized(|| {
+                of_b.add(
+                    db,
+                    dy.len(),
+                    #[inline(always)]
+                    |i| dy[i] * a[of_a.place(i)],
+                )
+            });
         }
     }
 
@@ -79,7 +110,12 @@ struct Div([Stretch; 2]);
 impl<R: Real> Op<R> for Div {
     fn forward(&self, at: &mut Forward<'_, R>) {
         let (a, b) = (at.x(0), at.x(1));
-        elementwise(&self.0, at.y, #[inline(always)] |i, j| a[i] / b[j]);
+        elementwise(
+            &self.0,
+            at.y,
+            #[inline(always)]
+            |i, j| a[i] / b[j],
+        );
     }
 
     fn backward(&self, at: &mut Backward<'_, R>) {
@@ -107,7 +143,12 @@ struct Max([Stretch; 2]);
 impl<R: Real> Op<R> for Max {
     fn forward(&self, at: &mut Forward<'_, R>) {
         let (a, b) = (at.x(0), at.x(1));
-        elementwise(&self.0, at.y, #[inline(always)] |i, j| a[i].max(b[j]));
+        elementwise(
+            &self.0,
+            at.y,
+            #[inline(always)]
+            |i, j| a[i].max(b[j]),
+        );
     }
 
     fn backward(&self, at: &mut Backward<'_, R>) {

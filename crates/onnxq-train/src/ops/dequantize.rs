@@ -45,7 +45,8 @@ impl<R: Real> Op<R> for Rounded {
 
 pub(super) fn dequantize<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R>, NoMatch> {
     let x = site.before_quantizing(0);
-    let x = x.ok_or_else(|| no_match!("only weights and dynamic activations can be trained through"))?;
+    let x =
+        x.ok_or_else(|| no_match!("only weights and dynamic activations can be trained through"))?;
     let x = site.slot_of(x)?;
     let shape = site.shape(x);
     Ok(Lowered::new(Rounded, vec![x], shape))

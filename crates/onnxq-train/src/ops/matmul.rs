@@ -139,7 +139,9 @@ pub(super) fn gemm<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R>, No
     let flip = [site.int("transA", 0) != 0, site.int("transB", 0) != 0];
     let mut inputs = vec![site.slot(0)?, site.slot(1)?];
     let [a, b] = [0, 1].map(|it| site.shape(inputs[it]));
-    let (&[p, q], &[r, s]) = (&a[..], &b[..]) else { return Err(no_match!("operands are no matrices")) };
+    let (&[p, q], &[r, s]) = (&a[..], &b[..]) else {
+        return Err(no_match!("operands are no matrices"));
+    };
     let (m, k) = if flip[0] { (q, p) } else { (p, q) };
     let (k_of_b, n) = if flip[1] { (s, r) } else { (r, s) };
     if k != k_of_b {

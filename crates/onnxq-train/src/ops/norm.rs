@@ -25,14 +25,24 @@ impl Norm {
     fn moments<R: Real>(&self, x: &[R]) -> [R; 2] {
         let width = R::of(self.width as f64);
         let mean = if self.centered { sum(x, |it| it) / width } else { R::default() };
-        let square = sum(x, #[inline(always)] |it| (it - mean) * (it - mean)) / width;
+        let square = sum(
+            x,
+            #[inline(always)]
+            |it| (it - mean) * (it - mean),
+        ) / width;
         [mean, R::of(1.0) / (square + R::of(self.epsilon)).sqrt()]
     }
 
     /// The gradient of a row of the input, with `x̂ = (x − mean) · inverse` and `g = dy · gain`:
     /// `inverse · (g − mean(g) − x̂ · mean(g x̂))`.
     #[inline(always)]
-    fn back<R: Real>(&self, [x, gain, dy]: [&[R]; 3], [mean, inverse]: [R; 2], dx: &mut [R], fresh: bool) {
+    fn back<R: Real>(
+        &self,
+        [x, gain, dy]: [&[R]; 3],
+        [mean, inverse]: [R; 2],
+        dx: &mut [R],
+        fresh: bool,
+    ) {
         let width = R::of(self.width as f64);
         let (mut along, mut total) = ([R::default(); 8], [R::default(); 8]);
         for i in 0..self.width {
@@ -196,7 +206,9 @@ fn norm<R: Real>(site: &mut Site<'_, '_, R>, centered: bool) -> Result<Lowered<R
     if has_bias {
         inputs.push(site.slot(2)?);
     }
-    if let Some(it) = inputs[1..].iter().find(|it| site.shape(**it).iter().product::<usize>() != width) {
+    if let Some(it) =
+        inputs[1..].iter().find(|it| site.shape(**it).iter().product::<usize>() != width)
+    {
         return Err(no_match!("a parameter of shape {:?} for rows of {width}", site.shape(*it)));
     }
     let rows = shape[..axis].iter().product();

@@ -76,7 +76,9 @@ pub(super) fn reshape<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R>,
     let mut shape = Vec::with_capacity(target.len());
     for (index, size) in target.iter().enumerate() {
         shape.push(match size {
-            0 if !keeps_zero => *own.get(index).ok_or_else(|| no_match!("axis {index} is not there"))?,
+            0 if !keeps_zero => {
+                *own.get(index).ok_or_else(|| no_match!("axis {index} is not there"))?
+            }
             -1 => 1,
             it => usize::try_from(*it).map_err(|_| no_match!("a size of {it}"))?,
         });
@@ -115,9 +117,9 @@ pub(super) fn unsqueeze<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R
 /// Axes counted from the front.
 pub(super) fn positive(axes: &[i64], rank: usize) -> Result<Vec<usize>, NoMatch> {
     let of = |axis: &i64| {
-        let it = if *axis < 0 { axis + rank as i64 } else { *axis };
-        let it = usize::try_from(it).ok().filter(|it| *it < rank);
-        it.ok_or_else(|| no_match!("axis {axis} of {rank}"))
+        let front = if *axis < 0 { axis + rank as i64 } else { *axis };
+        let known = usize::try_from(front).ok().filter(|it| *it < rank);
+        known.ok_or_else(|| no_match!("axis {axis} of {rank}"))
     };
     axes.iter().map(of).collect()
 }

@@ -63,8 +63,9 @@ impl Rotary {
                 of(p, x[p] * c - x[q] * s);
                 of(q, x[q] * c + x[p] * s);
             }
-            for i in row + 2 * self.half..row + size {
-                of(i, x[i]);
+            let beyond = row + 2 * self.half..row + size;
+            for (i, value) in beyond.clone().zip(&x[beyond]) {
+                of(i, *value);
             }
         }
     }
@@ -75,7 +76,15 @@ impl<R: Real> Op<R> for Rotary {
         let operands = [at.x(0), at.x(1), at.x(2)];
         let positions = (self.at != Positions::InOrder).then(|| at.ints(3));
         let y = &mut *at.y;
-        vectorized(|| self.turn(operands, positions, false, #[inline(always)] |i, value| y[i] = value));
+        vectorized(|| {
+            self.turn(
+                operands,
+                positions,
+                false,
+                #[inline(always)]
+                |i, value| y[i] = value,
+            )
+        });
     }
 
     fn backward(&self, at: &mut Backward<'_, R>) {
@@ -85,9 +94,15 @@ impl<R: Real> Op<R> for Rotary {
         let fresh = std::mem::take(&mut dx.fresh);
         let dx = &mut dx.values;
         vectorized(|| {
-            self.turn(operands, positions, true, #[inline(always)] |i, value| {
-                dx[i] = if fresh { value } else { dx[i] + value };
-            });
+            self.turn(
+                operands,
+                positions,
+                true,
+                #[inline(always)]
+                |i, value| {
+                    dx[i] = if fresh { value } else { dx[i] + value };
+                },
+            );
         });
     }
 

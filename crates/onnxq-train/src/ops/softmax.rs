@@ -18,7 +18,8 @@ struct Softmax {
 impl Softmax {
     fn lines(&self, len: usize) -> impl Iterator<Item = usize> + use<> {
         let (size, inner) = (self.size, self.inner);
-        (0..len / (size * inner).max(1)).flat_map(move |o| (0..inner).map(move |i| o * size * inner + i))
+        (0..len / (size * inner).max(1))
+            .flat_map(move |o| (0..inner).map(move |i| o * size * inner + i))
     }
 }
 
@@ -81,7 +82,6 @@ pub(crate) fn softmax<R: Real>(row: &mut [R]) {
     });
 }
 
-
 pub(super) fn along_axis<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R>, NoMatch> {
     let x = site.slot(0)?;
     let shape = site.shape(x);
@@ -89,6 +89,7 @@ pub(super) fn along_axis<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<
     let axis = positive(&[site.int("axis", if is_old { 1 } else { -1 })], shape.len())?[0];
     // Before opset 13 all axes from this one on were one.
     let end = if is_old { shape.len() } else { axis + 1 };
-    let op = Softmax { size: shape[axis..end].iter().product(), inner: shape[end..].iter().product() };
+    let op =
+        Softmax { size: shape[axis..end].iter().product(), inner: shape[end..].iter().product() };
     Ok(Lowered::new(op, vec![x], shape))
 }

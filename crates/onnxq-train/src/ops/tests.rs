@@ -19,26 +19,56 @@ use crate::{
 /// those whose name begins with `p` are positive and apart from each other.
 const CASES: &[(&str, &str)] = &[
     ("Abs", "(float[2,3] x) => (float[2,3] y) { y = Abs (x) }"),
-    ("Add", "(float[2,3] x, float[3] b, float[2,1] c) => (float[2,3] y) { a = Add (x, b) y = Add (c, a) }"),
-    ("Attention", "(float[2,2,3,4] q, float[2,1,5,4] k, float[2,1,5,3] v) => (float[2,2,3,3] y) { y = Attention <is_causal = 1> (q, k, v) }"),
-    ("Attention", "(float[1,3,8] q, float[1,3,4] k, float[1,3,4] v, bool[3,3] mask) => (float[1,3,8] y) { y = Attention <q_num_heads = 2, kv_num_heads = 1, scale = 0.7, softcap = 1.5> (q, k, v, mask) }"),
-    ("Attention", "(float[1,3,4] q, int64[1,3] seen) => (float[1,3,4] y) { f = Cast <to = 1> (seen) l = Log (f) y = Attention <q_num_heads = 2, kv_num_heads = 2> (q, q, q, l) }"),
+    (
+        "Add",
+        "(float[2,3] x, float[3] b, float[2,1] c) => (float[2,3] y) { a = Add (x, b) y = Add (c, a) }",
+    ),
+    (
+        "Attention",
+        "(float[2,2,3,4] q, float[2,1,5,4] k, float[2,1,5,3] v) => (float[2,2,3,3] y) { y = Attention <is_causal = 1> (q, k, v) }",
+    ),
+    (
+        "Attention",
+        "(float[1,3,8] q, float[1,3,4] k, float[1,3,4] v, bool[3,3] mask) => (float[1,3,8] y) { y = Attention <q_num_heads = 2, kv_num_heads = 1, scale = 0.7, softcap = 1.5> (q, k, v, mask) }",
+    ),
+    (
+        "Attention",
+        "(float[1,3,4] q, int64[1,3] seen) => (float[1,3,4] y) { f = Cast <to = 1> (seen) l = Log (f) y = Attention <q_num_heads = 2, kv_num_heads = 2> (q, q, q, l) }",
+    ),
     ("Cast", "(float[2,3] x) => (float[2,3] y) { a = Mul (x, x) y = Cast <to = 1> (a) }"),
-    ("Clip", "<float low = {-0.4}, float high = {0.5}> (float[2,3] x) => (float[2,3] y) { y = Clip (x, low, high) }"),
-    ("Concat", "(float[2,3] x, float[2,2] z) => (float[2,8] y) { y = Concat <axis = -1> (x, z, x) }"),
+    (
+        "Clip",
+        "<float low = {-0.4}, float high = {0.5}> (float[2,3] x) => (float[2,3] y) { y = Clip (x, low, high) }",
+    ),
+    (
+        "Concat",
+        "(float[2,3] x, float[2,2] z) => (float[2,8] y) { y = Concat <axis = -1> (x, z, x) }",
+    ),
     ("Div", "(float[2,3] x, float[3] p) => (float[2,3] y) { y = Div (x, p) }"),
     ("Dropout", "(float[2,3] x) => (float[2,3] y) { y = Dropout (x) }"),
     ("Erf", "(float[2,3] x) => (float[2,3] y) { y = Erf (x) }"),
     ("Exp", "(float[2,3] x) => (float[2,3] y) { y = Exp (x) }"),
-    ("Expand", "<int64[3] shape = {2, 4, 3}> (float[4,1] x) => (float[2,4,3] y) { y = Expand (x, shape) }"),
+    (
+        "Expand",
+        "<int64[3] shape = {2, 4, 3}> (float[4,1] x) => (float[2,4,3] y) { y = Expand (x, shape) }",
+    ),
     ("Flatten", "(float[2,3,2] x) => (float[2,6] y) { y = Flatten (x) }"),
     ("Gather", "(float[4,3] x, int64[2,2] at) => (float[2,2,3] y) { y = Gather (x, at) }"),
-    ("Gather", "(float[2,4,3] x, int64[2,2] at) => (float[2,2,2,3] y) { y = Gather <axis = 1> (x, at) }"),
+    (
+        "Gather",
+        "(float[2,4,3] x, int64[2,2] at) => (float[2,2,2,3] y) { y = Gather <axis = 1> (x, at) }",
+    ),
     ("Gelu", "(float[2,3] x) => (float[2,3] y) { y = Gelu (x) }"),
     ("Gelu", "(float[2,3] x) => (float[2,3] y) { y = Gelu <approximate = \"tanh\"> (x) }"),
-    ("Gemm", "(float[3,2] a, float[4,3] b, float[4] c) => (float[2,4] y) { y = Gemm <transA = 1, transB = 1, alpha = 0.5, beta = 2.0> (a, b, c) }"),
+    (
+        "Gemm",
+        "(float[3,2] a, float[4,3] b, float[4] c) => (float[2,4] y) { y = Gemm <transA = 1, transB = 1, alpha = 0.5, beta = 2.0> (a, b, c) }",
+    ),
     ("Identity", "(float[2,3] x) => (float[2,3] y) { y = Identity (x) }"),
-    ("LayerNormalization", "(float[2,3,4] x, float[4] g, float[4] b) => (float[2,3,4] y) { y = LayerNormalization <axis = -1, epsilon = 0.01> (x, g, b) }"),
+    (
+        "LayerNormalization",
+        "(float[2,3,4] x, float[4] g, float[4] b) => (float[2,3,4] y) { y = LayerNormalization <axis = -1, epsilon = 0.01> (x, g, b) }",
+    ),
     ("Log", "(float[2,3] p) => (float[2,3] y) { y = Log (p) }"),
     ("MatMul", "(float[2,3,4] a, float[4,5] b) => (float[2,3,5] y) { y = MatMul (a, b) }"),
     ("MatMul", "(float[2,1,3,4] a, float[3,4,2] b) => (float[2,3,3,2] y) { y = MatMul (a, b) }"),
@@ -48,33 +78,81 @@ const CASES: &[(&str, &str)] = &[
     ("Neg", "(float[2,3] x) => (float[2,3] y) { y = Neg (x) }"),
     ("Pow", "<float by = {3.0}> (float[2,3] p) => (float[2,3] y) { y = Pow (p, by) }"),
     ("Pow", "<float by = {1.7}> (float[2,3] p) => (float[2,3] y) { y = Pow (p, by) }"),
-    ("RMSNormalization", "(float[2,3,4] x, float[4] g) => (float[2,3,4] y) { y = RMSNormalization <axis = -1, epsilon = 0.01> (x, g) }"),
+    (
+        "RMSNormalization",
+        "(float[2,3,4] x, float[4] g) => (float[2,3,4] y) { y = RMSNormalization <axis = -1, epsilon = 0.01> (x, g) }",
+    ),
     ("Reciprocal", "(float[2,3] p) => (float[2,3] y) { y = Reciprocal (p) }"),
-    ("ReduceMax", "<int64[1] axes = {-1}> (float[2,3] p) => (float[2,1] y) { y = ReduceMax (p, axes) }"),
-    ("ReduceMean", "<int64[1] axes = {1}> (float[2,3,2] x) => (float[2,2] y) { y = ReduceMean <keepdims = 0> (x, axes) }"),
-    ("ReduceSum", "<int64[2] axes = {0, 2}> (float[2,3,2] x) => (float[1,3,1] y) { y = ReduceSum (x, axes) }"),
+    (
+        "ReduceMax",
+        "<int64[1] axes = {-1}> (float[2,3] p) => (float[2,1] y) { y = ReduceMax (p, axes) }",
+    ),
+    (
+        "ReduceMean",
+        "<int64[1] axes = {1}> (float[2,3,2] x) => (float[2,2] y) { y = ReduceMean <keepdims = 0> (x, axes) }",
+    ),
+    (
+        "ReduceSum",
+        "<int64[2] axes = {0, 2}> (float[2,3,2] x) => (float[1,3,1] y) { y = ReduceSum (x, axes) }",
+    ),
     ("Relu", "(float[2,3] x) => (float[2,3] y) { y = Relu (x) }"),
-    ("Reshape", "<int64[2] shape = {0, -1}> (float[2,3,2] x) => (float[2,6] y) { a = Mul (x, x) y = Reshape (a, shape) }"),
-    ("RotaryEmbedding", "(float[2,3,8] x, float[5,2] c, float[5,2] s, int64[2,3] at) => (float[2,3,8] y) { y = RotaryEmbedding <num_heads = 2> (x, c, s, at) }"),
-    ("RotaryEmbedding", "(float[1,2,3,6] x, float[1,3,2] c, float[1,3,2] s) => (float[1,2,3,6] y) { y = RotaryEmbedding <interleaved = 1, rotary_embedding_dim = 4> (x, c, s) }"),
+    (
+        "Reshape",
+        "<int64[2] shape = {0, -1}> (float[2,3,2] x) => (float[2,6] y) { a = Mul (x, x) y = Reshape (a, shape) }",
+    ),
+    (
+        "RotaryEmbedding",
+        "(float[2,3,8] x, float[5,2] c, float[5,2] s, int64[2,3] at) => (float[2,3,8] y) { y = RotaryEmbedding <num_heads = 2> (x, c, s, at) }",
+    ),
+    (
+        "RotaryEmbedding",
+        "(float[1,2,3,6] x, float[1,3,2] c, float[1,3,2] s) => (float[1,2,3,6] y) { y = RotaryEmbedding <interleaved = 1, rotary_embedding_dim = 4> (x, c, s) }",
+    ),
     ("Sigmoid", "(float[2,3] x) => (float[2,3] y) { y = Sigmoid (x) }"),
-    ("SimplifiedLayerNormalization", "(float[3,4] x, float[4] g) => (float[3,4] y) { y = SimplifiedLayerNormalization <axis = -1> (x, g) }"),
-    ("Slice", "<int64[2] s = {3, -1}, int64[2] e = {0, -4}, int64[2] axes = {0, 1}, int64[2] by = {-2, -1}> (float[4,5] x) => (float[2,3] y) { y = Slice (x, s, e, axes, by) }"),
+    (
+        "SimplifiedLayerNormalization",
+        "(float[3,4] x, float[4] g) => (float[3,4] y) { y = SimplifiedLayerNormalization <axis = -1> (x, g) }",
+    ),
+    (
+        "Slice",
+        "<int64[2] s = {3, -1}, int64[2] e = {0, -4}, int64[2] axes = {0, 1}, int64[2] by = {-2, -1}> (float[4,5] x) => (float[2,3] y) { y = Slice (x, s, e, axes, by) }",
+    ),
     ("Softmax", "(float[2,3,2] x) => (float[2,3,2] y) { y = Softmax <axis = 1> (x) }"),
     ("Split", "(float[2,5] x) => (float[2,3] y) { y, z = Split <axis = 1, num_outputs = 2> (x) }"),
     ("Sqrt", "(float[2,3] p) => (float[2,3] y) { y = Sqrt (p) }"),
-    ("Squeeze", "<int64[1] axes = {1}> (float[2,1,3] x) => (float[2,3] y) { y = Squeeze (x, axes) }"),
+    (
+        "Squeeze",
+        "<int64[1] axes = {1}> (float[2,1,3] x) => (float[2,3] y) { y = Squeeze (x, axes) }",
+    ),
     ("Sub", "(float[2,3] x, float[1] b) => (float[2,3] y) { y = Sub (b, x) }"),
     ("Sum", "(float[2,3] x, float[3] b) => (float[2,3] y) { y = Sum (x, b, x) }"),
     ("Tanh", "(float[2,3] x) => (float[2,3] y) { y = Tanh (x) }"),
     ("Transpose", "(float[2,3,4] x) => (float[4,2,3] y) { y = Transpose <perm = [2, 0, 1]> (x) }"),
-    ("Unsqueeze", "<int64[2] axes = {0, -1}> (float[2,3] x) => (float[1,2,3,1] y) { y = Unsqueeze (x, axes) }"),
+    (
+        "Unsqueeze",
+        "<int64[2] axes = {0, -1}> (float[2,3] x) => (float[1,2,3,1] y) { y = Unsqueeze (x, axes) }",
+    ),
     ("Where", "(bool[2,1] c, float[2,3] x, float[3] z) => (float[2,3] y) { y = Where (c, x, z) }"),
-    ("com.microsoft.GroupQueryAttention", "(float[1,3,8] q, float[1,3,4] k, float[1,3,4] v, int32[1] last, int32 total) => (float[1,3,8] y) { y = com.microsoft.GroupQueryAttention <num_heads = 2, kv_num_heads = 1> (q, k, v, , , last, total) }"),
-    ("com.microsoft.QuickGelu", "(float[2,3] x) => (float[2,3] y) { y = com.microsoft.QuickGelu <alpha = 1.2> (x) }"),
-    ("com.microsoft.RotaryEmbedding", "<int64[1] at = {1}> (float[2,3,8] x, float[5,2] c, float[5,2] s) => (float[2,3,8] y) { y = com.microsoft.RotaryEmbedding (x, at, c, s) }"),
-    ("com.microsoft.RotaryEmbedding", "(float[2,2,3,4] x, int64[2,3] at, float[5,2] c, float[5,2] s) => (float[2,2,3,4] y) { y = com.microsoft.RotaryEmbedding (x, at, c, s) }"),
-    ("com.microsoft.SkipSimplifiedLayerNormalization", "(float[2,3,4] x, float[2,3,4] s, float[4] g) => (float[2,3,4] y) { n, a, b, c = com.microsoft.SkipSimplifiedLayerNormalization <epsilon = 0.01> (x, s, g) y = Mul (n, c) }"),
+    (
+        "com.microsoft.GroupQueryAttention",
+        "(float[1,3,8] q, float[1,3,4] k, float[1,3,4] v, int32[1] last, int32 total) => (float[1,3,8] y) { y = com.microsoft.GroupQueryAttention <num_heads = 2, kv_num_heads = 1> (q, k, v, , , last, total) }",
+    ),
+    (
+        "com.microsoft.QuickGelu",
+        "(float[2,3] x) => (float[2,3] y) { y = com.microsoft.QuickGelu <alpha = 1.2> (x) }",
+    ),
+    (
+        "com.microsoft.RotaryEmbedding",
+        "<int64[1] at = {1}> (float[2,3,8] x, float[5,2] c, float[5,2] s) => (float[2,3,8] y) { y = com.microsoft.RotaryEmbedding (x, at, c, s) }",
+    ),
+    (
+        "com.microsoft.RotaryEmbedding",
+        "(float[2,2,3,4] x, int64[2,3] at, float[5,2] c, float[5,2] s) => (float[2,2,3,4] y) { y = com.microsoft.RotaryEmbedding (x, at, c, s) }",
+    ),
+    (
+        "com.microsoft.SkipSimplifiedLayerNormalization",
+        "(float[2,3,4] x, float[2,3,4] s, float[4] g) => (float[2,3,4] y) { n, a, b, c = com.microsoft.SkipSimplifiedLayerNormalization <epsilon = 0.01> (x, s, g) y = Mul (n, c) }",
+    ),
 ];
 
 /// A model with weights, and the integers that are its inputs.
@@ -107,7 +185,8 @@ impl Example {
             inputs.insert(*id, integer(&m, *id, at));
         }
         for (at, id) in floats.iter().enumerate() {
-            let shape: Vec<usize> = m.shape(*id).unwrap().iter().map(|it| it.fixed().unwrap()).collect();
+            let shape: Vec<usize> =
+                m.shape(*id).unwrap().iter().map(|it| it.fixed().unwrap()).collect();
             let positive = m.value(*id).name.starts_with('p');
             let value = |i: usize| {
                 let x = ((i * 7919 + at * 31 + 17) % 101) as f32 / 50.0 - 1.0;
@@ -204,7 +283,8 @@ fn every_row_has_a_case_and_the_table_is_sorted() {
 fn forward_is_what_the_reference_evaluator_says() {
     for (op, case) in CASES {
         let example = Example::new(case);
-        let named = |(id, it): (&ValueId, &Tensor)| (example.m.value(*id).name.to_string(), it.clone());
+        let named =
+            |(id, it): (&ValueId, &Tensor)| (example.m.value(*id).name.to_string(), it.clone());
         let right = match eval::run(&example.m, &example.inputs.iter().map(named).collect()) {
             Ok(right) => right["y"].to_f32().unwrap(),
             // What the evaluator leaves out, filetests compare with ONNX Runtime.
@@ -218,7 +298,10 @@ fn forward_is_what_the_reference_evaluator_says() {
         let own = tape.output(program.outputs["y"]);
         assert_eq!(own.len(), right.len(), "{op}");
         for (own, right) in own.iter().zip(&right) {
-            assert!((own - f64::from(*right)).abs() < 2e-6 * (1.0 + own.abs()), "{op}: {own} {right}\n{case}");
+            assert!(
+                (own - f64::from(*right)).abs() < 2e-6 * (1.0 + own.abs()),
+                "{op}: {own} {right}\n{case}"
+            );
         }
     }
 }
@@ -238,7 +321,7 @@ fn gradients_are_central_differences() {
         let grads = gradients(&example, &program, &weights, &leaves);
         assert!(!grads.is_empty(), "{op}");
         for (leaf, own) in grads {
-            for at in 0..own.len() {
+            for (at, gradient) in own.iter().enumerate() {
                 let moved = |by: f64| {
                     let mut leaves = leaves.clone();
                     leaves.get_mut(leaf)[at] += by;
@@ -246,7 +329,10 @@ fn gradients_are_central_differences() {
                 };
                 let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
                 let scale = 1.0 + slope.abs();
-                assert!((slope - own[at]).abs() < 1e-6 * scale, "{op} {at}: {slope} {}\n{case}", own[at]);
+                assert!(
+                    (slope - gradient).abs() < 1e-6 * scale,
+                    "{op} {at}: {slope} {gradient}\n{case}"
+                );
             }
         }
     }

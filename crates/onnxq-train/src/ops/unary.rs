@@ -34,7 +34,12 @@ impl<R: Real, F: Scalar<R>> Op<R> for Map<F> {
         let dy = at.dy;
         let kept = if F::BY_RESULT { at.y() } else { at.x(0) };
         let Some(dx) = at.grad(0) else { return };
-        vectorized(|| dx.add(#[inline(always)] |i| dy[i] * self.0.slope(kept[i], kept[i])));
+        vectorized(|| {
+            dx.add(
+                #[inline(always)]
+                |i| dy[i] * self.0.slope(kept[i], kept[i]),
+            )
+        });
     }
 
     fn keeps(&self) -> Keeps {
@@ -75,8 +80,8 @@ macro_rules! scalar {
 }
 
 #[inline(always)]
-fn num<R: Real>(it: f64) -> R {
-    R::of(it)
+fn num<R: Real>(number: f64) -> R {
+    R::of(number)
 }
 
 scalar!(abs, Abs, |x| x.abs(), |x| sign(x));
@@ -168,7 +173,8 @@ impl<R: Real> Scalar<R> for ByTanh {
 }
 
 pub(super) fn gelu<R: Real>(site: &mut Site<'_, '_, R>) -> Result<Lowered<R>, NoMatch> {
-    let by_tanh = site.node().attrs.get("approximate").and_then(|it| it.as_bytes()) == Some(b"tanh");
+    let by_tanh =
+        site.node().attrs.get("approximate").and_then(|it| it.as_bytes()) == Some(b"tanh");
     if by_tanh { map(site, ByTanh) } else { map(site, Exact) }
 }
 

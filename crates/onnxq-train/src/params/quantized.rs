@@ -173,7 +173,8 @@ mod tests {
     use onnxq_ir::tensor::ZeroPoints;
 
     fn example(scale: DType) -> Quantized {
-        let shape = QShape { n: 2, k: 5, block: 3, bits: 2, zero_points: ZeroPoints::Asymmetric, scale };
+        let shape =
+            QShape { n: 2, k: 5, block: 3, bits: 2, zero_points: ZeroPoints::Asymmetric, scale };
         Quantized::new(&QMatrix {
             shape,
             quantized: Array2::from_shape_vec((2, 5), vec![0, 1, 2, 3, 0, 3, 2, 1, 0, 2]).unwrap(),
@@ -194,7 +195,8 @@ mod tests {
 
     #[test]
     fn gradients_of_scales_are_differences() {
-        let (q, dw) = (example(DType::F32), [0.3f32, -1.0, 0.5, 2.0, -0.4, 0.1, 0.7, -0.6, 1.1, 0.2]);
+        let (q, dw) =
+            (example(DType::F32), [0.3f32, -1.0, 0.5, 2.0, -0.4, 0.1, 0.7, -0.6, 1.1, 0.2]);
         let loss = |theta: &[f32]| -> f64 {
             q.weight(theta, None).iter().zip(&dw).map(|(w, d)| f64::from(w * d)).sum()
         };
@@ -216,7 +218,8 @@ mod tests {
     fn what_is_clamped_has_no_gradient_of_its_own() {
         let q = example(DType::F32);
         let mut dw = [1.0f32; 10];
-        let (mut sums, shadow) = ([0.0; 4], [9.0f32, 0.1, -9.0, 0.3, 0.2, 0.0, 0.1, 0.05, 1.0, 1.0]);
+        let (mut sums, shadow) =
+            ([0.0; 4], [9.0f32, 0.1, -9.0, 0.3, 0.2, 0.0, 0.1, 0.05, 1.0, 1.0]);
         q.reduce_through(&[0.0; 4], &shadow, &mut dw, &mut sums);
         assert_eq!(dw[..5], [0.0, 1.0, 0.0, 1.0, 1.0]);
         // 2 and −1 steps of the clamped ones, 0 − 0.2 of the other; by the scale of 0.5.

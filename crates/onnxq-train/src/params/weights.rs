@@ -37,7 +37,10 @@ pub struct Trained {
 /// What is stored of a weight.
 pub enum Kind {
     /// Numbers in rows and columns; a vector is one row.
-    Float { rows: usize, columns: usize },
+    Float {
+        rows: usize,
+        columns: usize,
+    },
     Quantized(Box<Quantized>),
 }
 
@@ -63,9 +66,15 @@ enum Source {
 
 /// What training changes in a model.
 pub enum Change {
-    Float { value: ValueId, tensor: Tensor },
+    Float {
+        value: ValueId,
+        tensor: Tensor,
+    },
     /// Every part of this source becomes that of the matrix.
-    Quantized { source: Arc<dyn QSource>, matrix: QMatrix },
+    Quantized {
+        source: Arc<dyn QSource>,
+        matrix: QMatrix,
+    },
 }
 
 struct Leaf {
@@ -102,7 +111,9 @@ pub struct Weights {
 }
 
 impl Weights {
-    pub fn new(select: impl Fn(Role, bool, &str) -> Option<Trained> + Send + Sync + 'static) -> Weights {
+    pub fn new(
+        select: impl Fn(Role, bool, &str) -> Option<Trained> + Send + Sync + 'static,
+    ) -> Weights {
         let (list, leaves, by_value) = (Vec::new(), Vec::new(), BTreeMap::new());
         Weights { list, leaves, by_value, select: Box::new(select) }
     }
@@ -130,7 +141,9 @@ impl Weights {
 
     /// Whether a node has a weight of its own where its operator has one.
     pub(crate) fn is_weight_of(&self, m: &Model, node: NodeId) -> bool {
-        let Some(info) = m.node(node).op.info().filter(|it| it.layout.is_some()) else { return false };
+        let Some(info) = m.node(node).op.info().filter(|it| it.layout.is_some()) else {
+            return false;
+        };
         let is_weight = |index: &usize| {
             let Ok(value) = m.operand(node, *index) else { return false };
             let matrix = float_constant(m, value).filter(|it| it.shape.len() > 1);
@@ -140,7 +153,11 @@ impl Weights {
     }
 
     /// The leaf of a value that is a weight: a float constant, or what `DequantizeLinear` makes of one.
-    pub(crate) fn leaf(&mut self, m: &Model, value: ValueId) -> Result<Option<LeafId>, TensorError> {
+    pub(crate) fn leaf(
+        &mut self,
+        m: &Model,
+        value: ValueId,
+    ) -> Result<Option<LeafId>, TensorError> {
         if let Some(leaf) = self.by_value.get(&value) {
             return Ok(Some(*leaf));
         }
@@ -164,9 +181,8 @@ impl Weights {
 
     /// Whether a value is a float constant that is to be trained.
     pub(crate) fn trains(&self, m: &Model, value: ValueId) -> bool {
-        float_constant(m, value).is_some_and(|_| {
-            (self.select)(role(m, value), false, &m.value(value).name).is_some()
-        })
+        float_constant(m, value)
+            .is_some_and(|_| (self.select)(role(m, value), false, &m.value(value).name).is_some())
     }
 
     fn add(&mut self, role: Role, name: String, kind: Kind, source: Source) -> usize {
@@ -200,14 +216,17 @@ impl Weights {
             Source::Quantized(_) => false,
         });
         if let Some(index) = found {
-            let Source::Float { tensor: first, .. } = &self.list[index].source else { unreachable!() };
+            let Source::Float { tensor: first, .. } = &self.list[index].source else {
+                unreachable!()
+            };
             let transposed = first.identity() != identity;
             return self.push_leaf(index, transposed, shape);
         }
         let columns = shape.last().copied().unwrap_or(1);
         let kind = Kind::Float { rows: tensor.numel() / columns.max(1), columns };
         let name = m.value(value).name.to_string();
-        let index = self.add(role(m, value), name, kind, Source::Float { value, tensor: tensor.clone() });
+        let index =
+            self.add(role(m, value), name, kind, Source::Float { value, tensor: tensor.clone() });
         self.push_leaf(index, false, shape)
     }
 
@@ -220,13 +239,19 @@ impl Weights {
     ) -> Result<LeafId, TensorError> {
         let shape = m.constant(codes).map_or_else(|_| Vec::new(), |it| it.shape.clone());
         let transposed = is_by_column(m, codes);
-        let same = |it: &Weight| matches!(&it.source, Source::Quantized(it) if Arc::ptr_eq(it, &source));
+        let same =
+            |it: &Weight| matches!(&it.source, Source::Quantized(it) if Arc::ptr_eq(it, &source));
         let index = match self.list.iter().position(same) {
             Some(index) => index,
             None => {
                 let matrix = source.solve(0..source.shape().n)?;
                 let kind = Kind::Quantized(Box::new(Quantized::new(&matrix)));
-                self.add(role(m, value), m.value(value).name.to_string(), kind, Source::Quantized(source))
+                self.add(
+                    role(m, value),
+                    m.value(value).name.to_string(),
+                    kind,
+                    Source::Quantized(source),
+                )
             }
         };
         Ok(self.push_leaf(index, transposed, shape))
@@ -368,7 +393,8 @@ fn role(m: &Model, value: ValueId) -> Role {
 
 fn float_constant(m: &Model, value: ValueId) -> Option<&Tensor> {
     let tensor = m.constant(value).ok()?;
-    (tensor.dtype.is_float() && tensor.numel() > 1 && tensor.quantized().is_none()).then_some(tensor)
+    (tensor.dtype.is_float() && tensor.numel() > 1 && tensor.quantized().is_none())
+        .then_some(tensor)
 }
 
 /// The integers of a weight that `DequantizeLinear` makes of a quantized source, and the source.

@@ -94,7 +94,8 @@ impl Plan {
 
     /// Ranges of steps of about the same size in memory, each ending where little is alive.
     fn cut<R: Real>(&self, slots: &[Slot], steps: &[Step<R>], count: usize) -> Vec<Range<usize>> {
-        let made = |step: &Step<R>| size(&slots[step.output.0]) + step.op.saves().iter().sum::<usize>();
+        let made =
+            |step: &Step<R>| size(&slots[step.output.0]) + step.op.saves().iter().sum::<usize>();
         let total: usize = steps.iter().map(made).sum();
         let alive = self.alive(slots, steps);
         let (mut ranges, mut start, mut sum) = (Vec::new(), 0, 0);

@@ -216,8 +216,8 @@ impl<R: Real> Tape<R> {
             for input in step.inputs.iter().chain([&step.output]) {
                 let slot = input.0;
                 let read = program.plan.last_read[slot].is_some_and(|it| it > at);
-                let needed = reverse
-                    && (program.plan.crosses[slot] || keep && program.plan.kept[slot]);
+                let needed =
+                    reverse && (program.plan.crosses[slot] || keep && program.plan.kept[slot]);
                 let is_step = matches!(program.slots[slot].source, Source::Step(_));
                 if is_step && !read && !needed {
                     self.free(*input);
@@ -286,7 +286,10 @@ impl<R: Real> Tape<R> {
             return Some(grads.take(leaf));
         }
         let so_far = self.grads[slot.0].take();
-        Some(so_far.unwrap_or_else(|| Gradient { values: self.buffers.take(size(info)), fresh: true }))
+        Some(
+            so_far
+                .unwrap_or_else(|| Gradient { values: self.buffers.take(size(info)), fresh: true }),
+        )
     }
 
     /// Puts a gradient back; a value that is two inputs of a step has two.

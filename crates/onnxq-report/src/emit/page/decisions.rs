@@ -22,6 +22,7 @@ fn table(decision: &Decision, limits: Limits) -> Table {
     let (id, caption) = match &*decision.kind {
         "activations" => ("activation", "Activations that are not at their fastest candidate"),
         "bits" => ("mix", "Mixes of bits"),
+        "training" => ("training", "Loss while training, and of held-out samples"),
         _ => ("solver", "How far quantized weights are off"),
     };
     let mut table = Table::new(id, caption);

@@ -108,7 +108,10 @@ pub fn read(files: &[PathBuf], how: &Training) -> Result<TrainingData, DataError
     data.facts.sha256 = digest::of(files, None)?;
     if data.train.is_empty() {
         let file = files.first().cloned().unwrap_or_default();
-        return Err(DataError::Empty { file });
+        return Err(match data.facts.empty_examples {
+            0 => DataError::Empty { file },
+            examples => DataError::NothingCounts { file, examples, window: how.window },
+        });
     }
     Ok(data)
 }
