@@ -105,10 +105,19 @@ impl Real for f32 {
 
     #[inline(always)]
     fn tanh(self) -> f32 {
-        // (1 - e) / (1 + e) loses digits near zero, where the series is exact enough.
+        // (1 - e) / (1 + e) loses digits near zero, where the Taylor series does not.
+        const SERIES: [f32; 7] = [
+            21_844.0 / 6_081_075.0,
+            -1_382.0 / 155_925.0,
+            62.0 / 2_835.0,
+            -17.0 / 315.0,
+            2.0 / 15.0,
+            -1.0 / 3.0,
+            1.0,
+        ];
         let square = self * self;
-        if square < 1e-3 {
-            return self * (1.0 - square / 3.0 + 2.0 * square * square / 15.0);
+        if square < 0.25 {
+            return self * SERIES.iter().fold(0.0, |sum, it| sum * square + it);
         }
         let e = Real::exp(-2.0 * self.abs());
         ((1.0 - e) / (1.0 + e)).copysign(self)
