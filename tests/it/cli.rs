@@ -53,9 +53,12 @@ fn recipes_are_listed_with_one_sentence_each() {
     avx512_vnni         avx512_vnni                 Dynamic int8 for x86-64 with VNNI, the fastest form for prompts and encoders.
     avx512_vnni_row     avx512_vnni                 Dynamic int8 for x86-64 with VNNI, with a range per row of every activation: about 10 % slower than avx512_vnni, and more accurate where tokens have outliers.
     avx512_vnni_static  avx512_vnni  --calibration  Static int8 for x86-64 with VNNI, the form for convolutions.
+    int2_recovered      generic      --calibration  Weights in 2 bits, with scales and norms trained against the float model: the smallest.
     int4                generic                     Weights in 4 bits, computation in int8, for any CPU.
     int4_quality        generic      --calibration  Weights in 4 bits solved by GPTQ on calibration data, with blocks of 32 and an 8-bit head: the most accurate of the 4-bit recipes.
+    int4_recovered      generic      --calibration  What int4_quality emits, with scales and norms trained against the float model, in the same size.
     int4_size           generic      --calibration  Everything in 4 bits, head and embeddings too, solved by GPTQ on calibration data: the smallest file.
+    int8_recovered      avx512_vnni  --calibration  What avx512_vnni_row emits, with scales and norms trained against the float model.
     int8_weights        generic                     Weights in 8 bits with a scale per block of 32, for any CPU.
     ");
 }

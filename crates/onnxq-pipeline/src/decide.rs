@@ -16,6 +16,8 @@ pub struct Decided {
     pub adapted: Option<Adapted>,
     pub mixed: Option<Mixed>,
     pub(super) sources: Sources,
+    /// Nothing is to be run on data: what the recipe trains stays as it is.
+    pub(super) outlined: bool,
 }
 
 /// A plan on its way, and what was learnt for it so far.
@@ -112,7 +114,7 @@ impl Planned {
         let deciding = origin::record(Deciding::new(self), job)?;
         let planned = transform::outline(deciding.planned, job)?;
         let deciding = ranges::assume(Deciding::new(planned), job)?;
-        Ok(deciding.done(Sources::default()))
+        Ok(Decided { outlined: true, ..deciding.done(Sources::default()) })
     }
 }
 
@@ -128,6 +130,6 @@ impl Deciding {
 
     fn done(self, sources: Sources) -> Decided {
         let Deciding { planned, adapted, mixed, .. } = self;
-        Decided { planned, adapted, mixed, sources }
+        Decided { planned, adapted, mixed, sources, outlined: false }
     }
 }

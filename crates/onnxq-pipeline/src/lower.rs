@@ -49,14 +49,17 @@ pub struct Lowered {
 impl Decided {
     /// Brings the model to its final form.
     pub fn lower(self, job: &Job) -> Result<Lowered, Error> {
-        let Decided { planned, adapted, mixed, mut sources } = self;
+        let Decided { planned, adapted, mixed, mut sources, outlined } = self;
         let Planned { mut model, files, plan, before, warnings, options, mut origin, widened } =
             planned;
         let (rows, findings) = (plan.rows(&model), lint::run(&model));
         job.ctx.progress.start("quantize", 0);
         let float = model.clone();
         insert::quantize(&mut model, &plan, &mut sources);
-        let learnt = distil::recover(&mut model, (&float, &files), &plan.sites, job)?;
+        let learnt = match outlined {
+            true => None,
+            false => distil::recover(&mut model, (&float, &files), &plan.sites, job)?,
+        };
         origin.distilled = learnt.as_ref().map(Learnt::told);
         let weight_errors = sources.errors(&model, &plan.sites);
         finish(&mut model, &plan.sites, job.ctx)?;

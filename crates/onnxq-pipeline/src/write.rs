@@ -44,7 +44,9 @@ impl Lowered {
     fn depends_on_data(&self, job: &Job) -> bool {
         let is_static = |row: &PlanRow| row.activation == Some(Activation::Static);
         let has_data = job.inputs.data.is_some();
-        has_data && job.recipe.adapt.is_some()
+        // What training did is written into the file.
+        job.recipe.distil.is_some()
+            || has_data && job.recipe.adapt.is_some()
             || !has_data && job.recipe.needs_data()
             || self.rows.iter().any(is_static)
     }
