@@ -46,7 +46,7 @@ pub struct NothingGained {
 
 impl Diagnostic for NothingGained {
     fn code(&self) -> Code {
-        Code::E642
+        Code::N003
     }
 
     fn hint(&self) -> Option<String> {

@@ -126,7 +126,7 @@ impl Training<'_> {
     /// Trains, and returns what it changes in the student.
     ///
     /// # Errors
-    /// E640 and E641 if no gradient passes, E642 if nothing was gained, E606 without enough samples, and
+    /// E640 and E641 if no gradient passes, N003 if nothing was gained, E606 without enough samples, and
     /// what running the teacher says.
     pub fn run(&self, ctx: &Ctx) -> Result<(Vec<Change>, Learnt), Error> {
         let split = Split::new(self.examples, self.most_held_out())?;
