@@ -124,8 +124,12 @@ class Job:
         return self.path(name)
 
     def command(self, output, flags, texts=None, threads=1):
-        data = [it for text in texts or self.text for it in ("--data", text)]
-        own = ["--tokenizer", self.tokenizer, "--window", self.window, "--threads", threads]
+        texts = texts or self.text
+        data = [it for text in texts for it in ("--data", text)]
+        # Arrays are tokens already, as long as they are.
+        arrays = all(str(it).endswith(".npy") for it in texts)
+        own = [] if arrays else ["--tokenizer", self.tokenizer, "--window", self.window]
+        own += ["--threads", threads]
         command = [self.onnxq, "distil", self.model, *data, *own, "-o", output, "-f", "-q", "--json", *flags]
         return [str(it) for it in command]
 
