@@ -132,6 +132,17 @@ pub(crate) struct NoEffect {
     pub without: &'static str,
 }
 
+/// Fails if one of these flags is given, which nothing would read.
+pub(crate) fn no_effect(
+    flags: impl IntoIterator<Item = (&'static str, bool)>,
+    without: &'static str,
+) -> Result<(), Failure> {
+    match flags.into_iter().find(|it| it.1) {
+        Some((asked, _)) => Err(NoEffect { asked, without }.into()),
+        None => Ok(()),
+    }
+}
+
 impl Diagnostic for NoEffect {
     fn code(&self) -> Code {
         Code::E712

@@ -421,7 +421,7 @@ impl<R: Real> Site<'_, '_, R> {
         Ok(known.0.dtype)
     }
 
-    /// A value of the graph that the host is to compute as a slot of its own.
+    /// Whether a gradient of a slot is of use.
     pub fn wanted(&self, slot: SlotId) -> bool {
         self.lowering.slots[slot.0].wanted
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    super::{Failure, shared::NoEffect},
+    super::{Failure, shared::no_effect},
     Args, Who, lessons,
 };
 use onnxq_ir::diag::{Code, Diagnostic};
@@ -18,7 +18,7 @@ impl Args {
         self.check_student()?;
         self.check_data()?;
         let without = "the loss asks no teacher, or compares vectors, which predict no token";
-        first([("--labels", self.how.labels.is_some() && !self.has_labels())], without)
+        no_effect([("--labels", self.how.labels.is_some() && !self.has_labels())], without)
     }
 
     fn check_student(&self) -> Result<(), Failure> {
@@ -41,11 +41,11 @@ impl Args {
             ("--exclude", !recipe.exclude.is_empty()),
             ("--include", !recipe.include.is_empty()),
         ];
-        first(flags, "the student stays in float; `onnxq quantize` takes it afterwards")?;
+        no_effect(flags, "the student stays in float; `onnxq quantize` takes it afterwards")?;
         let few = self.data.calibration_samples.is_some();
         let solves = matches!(self.student, Who::Smaller(_));
         let without = "no solver and no choice of layers looks at samples";
-        first([("--calibration-samples", few && !solves)], without)
+        no_effect([("--calibration-samples", few && !solves)], without)
     }
 
     fn check_data(&self) -> Result<(), Failure> {
@@ -54,12 +54,12 @@ impl Args {
             return Ok(());
         }
         let several = data.data.len() > 1;
-        first([("a second --data", several)], "only texts are read from several places")?;
-        first([("--pack", data.pack)], "only texts are packed into windows")?;
+        no_effect([("a second --data", several)], "only texts are read from several places")?;
+        no_effect([("--pack", data.pack)], "only texts are packed into windows")?;
         let flags =
             [("--window", data.window.is_some()), ("--tokenizer", data.tokenizer.is_some())];
         match is_array(&data.data[0]) {
-            true => first(flags, "samples in arrays have the length that they have"),
+            true => no_effect(flags, "samples in arrays have the length that they have"),
             false => Ok(()),
         }
     }
@@ -73,16 +73,6 @@ impl Args {
 
 fn is_array(path: &Path) -> bool {
     path.extension().is_some_and(|it| it == "npy" || it == "npz")
-}
-
-fn first(
-    flags: impl IntoIterator<Item = (&'static str, bool)>,
-    without: &'static str,
-) -> Result<(), Failure> {
-    match flags.into_iter().find(|it| it.1) {
-        Some((asked, _)) => Err(NoEffect { asked, without }.into()),
-        None => Ok(()),
-    }
 }
 
 /// MODEL would teach, and the loss is of the data alone.

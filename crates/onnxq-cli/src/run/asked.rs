@@ -1,7 +1,7 @@
 //! Whether the flags make sense for the model at hand.
 
 use super::{
-    super::{Failure, shared::NoEffect},
+    super::{Failure, shared::no_effect},
     Args,
 };
 use onnxq_run::answer::{ModelFacts, Task};
@@ -16,20 +16,20 @@ impl Args {
         };
         let labels = ("--labels", self.labels.is_some() && facts.task == Task::Embed);
         let others = [("--system", self.system.is_some()), ("--raw", self.raw), labels];
-        first(self.generates().into_iter().chain(others), without)
+        no_effect(self.generates().into_iter().chain(others), without)
     }
 
     fn check_generate(&self, facts: &ModelFacts) -> Result<(), Failure> {
-        first([("--labels", self.labels.is_some())], "the model continues texts")?;
+        no_effect([("--labels", self.labels.is_some())], "the model continues texts")?;
         let template = match facts.chat {
             true => "--raw leaves out the chat template, which would write it",
             false => "the model has no chat template, which would write it",
         };
-        first([("--system", self.system.is_some() && (self.raw || !facts.chat))], template)?;
-        first([("--raw", self.raw && !facts.chat)], "the model has no chat template")?;
+        no_effect([("--system", self.system.is_some() && (self.raw || !facts.chat))], template)?;
+        no_effect([("--raw", self.raw && !facts.chat)], "the model has no chat template")?;
         // Lines of a batch have their own temperature.
         if self.jsonl.is_none() && !self.chooses(facts) {
-            first(self.chance(), "at temperature 0 the most likely token is always taken")?;
+            no_effect(self.chance(), "at temperature 0 the most likely token is always taken")?;
         }
         Ok(())
     }
@@ -68,15 +68,5 @@ impl Args {
             ("--stop", !flags.stop.is_empty()),
         ];
         self.chance().into_iter().chain(others).collect()
-    }
-}
-
-fn first(
-    flags: impl IntoIterator<Item = (&'static str, bool)>,
-    without: &'static str,
-) -> Result<(), Failure> {
-    match flags.into_iter().find(|it| it.1) {
-        Some((asked, _)) => Err(NoEffect { asked, without }.into()),
-        None => Ok(()),
     }
 }

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
-use crate::Error;
+use crate::{Error, search::evaluator::digest};
 use onnxq_ir::{
     Model,
     diag::{Code, Diagnostic},
-    tensor::{DType, Tensor, TensorError},
+    tensor::{DType, Tensor},
 };
 use onnxq_run::{
     calibrate,
@@ -156,16 +154,6 @@ impl Examples for Batches {
     fn sha256(&self) -> String {
         self.sha256().to_owned()
     }
-}
-
-pub(super) fn digest(batch: &Batch) -> Result<[u8; 32], TensorError> {
-    let mut hash = Sha256::new();
-    for (name, tensor) in batch {
-        hash.update(name);
-        tensor.shape.iter().for_each(|it| hash.update(it.to_le_bytes()));
-        hash.update(tensor.bytes()?);
-    }
-    Ok(hash.finalize().into())
 }
 
 /// Which samples are for what.

@@ -303,7 +303,8 @@ fn some(batches: Batches, count: usize) -> Result<Vec<Batch>, Error> {
     Ok(chosen.into_values().collect())
 }
 
-fn digest(batch: &Batch) -> Result<[u8; 32], TensorError> {
+/// Of what a batch holds, wherever it comes from.
+pub(crate) fn digest(batch: &Batch) -> Result<[u8; 32], TensorError> {
     let mut hash = Sha256::new();
     for (name, tensor) in batch {
         hash.update(name);
