@@ -2,8 +2,10 @@
 //!
 //! Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
 
+use rayon::prelude::*;
+
 use crate::{
-    params::{GroupGrads, Kind, LeafId, Leaves, Weights},
+    params::{Kind, LeafId, Leaves, Pool, Weights},
     real::vectorized,
 };
 
@@ -76,9 +78,9 @@ impl AdamW {
     }
 
     /// First and second moments of all trained numbers.
-    pub fn moments(&self) -> [Vec<Vec<f32>>; 2] {
+    pub fn moments(&self) -> [Vec<&[f32]>; 2] {
         let list = || self.moments.iter().flatten();
-        [list().map(|it| it.first.clone()).collect(), list().map(|it| it.second.clone()).collect()]
+        [list().map(|it| &it.first[..]).collect(), list().map(|it| &it.second[..]).collect()]
     }
 
     /// Takes what [`AdamW::moments`] gave after so many steps.
@@ -96,29 +98,30 @@ impl AdamW {
         &mut self,
         weights: &mut Weights,
         leaves: &mut Leaves<f32>,
-        mut grads: Sums,
+        (mut grads, pool): (Sums, &Pool),
     ) -> Moved {
         let norm = grads.norm();
         let factor = if norm > self.schedule.clip { self.schedule.clip / norm } else { 1.0 };
         let part = self.schedule.at(self.step) as f32;
         self.step += 1;
-        for (index, weight) in weights.list.iter_mut().enumerate() {
-            let Some(how) = weight.trained else { continue };
-            let [own, theta] = &mut self.moments[index];
-            let (step, schedule) = (self.step, &self.schedule);
-            let update = Update { schedule, step, factor: factor as f32 };
+        let update = Update { schedule: &self.schedule, step: self.step, factor: factor as f32 };
+        let mut values = leaves.trained(weights);
+        let moments = self.moments.par_iter_mut().zip(&mut grads.own).zip(&mut grads.theta);
+        let all = weights.list.par_iter_mut().zip(&mut values).zip(moments);
+        all.for_each(|((weight, values), (([own, theta], dw), dtheta))| {
+            let Some(how) = weight.trained else { return };
             if let Some(rate) = how.rate {
-                let values = match weight.kind {
-                    Kind::Float { .. } => leaves.get_mut(weight.first),
-                    Kind::Quantized(_) => &mut weight.shadow[..],
+                let values = match values {
+                    Some(it) => &mut it[..],
+                    None => &mut weight.shadow[..],
                 };
-                update.run(rate * part, schedule.decay, values, &mut grads.own[index], own);
+                update.run(rate * part, update.schedule.decay, values, dw, own);
             }
             if !weight.theta.is_empty() {
-                let rate = how.scale_rate * part;
-                update.run(rate, 0.0, &mut weight.theta, &mut grads.theta[index], theta);
+                update.run(how.scale_rate * part, 0.0, &mut weight.theta, dtheta, theta);
             }
-        }
+        });
+        grads.give_back(pool);
         weights.refresh(leaves);
         Moved { norm }
     }
@@ -156,7 +159,7 @@ impl Update<'_> {
     }
 }
 
-/// The gradients of a step, by weight.
+/// The gradients of a step, by weight, as its numbers lie.
 pub struct Sums {
     /// Of the weight itself; empty where it is not trained.
     own: Vec<Vec<f32>>,
@@ -166,34 +169,43 @@ pub struct Sums {
 
 impl Sums {
     /// From the sums of all groups, leaf by leaf.
-    pub fn new(weights: &Weights, groups: GroupGrads<'_>) -> Sums {
-        let GroupGrads { mut dense, mut theta, .. } = groups;
+    pub fn new(weights: &Weights, leaves: Vec<Vec<f32>>, pool: &Pool) -> Sums {
         let mut own: Vec<Vec<f32>> = vec![Vec::new(); weights.list.len()];
-        for (index, gradient) in dense.iter_mut().enumerate() {
-            let leaf = LeafId(index);
-            let (weight, flipped) = weights.behind(leaf);
-            if gradient.values.is_empty() {
-                continue;
-            }
-            let mut values = std::mem::take(&mut gradient.values);
-            if gradient.fresh {
-                values.fill(0.0);
-            }
-            let (rows, columns) = weights.list[weight].extent();
-            if flipped {
-                values = crate::params::transposed(&values, columns, rows);
-            }
-            match own[weight].is_empty() {
-                true => own[weight] = values,
-                false => own[weight].iter_mut().zip(&values).for_each(|(it, more)| *it += *more),
+        let mut theta = own.clone();
+        for (index, values) in leaves.into_iter().enumerate().filter(|it| !it.1.is_empty()) {
+            let (weight, flipped) = weights.behind(LeafId(index));
+            let list = &weights.list[weight];
+            let is_reduced = !list.is_float() && list.rounded_from().is_none();
+            let (sums, values) = match is_reduced {
+                true => (&mut theta[weight], values),
+                false => (&mut own[weight], list.returned(values, flipped)),
+            };
+            if sums.is_empty() {
+                *sums = values;
+            } else {
+                sums.iter_mut().zip(&values).for_each(|(it, more)| *it += *more);
+                pool.give(values);
             }
         }
         for (index, weight) in weights.list.iter().enumerate() {
-            if let (Kind::Quantized(it), Some(shadow)) = (&weight.kind, weight.rounded_from()) {
-                it.reduce_through(&weight.theta, shadow, &mut own[index], &mut theta[index]);
-            }
+            let Some(how) = weight.trained else { continue };
+            // Moments go on where no gradient came.
+            let (rows, columns) = weight.extent();
+            own[index].resize(if how.rate.is_some() { rows * columns } else { 0 }, 0.0);
+            theta[index].resize(weight.theta.len(), 0.0);
         }
+        let both = own.par_iter_mut().zip(&mut theta);
+        weights.list.par_iter().zip(both).for_each(|(weight, (own, theta))| {
+            if let (Kind::Quantized(it), Some(shadow)) = (&weight.kind, weight.rounded_from()) {
+                it.reduce_through(&weight.theta, shadow, own, theta);
+            }
+        });
         Sums { own, theta }
+    }
+
+    /// Its buffers are of use for the next step.
+    fn give_back(self, pool: &Pool) {
+        self.own.into_iter().for_each(|it| pool.give(it));
     }
 
     fn norm(&self) -> f64 {
@@ -207,6 +219,7 @@ impl Sums {
             });
             lanes.iter().sum()
         };
-        self.own.iter().chain(&self.theta).map(square).sum::<f64>().sqrt()
+        let squares: Vec<f64> = self.own.par_iter().chain(&self.theta).map(square).collect();
+        squares.iter().sum::<f64>().sqrt()
     }
 }

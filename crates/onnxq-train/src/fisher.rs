@@ -6,7 +6,11 @@
 //! drawn labels say how much an error at an inner value costs. For outputs that are no logits the
 //! same holds of squared differences, with draws of normal noise.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use onnxq_ir::{Model, ValueId, tensor::Tensor};
 
@@ -26,15 +30,20 @@ pub enum Draw {
     Noise(usize),
 }
 
-/// A model whose inner gradients are asked for.
+/// A model whose inner gradients are asked for, by several threads at the same time.
 pub struct Fisher<'a> {
     model: &'a Model,
-    weights: Weights,
-    leaves: Option<Leaves<f32>>,
     outputs: Vec<String>,
-    watched: Vec<ValueId>,
-    programs: BTreeMap<Vec<Vec<usize>>, Program<f32>>,
+    watched: BTreeSet<ValueId>,
+    /// What a run may take.
     memory: usize,
+    lowered: Mutex<Lowered>,
+    leaves: OnceLock<Leaves<f32>>,
+}
+
+struct Lowered {
+    weights: Weights,
+    programs: BTreeMap<Vec<Vec<usize>>, Arc<Program<f32>>>,
 }
 
 /// What is seen of a watched value: its shape and its gradient.
@@ -48,16 +57,22 @@ impl<'a> Fisher<'a> {
         memory: usize,
     ) -> Fisher<'a> {
         let (weights, programs) = (Weights::new(|_, _, _| None), BTreeMap::new());
-        Fisher { model, weights, leaves: None, outputs, watched, programs, memory }
+        Fisher {
+            model,
+            outputs,
+            watched: watched.into_iter().collect(),
+            memory,
+            lowered: Mutex::new(Lowered { weights, programs }),
+            leaves: OnceLock::new(),
+        }
     }
 
     /// The shape of each output for such inputs.
     pub fn shapes(
-        &mut self,
+        &self,
         inputs: &BTreeMap<ValueId, Tensor>,
     ) -> Result<Vec<Vec<usize>>, LowerError> {
-        self.prepare(inputs)?;
-        let program = &self.programs[&key(inputs)];
+        let program = self.program(inputs)?;
         let shape = |name: &String| program.slot(program.outputs[name]).shape.clone();
         Ok(self.outputs.iter().map(shape).collect())
     }
@@ -65,47 +80,49 @@ impl<'a> Fisher<'a> {
     /// Goes back from drawn losses, so many times, and shows the gradient at each watched value each
     /// time. `counts` says which rows of outputs are no padding. The same `seed` draws the same.
     pub fn run(
-        &mut self,
+        &self,
         inputs: &BTreeMap<ValueId, Tensor>,
         (draws, counts): (&[Draw], &[bool]),
         (times, seed): (usize, u64),
         tape: &mut Tape<f32>,
         see: &mut See<'_>,
     ) -> Result<(), LowerError> {
-        self.prepare(inputs)?;
-        let program = &self.programs[&key(inputs)];
-        let leaves = self.leaves.as_ref().expect("made with the first program");
+        let program = self.program(inputs)?;
+        let leaves = self.leaves.get().expect("made with the first program");
         let mut random = fastrand::Rng::with_seed(seed);
         for _ in 0..times {
             // A reverse pass frees what it has read.
-            tape.forward(self.model, program, leaves, inputs, true)?;
+            tape.forward(self.model, &program, leaves, inputs, true)?;
             let mut roots = Vec::new();
             for (name, draw) in self.outputs.iter().zip(draws) {
                 let slot = program.outputs[name];
-                let mut gradient = tape.zeros(program, slot);
+                let mut gradient = tape.zeros(&program, slot);
                 draw.gradient(tape.output(slot), counts, &mut random, &mut gradient);
                 roots.push((slot, gradient));
             }
-            let mut watcher = Watcher { program, watched: &self.watched, see };
-            tape.backward(program, leaves, roots, &mut watcher);
+            let mut watcher = Watcher { program: &program, watched: &self.watched, see };
+            tape.backward(&program, leaves, roots, &mut watcher);
         }
         Ok(())
     }
 
-    fn prepare(&mut self, inputs: &BTreeMap<ValueId, Tensor>) -> Result<(), LowerError> {
+    fn program(&self, inputs: &BTreeMap<ValueId, Tensor>) -> Result<Arc<Program<f32>>, LowerError> {
+        // A panic elsewhere ends the run; what was locked is whole.
+        let mut lowered = self.lowered.lock().unwrap_or_else(PoisonError::into_inner);
         let key = key(inputs);
-        if self.programs.contains_key(&key) {
-            return Ok(());
+        if let Some(program) = lowered.programs.get(&key) {
+            return Ok(program.clone());
         }
-        let watched = self.watched.iter().copied().collect();
         let (model, outputs, memory) = (self.model, &self.outputs[..], self.memory);
-        let request = Request { model, inputs, outputs, watched: &watched, memory };
-        let program = lower(&request, &mut self.weights)?;
-        if self.leaves.is_none() {
-            self.leaves = Some(self.weights.leaves()?);
+        let request = Request { model, inputs, outputs, watched: &self.watched, memory };
+        let program = Arc::new(lower(&request, &mut lowered.weights)?);
+        if self.leaves.get().is_none() {
+            // All shapes of a model read the same weights.
+            let leaves = lowered.weights.leaves()?;
+            self.leaves.get_or_init(|| leaves);
         }
-        self.programs.insert(key, program);
-        Ok(())
+        lowered.programs.insert(key, program.clone());
+        Ok(program)
     }
 }
 
@@ -169,7 +186,7 @@ fn noise(row: &[f32], random: &mut fastrand::Rng, gradient: &mut [f32]) {
 /// Nothing is trained, so no leaf wants a gradient.
 struct Watcher<'a, 'b> {
     program: &'a Program<f32>,
-    watched: &'a [ValueId],
+    watched: &'a BTreeSet<ValueId>,
     see: &'a mut See<'b>,
 }
 

@@ -1,11 +1,13 @@
 //! The numbers that a tape computes with: `f32` for training, `f64` to test gradients.
 
 use std::{
+    borrow::Cow,
     iter::Sum,
     ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign},
 };
 
 use gemm::Parallelism;
+use onnxq_ir::tensor::Tensor;
 use pulp::Arch;
 
 /// A float type with what operators need of it.
@@ -39,6 +41,11 @@ pub trait Real:
     fn abs(self) -> Self;
     /// To the nearest whole number, halves to the even one, as ONNX rounds.
     fn round(self) -> Self;
+
+    /// The elements of a tensor where they lie, if they are stored as such numbers.
+    fn lying(_: &Tensor) -> Option<&[Self]> {
+        None
+    }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
@@ -141,6 +148,13 @@ impl Real for f32 {
     #[inline(always)]
     fn round(self) -> f32 {
         self.round_ties_even()
+    }
+
+    fn lying(tensor: &Tensor) -> Option<&[f32]> {
+        match tensor.f32s() {
+            Ok(Cow::Borrowed(it)) => Some(it),
+            _ => None,
+        }
     }
 }
 

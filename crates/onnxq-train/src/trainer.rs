@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::{
     adamw::{AdamW, Moved, Schedule, Sums},
     lower::{LowerError, Request, lower},
-    params::{Change, GroupGrads, Leaves, Weights},
+    params::{Change, GroupGrads, Leaves, Pool, StepGrads, Weight, Weights},
     tape::{Program, Tape},
 };
 
@@ -43,6 +43,7 @@ pub struct Trainer<'a> {
     outputs: Vec<String>,
     programs: BTreeMap<Shapes, Arc<Program<f32>>>,
     tapes: Vec<Tape<f32>>,
+    pool: Pool,
     memory: usize,
 }
 
@@ -63,7 +64,8 @@ impl<'a> Trainer<'a> {
         let optimizer = AdamW::new(schedule, &weights);
         let programs = BTreeMap::from([(shapes(example), Arc::new(program))]);
         let tapes = (0..threads.max(1)).map(|_| Tape::default()).collect();
-        Ok(Trainer { model, weights, leaves, optimizer, outputs, programs, tapes, memory })
+        let pool = Pool::default();
+        Ok(Trainer { model, weights, leaves, optimizer, outputs, programs, tapes, pool, memory })
     }
 
     pub fn program(
@@ -92,27 +94,24 @@ impl<'a> Trainer<'a> {
     ) -> Result<(f64, Moved), LowerError> {
         let programs = self.programs_of(groups)?;
         let mut total = 0.0;
-        let mut sums = GroupGrads::new(&self.weights);
-        let threads = self.tapes.len().min(groups.len()).max(1);
-        let mut own: Vec<GroupGrads<'_>> =
-            (0..threads).map(|_| GroupGrads::new(&self.weights)).collect();
-        let work: Vec<_> = groups.iter().zip(&programs).collect();
-        for wave in work.chunks(threads) {
-            let run = Run { model: self.model, leaves: &self.leaves, outputs: &self.outputs };
-            let parts = wave.par_iter().zip(&mut self.tapes).zip(&mut own);
-            let losses: Vec<Result<f64, LowerError>> = parts
-                .map(|(((group, program), tape), grads)| {
-                    grads.clear();
-                    run.group(program, tape, group, loss, Some(grads))
+        let grads = StepGrads::new(&self.weights, &self.pool);
+        let run = Run { model: self.model, leaves: &self.leaves, outputs: &self.outputs };
+        let work: Vec<_> = groups.iter().zip(&programs).enumerate().collect();
+        for wave in work.chunks(self.tapes.len()) {
+            let losses: Vec<Result<f64, LowerError>> = wave
+                .par_iter()
+                .zip(&mut self.tapes)
+                .map(|((index, (group, program)), tape)| {
+                    let own = grads.group(*index, program);
+                    run.group(program, tape, group, loss, Some(own))
                 })
                 .collect();
-            for (part, grads) in losses.into_iter().zip(&own) {
+            for part in losses {
                 total += part?;
-                sums.add(grads);
             }
         }
-        drop(own);
-        let sums = Sums::new(&self.weights, sums);
+        let sums = Sums::new(&self.weights, grads.sums(), &self.pool);
+        let sums = (sums, &self.pool);
         let moved = self.optimizer.apply(&mut self.weights, &mut self.leaves, sums);
         Ok((total, moved))
     }
@@ -153,16 +152,18 @@ impl<'a> Trainer<'a> {
     }
 
     /// All trained numbers, in the order of the weights: scales, then the weight itself.
-    pub fn numbers(&self) -> Vec<Vec<f32>> {
-        let of = |it: &crate::params::Weight| {
-            let float = match it.rounded_from() {
-                Some(shadow) => shadow.to_vec(),
-                None if it.is_float() => self.leaves.get(it.first).to_vec(),
-                None => Vec::new(),
-            };
-            [it.theta.clone(), float]
+    pub fn numbers(&self) -> Vec<&[f32]> {
+        let trained = self.weights.list.iter().filter(|it| it.trained.is_some());
+        trained.flat_map(|it| self.numbers_of(it)).collect()
+    }
+
+    fn numbers_of<'b>(&'b self, weight: &'b Weight) -> [&'b [f32]; 2] {
+        let float = match weight.rounded_from() {
+            Some(shadow) => shadow,
+            None if weight.is_float() => self.leaves.get(weight.first),
+            None => &[],
         };
-        self.weights.list.iter().filter(|it| it.trained.is_some()).flat_map(of).collect()
+        [&weight.theta, float]
     }
 
     /// Takes numbers that [`Trainer::numbers`] gave.
@@ -194,7 +195,7 @@ impl Run<'_> {
         tape: &mut Tape<f32>,
         group: &Group<T>,
         loss: &dyn Loss<T>,
-        grads: Option<&mut GroupGrads<'_>>,
+        grads: Option<GroupGrads<'_>>,
     ) -> Result<f64, LowerError> {
         tape.forward(self.model, program, self.leaves, &group.inputs, grads.is_some())?;
         let slots: Vec<_> = self.outputs.iter().map(|it| program.outputs[it]).collect();
@@ -202,9 +203,10 @@ impl Run<'_> {
             slots.iter().map(|it| tape.zeros(program, *it)).collect();
         let outputs: Vec<&[f32]> = slots.iter().map(|it| tape.output(*it)).collect();
         let value = loss.of(&group.target, &outputs, &mut gradients);
-        if let Some(grads) = grads {
+        if let Some(mut grads) = grads {
             let roots = slots.into_iter().zip(gradients).collect();
-            tape.backward(program, self.leaves, roots, grads);
+            tape.backward(program, self.leaves, roots, &mut grads);
+            grads.finish();
         } else {
             gradients.into_iter().for_each(|it| tape.give_back(it));
         }

@@ -1,13 +1,12 @@
 //! What a training that was killed left, so that the next one goes on from there.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use onnxq_ir::diag::{Code, Diagnostic};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::Point;
@@ -23,9 +22,12 @@ pub(super) struct StateFile {
 #[derive(Default)]
 pub(super) struct State {
     pub facts: Facts,
-    /// Trained numbers, their first and second moments, and the best numbers so far.
-    pub lists: [Vec<Vec<f32>>; 4],
+    pub lists: Lists<Vec<f32>>,
 }
+
+/// Trained numbers, their first and second moments, and the best numbers so far: none if no step was
+/// better than the beginning.
+pub(super) type Lists<T> = [Vec<T>; 4];
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Facts {
@@ -124,7 +126,7 @@ impl StateFile {
             return Ok(None);
         }
         let bytes = onnxq_ir::fs::read_file(&self.path).map_err(io)?;
-        let damaged = |what: String| StateError::Damaged { path: self.path.clone(), what };
+        let damaged = |what: String| self.damaged(what);
         let (_, header) =
             SafeTensors::read_metadata(&bytes).map_err(|it| damaged(it.to_string()))?;
         let text = header.metadata().as_ref().and_then(|it| it.get(FACTS)).cloned();
@@ -134,43 +136,47 @@ impl StateFile {
             return Err(StateError::Other { path: self.path.clone() });
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|it| damaged(it.to_string()))?;
-        let mut lists: [Vec<Vec<f32>>; 4] = Default::default();
+        let mut lists: Lists<Vec<f32>> = Default::default();
         for (list, name) in lists.iter_mut().zip(NAMES) {
             for at in 0.. {
                 let Ok(view) = tensors.tensor(&format!("{name}.{at}")) else { break };
-                let (floats, _) = view.data().as_chunks::<4>();
-                list.push(floats.iter().map(|it| f32::from_le_bytes(*it)).collect());
+                // Of this very machine, so its order of bytes is right.
+                list.push(bytemuck::pod_collect_to_vec(view.data()));
             }
         }
         Ok(Some(State { facts, lists }))
     }
 
-    /// Replaces what was there at once, or not at all.
-    pub(super) fn write(&self, mut state: State) -> Result<(), StateError> {
+    /// Replaces what was there at once, or not at all. Numbers are written from where they lie.
+    pub(super) fn write<'a>(
+        &self,
+        facts: &Facts,
+        lists: &Lists<&'a [f32]>,
+    ) -> Result<(), StateError> {
         let io = |source| StateError::Io { path: self.path.clone(), source };
-        state.facts.key.clone_from(&self.key);
-        let facts = serde_json::to_string(&state.facts).expect("plain data");
-        let mut bytes = Vec::new();
-        for (list, name) in state.lists.iter().zip(NAMES) {
-            for (at, values) in list.iter().enumerate() {
-                let own: Vec<u8> = values.iter().flat_map(|it| it.to_le_bytes()).collect();
-                bytes.push((format!("{name}.{at}"), values.len(), own));
-            }
-        }
-        let views: BTreeMap<&str, TensorView<'_>> = bytes
-            .iter()
-            .map(|(name, len, own)| {
-                let view = TensorView::new(Dtype::F32, vec![*len], own);
-                (&**name, view.expect("four bytes for each number"))
-            })
-            .collect();
+        let facts = Facts { key: self.key.clone(), ..facts.clone() };
+        let facts = serde_json::to_string(&facts).expect("plain data");
+        let view = |it: &'a [f32]| {
+            let view = TensorView::new(Dtype::F32, vec![it.len()], bytemuck::cast_slice(it));
+            view.expect("four bytes for each number")
+        };
+        let named = lists.iter().zip(NAMES).flat_map(|(list, name)| {
+            list.iter().enumerate().map(move |(at, it)| (format!("{name}.{at}"), view(it)))
+        });
+        let named: Vec<(String, TensorView<'_>)> = named.collect();
         let metadata = Some([(FACTS.to_owned(), facts)].into());
-        let file = safetensors::serialize(views, metadata);
-        let file = file.map_err(|it| io(io::Error::other(it.to_string())))?;
         let mut part = self.path.as_os_str().to_owned();
         part.push(".part");
-        fs::write(&part, file).map_err(io)?;
+        let part = PathBuf::from(part);
+        safetensors::serialize_to_file(named, metadata, &part).map_err(|it| match it {
+            SafeTensorError::IoError(source) => io(source),
+            other => io(io::Error::other(other.to_string())),
+        })?;
         fs::rename(&part, &self.path).map_err(io)
+    }
+
+    pub(super) fn damaged(&self, what: String) -> StateError {
+        StateError::Damaged { path: self.path.clone(), what }
     }
 
     /// The training is over.

@@ -215,6 +215,7 @@ struct Run<'a> {
     /// Held-out samples, with what the teacher says of them.
     held_out: Vec<Group<Target>>,
     facts: Facts,
+    /// The numbers of the best step; none before one was better than the beginning.
     best: Vec<Vec<f32>>,
     file: Option<StateFile>,
     kept: Instant,
@@ -274,12 +275,28 @@ impl<'a> Run<'a> {
         let Some(state) = self.file.as_ref().map(StateFile::read).transpose()?.flatten() else {
             return Ok(0);
         };
+        self.check(&state)?;
         let State { facts, lists: [numbers, first, second, best] } = state;
         self.trainer.set_numbers(&numbers);
         self.trainer.optimizer.set_moments(facts.step, first, second);
         (self.best, self.facts) = (best, facts);
         self.began_at = (self.facts.step, self.facts.tokens);
         Ok(self.facts.step)
+    }
+
+    /// Whether the lists of a state are those of this training.
+    fn check(&self, state: &State) -> Result<(), Error> {
+        let numbers = self.trainer.numbers();
+        let [first, second] = self.trainer.optimizer.moments();
+        let best = if state.facts.best_step > 0 { numbers.clone() } else { Vec::new() };
+        let lengths = |it: &[Vec<f32>]| it.iter().map(Vec::len).collect::<Vec<_>>();
+        for (list, own) in state.lists.iter().zip([numbers, first, second, best]) {
+            if lengths(list) != own.iter().map(|it| it.len()).collect::<Vec<_>>() {
+                let file = self.file.as_ref().expect("the state was read from it");
+                return Err(file.damaged("its lists have other lengths".to_owned()).into());
+            }
+        }
+        Ok(())
     }
 
     /// One step of the optimizer.
@@ -334,7 +351,6 @@ impl<'a> Run<'a> {
     fn begin(&mut self, held_out: f64) {
         if self.facts.step == 0 {
             (self.facts.before, self.facts.best) = (held_out, held_out);
-            self.best = self.trainer.numbers();
             self.facts.curve = vec![Point { step: 0, loss: f64::NAN, held_out }];
         }
     }
@@ -346,7 +362,12 @@ impl<'a> Run<'a> {
         (facts.sum, facts.count) = (0.0, 0);
         if held_out < facts.best {
             (facts.best, facts.best_step) = (held_out, facts.step);
-            self.best = self.trainer.numbers();
+            let numbers = self.trainer.numbers();
+            self.best.resize_with(numbers.len(), Vec::new);
+            for (best, own) in self.best.iter_mut().zip(numbers) {
+                best.clear();
+                best.extend_from_slice(own);
+            }
         }
     }
 
@@ -358,8 +379,8 @@ impl<'a> Run<'a> {
         }
         let Some(file) = &self.file else { return Ok(()) };
         let [first, second] = self.trainer.optimizer.moments();
-        let lists = [self.trainer.numbers(), first, second, self.best.clone()];
-        file.write(State { facts: self.facts.clone(), lists })?;
+        let best = self.best.iter().map(|it| &it[..]).collect();
+        file.write(&self.facts, &[self.trainer.numbers(), first, second, best])?;
         self.kept = Instant::now();
         Ok(())
     }

@@ -50,7 +50,11 @@ pub(super) fn guide(
     let recorder = Recorder::new(guided.to_vec())?;
     let workers = threads(job.inputs.threads).min(count.max(1));
     let memory = usize::try_from(job.inputs.memory).unwrap_or(usize::MAX) / workers;
-    let asked = Asked { m, guided, batches: &batches, recorder: &recorder, memory };
+    let names = m.graph(m.main).outputs.iter().map(|it| m.value(*it).name.to_string());
+    let outputs: Vec<String> = names.filter(|it| !compare::is_cache(it)).collect();
+    let watched = guided.iter().map(|it| m.node(it.node).output()).collect();
+    let fisher = Fisher::new(m, outputs.clone(), watched, memory);
+    let asked = Asked { m, guided, batches: &batches, recorder: &recorder, fisher, outputs };
     let parts: Vec<Result<(), Error>> =
         (0..workers).into_par_iter().map(|worker| asked.some(worker, workers, job)).collect();
     parts.into_iter().collect::<Result<Vec<()>, Error>>()?;
@@ -67,37 +71,31 @@ struct Asked<'a> {
     guided: &'a [Guided],
     batches: &'a Batches,
     recorder: &'a Recorder,
-    memory: usize,
+    fisher: Fisher<'a>,
+    outputs: Vec<String>,
 }
 
 impl Asked<'_> {
     /// Every so manyth sample, beginning with `first`.
     fn some(&self, first: usize, step: usize, job: &Job) -> Result<(), Error> {
-        let m = self.m;
-        let names = m.graph(m.main).outputs.iter().map(|it| m.value(*it).name.to_string());
-        let outputs: Vec<String> = names.filter(|it| !compare::is_cache(it)).collect();
-        let watched = self.guided.iter().map(|it| m.node(it.node).output()).collect();
-        let mut fisher = Fisher::new(m, outputs.clone(), watched, self.memory);
         let mut tape = Tape::default();
         for sample in (first..self.batches.samples()).step_by(step) {
             let batch = self.batches.at(sample..sample + 1)?;
-            self.sample(sample, &batch, (&mut fisher, &mut tape), &outputs)?;
+            self.sample(sample, &batch, &mut tape)?;
             job.ctx.progress.step(1);
         }
         Ok(())
     }
 
-    fn sample(
-        &self,
-        sample: usize,
-        batch: &Batch,
-        (fisher, tape): (&mut Fisher<'_>, &mut Tape<f32>),
-        outputs: &[String],
-    ) -> Result<(), Error> {
+    fn sample(&self, sample: usize, batch: &Batch, tape: &mut Tape<f32>) -> Result<(), Error> {
         let inputs = by_value(self.m, batch);
-        let shapes = fisher.shapes(&inputs)?;
-        let draws: Vec<Draw> =
-            outputs.iter().zip(&shapes).map(|(name, shape)| draw(name, shape, batch)).collect();
+        let shapes = self.fisher.shapes(&inputs)?;
+        let draws: Vec<Draw> = self
+            .outputs
+            .iter()
+            .zip(&shapes)
+            .map(|(name, shape)| draw(name, shape, batch))
+            .collect();
         let counts = unpadded(batch)?;
         let mut sums: BTreeMap<ValueId, Vec<f32>> = BTreeMap::new();
         let groups = |value: ValueId| {
@@ -113,7 +111,7 @@ impl Asked<'_> {
                 None => drop(sums.insert(value, own)),
             }
         };
-        fisher.run(&inputs, (&draws, &counts), (DRAWS, sample as u64), tape, &mut see)?;
+        self.fisher.run(&inputs, (&draws, &counts), (DRAWS, sample as u64), tape, &mut see)?;
         let of = |it: &Guided| sums.remove(&self.m.node(it.node).output()).unwrap_or_default();
         let weights: Vec<Vec<f32>> = self.guided.iter().map(of).collect();
         Ok(self.recorder.add(sample, &weights, calibrate::mask(batch)?.as_ref())?)

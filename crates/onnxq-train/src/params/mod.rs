@@ -4,10 +4,10 @@ mod grads;
 mod quantized;
 mod weights;
 
-pub(crate) use self::weights::{is_weight, transposed};
+pub(crate) use self::weights::is_weight;
 pub use self::{
-    grads::GroupGrads,
-    quantized::Quantized,
+    grads::{GroupGrads, Pool, StepGrads},
+    quantized::{Layout, Quantized},
     weights::{Change, Kind, Leaves, Role, Selection, Trained, Weight, Weights},
 };
 

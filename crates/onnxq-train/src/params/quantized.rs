@@ -5,20 +5,25 @@
 //! is trained with the gradient of `w` itself where it is not clamped (straight through; Bengio et al.,
 //! 2013; Esser et al., "Learned Step Size Quantization", 2020).
 
+use std::ops::Range;
+
 use half::f16;
 use ndarray::Array2;
 
 use onnxq_ir::tensor::{DType, QMatrix, QShape};
 
+use super::weights::transposed;
 use crate::real::vectorized;
 
-/// Rows are output channels, as in [`QMatrix`].
+/// A matrix of `n` output channels by `k`, in the layout in which products read it, so that neither a
+/// step nor its gradients turn it around.
 #[derive(Clone, Debug)]
 pub struct Quantized {
     pub shape: QShape,
-    /// `[n, k]`.
+    pub layout: Layout,
+    /// In the layout.
     codes: Vec<u8>,
-    /// `[n, blocks]`.
+    /// By block in the layout, as are scales and their logarithms.
     zeros: Vec<u8>,
     start: Vec<f32>,
     /// The largest code.
@@ -26,16 +31,60 @@ pub struct Quantized {
     low: f32,
 }
 
+/// How elements and blocks follow each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Layout {
+    /// `[n, k]`, blocks `[n, blocks]`: the elements of a block are neighbours.
+    ByRow,
+    /// `[k, n]`, blocks `[blocks, n]`: neighbours are of different blocks.
+    ByColumn,
+}
+
+impl Layout {
+    /// The elements of a matrix in this layout.
+    fn of<T: Copy + Default>(self, matrix: &Array2<T>) -> Vec<T> {
+        let (rows, columns) = matrix.dim();
+        let by_row: Vec<T> = matrix.iter().copied().collect();
+        match self {
+            Layout::ByRow => by_row,
+            Layout::ByColumn => transposed(&by_row, rows, columns),
+        }
+    }
+
+    /// The matrix of elements in this layout.
+    fn matrix<T: Copy + Default>(self, values: Vec<T>, [rows, columns]: [usize; 2]) -> Array2<T> {
+        let by_row = match self {
+            Layout::ByRow => values,
+            Layout::ByColumn => transposed(&values, columns, rows),
+        };
+        Array2::from_shape_vec((rows, columns), by_row).expect("as many as the shape says")
+    }
+}
+
+/// Elements that follow each other, and the blocks they are of.
+struct Run {
+    elements: Range<usize>,
+    blocks: Blocks,
+}
+
+enum Blocks {
+    /// All of one block.
+    One(usize),
+    /// Each of another one.
+    Each(Range<usize>),
+}
+
 impl Quantized {
-    pub fn new(matrix: &QMatrix) -> Quantized {
+    pub fn new(matrix: &QMatrix, layout: Layout) -> Quantized {
         let most = ((1u32 << matrix.shape.bits) - 1) as f32;
         // The values of a narrow range leave the lowest code out; then training does, too.
         let low = if matrix.quantized.iter().any(|it| *it == 0) { 0.0 } else { 1.0 };
         Quantized {
             shape: matrix.shape,
-            codes: matrix.quantized.iter().copied().collect(),
-            zeros: matrix.zero_points.iter().copied().collect(),
-            start: matrix.scales.iter().copied().collect(),
+            layout,
+            codes: layout.of(&matrix.quantized),
+            zeros: layout.of(&matrix.zero_points),
+            start: layout.of(&matrix.scales),
             most,
             low,
         }
@@ -48,29 +97,35 @@ impl Quantized {
         self.start.iter().zip(theta).map(|(start, theta)| stored(start * theta.exp())).collect()
     }
 
-    /// The float weight, `[n, k]`. With `shadow`, integers are those nearest to it.
+    /// The float weight in its layout. With `shadow`, integers are those nearest to it.
     pub fn weight(&self, theta: &[f32], shadow: Option<&[f32]>) -> Vec<f32> {
-        let scales = self.scales(theta);
         let mut values = vec![0.0; self.codes.len()];
+        self.fill(theta, shadow, &mut values);
+        values
+    }
+
+    /// Writes [`Quantized::weight`] where it lay before.
+    pub fn fill(&self, theta: &[f32], shadow: Option<&[f32]>, values: &mut [f32]) {
+        let scales = self.scales(theta);
         vectorized(|| {
-            self.each_block(|block, range| {
-                let (scale, zero) = (scales[block], f32::from(self.zeros[block]));
-                let out = &mut values[range.clone()];
+            self.each_run(|Run { elements, blocks }| {
+                let out = &mut values[elements.clone()];
                 match shadow {
                     None => {
-                        for (it, code) in out.iter_mut().zip(&self.codes[range]) {
+                        let codes = out.iter_mut().zip(&self.codes[elements]);
+                        self.with_blocks(codes, &scales, blocks, |(it, code), scale, zero| {
                             *it = (f32::from(*code) - zero) * scale;
-                        }
+                        });
                     }
                     Some(shadow) => {
-                        for (it, w) in out.iter_mut().zip(&shadow[range]) {
+                        let floats = out.iter_mut().zip(&shadow[elements]);
+                        self.with_blocks(floats, &scales, blocks, |(it, w), scale, zero| {
                             *it = (self.code(*w, scale, zero) - zero) * scale;
-                        }
+                        });
                     }
                 }
             });
         });
-        values
     }
 
     #[inline(always)]
@@ -79,57 +134,122 @@ impl Quantized {
         place.max(self.low).min(self.most)
     }
 
-    /// Blocks by number, each with the range of its elements in `[n, k]`.
     #[inline(always)]
-    fn each_block(&self, mut of: impl FnMut(usize, std::ops::Range<usize>)) {
+    fn each_run(&self, mut of: impl FnMut(Run)) {
         let QShape { n, k, block, .. } = self.shape;
-        let blocks = self.shape.blocks();
-        for row in 0..n {
-            for index in 0..blocks {
-                let range = row * k + index * block..row * k + ((index + 1) * block).min(k);
-                of(row * blocks + index, range);
+        let count = self.shape.blocks();
+        match self.layout {
+            Layout::ByRow => {
+                for row in 0..n {
+                    for index in 0..count {
+                        let end = ((index + 1) * block).min(k);
+                        let elements = row * k + index * block..row * k + end;
+                        of(Run { elements, blocks: Blocks::One(row * count + index) });
+                    }
+                }
+            }
+            Layout::ByColumn => {
+                for row in 0..k {
+                    let index = row / block;
+                    let blocks = Blocks::Each(index * n..(index + 1) * n);
+                    of(Run { elements: row * n..(row + 1) * n, blocks });
+                }
             }
         }
     }
 
-    /// Adds the gradients of the scales' logarithms: `Σ dw · (q − zero) · scale` of each block.
-    pub fn reduce(&self, theta: &[f32], dw: &[f32], sums: &mut [f32]) {
-        let scales = self.scales(theta);
-        vectorized(|| {
-            self.each_block(|block, range| {
-                let zero = f32::from(self.zeros[block]);
-                let mut lanes = [0.0f32; 8];
-                for (i, (d, code)) in dw[range.clone()].iter().zip(&self.codes[range]).enumerate() {
-                    lanes[i % 8] += d * (f32::from(*code) - zero);
-                }
-                sums[block] += lanes.iter().sum::<f32>() * scales[block];
-            });
-        });
+    /// The elements of a run, each with the scale and the zero point of its block.
+    #[inline(always)]
+    fn with_blocks<T>(
+        &self,
+        elements: impl Iterator<Item = T>,
+        scales: &[f32],
+        blocks: Blocks,
+        mut of: impl FnMut(T, f32, f32),
+    ) {
+        match blocks {
+            Blocks::One(at) => {
+                let (scale, zero) = (scales[at], f32::from(self.zeros[at]));
+                elements.for_each(|it| of(it, scale, zero));
+            }
+            Blocks::Each(range) => {
+                let known = scales[range.clone()].iter().zip(&self.zeros[range]);
+                elements
+                    .zip(known)
+                    .for_each(|(it, (scale, zero))| of(it, *scale, f32::from(*zero)));
+            }
+        }
     }
 
-    /// The same of gradients that lie by column, `[k, n]`.
-    pub fn reduce_flipped(&self, theta: &[f32], dw: &[f32], sums: &mut [f32]) {
-        let QShape { n, k, .. } = self.shape;
-        let dw = super::weights::transposed(dw, k, n);
-        self.reduce(theta, &dw, sums);
+    /// Adds the gradients of the scales' logarithms, `Σ dw · (q − zero) · scale` of each block, to
+    /// `sums`, for gradients `dw` of the weight in its layout.
+    pub fn reduce(&self, theta: &[f32], dw: &[f32], sums: &mut [f32]) {
+        let scales = self.scales(theta);
+        let mut own = vec![0.0f32; sums.len()];
+        vectorized(|| {
+            self.each_run(|Run { elements, blocks }| {
+                let pairs = dw[elements.clone()].iter().zip(&self.codes[elements]);
+                match blocks {
+                    Blocks::One(at) => {
+                        let zero = f32::from(self.zeros[at]);
+                        let mut lanes = [0.0f32; 8];
+                        for (i, (d, code)) in pairs.enumerate() {
+                            lanes[i % 8] += d * (f32::from(*code) - zero);
+                        }
+                        own[at] = lanes.iter().sum();
+                    }
+                    Blocks::Each(range) => {
+                        let zeros = &self.zeros[range.clone()];
+                        for ((sum, zero), (d, code)) in own[range].iter_mut().zip(zeros).zip(pairs)
+                        {
+                            *sum += d * (f32::from(*code) - f32::from(*zero));
+                        }
+                    }
+                }
+            });
+            for ((sum, own), scale) in sums.iter_mut().zip(&own).zip(&scales) {
+                *sum += own * scale;
+            }
+        });
     }
 
     /// The gradients with a float weight beside: of the scales' logarithms, and, in place, of the weight.
     pub fn reduce_through(&self, theta: &[f32], shadow: &[f32], dw: &mut [f32], sums: &mut [f32]) {
         let scales = self.scales(theta);
+        // What a step of the scale does, and whether the gradient passes.
+        let of = |w: f32, scale: f32, zero: f32| {
+            let place = if scale == 0.0 { 0.0 } else { w / scale };
+            let code = self.code(w, scale, zero) - zero;
+            let inside = place + zero >= self.low - 0.5 && place + zero <= self.most + 0.5;
+            (if inside { code - place } else { code }, if inside { 1.0 } else { 0.0 })
+        };
+        let mut own = vec![0.0f32; sums.len()];
         vectorized(|| {
-            self.each_block(|block, range| {
-                let (scale, zero) = (scales[block], f32::from(self.zeros[block]));
-                let mut sum = 0.0;
-                for (d, w) in dw[range.clone()].iter_mut().zip(&shadow[range]) {
-                    let place = if scale == 0.0 { 0.0 } else { w / scale };
-                    let code = self.code(*w, scale, zero) - zero;
-                    let inside = place + zero >= self.low - 0.5 && place + zero <= self.most + 0.5;
-                    sum += *d * if inside { code - place } else { code };
-                    *d = if inside { *d } else { 0.0 };
+            self.each_run(|Run { elements, blocks }| {
+                let pairs = dw[elements.clone()].iter_mut().zip(&shadow[elements]);
+                match blocks {
+                    Blocks::One(at) => {
+                        let (scale, zero) = (scales[at], f32::from(self.zeros[at]));
+                        for (d, w) in pairs {
+                            let (by, passes) = of(*w, scale, zero);
+                            own[at] += *d * by;
+                            *d *= passes;
+                        }
+                    }
+                    Blocks::Each(range) => {
+                        let known = scales[range.clone()].iter().zip(&self.zeros[range.clone()]);
+                        let sums = own[range].iter_mut();
+                        for (((d, w), (scale, zero)), sum) in pairs.zip(known).zip(sums) {
+                            let (by, passes) = of(*w, *scale, f32::from(*zero));
+                            *sum += *d * by;
+                            *d *= passes;
+                        }
+                    }
                 }
-                sums[block] += sum * scale;
             });
+            for ((sum, own), scale) in sums.iter_mut().zip(&own).zip(&scales) {
+                *sum += own * scale;
+            }
         });
     }
 
@@ -139,19 +259,18 @@ impl Quantized {
         let (scales, blocks) = (self.scales(theta), self.shape.blocks());
         let mut codes = self.codes.clone();
         if let Some(shadow) = shadow {
-            self.each_block(|block, range| {
-                let zero = f32::from(self.zeros[block]);
-                for (code, w) in codes[range.clone()].iter_mut().zip(&shadow[range]) {
-                    *code = self.code(*w, scales[block], zero) as u8;
-                }
+            self.each_run(|Run { elements, blocks }| {
+                let pairs = codes[elements.clone()].iter_mut().zip(&shadow[elements]);
+                self.with_blocks(pairs, &scales, blocks, |(code, w), scale, zero| {
+                    *code = self.code(*w, scale, zero) as u8;
+                });
             });
         }
-        let fits = "as many as the shape says";
         QMatrix {
             shape: self.shape,
-            quantized: Array2::from_shape_vec((n, k), codes).expect(fits),
-            scales: Array2::from_shape_vec((n, blocks), scales).expect(fits),
-            zero_points: Array2::from_shape_vec((n, blocks), self.zeros.clone()).expect(fits),
+            quantized: self.layout.matrix(codes, [n, k]),
+            scales: self.layout.matrix(scales, [n, blocks]),
+            zero_points: self.layout.matrix(self.zeros.clone(), [n, blocks]),
         }
     }
 }
@@ -172,51 +291,83 @@ mod tests {
     use super::*;
     use onnxq_ir::tensor::ZeroPoints;
 
-    fn example(scale: DType) -> Quantized {
+    const LAYOUTS: [Layout; 2] = [Layout::ByRow, Layout::ByColumn];
+
+    fn example(scale: DType, layout: Layout) -> Quantized {
         let shape =
             QShape { n: 2, k: 5, block: 3, bits: 2, zero_points: ZeroPoints::Asymmetric, scale };
-        Quantized::new(&QMatrix {
+        let matrix = QMatrix {
             shape,
             quantized: Array2::from_shape_vec((2, 5), vec![0, 1, 2, 3, 0, 3, 2, 1, 0, 2]).unwrap(),
             scales: Array2::from_shape_vec((2, 2), vec![0.5, 0.25, 0.1, -1.0]).unwrap(),
             zero_points: Array2::from_shape_vec((2, 2), vec![1, 0, 2, 3]).unwrap(),
-        })
+        };
+        Quantized::new(&matrix, layout)
     }
 
     #[test]
     fn what_is_written_is_what_was_computed() {
-        let (theta, q) = ([0.1, -0.2, 0.3, 0.0], example(DType::F16));
+        let theta = [0.1, -0.2, 0.3, 0.0];
         let shadow: Vec<f32> = (0..10).map(|it| it as f32 * 0.17 - 0.8).collect();
-        for shadow in [None, Some(&shadow[..])] {
-            let written = q.matrix(&theta, shadow).dequantize();
-            assert_eq!(written.iter().copied().collect::<Vec<_>>(), q.weight(&theta, shadow));
+        for layout in LAYOUTS {
+            let q = example(DType::F16, layout);
+            for shadow in [None, Some(&shadow[..])] {
+                let written = q.matrix(&theta, shadow).dequantize();
+                assert_eq!(layout.of(&written), q.weight(&theta, shadow));
+            }
+        }
+    }
+
+    #[test]
+    fn layouts_say_the_same() {
+        let [by_row, by_column] = LAYOUTS.map(|it| example(DType::F32, it));
+        assert_eq!(by_row.matrix(&[0.0; 4], None), by_column.matrix(&[0.0; 4], None));
+        let (theta, turned) = ([0.1, -0.2, 0.3, 0.0], [0.1, 0.3, -0.2, 0.0]);
+        let dw = [0.3f32, -1.0, 0.5, 2.0, -0.4, 0.1, 0.7, -0.6, 1.1, 0.2];
+        let shadow = [9.0f32, 0.1, -9.0, 0.3, 0.2, 0.0, 0.1, 0.05, 1.0, 1.0];
+        let flipped = |it: &[f32]| transposed(it, 2, 5);
+        let mut sums = [[0.0f32; 4]; 2];
+        by_row.reduce(&theta, &dw, &mut sums[0]);
+        by_column.reduce(&turned, &flipped(&dw), &mut sums[1]);
+        let near = |a: f32, b: f32| assert!((a - b).abs() < 1e-6, "{a} {b}");
+        for (at, there) in [0, 2, 1, 3].into_iter().enumerate() {
+            near(sums[0][at], sums[1][there]);
+        }
+        let mut sums = [[0.0f32; 4]; 2];
+        let (mut of_row, mut of_column) = (dw, flipped(&dw));
+        by_row.reduce_through(&theta, &shadow, &mut of_row, &mut sums[0]);
+        by_column.reduce_through(&turned, &flipped(&shadow), &mut of_column, &mut sums[1]);
+        assert_eq!(flipped(&of_row), of_column);
+        for (at, there) in [0, 2, 1, 3].into_iter().enumerate() {
+            near(sums[0][at], sums[1][there]);
         }
     }
 
     #[test]
     fn gradients_of_scales_are_differences() {
-        let (q, dw) =
-            (example(DType::F32), [0.3f32, -1.0, 0.5, 2.0, -0.4, 0.1, 0.7, -0.6, 1.1, 0.2]);
-        let loss = |theta: &[f32]| -> f64 {
-            q.weight(theta, None).iter().zip(&dw).map(|(w, d)| f64::from(w * d)).sum()
-        };
-        let theta = [0.1, -0.2, 0.3, 0.0];
-        let mut sums = [0.0; 4];
-        q.reduce(&theta, &dw, &mut sums);
-        for at in 0..4 {
-            let moved = |by: f32| {
-                let mut theta = theta;
-                theta[at] += by;
-                loss(&theta)
+        let dw = [0.3f32, -1.0, 0.5, 2.0, -0.4, 0.1, 0.7, -0.6, 1.1, 0.2];
+        for q in LAYOUTS.map(|it| example(DType::F32, it)) {
+            let loss = |theta: &[f32]| -> f64 {
+                q.weight(theta, None).iter().zip(&dw).map(|(w, d)| f64::from(w * d)).sum()
             };
-            let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
-            assert!((slope - f64::from(sums[at])).abs() < 1e-4, "{at}: {slope} {}", sums[at]);
+            let theta = [0.1, -0.2, 0.3, 0.0];
+            let mut sums = [0.0; 4];
+            q.reduce(&theta, &dw, &mut sums);
+            for at in 0..4 {
+                let moved = |by: f32| {
+                    let mut theta = theta;
+                    theta[at] += by;
+                    loss(&theta)
+                };
+                let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+                assert!((slope - f64::from(sums[at])).abs() < 1e-4, "{at}: {slope} {}", sums[at]);
+            }
         }
     }
 
     #[test]
     fn what_is_clamped_has_no_gradient_of_its_own() {
-        let q = example(DType::F32);
+        let q = example(DType::F32, Layout::ByRow);
         let mut dw = [1.0f32; 10];
         let (mut sums, shadow) =
             ([0.0; 4], [9.0f32, 0.1, -9.0, 0.3, 0.2, 0.0, 0.1, 0.05, 1.0, 1.0]);

@@ -7,7 +7,12 @@ use onnxq_ir::{
     tensor::{DType, Identity, Part, QMatrix, QSource, Tensor, TensorError},
 };
 
-use super::{LeafId, quantized::Quantized};
+use rayon::prelude::*;
+
+use super::{
+    LeafId,
+    quantized::{Layout, Quantized},
+};
 use crate::real::Real;
 
 /// Which weights are trained: by what they are for, whether they are quantized, and their name.
@@ -49,7 +54,7 @@ pub struct Weight {
     pub name: String,
     pub kind: Kind,
     pub trained: Option<Trained>,
-    /// Of a quantized weight, the float weight that is rounded, `[n, k]`, if that is trained.
+    /// Of a quantized weight, the float weight that is rounded, in its layout, if that is trained.
     pub shadow: Vec<f32>,
     /// Logarithms of what the scales are multiplied by.
     pub theta: Vec<f32>,
@@ -85,20 +90,50 @@ struct Leaf {
 
 /// The elements of leaves.
 #[derive(Clone, Default)]
-pub struct Leaves<R>(Vec<Vec<R>>);
+pub struct Leaves<R>(Vec<Values<R>>);
+
+/// The elements of one leaf.
+#[derive(Clone)]
+enum Values<R> {
+    Own(Vec<R>),
+    /// A constant that is not trained, where it lies in its file.
+    Lying(Tensor),
+}
 
 impl<R: Real> Leaves<R> {
     pub fn get(&self, leaf: LeafId) -> &[R] {
-        &self.0[leaf.0]
+        match &self.0[leaf.0] {
+            Values::Own(it) => it,
+            Values::Lying(it) => R::lying(it).expect("it lay there when leaves were made"),
+        }
     }
 
+    /// What is trained.
     pub fn get_mut(&mut self, leaf: LeafId) -> &mut [R] {
-        &mut self.0[leaf.0]
+        match &mut self.0[leaf.0] {
+            Values::Own(it) => it,
+            Values::Lying(_) => unreachable!("a file is never written to"),
+        }
+    }
+
+    /// By weight: the elements of a float one that is trained.
+    pub(crate) fn trained(&mut self, weights: &Weights) -> Vec<Option<&mut [R]>> {
+        let mut leaves: Vec<Option<&mut Values<R>>> = self.0.iter_mut().map(Some).collect();
+        let mut of = |it: &Weight| {
+            let is_own = it.is_float() && it.trained.is_some();
+            match leaves.get_mut(it.first.0).filter(|_| is_own)?.take()? {
+                Values::Own(own) => Some(&mut own[..]),
+                Values::Lying(_) => None,
+            }
+        };
+        weights.list.iter().map(&mut of).collect()
     }
 
     /// The same in another float type.
     pub fn cast<S: Real>(&self) -> Leaves<S> {
-        Leaves(self.0.iter().map(|it| it.iter().map(|x| S::of(x.wide())).collect()).collect())
+        let leaves = (0..self.0.len()).map(|it| self.get(LeafId(it)));
+        let cast = |it: &[R]| Values::Own(it.iter().map(|x| S::of(x.wide())).collect());
+        Leaves(leaves.map(cast).collect())
     }
 }
 
@@ -245,7 +280,8 @@ impl Weights {
             Some(index) => index,
             None => {
                 let matrix = source.solve(0..source.shape().n)?;
-                let kind = Kind::Quantized(Box::new(Quantized::new(&matrix)));
+                let layout = if transposed { Layout::ByColumn } else { Layout::ByRow };
+                let kind = Kind::Quantized(Box::new(Quantized::new(&matrix, layout)));
                 self.add(
                     role(m, value),
                     m.value(value).name.to_string(),
@@ -259,38 +295,54 @@ impl Weights {
 
     /// The elements of all leaves, as the model has them.
     pub fn leaves(&self) -> Result<Leaves<f32>, TensorError> {
-        let mut leaves = Leaves(Vec::with_capacity(self.leaves.len()));
-        for leaf in &self.leaves {
+        let of = |leaf: &Leaf| -> Result<Values<f32>, TensorError> {
             let weight = &self.list[leaf.weight];
             let values = match (&weight.kind, &weight.source) {
                 (Kind::Quantized(it), _) => it.weight(&weight.theta, weight.rounded_from()),
-                (_, Source::Float { tensor, .. }) => tensor.cast(DType::F32).to_f32()?,
+                (_, Source::Float { tensor, .. }) => {
+                    let is_left = weight.trained.is_none() && !leaf.transposed;
+                    if is_left && f32::lying(tensor).is_some() {
+                        return Ok(Values::Lying(tensor.clone()));
+                    }
+                    tensor.cast(DType::F32).to_f32()?
+                }
                 _ => unreachable!("a weight's kind is that of its source"),
             };
-            leaves.0.push(weight.turned(values, leaf.transposed));
-        }
-        Ok(leaves)
+            Ok(Values::Own(weight.turned(values, leaf.transposed)))
+        };
+        Ok(Leaves(self.leaves.iter().map(of).collect::<Result<_, _>>()?))
     }
 
     /// Computes anew what follows from trained numbers.
     pub fn refresh(&self, leaves: &mut Leaves<f32>) {
+        // Leaves of float weights that are seen from their side follow from the other leaf.
+        let mut flipped = Vec::new();
         for (index, leaf) in self.leaves.iter().enumerate() {
             let weight = &self.list[leaf.weight];
-            if weight.trained.is_none() {
-                continue;
-            }
-            match &weight.kind {
-                Kind::Quantized(it) => {
-                    let values = it.weight(&weight.theta, weight.rounded_from());
-                    leaves.0[index] = weight.turned(values, leaf.transposed);
-                }
-                Kind::Float { .. } if weight.first.0 != index => {
-                    let values = leaves.0[weight.first.0].clone();
-                    leaves.0[index] = weight.turned(values, leaf.transposed);
-                }
-                Kind::Float { .. } => {}
+            if weight.trained.is_some() && weight.is_float() && weight.first.0 != index {
+                flipped.push((
+                    index,
+                    weight.turned(leaves.get(weight.first).to_vec(), leaf.transposed),
+                ));
             }
         }
+        for (index, values) in flipped {
+            leaves.0[index] = Values::Own(values);
+        }
+        self.leaves.par_iter().zip(&mut leaves.0).for_each(|(leaf, values)| {
+            let weight = &self.list[leaf.weight];
+            if let (Kind::Quantized(it), Some(_), Values::Own(own)) =
+                (&weight.kind, weight.trained, values)
+            {
+                let shadow = weight.rounded_from();
+                match weight.lies_as(leaf.transposed) {
+                    true => it.fill(&weight.theta, shadow, own),
+                    false => {
+                        *own = weight.turned(it.weight(&weight.theta, shadow), leaf.transposed);
+                    }
+                }
+            }
+        });
     }
 
     /// What training changed.
@@ -330,9 +382,33 @@ impl Weight {
         (!self.shadow.is_empty()).then_some(&self.shadow[..])
     }
 
+    /// Whether its numbers lie as those of a leaf of it do.
+    pub(crate) fn lies_as(&self, transposed: bool) -> bool {
+        let by_column = match &self.kind {
+            Kind::Float { .. } => false,
+            Kind::Quantized(it) => it.layout == Layout::ByColumn,
+        };
+        by_column == transposed
+    }
+
+    /// Its numbers as a leaf has them.
     fn turned(&self, values: Vec<f32>, flip: bool) -> Vec<f32> {
         let (rows, columns) = self.extent();
-        if flip { transposed(&values, rows, columns) } else { values }
+        match (self.lies_as(flip), flip) {
+            (true, _) => values,
+            (false, true) => transposed(&values, rows, columns),
+            (false, false) => transposed(&values, columns, rows),
+        }
+    }
+
+    /// Numbers of a leaf as its own lie.
+    pub(crate) fn returned(&self, values: Vec<f32>, flip: bool) -> Vec<f32> {
+        let (rows, columns) = self.extent();
+        match (self.lies_as(flip), flip) {
+            (true, _) => values,
+            (false, true) => transposed(&values, columns, rows),
+            (false, false) => transposed(&values, rows, columns),
+        }
     }
 
     fn change(&self, leaves: &Leaves<f32>) -> Change {
@@ -358,9 +434,9 @@ fn is_same(tensor: &Tensor, identity: &Option<Identity>) -> bool {
     identity.is_some() && (own == *identity || flipped() == *identity)
 }
 
-pub(crate) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+pub(crate) fn transposed<T: Copy + Default>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
     const TILE: usize = 16;
-    let mut out = vec![0.0; values.len()];
+    let mut out = vec![T::default(); values.len()];
     for i in (0..rows).step_by(TILE) {
         for j in (0..columns).step_by(TILE) {
             for row in i..(i + TILE).min(rows) {
