@@ -469,6 +469,7 @@ fn flags_without_effect_are_errors() {
         (&layers, &["--data", &text], "a second --data"),
         (&layers, &["--loss", "ce", "--labels", "0.5"], "--labels"),
         (&given, &["--labels", "0.5"], "--labels"),
+        (&given, &["--cache-teacher", "answers"], "--cache-teacher"),
         (&given, &["--calibration-samples", "8"], "--calibration-samples"),
         (&["--data", &arrays], &["--loss", "square", "--labels", "0.5"], "--labels"),
         (&["--student", &model, "--data", &text], &["--loss", "ce"], "MODEL"),
@@ -479,6 +480,37 @@ fn flags_without_effect_are_errors() {
         assert!(ran.code == 2 && ran.error.contains(&expected), "{name}: {}", ran.error);
     }
     assert!(place.files().is_empty());
+}
+
+#[test]
+fn answers_of_a_teacher_are_kept_and_change_no_byte() {
+    let place = Place::new();
+    let (model, samples) = (data("model.onnx"), data("calibration_input_ids.npy"));
+    let kept = place.path("answers");
+    let trained = |output: &str, more: &[&str]| {
+        let path = place.path(output);
+        let from = ["-r", "int2_recovered", "--data", &samples, "--calibration-samples", "4"];
+        let few = ["--steps", "4", "--set", "distil.every=2"];
+        let ran = student(&model, &path, &[&from[..], &few, more].concat());
+        (ran, fs::read(path).unwrap_or_default())
+    };
+    let (ran, first) = trained("a.onnx", &["--cache-teacher", &kept]);
+    assert_eq!(ran.code, 0, "{}", ran.error);
+    let len = fs::metadata(&kept).unwrap().len();
+    // So many tokens of 16 samples and 7 held out, 64 likeliest of each, and a header.
+    assert!(len > 20 * 128 * 64 * 6 && len < 24 * 128 * 64 * 6, "{len}");
+    let (ran, second) = trained("b.onnx", &["--cache-teacher", &kept, "--threads", "1"]);
+    assert_eq!((ran.code, fs::metadata(&kept).unwrap().len()), (0, len), "{}", ran.error);
+    assert!(first == second, "answers of a file are those of the teacher");
+    let (_, third) = trained("c.onnx", &["--set", "distil.top=64"]);
+    assert!(first == third, "kept or not");
+    // Of other samples.
+    let other =
+        place.write("other.npy", npy(&Tensor::from_i64(&[40, 16], (0..640).map(|it| it % 99))));
+    let again = ["--data", &other, "--cache-teacher", &kept, "-r", "int2_recovered"];
+    let ran = student(&model, &place.path("d.onnx"), &again);
+    assert!(ran.code == 2 && ran.error.contains("error[E643]"), "{}", ran.error);
+    assert!(ran.error.contains("hint: delete"), "{}", ran.error);
 }
 
 #[test]

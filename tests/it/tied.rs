@@ -2,7 +2,8 @@
 
 use std::{fs, path::Path, process::Command};
 
-use crate::common::models::*;
+use crate::common::{arrays, models::*};
+use onnxq_ir::tensor::Tensor;
 
 const ROWS: i64 = 4096;
 const WIDTH: i64 = 256;
@@ -14,8 +15,11 @@ const VALIDATE: [&str; 2] = ["--validate=ids.npy", "--gate=sqnr_db>=30"];
 /// `y = table[ids] · tableᵀ`, as exporters write a tied head; with `copied` as those do that know
 /// nothing of ties: the transpose is a matrix of its own.
 fn tied(copied: bool) -> ModelProto {
-    let values = noise(CODES as usize);
-    let table = floats("table", &[ROWS, WIDTH], &values);
+    tied_of(&noise(CODES as usize), copied)
+}
+
+fn tied_of(values: &[f32], copied: bool) -> ModelProto {
+    let table = floats("table", &[ROWS, WIDTH], values);
     let perm = AttributeProto { ints: vec![1, 0], ..attr("perm", AttributeType::INTS) };
     let transpose = with_attr(node("Transpose", &["table"], &["head"]), perm);
     let (rows, width) = (ROWS as usize, WIDTH as usize);
@@ -101,4 +105,28 @@ fn a_table_is_a_view_of_its_head_whoever_wrote_it() {
             );
         }
     }
+}
+
+#[test]
+fn a_student_keeps_one_copy_and_trains_both_uses_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let other: Vec<f32> = noise(CODES as usize).iter().map(|it| it * 1.5 + 0.01).collect();
+    write(&at("teacher.onnx"), &tied(false));
+    write(&at("student.onnx"), &tied_of(&other, false));
+    let ids = Tensor::from_i64(&[40, 8], (0..320).map(|it| it * 37 % ROWS));
+    fs::write(at("ids.npy"), arrays::npy(&ids)).unwrap();
+    let ran = Command::new(env!("CARGO_BIN_EXE_onnxq"))
+        .current_dir(folder.path())
+        .args(["distil", "teacher.onnx", "--student", "student.onnx", "--data", "ids.npy"])
+        .args(["--steps", "3", "-o", "out.onnx"])
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert_eq!(ran.status.code(), Some(0), "{error}");
+    let bytes = fs::metadata(at("out.onnx")).unwrap().len();
+    assert!((4 * CODES..4 * CODES + 10_000).contains(&bytes), "{bytes} bytes");
+    let written = read(&at("out.onnx"));
+    let ops: Vec<&str> = written.graph.node.iter().map(|it| &*it.op_type).collect();
+    assert_eq!(ops, ["Gather", "Transpose", "MatMul"]);
 }

@@ -109,6 +109,10 @@ pub struct How {
     /// The rate of weights; of scales, if only those and norms are trained
     #[arg(long, value_name = "RATE")]
     pub learning_rate: Option<f32>,
+    /// Keep what the teacher says in FILE, of each token the 64 likeliest (or `distil.top`), and take
+    /// from it what it has
+    #[arg(long, value_name = "FILE", help_heading = ADVANCED)]
+    pub cache_teacher: Option<PathBuf>,
     /// The part of the loss that the next token of the text has, besides the teacher: 0 to 1
     #[arg(long, value_name = "PART")]
     pub labels: Option<f32>,
@@ -116,6 +120,9 @@ pub struct How {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 }
+
+/// Of each token so many of the teacher's likeliest are kept in a file.
+const TOP: usize = 64;
 
 /// Who learns.
 #[derive(Clone, Debug, PartialEq)]
@@ -190,6 +197,9 @@ impl Args {
         spec.loss = how.loss.or(spec.loss);
         spec.labels = how.labels.unwrap_or(spec.labels);
         spec.seed = how.seed.unwrap_or(spec.seed);
+        if how.cache_teacher.is_some() {
+            spec.top.get_or_insert(TOP);
+        }
         if let Some(rate) = how.learning_rate {
             let rates = &mut spec.learning_rate;
             match spec.train.contains(&Group::Weights) {
@@ -296,6 +306,7 @@ impl Args {
             memory: self.memory,
             threads: ui.global.threads.map_or(0, usize::from),
             runtime: ui.global.runtime(ui),
+            answers: self.how.cache_teacher.clone(),
             ..Inputs::default()
         }
     }

@@ -30,6 +30,8 @@ pub struct Inputs<'a> {
     pub data: Option<Dataset>,
     /// Samples that `distil` trains on, if they are others or more.
     pub training: Option<Lessons>,
+    /// A file of what the teacher of `distil` says: read as far as it goes, and written.
+    pub answers: Option<PathBuf>,
     /// A file that keeps statistics: read if it is there, written if not.
     pub stats: Option<PathBuf>,
     /// Bytes for the sums that are kept at a time.
@@ -62,6 +64,7 @@ impl Default for Inputs<'_> {
         Inputs {
             data: None,
             training: None,
+            answers: None,
             stats: None,
             memory: 2 << 30,
             threads: 1,

@@ -147,7 +147,9 @@ pub(super) fn share_tied(
     save: &SaveOptions,
 ) -> Result<(), Error> {
     let external = onnx::is_external(model, save, Some(files));
-    let views = tied::transpose(model) + if external { 0 } else { tied::reshape(model) };
+    let views = tied::transpose(model)
+        + tied::transpose_heads(model)
+        + if external { 0 } else { tied::reshape(model) };
     if views > 0 {
         rewrite::run(model, &["remove-dead"], &Ctx::silent())?;
     }

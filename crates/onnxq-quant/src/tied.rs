@@ -112,6 +112,47 @@ pub fn transpose(m: &mut Model) -> usize {
     found.len()
 }
 
+/// A float head in columns that has the elements of a table of rows becomes a `Transpose` of it, as
+/// exporters write it; ONNX Runtime computes it when it loads the model.
+///
+/// ```text
+/// MatMul(x, w [k, n])   →   MatMul(x, Transpose(table [n, k]))
+/// ```
+///
+/// Returns how many there were.
+pub fn transpose_heads(m: &mut Model) -> usize {
+    let float = |value: ValueId| {
+        let tensor = m.constant(value).ok()?;
+        let is_table = tensor.dtype.is_float() && tensor.shape.len() == 2;
+        (is_table && tensor.quantized().is_none() && tensor.nbytes() >= WORTH).then_some(tensor)
+    };
+    let operands = |op: &str, index: usize| {
+        let nodes = m.nodes().into_iter().filter(|it| m.node(*it).op.is(op));
+        let of = |node| m.operand(node, index).ok().map(|it| (node, it));
+        nodes.filter_map(of).collect::<Vec<_>>()
+    };
+    let tables = operands("Gather", 0);
+    let table = |head: ValueId| {
+        let flipped = float(head)?.transposed().identity()?;
+        let is_same = |it: &&(NodeId, ValueId)| {
+            float(it.1).and_then(Tensor::identity).is_some_and(|it| it == flipped)
+        };
+        tables.iter().find(is_same).map(|it| it.1)
+    };
+    let found: Vec<(NodeId, ValueId, ValueId)> = operands("MatMul", 1)
+        .into_iter()
+        .filter_map(|(node, head)| Some((node, head, table(head)?)))
+        .collect();
+    for &(node, head, table) in &found {
+        let name = m.value(head).name.to_string();
+        let mut patch = Patch::before(node);
+        let attrs = Attrs::default().with("perm", vec![1i64, 0]);
+        let turned = patch.step(&name, "Transpose", [table.into()], attrs);
+        patch.rewire(node, 1, turned).apply(m);
+    }
+    found.len()
+}
+
 /// Look-ups by `op` in tables of one packing, each with the head that has the same quantized values
 /// in the other.
 fn views(m: &Model, op: &str, table: Packing, head: Packing) -> Vec<(NodeId, ValueId)> {

@@ -17,6 +17,9 @@ impl Args {
     pub(super) fn check(&self) -> Result<(), Failure> {
         self.check_student()?;
         self.check_data()?;
+        let keeps = self.how.cache_teacher.is_some();
+        let unkept = "the loss asks no teacher, or compares vectors, which have no likeliest token";
+        no_effect([("--cache-teacher", keeps && !self.has_labels())], unkept)?;
         let without = "the loss asks no teacher, or compares vectors, which predict no token";
         no_effect([("--labels", self.how.labels.is_some() && !self.has_labels())], without)
     }

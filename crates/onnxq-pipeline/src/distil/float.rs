@@ -164,6 +164,7 @@ fn train(
         threads: inputs.threads,
         memory: inputs.memory,
         output: Some(place.path),
+        answers: inputs.answers.as_deref(),
     };
     let (changes, learnt) = training.run(ctx)?;
     apply(m, changes);

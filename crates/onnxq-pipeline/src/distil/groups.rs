@@ -16,6 +16,7 @@ pub(super) const GROUPS: usize = 4;
 
 /// Samples that run together, with what of them counts.
 pub(super) struct Stacked {
+    pub samples: usize,
     pub inputs: Batch,
     /// By token of all samples.
     pub counts: Vec<bool>,
@@ -54,7 +55,13 @@ fn join(examples: &[Example]) -> Result<Stacked, Error> {
     let counts = examples.iter().map(counted).collect::<Result<Vec<_>, _>>()?.concat();
     let labels: Option<Vec<Vec<i64>>> = examples.iter().map(|it| it.labels.clone()).collect();
     let shifted = examples.iter().any(|it| it.counts.is_some());
-    Ok(Stacked { inputs, counts, shifted, labels: labels.map(|it| it.concat()) })
+    Ok(Stacked {
+        samples: examples.len(),
+        inputs,
+        counts,
+        shifted,
+        labels: labels.map(|it| it.concat()),
+    })
 }
 
 /// One after the other along the axis of the batch.

@@ -1,5 +1,6 @@
 //! What the outputs of a student lose.
 
+use super::{cache::Top, teacher::Says};
 use onnxq_quant::recipe::LossName;
 use onnxq_train::{
     loss::{self, Aim},
@@ -9,7 +10,7 @@ use onnxq_train::{
 /// What the outputs of a group are to be.
 pub(super) struct Target {
     /// What the teacher says, output by output; empty if none was asked.
-    pub teacher: Vec<Vec<f32>>,
+    pub teacher: Vec<Says>,
     /// By token: what a loss there counts. They sum up to one over a step.
     pub weights: Vec<f32>,
     /// By token: the token that follows, if it counts.
@@ -58,7 +59,7 @@ impl Loss<Target> for Losses {
     fn of(&self, target: &Target, outputs: &[&[f32]], gradients: &mut [Vec<f32>]) -> f64 {
         let mut sum = 0.0;
         for (index, judge) in self.0.iter().enumerate() {
-            let teacher = target.teacher.get(index).map(|it| &it[..]);
+            let teacher = target.teacher.get(index);
             sum += judge.of(target, teacher, outputs[index], &mut gradients[index]);
         }
         sum
@@ -69,16 +70,22 @@ impl Judge {
     fn of(
         self,
         target: &Target,
-        teacher: Option<&[f32]>,
+        says: Option<&Says>,
         student: &[f32],
         gradient: &mut [f32],
     ) -> f64 {
-        let none: &[f32] = &[];
-        let teacher = teacher.unwrap_or(none);
+        let teacher = match says {
+            Some(Says::Whole(it)) => &it[..],
+            _ => &[],
+        };
         match self {
             Judge::Kl { width, temperature, labels } => {
                 let logits = Rows { target, teacher, student, width };
-                let by_teacher = logits.divergence(temperature, 1.0 - labels, gradient);
+                let top = match says {
+                    Some(Says::Top(it)) => Some(it),
+                    _ => None,
+                };
+                let by_teacher = logits.divergence((top, temperature), 1.0 - labels, gradient);
                 by_teacher + if labels > 0.0 { logits.entropy(labels, gradient) } else { 0.0 }
             }
             Judge::Ce { width } => Rows { target, teacher, student, width }.entropy(1.0, gradient),
@@ -116,12 +123,21 @@ impl Rows<'_> {
         (0..rows).map(|it| (it, self.weight(it))).filter(|it| it.1 > 0.0)
     }
 
-    fn divergence(&self, temperature: f32, part: f32, gradient: &mut [f32]) -> f64 {
+    /// From all that the teacher says of a row, or from its likeliest values.
+    fn divergence(
+        &self,
+        (top, temperature): (Option<&Top>, f32),
+        part: f32,
+        gradient: &mut [f32],
+    ) -> f64 {
         let mut scratch = Vec::new();
         let mut sum = 0.0;
         for (row, weight) in self.counted() {
             let (range, weight) = (self.range(row), weight * part);
-            let aim = Aim::Logits(&self.teacher[range.clone()]);
+            let aim = match top {
+                Some(top) => top.aim(row),
+                None => Aim::Logits(&self.teacher[range.clone()]),
+            };
             let (student, gradient) = (&self.student[range.clone()], &mut gradient[range]);
             let own = loss::row(aim, student, temperature, weight, gradient, &mut scratch);
             sum += f64::from(weight) * own;

@@ -3,6 +3,7 @@
 //! `recover` is a step of `quantize`; `train` is what it and students of other kinds share.
 
 mod apply;
+mod cache;
 mod examples;
 mod float;
 mod groups;

@@ -35,6 +35,7 @@ pub(crate) fn recover(
         threads: job.inputs.threads,
         memory: job.inputs.memory,
         output: job.inputs.output.path.as_deref(),
+        answers: job.inputs.answers.as_deref(),
     };
     let (changes, learnt) = training.run(job.ctx)?;
     apply(m, changes);

@@ -18,7 +18,7 @@ use onnxq_ir::{
 use onnxq_quant::recipe::{DistilSpec, Group as Part, LossName};
 use onnxq_report::figures::Role;
 use onnxq_run::{
-    compare,
+    calibrate, compare,
     data::Batch,
     engine::{Runtime, threads},
 };
@@ -34,7 +34,7 @@ use super::{
     groups::{Stacked, by_value, stack},
     losses::{Judge, Losses, Target},
     state::{Facts, State, StateFile},
-    teacher::Teacher,
+    teacher::{Says, Teacher},
 };
 use crate::Error;
 
@@ -52,6 +52,8 @@ pub struct Training<'a> {
     pub memory: u64,
     /// The state lies beside it, if there is one.
     pub output: Option<&'a Path>,
+    /// A file of the teacher's answers, which has them already or will.
+    pub answers: Option<&'a Path>,
 }
 
 pub struct Student<'a> {
@@ -97,6 +99,21 @@ impl Diagnostic for NothingToTrain {
             "`distil.train` takes scales, norms, biases and weights; a float model has no scales"
                 .into(),
         )
+    }
+}
+
+/// Only distributions have likeliest values.
+#[derive(Debug, thiserror::Error)]
+#[error("`distil.top` keeps the likeliest values of logits, and the loss compares vectors")]
+pub(crate) struct NoTop;
+
+impl Diagnostic for NoTop {
+    fn code(&self) -> Code {
+        Code::E641
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("leave it out: without it, all of the teacher's numbers count".to_owned())
     }
 }
 
@@ -195,6 +212,29 @@ impl Training<'_> {
         }
     }
 
+    /// What of the teacher's answers counts and is kept.
+    fn keep_top(&self, teacher: &mut Teacher<'_>, judges: &[Judge]) -> Result<(), Error> {
+        let Some(count) = self.spec.top else { return Ok(()) };
+        let width = |it: &Judge| match it {
+            Judge::Kl { width, .. } => Some(*width),
+            _ => None,
+        };
+        let widths: Option<Vec<usize>> = judges.iter().map(width).collect();
+        let widths = widths.ok_or(NoTop)?;
+        let file = self.answers.map(|it| Ok::<_, Error>((it, self.questions()?))).transpose()?;
+        teacher.keep_top(count, widths, file)
+    }
+
+    /// A digest of the teacher and of every sample.
+    fn questions(&self) -> Result<String, Error> {
+        let of_teacher = self.teacher.map(|it| calibrate::model_sha256(it.1));
+        let mut all = of_teacher.unwrap_or_default().into_bytes();
+        for index in 0..self.examples.count() {
+            all.extend(self.examples.key(index)?);
+        }
+        Ok(sha256_hex(all))
+    }
+
     fn schedule(&self) -> Schedule {
         let DistilSpec { steps, clip, weight_decay, .. } = *self.spec;
         // A short training warms up for a part of it.
@@ -209,7 +249,7 @@ struct Run<'a> {
     job: &'a Training<'a>,
     split: Split,
     trainer: Trainer<'a>,
-    teacher: Option<Teacher>,
+    teacher: Option<Teacher<'a>>,
     losses: Losses,
     loss: LossName,
     /// Held-out samples, with what the teacher says of them.
@@ -243,9 +283,9 @@ impl<'a> Run<'a> {
         let needs_teacher = loss != LossName::Ce;
         let teacher = job.teacher.filter(|_| needs_teacher);
         let runtime = (&job.runtime, threads);
-        let mut teacher =
-            teacher.map(|(m, files)| Teacher::new(m, files, &names, runtime)).transpose()?;
+        let mut teacher = teacher.map(|it| Teacher::new(it, &names, runtime));
         if let Some(teacher) = &mut teacher {
+            job.keep_top(teacher, &judges)?;
             let program = trainer.program(&inputs)?;
             let sizes = names.iter().map(|it| program.slot(program.outputs[it]).shape.clone());
             teacher.check(&first.inputs, &sizes.collect::<Vec<_>>())?;
@@ -317,10 +357,16 @@ impl<'a> Run<'a> {
     fn groups(&mut self, chosen: &[usize]) -> Result<Vec<Group<Target>>, Error> {
         let examples = chosen.iter().map(|it| self.job.examples.get(*it));
         let stacked = stack(examples.collect::<Result<Vec<_>, _>>()?)?;
-        let batches: Vec<&Batch> = stacked.iter().map(|it| &it.inputs).collect();
+        let mut left = chosen;
+        let asked = stacked.iter().map(|it| {
+            let (own, rest) = left.split_at(it.samples);
+            left = rest;
+            (&it.inputs, own)
+        });
+        let asked: Vec<(&Batch, &[usize])> = asked.collect();
         let answers = match &mut self.teacher {
-            Some(teacher) => teacher.ask(&batches)?,
-            None => vec![Vec::new(); batches.len()],
+            Some(teacher) => teacher.ask(&asked)?,
+            None => asked.iter().map(|_| Vec::new()).collect(),
         };
         let by_label = self.loss == LossName::Ce || self.job.spec.labels > 0.0;
         let targets: Vec<Target> = stacked
@@ -493,9 +539,9 @@ fn judges(
 }
 
 /// What of a group counts. What is said of a token is what the one before it is to predict.
-fn target(group: &Stacked, teacher: Vec<Vec<f32>>, only_labels: bool) -> Target {
+fn target(group: &Stacked, teacher: Vec<Says>, only_labels: bool) -> Target {
     let ids = group.inputs.get("input_ids");
-    let samples = ids.map_or(1, |it| it.shape.first().copied().unwrap_or(1));
+    let samples = ids.map_or(group.samples, |it| it.shape.first().copied().unwrap_or(1));
     let tokens = group.counts.len() / samples.max(1);
     let known: Vec<i64> = match &group.labels {
         Some(labels) => labels.clone(),

@@ -26,6 +26,10 @@ pub struct DistilSpec {
     pub loss: Option<LossName>,
     /// What logits are divided by before they are compared by kl. Default: 1.
     pub temperature: f32,
+    /// Of each of the teacher's distributions so many of the likeliest values count, and all others
+    /// together. Default: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top: Option<usize>,
     /// The part that the next token of the text has in the loss, besides the teacher: 0 to 1.
     /// Default: 0.
     pub labels: f32,
@@ -121,6 +125,7 @@ impl Default for DistilSpec {
             learning_rate: Rates::default(),
             loss: None,
             temperature: 1.0,
+            top: None,
             labels: 0.0,
             clip: 1.0,
             weight_decay: 0.0,
@@ -177,6 +182,13 @@ impl Settings for DistilSpec {
         }
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return Err(Wrong::new("temperature", "must be a number above 0"));
+        }
+        if let Some(top) = self.top {
+            positive("top", top)?;
+            let by_kl = matches!(self.loss, None | Some(LossName::Kl));
+            if !by_kl || self.temperature != 1.0 {
+                return Err(Wrong::new("top", "goes with the loss kl at a temperature of 1"));
+            }
         }
         if !(0.0..=1.0).contains(&self.labels) {
             return Err(Wrong::new("labels", "must be from 0 to 1"));
