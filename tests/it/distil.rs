@@ -303,6 +303,38 @@ fn a_student_of_fewer_layers_has_the_same_inputs_and_outputs() {
     }
 }
 
+#[test]
+fn hidden_states_count_in_training_and_not_in_a_look() {
+    let place = Place::new();
+    let (model, samples) = (data("model.onnx"), data("calibration_input_ids.npy"));
+    let few = ["--data", &samples, "--calibration-samples", "2", "--steps", "4", "--json"];
+    for cut in ["layers=2", "width=64"] {
+        let [with, without] = [&["--hidden", "1"][..], &[]].map(|more| {
+            let path = place.path("s.onnx");
+            let ran = student(&model, &path, &[&["--student", cut], &few[..], more].concat());
+            (ran.json()["learnt"].clone(), load(&path))
+        });
+        falls(&with.0);
+        let [a, b] = [&with, &without].map(|it| (it.0["before"].as_f64(), it.0["after"].as_f64()));
+        assert_eq!(a.0, b.0, "the outputs alone are looked at");
+        assert_ne!(a.1, b.1, "{cut}");
+        // No state is left as an output.
+        let count = |m: &Model| m.graph(m.main).outputs.len();
+        assert_eq!(count(&with.1), count(&without.1));
+        let told = |m: &Model| {
+            m.metadata
+                .iter()
+                .find(|it| it.0 == "onnxq.recipe_yaml")
+                .unwrap()
+                .1
+                .contains("hidden: 1")
+        };
+        assert!(told(&with.1) && !told(&without.1));
+    }
+    let ran = recovered(&place.path("q.onnx"), &["--set", "distil.hidden=1"]);
+    assert!(ran.code == 2 && ran.error.contains("error[E641]: `distil.hidden`"), "{}", ran.error);
+}
+
 fn falls(learnt: &Value) {
     let [before, after] = ["before", "after"].map(|it| learnt[it].as_f64().unwrap());
     assert!(after < before, "{learnt}");
@@ -470,6 +502,8 @@ fn flags_without_effect_are_errors() {
         (&layers, &["--loss", "ce", "--labels", "0.5"], "--labels"),
         (&given, &["--labels", "0.5"], "--labels"),
         (&given, &["--cache-teacher", "answers"], "--cache-teacher"),
+        (&given, &["--hidden", "1"], "--hidden"),
+        (&["--student", &model, "--data", &text], &["--hidden", "1"], "--hidden"),
         (&given, &["--calibration-samples", "8"], "--calibration-samples"),
         (&["--data", &arrays], &["--loss", "square", "--labels", "0.5"], "--labels"),
         (&["--student", &model, "--data", &text], &["--loss", "ce"], "MODEL"),

@@ -116,6 +116,9 @@ pub struct How {
     /// The part of the loss that the next token of the text has, besides the teacher: 0 to 1
     #[arg(long, value_name = "PART")]
     pub labels: Option<f32>,
+    /// What hidden states behind each layer count besides the outputs, for layers=N and width=N [default: 0]
+    #[arg(long, value_name = "PART")]
+    pub hidden: Option<f32>,
     /// Which order samples come in [default: 0]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -196,6 +199,7 @@ impl Args {
         spec.sequence = self.data.window.unwrap_or(spec.sequence);
         spec.loss = how.loss.or(spec.loss);
         spec.labels = how.labels.unwrap_or(spec.labels);
+        spec.hidden = how.hidden.unwrap_or(spec.hidden);
         spec.seed = how.seed.unwrap_or(spec.seed);
         if how.cache_teacher.is_some() {
             spec.top.get_or_insert(TOP);

@@ -17,6 +17,10 @@ impl Args {
     pub(super) fn check(&self) -> Result<(), Failure> {
         self.check_student()?;
         self.check_data()?;
+        let is_left =
+            matches!(self.student, Who::Smaller(_)) && self.how.loss != Some(LossName::Ce);
+        let unlike = "only students with layers of their teacher have its hidden states";
+        no_effect([("--hidden", self.how.hidden.is_some() && !is_left)], unlike)?;
         let keeps = self.how.cache_teacher.is_some();
         let unkept = "the loss asks no teacher, or compares vectors, which have no likeliest token";
         no_effect([("--cache-teacher", keeps && !self.has_labels())], unkept)?;

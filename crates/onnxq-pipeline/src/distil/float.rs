@@ -15,7 +15,10 @@ use onnxq_rewrite::{self as rewrite, prune};
 use onnxq_run::calibrate;
 use serde::Serialize;
 
-use super::{Learnt, Lessons, Student, Training, apply};
+use super::{
+    Learnt, Lessons, Student, Training, apply,
+    hidden::{Watched, watch},
+};
 use crate::{
     Census, Delivered, Destination, Error, Execution, Inputs, Job, Opened,
     lower::share_tied,
@@ -86,7 +89,10 @@ pub fn distil(job: Distil<'_>, ctx: &Ctx) -> Result<Distilled, Error> {
         (None, Some(_)) => Some(own),
         (None, None) => None,
     };
-    let learnt = train(&mut model, &files, teacher, spec, (&lessons, inputs), ctx, &place)?;
+    let kept = kept(&whole, cut, layers.as_ref()).filter(|_| spec.hidden > 0.0);
+    let watched = kept.map(|it| watch((&model, &whole), &it, spec.hidden)).transpose()?;
+    let pupil = Pupil { files: &files, teacher, watched: watched.as_ref() };
+    let learnt = pupil.train(&mut model, spec, (&lessons, inputs), ctx, &place)?;
     rewrite::run(&mut model, rewrite::CLEAN_UP, ctx)?;
     // A table and a head that are one stay one in the file.
     share_tied(&mut model, &files, &place.save)?;
@@ -140,33 +146,52 @@ fn cut_out(
     }
 }
 
-fn train(
-    m: &mut Model,
-    files: &Files,
-    teacher: Option<(&Model, &Files)>,
-    spec: &DistilSpec,
-    (lessons, inputs): (&Lessons, &Inputs),
-    ctx: &Ctx,
-    place: &Destination<'_>,
-) -> Result<Learnt, Error> {
-    let examples = lessons.examples(m)?;
-    let of_teacher = teacher.map_or_else(String::new, |it| calibrate::model_sha256(it.1));
-    let nodes = m.node_count();
-    let own = calibrate::model_sha256(files);
-    let student =
-        Student { model: m, bits: None, key: sha256_hex(format!("{own}\n{of_teacher}\n{nodes}")) };
-    let training = Training {
-        student,
-        teacher,
-        spec,
-        examples: &*examples,
-        runtime: inputs.runtime.clone(),
-        threads: inputs.threads,
-        memory: inputs.memory,
-        output: Some(place.path),
-        answers: inputs.answers.as_deref(),
-    };
-    let (changes, learnt) = training.run(ctx)?;
-    apply(m, changes);
-    Ok(learnt)
+/// The layers of the teacher that the student has.
+fn kept(whole: &Model, cut: Option<Cut>, chosen: Option<&ChosenLayers>) -> Option<Vec<usize>> {
+    match (cut?, chosen) {
+        (Cut::Layers(_), chosen) => chosen.map(|it| it.kept.clone()),
+        (Cut::Width(_), _) => prune::layers(whole).ok().map(|it| (0..it.len()).collect()),
+    }
+}
+
+/// A student before its training.
+struct Pupil<'a> {
+    files: &'a Files,
+    teacher: Option<(&'a Model, &'a Files)>,
+    watched: Option<&'a Watched>,
+}
+
+impl Pupil<'_> {
+    fn train(
+        &self,
+        m: &mut Model,
+        spec: &DistilSpec,
+        (lessons, inputs): (&Lessons, &Inputs),
+        ctx: &Ctx,
+        place: &Destination<'_>,
+    ) -> Result<Learnt, Error> {
+        let examples = lessons.examples(m)?;
+        let own = calibrate::model_sha256(self.files);
+        let of_teacher = self.teacher.map_or_else(String::new, |it| calibrate::model_sha256(it.1));
+        let key = sha256_hex(format!("{own}\n{of_teacher}\n{}", m.node_count()));
+        let (model, teacher) = match (self.watched, self.teacher) {
+            (Some(it), Some((_, files))) => (&it.student, Some((&it.teacher, files))),
+            (_, teacher) => (&*m, teacher),
+        };
+        let training = Training {
+            student: Student { model, bits: None, key },
+            teacher,
+            spec,
+            examples: &*examples,
+            runtime: inputs.runtime.clone(),
+            threads: inputs.threads,
+            memory: inputs.memory,
+            output: Some(place.path),
+            hidden: self.watched.map(|it| &it.hidden),
+            answers: inputs.answers.as_deref(),
+        };
+        let (changes, learnt) = training.run(ctx)?;
+        apply(m, changes);
+        Ok(learnt)
+    }
 }

@@ -25,6 +25,26 @@ pub struct Learnt {
     pub sha256: String,
 }
 
+impl Learnt {
+    /// What a model says of it in its metadata.
+    pub(crate) fn told(&self) -> String {
+        let Learnt { loss, train, before, after, best, steps, tokens, sha256, .. } = self;
+        serde_json::json!({
+            "loss": loss, "train": train, "before": before, "after": after, "best_step": best,
+            "steps": steps, "tokens": tokens, "samples_sha256": sha256,
+        })
+        .to_string()
+    }
+
+    /// One line.
+    pub fn summary(&self) -> String {
+        let Learnt { loss, before, after, best, steps, .. } = self;
+        format!(
+            "{loss} of held-out samples {before:.5} → {after:.5}, best at step {best} of {steps}"
+        )
+    }
+}
+
 /// A look at held-out samples.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Point {

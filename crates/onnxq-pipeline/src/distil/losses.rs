@@ -39,6 +39,11 @@ pub(super) enum Judge {
     Square {
         width: usize,
     },
+    /// Hidden states of so many values, which count so much in training and nothing in a look.
+    Hidden {
+        width: usize,
+        part: f32,
+    },
 }
 
 impl Judge {
@@ -53,7 +58,19 @@ impl Judge {
 }
 
 /// The judges of the outputs, in their order.
+#[derive(Clone)]
 pub(super) struct Losses(pub Vec<Judge>);
+
+impl Losses {
+    /// What the outputs themselves lose.
+    pub(super) fn without_hidden(&self) -> Losses {
+        let seen = |it: &Judge| match *it {
+            Judge::Hidden { width, .. } => Judge::Hidden { width, part: 0.0 },
+            other => other,
+        };
+        Losses(self.0.iter().map(seen).collect())
+    }
+}
 
 impl Loss<Target> for Losses {
     fn of(&self, target: &Target, outputs: &[&[f32]], gradients: &mut [Vec<f32>]) -> f64 {
@@ -90,7 +107,13 @@ impl Judge {
             }
             Judge::Ce { width } => Rows { target, teacher, student, width }.entropy(1.0, gradient),
             Judge::Cosine { width } => Rows { target, teacher, student, width }.vectors(gradient),
-            Judge::Square { width } => Rows { target, teacher, student, width }.squares(gradient),
+            Judge::Square { width } => {
+                Rows { target, teacher, student, width }.squares(1.0, gradient)
+            }
+            Judge::Hidden { part: 0.0, .. } => 0.0,
+            Judge::Hidden { width, part } => {
+                Rows { target, teacher, student, width }.squares(part, gradient)
+            }
         }
     }
 }
@@ -205,9 +228,10 @@ impl Rows<'_> {
         f64::from(weight) * loss
     }
 
-    fn squares(&self, gradient: &mut [f32]) -> f64 {
+    fn squares(&self, part: f32, gradient: &mut [f32]) -> f64 {
         let mut sum = 0.0;
         for (row, weight) in self.counted() {
+            let weight = part * weight;
             let range = self.range(row);
             let (teacher, student) = (&self.teacher[range.clone()], &self.student[range.clone()]);
             let own = loss::relative_square(teacher, student, weight, &mut gradient[range]);

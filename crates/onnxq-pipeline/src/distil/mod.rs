@@ -7,9 +7,11 @@ mod cache;
 mod examples;
 mod float;
 mod groups;
+mod hidden;
 mod learnt;
 mod losses;
 mod recover;
+mod run;
 mod state;
 mod teacher;
 mod train;
@@ -22,6 +24,7 @@ pub(crate) use self::{
 pub use self::{
     examples::{Example, Examples, Lessons},
     float::{Cut, Distil, Distilled, distil},
+    hidden::Hidden,
     learnt::{Learnt, NothingGained, Point},
     train::{Student, Training},
 };

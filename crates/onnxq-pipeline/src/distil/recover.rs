@@ -1,6 +1,11 @@
 //! A step of `quantize`: what quantization took is given back by training against the float model.
 
-use onnxq_ir::{Model, digest::sha256_hex, onnx::Files};
+use onnxq_ir::{
+    Model,
+    diag::{Code, Diagnostic},
+    digest::sha256_hex,
+    onnx::Files,
+};
 use onnxq_quant::plan::SitePlan;
 
 use super::{Learnt, Lessons, Student, Training, apply};
@@ -19,6 +24,9 @@ pub(crate) fn recover(
     let Some(lessons) = job.inputs.training.clone().or_else(given) else {
         return Err(NeedsData { who: "`distil`".to_owned() }.into());
     };
+    if spec.hidden > 0.0 {
+        return Err(NoHidden.into());
+    }
     let examples = lessons.examples(m)?;
     let recipe = origin::recipe_facts(job.recipe).sha256;
     let student = Student {
@@ -35,9 +43,25 @@ pub(crate) fn recover(
         threads: job.inputs.threads,
         memory: job.inputs.memory,
         output: job.inputs.output.path.as_deref(),
+        hidden: None,
         answers: job.inputs.answers.as_deref(),
     };
     let (changes, learnt) = training.run(job.ctx)?;
     apply(m, changes);
     Ok(Some(learnt))
+}
+
+/// Hidden states of a quantized model are not those of the float one: it may be rotated.
+#[derive(Debug, thiserror::Error)]
+#[error("`distil.hidden` has no effect: a quantized student is judged by its outputs")]
+struct NoHidden;
+
+impl Diagnostic for NoHidden {
+    fn code(&self) -> Code {
+        Code::E641
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("leave it out".to_owned())
+    }
 }

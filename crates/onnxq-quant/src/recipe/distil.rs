@@ -33,6 +33,10 @@ pub struct DistilSpec {
     /// The part that the next token of the text has in the loss, besides the teacher: 0 to 1.
     /// Default: 0.
     pub labels: f32,
+    /// What the hidden states behind each layer count besides the loss of the outputs, for students that
+    /// are what is left of the teacher: the power of their difference in proportion to the teacher's.
+    /// Default: 0.
+    pub hidden: f32,
     /// The largest norm of all gradients of a step. Default: 1.
     pub clip: f32,
     /// AdamW's decay of float weights. Default: 0.
@@ -127,6 +131,7 @@ impl Default for DistilSpec {
             temperature: 1.0,
             top: None,
             labels: 0.0,
+            hidden: 0.0,
             clip: 1.0,
             weight_decay: 0.0,
             every: 50,
@@ -192,6 +197,9 @@ impl Settings for DistilSpec {
         }
         if !(0.0..=1.0).contains(&self.labels) {
             return Err(Wrong::new("labels", "must be from 0 to 1"));
+        }
+        if !(self.hidden >= 0.0 && self.hidden.is_finite()) {
+            return Err(Wrong::new("hidden", "must be 0 or more"));
         }
         if self.clip.is_nan() || self.clip <= 0.0 {
             return Err(Wrong::new("clip", "must be a number above 0"));
