@@ -205,7 +205,7 @@ impl Sums {
 
     /// Its buffers are of use for the next step.
     fn give_back(self, pool: &Pool) {
-        self.own.into_iter().for_each(|it| pool.give(it));
+        self.own.into_iter().chain(self.theta).for_each(|it| pool.give(it));
     }
 
     fn norm(&self) -> f64 {

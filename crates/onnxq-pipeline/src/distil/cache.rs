@@ -78,6 +78,10 @@ impl Top {
         both.map(|(ids, p)| Top { count: self.count, ids: ids.into(), probabilities: p.into() })
     }
 
+    pub(super) fn bytes_in_memory(&self) -> usize {
+        size_of_val(&self.ids[..]) + size_of_val(&self.probabilities[..])
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let ids = self.ids.iter().flat_map(|it| it.to_le_bytes());
         let of = |it: &f32| f16::from_f32(*it).to_le_bytes();

@@ -20,6 +20,17 @@ pub(super) struct Target {
     pub sample_weight: f32,
 }
 
+impl Target {
+    /// Of what the teacher says.
+    pub(super) fn bytes(&self) -> usize {
+        let of = |it: &Says| match it {
+            Says::Whole(it) => size_of_val(&it[..]),
+            Says::Top(it) => it.bytes_in_memory(),
+        };
+        self.teacher.iter().map(of).sum()
+    }
+}
+
 /// How one output is judged.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Judge {

@@ -12,13 +12,16 @@ use onnxq_train::{
 use super::{
     Learnt, NothingGained, Point,
     examples::Split,
-    groups::{Stacked, by_value, stack},
+    groups::{GROUPS, Stacked, by_value, stack},
     losses::{Losses, Target},
     state::{Facts, State, StateFile},
     teacher::{Says, Teacher},
     train::{KEEP_EVERY, NothingToTrain, Training, outputs},
 };
 use crate::Error;
+
+/// The part of `--memory` that what a teacher says of held-out samples may take.
+const KEPT_PART: usize = 8;
 
 /// A training while it lasts.
 pub(super) struct Run<'a> {
@@ -28,8 +31,10 @@ pub(super) struct Run<'a> {
     teacher: Option<Teacher<'a>>,
     losses: Losses,
     loss: LossName,
-    /// Held-out samples, with what the teacher says of them.
-    held_out: Vec<Group<Target>>,
+    /// Held-out samples with what the teacher says of them, as many as are kept: pieces of a look.
+    held_out: Vec<Vec<Group<Target>>>,
+    /// All of them, once they were counted.
+    whole: Option<Whole>,
     pub(super) facts: Facts,
     /// The numbers of the best step; none before one was better than the beginning.
     best: Vec<Vec<f32>>,
@@ -77,6 +82,7 @@ impl<'a> Run<'a> {
             losses: Losses(judges),
             loss,
             held_out: Vec::new(),
+            whole: None,
             facts: Facts::default(),
             best: Vec::new(),
             file,
@@ -120,7 +126,7 @@ impl<'a> Run<'a> {
     pub(super) fn step(&mut self) -> Result<(), Error> {
         let spec = self.job.spec;
         let chosen = self.split.of_step(self.facts.step, spec.batch, spec.seed);
-        let groups = self.groups(&chosen)?;
+        let groups = self.groups(&chosen, None)?;
         let (loss, _) = self.trainer.step(&groups, &self.losses)?;
         self.latest = loss;
         self.facts.step += 1;
@@ -130,10 +136,13 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Samples as groups, with what the teacher says of them.
-    fn groups(&mut self, chosen: &[usize]) -> Result<Vec<Group<Target>>, Error> {
-        let examples = chosen.iter().map(|it| self.job.examples.get(*it));
-        let stacked = stack(examples.collect::<Result<Vec<_>, _>>()?)?;
+    /// Samples as groups, with what the teacher says of them. `whole`: what they are a part of.
+    fn groups(
+        &mut self,
+        chosen: &[usize],
+        whole: Option<Whole>,
+    ) -> Result<Vec<Group<Target>>, Error> {
+        let stacked = self.stacked(chosen)?;
         let mut left = chosen;
         let asked = stacked.iter().map(|it| {
             let (own, rest) = left.split_at(it.samples);
@@ -145,29 +154,67 @@ impl<'a> Run<'a> {
             Some(teacher) => teacher.ask(&asked)?,
             None => asked.iter().map(|_| Vec::new()).collect(),
         };
-        let by_label = self.loss == LossName::Ce || self.job.spec.labels > 0.0;
-        let targets: Vec<Target> = stacked
-            .iter()
-            .zip(answers)
-            .map(|(it, teacher)| target(it, teacher, by_label && self.teacher.is_none()))
-            .collect();
         let model = self.job.student.model;
-        let mut groups: Vec<Group<Target>> = stacked
-            .iter()
-            .zip(targets)
-            .map(|(it, target)| Group { inputs: by_value(model, &it.inputs), target })
-            .collect();
-        share(&mut groups);
+        let both = stacked.iter().zip(answers);
+        let group = |(it, teacher): (&Stacked, Vec<Says>)| {
+            let target = target(it, teacher, self.only_labels());
+            Group { inputs: by_value(model, &it.inputs), target }
+        };
+        let mut groups: Vec<Group<Target>> = both.map(group).collect();
+        let whole = whole.unwrap_or_else(|| Whole::of(groups.iter().map(|it| &it.target)));
+        groups.iter_mut().for_each(|it| whole.share(&mut it.target));
         Ok(groups)
     }
 
-    /// The loss of held-out samples, as the student is now. `first`: they are gathered.
-    pub(super) fn look(&mut self, first: bool) -> Result<f64, Error> {
-        if first {
-            let chosen = self.split.held_out.clone();
-            self.held_out = self.groups(&chosen)?;
+    fn stacked(&self, chosen: &[usize]) -> Result<Vec<Stacked>, Error> {
+        let examples = chosen.iter().map(|it| self.job.examples.get(*it));
+        stack(examples.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Whether only what a label says counts.
+    fn only_labels(&self) -> bool {
+        let by_label = self.loss == LossName::Ce || self.job.spec.labels > 0.0;
+        by_label && self.teacher.is_none()
+    }
+
+    /// The loss of held-out samples, as the student is now. They run in pieces of the size of a step;
+    /// what the teacher says of them is kept as far as it is small.
+    pub(super) fn look(&mut self) -> Result<f64, Error> {
+        let losses = self.losses.without_hidden();
+        let chosen = std::mem::take(&mut self.split.held_out);
+        let whole = match self.whole {
+            Some(it) => it,
+            None => self.counted(&chosen)?,
+        };
+        self.whole = Some(whole);
+        let mut room = self.job.memory as usize / KEPT_PART;
+        let mut sum = 0.0;
+        let mut known = std::mem::take(&mut self.held_out);
+        for (at, piece) in chosen.chunks(self.job.spec.batch.max(GROUPS)).enumerate() {
+            if let Some(groups) = known.get(at) {
+                sum += self.trainer.evaluate(groups, &losses)?;
+                continue;
+            }
+            let groups = self.groups(piece, Some(whole))?;
+            sum += self.trainer.evaluate(&groups, &losses)?;
+            let bytes: usize = groups.iter().map(|it| it.target.bytes()).sum();
+            if known.len() == at && bytes <= room {
+                room -= bytes;
+                known.push(groups);
+            }
         }
-        Ok(self.trainer.evaluate(&self.held_out, &self.losses.without_hidden())?)
+        (self.split.held_out, self.held_out) = (chosen, known);
+        Ok(sum)
+    }
+
+    /// What all held-out samples are together.
+    fn counted(&self, chosen: &[usize]) -> Result<Whole, Error> {
+        let mut targets = Vec::with_capacity(chosen.len());
+        for index in chosen {
+            let stacked = self.stacked(&[*index])?;
+            targets.extend(stacked.iter().map(|it| target(it, Vec::new(), self.only_labels())));
+        }
+        Ok(Whole::of(targets.iter()))
     }
 
     /// Before the first step; a run that goes on knows it already.
@@ -281,12 +328,27 @@ fn target(group: &Stacked, teacher: Vec<Says>, only_labels: bool) -> Target {
     Target { teacher, weights, labels, samples, sample_weight: 1.0 }
 }
 
-/// Weights of all groups sum up to one.
-fn share(groups: &mut [Group<Target>]) {
-    let count: f32 = groups.iter().flat_map(|it| &it.target.weights).sum();
-    let samples: usize = groups.iter().map(|it| it.target.samples).sum();
-    for group in groups {
-        group.target.weights.iter_mut().for_each(|it| *it /= count.max(1.0));
-        group.target.sample_weight = 1.0 / samples.max(1) as f32;
+/// Samples whose losses make one mean.
+#[derive(Clone, Copy)]
+pub(super) struct Whole {
+    /// How many places count.
+    count: f32,
+    samples: usize,
+}
+
+impl Whole {
+    fn of<'a>(targets: impl Iterator<Item = &'a Target>) -> Whole {
+        let mut whole = Whole { count: 0.0, samples: 0 };
+        for it in targets {
+            whole.count += it.weights.iter().sum::<f32>();
+            whole.samples += it.samples;
+        }
+        whole
+    }
+
+    /// Weights of all of them sum up to one.
+    fn share(self, target: &mut Target) {
+        target.weights.iter_mut().for_each(|it| *it /= self.count.max(1.0));
+        target.sample_weight = 1.0 / self.samples.max(1) as f32;
     }
 }

@@ -144,13 +144,13 @@ impl Training<'_> {
         if resumed > 0 {
             ctx.progress.tell(&format!("goes on after step {resumed}"));
         }
-        let looked = run.look(true)?;
+        let looked = run.look()?;
         run.begin(looked);
         while run.facts.step < self.spec.steps {
             run.step()?;
             let last = run.facts.step == self.spec.steps;
             if run.facts.step.is_multiple_of(self.spec.every) || last {
-                let looked = run.look(false)?;
+                let looked = run.look()?;
                 run.note(looked);
             }
             run.keep(last)?;

@@ -8,20 +8,36 @@ use std::{
 use super::{Kind, LeafId, Weights};
 use crate::tape::{Gradient, Grads, Program, SlotId, Source};
 
-/// Buffers that are used again, by their length.
+/// Buffers that are used again, by their length. It takes back as many as it gave: a step that brings
+/// others makes it no larger.
 #[derive(Default)]
-pub struct Pool(Mutex<BTreeMap<usize, Vec<Vec<f32>>>>);
+pub struct Pool(Mutex<BTreeMap<usize, Shelf>>);
+
+#[derive(Default)]
+struct Shelf {
+    /// How many are elsewhere.
+    out: usize,
+    buffers: Vec<Vec<f32>>,
+}
 
 impl Pool {
     /// A buffer with whatever was in it.
     fn take(&self, len: usize) -> Vec<f32> {
-        let found = lock(&self.0).get_mut(&len).and_then(Vec::pop);
+        let found = {
+            let mut shelves = lock(&self.0);
+            let shelf = shelves.entry(len).or_default();
+            shelf.out += 1;
+            shelf.buffers.pop()
+        };
         found.unwrap_or_else(|| vec![0.0; len])
     }
 
     pub fn give(&self, buffer: Vec<f32>) {
-        if !buffer.is_empty() {
-            lock(&self.0).entry(buffer.len()).or_default().push(buffer);
+        let mut shelves = lock(&self.0);
+        let shelf = shelves.entry(buffer.len()).or_default();
+        if shelf.out > 0 {
+            shelf.out -= 1;
+            shelf.buffers.push(buffer);
         }
     }
 }
@@ -108,7 +124,8 @@ impl<'a> StepGrads<'a> {
         let weight = &self.weights.list[index];
         match &weight.kind {
             Kind::Quantized(it) if weight.rounded_from().is_none() => {
-                let mut sums = vec![0.0; weight.theta.len()];
+                let mut sums = self.pool.take(weight.theta.len());
+                sums.fill(0.0);
                 let lies = weight.lies_as(flipped);
                 let dw = if lies { gradient } else { weight.returned(gradient, flipped) };
                 it.reduce(&weight.theta, &dw, &mut sums);
@@ -181,6 +198,17 @@ impl Grads<f32> for GroupGrads<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_is_no_larger_than_what_was_taken() {
+        let pool = Pool::default();
+        let [a, b] = [pool.take(3), pool.take(3)];
+        for buffer in [a, b, vec![0.0; 3], vec![0.0; 4], Vec::new()] {
+            pool.give(buffer);
+        }
+        let kept: usize = lock(&pool.0).values().map(|it| it.buffers.len()).sum();
+        assert_eq!(kept, 2);
+    }
 
     #[test]
     fn groups_are_added_in_their_order() {
