@@ -304,6 +304,30 @@ fn a_student_of_fewer_layers_has_the_same_inputs_and_outputs() {
 }
 
 #[test]
+fn weights_of_some_names_stay() {
+    let place = Place::new();
+    let (model, samples, path) =
+        (data("model.onnx"), data("calibration_input_ids.npy"), place.path("s.onnx"));
+    let few = ["--student", "layers=3", "--data", &samples, "--calibration-samples", "2"];
+    let steps = ["--steps", "4", "--freeze", "*embed_tokens*", "--json"];
+    let frozen = student(&model, &path, &[&few[..], &steps].concat());
+    let count = frozen.json()["learnt"]["trained_numbers"].as_u64().unwrap();
+    let table = |path: &str| {
+        let m = load(path);
+        let found = m.constants().find(|it| m.value(it.0).name.contains("embed_tokens")).unwrap();
+        found.1.bytes().unwrap()
+    };
+    assert!(table(&model) == table(&path));
+    let all = student(&model, &path, &[&few[..], &steps[..2], &steps[4..]].concat());
+    let whole = all.json()["learnt"]["trained_numbers"].as_u64().unwrap();
+    assert_eq!(whole - count, table(&model).len() as u64 / 4);
+    assert!(table(&model) != table(&path));
+    let ran = student(&model, &path, &[&few[..], &["--freeze", "nothing*"]].concat());
+    assert!(ran.code == 2 && ran.error.contains("error[E641]: `distil.freeze`"), "{}", ran.error);
+    assert!(ran.error.contains("hint: names of weights are `"), "{}", ran.error);
+}
+
+#[test]
 fn hidden_states_count_in_training_and_not_in_a_look() {
     let place = Place::new();
     let (model, samples) = (data("model.onnx"), data("calibration_input_ids.npy"));

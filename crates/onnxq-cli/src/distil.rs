@@ -96,6 +96,9 @@ pub struct How {
     /// students, everything of others]
     #[arg(long, value_name = "GROUP", value_delimiter = ',', value_parser = group)]
     pub train: Vec<Group>,
+    /// Leave weights with matching names as they are: a glob, or re: and a regular expression
+    #[arg(long, value_name = "PATTERN")]
+    pub freeze: Vec<String>,
     /// Steps of the optimizer [default: 200]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub steps: Option<usize>,
@@ -194,6 +197,7 @@ impl Args {
         } else if is_float {
             spec.train = vec![Group::Norms, Group::Biases, Group::Weights];
         }
+        spec.freeze.extend(how.freeze.iter().cloned());
         spec.steps = how.steps.unwrap_or(spec.steps);
         spec.batch = how.batch.unwrap_or(spec.batch);
         spec.sequence = self.data.window.unwrap_or(spec.sequence);

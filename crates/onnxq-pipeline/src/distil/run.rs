@@ -56,6 +56,7 @@ impl<'a> Run<'a> {
         let settings = (job.schedule(), threads, memory);
         let inputs = by_value(model, &first.inputs);
         let mut trainer = Trainer::new(model, weights, names.clone(), &inputs, settings)?;
+        job.check_frozen(&trainer.weights)?;
         if trainer.weights.trained_numbers() == 0 {
             let parts = Part::ALL.iter().filter(|it| spec.trains(it.1));
             return Err(NothingToTrain { parts: parts.map(|it| it.0.to_owned()).collect() }.into());

@@ -16,7 +16,7 @@ use onnxq_report::figures::Role;
 use onnxq_run::{calibrate, compare, data::Batch, engine::Runtime};
 use onnxq_train::{
     adamw::Schedule,
-    params::{self, Change, Trained},
+    params::{self, Change, Trained, Weights},
     trainer::Trainer,
 };
 
@@ -86,6 +86,27 @@ impl Diagnostic for NothingToTrain {
             "`distil.train` takes scales, norms, biases and weights; a float model has no scales"
                 .into(),
         )
+    }
+}
+
+/// A pattern of weights that are to stay names none.
+#[derive(Debug, thiserror::Error)]
+#[error("`distil.freeze`: `{}` matches no weight that would be trained", Untrusted(pattern))]
+pub(crate) struct NothingFrozen {
+    pattern: String,
+    /// Some that there are.
+    names: Vec<String>,
+}
+
+impl Diagnostic for NothingFrozen {
+    fn code(&self) -> Code {
+        Code::E641
+    }
+
+    fn hint(&self) -> Option<String> {
+        let names: Vec<String> =
+            self.names.iter().map(|it| format!("`{}`", Untrusted(it))).collect();
+        Some(format!("names of weights are {}, …", names.join(", ")))
     }
 }
 
@@ -180,7 +201,11 @@ impl Training<'_> {
         &self,
     ) -> impl Fn(params::Role, bool, &str) -> Option<Trained> + Send + Sync + 'static {
         let (spec, bits) = (self.spec.clone(), self.student.bits);
-        move |role, quantized, _| {
+        let frozen = spec.frozen();
+        move |role, quantized, name| {
+            if frozen.iter().any(|it| it.matches(name)) {
+                return None;
+            }
             let all = spec.trains(Part::Weights);
             let rate = |part| Some(spec.rate(part, bits));
             let scale_rate = spec.rate(Part::Scales, bits);
@@ -246,6 +271,17 @@ impl Training<'_> {
     pub(super) fn name_of_teacher(&self, name: &str) -> String {
         let pairs = self.hidden.iter().flat_map(|it| &it.names);
         pairs.filter(|it| it.0 == name).map(|it| &*it.1).next().unwrap_or(name).to_owned()
+    }
+
+    /// Whether each pattern of weights that stay matches one.
+    pub(super) fn check_frozen(&self, weights: &Weights) -> Result<(), Error> {
+        for (text, pattern) in self.spec.freeze.iter().zip(self.spec.frozen()) {
+            if !weights.list.iter().any(|it| pattern.matches(&it.name)) {
+                let names = weights.list.iter().take(3).map(|it| it.name.clone()).collect();
+                return Err(NothingFrozen { pattern: text.clone(), names }.into());
+            }
+        }
+        Ok(())
     }
 
     /// What of the teacher's answers counts and is kept.

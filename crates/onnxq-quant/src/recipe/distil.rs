@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::NamePattern;
 use onnxq_numerics::specs::{Settings, Wrong};
 
 /// Trains the result against the float model, on text or other samples of `--calibration`: what is
@@ -12,6 +13,9 @@ use onnxq_numerics::specs::{Settings, Wrong};
 pub struct DistilSpec {
     /// What is trained. Default: scales and norms.
     pub train: Vec<Group>,
+    /// Names of weights that stay as they are: globs, or `re:` and regular expressions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
     /// Steps of the optimizer. Default: 200.
     pub steps: usize,
     /// Samples of a step. Default: 4.
@@ -103,7 +107,7 @@ impl LossName {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rates {
-    /// Of the logarithms of scales. Default: 0.01 with weights of 2 bits, else 0.003; 0.002 if weights
+    /// Of the logarithms of scales. Default: 0.01 with weights of 2 bits, else 0.0005; 0.002 if weights
     /// are trained too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scales: Option<f32>,
@@ -123,6 +127,7 @@ impl Default for DistilSpec {
     fn default() -> DistilSpec {
         DistilSpec {
             train: vec![Group::Scales, Group::Norms],
+            freeze: Vec::new(),
             steps: 200,
             batch: 4,
             sequence: 128,
@@ -146,6 +151,11 @@ impl DistilSpec {
         self.train.contains(&group)
     }
 
+    /// The patterns of names that stay as they are, checked before.
+    pub fn frozen(&self) -> Vec<NamePattern> {
+        self.freeze.iter().filter_map(|it| NamePattern::new(it).ok()).collect()
+    }
+
     /// The rate of a group, for a student whose narrowest weights have so many bits.
     pub fn rate(&self, group: Group, bits: Option<u32>) -> f32 {
         let rates = &self.learning_rate;
@@ -159,7 +169,7 @@ impl DistilSpec {
         let scales = rates.scales.unwrap_or(match (all, few) {
             (true, _) => 2e-3,
             (false, true) => 1e-2,
-            (false, false) => 3e-3,
+            (false, false) => 5e-4,
         });
         let around = if all || bits.is_none() { weights } else { scales };
         match group {
@@ -184,6 +194,9 @@ impl Settings for DistilSpec {
         positive("held_out", self.held_out)?;
         if self.train.is_empty() {
             return Err(Wrong::new("train", "names nothing to train"));
+        }
+        if let Some(what) = self.freeze.iter().find_map(|it| NamePattern::new(it).err()) {
+            return Err(Wrong::about("freeze", what));
         }
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return Err(Wrong::new("temperature", "must be a number above 0"));

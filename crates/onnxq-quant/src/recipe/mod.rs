@@ -26,7 +26,7 @@ pub use self::{
     load::{SHIPPED, apply_set, load, load_text, source},
     place::{Place, Position},
     schema::schema,
-    select::{Candidate, Merged, Selector, Unmatched},
+    select::{Candidate, Merged, NamePattern, Selector, Unmatched},
     words::{AUTO, for_this_cpu},
     yaml::to_yaml,
 };

@@ -93,6 +93,24 @@ pub(super) enum Pattern {
     Regex(Regex),
 }
 
+/// A glob, or `re:` and a regular expression, for whole names.
+pub struct NamePattern(Pattern);
+
+impl NamePattern {
+    /// # Errors
+    /// What is wrong with a regular expression.
+    pub fn new(text: &str) -> Result<NamePattern, String> {
+        match pattern(text, Position::default) {
+            Ok(it) => Ok(NamePattern(it)),
+            Err(it) => Err(it.to_string()),
+        }
+    }
+
+    pub fn matches(&self, name: &str) -> bool {
+        self.0.matches(name)
+    }
+}
+
 impl Recipe {
     pub fn selector(&self) -> Result<Selector<'_>, RecipeError> {
         let rule = |entry| {
