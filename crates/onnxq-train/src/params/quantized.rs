@@ -1,9 +1,11 @@
 //! A quantized weight with trained scales: `w = (q − zero) · scale`, `scale = start · exp(θ)`.
 //!
 //! The scale of a block is trained by its logarithm, so that a step changes it in proportion and never
-//! its sign. Integers either stay as a solver left them, or are those nearest to a float weight that
-//! is trained with the gradient of `w` itself where it is not clamped (straight through; Bengio et al.,
-//! 2013; Esser et al., "Learned Step Size Quantization", 2020).
+//! its sign. Integers either stay as a solver left them, or are those nearest to a float weight in units
+//! of `start`, which is trained with the gradient of `w` itself where it is not clamped (straight
+//! through; Bengio et al., 2013). Units are those of the beginning, because a solver's result lies
+//! exactly on its grid: in units of the trained scale its gradient would be none there, and an
+//! optimizer that looks at signs would follow rounding errors.
 
 use std::ops::Range;
 
@@ -67,6 +69,15 @@ struct Run {
     blocks: Blocks,
 }
 
+/// What holds in a block.
+#[derive(Clone, Copy)]
+struct Block {
+    scale: f32,
+    /// The scale at the beginning, in which float weights are rounded.
+    unit: f32,
+    zero: f32,
+}
+
 enum Blocks {
     /// All of one block.
     One(usize),
@@ -113,14 +124,14 @@ impl Quantized {
                 match shadow {
                     None => {
                         let codes = out.iter_mut().zip(&self.codes[elements]);
-                        self.with_blocks(codes, &scales, blocks, |(it, code), scale, zero| {
-                            *it = (f32::from(*code) - zero) * scale;
+                        self.with_blocks(codes, &scales, blocks, |(it, code), block| {
+                            *it = (f32::from(*code) - block.zero) * block.scale;
                         });
                     }
                     Some(shadow) => {
                         let floats = out.iter_mut().zip(&shadow[elements]);
-                        self.with_blocks(floats, &scales, blocks, |(it, w), scale, zero| {
-                            *it = (self.code(*w, scale, zero) - zero) * scale;
+                        self.with_blocks(floats, &scales, blocks, |(it, w), block| {
+                            *it = (self.code(*w, block) - block.zero) * block.scale;
                         });
                     }
                 }
@@ -129,8 +140,8 @@ impl Quantized {
     }
 
     #[inline(always)]
-    fn code(&self, w: f32, scale: f32, zero: f32) -> f32 {
-        let place = if scale == 0.0 { zero } else { nearest(w / scale) + zero };
+    fn code(&self, w: f32, Block { unit, zero, .. }: Block) -> f32 {
+        let place = if unit == 0.0 { zero } else { nearest(w / unit) + zero };
         place.max(self.low).min(self.most)
     }
 
@@ -158,25 +169,27 @@ impl Quantized {
         }
     }
 
-    /// The elements of a run, each with the scale and the zero point of its block.
+    /// The elements of a run, each with what holds in its block.
     #[inline(always)]
     fn with_blocks<T>(
         &self,
         elements: impl Iterator<Item = T>,
         scales: &[f32],
         blocks: Blocks,
-        mut of: impl FnMut(T, f32, f32),
+        mut of: impl FnMut(T, Block),
     ) {
         match blocks {
             Blocks::One(at) => {
-                let (scale, zero) = (scales[at], f32::from(self.zeros[at]));
-                elements.for_each(|it| of(it, scale, zero));
+                let zero = f32::from(self.zeros[at]);
+                let block = Block { scale: scales[at], unit: self.start[at], zero };
+                elements.for_each(|it| of(it, block));
             }
             Blocks::Each(range) => {
-                let known = scales[range.clone()].iter().zip(&self.zeros[range]);
-                elements
-                    .zip(known)
-                    .for_each(|(it, (scale, zero))| of(it, *scale, f32::from(*zero)));
+                let units = self.start[range.clone()].iter().zip(&self.zeros[range.clone()]);
+                let known = scales[range].iter().zip(units);
+                elements.zip(known).for_each(|(it, (scale, (unit, zero)))| {
+                    of(it, Block { scale: *scale, unit: *unit, zero: f32::from(*zero) });
+                });
             }
         }
     }
@@ -216,12 +229,11 @@ impl Quantized {
     /// The gradients with a float weight beside: of the scales' logarithms, and, in place, of the weight.
     pub fn reduce_through(&self, theta: &[f32], shadow: &[f32], dw: &mut [f32], sums: &mut [f32]) {
         let scales = self.scales(theta);
-        // What a step of the scale does, and whether the gradient passes.
-        let of = |w: f32, scale: f32, zero: f32| {
-            let place = if scale == 0.0 { 0.0 } else { w / scale };
-            let code = self.code(w, scale, zero) - zero;
-            let inside = place + zero >= self.low - 0.5 && place + zero <= self.most + 0.5;
-            (if inside { code - place } else { code }, if inside { 1.0 } else { 0.0 })
+        // The integer, and whether the gradient passes.
+        let of = |w: f32, block: Block| {
+            let place = if block.unit == 0.0 { 0.0 } else { w / block.unit } + block.zero;
+            let inside = place >= self.low - 0.5 && place <= self.most + 0.5;
+            (self.code(w, block) - block.zero, if inside { 1.0 } else { 0.0 })
         };
         let mut own = vec![0.0f32; sums.len()];
         vectorized(|| {
@@ -229,21 +241,20 @@ impl Quantized {
                 let pairs = dw[elements.clone()].iter_mut().zip(&shadow[elements]);
                 match blocks {
                     Blocks::One(at) => {
-                        let (scale, zero) = (scales[at], f32::from(self.zeros[at]));
-                        for (d, w) in pairs {
-                            let (by, passes) = of(*w, scale, zero);
-                            own[at] += *d * by;
+                        self.with_blocks(pairs, &scales, Blocks::One(at), |(d, w), block| {
+                            let (code, passes) = of(*w, block);
+                            own[at] += *d * code;
                             *d *= passes;
-                        }
+                        });
                     }
                     Blocks::Each(range) => {
-                        let known = scales[range.clone()].iter().zip(&self.zeros[range.clone()]);
-                        let sums = own[range].iter_mut();
-                        for (((d, w), (scale, zero)), sum) in pairs.zip(known).zip(sums) {
-                            let (by, passes) = of(*w, *scale, f32::from(*zero));
-                            *sum += *d * by;
+                        let pairs = pairs.zip(&mut own[range.clone()]);
+                        let blocks = Blocks::Each(range);
+                        self.with_blocks(pairs, &scales, blocks, |((d, w), sum), block| {
+                            let (code, passes) = of(*w, block);
+                            *sum += *d * code;
                             *d *= passes;
-                        }
+                        });
                     }
                 }
             });
@@ -261,8 +272,8 @@ impl Quantized {
         if let Some(shadow) = shadow {
             self.each_run(|Run { elements, blocks }| {
                 let pairs = codes[elements.clone()].iter_mut().zip(&shadow[elements]);
-                self.with_blocks(pairs, &scales, blocks, |(code, w), scale, zero| {
-                    *code = self.code(*w, scale, zero) as u8;
+                self.with_blocks(pairs, &scales, blocks, |(code, w), block| {
+                    *code = self.code(*w, block) as u8;
                 });
             });
         }
@@ -373,7 +384,7 @@ mod tests {
             ([0.0; 4], [9.0f32, 0.1, -9.0, 0.3, 0.2, 0.0, 0.1, 0.05, 1.0, 1.0]);
         q.reduce_through(&[0.0; 4], &shadow, &mut dw, &mut sums);
         assert_eq!(dw[..5], [0.0, 1.0, 0.0, 1.0, 1.0]);
-        // 2 and −1 steps of the clamped ones, 0 − 0.2 of the other; by the scale of 0.5.
-        assert!((sums[0] - 0.5 * (2.0 - 1.0 - 0.2)).abs() < 1e-6, "{}", sums[0]);
+        // 2, 0 and −1 steps, by the scale of 0.5.
+        assert!((sums[0] - 0.5 * (2.0 - 1.0)).abs() < 1e-6, "{}", sums[0]);
     }
 }
