@@ -107,8 +107,8 @@ impl LossName {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rates {
-    /// Of the logarithms of scales. Default: 0.01 with weights of 2 bits, else 0.0005; 0.002 if weights
-    /// are trained too.
+    /// Of the logarithms of scales. Default: 0.01 with weights of 2 bits, or 0.002 if weights are trained
+    /// too; with others 0.0005.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scales: Option<f32>,
     /// Of gains and shifts of normalizations. Default: that of scales, or of weights if those are trained.
@@ -167,9 +167,9 @@ impl DistilSpec {
         });
         let all = self.trains(Group::Weights);
         let scales = rates.scales.unwrap_or(match (all, few) {
-            (true, _) => 2e-3,
+            (true, true) => 2e-3,
             (false, true) => 1e-2,
-            (false, false) => 5e-4,
+            (_, false) => 5e-4,
         });
         let around = if all || bits.is_none() { weights } else { scales };
         match group {
