@@ -304,6 +304,27 @@ fn a_student_of_fewer_layers_has_the_same_inputs_and_outputs() {
 }
 
 #[test]
+fn a_size_holds_with_what_training_says_of_itself() {
+    let place = Place::new();
+    let (model, samples, path) =
+        (data("model.onnx"), data("calibration_input_ids.npy"), place.path("q.onnx"));
+    let most = 640_000;
+    let from = ["quantize", &model, "-r", "int4_recovered", "--calibration", &samples];
+    let few = ["--calibration-samples", "8", "--set", "calibration.sequential=false"];
+    let train =
+        ["--set", "distil.steps=2", "--set", "distil.every=1", "--set", "distil.held_out=2"];
+    let rate = ["--set", "distil.learning_rate.scales=0.0001"];
+    let size = most.to_string();
+    let to = ["--max-size", &size, "-f", "-o", &path];
+    let ran = run(&[&from[..], &few, &train, &rate, &to].concat());
+    assert_eq!(ran.code, 0, "{}", ran.error);
+    let written = load(&path);
+    assert!(written.metadata.iter().any(|it| it.0 == "onnxq.distil" && it.1.contains("after")));
+    let bytes = fs::metadata(&path).unwrap().len();
+    assert!(bytes <= most && bytes > most * 9 / 10, "{bytes}");
+}
+
+#[test]
 fn weights_of_some_names_stay() {
     let place = Place::new();
     let (model, samples, path) =

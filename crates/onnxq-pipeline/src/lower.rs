@@ -60,7 +60,9 @@ impl Decided {
             true => None,
             false => distil::recover(&mut model, (&float, &files), &plan.sites, job)?,
         };
-        origin.distilled = learnt.as_ref().map(Learnt::told);
+        if let (Some(learnt), Some(told)) = (&learnt, &mut origin.distilled) {
+            *told = learnt.told_in(told.len());
+        }
         let weight_errors = sources.errors(&model, &plan.sites);
         finish(&mut model, &plan.sites, job.ctx)?;
         narrow(&mut model, widened, job.ctx)?;

@@ -66,7 +66,7 @@ pub(super) struct Origin {
     command: String,
     recipe: RecipeFacts,
     learned: Option<Learned>,
-    /// What training did, in the words of the model's metadata.
+    /// What training did, in the words of the model's metadata; before it, room for them.
     pub(super) distilled: Option<String>,
 }
 
@@ -131,7 +131,8 @@ pub(super) fn renew(model: &mut Model) {
 impl Origin {
     pub(crate) fn new(model: &Path, drop_unknown: bool, job: &Job) -> Origin {
         let (command, recipe) = (command(model, drop_unknown, job), recipe_facts(job.recipe));
-        Origin { source: None, command, recipe, learned: None, distilled: None }
+        let distilled = job.recipe.distil.as_ref().map(Learnt::room);
+        Origin { source: None, command, recipe, learned: None, distilled }
     }
 
     /// Begins to read the source once more, for its digest.

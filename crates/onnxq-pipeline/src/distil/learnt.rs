@@ -1,6 +1,7 @@
 //! What a training did, for people and scripts.
 
 use onnxq_ir::diag::{Code, Diagnostic};
+use onnxq_quant::recipe::{DistilSpec, Group};
 use serde::{Deserialize, Serialize};
 
 /// The result of a training.
@@ -34,6 +35,33 @@ impl Learnt {
             "steps": steps, "tokens": tokens, "samples_sha256": sha256,
         })
         .to_string()
+    }
+
+    /// The same in just so many bytes, as a prediction of the size knew it; longer if it must.
+    pub(crate) fn told_in(&self, bytes: usize) -> String {
+        format!("{:<bytes$}", self.told())
+    }
+
+    /// What stands for [`Learnt::told`] before the training: as long as it can become.
+    pub(crate) fn room(spec: &DistilSpec) -> String {
+        // No number has more digits in JSON.
+        const LONGEST: f64 = -1.234_567_890_123_456_7e-300;
+        let parts = Group::ALL.iter().filter(|it| spec.trains(it.1)).map(|it| it.0);
+        let longest = Learnt {
+            loss: "square",
+            train: parts.collect(),
+            trained_numbers: usize::MAX,
+            samples: usize::MAX,
+            held_out: usize::MAX,
+            steps: spec.steps,
+            tokens: u64::MAX,
+            before: LONGEST,
+            after: LONGEST,
+            best: spec.steps,
+            curve: Vec::new(),
+            sha256: "0".repeat(64),
+        };
+        " ".repeat(longest.told().len())
     }
 
     /// One line.
