@@ -42,9 +42,9 @@ impl Pool {
     }
 }
 
-fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere ends the run; what was locked is whole.
-    it.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The sums of a step. Where only scales are trained, the gradient of the weight itself is reduced to
@@ -100,7 +100,8 @@ impl<'a> StepGrads<'a> {
     /// By leaf: the sum of all groups; empty where no gradient came. Of a weight of which only scales
     /// are trained it is that of their logarithms.
     pub fn sums(self) -> Vec<Vec<f32>> {
-        let sum = |it: Mutex<LeafSum>| it.into_inner().unwrap_or_else(PoisonError::into_inner).sum;
+        let sum =
+            |leaf: Mutex<LeafSum>| leaf.into_inner().unwrap_or_else(PoisonError::into_inner).sum;
         self.leaves.into_iter().map(sum).collect()
     }
 
