@@ -93,23 +93,9 @@ impl<'a> Trainer<'a> {
         loss: &dyn Loss<T>,
     ) -> Result<(f64, Moved), LowerError> {
         let programs = self.programs_of(groups)?;
-        let mut total = 0.0;
         let grads = StepGrads::new(&self.weights, &self.pool);
         let run = Run { model: self.model, leaves: &self.leaves, outputs: &self.outputs };
-        let work: Vec<_> = groups.iter().zip(&programs).enumerate().collect();
-        for wave in work.chunks(self.tapes.len()) {
-            let losses: Vec<Result<f64, LowerError>> = wave
-                .par_iter()
-                .zip(&mut self.tapes)
-                .map(|((index, (group, program)), tape)| {
-                    let own = grads.group(*index, program);
-                    run.group(program, tape, group, loss, Some(own))
-                })
-                .collect();
-            for part in losses {
-                total += part?;
-            }
-        }
+        let total = run.groups((groups, &programs), &mut self.tapes, loss, Some(&grads))?;
         let sums = Sums::new(&self.weights, grads.sums(), &self.pool);
         let sums = (sums, &self.pool);
         let moved = self.optimizer.apply(&mut self.weights, &mut self.leaves, sums);
@@ -123,20 +109,8 @@ impl<'a> Trainer<'a> {
         loss: &dyn Loss<T>,
     ) -> Result<f64, LowerError> {
         let programs = self.programs_of(groups)?;
-        let work: Vec<_> = groups.iter().zip(&programs).collect();
-        let mut total = 0.0;
-        for wave in work.chunks(self.tapes.len()) {
-            let run = Run { model: self.model, leaves: &self.leaves, outputs: &self.outputs };
-            let losses: Vec<Result<f64, LowerError>> = wave
-                .par_iter()
-                .zip(&mut self.tapes)
-                .map(|((group, program), tape)| run.group(program, tape, group, loss, None))
-                .collect();
-            for part in losses {
-                total += part?;
-            }
-        }
-        Ok(total)
+        let run = Run { model: self.model, leaves: &self.leaves, outputs: &self.outputs };
+        run.groups((groups, &programs), &mut self.tapes, loss, None)
     }
 
     fn programs_of<T>(
@@ -189,6 +163,32 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// The sum of the groups' losses; as many run at the same time as there are tapes.
+    fn groups<T: Sync>(
+        &self,
+        (groups, programs): (&[Group<T>], &[Arc<Program<f32>>]),
+        tapes: &mut [Tape<f32>],
+        loss: &dyn Loss<T>,
+        grads: Option<&StepGrads<'_>>,
+    ) -> Result<f64, LowerError> {
+        let mut total = 0.0;
+        let work: Vec<_> = groups.iter().zip(programs).enumerate().collect();
+        for wave in work.chunks(tapes.len()) {
+            let losses: Vec<Result<f64, LowerError>> = wave
+                .par_iter()
+                .zip(&mut *tapes)
+                .map(|((index, (group, program)), tape)| {
+                    let own = grads.map(|it| it.group(*index, program));
+                    self.group(program, tape, group, loss, own)
+                })
+                .collect();
+            for part in losses {
+                total += part?;
+            }
+        }
+        Ok(total)
+    }
+
     fn group<T>(
         &self,
         program: &Program<f32>,

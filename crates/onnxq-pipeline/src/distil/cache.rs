@@ -6,14 +6,15 @@
 use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
-    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    io::{BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 use half::f16;
-use onnxq_ir::diag::{Code, Diagnostic};
 use onnxq_train::loss::Aim;
 use serde::{Deserialize, Serialize};
+
+use super::files::{Fault, FileError};
 
 /// The likeliest values of rows of logits, as they are kept.
 #[derive(Clone, PartialEq, Debug)]
@@ -125,32 +126,10 @@ pub(super) struct Cache {
     end: u64,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CacheError {
-    #[error("`{}`: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
-    #[error("`{}` is damaged: {what}", path.display())]
-    Damaged { path: PathBuf, what: &'static str },
-    #[error("`{}` has answers of another teacher, to other samples, or another number of them", path.display())]
-    Other { path: PathBuf },
-}
+const OTHER: &str = " has answers of another teacher, to other samples, or another number of them";
 
-impl Diagnostic for CacheError {
-    fn code(&self) -> Code {
-        match self {
-            CacheError::Io { .. } => Code::E901,
-            CacheError::Damaged { .. } | CacheError::Other { .. } => Code::E643,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            CacheError::Io { .. } => None,
-            CacheError::Damaged { path, .. } | CacheError::Other { path } => {
-                Some(format!("delete `{}`, or name another file", path.display()))
-            }
-        }
-    }
+fn wrong(path: &Path, fault: Fault) -> FileError {
+    fault.of(path, ", or name another file")
 }
 
 impl Cache {
@@ -159,8 +138,8 @@ impl Cache {
         path: &Path,
         key: String,
         (count, widths): (usize, Vec<usize>),
-    ) -> Result<Cache, CacheError> {
-        let io = |source| CacheError::Io { path: path.to_owned(), source };
+    ) -> Result<Cache, FileError> {
+        let io = |source| wrong(path, Fault::Io(source));
         let header = Header { key, count, widths };
         let mut options = OpenOptions::new();
         let mut file =
@@ -184,9 +163,9 @@ impl Cache {
         Ok(cache)
     }
 
-    fn scan(&mut self, file: &mut (impl Read + Seek), len: u64) -> Result<(), CacheError> {
-        let io = |source| CacheError::Io { path: self.path.clone(), source };
-        let damaged = |what| CacheError::Damaged { path: self.path.clone(), what };
+    fn scan(&mut self, file: &mut (impl Read + Seek), len: u64) -> Result<(), FileError> {
+        let io = |source| wrong(&self.path, Fault::Io(source));
+        let damaged = |what: &str| wrong(&self.path, Fault::Damaged(what.to_owned()));
         let mut start = [0; 12];
         if len < 12 {
             return Err(damaged("it has no header"));
@@ -201,7 +180,7 @@ impl Cache {
         let header: Header =
             serde_json::from_slice(&text).map_err(|_| damaged("its header is none"))?;
         if header != self.header {
-            return Err(CacheError::Other { path: self.path.clone() });
+            return Err(wrong(&self.path, Fault::Other(OTHER)));
         }
         let mut at = 12 + size;
         while at + 12 <= len {
@@ -233,11 +212,11 @@ impl Cache {
     }
 
     /// What was said of a sample.
-    pub(super) fn get(&mut self, sample: usize, output: usize) -> Result<Option<Top>, CacheError> {
+    pub(super) fn get(&mut self, sample: usize, output: usize) -> Result<Option<Top>, FileError> {
         let Some(key) = key_of(sample, output) else { return Ok(None) };
         let Some((at, rows)) = self.index.get(&key).copied() else { return Ok(None) };
         let bytes = self.record(key.1, rows).expect("it was found so");
-        let io = |source| CacheError::Io { path: self.path.clone(), source };
+        let io = |source| wrong(&self.path, Fault::Io(source));
         // Not larger than the file.
         let mut buffer = vec![0; bytes as usize];
         self.file.seek(SeekFrom::Start(at)).map_err(io)?;
@@ -245,18 +224,13 @@ impl Cache {
         let width = self.header.widths[output];
         let top = Top::read(&buffer, self.header.count.min(width), width);
         let what = "it has values that the teacher does not know";
-        top.map(Some).ok_or_else(|| CacheError::Damaged { path: self.path.clone(), what })
+        top.map(Some).ok_or_else(|| wrong(&self.path, Fault::Damaged(what.to_owned())))
     }
 
     /// Keeps what was said of a sample.
-    pub(super) fn put(
-        &mut self,
-        sample: usize,
-        output: usize,
-        top: &Top,
-    ) -> Result<(), CacheError> {
+    pub(super) fn put(&mut self, sample: usize, output: usize, top: &Top) -> Result<(), FileError> {
         let Some(key) = key_of(sample, output) else { return Ok(()) };
-        let io = |source| CacheError::Io { path: self.path.clone(), source };
+        let io = |source| wrong(&self.path, Fault::Io(source));
         let rows = top.rows() as u32;
         let head = [key.0, key.1, rows].map(u32::to_le_bytes).concat();
         let record = [head, top.bytes()].concat();
@@ -282,7 +256,7 @@ mod tests {
         Top::of(&logits, 10, 3)
     }
 
-    fn open(path: &Path) -> Result<Cache, CacheError> {
+    fn open(path: &Path) -> Result<Cache, FileError> {
         Cache::open(path, "a".to_owned(), (3, vec![10]))
     }
 
@@ -302,7 +276,7 @@ mod tests {
         cache.put(8, 0, &answers()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), whole);
         let other = Cache::open(&path, "b".to_owned(), (3, vec![10]));
-        assert!(matches!(other, Err(CacheError::Other { .. })));
+        assert!(other.is_err_and(|it| it.to_string().contains("another teacher")));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod apply;
 mod cache;
 mod examples;
+mod files;
 mod float;
 mod groups;
 mod hidden;

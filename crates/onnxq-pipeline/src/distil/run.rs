@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
     /// what the teacher says of them is kept as far as it is small.
     pub(super) fn look(&mut self) -> Result<f64, Error> {
         let losses = self.losses.without_hidden();
-        let chosen = std::mem::take(&mut self.split.held_out);
+        let chosen = self.split.held_out.clone();
         let whole = match self.whole {
             Some(it) => it,
             None => self.counted(&chosen)?,
@@ -204,7 +204,7 @@ impl<'a> Run<'a> {
                 known.push(groups);
             }
         }
-        (self.split.held_out, self.held_out) = (chosen, known);
+        self.held_out = known;
         Ok(sum)
     }
 

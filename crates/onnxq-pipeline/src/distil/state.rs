@@ -5,11 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onnxq_ir::diag::{Code, Diagnostic};
 use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::Point;
+use super::{
+    Point,
+    files::{Fault, FileError},
+};
 
 /// Where a training keeps its state: a file beside the output.
 pub(super) struct StateFile {
@@ -82,34 +84,8 @@ mod looks {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StateError {
-    #[error("`{}`: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
-    #[error("`{}` is damaged: {what}", path.display())]
-    Damaged { path: PathBuf, what: String },
-    #[error("`{}` is of another training: of another model, other samples or settings", path.display())]
-    Other { path: PathBuf },
-}
-
-impl Diagnostic for StateError {
-    fn code(&self) -> Code {
-        match self {
-            StateError::Io { .. } => Code::E901,
-            StateError::Damaged { .. } | StateError::Other { .. } => Code::E643,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        let path = match self {
-            StateError::Io { .. } => return None,
-            StateError::Damaged { path, .. } | StateError::Other { path } => path,
-        };
-        Some(format!("delete `{}` to begin anew", path.display()))
-    }
-}
-
 const NAMES: [&str; 4] = ["number", "first", "second", "best"];
+const OTHER: &str = " is of another training: of another model, other samples or settings";
 const FACTS: &str = "onnxq.training";
 
 impl StateFile {
@@ -120,8 +96,8 @@ impl StateFile {
     }
 
     /// What an earlier run left, if it was the same training.
-    pub(super) fn read(&self) -> Result<Option<State>, StateError> {
-        let io = |source| StateError::Io { path: self.path.clone(), source };
+    pub(super) fn read(&self) -> Result<Option<State>, FileError> {
+        let io = |source| self.wrong(Fault::Io(source));
         if !self.path.exists() {
             return Ok(None);
         }
@@ -133,7 +109,7 @@ impl StateFile {
         let text = text.ok_or_else(|| damaged("it has no facts".to_owned()))?;
         let facts: Facts = serde_json::from_str(&text).map_err(|it| damaged(it.to_string()))?;
         if facts.key != self.key {
-            return Err(StateError::Other { path: self.path.clone() });
+            return Err(self.wrong(Fault::Other(OTHER)));
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|it| damaged(it.to_string()))?;
         let mut lists: Lists<Vec<f32>> = Default::default();
@@ -152,8 +128,8 @@ impl StateFile {
         &self,
         facts: &Facts,
         lists: &Lists<&'a [f32]>,
-    ) -> Result<(), StateError> {
-        let io = |source| StateError::Io { path: self.path.clone(), source };
+    ) -> Result<(), FileError> {
+        let io = |source| self.wrong(Fault::Io(source));
         let facts = Facts { key: self.key.clone(), ..facts.clone() };
         let facts = serde_json::to_string(&facts).expect("plain data");
         let view = |it: &'a [f32]| {
@@ -175,8 +151,12 @@ impl StateFile {
         fs::rename(&part, &self.path).map_err(io)
     }
 
-    pub(super) fn damaged(&self, what: String) -> StateError {
-        StateError::Damaged { path: self.path.clone(), what }
+    pub(super) fn damaged(&self, what: String) -> FileError {
+        self.wrong(Fault::Damaged(what))
+    }
+
+    fn wrong(&self, fault: Fault) -> FileError {
+        fault.of(&self.path, " to begin anew")
     }
 
     /// The training is over.

@@ -127,8 +127,7 @@ impl<'a> StepGrads<'a> {
             Kind::Quantized(it) if weight.rounded_from().is_none() => {
                 let mut sums = self.pool.take(weight.theta.len());
                 sums.fill(0.0);
-                let lies = weight.lies_as(flipped);
-                let dw = if lies { gradient } else { weight.returned(gradient, flipped) };
+                let dw = weight.returned(gradient, flipped);
                 it.reduce(&weight.theta, &dw, &mut sums);
                 self.pool.give(dw);
                 sums

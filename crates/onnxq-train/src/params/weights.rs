@@ -335,7 +335,7 @@ impl Weights {
                 (&weight.kind, weight.trained, values)
             {
                 let shadow = weight.rounded_from();
-                match weight.lies_as(leaf.transposed) {
+                match weight.is_by_column() == leaf.transposed {
                     true => it.fill(&weight.theta, shadow, own),
                     false => {
                         *own = weight.turned(it.weight(&weight.theta, shadow), leaf.transposed);
@@ -382,32 +382,27 @@ impl Weight {
         (!self.shadow.is_empty()).then_some(&self.shadow[..])
     }
 
-    /// Whether its numbers lie as those of a leaf of it do.
-    pub(crate) fn lies_as(&self, transposed: bool) -> bool {
-        let by_column = match &self.kind {
-            Kind::Float { .. } => false,
-            Kind::Quantized(it) => it.layout == Layout::ByColumn,
-        };
-        by_column == transposed
+    fn is_by_column(&self) -> bool {
+        matches!(&self.kind, Kind::Quantized(it) if it.layout == Layout::ByColumn)
     }
 
     /// Its numbers as a leaf has them.
     fn turned(&self, values: Vec<f32>, flip: bool) -> Vec<f32> {
-        let (rows, columns) = self.extent();
-        match (self.lies_as(flip), flip) {
-            (true, _) => values,
-            (false, true) => transposed(&values, rows, columns),
-            (false, false) => transposed(&values, columns, rows),
-        }
+        self.laid(values, self.is_by_column(), flip)
     }
 
     /// Numbers of a leaf as its own lie.
     pub(crate) fn returned(&self, values: Vec<f32>, flip: bool) -> Vec<f32> {
+        self.laid(values, flip, self.is_by_column())
+    }
+
+    /// Numbers from one order to another, each by row or by column.
+    fn laid(&self, values: Vec<f32>, from: bool, to: bool) -> Vec<f32> {
         let (rows, columns) = self.extent();
-        match (self.lies_as(flip), flip) {
+        match (from == to, to) {
             (true, _) => values,
-            (false, true) => transposed(&values, columns, rows),
-            (false, false) => transposed(&values, rows, columns),
+            (false, true) => transposed(&values, rows, columns),
+            (false, false) => transposed(&values, columns, rows),
         }
     }
 
