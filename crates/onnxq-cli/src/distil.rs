@@ -109,7 +109,7 @@ pub struct How {
     /// [default: kl for logits, cosine for vectors]
     #[arg(long, value_name = "LOSS", value_parser = loss)]
     pub loss: Option<LossName>,
-    /// The rate of weights; of scales, if only those and norms are trained
+    /// The rate of weights, of quantized ones in steps of their grid; of scales, if no weights are trained
     #[arg(long, value_name = "RATE")]
     pub learning_rate: Option<f32>,
     /// Keep what the teacher says in FILE, of each token the 64 likeliest (or `distil.top`), and take
@@ -210,9 +210,10 @@ impl Args {
         }
         if let Some(rate) = how.learning_rate {
             let rates = &mut spec.learning_rate;
-            match spec.train.contains(&Group::Weights) {
-                true => rates.weights = Some(rate),
-                false => rates.scales = Some(rate),
+            match (spec.train.contains(&Group::Weights), is_float) {
+                (true, true) => rates.weights = Some(rate),
+                (true, false) => rates.integers = Some(rate),
+                (false, _) => rates.scales = Some(rate),
             }
         }
         spec

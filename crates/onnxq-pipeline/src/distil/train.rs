@@ -210,7 +210,9 @@ impl Training<'_> {
             let rate = |part| Some(spec.rate(part, bits));
             let scale_rate = spec.rate(Part::Scales, bits);
             let part = match (quantized, role) {
-                (true, _) if all => return Some(Trained { rate: rate(Part::Weights), scale_rate }),
+                (true, _) if all => {
+                    return Some(Trained { rate: Some(spec.integer_rate()), scale_rate });
+                }
                 (true, _) => {
                     let trained = Trained { rate: None, scale_rate };
                     return spec.trains(Part::Scales).then_some(trained);

@@ -107,7 +107,7 @@ impl LossName {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rates {
-    /// Of the logarithms of scales. Default: 0.01 with weights of 2 bits, or 0.002 if weights are trained
+    /// Of the logarithms of scales. Default: 0.01 with weights of 2 bits, or 0.006 if weights are trained
     /// too; with others 0.0005.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scales: Option<f32>,
@@ -117,10 +117,13 @@ pub struct Rates {
     /// Of biases. Default: that of weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub biases: Option<f32>,
-    /// Of weights. Default: 0.0008 with weights of 2 bits, 0.00015 with others that are quantized,
-    /// 0.0005 of a float student.
+    /// Of weights that stay float. Default: 0.0008 beside weights of 2 bits, 0.00015 beside others that
+    /// are quantized, 0.0005 of a float student.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<f32>,
+    /// Of the float weights that integers are rounded from, in steps of the grid. Default: 0.02.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub integers: Option<f32>,
 }
 
 impl Default for DistilSpec {
@@ -156,6 +159,11 @@ impl DistilSpec {
         self.freeze.iter().filter_map(|it| NamePattern::new(it).ok()).collect()
     }
 
+    /// The rate of what integers are rounded from, in steps of the grid.
+    pub fn integer_rate(&self) -> f32 {
+        self.learning_rate.integers.unwrap_or(0.02)
+    }
+
     /// The rate of a group, for a student whose narrowest weights have so many bits.
     pub fn rate(&self, group: Group, bits: Option<u32>) -> f32 {
         let rates = &self.learning_rate;
@@ -167,7 +175,7 @@ impl DistilSpec {
         });
         let all = self.trains(Group::Weights);
         let scales = rates.scales.unwrap_or(match (all, few) {
-            (true, true) => 2e-3,
+            (true, true) => 6e-3,
             (false, true) => 1e-2,
             (_, false) => 5e-4,
         });
@@ -221,7 +229,7 @@ impl Settings for DistilSpec {
             return Err(Wrong::new("weight_decay", "must be from 0 to below 1"));
         }
         let rates = &self.learning_rate;
-        let list = [rates.scales, rates.norms, rates.biases, rates.weights];
+        let list = [rates.scales, rates.norms, rates.biases, rates.weights, rates.integers];
         let bad = |it: &f32| !(*it > 0.0 && *it <= 1.0);
         match list.iter().flatten().any(bad) {
             true => Err(Wrong::new("learning_rate", "must be above 0 and at most 1")),

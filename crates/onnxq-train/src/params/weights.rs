@@ -33,7 +33,8 @@ pub enum Role {
 /// How a weight is trained, and by how much a step of the schedule counts for it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Trained {
-    /// The rate of the weight itself; `None`: of a quantized one only scales are trained.
+    /// The rate of the weight itself, of a quantized one in steps of its grid; `None`: only its scales
+    /// are trained.
     pub rate: Option<f32>,
     /// The rate of the logarithms of scales.
     pub scale_rate: f32,
@@ -54,7 +55,8 @@ pub struct Weight {
     pub name: String,
     pub kind: Kind,
     pub trained: Option<Trained>,
-    /// Of a quantized weight, the float weight that is rounded, in its layout, if that is trained.
+    /// Of a quantized weight, the float weight that is rounded, in steps of the grid and in its layout,
+    /// if that is trained.
     pub shadow: Vec<f32>,
     /// Logarithms of what the scales are multiplied by.
     pub theta: Vec<f32>,
@@ -238,7 +240,7 @@ impl Weights {
         if let Kind::Quantized(it) = &weight.kind
             && trained.is_some_and(|it| it.rate.is_some())
         {
-            weight.shadow = it.weight(&weight.theta, None);
+            weight.shadow = it.shadow();
         }
         self.list.push(weight);
         self.list.len() - 1
