@@ -9,6 +9,8 @@ mod cursor;
 mod file;
 mod named;
 mod tensor;
+#[cfg(test)]
+mod tests;
 mod types;
 mod value;
 mod writer;
