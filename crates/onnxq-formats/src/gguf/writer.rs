@@ -188,6 +188,10 @@ impl<'a> Writer<'a> {
         Named::new(names).map_err(twice)?;
         let entries = self.metadata.iter().map(|(key, value)| (key.clone(), value));
         let metadata = Named::new(entries.collect()).map_err(twice)?;
+        if metadata.get("").is_some() {
+            let (name, problem) = (String::new(), "is no key".into());
+            return Err(WriteError::Invalid { name, problem });
+        }
         match metadata.get(ALIGNMENT_KEY) {
             None => Ok(ALIGNMENT.into()),
             Some(Value::U32(it)) if it.is_power_of_two() && *it <= LARGEST_ALIGNMENT => {

@@ -132,6 +132,9 @@ fn what_the_format_cannot_hold_is_refused() {
     writer.value("a", 2u32);
     assert!(refusal(writer.layout().map(drop)).ends_with("`a` is there twice"));
     let mut writer = Writer::new();
+    writer.value("", 1u32);
+    assert!(refusal(writer.layout().map(drop)).ends_with("`` is no key"));
+    let mut writer = Writer::new();
     writer.value("general.alignment", 3u32);
     assert!(refusal(writer.layout().map(drop)).ends_with("is no uint32 that is a power of two"));
 }
