@@ -6,6 +6,7 @@
 
 mod blocks;
 mod cursor;
+mod encode;
 mod file;
 mod named;
 mod tensor;

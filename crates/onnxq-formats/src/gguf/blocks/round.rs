@@ -19,7 +19,7 @@ impl LegacyFormat {
             match (self.has_min, self.bits) {
                 (true, _) => self.between_ends(block, &mut out),
                 (false, 8) => symmetric(block, &mut out),
-                (false, _) => self.from_the_largest(block, &mut out),
+                (false, _) => self.below_the_farthest(block, &mut out),
             }
         }
         out
@@ -38,7 +38,7 @@ impl LegacyFormat {
 
     /// The element that is farthest from 0, the first of equals, has the integer 0: below the middle
     /// there is one more than above.
-    fn from_the_largest(self, block: &[f32], out: &mut Legacy) {
+    fn below_the_farthest(self, block: &[f32], out: &mut Legacy) {
         let farther = |far: f32, it: &f32| if it.abs() > far.abs() { *it } else { far };
         let far = block[1..].iter().fold(block[0], farther);
         let middle = f32::from(self.middle());

@@ -12,7 +12,7 @@ pub(in crate::gguf) fn tq1_0(block: &[u8], out: &mut [f32]) {
     for (bytes, powers) in [(&block[..32], 5), (&block[32..48], 5), (&block[48..52], 4)] {
         for power in &POWERS[..powers] {
             for byte in bytes {
-                let digit = (u16::from(byte.wrapping_mul(*power)) * 3 >> 8) as i8;
+                let digit = ((u16::from(byte.wrapping_mul(*power)) * 3) >> 8) as i8;
                 out[at] = scale * f32::from(digit - 1);
                 at += 1;
             }

@@ -2,8 +2,8 @@
 
 use onnxq_ir::tensor::{DType, Tensor};
 
-use super::{fixture, read};
-use crate::gguf::{Array, File, GgmlType, Value, ValueType};
+use super::{fixture, parse, read};
+use crate::gguf::{Array, File, GgmlType, Value, ValueType, Writer};
 
 #[test]
 fn values_of_every_type_are_read() {
@@ -110,6 +110,30 @@ fn rounded_rows_are_the_bytes_of_the_package() {
         count += 1;
     }
     assert_eq!(count, 5);
+}
+
+#[test]
+fn a_tensor_is_rounded_in_pieces() {
+    let file = read("rounded.gguf");
+    let rows = file.tensor("rows").unwrap();
+    let mut writer = Writer::new();
+    for (name, info) in file.tensors() {
+        writer.rounded(name, info.kind, &rows).unwrap();
+    }
+    // In another order, so that they are no slice of the file.
+    let reversed = rows.picked((0..rows.shape[0]).rev().collect::<Vec<_>>());
+    writer.rounded("half", GgmlType::F16, &reversed).unwrap();
+    writer.rounded("one", GgmlType::BF16, &rows.reshaped(vec![rows.numel()])).unwrap();
+    let mut bytes = Vec::new();
+    writer.write(&mut bytes).unwrap();
+    let again = parse(bytes).unwrap();
+    assert!(file.tensors().eq(again.tensors().take(6)));
+    let half = again.tensor("half").unwrap().to_f32().unwrap();
+    assert_eq!(bits(&half), bits(&reversed.cast(DType::F16).to_f32().unwrap()));
+    let one = again.tensor("one").unwrap().to_f32().unwrap();
+    assert_eq!(bits(&one), bits(&rows.cast(DType::BF16).to_f32().unwrap()));
+    let refusal = writer.rounded("w", GgmlType::Q4K, &rows).unwrap_err().to_string();
+    assert_eq!(refusal, "cannot write GGUF: `w` cannot be rounded to Q4_K");
 }
 
 #[test]
