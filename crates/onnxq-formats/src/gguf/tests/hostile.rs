@@ -10,23 +10,23 @@ use crate::gguf::GgmlType;
 struct Bytes(Vec<u8>);
 
 impl Bytes {
-    fn u32(mut self, it: u32) -> Bytes {
-        self.0.extend(it.to_le_bytes());
+    fn u32(mut self, value: u32) -> Bytes {
+        self.0.extend(value.to_le_bytes());
         self
     }
 
-    fn u64(mut self, it: u64) -> Bytes {
-        self.0.extend(it.to_le_bytes());
+    fn u64(mut self, value: u64) -> Bytes {
+        self.0.extend(value.to_le_bytes());
         self
     }
 
-    fn raw(mut self, it: &[u8]) -> Bytes {
-        self.0.extend(it);
+    fn raw(mut self, bytes: &[u8]) -> Bytes {
+        self.0.extend(bytes);
         self
     }
 
-    fn text(self, it: &str) -> Bytes {
-        self.u64(it.len() as u64).raw(it.as_bytes())
+    fn text(self, text: &str) -> Bytes {
+        self.u64(text.len() as u64).raw(text.as_bytes())
     }
 
     /// A key and a type.
