@@ -3,6 +3,7 @@
 mod golden;
 mod hostile;
 mod laws;
+mod saved;
 
 use std::path::Path;
 
