@@ -13,8 +13,8 @@ use super::{
 };
 use crate::CheckpointError;
 
-/// Later than any that a writer would choose: a page of 2 MiB.
-pub(super) const LARGEST_ALIGNMENT: u32 = 2 << 20;
+/// No system has coarser places for mappings than Windows, so no writer has a use for more.
+pub(super) const LARGEST_ALIGNMENT: u32 = 64 << 10;
 /// A key, its type and one byte.
 const LEAST_ENTRY: usize = 8 + 1 + 4 + 1;
 /// A name, no dimensions, a type and an offset.

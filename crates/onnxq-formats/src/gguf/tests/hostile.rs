@@ -116,8 +116,9 @@ fn values() -> Vec<(Bytes, &'static str)> {
         (nested(5000), "metadata `k` has arrays deeper than 4"),
         (file(0, 2).key("k", 0).raw(&[1]).key("k", 0).raw(&[2]), "metadata `k` is there twice"),
         (file(0, 1).key("a\x1b[2J\n", 13).raw(&[0]), r"metadata `a\u{1b}[2J\u{a}` is of type 13"),
-        (alignment(0), "metadata `general.alignment` is 0, not a power of two up to 2097152"),
+        (alignment(0), "metadata `general.alignment` is 0, not a power of two up to 65536"),
         (alignment(24), "metadata `general.alignment` is 24, not a power of two"),
+        (alignment(1 << 17), "metadata `general.alignment` is 131072"),
         (alignment(1 << 31), "metadata `general.alignment` is 2147483648"),
         (file(0, 1).key("general.alignment", 10).u64(32), "must be of type uint32"),
     ]
