@@ -40,6 +40,14 @@ pub enum CheckpointError {
     Unknown { field: String, value: String, model_type: String },
     #[error("{}: {problem}", Untrusted(file))]
     Weights { file: String, problem: String },
+    #[error("{} {what}", Untrusted(file))]
+    Container { file: String, what: String },
+    #[error(
+        "{}: not implemented: tensor `{}` is of type {kind}",
+        Untrusted(file),
+        Untrusted(tensor)
+    )]
+    TensorType { file: String, tensor: String, kind: String, known: String },
     #[error("tensor `{}` is missing in the weights of {}", Untrusted(name), folder.display())]
     Missing { name: String, folder: PathBuf },
     #[error(
@@ -73,7 +81,9 @@ impl Diagnostic for CheckpointError {
             | CheckpointError::Contradiction { .. } => Code::E121,
             CheckpointError::Architecture { .. }
             | CheckpointError::NotImplemented { .. }
-            | CheckpointError::Unknown { .. } => Code::E122,
+            | CheckpointError::Unknown { .. }
+            | CheckpointError::Container { .. }
+            | CheckpointError::TensorType { .. } => Code::E122,
             CheckpointError::Weights { .. } => Code::E123,
             CheckpointError::Missing { .. }
             | CheckpointError::Unused { .. }
@@ -97,6 +107,9 @@ impl Diagnostic for CheckpointError {
                 "if it changes nothing that the model computes, take the field out of config.json"
                     .into(),
             ),
+            CheckpointError::TensorType { known, .. } => Some(format!(
+                "these can be read: {known}; make the file again in one of them with llama-quantize"
+            )),
             CheckpointError::Pickle { .. } | CheckpointError::NoWeights { .. } => Some(
                 "save it again as safetensors: model.save_pretrained(folder, \
                  safe_serialization=True)"

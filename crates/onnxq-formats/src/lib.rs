@@ -8,6 +8,7 @@ mod arch;
 mod build;
 mod checkpoint;
 mod error;
+pub mod gguf;
 
 use std::path::{Path, PathBuf};
 

@@ -2,6 +2,7 @@
 
 mod array;
 mod bytes;
+mod gguf;
 mod json;
 mod proto;
 mod text;
@@ -13,6 +14,7 @@ use fastrand::Rng;
 pub enum Grammar {
     /// npy, and zip archives of them.
     Array,
+    Gguf,
     Json,
     Protobuf,
     Text,
@@ -23,6 +25,7 @@ pub fn mutate(grammar: Grammar, input: &mut Vec<u8>, other: &[u8], words: &[&str
     let structured = rng.u8(..8) != 0;
     match grammar {
         Grammar::Array if structured => array::mutate(input, other, words, rng),
+        Grammar::Gguf if structured => gguf::mutate(input, other, words, rng),
         Grammar::Json if structured => json::mutate(input, other, words, rng),
         Grammar::Protobuf if structured => proto::mutate(input, other, words, rng),
         Grammar::Text if structured => text::mutate(input, other, words, rng),

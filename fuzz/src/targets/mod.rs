@@ -2,6 +2,7 @@
 
 mod array;
 mod explore;
+mod gguf;
 mod markup;
 mod model;
 mod recipe;
@@ -31,8 +32,14 @@ pub struct Target {
     pub words: &'static [&'static str],
 }
 
-pub const TARGETS: &[&Target] =
-    &[&array::TARGET, &model::TARGET, &recipe::TARGET, &report::TARGET, &text::TARGET];
+pub const TARGETS: &[&Target] = &[
+    &array::TARGET,
+    &gguf::TARGET,
+    &model::TARGET,
+    &recipe::TARGET,
+    &report::TARGET,
+    &text::TARGET,
+];
 
 pub fn target(name: &str) -> Option<&'static Target> {
     TARGETS.iter().copied().find(|it| it.name == name)

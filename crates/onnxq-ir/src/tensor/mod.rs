@@ -4,6 +4,7 @@ mod cast;
 mod dtype;
 mod minifloat;
 mod packed;
+mod rows;
 mod shape;
 
 use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
@@ -14,6 +15,7 @@ pub use self::{
     cast::{first_non_finite, from_f32, to_f32},
     dtype::DType,
     packed::{Packing, Part, QMatrix, QShape, QSource, ZeroPoints, pack_bits, unpack_bits},
+    rows::Rows,
     shape::{Dim, Shape, TensorType, position},
 };
 use crate::diag::{Code, Diagnostic};
@@ -72,6 +74,10 @@ enum Data {
     Cast(Arc<Tensor>),
     /// A matrix whose rows (axis 0) or columns (axis 1) are multiplied as they are read.
     Scaled { base: Arc<Tensor>, axis: usize, factors: Arc<[f32]> },
+    /// A matrix whose rows something else makes.
+    Rows(Arc<dyn Rows>),
+    /// Some rows of another matrix, in this order.
+    Picked { base: Arc<Tensor>, rows: Arc<[usize]> },
     /// One part of a quantized weight; parts that share a source are computed together.
     Packed { source: Arc<dyn QSource>, part: Part, packing: Packing },
 }
@@ -189,7 +195,10 @@ impl Tensor {
                 Tensor { dtype: self.dtype, shape, data: self.data.clone() }
             }
             Data::Cast(base) => base.reshaped(shape).cast(self.dtype),
-            Data::Transposed(_)
+            Data::Rows(_) | Data::Picked { .. } if self.shape == shape => self.clone(),
+            Data::Rows(_)
+            | Data::Picked { .. }
+            | Data::Transposed(_)
             | Data::TransposedSlices(_)
             | Data::Scaled { .. }
             | Data::Packed { .. } => {
@@ -220,7 +229,9 @@ impl Tensor {
             Data::Transposed(base) => transpose(base)?,
             Data::TransposedSlices(base) => transpose_slices(base)?,
             Data::Cast(base) => from_f32(self.dtype, &base.to_f32()?)?.into(),
-            Data::Scaled { .. } => from_f32(self.dtype, &self.rows_f32(0..self.shape[0])?)?.into(),
+            Data::Rows(_) | Data::Picked { .. } | Data::Scaled { .. } => {
+                from_f32(self.dtype, &self.rows_f32(0..self.shape[0])?)?.into()
+            }
             Data::Packed { source, part, packing } => {
                 let rows = 0..source.shape().n;
                 packing.pack(&source.solve(rows)?, *part)
@@ -281,8 +292,14 @@ impl Tensor {
         if let Data::Cast(base) = &self.data {
             return self.rounded(base.rows_f32(rows)?);
         }
+        if let Data::Rows(_) | Data::Picked { .. } = &self.data {
+            return self.part(rows, 0..columns);
+        }
         let mut out = vec![0.0; rows.len() * columns];
         if let Data::Transposed(base) = &self.data {
+            if let Data::Rows(_) | Data::Picked { .. } = &base.data {
+                return rows::columns(base, rows);
+            }
             cast::columns_to_f32(self.dtype, &base.bytes()?, base.shape[1], rows, &mut out)?;
             return Ok(out);
         }
@@ -335,6 +352,8 @@ impl Tensor {
             Data::Transposed(base) | Data::TransposedSlices(base) => {
                 MadeOf::Transposed(Box::new(base.identity()?))
             }
+            Data::Rows(source) => MadeOf::Rows(source.place()),
+            Data::Picked { base, rows } => MadeOf::Picked(Box::new(base.identity()?), rows.clone()),
             Data::Packed { source, part, packing } => {
                 MadeOf::Packed(Arc::as_ptr(source).cast::<()>().addr(), *part, *packing)
             }
@@ -349,8 +368,14 @@ impl Tensor {
     /// Whether it is a matrix whose rows are made of another one, so that a large one need not be
     /// made at once.
     pub fn is_view(&self) -> bool {
-        let is_view =
-            matches!(self.data, Data::Transposed(_) | Data::Cast(_) | Data::Scaled { .. });
+        let is_view = matches!(
+            self.data,
+            Data::Transposed(_)
+                | Data::Cast(_)
+                | Data::Scaled { .. }
+                | Data::Rows(_)
+                | Data::Picked { .. }
+        );
         // Through `f32`, which holds every value of these exactly.
         let exact = matches!(self.dtype, DType::F32 | DType::F16 | DType::BF16);
         is_view && exact && self.shape.len() == 2
@@ -360,7 +385,8 @@ impl Tensor {
     /// nothing but that row.
     pub fn held(&self) -> Result<Tensor, TensorError> {
         Ok(match &self.data {
-            Data::Bytes(_) | Data::Strings(_) => self.clone(),
+            Data::Bytes(_) | Data::Strings(_) | Data::Rows(_) => self.clone(),
+            Data::Picked { base, rows } => base.held()?.picked(rows.clone()),
             Data::Transposed(base) => base.held()?.transposed(),
             Data::TransposedSlices(base) => base.held()?.transposed_slices(),
             Data::Cast(base) => base.held()?.cast(self.dtype),
@@ -386,6 +412,8 @@ enum MadeOf {
     Bytes(usize),
     Transposed(Box<Identity>),
     Cast(Box<Identity>),
+    Rows(usize),
+    Picked(Box<Identity>, Arc<[usize]>),
     Packed(usize, Part, Packing),
 }
 

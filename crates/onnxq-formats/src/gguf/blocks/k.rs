@@ -1,0 +1,79 @@
+//! K blocks: 256 elements in parts, whose scales are integers below a common one.
+
+use super::{four_bits, half, two_bits};
+
+/// 16 parts: scales and minima of four bits, elements of two.
+pub(in crate::gguf) fn q2(block: &[u8], out: &mut [f32]) {
+    let (scales, quantized) = (&block[..16], &block[16..80]);
+    let (scale, minimum) = (half(block, 80).to_f32(), half(block, 82).to_f32());
+    for (i, to) in out.iter_mut().enumerate() {
+        let both = scales[i / 16];
+        let (scale, minimum) = (scale * f32::from(both & 15), minimum * f32::from(both >> 4));
+        *to = scale * f32::from(two_bits(quantized, i)) - minimum;
+    }
+}
+
+/// 16 parts: signed scales of six bits, elements of three, whose high bits are inverted and lie apart.
+pub(in crate::gguf) fn q3(block: &[u8], out: &mut [f32]) {
+    let (high, low, scales) = (&block[..32], &block[32..96], &block[96..108]);
+    let scale = half(block, 108).to_f32();
+    let part = |i: usize| {
+        let low = scales[i % 8] >> (i / 8 * 4) & 15;
+        let high = scales[8 + i % 4] >> (i / 4 * 2) & 3;
+        scale * f32::from((low | high << 4) as i8 - 32)
+    };
+    for (p, run) in out.chunks_exact_mut(16).enumerate() {
+        let scale = part(p);
+        for (j, to) in run.iter_mut().enumerate() {
+            let i = p * 16 + j;
+            let below = (high[i % 32] >> (i / 32) & 1 ^ 1) << 2;
+            *to = scale * f32::from(two_bits(low, i) as i8 - below as i8);
+        }
+    }
+}
+
+/// Eight parts with a minimum each, elements of four bits.
+pub(in crate::gguf) fn q4(block: &[u8], out: &mut [f32]) {
+    let quantized = &block[16..];
+    with_minima(block, out, |i| four_bits(quantized, i, 32));
+}
+
+/// As [`q4`], with a fifth bit of each element.
+pub(in crate::gguf) fn q5(block: &[u8], out: &mut [f32]) {
+    let (high, low) = (&block[16..48], &block[48..]);
+    with_minima(block, out, |i| four_bits(low, i, 32) | (high[i % 32] >> (i / 32) & 1) << 4);
+}
+
+/// 16 parts: scales of eight bits, elements of six.
+pub(in crate::gguf) fn q6(block: &[u8], out: &mut [f32]) {
+    let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
+    let scale = half(block, 208).to_f32();
+    for (i, to) in out.iter_mut().enumerate() {
+        let scale = scale * f32::from(scales[i / 16] as i8);
+        let quantized = four_bits(low, i, 64) | two_bits(high, i) << 4;
+        *to = scale * f32::from(quantized as i8 - 32);
+    }
+}
+
+/// Elements times the scale of their part, less its minimum. Both are six bits of 12 bytes.
+fn with_minima(block: &[u8], out: &mut [f32], quantized: impl Fn(usize) -> u8) {
+    let (scale, minimum) = (half(block, 0).to_f32(), half(block, 2).to_f32());
+    for (p, run) in out.chunks_exact_mut(32).enumerate() {
+        let (own, least) = scale_and_minimum(&block[4..16], p);
+        let (scale, minimum) = (scale * f32::from(own), minimum * f32::from(least));
+        for (j, to) in run.iter_mut().enumerate() {
+            *to = scale * f32::from(quantized(p * 32 + j)) - minimum;
+        }
+    }
+}
+
+/// Of the first four parts the low six bits of a byte; of the others four bits of the last bytes, and
+/// the two bits that those leave.
+fn scale_and_minimum(packed: &[u8], part: usize) -> (u8, u8) {
+    let i = part % 4;
+    let (scale, minimum, rest) = (packed[i], packed[4 + i], packed[8 + i]);
+    match part {
+        0..4 => (scale & 63, minimum & 63),
+        _ => (rest & 15 | scale >> 2 & 48, rest >> 4 | minimum >> 2 & 48),
+    }
+}
