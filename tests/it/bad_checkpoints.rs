@@ -127,7 +127,7 @@ fn sizes_that_contradict_each_other() {
     copy.fails(Code::E121, "no multiple");
     let copy = Copy::of("llama");
     copy.set("hidden_size", json!(128));
-    copy.fails(Code::E124, "but by config.json it must be");
+    copy.fails(Code::E124, "but by the configuration it must be");
     let copy = Copy::of("llama");
     copy.set("num_hidden_layers", json!(3));
     copy.fails(Code::E124, "tensor `model.layers.2.");

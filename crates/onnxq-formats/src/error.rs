@@ -19,25 +19,27 @@ pub enum CheckpointError {
     NoModel { folder: PathBuf, count: usize },
     #[error("{file} is no JSON object: {problem}")]
     Json { file: String, problem: String },
-    #[error("config.json: `{}` {problem}", Untrusted(field))]
-    Field { field: String, problem: String },
-    #[error("config.json: {problem}")]
+    #[error("{}: `{}` {problem}", Untrusted(file), Untrusted(field))]
+    Field { file: String, field: String, problem: String },
+    #[error("the configuration contradicts itself: {problem}")]
     Contradiction { problem: String },
     #[error("architecture `{}` is not known", Untrusted(name))]
     Architecture { name: String, known: String },
     #[error(
-        "config.json: `{}` is {}, which is not implemented",
+        "{}: `{}` is {}, which is not implemented",
+        Untrusted(file),
         Untrusted(field),
         Untrusted(value)
     )]
-    NotImplemented { field: String, value: String },
+    NotImplemented { file: String, field: String, value: String },
     #[error(
-        "config.json: `{}` is {}, and what it means for `{}` is not known",
+        "{}: `{}` is {}, and what it means for `{}` is not known",
+        Untrusted(file),
         Untrusted(field),
         Untrusted(value),
         Untrusted(model_type)
     )]
-    Unknown { field: String, value: String, model_type: String },
+    Unknown { file: String, field: String, value: String, model_type: String },
     #[error("{}: {problem}", Untrusted(file))]
     Weights { file: String, problem: String },
     #[error("{} {what}", Untrusted(file))]
@@ -58,7 +60,7 @@ pub enum CheckpointError {
     )]
     Unused { count: usize, first: String, model_type: String },
     #[error(
-        "tensor `{}` is {}, but by config.json it must be {}",
+        "tensor `{}` is {}, but by the configuration it must be {}",
         Untrusted(name),
         Untrusted(actual),
         expected
@@ -104,7 +106,7 @@ impl Diagnostic for CheckpointError {
                 "these are known: {known}; export others to ONNX, for example with optimum"
             )),
             CheckpointError::Unknown { .. } => Some(
-                "if it changes nothing that the model computes, take the field out of config.json"
+                "if it changes nothing that the model computes, take the field out of the file"
                     .into(),
             ),
             CheckpointError::TensorType { known, .. } => Some(format!(

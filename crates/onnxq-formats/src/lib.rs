@@ -24,13 +24,16 @@ pub use self::{
     error::CheckpointError,
 };
 
-/// Reads a model: a file as [`onnx::open`] does, a folder with a `config.json` as a checkpoint, and a
+/// Reads a model: a file as [`onnx::open`] does, a GGUF file and a folder with a `config.json` as a checkpoint, and a
 /// folder with a single ONNX file, or a `model.onnx`, as that.
 ///
 /// # Errors
 /// What [`onnx::open`] says of files, and E120 to E125 of folders.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, CheckpointError> {
     if !path.is_dir() {
+        if gguf::is_gguf(path) {
+            return build(&Checkpoint::open_gguf(path, options.external)?, Form::Standard);
+        }
         return Ok(onnx::open(path, options)?);
     }
     match model_in(path)? {

@@ -111,6 +111,7 @@ impl AdamW {
         all.for_each(|((weight, values), (([own, theta], dw), dtheta))| {
             let Some(how) = weight.trained else { return };
             if let Some(rate) = how.rate {
+                let rate = rate * weight.unit();
                 let values = match values {
                     Some(it) => &mut it[..],
                     None => &mut weight.shadow[..],

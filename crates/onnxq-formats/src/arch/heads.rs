@@ -33,8 +33,9 @@ pub(super) fn steps(json: &[u8]) -> Result<Vec<Module>, CheckpointError> {
             "Pooling" => Step::Pooling,
             "Normalize" => Step::Normalize,
             _ => {
-                let (field, value) = (format!("{file}: type"), text("type").to_owned());
-                return Err(CheckpointError::NotImplemented { field, value });
+                let (file, field) = (file.to_owned(), "type".to_owned());
+                let value = text("type").to_owned();
+                return Err(CheckpointError::NotImplemented { file, field, value });
             }
         };
         let path = text("path");

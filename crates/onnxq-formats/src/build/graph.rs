@@ -120,7 +120,7 @@ impl<'a> Graph<'a> {
         if let Some(known) = self.known(param) {
             return known;
         }
-        let tensor = match param.plus {
+        let tensor = match self.weights.plus(param) {
             0.0 => self.weights.get(param),
             plus => raised(self.weights.get(param), plus),
         };

@@ -13,6 +13,10 @@ use crate::CheckpointError;
 /// A JSON object that remembers which of its fields were asked for.
 #[derive(Debug)]
 pub struct Config {
+    /// The file that has them, for messages.
+    file: String,
+    /// What the file calls a field, if not as `config.json` does.
+    keys: BTreeMap<&'static str, String>,
     /// The fields around: `rope_scaling.`, empty for the whole file.
     path: String,
     fields: Map<String, Value>,
@@ -26,14 +30,30 @@ impl Config {
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Config, CheckpointError> {
         let json = |problem: String| CheckpointError::Json { file: file.to_owned(), problem };
         match serde_json::from_slice(bytes) {
-            Ok(Value::Object(fields)) => Ok(Config::of(String::new(), fields)),
+            Ok(Value::Object(fields)) => Ok(Config::new(file, fields, BTreeMap::new())),
             Ok(_) => Err(json("it holds another kind of value".into())),
             Err(error) => Err(json(error.to_string())),
         }
     }
 
-    fn of(path: String, fields: Map<String, Value>) -> Config {
-        Config { path, fields, read: RefCell::default() }
+    /// Fields that `file` has under names of its own.
+    pub(crate) fn new(
+        file: &str,
+        fields: Map<String, Value>,
+        keys: BTreeMap<&'static str, String>,
+    ) -> Config {
+        Config {
+            file: file.to_owned(),
+            keys,
+            path: String::new(),
+            fields,
+            read: RefCell::default(),
+        }
+    }
+
+    /// A field as its file calls it.
+    fn told(&self, name: &str) -> String {
+        self.keys.get(name).cloned().unwrap_or_else(|| format!("{}{name}", self.path))
     }
 
     /// A field that is there and not null.
@@ -44,13 +64,14 @@ impl Config {
 
     /// An error about a field.
     pub fn wrong(&self, name: &str, problem: impl Into<String>) -> CheckpointError {
-        CheckpointError::Field { field: format!("{}{name}", self.path), problem: problem.into() }
+        let (file, field) = (self.file.clone(), self.told(name));
+        CheckpointError::Field { file, field, problem: problem.into() }
     }
 
     /// A field with a value that is known, and not implemented.
     pub fn refuse(&self, name: &str) -> CheckpointError {
         let value = self.fields.get(name).map_or("absent".to_owned(), Value::to_string);
-        CheckpointError::NotImplemented { field: format!("{}{name}", self.path), value }
+        CheckpointError::NotImplemented { file: self.file.clone(), field: self.told(name), value }
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -171,7 +192,11 @@ impl Config {
     /// The fields of an inner object, each to be read or refused as well.
     pub fn inner(&self, name: &str) -> Result<Option<Config>, CheckpointError> {
         let fields = self.typed(name, "an object", |it| it.as_object().cloned())?;
-        Ok(fields.map(|it| Config::of(format!("{}{name}.", self.path), it)))
+        let inner = |fields| Config {
+            path: format!("{}{name}.", self.path),
+            ..Config::new(&self.file, fields, BTreeMap::new())
+        };
+        Ok(fields.map(inner))
     }
 
     /// Fields that change nothing that a forward pass computes.
@@ -196,7 +221,8 @@ impl Config {
         match unread {
             None => Ok(()),
             Some((name, value)) => Err(CheckpointError::Unknown {
-                field: format!("{}{name}", self.path),
+                file: self.file.clone(),
+                field: self.told(name),
                 value: value.to_string(),
                 model_type: model_type.to_owned(),
             }),

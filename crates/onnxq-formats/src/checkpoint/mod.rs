@@ -1,6 +1,7 @@
 //! A checkpoint: a folder with a configuration and weights.
 
 mod config;
+mod gguf;
 mod smaller;
 mod weights;
 
@@ -25,6 +26,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Reads a GGUF file and checks all of it: keys, names and shapes.
+    pub fn open_gguf(path: &Path, policy: ExternalPolicy) -> Result<Checkpoint, CheckpointError> {
+        gguf::open(path, policy)
+    }
+
     /// Reads what a folder holds and checks all of it: fields, names and shapes.
     pub fn open(folder: &Path, policy: ExternalPolicy) -> Result<Checkpoint, CheckpointError> {
         let mut files = Files::new(&folder.join("config.json"), policy)?;

@@ -28,14 +28,24 @@ const INDEX: &str = "model.safetensors.index.json";
 #[derive(Default)]
 pub struct Weights {
     tensors: BTreeMap<String, Stored>,
+    /// Whether numbers that the graph adds to parameters are in the file already.
+    are_raised: bool,
 }
 
-struct Stored {
-    /// `None`: a type that no parameter has.
-    dtype: Option<DType>,
-    type_name: String,
-    shape: Vec<usize>,
-    bytes: Bytes,
+pub(super) struct Stored {
+    /// What the file calls it, and its type.
+    pub name: String,
+    pub type_name: String,
+    pub shape: Vec<usize>,
+    pub data: Data,
+}
+
+pub(super) enum Data {
+    /// Of a type that no parameter has.
+    Other,
+    Bytes(DType, Bytes),
+    /// Floats that are made when they are read.
+    View(Tensor),
 }
 
 impl Weights {
@@ -75,16 +85,32 @@ impl Weights {
             // Checked: they cover the file, one after another, and fit the shapes.
             let (from, to) = info.data_offsets;
             let stored = Stored {
-                dtype: dtype(info.dtype),
+                name: name.clone(),
                 type_name: format!("{:?}", info.dtype).to_lowercase(),
                 shape: info.shape.clone(),
-                bytes: bytes.slice(start + from..start + to),
+                data: match dtype(info.dtype) {
+                    Some(dtype) => Data::Bytes(dtype, bytes.slice(start + from..start + to)),
+                    None => Data::Other,
+                },
             };
             if self.tensors.insert(name.clone(), stored).is_some() {
                 return Err(broken(format!("`{name}` is also in another file")));
             }
         }
         Ok(())
+    }
+
+    /// Tensors of another file, under the names that checkpoints have.
+    pub(super) fn of(
+        tensors: impl IntoIterator<Item = (String, Stored)>,
+        are_raised: bool,
+    ) -> Weights {
+        Weights { tensors: tensors.into_iter().collect(), are_raised }
+    }
+
+    /// What is added to a parameter as it is stored.
+    pub fn plus(&self, param: &Param) -> f32 {
+        if self.are_raised { 0.0 } else { param.plus }
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -98,13 +124,22 @@ impl Weights {
     /// A parameter in `float32`: a view of what is stored, of its rows if it names some.
     pub fn get(&self, param: &Param) -> Tensor {
         let stored = &self.tensors[&param.name];
-        let (mut shape, mut bytes) = (stored.shape.clone(), stored.bytes.clone());
-        if let Some(rows) = &param.rows {
-            let width = bytes.len() / shape[0];
-            (shape[0], bytes) = (rows.len(), bytes.slice(rows.start * width..rows.end * width));
+        match &stored.data {
+            Data::View(it) => match &param.rows {
+                Some(rows) => it.picked(rows.clone().collect::<Vec<_>>()),
+                None => it.clone(),
+            },
+            Data::Bytes(dtype, bytes) => {
+                let (mut shape, mut bytes) = (stored.shape.clone(), bytes.clone());
+                if let Some(rows) = &param.rows {
+                    let width = bytes.len() / shape[0];
+                    (shape[0], bytes) =
+                        (rows.len(), bytes.slice(rows.start * width..rows.end * width));
+                }
+                Tensor::new(*dtype, shape, bytes).cast(DType::F32)
+            }
+            Data::Other => unreachable!("checked to be a float"),
         }
-        let dtype = stored.dtype.expect("checked to be a float");
-        Tensor::new(dtype, shape, bytes).cast(DType::F32)
     }
 
     /// Names both ways, shapes, and types, of every parameter that the architecture has.
@@ -120,7 +155,7 @@ impl Weights {
             None => Ok(()),
             Some(first) => Err(CheckpointError::Unused {
                 count: 1 + unused.count(),
-                first: first.to_owned(),
+                first: self.tensors[first].name.clone(),
                 model_type: architecture.model_type.clone(),
             }),
         }
@@ -131,10 +166,10 @@ impl Weights {
         let Some(stored) = self.tensors.get(&name) else {
             return Err(CheckpointError::Missing { name, folder: folder.into() });
         };
-        let is_float = stored.dtype.is_some_and(DType::is_float);
-        if stored.shape == param.shape && is_float {
+        if stored.shape == param.shape && !matches!(stored.data, Data::Other) {
             return Ok(());
         }
+        let name = stored.name.clone();
         let actual = format!("{}{:?}", stored.type_name, stored.shape);
         let expected = format!("a float of {:?}", param.shape);
         Err(CheckpointError::Shape { name, actual, expected })

@@ -32,3 +32,12 @@ const ALIGNMENT: u32 = 32;
 const ALIGNMENT_KEY: &str = "general.alignment";
 /// As many dimensions as a tensor of ggml has at most.
 const MOST_DIMS: usize = 4;
+
+/// Whether a regular file begins as GGUF does. What cannot be read is left to whoever opens it.
+pub(crate) fn is_gguf(path: &std::path::Path) -> bool {
+    use std::io::Read;
+    let mut head = [0; MAGIC.len()];
+    let is_file = path.metadata().is_ok_and(|it| it.is_file());
+    let mut read = || std::fs::File::open(path)?.read_exact(&mut head);
+    is_file && read().is_ok() && head == *MAGIC
+}

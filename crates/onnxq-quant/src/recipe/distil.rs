@@ -121,7 +121,7 @@ pub struct Rates {
     /// are quantized, 0.0005 of a float student.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<f32>,
-    /// Of the float weights that integers are rounded from, in steps of the grid. Default: 0.02.
+    /// Of the float weights that integers are rounded from, in mean steps of their grid. Default: 0.02.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integers: Option<f32>,
 }
@@ -159,7 +159,7 @@ impl DistilSpec {
         self.freeze.iter().filter_map(|it| NamePattern::new(it).ok()).collect()
     }
 
-    /// The rate of what integers are rounded from, in steps of the grid.
+    /// The rate of what integers are rounded from, in mean steps of their grid.
     pub fn integer_rate(&self) -> f32 {
         self.learning_rate.integers.unwrap_or(0.02)
     }

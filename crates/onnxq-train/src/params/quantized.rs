@@ -2,11 +2,10 @@
 //!
 //! The scale of a block is trained by its logarithm, so that a step changes it in proportion and never
 //! its sign. Integers either stay as a solver left them, or are those nearest to a float weight in units
-//! of `start`, which is trained with the gradient of `w` where it is not clamped (straight through;
-//! Bengio et al., 2013). Units are those of the beginning, because a solver's result lies exactly on its
-//! grid: in units of the trained scale its gradient would be none there, and an optimizer that looks at
-//! signs would follow rounding errors. In units of a grid one rate suits matrices of any magnitude: it
-//! says after how many steps that agree an integer changes.
+//! of `start`, which is trained with the gradient of `w` itself where it is not clamped (straight
+//! through; Bengio et al., 2013). Units are those of the beginning, because a solver's result lies
+//! exactly on its grid: in units of the trained scale its gradient would be none there, and an
+//! optimizer that looks at signs would follow rounding errors.
 
 use std::ops::Range;
 
@@ -102,6 +101,13 @@ impl Quantized {
         }
     }
 
+    /// The mean step of the grid at the beginning, in which rates are given: matrices differ in magnitude,
+    /// and with it in how far a weight is from the next integer.
+    pub fn step(&self) -> f32 {
+        let sum: f64 = self.start.iter().map(|it| f64::from(it.abs())).sum();
+        (sum / self.start.len().max(1) as f64) as f32
+    }
+
     /// The scale of each block, as it is stored.
     pub fn scales(&self, theta: &[f32]) -> Vec<f32> {
         let half = self.shape.scale == DType::F16;
@@ -109,18 +115,7 @@ impl Quantized {
         self.start.iter().zip(theta).map(|(start, theta)| stored(start * theta.exp())).collect()
     }
 
-    /// What rounds to the integers as they are, in steps of the grid.
-    pub fn shadow(&self) -> Vec<f32> {
-        let mut values: Vec<f32> = self.codes.iter().map(|it| f32::from(*it)).collect();
-        let zeros: Vec<f32> = self.zeros.iter().map(|it| f32::from(*it)).collect();
-        self.each_run(|Run { elements, blocks }| {
-            let codes = values[elements].iter_mut();
-            self.with_blocks(codes, &zeros, blocks, |code, block| *code -= block.zero);
-        });
-        values
-    }
-
-    /// The float weight in its layout. With `shadow`, integers are those nearest to it, in steps of the grid.
+    /// The float weight in its layout. With `shadow`, integers are those nearest to it.
     pub fn weight(&self, theta: &[f32], shadow: Option<&[f32]>) -> Vec<f32> {
         let mut values = vec![0.0; self.codes.len()];
         self.fill(theta, shadow, &mut values);
@@ -152,8 +147,9 @@ impl Quantized {
     }
 
     #[inline(always)]
-    fn code(&self, w: f32, Block { zero, .. }: Block) -> f32 {
-        (nearest(w) + zero).max(self.low).min(self.most)
+    fn code(&self, w: f32, Block { unit, zero, .. }: Block) -> f32 {
+        let place = if unit == 0.0 { zero } else { nearest(w / unit) + zero };
+        place.max(self.low).min(self.most)
     }
 
     #[inline(always)]
@@ -242,7 +238,7 @@ impl Quantized {
         let scales = self.scales(theta);
         // The integer, and whether the gradient passes.
         let of = |w: f32, block: Block| {
-            let place = w + block.zero;
+            let place = if block.unit == 0.0 { 0.0 } else { w / block.unit } + block.zero;
             let inside = place >= self.low - 0.5 && place <= self.most + 0.5;
             (self.code(w, block) - block.zero, if inside { 1.0 } else { 0.0 })
         };
@@ -255,7 +251,7 @@ impl Quantized {
                         self.with_blocks(pairs, &scales, Blocks::One(at), |(d, w), block| {
                             let (code, passes) = of(*w, block);
                             own[at] += *d * code;
-                            *d *= passes * block.unit;
+                            *d *= passes;
                         });
                     }
                     Blocks::Each(range) => {
@@ -264,7 +260,7 @@ impl Quantized {
                         self.with_blocks(pairs, &scales, blocks, |((d, w), sum), block| {
                             let (code, passes) = of(*w, block);
                             *sum += *d * code;
-                            *d *= passes * block.unit;
+                            *d *= passes;
                         });
                     }
                 }
@@ -346,7 +342,7 @@ mod tests {
         assert_eq!(by_row.matrix(&[0.0; 4], None), by_column.matrix(&[0.0; 4], None));
         let (theta, turned) = ([0.1, -0.2, 0.3, 0.0], [0.1, 0.3, -0.2, 0.0]);
         let dw = [0.3f32, -1.0, 0.5, 2.0, -0.4, 0.1, 0.7, -0.6, 1.1, 0.2];
-        let shadow = [18.0f32, 0.2, -18.0, 1.2, 0.8, 0.0, 1.0, 0.5, 1.0, -1.0];
+        let shadow = [9.0f32, 0.1, -9.0, 0.3, 0.2, 0.0, 0.1, 0.05, 1.0, 1.0];
         let flipped = |it: &[f32]| transposed(it, 2, 5);
         let mut sums = [[0.0f32; 4]; 2];
         by_row.reduce(&theta, &dw, &mut sums[0]);
@@ -388,22 +384,13 @@ mod tests {
     }
 
     #[test]
-    fn training_begins_with_the_integers_of_the_solver() {
-        for q in LAYOUTS.map(|it| example(DType::F32, it)) {
-            let theta = [0.0; 4];
-            assert_eq!(q.weight(&theta, Some(&q.shadow())), q.weight(&theta, None));
-        }
-    }
-
-    #[test]
     fn what_is_clamped_has_no_gradient_of_its_own() {
         let q = example(DType::F32, Layout::ByRow);
         let mut dw = [1.0f32; 10];
         let (mut sums, shadow) =
-            ([0.0; 4], [18.0f32, 0.2, -18.0, 1.2, 0.8, 0.0, 1.0, 0.5, 1.0, -1.0]);
+            ([0.0; 4], [9.0f32, 0.1, -9.0, 0.3, 0.2, 0.0, 0.1, 0.05, 1.0, 1.0]);
         q.reduce_through(&[0.0; 4], &shadow, &mut dw, &mut sums);
-        // In steps of 0.5 and 0.25.
-        assert_eq!(dw[..5], [0.0, 0.5, 0.0, 0.25, 0.25]);
+        assert_eq!(dw[..5], [0.0, 1.0, 0.0, 1.0, 1.0]);
         // 2, 0 and −1 steps, by the scale of 0.5.
         assert!((sums[0] - 0.5 * (2.0 - 1.0)).abs() < 1e-6, "{}", sums[0]);
     }

@@ -33,8 +33,8 @@ pub enum Role {
 /// How a weight is trained, and by how much a step of the schedule counts for it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Trained {
-    /// The rate of the weight itself, of a quantized one in steps of its grid; `None`: only its scales
-    /// are trained.
+    /// The rate of the weight itself, of a quantized one in mean steps of its grid; `None`: only its
+    /// scales are trained.
     pub rate: Option<f32>,
     /// The rate of the logarithms of scales.
     pub scale_rate: f32,
@@ -55,8 +55,7 @@ pub struct Weight {
     pub name: String,
     pub kind: Kind,
     pub trained: Option<Trained>,
-    /// Of a quantized weight, the float weight that is rounded, in steps of the grid and in its layout,
-    /// if that is trained.
+    /// Of a quantized weight, the float weight that is rounded, in its layout, if that is trained.
     pub shadow: Vec<f32>,
     /// Logarithms of what the scales are multiplied by.
     pub theta: Vec<f32>,
@@ -240,7 +239,7 @@ impl Weights {
         if let Kind::Quantized(it) = &weight.kind
             && trained.is_some_and(|it| it.rate.is_some())
         {
-            weight.shadow = it.shadow();
+            weight.shadow = it.weight(&weight.theta, None);
         }
         self.list.push(weight);
         self.list.len() - 1
@@ -376,6 +375,14 @@ impl Weight {
         match &self.kind {
             Kind::Float { rows, columns } => (*rows, *columns),
             Kind::Quantized(it) => (it.shape.n, it.shape.k),
+        }
+    }
+
+    /// What its rate is a multiple of.
+    pub(crate) fn unit(&self) -> f32 {
+        match &self.kind {
+            Kind::Float { .. } => 1.0,
+            Kind::Quantized(it) => it.step(),
         }
     }
 
