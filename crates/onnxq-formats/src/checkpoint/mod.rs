@@ -13,6 +13,7 @@ pub use self::{config::Config, smaller::config_with, weights::Weights};
 use crate::{
     CheckpointError,
     arch::{self, Architecture},
+    gguf::is_gguf,
 };
 
 /// A configuration that is understood, and weights that fit it. Nothing of them is in memory but
@@ -33,6 +34,9 @@ impl Checkpoint {
 
     /// Reads what a folder holds and checks all of it: fields, names and shapes.
     pub fn open(folder: &Path, policy: ExternalPolicy) -> Result<Checkpoint, CheckpointError> {
+        if is_gguf(folder) {
+            return Err(CheckpointError::NoFolder { path: folder.into() });
+        }
         let mut files = Files::new(&folder.join("config.json"), policy)?;
         let config = Config::parse("config.json", &files.map_model()?)?;
         let weights = Weights::open(folder, &mut files)?;

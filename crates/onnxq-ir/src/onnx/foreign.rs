@@ -69,8 +69,7 @@ const KINDS: &[Kind] = &[
         name: "a GGUF file of llama.cpp",
         is: |head| head.starts(b"GGUF"),
         hint: |_| {
-            "its weights are quantized already: start from the folder of the original checkpoint, \
-             with config.json and model.safetensors"
+            "`onnxq quantize FILE.gguf -r int8_weights -o model.onnx` makes an ONNX model of it"
                 .into()
         },
     },

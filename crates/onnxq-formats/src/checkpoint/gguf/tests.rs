@@ -280,5 +280,8 @@ fn what_is_not_known_is_said_by_the_names_of_the_file() {
     let error = refused(&[("llama.rope.scaling.type", Value::from("yarn"))]);
     assert_eq!(error.code(), Code::E122);
     assert!(error.to_string().contains("yarn"), "{error}");
+    // A folder for clients needs its tokenizer, which is not read of such a file.
+    let error = Checkpoint::open(&path, ExternalPolicy::Contained).err().expect("an error");
+    assert_eq!(error.code(), Code::E122);
     assert_eq!(DType::F32, checkpoint.weights.get(checkpoint.architecture.params()[0]).dtype);
 }
