@@ -107,7 +107,7 @@ impl LossName {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rates {
-    /// Of the logarithms of scales. Default: 0.01 with weights of 2 bits, or 0.006 if weights are trained
+    /// Of the logarithms of scales. Default: 0.01 with weights of 2 bits, or 0.002 if weights are trained
     /// too; with others 0.0005.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scales: Option<f32>,
@@ -121,7 +121,8 @@ pub struct Rates {
     /// are quantized, 0.0005 of a float student.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<f32>,
-    /// Of the float weights that integers are rounded from, in mean steps of their grid. Default: 0.02.
+    /// Of the float weights that integers are rounded from, in mean steps of their grid. Default:
+    /// 4 over the number of steps, so that in runs of any length a weight can reach the next integers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integers: Option<f32>,
 }
@@ -161,7 +162,7 @@ impl DistilSpec {
 
     /// The rate of what integers are rounded from, in mean steps of their grid.
     pub fn integer_rate(&self) -> f32 {
-        self.learning_rate.integers.unwrap_or(0.02)
+        self.learning_rate.integers.unwrap_or(4.0 / self.steps.max(1) as f32)
     }
 
     /// The rate of a group, for a student whose narrowest weights have so many bits.
@@ -175,7 +176,7 @@ impl DistilSpec {
         });
         let all = self.trains(Group::Weights);
         let scales = rates.scales.unwrap_or(match (all, few) {
-            (true, true) => 6e-3,
+            (true, true) => 2e-3,
             (false, true) => 1e-2,
             (_, false) => 5e-4,
         });
