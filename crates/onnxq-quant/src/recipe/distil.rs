@@ -121,8 +121,8 @@ pub struct Rates {
     /// are quantized, 0.0005 of a float student.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<f32>,
-    /// Of the float weights that integers are rounded from, in mean steps of their grid. Default:
-    /// 4 over the number of steps, so that in runs of any length a weight can reach the next integers.
+    /// Of the float weights that integers are rounded from, in mean steps of their grid. Default: 4 over
+    /// the number of steps, so that in long runs a weight goes as far as in short ones; at most 0.02.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integers: Option<f32>,
 }
@@ -162,7 +162,7 @@ impl DistilSpec {
 
     /// The rate of what integers are rounded from, in mean steps of their grid.
     pub fn integer_rate(&self) -> f32 {
-        self.learning_rate.integers.unwrap_or(4.0 / self.steps.max(1) as f32)
+        self.learning_rate.integers.unwrap_or((4.0 / self.steps.max(1) as f32).min(0.02))
     }
 
     /// The rate of a group, for a student whose narrowest weights have so many bits.
@@ -236,5 +236,16 @@ impl Settings for DistilSpec {
             true => Err(Wrong::new("learning_rate", "must be above 0 and at most 1")),
             false => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_go_as_far_in_long_runs_and_never_fast() {
+        let rate = |steps| DistilSpec { steps, ..DistilSpec::default() }.integer_rate();
+        assert_eq!([1, 200, 400].map(rate), [0.02, 0.02, 0.01]);
     }
 }
