@@ -1,4 +1,4 @@
-//! Models that are no ONNX files: checkpoints of Hugging Face.
+//! Models that are no ONNX files: checkpoints of Hugging Face, and GGUF files of llama.cpp.
 //!
 //! `checkpoint` reads a folder (`config.json`, safetensors), `arch` says which transformer a
 //! configuration means, and `build` makes the graph of it. [`open`] does all three, and reads ONNX
@@ -28,7 +28,7 @@ pub use self::{
 /// folder with a single ONNX file, or a `model.onnx`, as that.
 ///
 /// # Errors
-/// What [`onnx::open`] says of files, and E120 to E125 of folders.
+/// What [`onnx::open`] says of files, and E120 to E125 of folders and GGUF files.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, CheckpointError> {
     if !path.is_dir() {
         if gguf::is_gguf(path) {

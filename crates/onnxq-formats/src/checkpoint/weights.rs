@@ -93,19 +93,23 @@ impl Weights {
                     None => Data::Other,
                 },
             };
-            if self.tensors.insert(name.clone(), stored).is_some() {
-                return Err(broken(format!("`{name}` is also in another file")));
-            }
+            self.add(name, stored)
+                .map_err(|name| broken(format!("`{name}` is also in another file")))?;
         }
         Ok(())
     }
 
-    /// Tensors of another file, under the names that checkpoints have.
-    pub(super) fn of(
-        tensors: impl IntoIterator<Item = (String, Stored)>,
-        are_raised: bool,
-    ) -> Weights {
-        Weights { tensors: tensors.into_iter().collect(), are_raised }
+    /// Those of a file that has added already what graphs add to parameters.
+    pub(super) fn raised() -> Weights {
+        Weights { are_raised: true, ..Weights::default() }
+    }
+
+    /// A tensor under the name that checkpoints have; `Err` if there is one already.
+    pub(super) fn add(&mut self, name: String, stored: Stored) -> Result<(), String> {
+        match self.tensors.insert(name, stored) {
+            None => Ok(()),
+            Some(before) => Err(before.name),
+        }
     }
 
     /// What is added to a parameter as it is stored.

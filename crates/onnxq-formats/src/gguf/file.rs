@@ -1,5 +1,7 @@
 //! A file: its metadata, and where its tensors lie.
 
+use std::fmt;
+
 use bytes::Bytes;
 use onnxq_ir::{tensor::Tensor, untrusted::Untrusted};
 
@@ -14,7 +16,7 @@ use super::{
 use crate::CheckpointError;
 
 /// No system has coarser places for mappings than Windows, so no writer has a use for more.
-pub(super) const LARGEST_ALIGNMENT: u32 = 64 << 10;
+const LARGEST_ALIGNMENT: u32 = 64 << 10;
 /// A key, its type and one byte.
 const LEAST_ENTRY: usize = 8 + 1 + 4 + 1;
 /// A name, no dimensions, a type and an offset.
@@ -162,14 +164,23 @@ fn version(from: &mut Cursor, at: Place) -> Result<u32, CheckpointError> {
     Err(CheckpointError::Container { file: at.file.into(), what })
 }
 
+/// A text that is not empty; `what` is how errors call it.
+fn named<'a>(
+    from: &mut Cursor<'a>,
+    what: fmt::Arguments,
+    at: Place,
+) -> Result<&'a str, CheckpointError> {
+    let nameless = |it| at.broken(&what.to_string(), it);
+    match from.text().map_err(nameless)? {
+        "" => Err(nameless("is empty".into())),
+        name => Ok(name),
+    }
+}
+
 fn metadata(from: &mut Cursor, count: usize, at: Place) -> Result<Named<Value>, CheckpointError> {
     let mut entries = Vec::new();
     for i in 0..count {
-        let nameless = |it| at.broken(&format!("the key of metadata {i}"), it);
-        let key = from.text().map_err(nameless)?;
-        if key.is_empty() {
-            return Err(nameless("is empty".into()));
-        }
+        let key = named(from, format_args!("the key of metadata {i}"), at)?;
         entries.push((key.to_owned(), value(from).map_err(|it| at.key(key, it))?));
     }
     Named::new(entries).map_err(|it| at.key(&it, "is there twice".into()))
@@ -181,11 +192,16 @@ fn value(from: &mut Cursor) -> Result<Value, Problem> {
     Value::read(kind, from, 0)
 }
 
+/// Whether tensors can begin at multiples of it.
+pub(super) fn is_alignment(bytes: u32) -> bool {
+    bytes.is_power_of_two() && bytes <= LARGEST_ALIGNMENT
+}
+
 fn alignment(value: Option<&Value>, at: Place) -> Result<u32, CheckpointError> {
     let Some(value) = value else { return Ok(ALIGNMENT) };
     let problem = |it: &str| at.key(ALIGNMENT_KEY, it.into());
     let Value::U32(alignment) = *value else { return Err(problem("must be of type uint32")) };
-    if alignment.is_power_of_two() && alignment <= LARGEST_ALIGNMENT {
+    if is_alignment(alignment) {
         return Ok(alignment);
     }
     Err(problem(&format!("is {alignment}, not a power of two up to {LARGEST_ALIGNMENT}")))
@@ -205,11 +221,7 @@ fn claims(
     }
     let mut claims = Vec::new();
     for i in 0..count {
-        let nameless = |it| at.broken(&format!("the name of tensor {i}"), it);
-        let name = from.text().map_err(nameless)?;
-        if name.is_empty() {
-            return Err(nameless("is empty".into()));
-        }
+        let name = named(from, format_args!("the name of tensor {i}"), at)?;
         claims.push((name.to_owned(), claim(from, name, alignment, at)?));
     }
     Ok(claims)

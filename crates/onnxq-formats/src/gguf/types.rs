@@ -15,7 +15,7 @@ pub enum Decode {
     /// One element after another, as ONNX stores them too.
     Plain(DType),
     /// Blocks with scales of their own.
-    Blocks(fn(&[u8], &mut [f32])),
+    Blocks(Block),
     /// Known by name and size only.
     Unread,
 }

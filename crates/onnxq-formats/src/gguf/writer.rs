@@ -13,7 +13,7 @@ use onnxq_ir::{
 
 use super::{
     ALIGNMENT, ALIGNMENT_KEY, MAGIC, MOST_DIMS, VERSION,
-    file::{LARGEST_ALIGNMENT, size},
+    file::{is_alignment, size},
     named::Named,
     types::GgmlType,
     value::{Value, encode_text},
@@ -194,9 +194,7 @@ impl<'a> Writer<'a> {
         }
         match metadata.get(ALIGNMENT_KEY) {
             None => Ok(ALIGNMENT.into()),
-            Some(Value::U32(it)) if it.is_power_of_two() && *it <= LARGEST_ALIGNMENT => {
-                Ok((*it).into())
-            }
+            Some(Value::U32(it)) if is_alignment(*it) => Ok((*it).into()),
             Some(_) => Err(WriteError::Invalid {
                 name: ALIGNMENT_KEY.into(),
                 problem: "is no uint32 that is a power of two".into(),

@@ -28,6 +28,9 @@ pub struct Quantized {
     /// By block in the layout, as are scales and their logarithms.
     zeros: Vec<u8>,
     start: Vec<f32>,
+    /// The mean step of the grid at the beginning, in which rates are given: matrices differ in magnitude,
+    /// and with it in how far a weight is from the next integer.
+    pub step: f32,
     /// The largest code.
     most: f32,
     low: f32,
@@ -90,22 +93,17 @@ impl Quantized {
         let most = ((1u32 << matrix.shape.bits) - 1) as f32;
         // The values of a narrow range leave the lowest code out; then training does, too.
         let low = if matrix.quantized.iter().any(|it| *it == 0) { 0.0 } else { 1.0 };
+        let sum: f64 = matrix.scales.iter().map(|it| f64::from(it.abs())).sum();
         Quantized {
             shape: matrix.shape,
             layout,
             codes: layout.of(&matrix.quantized),
             zeros: layout.of(&matrix.zero_points),
             start: layout.of(&matrix.scales),
+            step: (sum / matrix.scales.len().max(1) as f64) as f32,
             most,
             low,
         }
-    }
-
-    /// The mean step of the grid at the beginning, in which rates are given: matrices differ in magnitude,
-    /// and with it in how far a weight is from the next integer.
-    pub fn step(&self) -> f32 {
-        let sum: f64 = self.start.iter().map(|it| f64::from(it.abs())).sum();
-        (sum / self.start.len().max(1) as f64) as f32
     }
 
     /// The scale of each block, as it is stored.

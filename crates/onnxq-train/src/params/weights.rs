@@ -382,7 +382,7 @@ impl Weight {
     pub(crate) fn unit(&self) -> f32 {
         match &self.kind {
             Kind::Float { .. } => 1.0,
-            Kind::Quantized(it) => it.step(),
+            Kind::Quantized(it) => it.step,
         }
     }
 

@@ -16,13 +16,13 @@ pub(super) struct Keys<'a> {
     pub architecture: &'static str,
     name: &'a str,
     fields: Map<String, Json>,
-    /// Fields by the key that they are of.
+    /// What the file calls a field.
     keys: BTreeMap<&'static str, String>,
     read: BTreeSet<String>,
 }
 
 /// Of every family: a key, and the field it becomes.
-const SIZES: &[(&str, &str)] = &[
+const FIELDS: &[(&str, &str)] = &[
     ("block_count", "num_hidden_layers"),
     ("embedding_length", "hidden_size"),
     ("feed_forward_length", "intermediate_size"),
@@ -34,8 +34,8 @@ const SIZES: &[(&str, &str)] = &[
     ("rope.freq_base", "rope_theta"),
 ];
 
-/// Keys that say nothing that tensors and other keys do not say.
-const NEUTRAL: &[&str] = &["vocab_size", "attention.value_length", "rope.dimension_count"];
+/// A key that says nothing that the table of words does not say.
+const WORDS: &str = "vocab_size";
 
 /// The configuration that a file states.
 pub(super) fn config(file: &File, name: &str, family: &Family) -> Result<Config, CheckpointError> {
@@ -49,7 +49,7 @@ pub(super) fn config(file: &File, name: &str, family: &Family) -> Result<Config,
     };
     keys.set("model_type", json!(family.model_type));
     keys.set("architectures", json!([family.class]));
-    for (key, field) in SIZES {
+    for (key, field) in FIELDS {
         keys.copy(key, field)?;
     }
     keys.set("tie_word_embeddings", json!(file.info("output.weight").is_none()));
@@ -73,16 +73,21 @@ impl Keys<'_> {
         self.fields.get(field).and_then(Json::as_u64)
     }
 
-    /// A key of the architecture.
+    /// A key of the architecture, as the file has it.
+    fn whole(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture)
+    }
+
+    /// What the file says of a key of the architecture.
     fn value(&mut self, key: &str) -> Option<&Value> {
-        let key = format!("{}.{key}", self.architecture);
+        let key = self.whole(key);
         self.read.insert(key.clone());
         self.file.value(&key)
     }
 
     /// Takes a key over, if the file has it.
     pub(super) fn copy(&mut self, key: &str, field: &'static str) -> Result<(), CheckpointError> {
-        let whole = format!("{}.{key}", self.architecture);
+        let whole = self.whole(key);
         self.keys.insert(field, whole.clone());
         let Some(value) = self.value(key) else { return Ok(()) };
         match json(value) {
@@ -105,8 +110,7 @@ impl Keys<'_> {
         let length = |it: Option<&Value>| it.and_then(Value::integer);
         let (keys, values) = (length(self.value(key)), length(self.value(value)));
         if keys.is_some() && values.is_some() && keys != values {
-            let whole = format!("{}.{value}", self.architecture);
-            return Err(self.wrong(&whole, format!("must be that of {key}")));
+            return Err(self.wrong(&self.whole(value), format!("must be that of {key}")));
         }
         let turned = length(self.value("rope.dimension_count"));
         let of = |it: &Self, field| it.size(field).filter(|it| *it > 0);
@@ -122,28 +126,39 @@ impl Keys<'_> {
         Ok(())
     }
 
-    fn whole(&self, key: &str) -> String {
-        format!("{}.{key}", self.architecture)
-    }
-
-    /// How contexts are stretched.
+    /// How contexts are stretched. What does not count for the way that is stated stays unread, and so is
+    /// an error.
     fn scaling(&mut self) -> Result<(), CheckpointError> {
-        let kind = self.value("rope.scaling.type").and_then(|it| it.text()).map(str::to_owned);
-        let factor = self.value("rope.scaling.factor").and_then(|it| it.float());
-        let attention = self.value("rope.scaling.attn_factor").and_then(|it| it.float());
-        let has_long = self.file.info(names::LONG_ROPE[0]).is_some();
-        let kind = if has_long { Some("longrope".to_owned()) } else { kind };
-        let Some(kind) = kind.filter(|it| it != "none") else { return Ok(()) };
+        let stated = self.value("rope.scaling.type").and_then(|it| it.text()).map(str::to_owned);
+        let is_long = names::LONG_ROPE.iter().any(|it| self.file.info(it).is_some());
+        let has_factor = self.file.value(&self.whole("rope.scaling.factor")).is_some();
+        let kind = match stated {
+            _ if is_long => "longrope".to_owned(),
+            Some(stated) => stated,
+            // As llama.cpp has it, where the file says how much and not how.
+            None if has_factor => "linear".to_owned(),
+            None => return Ok(()),
+        };
         let mut scaling = Map::from_iter([("rope_type".to_owned(), json!(kind))]);
-        if kind == "longrope" {
-            for (tensor, field) in names::LONG_ROPE.iter().zip(["short_factor", "long_factor"]) {
-                let numbers = super::numbers(self.file, self.name, tensor)?;
-                scaling.insert(field.to_owned(), json!(numbers));
+        match &*kind {
+            "none" => {
+                self.value("rope.scaling.factor");
+                return Ok(());
             }
-            // What transformers computes of both lengths is what the key holds.
-            scaling.extend(attention.map(|it| ("attention_factor".to_owned(), json!(it))));
-        } else {
-            scaling.extend(factor.map(|it| ("factor".to_owned(), json!(it))));
+            "longrope" => {
+                for (tensor, field) in names::LONG_ROPE.iter().zip(["short_factor", "long_factor"])
+                {
+                    let numbers = super::numbers(self.file, self.name, tensor)?;
+                    scaling.insert(field.to_owned(), json!(numbers));
+                }
+                // What transformers computes of both lengths is what the key holds.
+                let factor = self.value("rope.scaling.attn_factor").and_then(|it| it.float());
+                scaling.extend(factor.map(|it| ("attention_factor".to_owned(), json!(it))));
+            }
+            _ => {
+                let factor = self.value("rope.scaling.factor").and_then(|it| it.float());
+                scaling.extend(factor.map(|it| ("factor".to_owned(), json!(it))));
+            }
         }
         self.set("rope_scaling", Json::Object(scaling));
         Ok(())
@@ -155,7 +170,7 @@ impl Keys<'_> {
         for (key, value) in self.file.metadata() {
             let Some(own) = key.strip_prefix(&prefix) else { continue };
             let is_off = value.integer() == Some(0);
-            if !self.read.contains(key) && !NEUTRAL.contains(&own) && !is_off {
+            if !self.read.contains(key) && own != WORDS && !is_off {
                 let value = json(value).unwrap_or_else(|| json!("a list"));
                 self.fields.insert(key.to_owned(), value);
             }

@@ -55,7 +55,7 @@ fn family(file: &File, name: &str) -> Result<&'static Family, CheckpointError> {
 
 /// Tensors by the names of checkpoints. Those of quantized types are views: no weight is made whole.
 fn weights(file: &File, name: &str, family: &Family) -> Result<Weights, CheckpointError> {
-    let mut list = Vec::new();
+    let mut weights = Weights::raised();
     for (tensor, info) in file.tensors().filter(|it| !names::is_factor(it.0)) {
         let ours = names::of(family, tensor);
         let view = file.tensor(tensor)?;
@@ -64,9 +64,14 @@ fn weights(file: &File, name: &str, family: &Family) -> Result<Weights, Checkpoi
             false => Data::Other,
         };
         let (type_name, shape) = (info.kind.name().to_owned(), info.shape.clone());
-        list.push((ours, Stored { name: tensor.to_owned(), type_name, shape, data }));
+        let stored = Stored { name: tensor.to_owned(), type_name, shape, data };
+        weights.add(ours, stored).map_err(|before| {
+            let (tensor, before) = (Untrusted(tensor), Untrusted(&before));
+            let problem = format!("tensors `{before}` and `{tensor}` are the same parameter");
+            CheckpointError::Weights { file: name.to_owned(), problem }
+        })?;
     }
-    Ok(Weights::of(list, true))
+    Ok(weights)
 }
 
 /// Rows in the order of checkpoints. llama.cpp turns neighbours, `(0, 1), (2, 3), …`; checkpoints turn

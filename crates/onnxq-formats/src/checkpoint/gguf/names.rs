@@ -40,10 +40,7 @@ pub(super) fn of(family: &Family, name: &str) -> String {
         return format!("{ours}.{end}");
     }
     let inner = stem.strip_prefix("blk.").and_then(|it| it.split_once('.'));
-    let own = |part: &str| {
-        let table = family.names.iter().chain(BLOCK);
-        table.clone().find(|it| it.0 == part).map(|it| it.1)
-    };
+    let own = |part: &str| family.names.iter().chain(BLOCK).find(|it| it.0 == part).map(|it| it.1);
     match inner.and_then(|(layer, part)| Some((layer, own(part)?))) {
         Some((layer, ours)) => format!("model.layers.{layer}.{ours}.{end}"),
         None => name.to_owned(),

@@ -280,6 +280,15 @@ fn what_is_not_known_is_said_by_the_names_of_the_file() {
     let error = refused(&[("llama.rope.scaling.type", Value::from("yarn"))]);
     assert_eq!(error.code(), Code::E122);
     assert!(error.to_string().contains("yarn"), "{error}");
+    // llama.cpp takes a factor without a type for linear, which this file then is not read without.
+    let factor = [("llama.rope.scaling.factor", Value::from(2.0f32))];
+    fs::write(&path, written(&case, &checkpoint, &factor)).unwrap();
+    let read = Checkpoint::open_gguf(&path, ExternalPolicy::Contained).unwrap();
+    assert_eq!(read.architecture.rotaries[0].frequencies[0], 0.5);
+    let unused = ("llama.rope.scaling.attn_factor", Value::from(2.0f32));
+    let error = refused(&[factor[0].clone(), unused]);
+    assert_eq!(error.code(), Code::E122);
+    assert!(error.to_string().contains("llama.rope.scaling.attn_factor"), "{error}");
     // A folder for clients needs its tokenizer, which is not read of such a file.
     let error = Checkpoint::open(&path, ExternalPolicy::Contained).err().expect("an error");
     assert_eq!(error.code(), Code::E122);
