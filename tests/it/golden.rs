@@ -25,7 +25,8 @@ fn the_bytes_are_those_of_matmul_nbits_quantizer() {
                 let weight = array(&format!("{case}/weight")).unwrap();
                 let rows = weight.transposed();
                 let granularity = Granularity::Block(block);
-                let scheme = Scheme { bits, zero_points, granularity, range: Range::Full };
+                let scheme =
+                    Scheme { bits, zero_points, granularity, range: Range::Full, superblock: None };
                 let (n, k) = (rows.shape[0], rows.shape[1]);
                 let shape = scheme.shape(n, k, weight.dtype);
                 let values = rows.rows_f32(0..n).unwrap();

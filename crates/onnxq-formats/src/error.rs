@@ -44,6 +44,10 @@ pub enum CheckpointError {
     Weights { file: String, problem: String },
     #[error("{} is a GGUF file, and no folder of a checkpoint", path.display())]
     NoFolder { path: PathBuf },
+    #[error("there are no GGUF files of `{}`", Untrusted(model_type))]
+    NoFamily { model_type: String, known: String },
+    #[error("GGUF has no tensor for `{}` in files of `{architecture}`", Untrusted(name))]
+    NoName { name: String, architecture: String },
     #[error("{} {what}", Untrusted(file))]
     Container { file: String, what: String },
     #[error(
@@ -87,6 +91,8 @@ impl Diagnostic for CheckpointError {
             | CheckpointError::NotImplemented { .. }
             | CheckpointError::Unknown { .. }
             | CheckpointError::NoFolder { .. }
+            | CheckpointError::NoFamily { .. }
+            | CheckpointError::NoName { .. }
             | CheckpointError::Container { .. }
             | CheckpointError::TensorType { .. } => Code::E122,
             CheckpointError::Weights { .. } => Code::E123,
@@ -112,6 +118,9 @@ impl Diagnostic for CheckpointError {
             CheckpointError::Architecture { known, .. } => Some(format!(
                 "these are known: {known}; export others to ONNX, for example with optimum"
             )),
+            CheckpointError::NoFamily { known, .. } => {
+                Some(format!("these can be written: {known}"))
+            }
             CheckpointError::Unknown { .. } => Some(
                 "if it changes nothing that the model computes, take the field out of the file"
                     .into(),

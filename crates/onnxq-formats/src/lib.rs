@@ -20,7 +20,7 @@ pub use self::{
         Mlp, Norm, NormKind, Param, Places, Pooling, Positions, Qkv, Rotary, Sublayer, Top,
     },
     build::{Form, build},
-    checkpoint::{Checkpoint, Config, Weights, config_with},
+    checkpoint::{Checkpoint, Config, Export, ExportPart, ExportTensor, Weights, config_with},
     error::CheckpointError,
 };
 

@@ -41,14 +41,15 @@ fn weight(bits: u32) -> QMatrix {
         bits,
         zero_points: ZeroPoints::Symmetric,
         scale: DType::F32,
+        superblock: None,
     };
     let blocks = (SIZE, shape.blocks());
-    QMatrix {
+    QMatrix::plain(
         shape,
-        quantized: Array2::from_shape_fn((SIZE, SIZE), |(i, j)| ((i * 7 + j) % (1 << bits)) as u8),
-        scales: Array2::from_elem(blocks, 0.01),
-        zero_points: Array2::from_elem(blocks, shape.middle()),
-    }
+        Array2::from_shape_fn((SIZE, SIZE), |(i, j)| ((i * 7 + j) % (1 << bits)) as u8),
+        Array2::from_elem(blocks, 0.01),
+        Array2::from_elem(blocks, shape.middle()),
+    )
 }
 
 criterion_group! {

@@ -19,6 +19,7 @@ const SCHEME: Scheme = Scheme {
     zero_points: ZeroPoints::Asymmetric,
     granularity: Granularity::Block(32),
     range: Range::Full,
+    superblock: None,
 };
 
 fn solve(c: &mut Criterion) {

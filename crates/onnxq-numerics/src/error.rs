@@ -105,6 +105,7 @@ mod tests {
             zero_points: ZeroPoints::Asymmetric,
             granularity: Granularity::Block(32),
             range: Range::Full,
+            superblock: None,
         };
         Rtn.solve(w.view(), &scheme, scheme.shape(w.nrows(), K, DType::F32), None)
     }

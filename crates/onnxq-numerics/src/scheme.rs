@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::specs::{Settings, Wrong};
-use onnxq_ir::tensor::{DType, QShape, ZeroPoints};
+use onnxq_ir::tensor::{DType, QShape, Superblock, ZeroPoints};
 
 /// How a weight is stored. A format constrains it when the plan is made; solvers obey it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -13,6 +13,8 @@ pub struct Scheme {
     pub zero_points: ZeroPoints,
     pub granularity: Granularity,
     pub range: Range,
+    /// Blocks whose scales are integers times a common step, as ggml's K types have them.
+    pub superblock: Option<Superblock>,
 }
 
 /// How many weights share a scale.
@@ -71,7 +73,13 @@ impl Scheme {
             Granularity::Channel => k.max(1),
             Granularity::Block(it) => it,
         };
-        QShape { n, k, block, bits: self.bits, zero_points: self.zero_points, scale }
+        let Scheme { bits, zero_points, superblock, .. } = *self;
+        QShape { n, k, block, bits, zero_points, scale, superblock }
+    }
+
+    /// Whether each block has a scale and a zero point by itself.
+    pub fn is_plain(&self) -> bool {
+        self.superblock.is_none() && self.zero_points != ZeroPoints::Minimum
     }
 
     pub fn max_quantized(&self) -> f32 {

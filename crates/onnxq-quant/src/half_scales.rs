@@ -46,10 +46,10 @@ pub(crate) fn fit(m: &Model, site: &Site, scheme: &Scheme) -> Result<(), NoMatch
 fn scale(block: &[f32], scheme: &Scheme) -> f32 {
     let low = block.iter().copied().fold(0.0, f32::min);
     let high = block.iter().copied().fold(0.0, f32::max);
-    match scheme.zero_points {
-        ZeroPoints::Symmetric => high.max(-low) / (1u32 << (scheme.bits - 1)) as f32,
-        ZeroPoints::Asymmetric => high / scheme.max_quantized() - low / scheme.max_quantized(),
+    if scheme.zero_points == ZeroPoints::Symmetric {
+        return high.max(-low) / (1u32 << (scheme.bits - 1)) as f32;
     }
+    high / scheme.max_quantized() - low / scheme.max_quantized()
 }
 
 #[cfg(test)]
@@ -77,6 +77,7 @@ mod tests {
             zero_points: ZeroPoints::Symmetric,
             granularity: Granularity::Block(16),
             range: Range::Full,
+            superblock: None,
         };
         fit(&m, &site, &scheme).err().map(|it| it.to_string())
     }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    format::Format,
+    format::{Format, ggml},
     ops::{Site, Weight, rows},
     region, saturation,
     weight::WeightError,
@@ -236,10 +236,18 @@ impl SitePlan {
         Some(Guided { node: self.site.node, groups: groups.clamp(1, n.max(1)) })
     }
 
+    /// `q4_k` in GGUF files, `int4 block 32 asymmetric, float16 scales` in others.
+    pub fn scheme_name(&self) -> String {
+        match ggml(&self.scheme).filter(|_| self.format.is_gguf()) {
+            Some(it) => it.name.to_owned(),
+            None => describe(&self.scheme, self.scales),
+        }
+    }
+
     fn row(&self, m: &Model) -> PlanRow {
         PlanRow {
             format: Some(self.format.name),
-            scheme: Some(describe(&self.scheme, self.scales)),
+            scheme: Some(self.scheme_name()),
             activation: self.activation,
             solver: Some(self.solver.name()),
             note: self.note.as_ref().map(NoMatch::to_string),
@@ -291,7 +299,7 @@ fn bare_row(m: &Model, node: NodeId, weight: Option<onnxq_ir::ValueId>) -> PlanR
 }
 
 /// `int8 per channel`, `int4 block 32 asymmetric, float16 scales`.
-pub fn describe(scheme: &Scheme, scales: Scales) -> String {
+fn describe(scheme: &Scheme, scales: Scales) -> String {
     let mut text = match scheme.granularity {
         Granularity::Channel => format!("int{} per channel", scheme.bits),
         Granularity::Block(it) => format!("int{} block {it}", scheme.bits),

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -66,23 +66,12 @@ impl QSource for FloatWeight {
             return Err(TensorError::NonFinite { name: self.name.clone(), what, row, column });
         }
         let view = ArrayView2::from_shape((rows.len(), k), &values).expect("rows of k values");
-        let mut parts = self.groups(rows.clone()).into_iter().map(|(part, input)| {
+        let parts = self.groups(rows.clone()).into_iter().map(|(part, input)| {
             let own = part.start - rows.start..part.end - rows.start;
             self.solve_part(part.start, view.slice(s![own, ..]), input)
         });
-        let first = parts.next().expect("rows lie in a group");
-        Ok(parts.fold(first, below))
-    }
-}
-
-/// Two parts of a weight as one.
-fn below(upper: QMatrix, lower: QMatrix) -> QMatrix {
-    let n = upper.shape.n + lower.shape.n;
-    QMatrix {
-        shape: QShape { n, ..upper.shape },
-        quantized: concatenate![Axis(0), upper.quantized, lower.quantized],
-        scales: concatenate![Axis(0), upper.scales, lower.scales],
-        zero_points: concatenate![Axis(0), upper.zero_points, lower.zero_points],
+        let mut parts: Vec<QMatrix> = parts.collect();
+        Ok(if parts.len() == 1 { parts.remove(0) } else { QMatrix::below(&parts) })
     }
 }
 
@@ -126,12 +115,7 @@ impl FloatWeight {
     ) {
         for first in (0..rows.nrows()).step_by(TILE) {
             let part = s![first..(first + TILE).min(rows.nrows()), ..];
-            let own = QMatrix {
-                shape: q.shape,
-                quantized: q.quantized.slice(part).to_owned(),
-                scales: q.scales.slice(part).to_owned(),
-                zero_points: q.zero_points.slice(part).to_owned(),
-            };
+            let own = q.rows(first..(first + TILE).min(rows.nrows()));
             let rtn = Rtn.solve(rows.slice(part), &self.scheme, self.shape(), None);
             let errors = output_errors(aim.slice(part), [&rtn, &own], stats);
             self.errors.record(start + first, errors);
@@ -192,19 +176,25 @@ pub struct StoredWeight {
 }
 
 impl StoredWeight {
-    /// A row: its quantized values, its zero points, its scales.
+    /// Floats of a row: scales, minimums, steps of superblocks.
+    fn floats(&self) -> [usize; 3] {
+        [self.shape.blocks(), self.shape.minimums(), self.shape.steps()]
+    }
+
+    /// A row: its quantized values, its zero points, its floats.
     fn row_bytes(&self) -> u64 {
-        (self.shape.k + self.shape.blocks() * 5) as u64
+        let floats: usize = self.floats().iter().sum();
+        (self.shape.k + self.shape.blocks() + 4 * floats) as u64
     }
 
     fn write(&self, start: usize, q: &QMatrix) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(self.row_bytes() as usize * q.quantized.nrows());
-        for ((quantized, zero_points), scales) in
-            q.quantized.outer_iter().zip(q.zero_points.outer_iter()).zip(q.scales.outer_iter())
-        {
-            bytes.extend(quantized.iter());
-            bytes.extend(zero_points.iter());
-            bytes.extend(scales.iter().flat_map(|it| it.to_le_bytes()));
+        for row in 0..q.quantized.nrows() {
+            bytes.extend(q.quantized.row(row).iter());
+            bytes.extend(q.zero_points.row(row).iter());
+            for floats in [&q.scales, &q.minimums, &q.steps] {
+                bytes.extend(floats.row(row).iter().flat_map(|it| it.to_le_bytes()));
+            }
         }
         write_all_at(&self.file, &bytes, self.at + start as u64 * self.row_bytes())
     }
@@ -221,20 +211,27 @@ impl QSource for StoredWeight {
         let at = self.at + (rows.start * width) as u64;
         read_exact_at(&self.file, &mut bytes, at)
             .map_err(|err| TensorError::Io(err.to_string()))?;
-        let (mut quantized, mut zero_points, mut scales) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut quantized, mut zero_points) = (Vec::new(), Vec::new());
+        let mut floats = [const { Vec::new() }; 3];
         for row in bytes.chunks_exact(width.max(1)) {
             quantized.extend_from_slice(&row[..k]);
             zero_points.extend_from_slice(&row[k..k + blocks]);
-            let stored = row[k + blocks..].as_chunks::<4>().0;
-            scales.extend(stored.iter().map(|it| f32::from_le_bytes(*it)));
+            let mut rest = row[k + blocks..].as_chunks::<4>().0.iter();
+            for (to, count) in floats.iter_mut().zip(self.floats()) {
+                to.extend(rest.by_ref().take(count).map(|it| f32::from_le_bytes(*it)));
+            }
         }
-        let rows = rows.len();
-        let fits = "a row has k quantized values and a zero and a scale per block";
+        let (rows, [scales, minimums, steps]) = (rows.len(), floats);
+        let fits = "as many as a row has";
+        let [scales, minimums, steps] = [scales, minimums, steps]
+            .map(|it| Array2::from_shape_vec((rows, it.len() / rows.max(1)), it).expect(fits));
         Ok(QMatrix {
             shape: QShape { n: rows, ..self.shape },
             quantized: Array2::from_shape_vec((rows, k), quantized).expect(fits),
-            scales: Array2::from_shape_vec((rows, blocks), scales).expect(fits),
+            scales,
             zero_points: Array2::from_shape_vec((rows, blocks), zero_points).expect(fits),
+            minimums,
+            steps,
         })
     }
 }

@@ -275,6 +275,14 @@ impl Linear {
         Linear { name: name.to_owned(), weight, bias, turned: false }
     }
 
+    /// How many numbers it makes.
+    pub fn outputs(&self) -> usize {
+        match &self.weight.rows {
+            Some(rows) => rows.len(),
+            None => self.weight.shape[usize::from(self.turned)],
+        }
+    }
+
     /// The same with inputs in rows.
     pub fn turned(mut self) -> Linear {
         self.weight.shape.reverse();

@@ -14,12 +14,31 @@ use crate::{CheckpointError, Config};
 pub struct Rotary {
     /// Elements of a head that turn; the rest stays.
     pub size: usize,
+    /// Of the frequencies before they are stretched: pair `i` has `base^(-2i / size)`.
+    pub base: f64,
     /// Radians per place of each pair.
     pub frequencies: Vec<f32>,
     /// If the text is longer than so many tokens, these count instead.
     pub long: Option<(usize, Vec<f32>)>,
     /// Sines and cosines are multiplied by it.
     pub magnitude: f32,
+}
+
+impl Rotary {
+    /// What frequencies that do not depend on the text's length are divided by, pair by pair.
+    pub fn factors(&self) -> Vec<f32> {
+        factors(self, &self.frequencies)
+    }
+
+    /// The same of long texts.
+    pub fn long_factors(&self) -> Option<(usize, Vec<f32>)> {
+        self.long.as_ref().map(|(from, it)| (*from, factors(self, it)))
+    }
+}
+
+fn factors(rotary: &Rotary, stretched: &[f32]) -> Vec<f32> {
+    let plain = frequencies(rotary.size, rotary.base);
+    plain.iter().zip(stretched).map(|(plain, it)| plain / it).collect()
 }
 
 /// Where a configuration speaks of rotary embeddings. Files of transformers 5 have all of it in
@@ -54,7 +73,7 @@ pub(super) fn read(
 
 /// The same frequencies for all lengths, nothing stretched.
 pub(super) fn plain(size: usize, base: f64) -> Rotary {
-    Rotary { size, frequencies: frequencies(size, base), long: None, magnitude: 1.0 }
+    Rotary { size, base, frequencies: frequencies(size, base), long: None, magnitude: 1.0 }
 }
 
 fn rotary(
@@ -161,10 +180,10 @@ fn longrope(
     };
     let (short, long) = (stretched("short_factor")?, stretched("long_factor")?);
     Ok(Rotary {
-        size: rotary.size,
         frequencies: short,
         long: Some((original, long)),
         magnitude: magnitude as f32,
+        ..rotary
     })
 }
 

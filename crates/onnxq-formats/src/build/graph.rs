@@ -206,7 +206,7 @@ fn key(param: &Param) -> (String, Option<(usize, usize)>) {
 }
 
 /// A small tensor with a number added to each element.
-fn raised(tensor: Tensor, plus: f32) -> Tensor {
+pub(crate) fn raised(tensor: Tensor, plus: f32) -> Tensor {
     let shape = tensor.shape.clone();
     Tensor::lazy(DType::F32, shape.clone(), move || {
         let values = tensor.to_f32()?;

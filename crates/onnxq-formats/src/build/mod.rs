@@ -11,6 +11,7 @@ mod rotary;
 use onnxq_ir::{Model, onnx::Loaded};
 
 use self::graph::Graph;
+pub(crate) use self::graph::raised;
 use crate::{Checkpoint, CheckpointError};
 
 /// How attention is computed.

@@ -9,7 +9,12 @@ use std::path::{Path, PathBuf};
 
 use onnxq_ir::onnx::{ExternalPolicy, Files};
 
-pub use self::{config::Config, smaller::config_with, weights::Weights};
+pub use self::{
+    config::Config,
+    gguf::{Export, ExportPart, ExportTensor},
+    smaller::config_with,
+    weights::Weights,
+};
 use crate::{
     CheckpointError,
     arch::{self, Architecture},

@@ -125,6 +125,16 @@ impl Weights {
         self.tensors.keys().map(|it| &**it)
     }
 
+    /// The type that a tensor is stored in: that of the floats, or float32 of what becomes floats.
+    pub fn dtype(&self, name: &str) -> DType {
+        match self.tensors.get(name).map(|it| &it.data) {
+            Some(Data::Bytes(DType::F64, _)) | None => DType::F32,
+            Some(Data::Bytes(dtype, _)) => *dtype,
+            Some(Data::View(it)) if it.dtype.is_float() => it.dtype,
+            Some(Data::View(_) | Data::Other) => DType::F32,
+        }
+    }
+
     /// A parameter in `float32`: a view of what is stored, of its rows if it names some.
     pub fn get(&self, param: &Param) -> Tensor {
         let stored = &self.tensors[&param.name];

@@ -165,14 +165,22 @@ mod tests {
     /// Three rows of 40 columns in blocks of 16, of which the last is short.
     fn quantized(bits: u32) -> QMatrix {
         let zero_points = ZeroPoints::Asymmetric;
-        let shape = QShape { n: 3, k: 40, block: 16, bits, zero_points, scale: DType::F32 };
+        let shape = QShape {
+            n: 3,
+            k: 40,
+            block: 16,
+            bits,
+            zero_points,
+            scale: DType::F32,
+            superblock: None,
+        };
         let top = 1usize << bits;
-        QMatrix {
+        QMatrix::plain(
             shape,
-            quantized: Array2::from_shape_fn((3, 40), |(i, j)| ((i * 7 + j * 5) % top) as u8),
-            scales: Array2::from_shape_fn((3, 3), |(i, j)| 0.25 + (i + 2 * j) as f32 / 16.0),
-            zero_points: Array2::from_shape_fn((3, 3), |(i, j)| ((i + j) % top) as u8),
-        }
+            Array2::from_shape_fn((3, 40), |(i, j)| ((i * 7 + j * 5) % top) as u8),
+            Array2::from_shape_fn((3, 3), |(i, j)| 0.25 + (i + 2 * j) as f32 / 16.0),
+            Array2::from_shape_fn((3, 3), |(i, j)| ((i + j) % top) as u8),
+        )
     }
 
     fn part(q: &QMatrix, packing: Packing, part: Part) -> Tensor {

@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use ndarray::{Axis, concatenate};
 use rayon::prelude::*;
 
 use super::SaveError;
@@ -293,20 +292,7 @@ fn stack(mut list: Vec<QMatrix>) -> QMatrix {
     if list.len() == 1 {
         return list.remove(0);
     }
-    let shape = crate::tensor::QShape {
-        n: list.iter().map(|it| it.quantized.nrows()).sum(),
-        ..list[0].shape
-    };
-    let rows = "rows of one matrix have the same length";
-    let quantized: Vec<_> = list.iter().map(|it| it.quantized.view()).collect();
-    let scales: Vec<_> = list.iter().map(|it| it.scales.view()).collect();
-    let zero_points: Vec<_> = list.iter().map(|it| it.zero_points.view()).collect();
-    QMatrix {
-        shape,
-        quantized: concatenate(Axis(0), &quantized).expect(rows),
-        scales: concatenate(Axis(0), &scales).expect(rows),
-        zero_points: concatenate(Axis(0), &zero_points).expect(rows),
-    }
+    QMatrix::below(&list)
 }
 
 fn write(file: &File, bytes: &[u8], offset: u64, ctx: &Ctx) -> Result<(), Fill> {

@@ -14,7 +14,9 @@ use bytes::Bytes;
 pub use self::{
     cast::{first_non_finite, from_f32, to_f32},
     dtype::DType,
-    packed::{Packing, Part, QMatrix, QShape, QSource, ZeroPoints, pack_bits, unpack_bits},
+    packed::{
+        Packing, Part, QMatrix, QShape, QSource, Superblock, ZeroPoints, pack_bits, unpack_bits,
+    },
     rows::Rows,
     shape::{Dim, Shape, TensorType, position},
 };

@@ -10,13 +10,19 @@ use super::{DType, TensorError, from_f32};
 /// Rows of a quantized `[n, k]` matrix: a row is an output channel, `k` is summed over.
 ///
 /// Quantized values are unsigned, so a signed storage type is a matter of packing. Scales and zeros
-/// are `[n, blocks]`; a value is `(integer - zero) * scale`.
+/// are `[n, blocks]`; a value is `(integer - zero) * scale`, or `integer * scale + minimum` where
+/// blocks have one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QMatrix {
     pub shape: QShape,
     pub quantized: Array2<u8>,
     pub scales: Array2<f32>,
     pub zero_points: Array2<u8>,
+    /// `[n, blocks]` of [`ZeroPoints::Minimum`]; of all others `[n, 0]`.
+    pub minimums: Array2<f32>,
+    /// What the integers of superblocks are multiplied by, `[n, superblocks * parts]`: of scales, and of
+    /// minimums if there are any. Without superblocks `[n, 0]`.
+    pub steps: Array2<f32>,
 }
 
 /// The extent of a quantized weight. The last block of a row may be short.
@@ -29,6 +35,15 @@ pub struct QShape {
     pub zero_points: ZeroPoints,
     /// Element type of the stored scales: the weight's own, as ONNX Runtime wants it.
     pub scale: DType,
+    pub superblock: Option<Superblock>,
+}
+
+/// Blocks whose scales, and minimums, are integers times a step that all of them share.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Superblock {
+    pub blocks: usize,
+    /// Of such an integer.
+    pub bits: u32,
 }
 
 /// Where zero lies among the quantized values.
@@ -38,6 +53,8 @@ pub enum ZeroPoints {
     Symmetric,
     /// A quantized value of its own for each block.
     Asymmetric,
+    /// Nowhere: each block has a float that is added to all of its values, as ggml's types have it.
+    Minimum,
 }
 
 impl QShape {
@@ -47,6 +64,36 @@ impl QShape {
 
     pub fn middle(&self) -> u8 {
         1 << (self.bits - 1)
+    }
+
+    /// How many superblocks a row has; none if scales are floats by themselves.
+    pub fn superblocks(&self) -> usize {
+        self.superblock.map_or(0, |it| self.blocks().div_ceil(it.blocks))
+    }
+
+    /// Minimums that a row has.
+    pub fn minimums(&self) -> usize {
+        if self.zero_points == ZeroPoints::Minimum { self.blocks() } else { 0 }
+    }
+
+    /// Steps of a superblock.
+    pub fn parts(&self) -> usize {
+        if self.zero_points == ZeroPoints::Minimum { 2 } else { 1 }
+    }
+
+    /// Steps that a row has.
+    pub fn steps(&self) -> usize {
+        self.superblocks() * self.parts()
+    }
+}
+
+impl Superblock {
+    /// The integers that scales may be: signed where there are no minimums.
+    pub fn scales(self, zero_points: ZeroPoints) -> (i32, i32) {
+        match zero_points {
+            ZeroPoints::Minimum => (0, (1 << self.bits) - 1),
+            _ => (-(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1),
+        }
     }
 }
 
@@ -174,9 +221,72 @@ impl Packing {
 }
 
 impl QMatrix {
+    /// All zeros: rows to be filled.
+    pub fn zeros(shape: QShape, n: usize) -> QMatrix {
+        QMatrix {
+            shape: QShape { n, ..shape },
+            quantized: Array2::zeros((n, shape.k)),
+            scales: Array2::zeros((n, shape.blocks())),
+            zero_points: Array2::zeros((n, shape.blocks())),
+            minimums: Array2::zeros((n, shape.minimums())),
+            steps: Array2::zeros((n, shape.steps())),
+        }
+    }
+
+    /// One whose blocks have a scale and a zero point each, in a row for each row.
+    pub fn plain(
+        shape: QShape,
+        quantized: Array2<u8>,
+        scales: Array2<f32>,
+        zero_points: Array2<u8>,
+    ) -> QMatrix {
+        let n = quantized.nrows();
+        let none = Array2::zeros((n, 0));
+        let shape = QShape { n, ..shape };
+        QMatrix { shape, quantized, scales, zero_points, minimums: none.clone(), steps: none }
+    }
+
+    /// Some of its rows.
+    pub fn rows(&self, rows: Range<usize>) -> QMatrix {
+        let part = ndarray::s![rows.clone(), ..];
+        QMatrix {
+            shape: QShape { n: rows.len(), ..self.shape },
+            quantized: self.quantized.slice(part).to_owned(),
+            scales: self.scales.slice(part).to_owned(),
+            zero_points: self.zero_points.slice(part).to_owned(),
+            minimums: self.minimums.slice(part).to_owned(),
+            steps: self.steps.slice(part).to_owned(),
+        }
+    }
+
+    /// Rows below each other, of weights that are alike but for their number.
+    ///
+    /// # Panics
+    /// If there are none, or they are of different sizes.
+    pub fn below(parts: &[QMatrix]) -> QMatrix {
+        fn all<T: Clone>(parts: &[QMatrix], of: impl Fn(&QMatrix) -> &Array2<T>) -> Array2<T> {
+            let views: Vec<_> = parts.iter().map(|it| of(it).view()).collect();
+            ndarray::concatenate(Axis(0), &views).expect("rows of one size")
+        }
+        let quantized = all(parts, |it| &it.quantized);
+        QMatrix {
+            shape: QShape { n: quantized.nrows(), ..parts[0].shape },
+            quantized,
+            scales: all(parts, |it| &it.scales),
+            zero_points: all(parts, |it| &it.zero_points),
+            minimums: all(parts, |it| &it.minimums),
+            steps: all(parts, |it| &it.steps),
+        }
+    }
+
     pub fn dequantize(&self) -> Array2<f32> {
+        let has_minimums = self.shape.zero_points == ZeroPoints::Minimum;
         Array2::from_shape_fn(self.quantized.dim(), |(row, column)| {
             let group = (row, column / self.shape.block);
+            if has_minimums {
+                let product = self.scales[group] * f32::from(self.quantized[(row, column)]);
+                return product + self.minimums[group];
+            }
             (f32::from(self.quantized[(row, column)]) - f32::from(self.zero_points[group]))
                 * self.scales[group]
         })

@@ -14,7 +14,7 @@ mod polish;
 pub(super) mod tests;
 mod tile;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView2;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,8 +23,8 @@ use self::tile::Tile;
 pub(super) use self::{feedback::damped, polish::Polish};
 use super::{
     BadStats, Prepared, Solver, Target,
-    blocks::{of_blocks, round},
-    grid::{Grid, grid},
+    blocks::{Grids, of_blocks, round},
+    grid::grid,
     lanes::LANES,
     search,
 };
@@ -112,19 +112,16 @@ impl Solver for Gptq {
         shape: QShape,
         input: Option<&Prepared>,
     ) -> QMatrix {
-        let (n, groups) = (rows.nrows(), shape.blocks());
-        let mut q = QMatrix {
-            shape: QShape { n, ..shape },
-            quantized: Array2::zeros((n, shape.k)),
-            scales: Array2::zeros((n, groups)),
-            zero_points: Array2::zeros((n, groups)),
-        };
+        let n = rows.nrows();
+        let mut q = QMatrix::zeros(shape, n);
         let grids = self.grids(rows, scheme, shape, input);
         match input.and_then(|it| it.feedback.as_ref()) {
             Some(feedback) => {
                 let plain = match self.grid {
                     GridChoice::Rtn => None,
-                    _ => Some(of_blocks(rows, shape, |_, it| grid(it, scheme, shape.scale))),
+                    _ => Some(of_blocks(rows, (scheme, shape), None, |_, it| {
+                        grid(it, scheme, shape.scale)
+                    })),
                 };
                 let mut tile = Tile::new(feedback, shape, self.polish);
                 for first in (0..n).step_by(LANES) {
@@ -138,19 +135,19 @@ impl Solver for Gptq {
 }
 
 impl Gptq {
-    /// The grid of every block, `[n, blocks]`, from the weights as they are.
+    /// The grid of every block, from the weights as they are.
     fn grids(
         &self,
         rows: ArrayView2<f32>,
         scheme: &Scheme,
         shape: QShape,
         input: Option<&Prepared>,
-    ) -> Array2<Grid> {
+    ) -> Grids {
         let importance = match self.grid {
             GridChoice::Imatrix => input.map(|it| &*it.importance),
             _ => None,
         };
-        of_blocks(rows, shape, |group, values| {
+        of_blocks(rows, (scheme, shape), importance, |group, values| {
             let start = group * shape.block;
             let weights = importance.map(|it| &it[start..start + values.len()]);
             match self.grid {

@@ -66,6 +66,7 @@ pub(super) fn grid(values: &[f32], scheme: &Scheme, stored: DType) -> Grid {
             let scale = if exact.is_finite() { exact } else { scale };
             Grid { scale, zero: 0.0, low: 0.0, high: highest, ties: Ties::Up }
         }
+        (ZeroPoints::Minimum, _) => return between_ends((low, high), scheme, stored),
     };
     finish(grid, low, scheme, stored)
 }
@@ -79,8 +80,32 @@ fn finish(mut grid: Grid, low: f32, scheme: &Scheme, stored: DType) -> Grid {
         let zero = (-low.min(0.0) / grid.scale).round();
         grid.zero = zero.clamp(grid.low, grid.high);
     }
-    grid.scale = stored_scale(grid.scale, stored);
+    // Within superblocks scales are rounded together.
+    if scheme.superblock.is_none() {
+        grid.scale = stored_scale(grid.scale, stored);
+    }
     grid
+}
+
+/// The grid from the lowest to the highest value.
+#[inline(always)]
+fn between_ends((low, high): (f32, f32), scheme: &Scheme, stored: DType) -> Grid {
+    // Superblocks store how far minimums are below zero.
+    let low = if scheme.superblock.is_some() { low.min(0.0) } else { low };
+    let high = if scheme.superblock.is_some() && high <= low { 0.0 } else { high };
+    let grid = minimum_grid(scheme);
+    if high > low {
+        return grid.shifted((high - low) / grid.high, low, scheme, stored);
+    }
+    // All values are the same, which then is the scale; a scale of zero would lose it.
+    grid.with(stored_scale(low, stored), 0.0)
+}
+
+/// A grid of a scheme with minimums, without scale.
+#[inline(always)]
+pub(super) fn minimum_grid(scheme: &Scheme) -> Grid {
+    let high = scheme.max_quantized();
+    Grid { scale: 0.0, zero: 0.0, low: 0.0, high, ties: Ties::Up }
 }
 
 /// A scale as it comes back from where it is stored.
@@ -94,6 +119,22 @@ impl Grid {
     #[inline(always)]
     pub(super) fn with(self, scale: f32, zero: f32) -> Grid {
         Grid { scale, zero, ..self }
+    }
+
+    /// The same quantized values, of which the lowest stands for `minimum`.
+    #[inline(always)]
+    pub(super) fn shifted(self, scale: f32, minimum: f32, scheme: &Scheme, stored: DType) -> Grid {
+        let (scale, minimum) = match scheme.superblock {
+            Some(_) => (scale, minimum),
+            None => (stored_scale(scale, stored), stored_scale(minimum, stored)),
+        };
+        self.with(scale, if scale == 0.0 { 0.0 } else { -minimum / scale })
+    }
+
+    /// What the integer 0 stands for, where that is what is stored.
+    #[inline(always)]
+    pub(super) fn minimum(&self) -> f32 {
+        -(self.zero * self.scale)
     }
 
     #[inline(always)]

@@ -55,6 +55,13 @@ impl Settings for Hqq {
 }
 
 impl Solver for Hqq {
+    fn fits(&self, scheme: &Scheme) -> Result<(), &'static str> {
+        match scheme.is_plain() {
+            true => Ok(()),
+            false => Err("it knows no minimums and no scales that are integers: take mse or gptq"),
+        }
+    }
+
     fn solve(
         &self,
         rows: ArrayView2<f32>,
@@ -62,7 +69,7 @@ impl Solver for Hqq {
         shape: QShape,
         _: Option<&Prepared>,
     ) -> QMatrix {
-        quantize(rows, shape, |values, _| {
+        quantize(rows, (scheme, shape), None, |values, _| {
             Arch::new().dispatch(
                 #[inline(always)]
                 || self.fit(values, scheme, shape.scale),
@@ -331,7 +338,13 @@ mod tests {
         for zero_points in [ZeroPoints::Symmetric, ZeroPoints::Asymmetric] {
             for length in [37, 150] {
                 let granularity = Granularity::Block(length);
-                let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
+                let scheme = Scheme {
+                    bits: 4,
+                    zero_points,
+                    granularity,
+                    range: Range::Full,
+                    superblock: None,
+                };
                 let shape = scheme.shape(1, values.len(), DType::F32);
                 let view = ArrayView2::from_shape((1, values.len()), &values).expect("one row");
                 let fast = Hqq::default().solve(view, &scheme, shape, None);

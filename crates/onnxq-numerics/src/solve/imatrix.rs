@@ -59,7 +59,7 @@ impl Solver for Imatrix {
             Some(it) => self.weights(&it.importance, shape.block),
             None => vec![1.0; shape.k],
         };
-        quantize(rows, shape, |values, from| {
+        quantize(rows, (scheme, shape), Some(&weights), |values, from| {
             let weights = &weights[from..from + values.len()];
             fit(values, Some(weights), scheme, shape.scale)
         })

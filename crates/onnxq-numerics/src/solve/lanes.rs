@@ -1,8 +1,10 @@
 //! Rows side by side, one in each lane, with the grids of their blocks.
 
-use ndarray::Array2;
-
-use super::grid::{BELOW_HALF, Grid, ROUND, Ties};
+use super::{
+    blocks::{Grids, store},
+    grid::{BELOW_HALF, ROUND, Ties, stored_scale},
+};
+use onnxq_ir::tensor::{QMatrix, QShape};
 
 /// Rows that are solved together. All lanes are always computed, so that a row's result does not
 /// depend on its lane or its neighbours; and it is a multiple of every matrix kernel's width.
@@ -20,17 +22,28 @@ pub(super) struct LaneGrid {
     pub low: Lanes,
     pub high: Lanes,
     ties: Ties,
+    /// Of the block's superblock: what integers of scales and of minimums are multiplied by.
+    steps: [Lanes; 2],
 }
 
 /// The grids of `count` rows from `first` on, by block. Lanes without a row have only zero.
-pub(super) fn lane_grids(grids: &Array2<Grid>, first: usize, count: usize) -> Vec<LaneGrid> {
-    let none = [0.0; LANES];
+pub(super) fn lane_grids(
+    grids: &Grids,
+    shape: QShape,
+    first: usize,
+    count: usize,
+) -> Vec<LaneGrid> {
+    let Grids { blocks, steps } = grids;
     let of_block = |block: usize| {
-        let ties = grids[(first, block)].ties();
-        let mut it =
-            LaneGrid { scale: none, inverse: none, zero: none, low: none, high: none, ties };
+        let ties = blocks[(first, block)].ties();
+        let mut it = LaneGrid::none(ties);
         for lane in 0..count {
-            let grid = grids[(first + lane, block)];
+            let row = first + lane;
+            if let Some(superblock) = shape.superblock {
+                let at = block / superblock.blocks * shape.parts();
+                (0..shape.parts()).for_each(|part| it.steps[part][lane] = steps[(row, at + part)]);
+            }
+            let grid = blocks[(row, block)];
             debug_assert_eq!(grid.ties(), ties, "ties follow from the scheme");
             // So small that no float is its inverse: it is zero for all that follows.
             let inverse = if grid.scale == 0.0 { 0.0 } else { grid.scale.recip() };
@@ -40,10 +53,47 @@ pub(super) fn lane_grids(grids: &Array2<Grid>, first: usize, count: usize) -> Ve
         }
         it
     };
-    (0..grids.ncols()).map(of_block).collect()
+    (0..blocks.ncols()).map(of_block).collect()
+}
+
+/// Writes what is stored of the blocks of a row, which lies in a lane.
+pub(super) fn store_lane(q: &mut QMatrix, row: usize, grids: &[LaneGrid], lane: usize) {
+    let (size, parts) = (q.shape.superblock.map_or(usize::MAX, |it| it.blocks), q.shape.parts());
+    let heads = grids.iter().step_by(size).filter(|_| q.shape.superblock.is_some());
+    let steps: Vec<f32> = heads.flat_map(|it| &it.steps[..parts]).map(|it| it[lane]).collect();
+    store(q, row, grids.iter().map(|it| (it.scale[lane], it.zero[lane])), &steps);
 }
 
 impl LaneGrid {
+    fn none(ties: Ties) -> LaneGrid {
+        let [scale, inverse, zero, low, high] = [[0.0; LANES]; 5];
+        LaneGrid { scale, inverse, zero, low, high, ties, steps: [[0.0; LANES]; 2] }
+    }
+
+    /// A scale as it can be stored for a lane.
+    #[inline(always)]
+    pub(super) fn stored_scale(&self, lane: usize, scale: f32, shape: QShape) -> f32 {
+        match shape.superblock {
+            None => stored_scale(scale, shape.scale),
+            Some(superblock) => {
+                let (low, high) = superblock.scales(shape.zero_points);
+                multiple(scale, self.steps[0][lane], (low as f32, high as f32))
+            }
+        }
+    }
+
+    /// A minimum as it can be stored for a lane.
+    #[inline(always)]
+    pub(super) fn stored_minimum(&self, lane: usize, minimum: f32, shape: QShape) -> f32 {
+        match shape.superblock {
+            None => stored_scale(minimum, shape.scale),
+            Some(superblock) => {
+                let (low, high) = superblock.scales(shape.zero_points);
+                -multiple(-minimum, self.steps[1][lane], (low as f32, high as f32))
+            }
+        }
+    }
+
     /// Gives a lane another scale, if a float is its inverse.
     #[inline(always)]
     pub(super) fn rescale(&mut self, lane: usize, scale: f32) {
@@ -60,6 +110,9 @@ impl LaneGrid {
         self.zero[lane] = other.zero[lane];
         self.low[lane] = other.low[lane];
         self.high[lane] = other.high[lane];
+        for (own, other) in self.steps.iter_mut().zip(&other.steps) {
+            own[lane] = other[lane];
+        }
     }
 
     /// What quantized values stand for.
@@ -85,6 +138,12 @@ impl LaneGrid {
         }
         back
     }
+}
+
+/// The multiple of a step next to a value.
+#[inline(always)]
+fn multiple(value: f32, step: f32, (low, high): (f32, f32)) -> f32 {
+    if step == 0.0 { 0.0 } else { (value / step).round().clamp(low, high) * step }
 }
 
 pub(super) fn lanes(values: &[f32]) -> &[Lanes] {

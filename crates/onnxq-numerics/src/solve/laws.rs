@@ -38,7 +38,7 @@ fn scheme() -> impl Strategy<Value = Scheme> {
     ]);
     let range = prop::sample::select(vec![Range::Full, Range::Narrow, Range::Reduced]);
     (bits, zero_points, granularity, range).prop_map(|(bits, zero_points, granularity, range)| {
-        Scheme { bits, zero_points, granularity, range }
+        Scheme { bits, zero_points, granularity, range, superblock: None }
     })
 }
 
@@ -154,8 +154,8 @@ proptest! {
             (_, Range::Full) => (0, scheme.max_quantized() as u8),
             (ZeroPoints::Symmetric, Range::Narrow) => (1, scheme.max_quantized() as u8),
             (ZeroPoints::Symmetric, Range::Reduced) => (middle / 2, middle + middle / 2),
-            (ZeroPoints::Asymmetric, Range::Narrow) => (0, scheme.max_quantized() as u8),
-            (ZeroPoints::Asymmetric, Range::Reduced) => (0, middle),
+            (_, Range::Narrow) => (0, scheme.max_quantized() as u8),
+            (_, Range::Reduced) => (0, middle),
         };
         for solver in solvers() {
             let q = solver.solver().solve(w.view(), &scheme, shape, None);
@@ -210,7 +210,7 @@ fn gain(solver: SolverSpec, zero_points: ZeroPoints, block: usize, p: f64) -> f6
     let values = gaussian(64 * 512);
     let w = ArrayView2::from_shape((64, 512), &values).expect("64 rows").to_owned();
     let granularity = Granularity::Block(block);
-    let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
+    let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full, superblock: None };
     let shape = scheme.shape(64, 512, DType::F32);
     let loss = |it: &SolverSpec| {
         losses(&w, &it.solver().solve(w.view(), &scheme, shape, None), &[1.0; 512], p).sum()
@@ -240,7 +240,7 @@ fn a_block_that_does_not_reach_zero_keeps_a_small_error() {
     let values: Vec<f32> = gaussian(512).iter().map(|it| 2.0 + it * 0.5).collect();
     let w = Array2::from_shape_vec((4, 128), values).expect("four rows");
     let (zero_points, granularity) = (ZeroPoints::Asymmetric, Granularity::Block(32));
-    let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
+    let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full, superblock: None };
     let shape = scheme.shape(4, 128, DType::F32);
     for solver in solvers() {
         let q = solver.solver().solve(w.view(), &scheme, shape, None);

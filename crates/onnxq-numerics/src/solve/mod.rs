@@ -6,7 +6,9 @@ mod grid;
 mod hqq;
 mod imatrix;
 mod lanes;
+mod minimum;
 mod mse;
+mod nest;
 mod rtn;
 mod search;
 mod signround;
@@ -53,6 +55,11 @@ pub trait Solver: Send + Sync {
     /// tokens count the same.
     fn groups(&self) -> Option<usize> {
         None
+    }
+
+    /// Why it cannot solve weights of a scheme.
+    fn fits(&self, _: &Scheme) -> Result<(), &'static str> {
+        Ok(())
     }
 
     /// The statistics in the form it works with; once for all weights that read the same input.
@@ -108,3 +115,5 @@ impl Diagnostic for BadStats {
 
 #[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod minimum_laws;

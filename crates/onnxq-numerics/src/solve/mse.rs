@@ -24,7 +24,7 @@ impl Solver for Mse {
         _: Option<&Prepared>,
     ) -> QMatrix {
         let ones = vec![1.0; shape.block.min(shape.k)];
-        quantize(rows, shape, |values, _| {
+        quantize(rows, (scheme, shape), None, |values, _| {
             fit(values, Some(&ones[..values.len()]), scheme, shape.scale)
         })
     }

@@ -21,7 +21,8 @@ impl Solver for Rtn {
     ) -> QMatrix {
         quantize(
             rows,
-            shape,
+            (scheme, shape),
+            None,
             #[inline(always)]
             |values, _| grid(values, scheme, shape.scale),
         )
@@ -41,6 +42,7 @@ mod tests {
             zero_points: ZeroPoints::Symmetric,
             granularity: Granularity::Block(16),
             range: Range::Full,
+            superblock: None,
         };
         let values = [1e-42f32, 0.0, -1e-43, 0.0].repeat(4);
         let view = ArrayView2::from_shape((1, 16), &values).unwrap();

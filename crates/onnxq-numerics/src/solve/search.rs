@@ -11,6 +11,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::{
     grid::{Grid, ROUND, grid, stored_scale},
+    minimum,
     sums::error,
 };
 use crate::scheme::{Range, Scheme};
@@ -36,6 +37,11 @@ pub(super) fn fit(values: &[f32], weights: Option<&[f32]>, scheme: &Scheme, stor
             &ones
         }
     };
+    if scheme.zero_points == ZeroPoints::Minimum {
+        return minimum::fit(values, weights, scheme, stored);
+    }
+    // Within superblocks scales are rounded together.
+    let stored = if scheme.superblock.is_some() { DType::F32 } else { stored };
     Arch::new().dispatch(Fit { values, weights, scheme, stored })
 }
 
@@ -76,7 +82,7 @@ fn best<S: Simd>(simd: S, Fit { values, weights, scheme, stored }: Fit) -> Grid 
 
 /// Factors of the plain scale: from and to. Few quantized values want to be spent on the bulk of
 /// the values; with many of them clipping hardly pays.
-fn factors(quantized: f32) -> (f32, f32) {
+pub(super) fn factors(quantized: f32) -> (f32, f32) {
     match quantized {
         ..4.0 => (0.2, 1.3),
         ..16.0 => (0.44, 1.19),
@@ -315,7 +321,8 @@ mod tests {
         for bits in [2, 4, 8] {
             for zero_points in [ZeroPoints::Symmetric, ZeroPoints::Asymmetric] {
                 let granularity = Granularity::Channel;
-                let scheme = Scheme { bits, zero_points, granularity, range: Range::Full };
+                let scheme =
+                    Scheme { bits, zero_points, granularity, range: Range::Full, superblock: None };
                 for (values, weights) in values.chunks(37).zip(weights.chunks(37)) {
                     let fast = fit(values, Some(weights), &scheme, DType::F32);
                     let plain = best(
@@ -334,7 +341,8 @@ mod tests {
         // Quantized values -8..7 times 0.5, but one value that calls for a wider range.
         let values: Vec<f32> = (-8..8).map(|it| it as f32 * 0.5).collect();
         let (zero_points, granularity) = (ZeroPoints::Symmetric, Granularity::Channel);
-        let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
+        let scheme =
+            Scheme { bits: 4, zero_points, granularity, range: Range::Full, superblock: None };
         let mut far = values.clone();
         far.push(5.5);
         let mut weights = vec![1.0; 16];
@@ -351,7 +359,8 @@ mod tests {
         // Measured: 0.76 and 0.77 of round-to-nearest's weighted squared error.
         for (zero_points, most) in [(ZeroPoints::Symmetric, 0.78), (ZeroPoints::Asymmetric, 0.79)] {
             let granularity = Granularity::Block(32);
-            let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
+            let scheme =
+                Scheme { bits: 4, zero_points, granularity, range: Range::Full, superblock: None };
             let (mut found, mut plain) = (0.0, 0.0);
             for (values, weights) in values.chunks(32).zip(weights.chunks(32)) {
                 let fitted = fit(values, Some(weights), &scheme, DType::F32);

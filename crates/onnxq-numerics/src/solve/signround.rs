@@ -106,6 +106,13 @@ impl Solver for Signround {
         Ok(Prepared { curvature, target, ..Prepared::of(stats) })
     }
 
+    fn fits(&self, scheme: &Scheme) -> Result<(), &'static str> {
+        match scheme.is_plain() {
+            true => Ok(()),
+            false => Err("it knows no minimums and no scales that are integers: take mse or gptq"),
+        }
+    }
+
     fn solve(
         &self,
         rows: ArrayView2<f32>,
@@ -113,15 +120,10 @@ impl Solver for Signround {
         shape: QShape,
         input: Option<&Prepared>,
     ) -> QMatrix {
-        let (n, blocks) = (rows.nrows(), shape.blocks());
-        let mut q = QMatrix {
-            shape: QShape { n, ..shape },
-            quantized: Array2::zeros((n, shape.k)),
-            scales: Array2::zeros((n, blocks)),
-            zero_points: Array2::zeros((n, blocks)),
-        };
+        let n = rows.nrows();
+        let mut q = QMatrix::zeros(shape, n);
         let importance = input.map(|it| &*it.importance);
-        let found = of_blocks(rows, shape, |group, values| {
+        let found = of_blocks(rows, (scheme, shape), importance, |group, values| {
             let start = group * shape.block;
             let weights = importance.map(|it| &it[start..start + values.len()]);
             search::fit(values, weights, scheme, shape.scale)
@@ -130,7 +132,7 @@ impl Solver for Signround {
             round(rows, &found, &mut q);
             return q;
         };
-        let plain = of_blocks(rows, shape, |_, it| grid(it, scheme, shape.scale));
+        let plain = of_blocks(rows, (scheme, shape), None, |_, it| grid(it, scheme, shape.scale));
         let mut descent = Descent::new(curvature, shape);
         let mut polish = self.polish.then(|| Polish::new(&curvature.hessian, shape));
         for first in (0..n).step_by(LANES) {

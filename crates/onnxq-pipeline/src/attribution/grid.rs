@@ -130,17 +130,21 @@ mod tests {
     impl QSource for Fixed {
         fn shape(&self) -> QShape {
             let zero_points = ZeroPoints::Symmetric;
-            QShape { n: 2, k: 2, block: 2, bits: 4, zero_points, scale: DType::F32 }
+            QShape {
+                n: 2,
+                k: 2,
+                block: 2,
+                bits: 4,
+                zero_points,
+                scale: DType::F32,
+                superblock: None,
+            }
         }
 
         fn solve(&self, rows: Range<usize>) -> Result<QMatrix, TensorError> {
             assert_eq!(rows, 0..2);
-            Ok(QMatrix {
-                shape: self.shape(),
-                quantized: array![[15, 0], [8, 12]],
-                scales: array![[1.0], [0.1]],
-                zero_points: array![[8], [8]],
-            })
+            let (quantized, zero_points) = (array![[15, 0], [8, 12]], array![[8], [8]]);
+            Ok(QMatrix::plain(self.shape(), quantized, array![[1.0], [0.1]], zero_points))
         }
     }
 

@@ -170,8 +170,10 @@ impl Wider {
         let granularity = block.map_or(Granularity::Channel, Granularity::Block);
         let zero_points = if stores_zeros { ZeroPoints::Asymmetric } else { ZeroPoints::Symmetric };
         let range = Range::Full;
-        (bits < 8)
-            .then_some(Wider { site, scheme: Scheme { bits: 8, zero_points, granularity, range } })
+        (bits < 8).then_some(Wider {
+            site,
+            scheme: Scheme { bits: 8, zero_points, granularity, range, superblock: None },
+        })
     }
 
     fn weight(&self, of: &Model) -> FloatWeight {

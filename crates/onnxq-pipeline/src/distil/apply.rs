@@ -2,7 +2,6 @@
 
 use std::{ops::Range, sync::Arc};
 
-use ndarray::s;
 use onnxq_ir::{
     Def, Model, ValueId,
     tensor::{QMatrix, QShape, QSource, Tensor, TensorError},
@@ -18,13 +17,7 @@ impl QSource for Known {
     }
 
     fn solve(&self, rows: Range<usize>) -> Result<QMatrix, TensorError> {
-        let part = s![rows.clone(), ..];
-        Ok(QMatrix {
-            shape: QShape { n: rows.len(), ..self.0.shape },
-            quantized: self.0.quantized.slice(part).to_owned(),
-            scales: self.0.scales.slice(part).to_owned(),
-            zero_points: self.0.zero_points.slice(part).to_owned(),
-        })
+        Ok(self.0.rows(rows))
     }
 }
 

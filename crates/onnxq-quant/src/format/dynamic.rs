@@ -4,7 +4,7 @@
 //! `MatMul(DQ(DynamicQuantizeLinear(x)), DQ(w))` becomes
 //! `Mul(Cast(MatMulInteger(xq, wq, xz)), Mul(xs, ws))`.
 
-use super::{Format, dynamic_activation, dynamic_scheme, is_product, product_weight};
+use super::{Format, any_width, dynamic_activation, dynamic_scheme, is_product, product_weight};
 use crate::insert::short;
 use onnxq_ir::{
     Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match,
@@ -30,6 +30,7 @@ pub(super) const DYNAMIC: Format = Format {
     rules: &[&LOWER_DYNAMIC],
     stays_canonical: |_, _| false,
     opset: None,
+    fitted: any_width,
 };
 
 const LOWER_DYNAMIC: Rule = Rule {

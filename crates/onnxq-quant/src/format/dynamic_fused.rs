@@ -3,7 +3,7 @@
 //! The form that ONNX Runtime's ARM kernels (KleidiAI) take; it depends on no operator set of the
 //! standard domain.
 
-use super::{Format, MICROSOFT, dynamic_scheme, is_product, product_weight};
+use super::{Format, MICROSOFT, any_width, dynamic_scheme, is_product, product_weight};
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, ValueId, no_match, tensor::Packing};
 use onnxq_rewrite::Rule;
 
@@ -19,6 +19,7 @@ pub(super) const DYNAMIC_FUSED: Format = Format {
     rules: &[&LOWER_DYNAMIC_FUSED],
     stays_canonical: |_, _| false,
     opset: Some((MICROSOFT, 1)),
+    fitted: any_width,
 };
 
 const LOWER_DYNAMIC_FUSED: Rule = Rule {

@@ -5,7 +5,7 @@
 //! the state in each step. Twice to eleven times as fast as the float LSTM (ONNX Runtime 1.31.1,
 //! AVX512-VNNI, one thread; sequences of 1 to 40, 48 to 1024 hidden).
 
-use super::{Format, MICROSOFT, channel_scheme, quantized};
+use super::{Format, MICROSOFT, any_width, channel_scheme, quantized};
 use crate::{ops::Site, plan::Activation};
 use onnxq_ir::{
     Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match,
@@ -29,6 +29,7 @@ pub(super) const DYNAMIC_LSTM: Format = Format {
     rules: &[&LOWER_DYNAMIC_LSTM],
     stays_canonical: |_, _| false,
     opset: Some((MICROSOFT, 1)),
+    fitted: any_width,
 };
 
 fn place(m: &Model, site: &Site) -> Result<(), NoMatch> {

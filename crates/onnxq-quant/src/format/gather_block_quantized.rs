@@ -1,6 +1,6 @@
 //! `com.microsoft.GatherBlockQuantized`: an embedding table of 2, 4 or 8 bits in blocks.
 
-use super::{Blocks, Format, MICROSOFT, attrs, blocked_scheme, quantized};
+use super::{Blocks, Format, MICROSOFT, any_width, attrs, blocked_scheme, quantized};
 use crate::ops::Weight;
 use onnxq_ir::{Model, NoMatch, NodeId, Patch, Ref, no_match, tensor::Packing};
 use onnxq_rewrite::Rule;
@@ -20,6 +20,7 @@ pub(super) const GATHER_BLOCK_QUANTIZED: Format = Format {
     rules: &[&LOWER_GATHER],
     stays_canonical: |_, _| false,
     opset: Some((MICROSOFT, 1)),
+    fitted: any_width,
 };
 
 const LOWER_GATHER: Rule = Rule {

@@ -1,7 +1,7 @@
 //! Look-ups in an int8 table with a scale per row, in standard operators: the scheme of an int8 head,
 //! so that a table which is also the head is stored once.
 
-use super::{Format, channel_scheme, quantized};
+use super::{Format, any_width, channel_scheme, quantized};
 use crate::ops::Weight;
 use onnxq_ir::{
     Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match,
@@ -27,6 +27,7 @@ pub(super) const GATHER_ROWS: Format = Format {
     rules: &[&LOWER_GATHER_ROWS],
     stays_canonical: |_, _| false,
     opset: None,
+    fitted: any_width,
 };
 
 const LOWER_GATHER_ROWS: Rule = Rule {

@@ -1,6 +1,6 @@
 //! `com.microsoft.MatMulNBits`: float activations, weights of 2, 4 or 8 bits in blocks.
 
-use super::{Blocks, Format, MICROSOFT, attrs, blocked_scheme, is_matmul, quantized};
+use super::{Blocks, Format, MICROSOFT, any_width, attrs, blocked_scheme, is_matmul, quantized};
 use onnxq_ir::{
     Model, NoMatch, NodeId, Patch, Ref,
     tensor::{Packing, ZeroPoints},
@@ -19,6 +19,7 @@ pub(super) const MATMUL_NBITS: Format = Format {
     rules: &[&LOWER_MATMUL_NBITS],
     stays_canonical: |_, _| false,
     opset: Some((MICROSOFT, 1)),
+    fitted: any_width,
 };
 
 const LOWER_MATMUL_NBITS: Rule = Rule {

@@ -5,6 +5,7 @@ mod dynamic_fused;
 mod dynamic_lstm;
 mod gather_block_quantized;
 mod gather_rows;
+mod gguf;
 mod matmul_nbits;
 mod qdq;
 mod qoperator;
@@ -13,7 +14,11 @@ mod stored;
 
 use std::sync::Arc;
 
-pub use self::{qdq::PER_CHANNEL, stored::stored};
+pub use self::{
+    gguf::{GGML_SCHEMES, GgmlScheme, ggml, ggml_scheme},
+    qdq::PER_CHANNEL,
+    stored::stored,
+};
 use super::{
     ops::{Site, Weight},
     plan::Activation,
@@ -50,6 +55,8 @@ pub struct Format {
     pub stays_canonical: fn(&Model, NodeId) -> bool,
     /// The operator set that the lowered form needs, and its version.
     pub opset: Option<(&'static str, i64)>,
+    /// The scheme for rows of so many values, and why it is another one than was asked for.
+    pub fitted: fn(Scheme, usize) -> Result<(Scheme, Option<NoMatch>), NoMatch>,
 }
 
 /// In alphabetical order. To add a format, add a file and a line here.
@@ -59,6 +66,7 @@ pub const FORMATS: &[&Format] = &[
     &dynamic_lstm::DYNAMIC_LSTM,
     &gather_block_quantized::GATHER_BLOCK_QUANTIZED,
     &gather_rows::GATHER_ROWS,
+    &gguf::GGUF,
     &matmul_nbits::MATMUL_NBITS,
     &qdq::QDQ,
     &qoperator::QOPERATOR,
@@ -76,6 +84,27 @@ impl Format {
             (_, packing) => packing,
         }
     }
+}
+
+impl Format {
+    /// Whether its results are GGUF files.
+    pub fn is_gguf(&self) -> bool {
+        self.name == gguf::GGUF.name
+    }
+
+    /// Whether it can hold blocks with minimums, or scales that are integers: no operator of ONNX does.
+    pub fn holds(&self, scheme: &Scheme) -> Result<(), NoMatch> {
+        let is_onnx = matches!(scheme.bits, 2 | 4 | 8) && scheme.is_plain();
+        match is_onnx || self.is_gguf() {
+            true => Ok(()),
+            false => Err(no_match!("types of ggml are for GGUF files: set `format: [gguf]`")),
+        }
+    }
+}
+
+/// Rows of any length are stored.
+fn any_width(scheme: Scheme, _: usize) -> Result<(Scheme, Option<NoMatch>), NoMatch> {
+    Ok((scheme, None))
 }
 
 impl std::fmt::Debug for Format {

@@ -4,7 +4,7 @@
 //! ONNX Runtime makes `QLinearConv`, `QLinearMatMul`, `MatMulIntegerToFloat`, `QLinearAdd`, … of
 //! it.
 
-use super::{Format, static_scheme};
+use super::{Format, any_width, static_scheme};
 use crate::{
     ops::{Site, Weight},
     region::bias,
@@ -26,6 +26,7 @@ pub(super) const QDQ: Format = Format {
     rules: &[],
     stays_canonical: |_, _| true,
     opset: None,
+    fitted: any_width,
 };
 
 /// The first with scales per channel.

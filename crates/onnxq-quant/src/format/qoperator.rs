@@ -4,7 +4,7 @@
 //! What ONNX Runtime makes of the form `qdq` when it loads a model, written down: for runtimes that
 //! do not fuse, and for those who want to see what runs. Rows of operators are in `lower/qlinear`.
 
-use super::{Format, MICROSOFT, qdq, static_fused::product, static_scheme};
+use super::{Format, MICROSOFT, any_width, qdq, static_fused::product, static_scheme};
 use crate::{
     lower::qlinear::{of_quantized, quantized},
     raise::quantize,
@@ -25,6 +25,7 @@ pub(super) const QOPERATOR: Format = Format {
     rules: RULES,
     stays_canonical: |_, _| false,
     opset: Some((MICROSOFT, 1)),
+    fitted: any_width,
 };
 
 macro_rules! rules {

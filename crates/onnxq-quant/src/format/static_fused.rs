@@ -4,7 +4,9 @@
 //! reads and writes all of the result once more, and fuses that with a Gelu to something slow. A
 //! product whose result is needed as quantized values stays in the form `qdq`.
 
-use super::{Format, MICROSOFT, dynamic_fused::with_bias, is_matmul, qdq, static_scheme};
+use super::{
+    Format, MICROSOFT, any_width, dynamic_fused::with_bias, is_matmul, qdq, static_scheme,
+};
 use crate::{lower::qlinear::quantized, raise::quantize};
 use onnxq_ir::{Attrs, Model, NoMatch, NodeId, Patch, Ref, no_match, tensor::Packing};
 use onnxq_rewrite::Rule;
@@ -25,6 +27,7 @@ pub(super) const STATIC_FUSED: Format = Format {
     // Between quantized values and quantized values.
     stays_canonical: yields_quantized,
     opset: Some((MICROSOFT, 1)),
+    fitted: any_width,
 };
 
 const LOWER_STATIC_FUSED: Rule = Rule {

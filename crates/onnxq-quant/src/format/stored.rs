@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Format, channel_scheme};
+use super::{Format, any_width, channel_scheme};
 use crate::ops::{Site, Weight};
 use onnxq_ir::{
     Attrs, Model, Patch, ValueId, no_match,
@@ -28,6 +28,7 @@ pub(super) const STORED: Format = Format {
     rules: &[],
     stays_canonical: |_, _| false,
     opset: None,
+    fitted: any_width,
 };
 
 /// `Mul(Cast(quantized), scales)` of the weight of a site. Whether the activation is float does not

@@ -177,6 +177,7 @@ impl Site {
         };
         let zero_points = match (shape.zero_points, self.weight.source.integer_zeros()) {
             (_, Err(_)) => "float zero points",
+            (ZeroPoints::Minimum, _) => "with minimums",
             (ZeroPoints::Symmetric, _) => "symmetric",
             (ZeroPoints::Asymmetric, _) => "asymmetric",
         };

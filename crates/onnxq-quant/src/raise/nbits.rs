@@ -34,7 +34,15 @@ fn product(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMat
         return Err(no_match!("its quantized values are {tensor:?} in blocks of {block}"));
     }
     let stride = groups * block;
-    let shape = QShape { n, k, block, bits, zero_points: ZeroPoints::Symmetric, scale: DType::F32 };
+    let shape = QShape {
+        n,
+        k,
+        block,
+        bits,
+        zero_points: ZeroPoints::Symmetric,
+        scale: DType::F32,
+        superblock: None,
+    };
     let blocks = Blocks { shape, quantized, stride, scales: 2, zero_points: 3, bytes: true };
     let weight = blocks.weight(m, node, tensor, weights)?;
     let bias = optional(m, node, 5).map(Bias::Float);
@@ -70,7 +78,15 @@ fn rows(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMatch>
     if n == 0 || k == 0 {
         return Err(NoMatch("its table is empty".into()));
     }
-    let shape = QShape { n, k, block, bits, zero_points: ZeroPoints::Symmetric, scale: DType::F32 };
+    let shape = QShape {
+        n,
+        k,
+        block,
+        bits,
+        zero_points: ZeroPoints::Symmetric,
+        scale: DType::F32,
+        superblock: None,
+    };
     let blocks = Blocks { shape, quantized, stride: k, scales: 2, zero_points: 3, bytes };
     let weight = blocks.weight(m, node, tensor, weights)?;
     let kind = Kind::Rows { indices: m.operand(node, 1)? };

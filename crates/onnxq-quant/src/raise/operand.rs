@@ -111,7 +111,7 @@ impl Channels {
         let (scales, dtype) = constant(m, self.scales)?;
         let block = self.block.unwrap_or(k);
         let (zeros_kind, scale) = (ZeroPoints::Asymmetric, scales.dtype);
-        let shape = QShape { n, k, block, bits, zero_points: zeros_kind, scale };
+        let shape = QShape { n, k, block, bits, zero_points: zeros_kind, scale, superblock: None };
         let zero = match self.zero_points {
             Some(it) => {
                 let zero_points = constant(m, it)?.0;

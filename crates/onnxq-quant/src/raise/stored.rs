@@ -240,12 +240,9 @@ impl QSource for Stored {
             Zero::Quantized(it) => it.quantized(rows.clone(), groups)?,
             Zero::Floats(it) => return Err(TensorError::NotInteger(it.tensor.dtype)),
         };
-        Ok(QMatrix {
-            shape: QShape { n: rows.len(), ..self.shape },
-            quantized: self.quantized.quantized(rows.clone(), self.shape.k)?,
-            scales: self.scales.floats(rows, groups)?,
-            zero_points,
-        })
+        let quantized = self.quantized.quantized(rows.clone(), self.shape.k)?;
+        let scales = self.scales.floats(rows, groups)?;
+        Ok(QMatrix::plain(self.shape, quantized, scales, zero_points))
     }
 }
 
@@ -266,6 +263,7 @@ mod tests {
             bits: 8,
             zero_points: ZeroPoints::Symmetric,
             scale: DType::F32,
+            superblock: None,
         };
         Stored::new(
             shape,

@@ -32,15 +32,16 @@ pub use self::{
 };
 pub use self::{load::MAX_BYTES, yaml::parse as parse_yaml};
 use crate::{
+    format::{GgmlScheme, ggml_scheme},
     plan::ActivationScheme,
     target::{self, Target},
     transform::TransformSpec,
 };
-use onnxq_ir::diag::Warning;
+use onnxq_ir::{diag::Warning, tensor::ZeroPoints};
 use onnxq_numerics::{
     affine::QuantizedType,
     observe::ObserverSpec,
-    scheme::{Granularity, Range, Scales},
+    scheme::{Granularity, Range, Scales, Scheme},
     solve::SolverSpec,
     specs::{Settings, Wrong},
     stats::Needs,
@@ -292,6 +293,17 @@ pub enum WeightType {
     Uint2,
     Uint4,
     Uint8,
+    // Types of ggml, for `format: [gguf]`, which say all of how a weight is stored.
+    Q2K,
+    Q3K,
+    Q4_0,
+    Q4_1,
+    Q4K,
+    Q5_0,
+    Q5_1,
+    Q5K,
+    Q6K,
+    Q8_0,
 }
 
 /// `none`, or how the activation is quantized.
@@ -349,12 +361,13 @@ pub enum ActivationGranularity {
 /// All settings of a weight.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Weight {
-    pub dtype: WeightType,
-    pub symmetric: bool,
-    pub granularity: Granularity,
-    pub range: WeightRange,
+    pub scheme: Scheme,
     pub scales: Scales,
+    /// Whether data may show that it needs no reduced range.
+    pub is_measured: bool,
     pub solver: SolverSpec,
+    /// A setting that contradicts a type of ggml.
+    pub beside_ggml: Option<&'static str>,
 }
 
 /// All settings of an activation.
@@ -436,28 +449,80 @@ impl WeightSpec {
 
     /// With the defaults in the gaps.
     pub fn complete(self) -> Weight {
+        let usual = Scheme {
+            bits: 8,
+            zero_points: ZeroPoints::Symmetric,
+            granularity: Granularity::Channel,
+            range: Range::Full,
+            superblock: None,
+        };
+        let (scheme, scales) = self.over(usual, Scales::default());
         Weight {
-            dtype: self.dtype.unwrap_or_default(),
-            symmetric: self.symmetric.unwrap_or(true),
-            granularity: self.granularity.unwrap_or(Granularity::Channel),
-            range: self.range.unwrap_or_default(),
-            scales: self.scales.unwrap_or_default(),
+            scheme,
+            scales,
+            is_measured: self.range == Some(WeightRange::Measured),
             solver: self.solver.unwrap_or_default(),
+            beside_ggml: self.beside_ggml(),
         }
     }
 }
 
 impl WeightType {
-    pub fn bits(self) -> u32 {
+    /// Of an integer of the standard.
+    fn bits(self) -> u32 {
         match self {
             WeightType::Int2 | WeightType::Uint2 => 2,
             WeightType::Int4 | WeightType::Uint4 => 4,
-            WeightType::Int8 | WeightType::Uint8 => 8,
+            _ => 8,
         }
     }
 
-    pub fn is_signed(self) -> bool {
-        matches!(self, WeightType::Int2 | WeightType::Int4 | WeightType::Int8)
+    /// The type of ggml that it is.
+    pub fn ggml(self) -> Option<&'static GgmlScheme> {
+        ggml_scheme(match self {
+            WeightType::Q2K => "q2_k",
+            WeightType::Q3K => "q3_k",
+            WeightType::Q4_0 => "q4_0",
+            WeightType::Q4_1 => "q4_1",
+            WeightType::Q4K => "q4_k",
+            WeightType::Q5_0 => "q5_0",
+            WeightType::Q5_1 => "q5_1",
+            WeightType::Q5K => "q5_k",
+            WeightType::Q6K => "q6_k",
+            WeightType::Q8_0 => "q8_0",
+            _ => return None,
+        })
+    }
+}
+
+impl WeightSpec {
+    /// How it says that a weight is stored, where it says something; the rest is as it is.
+    pub fn over(&self, scheme: Scheme, scales: Scales) -> (Scheme, Scales) {
+        if let Some(ggml) = self.dtype.and_then(WeightType::ggml) {
+            return (ggml.scheme, Scales::Float16);
+        }
+        let zero_points =
+            |symmetric| if symmetric { ZeroPoints::Symmetric } else { ZeroPoints::Asymmetric };
+        let scheme = Scheme {
+            bits: self.dtype.map_or(scheme.bits, WeightType::bits),
+            zero_points: self.symmetric.map_or(scheme.zero_points, zero_points),
+            granularity: self.granularity.unwrap_or(scheme.granularity),
+            range: self.range.map_or(scheme.range, |it| it.range()),
+            superblock: scheme.superblock,
+        };
+        (scheme, self.scales.unwrap_or(scales))
+    }
+
+    /// What a type of ggml says by itself, and a recipe says nevertheless.
+    fn beside_ggml(&self) -> Option<&'static str> {
+        let given = [
+            ("symmetric", self.symmetric.is_some()),
+            ("granularity", self.granularity.is_some()),
+            ("range", self.range.is_some()),
+            ("scales", self.scales.is_some()),
+        ];
+        self.dtype?.ggml()?;
+        given.into_iter().find(|it| it.1).map(|it| it.0)
     }
 }
 
@@ -543,7 +608,8 @@ mod tests {
         };
         let late = WeightSpec { range: Some(WeightRange::Reduced), ..WeightSpec::default() };
         let weight = early.merge(late).complete();
-        assert_eq!((weight.symmetric, weight.range), (false, WeightRange::Reduced));
+        let Scheme { zero_points, range, .. } = weight.scheme;
+        assert_eq!((zero_points, range), (ZeroPoints::Asymmetric, Range::Reduced));
 
         let row = ActivationFields {
             granularity: Some(ActivationGranularity::Row),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Activation, ActivationGranularity, ActivationRange, Candidate, Merged, Recipe, RecipeError,
-    Selector, Unmatched, WeightRange,
+    Selector, Unmatched,
 };
 use crate::{
     chain::Chains,
@@ -14,10 +14,7 @@ use crate::{
     plan::{self, Kept, Plan, RegionNode, SitePlan},
     region, tied,
 };
-use onnxq_ir::{
-    Model, NoMatch, NodeId, no_match,
-    tensor::{DType, ZeroPoints},
-};
+use onnxq_ir::{Model, NoMatch, NodeId, no_match, tensor::DType};
 use onnxq_numerics::{
     affine::QuantizedType,
     scheme::{Scales, Scheme},
@@ -168,12 +165,16 @@ fn decide(
     let Some(weight) = merged.weight else {
         return Ok(Err(NoMatch("the recipe does not say how to store its weight".into())));
     };
-    let wanted = Scheme {
-        bits: weight.dtype.bits(),
-        zero_points: if weight.symmetric { ZeroPoints::Symmetric } else { ZeroPoints::Asymmetric },
-        granularity: weight.granularity,
-        range: weight.range.range(),
-    };
+    let wanted = weight.scheme;
+    let conflict = |what: String| RecipeError::Conflict { at: merged.position.clone(), what };
+    if let Some(field) = weight.beside_ggml {
+        return Err(conflict(format!("`{field}` is for integers; a type of ggml says it itself")));
+    }
+    if let Err(reason) = weight.solver.solver().fits(&wanted) {
+        return Err(conflict(format!("solver `{}`: {reason}", weight.solver.name())));
+    }
+    let columns =
+        ops::rows(&site, m.constant(site.weight).expect("sites have constant weights")).shape[1];
     let quantized = merged.activation.map(|it| it.quantized).unwrap_or_default();
     if let Some(what) = merged.activation.and_then(contradiction) {
         return Err(RecipeError::Conflict { at: merged.position.clone(), what: what.to_owned() });
@@ -204,11 +205,20 @@ fn decide(
             misfits.push(format!("{name}: its activations are uint8; int8 is slow on x86 there"));
             continue;
         }
-        match (format.scheme)(wanted, activation) {
+        let scheme = format.holds(&wanted).and_then(|()| (format.scheme)(wanted, activation));
+        match scheme {
             Err(reason) => misfits.push(format!("{name}: {reason}")),
             Ok(scheme) => {
-                let (solver, measured) = (weight.solver, weight.range == WeightRange::Measured);
-                let (scales, note) = scales(m, &site, &scheme, weight.scales);
+                let (scheme, other) = match (format.fitted)(scheme, columns) {
+                    Ok(it) => it,
+                    Err(reason) => {
+                        refuse_late(&mut reasons, name, &reason);
+                        continue;
+                    }
+                };
+                let (solver, measured) = (weight.solver, weight.is_measured);
+                let (scales, note) = scales(m, &site, format, &scheme, weight.scales);
+                let note = other.or(note);
                 let why = merged.reason.clone().filter(|_| activation.is_none());
                 let note = note.or(why.map(|it| NoMatch(it.into())));
                 let passed = (is_fallback && !reasons.is_empty()).then(|| reasons.join("; "));
@@ -241,6 +251,11 @@ fn decide(
         false => misfits.join("; "),
     };
     Err(RecipeError::Conflict { at: merged.position.clone(), what: why })
+}
+
+/// A format that cannot hold rows of this length.
+fn refuse_late(reasons: &mut Vec<String>, name: &str, reason: &NoMatch) {
+    reasons.push(format!("{name}: {reason}"));
 }
 
 /// Formats that refuse a place for the same reason say so together.
@@ -310,10 +325,15 @@ fn contradiction(it: Activation) -> Option<&'static str> {
 pub fn scales(
     m: &Model,
     site: &Site,
+    format: &Format,
     scheme: &Scheme,
     wanted: Scales,
 ) -> (Scales, Option<NoMatch>) {
     let is_half = m.constant(site.weight).is_ok_and(|it| it.dtype == DType::F16);
+    // Files of ggml have no other ones.
+    if format.is_gguf() {
+        return (Scales::Float16, None);
+    }
     // Scales of a half weight are float16 without being asked.
     if wanted == Scales::Float || is_half {
         return (Scales::Float, None);

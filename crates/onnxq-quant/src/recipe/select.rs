@@ -304,7 +304,7 @@ fn glob_matches(glob: &[char], name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{WeightRange, yaml};
+    use crate::recipe::yaml;
     use onnxq_ir::diag::{Code, Diagnostic};
 
     fn recipe(quantize: &str) -> Recipe {
@@ -361,8 +361,9 @@ mod tests {
         let plain = recipe.entry_for(node("Gemm", "/fc", 10)).unwrap();
         assert_eq!((plain.entries.as_slice(), plain.format[0].as_str()), (&[0][..], "dynamic"));
         let head = recipe.entry_for(node("MatMul", "/head", 10)).unwrap();
-        assert_eq!(head.weight.unwrap().range, WeightRange::Narrow);
-        assert_eq!((head.weight.unwrap().dtype.bits(), head.format.len()), (4, 1));
+        let scheme = head.weight.unwrap().scheme;
+        assert_eq!(scheme.range, onnxq_numerics::scheme::Range::Narrow);
+        assert_eq!((scheme.bits, head.format.len()), (4, 1));
         assert_eq!(head.position.to_string(), "x.yaml:7:5");
         let kept = recipe.entry_for(node("MatMul", "/keep/head", 10)).unwrap();
         assert_eq!((kept.skip, kept.reason.as_deref()), (true, Some("it is tiny")));

@@ -15,7 +15,13 @@ use onnxq_numerics::{
 
 fn quantized(float: &Array2<f32>, range: Range) -> QMatrix {
     let granularity = Granularity::Channel;
-    let scheme = Scheme { bits: 8, zero_points: ZeroPoints::Symmetric, granularity, range };
+    let scheme = Scheme {
+        bits: 8,
+        zero_points: ZeroPoints::Symmetric,
+        granularity,
+        range,
+        superblock: None,
+    };
     let shape = scheme.shape(float.nrows(), float.ncols(), DType::F32);
     Rtn.solve(float.view(), &scheme, shape, None)
 }
@@ -52,6 +58,7 @@ fn many_rows_are_judged_by_some_of_them() {
         zero_points: ZeroPoints::Symmetric,
         granularity: Granularity::Channel,
         range: Range::Reduced,
+        superblock: None,
     };
     let x: Vec<f32> = noise(1).take(8 * 16).collect();
     for (n, judged) in [(7, 7), (512, 512), (513, 512), (2000, 512)] {

@@ -144,7 +144,13 @@ mod tests {
 
     fn scheme() -> Scheme {
         let granularity = Granularity::Block(32);
-        Scheme { bits: 4, zero_points: ZeroPoints::Symmetric, granularity, range: Range::Full }
+        Scheme {
+            bits: 4,
+            zero_points: ZeroPoints::Symmetric,
+            granularity,
+            range: Range::Full,
+            superblock: None,
+        }
     }
 
     fn reader(n: usize) -> Reader {

@@ -20,6 +20,7 @@ fn reader(values: &[f32]) -> Reader {
             zero_points: ZeroPoints::Symmetric,
             granularity,
             range: Range::Full,
+            superblock: None,
         },
         scale: DType::F32,
     }

@@ -99,6 +99,7 @@ mod tests {
                 zero_points: ZeroPoints::Symmetric,
                 granularity,
                 range: Range::Full,
+                superblock: None,
             },
             scale: DType::F32,
         }

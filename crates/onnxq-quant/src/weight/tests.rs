@@ -84,7 +84,7 @@ proptest! {
         block in prop::sample::select(vec![16usize, 32]),
     ) {
         let granularity = Granularity::Block(block);
-        let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
+        let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full , superblock: None};
         for solver in [
             SolverSpec::Mse(Mse::default()),
             SolverSpec::Imatrix(Imatrix::default()),
@@ -106,7 +106,7 @@ proptest! {
     ) {
         let granularity = Granularity::Block(16);
         let zero_points = ZeroPoints::Asymmetric;
-        let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full };
+        let scheme = Scheme { bits: 4, zero_points, granularity, range: Range::Full , superblock: None};
         for solver in [
             SolverSpec::Imatrix(Imatrix::default()),
             SolverSpec::Gptq(Gptq::default()),
@@ -137,7 +137,7 @@ proptest! {
     fn groups_that_know_the_same_change_nothing(seed in any::<u64>(), n in 4usize..300) {
         let granularity = Granularity::Block(16);
         let zero_points = ZeroPoints::Symmetric;
-        let scheme = Scheme { bits: 2, zero_points, granularity, range: Range::Full };
+        let scheme = Scheme { bits: 2, zero_points, granularity, range: Range::Full , superblock: None};
         let solver = SolverSpec::Gptq(Gptq::default());
         let of = |groups: usize| {
             let all = weight((seed, n, 33), scheme, solver, vec![stats(seed, 33); groups]);

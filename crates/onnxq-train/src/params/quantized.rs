@@ -282,12 +282,9 @@ impl Quantized {
                 });
             });
         }
-        QMatrix {
-            shape: self.shape,
-            quantized: self.layout.matrix(codes, [n, k]),
-            scales: self.layout.matrix(scales, [n, blocks]),
-            zero_points: self.layout.matrix(self.zeros.clone(), [n, blocks]),
-        }
+        let zeros = self.layout.matrix(self.zeros.clone(), [n, blocks]);
+        let scales = self.layout.matrix(scales, [n, blocks]);
+        QMatrix::plain(self.shape, self.layout.matrix(codes, [n, k]), scales, zeros)
     }
 }
 
@@ -310,14 +307,14 @@ mod tests {
     const LAYOUTS: [Layout; 2] = [Layout::ByRow, Layout::ByColumn];
 
     fn example(scale: DType, layout: Layout) -> Quantized {
-        let shape =
-            QShape { n: 2, k: 5, block: 3, bits: 2, zero_points: ZeroPoints::Asymmetric, scale };
-        let matrix = QMatrix {
+        let zero_points = ZeroPoints::Asymmetric;
+        let shape = QShape { n: 2, k: 5, block: 3, bits: 2, zero_points, scale, superblock: None };
+        let matrix = QMatrix::plain(
             shape,
-            quantized: Array2::from_shape_vec((2, 5), vec![0, 1, 2, 3, 0, 3, 2, 1, 0, 2]).unwrap(),
-            scales: Array2::from_shape_vec((2, 2), vec![0.5, 0.25, 0.1, -1.0]).unwrap(),
-            zero_points: Array2::from_shape_vec((2, 2), vec![1, 0, 2, 3]).unwrap(),
-        };
+            Array2::from_shape_vec((2, 5), vec![0, 1, 2, 3, 0, 3, 2, 1, 0, 2]).unwrap(),
+            Array2::from_shape_vec((2, 2), vec![0.5, 0.25, 0.1, -1.0]).unwrap(),
+            Array2::from_shape_vec((2, 2), vec![1, 0, 2, 3]).unwrap(),
+        );
         Quantized::new(&matrix, layout)
     }
 

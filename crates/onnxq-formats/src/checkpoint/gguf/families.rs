@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::keys::Keys;
-use crate::{CheckpointError, gguf::File};
+use crate::{CheckpointError, arch::Architecture, gguf::File};
 
 /// An architecture as llama.cpp names it.
 pub(super) struct Family {
@@ -14,6 +14,10 @@ pub(super) struct Family {
     pub class: &'static str,
     /// Whether rows of queries and keys lie in pairs.
     is_paired: bool,
+    /// Whether llama.cpp has windows of attention there, and how many layers there are to one that sees
+    /// everything.
+    pub has_windows: bool,
+    pub pattern: Option<usize>,
     /// Tensors of a block that are called otherwise.
     pub names: &'static [(&'static str, &'static str)],
     /// Fields beyond those that all have.
@@ -32,27 +36,79 @@ const fn family(
     names: &'static [(&'static str, &'static str)],
     fields: fn(&mut Keys) -> Result<(), CheckpointError>,
 ) -> Family {
-    Family { architecture, model_type, class, is_paired: false, names, fields }
+    let (has_windows, pattern) = (false, None);
+    Family {
+        architecture,
+        model_type,
+        class,
+        is_paired: false,
+        has_windows,
+        pattern,
+        names,
+        fields,
+    }
+}
+
+const fn windowed(pattern: Option<usize>, family: Family) -> Family {
+    Family { has_windows: true, pattern, ..family }
 }
 
 /// In alphabetical order. Mistral calls itself `llama`.
 pub(super) const FAMILIES: &[Family] = &[
     family("gemma", ("gemma", "GemmaForCausalLM"), &[], none),
-    family("gemma2", ("gemma2", "Gemma2ForCausalLM"), GEMMA_NORMS, gemma2),
-    family("gemma3", ("gemma3_text", "Gemma3ForCausalLM"), GEMMA_NORMS, gemma3),
+    windowed(Some(2), family("gemma2", ("gemma2", "Gemma2ForCausalLM"), GEMMA_NORMS, gemma2)),
+    windowed(Some(6), family("gemma3", ("gemma3_text", "Gemma3ForCausalLM"), GEMMA_NORMS, gemma3)),
     Family { is_paired: true, ..family("llama", ("llama", "LlamaForCausalLM"), &[], llama) },
-    family("phi3", ("phi3", "Phi3ForCausalLM"), &[("ffn_up", "mlp.gate_up_proj")], phi3),
+    windowed(
+        None,
+        family("phi3", ("phi3", "Phi3ForCausalLM"), &[("ffn_up", "mlp.gate_up_proj")], phi3),
+    ),
     family("qwen2", ("qwen2", "Qwen2ForCausalLM"), &[], none),
     family("qwen3", ("qwen3", "Qwen3ForCausalLM"), &[], none),
 ];
 
+/// Tensors whose rows lie in pairs in some files.
+const QUERIES: &str = "self_attn.q_proj.";
+const KEYS: &str = "self_attn.k_proj.";
+
 impl Family {
+    /// That of a `model_type`.
+    pub(super) fn of(model_type: &str) -> Result<&'static Family, CheckpointError> {
+        let model_type = if model_type == "mistral" { "llama" } else { model_type };
+        FAMILIES.iter().find(|it| it.model_type == model_type).ok_or_else(|| {
+            let known = FAMILIES.iter().map(|it| it.model_type).collect::<Vec<_>>().join(", ");
+            CheckpointError::NoFamily { model_type: model_type.to_owned(), known }
+        })
+    }
+
+    /// The order of a tensor's rows in files: pairs `(0, d/2), (1, d/2 + 1), …` of each head.
+    pub(super) fn order(
+        &self,
+        architecture: &Architecture,
+        name: &str,
+        rows: usize,
+    ) -> Option<Vec<usize>> {
+        let attention = &architecture.blocks.first()?.attention.body;
+        let heads = match name {
+            _ if !self.is_paired => return None,
+            _ if name.contains(QUERIES) => attention.heads,
+            _ if name.contains(KEYS) => attention.kv_heads,
+            _ => return None,
+        };
+        let size = rows / heads;
+        let row = |at: usize| {
+            let (head, at) = (at / size, at % size);
+            head * size + at / 2 + at % 2 * (size / 2)
+        };
+        Some((0..rows).map(row).collect())
+    }
+
     /// How many heads the rows of a tensor are of, if they lie in pairs.
     pub(super) fn heads_of(&self, file: &File, name: &str) -> Option<usize> {
         let key = match name {
             _ if !self.is_paired => return None,
-            _ if name.contains("self_attn.q_proj.") => "attention.head_count",
-            _ if name.contains("self_attn.k_proj.") => "attention.head_count_kv",
+            _ if name.contains(QUERIES) => "attention.head_count",
+            _ if name.contains(KEYS) => "attention.head_count_kv",
             _ => return None,
         };
         let of = |key: &str| file.value(&format!("{}.{key}", self.architecture))?.integer();
@@ -79,7 +135,7 @@ fn phi3(keys: &mut Keys) -> Result<(), CheckpointError> {
 
 /// The layers of Gemma 2 27B and of Gemma 3 27B, which scale scores by the width of all heads together:
 /// no key says so, llama.cpp knows it.
-const WIDE: [(&str, u64); 2] = [("gemma2", 46), ("gemma3", 62)];
+pub(super) const WIDE: [(&str, u64); 2] = [("gemma2", 46), ("gemma3", 62)];
 
 fn gemma2(keys: &mut Keys) -> Result<(), CheckpointError> {
     keys.copy("attention.sliding_window", "sliding_window")?;

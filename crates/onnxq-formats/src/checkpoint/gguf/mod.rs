@@ -2,8 +2,10 @@
 //!
 //! Names and permutations are those that llama.cpp's `convert_hf_to_gguf.py` writes.
 
+mod export;
 mod families;
 mod keys;
+mod keys_of;
 mod names;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ use onnxq_ir::{
     untrusted::Untrusted,
 };
 
+pub use self::export::{Export, ExportPart, ExportTensor};
 use self::families::{FAMILIES, Family};
 use super::{
     Checkpoint, Weights,

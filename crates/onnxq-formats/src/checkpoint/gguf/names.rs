@@ -46,3 +46,17 @@ pub(super) fn of(family: &Family, name: &str) -> String {
         None => name.to_owned(),
     }
 }
+
+/// What GGUF calls a tensor of a checkpoint.
+pub(super) fn to(family: &Family, name: &str) -> Option<String> {
+    let (stem, end) = name.rsplit_once('.')?;
+    if let Some((theirs, _)) = TOP.iter().find(|it| it.1 == stem) {
+        return Some(format!("{theirs}.{end}"));
+    }
+    let (layer, part) = stem.strip_prefix("model.layers.")?.split_once('.')?;
+    // A family's own name hides the usual one of the same tensor.
+    let (theirs, _) = family.names.iter().chain(BLOCK).find(|it| it.1 == part)?;
+    let hidden = |it: &&(&str, &str)| it.0 == *theirs;
+    let first = family.names.iter().chain(BLOCK).find(hidden)?;
+    (first.1 == part).then(|| format!("blk.{layer}.{theirs}.{end}"))
+}

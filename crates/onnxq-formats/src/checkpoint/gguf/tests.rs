@@ -9,7 +9,7 @@ use onnxq_ir::{
 };
 
 use super::super::Checkpoint;
-use crate::gguf::{GgmlType, Value, Writer};
+use crate::gguf::{File, GgmlType, Value, Writer};
 
 /// A fixture of checkpoints, and how its family is written.
 struct Case {
@@ -243,6 +243,84 @@ fn files_are_read_as_the_checkpoints_that_they_were_made_of() {
         let other = crate::open(&there, &OpenOptions::default()).unwrap().model;
         assert_eq!(model.nodes().len(), other.nodes().len(), "{}", case.fixture);
     }
+}
+
+/// What [`Checkpoint::export`] makes, as a file of floats.
+fn exported(checkpoint: &Checkpoint, architecture: &str) -> Vec<u8> {
+    let export = checkpoint.export().unwrap();
+    let mut to = Writer::default();
+    to.value("general.architecture", architecture);
+    export.metadata.iter().for_each(|(key, value)| to.value(key, value.clone()));
+    for tensor in &export.tensors {
+        to.rounded(&tensor.name, GgmlType::F32, &tensor.floats()).unwrap();
+    }
+    let mut bytes = Vec::new();
+    to.write(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn files_are_written_as_llama_cpp_writes_them() {
+    let parse = |bytes: Vec<u8>| File::parse(&bytes.into(), "model.gguf").unwrap();
+    let llama3 = Case { pairs: Some([4, 2]), ..case("llama3", "llama") };
+    let mistral = Case { pairs: Some([4, 2]), ..case("mistral", "llama") };
+    for case in cases().into_iter().chain([llama3, mistral]) {
+        let there = fixture(case.fixture);
+        let mut checkpoint = Checkpoint::open(&there, ExternalPolicy::Contained).unwrap();
+        // llama.cpp scales scores by the size of heads, whatever a configuration says.
+        for block in checkpoint.architecture.blocks.iter_mut().map(|it| &mut it.attention.body) {
+            let usual = (block.head_size as f32).powf(-0.5);
+            let is_usual = (block.scale / usual - 1.0).abs() < 1e-6;
+            assert!(is_usual || case.fixture.starts_with("gemma"), "{}", case.fixture);
+            block.scale = usual;
+        }
+        let own = exported(&checkpoint, case.architecture);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        fs::write(&path, &own).unwrap();
+        let (own, theirs) = (parse(own), parse(written(&case, &checkpoint, &[])));
+        for (name, info) in theirs.tensors() {
+            // Of lists of factors the expected ones are rounded.
+            let values = |it: &File| it.tensor(name).unwrap().to_f32().unwrap();
+            assert_eq!(own.info(name).map(|it| &it.shape), Some(&info.shape), "{name}");
+            let near = |(a, b): (&f32, &f32)| match case.factors.is_empty() {
+                true => a == b,
+                false => (a - b).abs() <= 1e-6 * b.abs(),
+            };
+            assert!(values(&own).iter().zip(&values(&theirs)).all(near), "{name}");
+        }
+        // What counts only for stretched contexts is not there without them.
+        let counts = |it: &&str| case.fixture != "phi3" || !it.contains("original_context");
+        for (key, value) in theirs.metadata().filter(|it| counts(&it.0)) {
+            assert_eq!(own.value(key), Some(value), "{}: {key}", case.fixture);
+        }
+        // It is read as the same architecture.
+        let read = Checkpoint::open_gguf(&path, ExternalPolicy::Contained)
+            .unwrap_or_else(|error| panic!("{}: {error}", case.fixture));
+        for (a, b) in checkpoint.architecture.rotaries.iter().zip(&read.architecture.rotaries) {
+            assert_eq!((a.size, a.base, a.magnitude), (b.size, b.base, b.magnitude));
+            let pairs = a.frequencies.iter().zip(&b.frequencies);
+            assert!(pairs.into_iter().all(|(a, b)| (a / b - 1.0).abs() < 1e-6), "{}", case.fixture);
+        }
+        let seen = |it: &Checkpoint| -> Vec<(Option<usize>, Option<f32>, f32)> {
+            let body = it.architecture.blocks.iter().map(|it| &it.attention.body);
+            body.map(|it| (it.window, it.softcap, it.scale)).collect()
+        };
+        if case.fixture != "mistral" {
+            assert_eq!(seen(&checkpoint), seen(&read), "{}", case.fixture);
+        }
+    }
+}
+
+#[test]
+fn what_llama_cpp_cannot_compute_is_not_written() {
+    let open = |it: &str| Checkpoint::open(&fixture(it), ExternalPolicy::Contained).unwrap();
+    let error = open("gemma2").export().err().expect("another scale of scores");
+    assert_eq!(error.code(), Code::E121);
+    assert!(error.to_string().contains("scales scores by 1 / sqrt(32)"), "{error}");
+    let error = open("minilm").export().err().expect("no decoder");
+    assert_eq!(error.code(), Code::E122);
+    assert_eq!(error.to_string(), "there are no GGUF files of `bert`");
 }
 
 #[test]

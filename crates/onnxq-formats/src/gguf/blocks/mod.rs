@@ -6,6 +6,7 @@
 pub(super) mod iq;
 pub(super) mod k;
 pub(super) mod legacy;
+mod pack;
 mod round;
 pub(super) mod ternary;
 

@@ -8,11 +8,8 @@
 use ndarray::{Array2, ArrayView2, linalg::general_mat_mul, s};
 use pulp::Arch;
 
-use crate::solve::{
-    grid::stored_scale,
-    lanes::{LANES, LaneGrid, Lanes, lanes, lanes_mut},
-};
-use onnxq_ir::tensor::QShape;
+use crate::solve::lanes::{LANES, LaneGrid, Lanes, lanes, lanes_mut};
+use onnxq_ir::tensor::{QShape, ZeroPoints};
 
 /// Passes over all blocks. More gain nothing that shows on other data.
 const SWEEPS: usize = 3;
@@ -71,6 +68,9 @@ impl<'a> Polish<'a> {
                     #[inline(always)]
                     || {
                         block.rescale(own, quantized, grid, delta, self.shape);
+                        if self.shape.zero_points == ZeroPoints::Minimum {
+                            block.shift(own, grid, delta, self.shape);
+                        }
                         block.round(own, quantized, grid, delta, weights);
                     },
                 );
@@ -91,8 +91,11 @@ impl Block {
         shape: QShape,
     ) {
         let size = quantized.len();
+        // A minimum stays where it is.
+        let is_shifted = shape.zero_points == ZeroPoints::Minimum;
+        let base = if is_shifted { [0.0; LANES] } else { grid.zero };
         for (units, quantized) in all_mut(&mut self.units).iter_mut().zip(quantized) {
-            (0..LANES).for_each(|it| units[it] = f32::from(quantized[it]) - grid.zero[it]);
+            (0..LANES).for_each(|it| units[it] = f32::from(quantized[it]) - base[it]);
         }
         let units = self.units.slice(s![..size, ..]);
         general_mat_mul(1.0, &own, &units, 0.0, &mut self.image.slice_mut(s![..size, ..]));
@@ -108,18 +111,55 @@ impl Block {
         let mut change = [0.0; LANES];
         for it in 0..LANES {
             let old = grid.scale[it];
-            let new = stored_scale(old + slope[it] / curve[it], shape.scale);
+            let new = grid.stored_scale(it, old + slope[it] / curve[it], shape);
             let step = new - old;
             let gain = step * (2.0 * slope[it] - step * curve[it]);
             // Comparisons that fail for what is no number, too.
             if gain > 0.0 && new * old > 0.0 && new.recip().is_finite() {
                 (grid.scale[it], grid.inverse[it], change[it]) = (new, new.recip(), step);
+                if is_shifted {
+                    grid.zero[it] *= old / new;
+                }
             }
         }
         for at in 0..size {
             for it in 0..LANES {
                 delta[at][it] -= change[it] * units[at][it];
                 gradient[at][it] -= change[it] * image[at][it];
+            }
+        }
+    }
+
+    /// Gives the block the minimum that suits its quantized values best.
+    #[inline(always)]
+    fn shift(
+        &mut self,
+        own: ArrayView2<f32>,
+        grid: &mut LaneGrid,
+        delta: &mut [Lanes],
+        shape: QShape,
+    ) {
+        // What a shift of all values by one does to the gradient is the same for every row.
+        let image: Vec<f32> = own.outer_iter().map(|it| it.iter().sum()).collect();
+        let curve: f32 = image.iter().sum();
+        let gradient = all_mut(&mut self.gradient);
+        let mut slope = [0.0; LANES];
+        for gradient in &gradient[..delta.len()] {
+            (0..LANES).for_each(|it| slope[it] += gradient[it]);
+        }
+        let mut change = [0.0; LANES];
+        for it in 0..LANES {
+            let old = -(grid.zero[it] * grid.scale[it]);
+            let new = grid.stored_minimum(it, old + slope[it] / curve, shape);
+            let step = new - old;
+            if grid.inverse[it] != 0.0 && step * (2.0 * slope[it] - step * curve) > 0.0 {
+                (grid.zero[it], change[it]) = (-new * grid.inverse[it], step);
+            }
+        }
+        for (at, image) in image.iter().enumerate() {
+            for it in 0..LANES {
+                delta[at][it] -= change[it];
+                gradient[at][it] -= change[it] * image;
             }
         }
     }

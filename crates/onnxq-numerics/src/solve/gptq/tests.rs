@@ -79,7 +79,7 @@ fn textbook() -> Gptq {
 }
 
 fn scheme(bits: u32, zero_points: ZeroPoints, granularity: Granularity, range: Range) -> Scheme {
-    Scheme { bits, zero_points, granularity, range }
+    Scheme { bits, zero_points, granularity, range, superblock: None }
 }
 
 fn schemes() -> impl Strategy<Value = Scheme> {

@@ -7,8 +7,8 @@ use super::{
     polish::Polish,
 };
 use crate::solve::{
-    grid::Grid,
-    lanes::{LANES, LaneGrid, Lanes, lane_grids, lanes, lanes_mut},
+    blocks::Grids,
+    lanes::{LANES, LaneGrid, Lanes, lane_grids, lanes, lanes_mut, store_lane},
 };
 use onnxq_ir::tensor::{QMatrix, QShape};
 
@@ -57,8 +57,8 @@ impl<'a> Tile<'a> {
         &mut self,
         first: usize,
         rows: ArrayView2<f32>,
-        grids: &Array2<Grid>,
-        rtn: Option<&Array2<Grid>>,
+        grids: &Grids,
+        rtn: Option<&Grids>,
         q: &mut QMatrix,
     ) {
         let count = LANES.min(rows.nrows() - first);
@@ -68,14 +68,14 @@ impl<'a> Tile<'a> {
                 false => 0.0,
             });
         }
-        let mut own = lane_grids(grids, first, count);
+        let mut own = lane_grids(grids, self.shape, first, count);
         self.descend(&own);
         let (unpolished, before) = (self.best.clone(), own.clone());
         self.polish(&mut own);
         let all: Vec<usize> = (0..count).collect();
         self.best.write(&all, first, &own, q);
         for grids in [Some(grids), rtn].into_iter().flatten() {
-            let grids = lane_grids(grids, first, count);
+            let grids = lane_grids(grids, self.shape, first, count);
             let better = self.better(&grids, count);
             self.other.write(&better, first, &grids, q);
             // Polishing lowers the damped error: where that made the error itself worse than that of
@@ -207,10 +207,7 @@ impl Choice {
             for (integer, quantized) in q.quantized.row_mut(row).iter_mut().zip(&self.quantized) {
                 *integer = quantized[*lane];
             }
-            for (group, grid) in grids.iter().enumerate() {
-                q.scales[(row, group)] = grid.scale[*lane];
-                q.zero_points[(row, group)] = grid.zero[*lane] as u8;
-            }
+            store_lane(q, row, grids, *lane);
         }
     }
 }

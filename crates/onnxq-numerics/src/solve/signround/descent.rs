@@ -5,8 +5,8 @@ use pulp::Arch;
 
 use super::{Curvature, Polish};
 use crate::solve::{
-    grid::{Grid, stored_scale},
-    lanes::{LANES, LaneGrid, Lanes, lane_grids, lanes, lanes_mut},
+    blocks::Grids,
+    lanes::{LANES, LaneGrid, Lanes, lane_grids, lanes, lanes_mut, store_lane},
 };
 use onnxq_ir::tensor::{QMatrix, QShape};
 
@@ -74,15 +74,15 @@ impl<'a> Descent<'a> {
     }
 
     /// Looks at plain rounding to grids.
-    pub(super) fn consider(&mut self, grids: &Array2<Grid>) {
+    pub(super) fn consider(&mut self, grids: &Grids) {
         self.offsets.fill([0.0; LANES]);
-        self.look(&lane_grids(grids, self.first, self.count));
+        self.look(&lane_grids(grids, self.shape, self.first, self.count));
     }
 
     /// Descends from plain rounding to grids: each step is smaller than the one before by the same
     /// amount.
-    pub(super) fn descend(&mut self, grids: &Array2<Grid>, iterations: u32, rate: f32) {
-        let start = lane_grids(grids, self.first, self.count);
+    pub(super) fn descend(&mut self, grids: &Grids, iterations: u32, rate: f32) {
+        let start = lane_grids(grids, self.shape, self.first, self.count);
         let (mut grids, mut factors) = (start.clone(), vec![[1.0; LANES]; start.len()]);
         let arch = Arch::new();
         self.offsets.fill([0.0; LANES]);
@@ -178,7 +178,8 @@ impl<'a> Descent<'a> {
             let moved = factors[it] - rate * sign(slope[it] * start.scale[it]);
             factors[it] = moved.max(LEAST);
             if start.inverse[it] != 0.0 {
-                grid.rescale(it, stored_scale(start.scale[it] * factors[it], self.shape.scale));
+                let scale = start.scale[it] * factors[it];
+                grid.rescale(it, grid.stored_scale(it, scale, self.shape));
             }
         }
     }
@@ -190,10 +191,7 @@ impl<'a> Descent<'a> {
             for (at, it) in self.best.quantized.iter().enumerate() {
                 q.quantized[(row, at)] = it[lane];
             }
-            for (at, it) in self.best.grids.iter().enumerate() {
-                q.scales[(row, at)] = it.scale[lane];
-                q.zero_points[(row, at)] = it.zero[lane] as u8;
-            }
+            store_lane(q, row, &self.best.grids, lane);
         }
     }
 }

@@ -15,7 +15,13 @@ use crate::{
 use onnxq_ir::tensor::{DType, ZeroPoints};
 
 fn scheme(bits: u32, zero_points: ZeroPoints, block: usize) -> Scheme {
-    Scheme { bits, zero_points, granularity: Granularity::Block(block), range: Range::Full }
+    Scheme {
+        bits,
+        zero_points,
+        granularity: Granularity::Block(block),
+        range: Range::Full,
+        superblock: None,
+    }
 }
 
 fn few(iterations: u32) -> Signround {
@@ -73,14 +79,7 @@ proptest! {
         let plain = Rtn.solve(w.view(), &scheme, shape, None);
         for row in 0..5 {
             let loss = |q: &QMatrix| {
-                let part = s![row..=row, ..];
-                let q = QMatrix {
-                    shape: QShape { n: 1, ..q.shape },
-                    quantized: q.quantized.slice(part).to_owned(),
-                    scales: q.scales.slice(part).to_owned(),
-                    zero_points: q.zero_points.slice(part).to_owned(),
-                };
-                output_error(w.slice(part), &q, Some(&stats))
+                output_error(w.slice(s![row..=row, ..]), &q.rows(row..row + 1), Some(&stats))
             };
             let (plain, own) = (loss(&plain), loss(&own));
             let noise = 1e-5 * (own.signal + plain.error);

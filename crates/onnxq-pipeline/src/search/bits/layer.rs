@@ -13,14 +13,14 @@ use onnxq_ir::{
 };
 use onnxq_numerics::{
     error::{OutputError, output_error},
-    scheme::{Granularity, Scales, Scheme},
+    scheme::{Granularity, Scales},
     solve::SolverSpec,
     stats::{InputStats, Needs},
 };
 use onnxq_quant::{
     budget::Choice,
     ops::{Weight, rows},
-    plan::{SitePlan, describe},
+    plan::SitePlan,
     recipe::{Recipe, WeightSpec, WeightType, resolve},
     sources::Sources,
     tied,
@@ -145,17 +145,13 @@ pub(super) fn find(planned: &Planned, recipe: &Recipe, external: bool) -> Vec<La
 
 /// The site with what the candidate says; `None` if its format cannot store that.
 fn laid_over(m: &Model, site: &SitePlan, spec: &WeightSpec) -> Option<SitePlan> {
-    let zero_points =
-        |symmetric| if symmetric { ZeroPoints::Symmetric } else { ZeroPoints::Asymmetric };
-    let wanted = Scheme {
-        bits: spec.dtype.map_or(site.scheme.bits, WeightType::bits),
-        zero_points: spec.symmetric.map_or(site.scheme.zero_points, zero_points),
-        granularity: spec.granularity.unwrap_or(site.scheme.granularity),
-        range: spec.range.map_or(site.scheme.range, |it| it.range()),
-    };
+    let (wanted, scales) = spec.over(site.scheme, site.scales);
+    site.format.holds(&wanted).ok()?;
     let scheme = (site.format.scheme)(wanted, None).ok()?;
-    let scales = spec.scales.unwrap_or(site.scales);
-    let (scales, note) = resolve::scales(m, &site.site, &scheme, scales);
+    let columns = rows(&site.site, m.constant(site.site.weight).ok()?).shape[1];
+    let (scheme, other) = (site.format.fitted)(scheme, columns).ok()?;
+    let (scales, note) = resolve::scales(m, &site.site, site.format, &scheme, scales);
+    let note = other.or(note);
     let solver = spec.solver.unwrap_or(site.solver);
     Some(SitePlan { scheme, scales, solver, note: note.or(site.note.clone()), ..site.clone() })
 }
@@ -166,7 +162,7 @@ fn same(a: &[SitePlan], b: &[SitePlan]) -> bool {
 }
 
 fn candidate(m: &Model, plans: Vec<SitePlan>, external: bool) -> Candidate {
-    let name = describe(&plans[0].scheme, plans[0].scales);
+    let name = plans[0].scheme_name();
     let bytes = stored(m, &plans, external);
     Candidate { name, bytes, plans, sources: Vec::new(), error: 0.0 }
 }

@@ -25,6 +25,7 @@ fn model(text: &str) -> (Model, Vec<SitePlan>) {
             zero_points: ZeroPoints::Symmetric,
             granularity,
             range: Range::Full,
+            superblock: None,
         },
         solver: SolverSpec::Rtn,
         activation: None,
