@@ -88,7 +88,7 @@ impl Args {
         let inputs = Inputs { skip_nonfinite: true, ..Inputs::default() };
         let ctx = ui.ctx();
         let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
-        let mut model = Opened::read(model, &self.input.options(), &ctx)?;
+        let mut model = Opened::read_for(model, &self.input.options(), &recipe, &ctx)?;
         let samples = Dataset::of_path(data, self.data.options(&model.files.model));
         model.forget_untrue_names(&samples, &ui.global.runtime(ui), &ctx)?;
         let planned = model.prepare(&job)?.plan(&job)?;
@@ -138,7 +138,8 @@ impl Args {
         };
         let ctx = ui.ctx();
         let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
-        pipeline::quantize(Opened::read(path, &self.input.options(), &ctx)?, &job)?;
+        let opened = Opened::read_for(path, &self.input.options(), &recipe, &ctx)?;
+        pipeline::quantize(opened, &job)?;
         Ok(output.is_file())
     }
 

@@ -11,9 +11,10 @@ use super::{
     show::{Reasons, comment, grouped_by_reason, needs},
     stream::{Output, receive},
 };
+use onnxq_formats::gguf::GgmlType;
 use onnxq_ir::{
     ctx::Ctx,
-    diag::{Code, EXIT_NOTHING},
+    diag::{Code, Diagnostic, EXIT_NOTHING},
     human::{bytes, grouped},
     onnx::{self, SaveOptions},
     tensor::DType,
@@ -21,7 +22,7 @@ use onnxq_ir::{
     untrusted::escape,
 };
 use onnxq_pipeline::{
-    Execution,
+    self as pipeline, Execution, ROUNDED,
     convert::{self, Calibration, Convert, Converted, HALVES, Shapes, Step},
 };
 use onnxq_quant::lower::{FORMS, Form};
@@ -79,6 +80,9 @@ pub struct What {
     /// The form of quantized nodes, whoever quantized them, or a narrow float type
     #[arg(long, value_name = "FORM", value_parser = to())]
     pub to: Option<To>,
+    /// With --to gguf: what matrices are rounded to [default: the type that they have]
+    #[arg(long = "type", value_name = "TYPE", requires = "to", value_parser = ggml_type())]
+    pub kind: Option<GgmlType>,
     /// With --to float16 or bfloat16: inputs and outputs stay float32
     #[arg(long, requires = "to")]
     pub keep_io: bool,
@@ -116,12 +120,17 @@ pub enum To {
     Form(&'static Form),
     /// A narrow float type.
     Half(DType),
+    /// The file of llama.cpp.
+    Gguf,
 }
+
+const GGUF: (&str, &str) =
+    ("gguf", "a GGUF file for llama.cpp, of a checkpoint or of another GGUF file");
 
 fn to() -> impl TypedValueParser<Value = To> {
     let forms = FORMS.iter().map(|it| (it.name, it.help));
     let halves = HALVES.iter().map(|it| (it.0.name(), it.1));
-    let mut rows: Vec<(&str, &str)> = forms.chain(halves).collect();
+    let mut rows: Vec<(&str, &str)> = forms.chain(halves).chain([GGUF]).collect();
     rows.sort_unstable();
     let aliased = rows.into_iter().map(|(word, about)| {
         let aliases = HALF_WORDS.iter().filter(move |row| row.1 == word).map(|row| row.0);
@@ -130,8 +139,18 @@ fn to() -> impl TypedValueParser<Value = To> {
     PossibleValuesParser::new(aliased).map(|word| {
         match HALVES.iter().find(|it| it.0.name() == canonical(&word)) {
             Some((dtype, _)) => To::Half(*dtype),
+            None if word == GGUF.0 => To::Gguf,
             None => To::Form(find(FORMS, |it| it.name == word)),
         }
+    })
+}
+
+/// The types that `--type` names, as llama.cpp spells them or in small letters.
+fn ggml_type() -> impl TypedValueParser<Value = GgmlType> {
+    let any = ROUNDED.iter().map(|it| it.name()).collect::<Vec<_>>().join(", ");
+    clap::builder::StringValueParser::new().try_map(move |word: String| {
+        let found = ROUNDED.iter().find(|it| it.name().eq_ignore_ascii_case(&word));
+        found.copied().ok_or_else(|| format!("expected one of {any}"))
     })
 }
 
@@ -191,10 +210,20 @@ impl Args {
             runtime: ui.global.runtime_options(),
             threads: ui.global.session_threads(),
         });
+        let to_gguf = matches!(what.to, Some(To::Gguf));
+        if let Some(asked) = what.beside_gguf().filter(|_| to_gguf) {
+            let without = "a GGUF file is made of a checkpoint, whose graph llama.cpp knows";
+            return Err(NoEffect { asked, without }.into());
+        }
+        if what.kind.is_some() && !to_gguf {
+            let without = "only --to gguf has types of ggml";
+            return Err(NoEffect { asked: "--type", without }.into());
+        }
         let (to, half) = match what.to {
             None => (None, None),
             Some(To::Form(form)) => (Some(form), None),
             Some(To::Half(dtype)) => (None, Some(dtype)),
+            Some(To::Gguf) => (None, None),
         };
         let job = Convert {
             model: self.model,
@@ -214,6 +243,9 @@ impl Args {
         let external = what.external_data.unwrap_or_default();
         let save = SaveOptions { external, force: self.force, ..Default::default() };
         let Some(output) = output else {
+            if to_gguf {
+                return Err(NoText.into());
+            }
             let done = convert::run(&job, &ui.ctx())?;
             ui.print(&(comment(&steps(&done.steps)) + &text::print(&done.model)))?;
             return Ok(0);
@@ -221,7 +253,10 @@ impl Args {
         let (save, named) = (output.save(save)?, output.progress(ui));
         let ctx = Ctx { progress: &named, ..ui.ctx() };
         let place = self.accept.destination(output.path(), save, ui);
-        let converted = convert::convert(&job, &place, &ctx);
+        let converted = match to_gguf {
+            true => pipeline::to_gguf((&job, what.kind), output.path(), &save, &ctx),
+            false => convert::convert(&job, &place, &ctx),
+        };
         let mut converted = converted.map_err(|error| output.explained(error.into()))?;
         converted.model = stdin.shown(&job.model).into();
         if output.is_stream() && converted.output.is_some() {
@@ -235,6 +270,39 @@ impl Args {
             ui.show(&show(&converted))?;
         }
         Ok(if converted.output.is_some() { 0 } else { EXIT_NOTHING })
+    }
+}
+
+impl What {
+    /// The first conversion of graphs that is asked for.
+    fn beside_gguf(&self) -> Option<&'static str> {
+        let given = [
+            ("--fix-shape", !self.fix_shape.is_empty()),
+            ("--fix-dim", !self.fix_dim.is_empty()),
+            ("--opset", self.opset.is_some()),
+            ("--fuse", self.fuse),
+            ("--add-kv-cache", self.add_kv_cache),
+            ("--kv-cache", self.kv_cache.is_some()),
+            ("--keep-io", self.keep_io),
+            ("--strip", self.strip),
+            ("--external-data", self.external_data.is_some()),
+        ];
+        given.into_iter().find(|it| it.1).map(|it| it.0)
+    }
+}
+
+/// A GGUF file has no text.
+#[derive(Debug, thiserror::Error)]
+#[error("a GGUF file cannot be shown as text")]
+struct NoText;
+
+impl Diagnostic for NoText {
+    fn code(&self) -> Code {
+        Code::E906
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("name the output: -o FILE.gguf".into())
     }
 }
 
@@ -268,7 +336,7 @@ fn show(it: &Converted) -> String {
         count => format!("  {count} files"),
     };
     let path = escape(&output.display().to_string());
-    let needs = needs(&it.needs);
+    let needs = it.needs.as_ref().map(needs).unwrap_or_default();
     let executes = match &it.execution {
         Some(it @ (Execution::Refused { .. } | Execution::NotChecked(_))) => {
             format!("{}\n", escape(&it.summary()))

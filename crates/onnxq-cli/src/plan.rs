@@ -31,7 +31,7 @@ impl Args {
         let (recipe, inputs) = (self.recipe.load(ui)?, Inputs::default());
         let ctx = ui.ctx();
         let job = Job { recipe: &recipe, inputs: &inputs, ctx: &ctx };
-        let model = Opened::read(&self.model, &self.input.options(), &ctx)?;
+        let model = Opened::read_for(&self.model, &self.input.options(), &recipe, &ctx)?;
         let lowered = pipeline::outline(model, &job)?;
         // Before the recipe's name and our version are added, which are no part of the plan.
         let text = self.text.then(|| text::print(&lowered.model));

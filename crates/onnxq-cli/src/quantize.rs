@@ -185,7 +185,8 @@ impl Args {
     ) -> Result<u8, Failure> {
         let ctx = ui.ctx();
         let job = Job { recipe, inputs, ctx: &ctx };
-        let opened = Opened::read(&self.model, &self.keep.options(&self.input), &ctx)?;
+        let open = self.keep.options(&self.input);
+        let opened = Opened::read_for(&self.model, &open, recipe, &ctx)?;
         let mut outcome = pipeline::outline(opened, &job)?.predict(output, save, &job)?;
         outcome.model = stdin.shown(&self.model).into();
         report(ui, &outcome, None, self.allow_noop)
@@ -201,7 +202,8 @@ impl Args {
         ctx: &Ctx,
     ) -> Result<Outcome, Failure> {
         let job = Job { recipe, inputs, ctx };
-        let model = Opened::read(&self.model, &self.keep.options(&self.input), ctx)?;
+        let open = self.keep.options(&self.input);
+        let model = Opened::read_for(&self.model, &open, recipe, ctx)?;
         Ok(match pipeline::quantize(model, &job)? {
             Quantized::Lowered(lowered) => lowered.write(output, save, &job)?,
             Quantized::Nothing(outcome) => *outcome,

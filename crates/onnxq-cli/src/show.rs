@@ -35,7 +35,8 @@ pub fn outcome(it: &Outcome, validation: Option<&Report>) -> String {
         + &kept
         + &executes
         + &int8(it)
-        + &needs(&it.needs)
+        + &it.needs.as_ref().map(needs).unwrap_or_default()
+        + &types(it)
         + &validation.map(proof::judged).unwrap_or_default()
         + &validation.filter(|report| report.passes()).map_or("\n".to_owned(), proof::verdict)
         + &last_line(it, validation)
@@ -46,6 +47,16 @@ pub fn needs(needed: &Needed) -> String {
     match needed.because.is_empty() {
         true => String::new(),
         false => format!("needs {needed}\n"),
+    }
+}
+
+/// The types of a GGUF file's tensors.
+fn types(it: &Outcome) -> String {
+    let list: Vec<String> =
+        it.types.iter().map(|(name, count)| format!("{count} × {name}")).collect();
+    match list.is_empty() {
+        true => String::new(),
+        false => format!("tensors for llama.cpp: {}\n", list.join(", ")),
     }
 }
 

@@ -44,6 +44,8 @@ pub enum CheckpointError {
     Weights { file: String, problem: String },
     #[error("{} is a GGUF file, and no folder of a checkpoint", path.display())]
     NoFolder { path: PathBuf },
+    #[error("{} is no checkpoint, and GGUF files are made of those", path.display())]
+    NoCheckpoint { path: PathBuf },
     #[error("there are no GGUF files of `{}`", Untrusted(model_type))]
     NoFamily { model_type: String, known: String },
     #[error("GGUF has no tensor for `{}` in files of `{architecture}`", Untrusted(name))]
@@ -92,6 +94,7 @@ impl Diagnostic for CheckpointError {
             | CheckpointError::Unknown { .. }
             | CheckpointError::NoFolder { .. }
             | CheckpointError::NoFamily { .. }
+            | CheckpointError::NoCheckpoint { .. }
             | CheckpointError::NoName { .. }
             | CheckpointError::Container { .. }
             | CheckpointError::TensorType { .. } => Code::E122,
@@ -118,6 +121,9 @@ impl Diagnostic for CheckpointError {
             CheckpointError::Architecture { known, .. } => Some(format!(
                 "these are known: {known}; export others to ONNX, for example with optimum"
             )),
+            CheckpointError::NoCheckpoint { .. } => Some(
+                "name a GGUF file, or the folder with config.json and model.safetensors".into(),
+            ),
             CheckpointError::NoFamily { known, .. } => {
                 Some(format!("these can be written: {known}"))
             }

@@ -12,7 +12,7 @@ pub mod gguf;
 
 use std::path::{Path, PathBuf};
 
-use onnxq_ir::onnx::{self, Loaded, OpenOptions};
+use onnxq_ir::onnx::{self, ExternalPolicy, Loaded, OpenOptions};
 
 pub use self::{
     arch::{
@@ -42,6 +42,20 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, CheckpointErro
             let checkpoint = Checkpoint::open(path, options.external)?;
             build(&checkpoint, Form::Standard)
         }
+    }
+}
+
+/// Reads a checkpoint: a GGUF file or a folder with a `config.json`.
+///
+/// # Errors
+/// E120 of an ONNX file, and E120 to E125 of folders and GGUF files.
+pub fn open_checkpoint(path: &Path, policy: ExternalPolicy) -> Result<Checkpoint, CheckpointError> {
+    if path.is_dir() {
+        return Checkpoint::open(path, policy);
+    }
+    match gguf::is_gguf(path) {
+        true => Checkpoint::open_gguf(path, policy),
+        false => Err(CheckpointError::NoCheckpoint { path: path.into() }),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::{
-    Adapted, Error, Job, Mixed, Planned, origin,
+    Adapted, Error, Job, Mixed, Planned, gguf, origin,
     ranges::{self, MeasuredRanges, Ranged},
     search::{activations, bits, saturation},
     solve, transform,
@@ -102,7 +102,11 @@ impl Planned {
             }
         }
         // A decision may have changed a head without its table.
-        tied::unify(&deciding.planned.model, &mut deciding.planned.plan.sites);
+        let planned = &mut deciding.planned;
+        tied::unify(&planned.model, &mut planned.plan.sites);
+        if let Some(checkpoint) = &planned.checkpoint {
+            gguf::unify(checkpoint, &planned.model, &mut planned.plan)?;
+        }
         let solved = std::mem::take(&mut deciding.solved).into_inner();
         let solved = solved.unwrap_or_else(PoisonError::into_inner);
         let (sources, _) = solve::solve(&mut deciding.planned, solved, Vec::new(), job)?;

@@ -13,6 +13,7 @@ mod deliver;
 pub mod distil;
 mod error;
 pub mod facts;
+mod gguf;
 pub mod import;
 mod isolation;
 mod job;
@@ -39,6 +40,7 @@ pub use self::{
     decide::{DECISIONS, Decided, Deciding, Decision},
     deliver::{Delivered, Destination, ResultRefused},
     error::Error,
+    gguf::{ROUNDED, to_gguf},
     job::{Inputs, Job, OutputFile},
     lint::{Execution, LintReport, execution, fix, lint},
     lower::Lowered,

@@ -1,14 +1,16 @@
 //! Stage 5: the graph in its final form; weights that need no data are still to be computed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Adapted, Census, Decided, Error, Job, Mixed, OutputFile, Planned,
     distil::{self, Learnt},
     facts::Told,
-    origin::Origin,
+    gguf::{self, Gguf},
+    origin::{self, Origin},
 };
 use onnx::SaveOptions;
+use onnxq_formats::Checkpoint;
 use onnxq_ir::{
     Model, NodeId,
     ctx::Ctx,
@@ -44,14 +46,20 @@ pub struct Lowered {
     pub(super) origin: Origin,
     /// The errors of the weights of these nodes, once they are solved.
     pub(super) weight_errors: Vec<(NodeId, MeasuredError)>,
+    /// The file to be, if it is a GGUF file; the model is then what it is made of.
+    pub(super) gguf: Option<Gguf>,
 }
 
 impl Decided {
     /// Brings the model to its final form.
     pub fn lower(self, job: &Job) -> Result<Lowered, Error> {
+        if self.planned.checkpoint.is_some() {
+            return self.lower_to_gguf(job);
+        }
         let Decided { planned, adapted, mixed, mut sources, outlined } = self;
-        let Planned { mut model, files, plan, before, warnings, options, mut origin, widened } =
-            planned;
+        let Planned {
+            mut model, files, plan, before, warnings, options, mut origin, widened, ..
+        } = planned;
         let (rows, findings) = (plan.rows(&model), lint::run(&model));
         job.ctx.progress.start("quantize", 0);
         let float = model.clone();
@@ -81,6 +89,41 @@ impl Decided {
             findings,
             origin,
             weight_errors,
+            gguf: None,
+        })
+    }
+
+    /// Tensors with types of ggml. The graph is llama.cpp's own, so the model stays as it is.
+    fn lower_to_gguf(self, job: &Job) -> Result<Lowered, Error> {
+        let Decided { planned, adapted, mixed, mut sources, .. } = self;
+        let Planned {
+            model, files, plan, before, mut warnings, options, origin, checkpoint, ..
+        } = planned;
+        let rows = plan.rows(&model);
+        job.ctx.progress.start("quantize", 0);
+        let checkpoint = checkpoint.expect("asked for before");
+        let gguf = Gguf::of(checkpoint, &model, &plan.sites, &mut sources)?;
+        for note in gguf.notes() {
+            let warning = Warning::remark(note.clone());
+            job.ctx.progress.warn(&warning);
+            warnings.push(warning);
+        }
+        let weight_errors = sources.errors(&model, &plan.sites);
+        job.ctx.progress.done(&describe(&plan, &rows));
+        Ok(Lowered {
+            model,
+            files,
+            rows,
+            before,
+            warnings,
+            adapted,
+            mixed,
+            learnt: None,
+            options,
+            findings: Vec::new(),
+            origin,
+            weight_errors,
+            gguf: Some(gguf),
         })
     }
 }
@@ -92,6 +135,9 @@ impl Planned {
         sites: Vec<SitePlan>,
         target: &OutputFile,
     ) -> Result<u64, Error> {
+        if let Some(checkpoint) = &self.checkpoint {
+            return self.gguf_size_with(checkpoint.clone(), sites, target);
+        }
         let mut model = self.model.clone();
         let (region, ranges) = (self.plan.region.clone(), self.plan.ranges.clone());
         let rows = Plan { sites: sites.clone(), ..self.plan.clone() }.rows(&self.model);
@@ -105,6 +151,25 @@ impl Planned {
         let path = target.path.as_deref().unwrap_or(&self.files.model);
         let (model, data) = onnx::layout_sizes(&model, path, &target.save, Some(&self.files))?;
         Ok(model + data)
+    }
+}
+
+impl Planned {
+    /// Bytes of the GGUF file that these sites would make.
+    fn gguf_size_with(
+        &self,
+        checkpoint: Arc<Checkpoint>,
+        sites: Vec<SitePlan>,
+        target: &OutputFile,
+    ) -> Result<u64, Error> {
+        let mut plan = Plan { sites, ..self.plan.clone() };
+        gguf::unify(&checkpoint, &self.model, &mut plan)?;
+        let rows = plan.rows(&self.model);
+        let gguf = Gguf::of(checkpoint, &self.model, &plan.sites, &mut Sources::default())?;
+        let mut model = self.model.clone();
+        let told = Told::of(&rows, None).with_room(&rows);
+        self.origin.mark(&mut model, (&Origin::unknown(), told), &target.save);
+        gguf.size(&origin::of_gguf(&model))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Stage 1 and 2: a model is read, and rewritten into the form that recipes expect.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde::Serialize;
 
 use super::{Error, Job, untrue};
+use onnxq_formats::{Checkpoint, Form};
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -14,6 +15,7 @@ use onnxq_ir::{
     onnx::{self, Attached, Files, Loaded, OpenOptions},
     untrusted::Untrusted,
 };
+use onnxq_quant::recipe::Recipe;
 use onnxq_rewrite as rewrite;
 use onnxq_run::{
     data::Dataset,
@@ -29,6 +31,8 @@ pub struct Opened {
     pub options: OpenOptions,
     /// Weights of half floats are read as float32: those that are left are stored as they were.
     pub(super) widened: bool,
+    /// What the model was built of, if the result is a GGUF file.
+    pub(super) checkpoint: Option<Arc<Checkpoint>>,
 }
 
 /// A model after the recipe's `prepare` steps: fused, with known shapes. `before` is still what was
@@ -50,6 +54,22 @@ impl Opened {
         Ok(Opened::of(onnxq_formats::open(path, options)?, options, ctx))
     }
 
+    /// Reads a model for a recipe: one whose results are GGUF files wants a checkpoint.
+    pub fn read_for(
+        path: &Path,
+        options: &OpenOptions,
+        recipe: &Recipe,
+        ctx: &Ctx,
+    ) -> Result<Opened, Error> {
+        if !recipe.is_gguf() {
+            return Opened::read(path, options, ctx);
+        }
+        let checkpoint = onnxq_formats::open_checkpoint(path, options.external)?;
+        let loaded = onnxq_formats::build(&checkpoint, Form::Standard)?;
+        let opened = Opened::of(loaded, options, ctx);
+        Ok(Opened { checkpoint: Some(Arc::new(checkpoint)), ..opened })
+    }
+
     /// What was read already.
     pub fn of(loaded: Loaded, options: &OpenOptions, ctx: &Ctx) -> Opened {
         let Loaded { mut model, files, mut warnings } = loaded;
@@ -61,7 +81,8 @@ impl Opened {
         ctx.progress.start("read", 0);
         ctx.progress.done(&describe_input(&model, &before, &files));
         warnings.iter().for_each(|it| ctx.progress.warn(it));
-        Opened { model, files, warnings, before, options: *options, widened: false }
+        let (widened, checkpoint) = (false, None);
+        Opened { model, files, warnings, before, options: *options, widened, checkpoint }
     }
 
     /// Rewrites the model as the recipe says.
@@ -71,7 +92,11 @@ impl Opened {
         }
         let progress = job.ctx.progress;
         progress.start("prepare", 0);
-        let names = job.recipe.prepare(rewrite::STANDARD);
+        let names = match &self.checkpoint {
+            // Weights must stay those that the file will have.
+            Some(_) => AS_BUILT.to_vec(),
+            None => job.recipe.prepare(rewrite::STANDARD),
+        };
         let mut steps = rewrite::run(&mut self.model, WIDEN, job.ctx)?;
         self.widened = steps.iter().any(|it| it.0 == WIDEN[1] && it.1 > 0);
         steps.extend(rewrite::run(&mut self.model, &names, job.ctx)?);
@@ -95,6 +120,9 @@ impl Opened {
         Ok(())
     }
 }
+
+/// What a graph needs that was built of a checkpoint.
+const AS_BUILT: &[&str] = &["transpose-of-constant", "infer-types"];
 
 /// Before all else: what is behind a Cast is a weight too.
 const WIDEN: &[&str] = &["constant-to-initializer", "widen-constants"];

@@ -84,10 +84,24 @@ pub(super) fn mark_imported(
     checkpoint: &Path,
     files: &Files,
 ) -> Result<(), Error> {
-    let command = ["onnxq".to_owned(), "import".to_owned(), file_name(checkpoint)];
+    mark_made(model, &["import".to_owned(), file_name(checkpoint)], files)
+}
+
+/// Marks the same as a GGUF file.
+pub(super) fn mark_exported(
+    model: &mut Model,
+    checkpoint: &Path,
+    files: &Files,
+) -> Result<(), Error> {
+    let words = ["convert".to_owned(), file_name(checkpoint), "--to".to_owned(), "gguf".to_owned()];
+    mark_made(model, &words, files)
+}
+
+fn mark_made(model: &mut Model, words: &[String], files: &Files) -> Result<(), Error> {
+    let command = [&["onnxq".to_owned()], words].concat();
     let digest = onnx::combined(&onnx::digests(files)?);
     let entries = [
-        (COMMAND, command.map(|it| quoted(&it)).join(" ")),
+        (COMMAND, command.iter().map(|it| quoted(it)).collect::<Vec<_>>().join(" ")),
         (MIN_ONNXRUNTIME, Needed::by(model).onnxruntime.to_string()),
         (SOURCE_SHA256, digest),
         (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
@@ -200,6 +214,14 @@ impl Origin {
         entries.extend(told.into_iter().filter(|it| !it.1.is_empty()));
         entries
     }
+}
+
+/// The entries of a model as a GGUF file has them: no runtime of ONNX computes it.
+pub(crate) fn of_gguf(model: &Model) -> Vec<(String, String)> {
+    let own = |it: &&(String, String)| {
+        it.0 != MIN_ONNXRUNTIME && KEYS.contains(&it.0.as_str()) && !it.1.is_empty()
+    };
+    model.metadata.iter().filter(own).cloned().collect()
 }
 
 /// What the job learns from data, if it does: looked up before anything is measured, so that a

@@ -7,7 +7,9 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Adapted, Census, Exactness, Execution, Job, Lowered, Mixed, Planned, distil::Learnt};
+use super::{
+    Adapted, Census, Exactness, Execution, Job, Lowered, Mixed, Planned, distil::Learnt, gguf::Gguf,
+};
 use onnxq_ir::{Model, NodeId, diag::Warning, onnx::Files, releases::Needed};
 use onnxq_quant::{plan::PlanRow, sources::MeasuredError};
 
@@ -28,8 +30,12 @@ pub struct Outcome {
     pub quantized_nodes: usize,
     /// Fraction of the bytes of float weights of two and more dimensions that became smaller.
     pub quantized_weights: f64,
-    /// Which ONNX Runtime computes the result.
-    pub needs: Needed,
+    /// Which ONNX Runtime computes the result; `None` of a GGUF file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Needed>,
+    /// How many tensors of a GGUF file have which type.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub types: BTreeMap<&'static str, usize>,
     pub nodes: Vec<PlanRow>,
     /// How activations were chosen, if by measurement.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +74,8 @@ impl Outcome {
             estimate: false,
             quantized_nodes: nodes.iter().filter(|it| it.format.is_some()).count(),
             quantized_weights: quantized_weights(&nodes),
-            needs: Needed::by(model),
+            needs: Some(Needed::by(model)),
+            types: BTreeMap::new(),
             nodes,
             adapted: None,
             mixed: None,
@@ -104,6 +111,8 @@ impl Lowered {
             mixed: self.mixed.clone(),
             distil: self.learnt.clone(),
             warnings: self.warnings.clone(),
+            needs: outcome.needs.clone().filter(|_| self.gguf.is_none()),
+            types: self.gguf.as_ref().map(Gguf::types).unwrap_or_default(),
             ..outcome
         }
     }

@@ -1,8 +1,9 @@
 //! Stage 3: a site or a reason for every node with weights.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use super::{Census, Error, Job, Opened, Prepared, origin::Origin, search::saturation};
+use super::{Census, Error, Job, Opened, Prepared, gguf, origin::Origin, search::saturation};
+use onnxq_formats::{Checkpoint, CheckpointError};
 use onnxq_ir::{
     Model, NoMatch, NodeId,
     diag::Warning,
@@ -31,13 +32,21 @@ pub struct Planned {
     /// What the result will say of how it was made.
     pub(super) origin: Origin,
     pub(super) widened: bool,
+    /// What a GGUF file is made of.
+    pub(super) checkpoint: Option<Arc<Checkpoint>>,
 }
 
 impl Prepared {
     /// Decides for each node by the recipe alone.
     pub fn plan(self, job: &Job) -> Result<Planned, Error> {
-        let Opened { model, files, mut warnings, before, options, widened } = self.0;
-        let plan = decide(job, &model, &BTreeSet::new())?;
+        let Opened { model, files, mut warnings, before, options, widened, checkpoint } = self.0;
+        if job.recipe.is_gguf() && checkpoint.is_none() {
+            return Err(CheckpointError::NoCheckpoint { path: files.model }.into());
+        }
+        let mut plan = decide(job, &model, &BTreeSet::new())?;
+        if let Some(checkpoint) = &checkpoint {
+            gguf::unify(checkpoint, &model, &mut plan)?;
+        }
         // A goal is still to change the plan.
         let apart = if job.inputs.goal.is_none() { tied::apart(&model, &plan) } else { Vec::new() };
         let told = job.recipe.warnings.iter().cloned().chain(apart);
@@ -46,7 +55,7 @@ impl Prepared {
             warnings.push(warning);
         }
         let origin = Origin::new(&files.model, options.drop_unknown, job);
-        Ok(Planned { model, files, plan, before, warnings, options, origin, widened })
+        Ok(Planned { model, files, plan, before, warnings, options, origin, widened, checkpoint })
     }
 }
 

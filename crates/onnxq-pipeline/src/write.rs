@@ -4,7 +4,11 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     Adapted, Delivered, Destination, Error, Exactness, Execution, Job, Lowered, Outcome,
-    distil::Learnt, facts::Told, lower::share_tied, origin::DECISIONS, outcome::with_errors,
+    distil::Learnt,
+    facts::Told,
+    lower::share_tied,
+    origin::{self, DECISIONS},
+    outcome::with_errors,
 };
 use onnxq_ir::{
     Late, Model,
@@ -18,7 +22,9 @@ use onnxq_rewrite::lint::{self, Finding, OwnFinding, Severity};
 impl Lowered {
     /// The model with what its file will say of it.
     pub fn finalize(&mut self, save: &SaveOptions) -> Result<(), Error> {
-        share_tied(&mut self.model, &self.files, save)?;
+        if self.gguf.is_none() {
+            share_tied(&mut self.model, &self.files, save)?;
+        }
         let source = self.origin.digest()?;
         // Where bits were chosen to fit a size, nothing is told that would change it.
         let adapted = self.adapted.as_ref().filter(|_| self.mixed.is_none());
@@ -54,6 +60,11 @@ impl Lowered {
     /// What would be written, and how large it would be.
     pub fn predict(mut self, path: &Path, save: &SaveOptions, job: &Job) -> Result<Outcome, Error> {
         self.finalize(save)?;
+        if let Some(gguf) = &self.gguf {
+            let size = gguf.size(&origin::of_gguf(&self.model))?;
+            self.weight_errors.clear();
+            return Ok(self.outcome(None, size, job));
+        }
         let (model, data) = onnx::layout_sizes(&self.model, path, save, Some(&self.files))?;
         // Nothing was solved, so nothing is known of errors.
         self.weight_errors.clear();
@@ -65,6 +76,12 @@ impl Lowered {
     pub fn write(mut self, path: &Path, save: &SaveOptions, job: &Job) -> Result<Outcome, Error> {
         self.finalize(save)?;
         let ctx = job.ctx;
+        if let Some(gguf) = &self.gguf {
+            let entries = origin::of_gguf(&self.model);
+            let told = (&*entries, self.model.late.as_ref());
+            let size = gguf.write(path, save, told, &self.options, ctx)?;
+            return Ok(with_two_bits(self.outcome(Some(path), size, job), ctx));
+        }
         let runtime = job.inputs.runtime.clone();
         let allow_refused = job.inputs.allow_refused;
         let place = Destination { path, save: *save, runtime, allow_refused };
@@ -87,11 +104,15 @@ fn checked(
     outcome.int8 = Exactness::of(written, &outcome.nodes)?;
     outcome.execution = Some(execution);
     outcome.warnings.extend(own);
+    Ok(with_two_bits(outcome, ctx))
+}
+
+fn with_two_bits(mut outcome: Outcome, ctx: &Ctx) -> Outcome {
     if let Some(warning) = two_bits(&outcome.nodes) {
         ctx.progress.warn(&warning);
         outcome.warnings.push(warning);
     }
-    Ok(outcome)
+    outcome
 }
 
 /// Reads the written file: one that our own reader refuses is an error.
@@ -123,7 +144,8 @@ fn own_findings(theirs: &[Finding], written: &Model, ctx: &Ctx) -> Result<Option
 
 /// What two bits cost, if some weights got no more.
 fn two_bits(rows: &[PlanRow]) -> Option<Warning> {
-    let is_coarse = |it: &&PlanRow| it.scheme.as_ref().is_some_and(|it| it.starts_with("int2"));
+    let is_coarse =
+        |it: &&PlanRow| it.scheme.as_ref().is_some_and(|it| it.starts_with("int2") || it == "q2_k");
     let errors = rows.iter().filter(is_coarse).filter_map(|it| Some(it.error?.solved));
     let mut errors: Vec<f64> = errors.collect();
     errors.sort_by(f64::total_cmp);

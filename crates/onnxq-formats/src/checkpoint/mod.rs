@@ -18,7 +18,7 @@ pub use self::{
 use crate::{
     CheckpointError,
     arch::{self, Architecture},
-    gguf::is_gguf,
+    gguf::{Value, is_gguf},
 };
 
 /// A configuration that is understood, and weights that fit it. Nothing of them is in memory but
@@ -29,6 +29,8 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// `config.json` and the files of the weights.
     pub files: Files,
+    /// What a GGUF file says of its words.
+    pub words: Vec<(String, Value)>,
 }
 
 impl Checkpoint {
@@ -48,6 +50,7 @@ impl Checkpoint {
         let architecture = arch::describe(&config, folder, &weights)?;
         weights.check(&architecture, folder)?;
         let files = files.built(folder);
-        Ok(Checkpoint { folder: folder.into(), architecture, weights, files })
+        let (folder, words) = (folder.into(), Vec::new());
+        Ok(Checkpoint { folder, architecture, weights, files, words })
     }
 }

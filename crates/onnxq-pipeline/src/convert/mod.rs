@@ -103,8 +103,9 @@ pub struct Converted {
     pub files: Vec<PathBuf>,
     pub before: Census,
     pub after: Census,
-    /// Which ONNX Runtime computes the result.
-    pub needs: Needed,
+    /// Which ONNX Runtime computes the result; `None` of a GGUF file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Needed>,
     /// What ONNX Runtime makes of the file; `None` if there is none.
     pub execution: Option<Execution>,
     pub steps: Vec<Step>,
@@ -175,7 +176,7 @@ impl Done {
             files,
             before: self.before,
             after,
-            needs: Needed::by(&self.model),
+            needs: Some(Needed::by(&self.model)),
             execution: None,
             steps: self.steps,
             warnings: self.warnings,

@@ -231,7 +231,7 @@ fn quantized(
         file,
         bytes: outcome.after.bytes,
         nodes: outcome.after.nodes,
-        needs: outcome.needs.clone(),
+        needs: outcome.needs.clone().expect("its recipes write ONNX"),
         quantized: Some(outcome),
     })
 }

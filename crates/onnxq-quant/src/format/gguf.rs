@@ -1,6 +1,6 @@
 //! The types of ggml that weights have in GGUF files.
 
-use super::Format;
+use super::{Fitted, Format};
 use crate::{
     ops::{Site, Weight},
     plan::Activation,
@@ -11,7 +11,7 @@ use onnxq_ir::{
 };
 use onnxq_numerics::scheme::{Granularity, Range, Scheme};
 
-pub(super) const GGUF: Format = Format {
+pub const GGUF: Format = Format {
     name: "gguf",
     help: "the types of ggml, for llama.cpp: the result is a GGUF file",
     packing: Packing::BlockedRows,
@@ -111,7 +111,7 @@ fn names() -> String {
 }
 
 /// The type for rows of so many values, and why it is another one.
-fn fitted(scheme: Scheme, columns: usize) -> Result<(Scheme, Option<NoMatch>), NoMatch> {
+fn fitted(scheme: Scheme, columns: usize) -> Result<Fitted, NoMatch> {
     let Some(found) = ggml(&scheme) else { return Ok((scheme, None)) };
     let Some(narrow) = found.narrow.filter(|_| !columns.is_multiple_of(256)) else {
         return match columns.is_multiple_of(32) {

@@ -15,7 +15,7 @@ mod stored;
 use std::sync::Arc;
 
 pub use self::{
-    gguf::{GGML_SCHEMES, GgmlScheme, ggml, ggml_scheme},
+    gguf::{GGML_SCHEMES, GGUF, GgmlScheme, ggml, ggml_scheme},
     qdq::PER_CHANNEL,
     stored::stored,
 };
@@ -56,8 +56,11 @@ pub struct Format {
     /// The operator set that the lowered form needs, and its version.
     pub opset: Option<(&'static str, i64)>,
     /// The scheme for rows of so many values, and why it is another one than was asked for.
-    pub fitted: fn(Scheme, usize) -> Result<(Scheme, Option<NoMatch>), NoMatch>,
+    pub fitted: fn(Scheme, usize) -> Result<Fitted, NoMatch>,
 }
+
+/// A scheme, and why it is another one than was asked for.
+pub type Fitted = (Scheme, Option<NoMatch>);
 
 /// In alphabetical order. To add a format, add a file and a line here.
 pub const FORMATS: &[&Format] = &[
@@ -66,7 +69,7 @@ pub const FORMATS: &[&Format] = &[
     &dynamic_lstm::DYNAMIC_LSTM,
     &gather_block_quantized::GATHER_BLOCK_QUANTIZED,
     &gather_rows::GATHER_ROWS,
-    &gguf::GGUF,
+    &GGUF,
     &matmul_nbits::MATMUL_NBITS,
     &qdq::QDQ,
     &qoperator::QOPERATOR,
@@ -89,7 +92,7 @@ impl Format {
 impl Format {
     /// Whether its results are GGUF files.
     pub fn is_gguf(&self) -> bool {
-        self.name == gguf::GGUF.name
+        self.name == GGUF.name
     }
 
     /// Whether it can hold blocks with minimums, or scales that are integers: no operator of ONNX does.
@@ -103,7 +106,7 @@ impl Format {
 }
 
 /// Rows of any length are stored.
-fn any_width(scheme: Scheme, _: usize) -> Result<(Scheme, Option<NoMatch>), NoMatch> {
+fn any_width(scheme: Scheme, _: usize) -> Result<Fitted, NoMatch> {
     Ok((scheme, None))
 }
 

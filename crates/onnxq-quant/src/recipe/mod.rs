@@ -32,7 +32,7 @@ pub use self::{
 };
 pub use self::{load::MAX_BYTES, yaml::parse as parse_yaml};
 use crate::{
-    format::{GgmlScheme, ggml_scheme},
+    format::{GGUF, GgmlScheme, ggml_scheme},
     plan::ActivationScheme,
     target::{self, Target},
     transform::TransformSpec,
@@ -379,6 +379,12 @@ pub struct Activation {
 }
 
 impl Recipe {
+    /// Whether its results are GGUF files.
+    pub fn is_gguf(&self) -> bool {
+        let names = |it: &Entry| it.format.iter().flatten().any(|it| it == GGUF.name);
+        self.quantize.iter().any(names)
+    }
+
     /// Whether it works only with calibration data.
     pub fn needs_data(&self) -> bool {
         let by_entry = |it: &Entry| {

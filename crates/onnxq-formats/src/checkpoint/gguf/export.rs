@@ -16,6 +16,8 @@ use crate::{
 
 /// What a file consists of, but for the words.
 pub struct Export {
+    /// `general.architecture`.
+    pub architecture: &'static str,
     /// Keys that say what the architecture is.
     pub metadata: Vec<(String, Value)>,
     pub tensors: Vec<ExportTensor>,
@@ -60,7 +62,7 @@ impl Checkpoint {
             tensors.push(self.tensor(family, name, parts, &uses)?);
         }
         tensors.sort_by_key(|it| place(&it.name));
-        Ok(Export { metadata, tensors, notes })
+        Ok(Export { architecture: family.architecture, metadata, tensors, notes })
     }
 
     fn tensor(

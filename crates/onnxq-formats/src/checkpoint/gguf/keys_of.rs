@@ -110,7 +110,7 @@ fn windows(
 fn scale(it: &Architecture, family: &Family) -> Result<(), CheckpointError> {
     let attention = &it.blocks[0].attention.body;
     let layers = it.blocks.len() as u64;
-    let is_wide = WIDE.iter().any(|wide| *wide == (family.architecture, layers));
+    let is_wide = WIDE.contains(&(family.architecture, layers));
     let width = if is_wide { it.hidden / attention.heads } else { attention.head_size };
     if (attention.scale * (width as f32).sqrt() - 1.0).abs() < 1e-5 {
         return Ok(());

@@ -41,7 +41,9 @@ pub(super) fn open(path: &Path, policy: ExternalPolicy) -> Result<Checkpoint, Ch
     }
     weights.check(&architecture, path)?;
     let files = files.built(path);
-    Ok(Checkpoint { folder: path.into(), architecture, weights, files })
+    let words = file.metadata().filter(|it| it.0.starts_with("tokenizer."));
+    let words = words.map(|(key, value)| (key.to_owned(), value.clone())).collect();
+    Ok(Checkpoint { folder: path.into(), architecture, weights, files, words })
 }
 
 fn family(file: &File, name: &str) -> Result<&'static Family, CheckpointError> {

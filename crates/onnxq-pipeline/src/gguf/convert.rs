@@ -1,0 +1,62 @@
+//! `convert --to gguf`: the floats of a checkpoint in the file of llama.cpp.
+
+use std::sync::Arc;
+
+use super::rounded;
+use crate::{
+    Census, Error,
+    convert::{Convert, Converted, Left, Step},
+    origin,
+};
+use onnxq_formats::{Form, build, gguf::GgmlType, open_checkpoint};
+use onnxq_ir::{ctx::Ctx, diag::Warning, human::grouped, onnx::SaveOptions};
+
+/// Writes a GGUF file of the checkpoint at `job.model`. Matrices are rounded to `kind`, if there is one, as
+/// the package `gguf` does; all other tensors keep their types, and lists are float32.
+///
+/// # Errors
+/// E120 to E125 if it is no checkpoint that can be written so, and what writing says.
+pub fn to_gguf(
+    (job, kind): (&Convert, Option<GgmlType>),
+    output: &std::path::Path,
+    save: &SaveOptions,
+    ctx: &Ctx,
+) -> Result<Converted, Error> {
+    save.check_free(output)?;
+    let checkpoint = Arc::new(open_checkpoint(&job.model, job.open.external)?);
+    let loaded = build(&checkpoint, Form::Standard)?;
+    let mut model = loaded.model;
+    origin::mark_exported(&mut model, &job.model, &loaded.files)?;
+    let before = Census::of(&model, loaded.files.size());
+    let gguf = rounded(checkpoint, kind)?;
+    let warnings: Vec<Warning> =
+        gguf.notes().iter().map(|it| Warning::remark(it.clone())).collect();
+    warnings.iter().for_each(|it| ctx.progress.warn(it));
+    let entries = origin::of_gguf(&model);
+    let size = gguf.write(output, save, (&entries, None), &job.open, ctx)?;
+    let types = gguf.types();
+    let line = |it: (&&str, &usize)| format!("{} × {}", grouped(*it.1 as u64), it.0);
+    let lines = types.iter().map(line).collect();
+    let changed = types.values().sum();
+    let left = kind.into_iter().flat_map(|kind| {
+        gguf.unfit(kind).map(move |it| Left {
+            node: it.name.clone(),
+            op: it.dtype.name().to_owned(),
+            reason: format!("rows of {} are no whole blocks of {kind}", it.shape[1]),
+        })
+    });
+    let left = left.collect();
+    Ok(Converted {
+        schema: "onnxq.convert/1",
+        onnxq: env!("CARGO_PKG_VERSION"),
+        model: job.model.clone(),
+        output: Some(output.to_owned()),
+        files: vec![output.to_owned()],
+        after: Census::of(&model, size),
+        before,
+        needs: None,
+        execution: None,
+        steps: vec![Step { changed, lines, left, ..Step::new("gguf") }],
+        warnings,
+    })
+}

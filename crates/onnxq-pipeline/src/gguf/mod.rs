@@ -1,0 +1,221 @@
+//! A plan as a GGUF file: which tensor gets which type of ggml, and where its blocks come from.
+
+mod convert;
+mod rows;
+mod write;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+pub use self::convert::to_gguf;
+
+use crate::Error;
+use onnxq_formats::{
+    Checkpoint, Export, ExportTensor,
+    gguf::{GgmlType, Value, WriteError, Writer},
+};
+use onnxq_ir::{
+    Model, no_match,
+    tensor::{DType, QSource},
+    untrusted::Untrusted,
+};
+use onnxq_quant::{
+    format::ggml,
+    plan::{Plan, SitePlan},
+    sources::Sources,
+};
+
+/// A file to be.
+pub(crate) struct Gguf {
+    checkpoint: Arc<Checkpoint>,
+    export: Export,
+    /// Of each tensor.
+    made: Vec<Made>,
+}
+
+/// What a tensor becomes.
+struct Made {
+    kind: GgmlType,
+    /// Of its parts, if they are quantized.
+    sources: Vec<Arc<dyn QSource>>,
+}
+
+/// The types that values can be rounded to one by one, or in blocks of 32.
+pub const ROUNDED: [GgmlType; 8] = [
+    GgmlType::F32,
+    GgmlType::F16,
+    GgmlType::BF16,
+    GgmlType::Q4_0,
+    GgmlType::Q4_1,
+    GgmlType::Q5_0,
+    GgmlType::Q5_1,
+    GgmlType::Q8_0,
+];
+
+/// A file whose matrices are rounded to a type, or keep that of the checkpoint.
+pub(crate) fn rounded(checkpoint: Arc<Checkpoint>, kind: Option<GgmlType>) -> Result<Gguf, Error> {
+    let export = checkpoint.export()?;
+    let fits = |it: &ExportTensor| {
+        kind.filter(|kind| is_matrix(it) && kind.row_bytes(it.shape[1]).is_some())
+    };
+    let made = export
+        .tensors
+        .iter()
+        .map(|it| Made { kind: fits(it).unwrap_or_else(|| float(it.dtype)), sources: Vec::new() });
+    let made = made.collect();
+    Ok(Gguf { checkpoint, export, made })
+}
+
+fn is_matrix(tensor: &ExportTensor) -> bool {
+    tensor.shape.len() == 2
+}
+
+/// The type of floats, as the checkpoint has them.
+fn float(dtype: DType) -> GgmlType {
+    match dtype {
+        DType::F16 => GgmlType::F16,
+        DType::BF16 => GgmlType::BF16,
+        _ => GgmlType::F32,
+    }
+}
+
+impl Gguf {
+    /// The tensors of a plan for the checkpoint's graph. Weights that `sources` lacks are added to it.
+    pub(crate) fn of(
+        checkpoint: Arc<Checkpoint>,
+        m: &Model,
+        sites: &[SitePlan],
+        sources: &mut Sources,
+    ) -> Result<Gguf, Error> {
+        let mut gguf = rounded(checkpoint, None)?;
+        for (tensor, made) in gguf.export.tensors.iter().zip(&mut gguf.made) {
+            let own = own_sites(m, sites, tensor);
+            let Some(first) = own.first().copied().flatten() else { continue };
+            let scheme = ggml(&first.scheme).expect("the format has no other schemes");
+            let name = scheme.name.to_uppercase();
+            made.kind = GgmlType::from_name(&name).expect("types of ggml");
+            let all = own.into_iter().map(|it| sources.get(m, it.expect("parts are alike")));
+            made.sources = all.collect();
+        }
+        Ok(gguf)
+    }
+
+    /// How many tensors have which type.
+    pub(crate) fn types(&self) -> BTreeMap<&'static str, usize> {
+        let mut types = BTreeMap::new();
+        for it in &self.made {
+            *types.entry(it.kind.name()).or_default() += 1;
+        }
+        types
+    }
+
+    /// Matrices whose rows are no whole blocks of a type.
+    pub(crate) fn unfit(&self, kind: GgmlType) -> impl Iterator<Item = &ExportTensor> {
+        let all = self.export.tensors.iter().zip(&self.made);
+        all.filter(move |it| is_matrix(it.0) && it.1.kind != kind).map(|it| it.0)
+    }
+
+    /// What the format cannot say.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.export.notes
+    }
+
+    /// The file with these entries beside those that say what the model is.
+    fn writer<'a>(&'a self, entries: &[(String, String)]) -> Result<Writer<'a>, WriteError> {
+        let mut writer = Writer::new();
+        for (key, value) in self.general().into_iter().chain(self.export.metadata.clone()) {
+            writer.value(&key, value);
+        }
+        if self.checkpoint.words.is_empty() {
+            writer.value("tokenizer.ggml.model", "none");
+        }
+        for (key, value) in &self.checkpoint.words {
+            writer.value(key, value.clone());
+        }
+        for (key, value) in entries {
+            writer.value(key, &**value);
+        }
+        for (tensor, made) in self.export.tensors.iter().zip(&self.made) {
+            rows::append(&mut writer, tensor, made)?;
+        }
+        Ok(writer)
+    }
+
+    /// Keys of every file.
+    fn general(&self) -> Vec<(String, Value)> {
+        let architecture = self.export.architecture;
+        let name = self.checkpoint.folder.file_stem().unwrap_or_default().to_string_lossy();
+        let pairs: [(&str, Value); 5] = [
+            ("general.architecture", architecture.into()),
+            ("general.type", "model".into()),
+            ("general.name", (&*name).into()),
+            ("general.file_type", self.file_type().into()),
+            ("general.quantization_version", 2u32.into()),
+        ];
+        pairs.map(|(key, value)| (key.to_owned(), value)).into()
+    }
+
+    /// llama.cpp's number of the type that most of the weights have.
+    fn file_type(&self) -> u32 {
+        let mut bytes: BTreeMap<GgmlType, u64> = BTreeMap::new();
+        for (tensor, made) in self.export.tensors.iter().zip(&self.made) {
+            *bytes.entry(made.kind).or_default() += tensor.shape.iter().product::<usize>() as u64;
+        }
+        let most = bytes.into_iter().max_by_key(|it| it.1).map(|it| it.0);
+        FILE_TYPES.iter().find(|it| Some(it.0) == most).map_or(0, |it| it.1)
+    }
+}
+
+/// `general.file_type`; of the K types the number of the smallest mix.
+const FILE_TYPES: [(GgmlType, u32); 13] = [
+    (GgmlType::F32, 0),
+    (GgmlType::F16, 1),
+    (GgmlType::Q4_0, 2),
+    (GgmlType::Q4_1, 3),
+    (GgmlType::Q8_0, 7),
+    (GgmlType::Q5_0, 8),
+    (GgmlType::Q5_1, 9),
+    (GgmlType::Q2K, 10),
+    (GgmlType::Q3K, 11),
+    (GgmlType::Q4K, 14),
+    (GgmlType::Q5K, 16),
+    (GgmlType::Q6K, 18),
+    (GgmlType::BF16, 32),
+];
+
+/// The sites of the parts of a tensor.
+fn own_sites<'a>(
+    m: &Model,
+    sites: &'a [SitePlan],
+    tensor: &ExportTensor,
+) -> Vec<Option<&'a SitePlan>> {
+    let site = |names: &[String]| {
+        let named =
+            |it: &&SitePlan| names.iter().any(|name| *m.value(it.site.weight).name == **name);
+        sites.iter().find(named)
+    };
+    tensor.parts.iter().map(|it| site(&it.names)).collect()
+}
+
+/// Parts of one tensor get one type, that with the most bits; where one stays in float, all do.
+pub(crate) fn unify(checkpoint: &Checkpoint, m: &Model, plan: &mut Plan) -> Result<(), Error> {
+    for tensor in checkpoint.export()?.tensors.iter().filter(|it| it.parts.len() > 1) {
+        let own = own_sites(m, &plan.sites, tensor);
+        let found: Vec<SitePlan> = own.iter().copied().flatten().cloned().collect();
+        let Some(best) = found.iter().max_by_key(|it| it.scheme.bits) else { continue };
+        let nodes: Vec<_> = found.iter().map(|it| it.site.node).collect();
+        let name = Untrusted(&tensor.name);
+        if found.len() < own.len() {
+            let why = || no_match!("GGUF has it in one tensor, `{name}`, with what stays in float");
+            nodes.into_iter().for_each(|it| plan.keep(m, it, why()));
+            continue;
+        }
+        let (scheme, solver) = (best.scheme, best.solver);
+        for site in plan.sites.iter_mut().filter(|it| nodes.contains(&it.site.node)) {
+            if site.scheme != scheme {
+                site.note = Some(no_match!("GGUF has it in one tensor, `{name}`"));
+            }
+            (site.scheme, site.solver) = (scheme, solver);
+        }
+    }
+    Ok(())
+}
