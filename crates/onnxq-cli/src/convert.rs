@@ -254,7 +254,7 @@ impl Args {
         let ctx = Ctx { progress: &named, ..ui.ctx() };
         let place = self.accept.destination(output.path(), save, ui);
         let converted = match to_gguf {
-            true => pipeline::to_gguf((&job, what.kind), output.path(), &save, &ctx),
+            true => pipeline::to_gguf((&job, what.kind), &place, &ctx),
             false => convert::convert(&job, &place, &ctx),
         };
         let mut converted = converted.map_err(|error| output.explained(error.into()))?;

@@ -46,6 +46,8 @@ pub enum CheckpointError {
     NoFolder { path: PathBuf },
     #[error("{} is no checkpoint, and GGUF files are made of those", path.display())]
     NoCheckpoint { path: PathBuf },
+    #[error("no weight of {} is called `{}`, or lies in a node of that name", path.display(), Untrusted(name))]
+    Unnamed { path: PathBuf, name: String },
     #[error("there are no GGUF files of `{}`", Untrusted(model_type))]
     NoFamily { model_type: String, known: String },
     #[error("GGUF has no tensor for `{}` in files of `{architecture}`", Untrusted(name))]
@@ -100,6 +102,7 @@ impl Diagnostic for CheckpointError {
             | CheckpointError::TensorType { .. } => Code::E122,
             CheckpointError::Weights { .. } => Code::E123,
             CheckpointError::Missing { .. }
+            | CheckpointError::Unnamed { .. }
             | CheckpointError::Unused { .. }
             | CheckpointError::Shape { .. } => Code::E124,
             CheckpointError::Pickle { .. } => Code::E125,
@@ -122,7 +125,9 @@ impl Diagnostic for CheckpointError {
                 "these are known: {known}; export others to ONNX, for example with optimum"
             )),
             CheckpointError::NoCheckpoint { .. } => Some(
-                "name a GGUF file, or the folder with config.json and model.safetensors".into(),
+                "name a GGUF file, the folder with config.json and model.safetensors, or an ONNX model of a \
+                 decoder with its config.json beside it"
+                    .into(),
             ),
             CheckpointError::NoFamily { known, .. } => {
                 Some(format!("these can be written: {known}"))
@@ -137,6 +142,11 @@ impl Diagnostic for CheckpointError {
             CheckpointError::Pickle { .. } | CheckpointError::NoWeights { .. } => Some(
                 "save it again as safetensors: model.save_pretrained(folder, \
                  safe_serialization=True)"
+                    .into(),
+            ),
+            CheckpointError::Unnamed { .. } => Some(
+                "this export lost the names of its parameters: name the folder of the checkpoint instead, \
+                 or an export of optimum, which keeps them"
                     .into(),
             ),
             CheckpointError::Missing { .. } => {

@@ -45,17 +45,21 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded, CheckpointErro
     }
 }
 
-/// Reads a checkpoint: a GGUF file or a folder with a `config.json`.
+/// Reads a checkpoint: a GGUF file, a folder with a `config.json`, or an ONNX model that was exported
+/// from one which lies beside it.
 ///
 /// # Errors
-/// E120 of an ONNX file, and E120 to E125 of folders and GGUF files.
+/// What [`onnx::open`] says of models, and E120 to E125.
 pub fn open_checkpoint(path: &Path, policy: ExternalPolicy) -> Result<Checkpoint, CheckpointError> {
     if path.is_dir() {
-        return Checkpoint::open(path, policy);
+        return match model_in(path)? {
+            Some(file) => Checkpoint::open_model(&file, policy),
+            None => Checkpoint::open(path, policy),
+        };
     }
     match gguf::is_gguf(path) {
         true => Checkpoint::open_gguf(path, policy),
-        false => Err(CheckpointError::NoCheckpoint { path: path.into() }),
+        false => Checkpoint::open_model(path, policy),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Error, Job, untrue};
+use super::{Error, Job, gguf, untrue};
 use onnxq_formats::{Checkpoint, Form};
 use onnxq_ir::{
     Model,
@@ -92,6 +92,11 @@ impl Opened {
         }
         let progress = job.ctx.progress;
         progress.start("prepare", 0);
+        if let Some(checkpoint) = self.checkpoint.as_ref().filter(|it| it.is_guessed) {
+            let (built, runtime) = ((&self.model, &self.files), &job.inputs.runtime);
+            let original = (&*self.files.model, &self.options);
+            gguf::prove(original, built, &checkpoint.architecture, runtime, job.ctx)?;
+        }
         let names = match &self.checkpoint {
             // Weights must stay those that the file will have.
             Some(_) => AS_BUILT.to_vec(),

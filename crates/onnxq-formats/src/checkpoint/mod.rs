@@ -2,6 +2,7 @@
 
 mod config;
 mod gguf;
+mod model;
 mod smaller;
 mod weights;
 
@@ -31,6 +32,8 @@ pub struct Checkpoint {
     pub files: Files,
     /// What a GGUF file says of its words.
     pub words: Vec<(String, Value)>,
+    /// Whether parameters were found by names that prove nothing.
+    pub is_guessed: bool,
 }
 
 impl Checkpoint {
@@ -51,6 +54,6 @@ impl Checkpoint {
         weights.check(&architecture, folder)?;
         let files = files.built(folder);
         let (folder, words) = (folder.into(), Vec::new());
-        Ok(Checkpoint { folder, architecture, weights, files, words })
+        Ok(Checkpoint { folder, architecture, weights, files, words, is_guessed: false })
     }
 }

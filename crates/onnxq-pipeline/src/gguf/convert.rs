@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::rounded;
+use super::{prove, rounded};
 use crate::{
-    Census, Error,
+    Census, Destination, Error,
     convert::{Convert, Converted, Left, Step},
     origin,
 };
 use onnxq_formats::{Form, build, gguf::GgmlType, open_checkpoint};
-use onnxq_ir::{ctx::Ctx, diag::Warning, human::grouped, onnx::SaveOptions};
+use onnxq_ir::{ctx::Ctx, diag::Warning, human::grouped};
 
 /// Writes a GGUF file of the checkpoint at `job.model`. Matrices are rounded to `kind`, if there is one, as
 /// the package `gguf` does; all other tensors keep their types, and lists are float32.
@@ -18,14 +18,18 @@ use onnxq_ir::{ctx::Ctx, diag::Warning, human::grouped, onnx::SaveOptions};
 /// E120 to E125 if it is no checkpoint that can be written so, and what writing says.
 pub fn to_gguf(
     (job, kind): (&Convert, Option<GgmlType>),
-    output: &std::path::Path,
-    save: &SaveOptions,
+    place: &Destination,
     ctx: &Ctx,
 ) -> Result<Converted, Error> {
+    let (output, save) = (place.path, &place.save);
     save.check_free(output)?;
     let checkpoint = Arc::new(open_checkpoint(&job.model, job.open.external)?);
     let loaded = build(&checkpoint, Form::Standard)?;
     let mut model = loaded.model;
+    if checkpoint.is_guessed {
+        let (original, built) = ((&*job.model, &job.open), (&model, &loaded.files));
+        prove(original, built, &checkpoint.architecture, &place.runtime, ctx)?;
+    }
     origin::mark_exported(&mut model, &job.model, &loaded.files)?;
     let before = Census::of(&model, loaded.files.size());
     let gguf = rounded(checkpoint, kind)?;

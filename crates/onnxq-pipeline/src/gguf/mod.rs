@@ -1,12 +1,14 @@
 //! A plan as a GGUF file: which tensor gets which type of ggml, and where its blocks come from.
 
 mod convert;
+mod proof;
 mod rows;
 mod write;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use self::convert::to_gguf;
+pub(crate) use self::proof::prove;
 
 use crate::Error;
 use onnxq_formats::{

@@ -43,7 +43,8 @@ pub(super) fn open(path: &Path, policy: ExternalPolicy) -> Result<Checkpoint, Ch
     let files = files.built(path);
     let words = file.metadata().filter(|it| it.0.starts_with("tokenizer."));
     let words = words.map(|(key, value)| (key.to_owned(), value.clone())).collect();
-    Ok(Checkpoint { folder: path.into(), architecture, weights, files, words })
+    let folder = path.into();
+    Ok(Checkpoint { folder, architecture, weights, files, words, is_guessed: false })
 }
 
 fn family(file: &File, name: &str) -> Result<&'static Family, CheckpointError> {
