@@ -26,7 +26,7 @@ pub(crate) fn apply(m: &mut Model, changes: Vec<Change>) {
     for change in changes {
         match change {
             Change::Float { value, tensor } => float(m, value, tensor),
-            Change::Quantized { source, matrix } => quantized(m, &source, matrix),
+            Change::Quantized { source, matrix } => quantized(m, &source, *matrix),
         }
     }
 }

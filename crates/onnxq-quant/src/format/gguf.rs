@@ -77,6 +77,21 @@ pub const GGML_SCHEMES: &[GgmlScheme] = &[
     flat("q8_0", 8, SYMMETRIC, Range::Narrow),
 ];
 
+impl GgmlScheme {
+    /// Bytes of a row of whole blocks.
+    pub fn row_bytes(&self, columns: usize) -> u64 {
+        let Scheme { bits, zero_points, granularity, superblock, .. } = self.scheme;
+        let Granularity::Block(block) = granularity else { unreachable!("types have blocks") };
+        let parts = if zero_points == MINIMUM { 2 } else { 1 };
+        let bits = match superblock {
+            None => block * bits as usize + parts * 16,
+            Some(it) => it.blocks * (block * bits as usize + parts * it.bits as usize) + parts * 16,
+        };
+        let elements = block * superblock.map_or(1, |it| it.blocks);
+        (columns / elements * bits / 8) as u64
+    }
+}
+
 /// The type of ggml that a scheme is.
 pub fn ggml(scheme: &Scheme) -> Option<&'static GgmlScheme> {
     GGML_SCHEMES.iter().find(|it| it.scheme == *scheme)
@@ -141,6 +156,14 @@ mod tests {
         let why = "q5_0, not q4_k: its rows of 704 are no whole blocks of 256";
         assert_eq!(note.unwrap().to_string(), why);
         assert!(fitted(of("q8_0"), 40).is_err());
+    }
+
+    #[test]
+    fn rows_have_the_bytes_of_their_blocks() {
+        let of = |name: &str| ggml_scheme(name).unwrap().row_bytes(512);
+        assert_eq!(["q2_k", "q3_k", "q4_k"].map(of), [2 * 84, 2 * 110, 2 * 144]);
+        assert_eq!(["q5_k", "q6_k", "q8_0"].map(of), [2 * 176, 2 * 210, 16 * 34]);
+        assert_eq!(["q4_0", "q4_1", "q5_0", "q5_1"].map(of), [16 * 18, 16 * 20, 16 * 22, 16 * 24]);
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub enum Change {
     /// Every part of this source becomes that of the matrix.
     Quantized {
         source: Arc<dyn QSource>,
-        matrix: QMatrix,
+        matrix: Box<QMatrix>,
     },
 }
 
@@ -419,7 +419,7 @@ impl Weight {
         match (&self.source, &self.kind) {
             (Source::Quantized(source), Kind::Quantized(it)) => {
                 let matrix = it.matrix(&self.theta, self.rounded_from());
-                Change::Quantized { source: source.clone(), matrix }
+                Change::Quantized { source: source.clone(), matrix: Box::new(matrix) }
             }
             (Source::Float { value, tensor }, _) => {
                 let values = leaves.get(self.first).iter().copied();

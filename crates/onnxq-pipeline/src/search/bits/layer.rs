@@ -19,6 +19,7 @@ use onnxq_numerics::{
 };
 use onnxq_quant::{
     budget::Choice,
+    format::ggml,
     ops::{Weight, rows},
     plan::SitePlan,
     recipe::{Recipe, WeightSpec, WeightType, resolve},
@@ -169,6 +170,11 @@ fn candidate(m: &Model, plans: Vec<SitePlan>, external: bool) -> Candidate {
 
 /// Bytes of all parts that are stored for a weight: equal ones once.
 fn stored(m: &Model, plans: &[SitePlan], external: bool) -> u64 {
+    if let Some(ggml) = ggml(&plans[0].scheme).filter(|_| plans[0].format.is_gguf()) {
+        // A table and the head that is tied to it are one tensor.
+        let shape = Sources::shape(m, &plans[0]);
+        return ggml.row_bytes(shape.k) * shape.n as u64;
+    }
     let mut parts: Vec<(usize, Part, Packing)> = Vec::new();
     let mut total = 0;
     for (at, it) in plans.iter().enumerate() {
