@@ -67,17 +67,59 @@ class Llama:
             raise SystemExit(f"llama.cpp refuses {path}")
         self.vocab = self.lib.llama_model_get_vocab(self.model)
         self.words = self.lib.llama_vocab_n_tokens(self.vocab)
+        self.threads = threads
         if tokens:
-            params = self.lib.llama_context_default_params()
-            params.n_ctx = params.n_batch = params.n_ubatch = max(tokens, 32)
-            params.n_seq_max = 1
-            params.n_threads = params.n_threads_batch = threads
-            params.flash_attn_type = 0
-            params.type_k = params.type_v = 0
-            params.n_outputs_max = tokens
-            self.context = self.lib.llama_init_from_model(self.model, params)
-            if self.context == self.ffi.NULL:
-                raise SystemExit(f"llama.cpp makes no context for {path}")
+            self.context_for(tokens)
+
+    def context_for(self, tokens, callback=None):
+        params = self.lib.llama_context_default_params()
+        params.n_ctx = params.n_batch = params.n_ubatch = max(tokens, 32)
+        params.n_seq_max = 1
+        params.n_threads = params.n_threads_batch = self.threads
+        params.flash_attn_type = 0
+        params.type_k = params.type_v = 0
+        params.n_outputs_max = tokens
+        if callback:
+            params.cb_eval = callback
+        self.context = self.lib.llama_init_from_model(self.model, params)
+        if self.context == self.ffi.NULL:
+            raise SystemExit("llama.cpp makes no context")
+
+    def importance(self, rows):
+        """Mean squares of the inputs of every matrix, as llama-imatrix counts them."""
+        import ctypes
+
+        base = ctypes.CDLL(None)
+        base.ggml_op_desc.restype, base.ggml_op_desc.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+        sums = {}
+
+        def word(at, offset):
+            return ctypes.c_uint64.from_address(at + offset).value
+
+        # Where ggml_tensor has what: ne, nb, src, data, name.
+        NE, NB, SRC, DATA, NAME = 16, 48, 152, 248, 256
+
+        @self.ffi.callback("bool(struct ggml_tensor *, bool, void *)")
+        def seen(tensor, ask, data):
+            at = int(self.ffi.cast("uintptr_t", tensor))
+            if base.ggml_op_desc(at) != b"MUL_MAT":
+                return not ask
+            weight, x = word(at, SRC), word(at, SRC + 8)
+            name = ctypes.string_at(weight + NAME).decode()
+            if ask or not name.endswith(".weight"):
+                return True
+            columns, count, stride = word(x, NE), word(x, NE + 8), word(x, NB + 8)
+            values = np.ctypeslib.as_array(
+                (ctypes.c_float * (stride // 4 * count)).from_address(word(x, DATA))
+            ).reshape(count, stride // 4)[:, :columns]
+            total, seen_rows = sums.get(name, (0.0, 0))
+            sums[name] = (total + (values.astype(np.float64) ** 2).sum(0), seen_rows + count)
+            return True
+
+        self.context_for(rows.shape[1], seen)
+        for row in rows:
+            self.logits(row)
+        return {name: (total / count).astype(np.float32) for name, (total, count) in sums.items()}
 
     def logits(self, ids):
         """Of one row of tokens, `[tokens, words]`."""
@@ -171,6 +213,64 @@ def compare(args):
         print(f"{os.path.basename(path)}\t{size}\tKL {kl:.7f}\ttop-1 {top:.4f}\tmost {furthest:.2e}\t{types(path)}", flush=True)
 
 
+# llama_ftype: what llama-quantize calls its mixes.
+MIXES = {
+    "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_S": 11, "Q3_K_M": 12,
+    "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16, "Q5_K_M": 17, "Q6_K": 18, "IQ2_XXS": 19, "IQ2_XS": 20,
+    "IQ3_XXS": 23, "IQ1_S": 24, "IQ4_NL": 25, "IQ3_S": 26, "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30,
+}  # fmt: skip
+
+
+def make(source, target, mix, importance):
+    """What llama-quantize makes: MIX, or MIX:TABLE:HEAD with types of ggml for the table of words and the head."""
+    ffi, lib = library()
+    params = lib.llama_model_quantize_default_params()
+    name, *others = mix.split(":")
+    params.ftype, params.nthread = MIXES[name], 2
+    if others:
+        import gguf
+
+        table, head = (gguf.GGMLQuantizationType[it] for it in others)
+        params.token_embedding_type, params.output_tensor_type = int(table), int(head)
+    data = ffi.new("struct llama_model_imatrix_data[]", len(importance) + 1)
+    kept = []
+    for at, (tensor, values) in enumerate(importance.items()):
+        kept += [ffi.new("char[]", tensor.encode()), ffi.from_buffer("float[]", values)]
+        data[at].name, data[at].data, data[at].size = kept[-2], kept[-1], len(values)
+    params.imatrix = data
+    held = ffi.new("llama_model_quantize_params *", params)
+    code = lib.llama_model_quantize(os.fsencode(source), os.fsencode(target), held)
+    if code != 0:
+        raise SystemExit(f"llama.cpp cannot make {mix} of {source}: {code}")
+
+
+def ladder(args):
+    os.makedirs(args.out, exist_ok=True)
+    importance = Llama(args.source).importance(np.load(args.calibration)[: args.rows])
+    args.files = []
+    for mix in args.types:
+        path = os.path.join(args.out, f"llama-{mix.replace(':', '-')}.gguf")
+        make(args.source, path, mix, importance)
+        args.files.append(path)
+    args.reference = args.source
+    compare(args)
+
+
+def tokens(args):
+    import tokenizers
+
+    llama, theirs = Llama(args.file, vocab_only=True), tokenizers.Tokenizer.from_file(args.tokenizer)
+    count = apart = 0
+    for text in args.texts:
+        for line in open(text, encoding="utf-8", newline="\n"):
+            count += 1
+            ours = theirs.encode(line, add_special_tokens=False).ids
+            if ours != llama.tokenize(line):
+                apart += 1
+                print(f"{line!r}\n  tokenizer.json {ours}\n  llama.cpp      {llama.tokenize(line)}")
+    print(f"{count - apart} of {count} lines have the same tokens")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=64)
@@ -180,6 +280,18 @@ def main():
     it.add_argument("ids")
     it.add_argument("files", nargs="+")
     it.set_defaults(run=compare)
+    it = commands.add_parser("ladder")
+    it.add_argument("source")
+    it.add_argument("ids")
+    it.add_argument("calibration")
+    it.add_argument("out")
+    it.add_argument("types", nargs="+")
+    it.set_defaults(run=ladder)
+    it = commands.add_parser("tokens")
+    it.add_argument("file")
+    it.add_argument("tokenizer")
+    it.add_argument("texts", nargs="+")
+    it.set_defaults(run=tokens)
     args = parser.parse_args()
     args.run(args)
 

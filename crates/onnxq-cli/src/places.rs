@@ -8,12 +8,13 @@ use onnxq_ir::{
     fs::missing_hint,
     onnx::check_place,
 };
+use onnxq_quant::recipe::Recipe;
 
 /// Where `quantize` writes.
 #[derive(Debug, clap::Args)]
 pub struct Destination {
-    /// Where to write the result [default: MODEL.RECIPE.onnx beside the model]; large weights go into
-    /// a file beside it. `-` is standard output
+    /// Where to write the result [default: MODEL.RECIPE.onnx beside the model, or .gguf]; large weights go
+    /// into a file beside it. `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// The same as --output
@@ -27,7 +28,7 @@ impl Destination {
         &mut self,
         validate: &mut Option<Option<PathBuf>>,
         model: &Path,
-        recipe: &str,
+        recipe: &Recipe,
     ) -> Result<PathBuf, Failure> {
         if matches!(validate, Some(None)) && self.second.as_deref().is_some_and(is_data) {
             *validate = Some(self.second.take());
@@ -37,26 +38,42 @@ impl Destination {
                 Err(NoOutput { path: second.clone() }.into())
             }
             (Some(_), Some(second)) => Err(TwoOutputs { second: second.clone() }.into()),
-            (Some(path), None) | (None, Some(path)) => Ok(path.clone()),
+            (Some(path), None) | (None, Some(path)) => fitting(path, recipe),
             (None, None) if is_stream(model) => Err(NoName.into()),
             (None, None) => Ok(beside(model, recipe)),
         }
     }
 }
 
+/// A path whose ending says what the recipe writes.
+fn fitting(path: &Path, recipe: &Recipe) -> Result<PathBuf, Failure> {
+    let is_gguf = path.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"));
+    let is_onnx = path.extension().is_some_and(|it| it.eq_ignore_ascii_case("onnx"));
+    if recipe.is_gguf() && is_onnx || !recipe.is_gguf() && is_gguf {
+        let (path, recipe, writes) = (path.into(), recipe.name.clone(), ending(recipe));
+        return Err(OtherKind { path, recipe, writes }.into());
+    }
+    Ok(path.to_owned())
+}
+
+fn ending(recipe: &Recipe) -> &'static str {
+    if recipe.is_gguf() { "gguf" } else { "onnx" }
+}
+
 /// `models/a.onnx` and `int4` → `models/a.int4.onnx`.
-fn beside(model: &Path, recipe: &str) -> PathBuf {
+fn beside(model: &Path, recipe: &Recipe) -> PathBuf {
+    let (recipe, ending) = (&recipe.name, ending(recipe));
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
     let recipe: String = recipe.chars().map(|it| if plain(it) { it } else { '-' }).collect();
     let stem = if model.is_dir() { model.file_name() } else { model.file_stem() };
     let stem = stem.map_or("model".into(), |it| it.to_string_lossy());
-    model.with_file_name(format!("{stem}.{recipe}.onnx"))
+    model.with_file_name(format!("{stem}.{recipe}.{ending}"))
 }
 
 /// Whether a path is one of samples, not of a model.
 fn is_data(path: &Path) -> bool {
     let extension = path.extension().and_then(|it| it.to_str()).unwrap_or("");
-    !matches!(extension, "onnx" | "onnxtxt" | "ort" | "pb")
+    !matches!(extension, "gguf" | "onnx" | "onnxtxt" | "ort" | "pb")
         && (path.exists() || !extension.is_empty())
 }
 
@@ -101,6 +118,27 @@ impl Diagnostic for NoOutput {
                  from as --calibration {path}; the output is -o FILE"
             ),
         })
+    }
+}
+
+/// The name says another kind of file than the recipe writes.
+#[derive(Debug, thiserror::Error)]
+#[error("recipe {recipe} writes a file of {}, and {} is called otherwise", .writes.to_uppercase(), .path.display())]
+struct OtherKind {
+    path: PathBuf,
+    recipe: String,
+    writes: &'static str,
+}
+
+impl Diagnostic for OtherKind {
+    fn code(&self) -> Code {
+        Code::E905
+    }
+
+    fn hint(&self) -> Option<String> {
+        let name = self.path.with_extension(self.writes);
+        let list = "or take another recipe: `onnxq recipe list`";
+        Some(format!("call it {}, {list}", name.display()))
     }
 }
 
@@ -181,11 +219,18 @@ impl Diagnostic for NoStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onnxq_quant::recipe::load;
 
     #[test]
     fn an_output_is_named_after_the_model_and_the_recipe() {
-        let beside = |model: &str, recipe| beside(Path::new(model), recipe);
+        let named = |name: &str| Recipe { name: name.to_owned(), ..load("int4").unwrap() };
+        let beside = |model: &str, recipe| beside(Path::new(model), &named(recipe));
         assert_eq!(beside("a/m.onnx", "int4"), Path::new("a/m.int4.onnx"));
+        let gguf = load("gguf_q4_0").unwrap();
+        assert_eq!(super::beside(Path::new("a/m.onnx"), &gguf), Path::new("a/m.gguf_q4_0.gguf"));
+        let error = fitting(Path::new("m.onnx"), &gguf).unwrap_err();
+        assert_eq!(error.code(), Code::E905);
+        assert!(fitting(Path::new("m.gguf"), &load("int4").unwrap()).is_err());
         assert_eq!(beside("m.v2.onnx", "my own/1"), Path::new("m.v2.my-own-1.onnx"));
     }
 
@@ -194,7 +239,7 @@ mod tests {
         let resolve = |output: Option<&str>, second: Option<&str>, mut validate| {
             let [output, second] = [output, second].map(|it| it.map(PathBuf::from));
             let mut places = Destination { output, second };
-            let path = places.resolve(&mut validate, Path::new("m.onnx"), "int4");
+            let path = places.resolve(&mut validate, Path::new("m.onnx"), &load("int4").unwrap());
             (path.map_err(|it| it.code()), validate)
         };
         let none = None::<Option<PathBuf>>;

@@ -11,7 +11,7 @@ use super::{
     places::{Destination, check_outputs, check_there},
     shared::{
         ADVANCED, AcceptArgs, CalibrationArgs, DataArgs, InputArgs, KeepArgs, MeasureArgs, NoData,
-        Nonfinite, RecipeArgs, external_data, size, with_samples,
+        NoEffect, Nonfinite, RecipeArgs, external_data, size, with_samples,
     },
     show,
     stream::{Output, Received, receive},
@@ -28,7 +28,7 @@ use onnxq_report::Report;
 /// Quantize a model by a recipe
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The float model: .onnx or .onnxtxt, or `-` for standard input
+    /// The float model: .onnx, .onnxtxt or .gguf, the folder of a checkpoint, or `-` for standard input
     pub model: PathBuf,
     #[command(flatten)]
     pub recipe: RecipeArgs,
@@ -105,7 +105,7 @@ impl Args {
     pub fn run(mut self, ui: &Ui) -> Result<u8, Failure> {
         let recipe = self.recipe.load(ui)?;
         let recipe = with_samples(recipe, self.calibration.calibration_samples)?;
-        let output = self.destination.resolve(&mut self.validate, &self.model, &recipe.name)?;
+        let output = self.destination.resolve(&mut self.validate, &self.model, &recipe)?;
         let output = Output::at(&output, ui)?;
         let stdin = receive([&mut self.model])?;
         self.check_paths(output.path())?;
@@ -122,6 +122,10 @@ impl Args {
         inputs.allow_refused = self.accept.allow_refused;
         if self.dry_run {
             return self.outline((output.path(), &stdin), &recipe, &inputs, &save, ui);
+        }
+        if recipe.is_gguf() && self.external_data != ExternalData::Auto {
+            let without = "a GGUF file has its weights inside";
+            return Err(NoEffect { asked: "--external-data", without }.into());
         }
         save.check_free(output.path())?;
         inputs.output = OutputFile { path: Some(output.path().to_owned()), save };
