@@ -178,9 +178,8 @@ def all_logits(path, ids):
 
 
 def log_softmax(x):
-    x = x.astype(np.float64)
     x = x - x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+    return x - np.log(np.exp(x).sum(-1, keepdims=True, dtype=np.float64)).astype(np.float32)
 
 
 def distance(reference, candidate):
@@ -188,7 +187,7 @@ def distance(reference, candidate):
     kl, top, count, furthest = 0.0, 0, 0, 0.0
     for ours, theirs in zip(reference, candidate):
         p, q = log_softmax(ours), log_softmax(theirs)
-        kl += float((np.exp(p) * (p - q)).sum(-1).sum())
+        kl += float((np.exp(p) * (p - q)).sum(dtype=np.float64))
         top += int((p.argmax(-1) == q.argmax(-1)).sum())
         furthest = max(furthest, float(np.abs(ours - theirs).max()))
         count += len(p)

@@ -37,6 +37,8 @@ mod examples;
 mod formats;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod gates;
+#[cfg(all(feature = "cli", feature = "runtime"))]
+mod gguf;
 mod golden;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod guided;
