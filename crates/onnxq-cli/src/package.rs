@@ -40,7 +40,7 @@ pub struct Args {
     /// Compare on the first samples of this, as `validate` takes it [default: inputs that are made up]
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
-    /// The tokenizer.json for text [default: that of the model, if it is a folder or GGUF]
+    /// The tokenizer.json for text [default: that of the model, if it is a folder]
     #[arg(long, value_name = "FILE", requires = "data")]
     pub tokenizer: Option<PathBuf>,
     #[arg(long, value_name = "NAME|FILE", help = preprocess_help(), requires = "data")]
