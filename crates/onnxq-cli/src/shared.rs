@@ -8,6 +8,7 @@ use std::{
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::{Failure, Global, Ui, environment};
+use onnxq_formats::gguf;
 use onnxq_ir::{
     ctx::Ctx,
     diag::{Code, Diagnostic},
@@ -48,7 +49,7 @@ pub struct SampleArgs {
     /// Samples: text (.txt, .jsonl, .json, .csv), .npy, .npz, or a folder of them or of images
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
-    /// The tokenizer.json for text [default: that of the model, if it is a folder]
+    /// The tokenizer.json for text [default: that of the model, if it is a folder or GGUF]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     #[arg(long, value_name = "NAME|FILE", help = preprocess_help())]
@@ -366,10 +367,21 @@ impl CalibrationArgs {
     }
 }
 
-/// Where the chat template of a folder is looked for.
+/// The tokenizer that a model brings: of its folder, or in its GGUF file.
+pub fn own_tokenizer(model: &Path) -> Option<PathBuf> {
+    if gguf::vocab::is_in(model) {
+        return Some(model.to_owned());
+    }
+    Some(model.join("tokenizer.json")).filter(|it| model.is_dir() && it.is_file())
+}
+
+/// Where the chat template of a folder or a GGUF file is looked for.
 pub fn chat_template(model: &Path, plain_text: bool) -> Option<PathBuf> {
-    let config = model.join("tokenizer_config.json");
-    Some(config).filter(|_| !plain_text && model.is_dir())
+    let config = match gguf::vocab::is_in(model) {
+        true => model.to_owned(),
+        false => Some(model.join("tokenizer_config.json")).filter(|_| model.is_dir())?,
+    };
+    Some(config).filter(|_| !plain_text)
 }
 
 /// The recipe that a word means: `auto` is chosen by the CPU, and said.
@@ -396,11 +408,10 @@ impl RecipeArgs {
 }
 
 impl SampleArgs {
-    /// Data for a model: a folder has its own tokenizer.
+    /// Data for a model: a folder and a GGUF file have their own tokenizer.
     pub fn options(&self, model: &Path) -> DataOptions {
-        let own = Some(model.join("tokenizer.json")).filter(|it| model.is_dir() && it.is_file());
         DataOptions {
-            tokenizer: self.tokenizer.clone().or(own),
+            tokenizer: self.tokenizer.clone().or_else(|| own_tokenizer(model)),
             preprocess: self.preprocess.clone(),
             samples: self.samples,
             ..DataOptions::default()

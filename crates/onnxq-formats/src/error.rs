@@ -42,8 +42,6 @@ pub enum CheckpointError {
     Unknown { file: String, field: String, value: String, model_type: String },
     #[error("{}: {problem}", Untrusted(file))]
     Weights { file: String, problem: String },
-    #[error("{} is a GGUF file, and no folder of a checkpoint", path.display())]
-    NoFolder { path: PathBuf },
     #[error("{} is no checkpoint, and GGUF files are made of those", path.display())]
     NoCheckpoint { path: PathBuf },
     #[error("no weight of {} is called `{}`, or lies in a node of that name", path.display(), Untrusted(name))]
@@ -52,6 +50,13 @@ pub enum CheckpointError {
     NoFamily { model_type: String, known: String },
     #[error("GGUF has no tensor for `{}` in files of `{architecture}`", Untrusted(name))]
     NoName { name: String, architecture: String },
+    #[error(
+        "{}: `{}` is `{}`, and how such a tokenizer reads texts is not known",
+        Untrusted(file),
+        Untrusted(field),
+        Untrusted(value)
+    )]
+    Tokenizer { file: String, field: String, value: String, known: String },
     #[error("{} {what}", Untrusted(file))]
     Container { file: String, what: String },
     #[error(
@@ -94,10 +99,10 @@ impl Diagnostic for CheckpointError {
             CheckpointError::Architecture { .. }
             | CheckpointError::NotImplemented { .. }
             | CheckpointError::Unknown { .. }
-            | CheckpointError::NoFolder { .. }
             | CheckpointError::NoFamily { .. }
             | CheckpointError::NoCheckpoint { .. }
             | CheckpointError::NoName { .. }
+            | CheckpointError::Tokenizer { .. }
             | CheckpointError::Container { .. }
             | CheckpointError::TensorType { .. } => Code::E122,
             CheckpointError::Weights { .. } => Code::E123,
@@ -113,9 +118,8 @@ impl Diagnostic for CheckpointError {
         match self {
             CheckpointError::Load(error) => error.hint(),
             CheckpointError::Io { path, source } => read_hint(path, source),
-            CheckpointError::NoFolder { path } => Some(format!(
-                "`onnxq quantize {} -r int8_weights -o model.onnx` makes a model of it",
-                path.display()
+            CheckpointError::Tokenizer { known, .. } => Some(format!(
+                "pass the tokenizer.json of the original model with --tokenizer; these are known: {known}"
             )),
             CheckpointError::NoModel { count: 0, .. } => {
                 Some("name the folder of a checkpoint, or an .onnx file".into())

@@ -3,7 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    super::{Failure, Ui, shared::NoEffect},
+    super::{
+        Failure, Ui,
+        shared::{NoEffect, own_tokenizer},
+    },
     Args,
 };
 use onnxq_ir::{diag::Warning, digest::sha256_hex, human::grouped};
@@ -56,8 +59,7 @@ pub(super) fn is_text(path: &Path) -> bool {
 
 /// Arrays and images, as `quantize` takes them.
 fn samples(args: &Args, spec: &DistilSpec, count: usize) -> (Lessons, Dataset) {
-    let own = args.model.join("tokenizer.json");
-    let tokenizer = args.data.tokenizer.clone().or(own.is_file().then_some(own));
+    let tokenizer = args.data.tokenizer.clone().or_else(|| own_tokenizer(&args.model));
     let options =
         DataOptions { tokenizer, sequence: spec.sequence, batch: 1, ..DataOptions::default() };
     let path = args.data.data[0].clone();

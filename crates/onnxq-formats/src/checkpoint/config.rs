@@ -51,6 +51,11 @@ impl Config {
         }
     }
 
+    /// Its fields, under the names of `config.json`.
+    pub(crate) fn json(&self) -> Value {
+        self.fields.clone().into()
+    }
+
     /// A field as its file calls it.
     fn told(&self, name: &str) -> String {
         self.keys.get(name).cloned().unwrap_or_else(|| format!("{}{name}", self.path))

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use onnxq_ir::onnx::{ExternalPolicy, Files};
 
+pub(crate) use self::gguf::config as gguf_config;
 pub use self::{
     config::Config,
     gguf::{Export, ExportPart, ExportTensor},
@@ -42,10 +43,10 @@ impl Checkpoint {
         gguf::open(path, policy)
     }
 
-    /// Reads what a folder holds and checks all of it: fields, names and shapes.
+    /// Reads what a folder holds, or a GGUF file, and checks all of it: fields, names and shapes.
     pub fn open(folder: &Path, policy: ExternalPolicy) -> Result<Checkpoint, CheckpointError> {
         if is_gguf(folder) {
-            return Err(CheckpointError::NoFolder { path: folder.into() });
+            return Checkpoint::open_gguf(folder, policy);
         }
         let mut files = Files::new(&folder.join("config.json"), policy)?;
         let config = Config::parse("config.json", &files.map_model()?)?;

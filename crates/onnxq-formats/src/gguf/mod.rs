@@ -14,6 +14,7 @@ mod tensor;
 mod tests;
 mod types;
 mod value;
+pub mod vocab;
 mod writer;
 
 pub use self::{
@@ -34,7 +35,7 @@ const ALIGNMENT_KEY: &str = "general.alignment";
 const MOST_DIMS: usize = 4;
 
 /// Whether a regular file begins as GGUF does. What cannot be read is left to whoever opens it.
-pub(crate) fn is_gguf(path: &std::path::Path) -> bool {
+pub fn is_gguf(path: &std::path::Path) -> bool {
     use std::io::Read;
     let mut head = [0; MAGIC.len()];
     let is_file = path.metadata().is_ok_and(|it| it.is_file());

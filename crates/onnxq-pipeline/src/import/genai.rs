@@ -37,8 +37,8 @@ fn finish(
     checkpoint: &Checkpoint,
     _models: &[ImportedModel],
 ) -> Result<Vec<Warning>, Error> {
-    let config = folder::object(&checkpoint.folder, "config.json")?;
-    let generation = folder::object(&checkpoint.folder, "generation_config.json")?;
+    let config = folder::object(folder.root(), "config.json")?;
+    let generation = folder::object(folder.root(), "generation_config.json")?;
     let text = config_of(&checkpoint.architecture, &config, &generation);
     folder.write("genai_config.json", &(text + "\n"))?;
     Ok(Vec::new())

@@ -57,10 +57,11 @@ fn finish(
          | --- | --- | --- | --- | --- |\n",
         env!("CARGO_PKG_VERSION")
     );
-    config(folder, checkpoint, models)?;
-    tokenizer(folder, checkpoint)?;
+    config(folder, models)?;
+    tokenizer(folder)?;
     // optimum looks for it beside the model.
-    folder.copy(&checkpoint.folder, &["generation_config.json"], "onnx")?;
+    let root = folder.root().to_owned();
+    folder.copy(&root, &["generation_config.json"], "onnx")?;
     for it in models {
         let (size, needs) = (human::bytes(it.bytes), it.needs.onnxruntime);
         let _ =
@@ -72,12 +73,8 @@ fn finish(
 
 /// What transformers.js asks `config.json`: which files have external data, in how many parts, and which
 /// file to take if nobody says.
-fn config(
-    folder: &mut Folder,
-    checkpoint: &Checkpoint,
-    models: &[ImportedModel],
-) -> Result<(), Error> {
-    let mut config = folder::object(&checkpoint.folder, "config.json")?;
+fn config(folder: &mut Folder, models: &[ImportedModel]) -> Result<(), Error> {
+    let mut config = folder::object(folder.root(), "config.json")?;
     let mut own = match config.remove("transformers.js_config") {
         Some(Value::Object(own)) => own,
         _ => Map::new(),
@@ -109,15 +106,15 @@ fn config(
 
 /// transformers.js reads the chat template from the tokenizer's configuration only, and older
 /// transformers do not know the class that newer ones write.
-fn tokenizer(folder: &mut Folder, checkpoint: &Checkpoint) -> Result<(), Error> {
-    let mut config = folder::object(&checkpoint.folder, "tokenizer_config.json")?;
+fn tokenizer(folder: &mut Folder) -> Result<(), Error> {
+    let mut config = folder::object(folder.root(), "tokenizer_config.json")?;
     if config.is_empty() {
         return Ok(());
     }
     if config.get("tokenizer_class").is_some_and(|it| it == "TokenizersBackend") {
         config.insert("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into());
     }
-    let beside = checkpoint.folder.join("chat_template.jinja");
+    let beside = folder.root().join("chat_template.jinja");
     if let Ok(template) = onnxq_ir::fs::read_text(&beside) {
         config.insert("chat_template".to_owned(), template.into());
     }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use self::folder::Folder;
 pub use self::layout::{LAYOUTS, Layout};
 use super::{Destination, Error, Inputs, Job, Opened, Outcome, OutputFile, Quantized, origin};
-use onnxq_formats::{Checkpoint, build};
+use onnxq_formats::{Checkpoint, build, gguf};
 use onnxq_ir::{
     ctx::Ctx,
     diag::{Code, Diagnostic, Warning},
@@ -120,6 +120,11 @@ pub fn import(job: &Import, ctx: &Ctx) -> Result<Imported, Error> {
         return Err(ImportError::NoDecoder { layout: job.layout.name, model_type }.into());
     }
     let files = file_names(job)?;
+    // What a folder has beside the weights, a GGUF file has in itself.
+    let texts = match gguf::is_gguf(job.checkpoint) {
+        true => gguf::vocab::files(job.checkpoint)?,
+        false => Vec::new(),
+    };
     let shown = folder.shown(ctx.progress);
     let ctx = &Ctx { progress: &shown, ..*ctx };
     let mut models = Vec::new();
@@ -131,6 +136,9 @@ pub fn import(job: &Import, ctx: &Ctx) -> Result<Imported, Error> {
         });
     }
     folder.copy(&checkpoint.folder, folder::BESIDE, "")?;
+    for (file, json) in &texts {
+        folder.write(file, &format!("{json:#}\n"))?;
+    }
     let warnings = (job.layout.finish)(&mut folder, &checkpoint, &models)?;
     warnings.iter().for_each(|it| ctx.progress.warn(it));
     let files = folder.persist()?;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{AnswerError, Place};
 use crate::data::DataError;
+use onnxq_formats::gguf;
 
 /// A larger file of settings is not read.
 const MOST_BYTES: u64 = 64 << 20;
@@ -58,6 +59,35 @@ impl Assets {
         })
     }
 
+    /// What a GGUF file has in itself, which no runtime here can run.
+    pub(super) fn in_gguf(place: &Place) -> Result<Assets, AnswerError> {
+        let files = gguf::vocab::files(&place.model).map_err(DataError::from)?;
+        let own = |name: &str| {
+            let file = files.iter().find(|it| it.0 == name);
+            file.map_or(Value::Null, |it| it.1.clone())
+        };
+        let (tokenizer_config, tokenizer_fields) = match &place.tokenizer {
+            Some(_) => {
+                let file = beside_tokenizer(place, Path::new(""));
+                (file.clone(), fields(&file)?)
+            }
+            None => (place.model.clone(), own("tokenizer_config.json")),
+        };
+        Ok(Assets {
+            model: place.model.clone(),
+            tokenizer: place.tokenizer.clone().unwrap_or_else(|| place.model.clone()),
+            tokenizer_config,
+            config: own("config.json"),
+            generation: own("generation_config.json"),
+            genai: Value::Null,
+            tokenizer_fields,
+            sentence: Value::Null,
+            modules: Value::Null,
+            pooling: Value::Null,
+            labels: place.labels.as_deref().map(labels).transpose()?,
+        })
+    }
+
     /// Fails if there is no tokenizer.
     pub(super) fn tokenizer(&self) -> Result<&Path, AnswerError> {
         match self.tokenizer.is_file() {
@@ -83,7 +113,10 @@ fn beside_tokenizer(place: &Place, folder: &Path) -> PathBuf {
 /// The file to run: the place itself, or what its folder says or has.
 fn model_file(place: &Path) -> Result<PathBuf, AnswerError> {
     if !fs::metadata(place).map_err(AnswerError::io(place))?.is_dir() {
-        return Ok(place.to_owned());
+        return match gguf::is_gguf(place) {
+            true => Err(AnswerError::NoModel { folder: place.to_owned(), checkpoint: true }),
+            false => Ok(place.to_owned()),
+        };
     }
     let genai = fields(&place.join("genai_config.json"))?;
     if let Some(name) = genai["model"]["decoder"]["filename"].as_str() {

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use super::{AnswerError, Place, assets::Assets};
 use crate::data::Vocabulary;
+use onnxq_formats::gguf;
 
 /// Where the tokenizer of a model is, and what the files say that matters for training.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beside {
-    /// `tokenizer.json`, which is there.
+    /// `tokenizer.json`, which is there, or a GGUF file.
     pub tokenizer: PathBuf,
-    /// `tokenizer_config.json`, whether it is there or not: where the chat template is.
+    /// `tokenizer_config.json`, whether it is there or not, or a GGUF file: where the chat template is.
     pub tokenizer_config: PathBuf,
     /// The names of a classifier's classes, in order; empty if no file states them.
     pub labels: Vec<String>,
@@ -24,7 +25,10 @@ impl Beside {
     /// # Errors
     /// E624 if the model or its tokenizer is not found, and what reading says.
     pub fn find(place: &Place) -> Result<Beside, AnswerError> {
-        let assets = Assets::find(place)?;
+        let assets = match gguf::is_gguf(&place.model) {
+            true => Assets::in_gguf(place)?,
+            false => Assets::find(place)?,
+        };
         let tokenizer = assets.tokenizer()?.to_owned();
         let token = &assets.tokenizer_fields["eos_token"];
         let token = token.as_str().or(token["content"].as_str()).map(str::to_owned);

@@ -17,6 +17,7 @@ use minijinja::{
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::DataError;
+use onnxq_formats::gguf;
 
 /// Stands for a text. No template writes it itself.
 const TEXT: &str = "\u{1}text\u{1}";
@@ -41,7 +42,7 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// That of a tokenizer's configuration, or of `chat_template.jinja` or `chat_template.json` beside it.
     pub fn beside(config: &Path) -> Result<Option<ChatTemplate>, DataError> {
-        let fields = json(config)?.unwrap_or_default();
+        let fields = fields(config)?;
         let own = match text(&config.with_file_name("chat_template.jinja"))? {
             Some(text) => Some(text),
             None => template(&fields),
@@ -110,6 +111,14 @@ pub(super) fn around(config: &Path) -> Result<Option<(String, String)>, DataErro
         [before, after] => Ok(Some((before.to_owned(), after.to_owned()))),
         _ => Err(failed("has a chat template that does not write what the user says once".into())),
     }
+}
+
+/// The configuration of a tokenizer, which a GGUF file has in itself; empty if there is none.
+fn fields(config: &Path) -> Result<serde_json::Value, DataError> {
+    if gguf::is_gguf(config) {
+        return Ok(gguf::vocab::open(config)?.map(|it| it.tokenizer_config).unwrap_or_default());
+    }
+    Ok(json(config)?.unwrap_or_default())
 }
 
 /// The fields of a file, if it is there.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{images, records::TEXTS};
+use onnxq_formats::CheckpointError;
 use onnxq_ir::{
     diag::{Code, Diagnostic},
     fs::{read_code, read_hint},
@@ -78,6 +79,8 @@ pub enum DataError {
     NoDescription { name: String },
     #[error(transparent)]
     Description(#[from] RecipeError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     #[error("`{}` is an image, and this build reads none", shown(file))]
     NoImages { file: PathBuf },
     #[error("`{}` is none of .npy, .npz, {}, an image or a folder", shown(file), TEXTS.join(", "))]
@@ -144,6 +147,7 @@ impl Diagnostic for DataError {
             DataError::NoPreprocess { .. } | DataError::NoImages { .. } => Code::E616,
             DataError::NoDescription { .. } => Code::E705,
             DataError::Description(error) => error.code(),
+            DataError::Checkpoint(error) => error.code(),
             DataError::Io { source, .. } => read_code(source),
             DataError::Scratch { .. } => Code::E901,
             DataError::OtherTokenizer { .. } => Code::E623,
@@ -202,6 +206,7 @@ impl Diagnostic for DataError {
                 None => format!("shipped are {}", descriptions().join(", ")),
             },
             DataError::Description(error) => return error.hint(),
+            DataError::Checkpoint(error) => return error.hint(),
             DataError::Extent { .. } => {
                 "choose or write a description that makes images the size that the model takes"
                     .into()

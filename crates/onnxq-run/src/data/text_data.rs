@@ -5,6 +5,8 @@ use std::path::Path;
 use super::{DataError, DataOptions};
 #[cfg(feature = "text")]
 use super::{chat, records, tokenizer};
+#[cfg(feature = "text")]
+use onnxq_formats::gguf;
 
 /// Rows of `width` ids each.
 #[derive(Debug, PartialEq)]
@@ -82,12 +84,7 @@ fn cut_at(text: &str) -> usize {
 
 #[cfg(feature = "text")]
 pub(super) fn load(tokenizer: &Path) -> Result<tokenizers::Tokenizer, DataError> {
-    let size = std::fs::metadata(tokenizer).map_err(DataError::io(tokenizer))?.len();
-    if size > tokenizer::MOST_BYTES {
-        let fact = format!("has {size} bytes, more than a tokenizer has");
-        return Err(DataError::size(tokenizer, fact));
-    }
-    let json = onnxq_ir::fs::read_file(tokenizer).map_err(DataError::io(tokenizer))?;
+    let json = tokenizer_json(tokenizer)?;
     tokenizer::check(&json).map_err(|fact| DataError::format(tokenizer, fact))?;
     let rejected = |it: tokenizers::Error| {
         let fact =
@@ -99,6 +96,22 @@ pub(super) fn load(tokenizer: &Path) -> Result<tokenizers::Tokenizer, DataError>
     model.with_truncation(None).map_err(rejected)?;
     model.with_padding(None);
     Ok(model)
+}
+
+/// What a tokenizer file holds, or the tokenizer of a GGUF file.
+#[cfg(feature = "text")]
+fn tokenizer_json(file: &Path) -> Result<Vec<u8>, DataError> {
+    if gguf::is_gguf(file) {
+        let own = gguf::vocab::open(file)?;
+        let own = own.ok_or_else(|| DataError::format(file, "is GGUF without a tokenizer"))?;
+        return Ok(own.tokenizer.to_string().into_bytes());
+    }
+    let size = std::fs::metadata(file).map_err(DataError::io(file))?.len();
+    if size > tokenizer::MOST_BYTES {
+        let fact = format!("has {size} bytes, more than a tokenizer has");
+        return Err(DataError::size(file, fact));
+    }
+    onnxq_ir::fs::read_file(file).map_err(DataError::io(file))
 }
 
 #[cfg(not(feature = "text"))]

@@ -47,6 +47,11 @@ pub(super) fn open(path: &Path, policy: ExternalPolicy) -> Result<Checkpoint, Ch
     Ok(Checkpoint { folder, architecture, weights, files, words, is_guessed: false })
 }
 
+/// What a file says of its model, as a `config.json`.
+pub(crate) fn config(file: &File, name: &str) -> Result<serde_json::Value, CheckpointError> {
+    Ok(keys::config(file, name, family(file, name)?)?.json())
+}
+
 fn family(file: &File, name: &str) -> Result<&'static Family, CheckpointError> {
     let architecture = file.value("general.architecture").and_then(|it| it.text());
     let Some(architecture) = architecture else {
