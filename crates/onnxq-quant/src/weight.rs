@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -66,23 +66,12 @@ impl QSource for FloatWeight {
             return Err(TensorError::NonFinite { name: self.name.clone(), what, row, column });
         }
         let view = ArrayView2::from_shape((rows.len(), k), &values).expect("rows of k values");
-        let mut parts = self.groups(rows.clone()).into_iter().map(|(part, input)| {
+        let parts = self.groups(rows.clone()).into_iter().map(|(part, input)| {
             let own = part.start - rows.start..part.end - rows.start;
             self.solve_part(part.start, view.slice(s![own, ..]), input)
         });
-        let first = parts.next().expect("rows lie in a group");
-        Ok(parts.fold(first, below))
-    }
-}
-
-/// Two parts of a weight as one.
-fn below(upper: QMatrix, lower: QMatrix) -> QMatrix {
-    let n = upper.shape.n + lower.shape.n;
-    QMatrix {
-        shape: QShape { n, ..upper.shape },
-        quantized: concatenate![Axis(0), upper.quantized, lower.quantized],
-        scales: concatenate![Axis(0), upper.scales, lower.scales],
-        zero_points: concatenate![Axis(0), upper.zero_points, lower.zero_points],
+        let parts: Vec<QMatrix> = parts.collect();
+        Ok(QMatrix::stacked(self.shape(), &parts))
     }
 }
 
@@ -107,8 +96,8 @@ impl FloatWeight {
         let target = prepared.and_then(|it| it.target.as_ref()).map(|it| it.of(rows));
         let aim = target.as_ref().map_or(rows, |it| it.view());
         let q = self.solver.solver().solve(aim, &self.scheme, self.shape(), prepared);
-        // Two bits lose so much that the user must see it.
-        if self.solver != SolverSpec::Rtn || self.scheme.bits < 4 {
+        // Two bits lose so much that the user must see it, and so does rounding for the second time.
+        if self.solver != SolverSpec::Rtn || self.scheme.bits < 4 || self.rows.origin().is_some() {
             self.measure((start, rows), aim, &q, input.map(|it| &it.stats));
         }
         q

@@ -280,6 +280,11 @@ pub struct WeightSpec {
     /// The algorithm that chooses the integers, alone (`rtn`) or with its settings. Default: rtn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver: Option<SolverSpec>,
+    /// The weight keeps the integers that a quantized checkpoint has: `dtype`, `symmetric`,
+    /// `granularity` and `scales` are those of the file, or the nearest where no grid of ONNX holds
+    /// them. Weights that the file has in float stay in float. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_stored: Option<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -355,6 +360,7 @@ pub struct Weight {
     pub range: WeightRange,
     pub scales: Scales,
     pub solver: SolverSpec,
+    pub as_stored: bool,
 }
 
 /// All settings of an activation.
@@ -431,6 +437,7 @@ impl WeightSpec {
             range: later.range.or(self.range),
             scales: later.scales.or(self.scales),
             solver: later.solver.or(self.solver),
+            as_stored: later.as_stored.or(self.as_stored),
         }
     }
 
@@ -443,6 +450,7 @@ impl WeightSpec {
             range: self.range.unwrap_or_default(),
             scales: self.scales.unwrap_or_default(),
             solver: self.solver.unwrap_or_default(),
+            as_stored: self.as_stored.unwrap_or(false),
         }
     }
 }

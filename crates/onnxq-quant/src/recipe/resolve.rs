@@ -7,6 +7,7 @@ use super::{
     Selector, Unmatched, WeightRange,
 };
 use crate::{
+    as_stored,
     chain::Chains,
     format::{self, Format},
     half_scales,
@@ -168,12 +169,19 @@ fn decide(
     let Some(weight) = merged.weight else {
         return Ok(Err(NoMatch("the recipe does not say how to store its weight".into())));
     };
-    let wanted = Scheme {
+    let mut weight = weight;
+    let mut wanted = Scheme {
         bits: weight.dtype.bits(),
         zero_points: if weight.symmetric { ZeroPoints::Symmetric } else { ZeroPoints::Asymmetric },
         granularity: weight.granularity,
         range: weight.range.range(),
     };
+    if weight.as_stored {
+        let Some(origin) = as_stored::origin(m, &site) else {
+            return Ok(Err(NoMatch("the checkpoint has it in float".into())));
+        };
+        (wanted, weight.scales) = as_stored::scheme_of(origin.grid);
+    }
     let quantized = merged.activation.map(|it| it.quantized).unwrap_or_default();
     if let Some(what) = merged.activation.and_then(contradiction) {
         return Err(RecipeError::Conflict { at: merged.position.clone(), what: what.to_owned() });
@@ -205,6 +213,8 @@ fn decide(
             continue;
         }
         match (format.scheme)(wanted, activation) {
+            // What the file has is no fault of the recipe.
+            Err(reason) if weight.as_stored => reasons.push(format!("{name}: {reason}")),
             Err(reason) => misfits.push(format!("{name}: {reason}")),
             Ok(scheme) => {
                 let (solver, measured) = (weight.solver, weight.range == WeightRange::Measured);
@@ -317,6 +327,11 @@ pub fn scales(
     // Scales of a half weight are float16 without being asked.
     if wanted == Scales::Float || is_half {
         return (Scales::Float, None);
+    }
+    // Those of the file are float16 already, whatever they lose.
+    let stored = as_stored::origin(m, site).filter(|it| it.integers.is_some());
+    if stored.is_some_and(|it| as_stored::holds(scheme, DType::F16, it.grid)) {
+        return (Scales::Float16, None);
     }
     match half_scales::fit(m, site, scheme) {
         Ok(()) => (Scales::Float16, None),
