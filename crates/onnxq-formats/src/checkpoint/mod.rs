@@ -2,6 +2,7 @@
 
 mod config;
 mod gguf;
+mod packed;
 mod smaller;
 mod weights;
 
@@ -39,7 +40,8 @@ impl Checkpoint {
         }
         let mut files = Files::new(&folder.join("config.json"), policy)?;
         let config = Config::parse("config.json", &files.map_model()?)?;
-        let weights = Weights::open(folder, &mut files)?;
+        let mut weights = Weights::open(folder, &mut files)?;
+        packed::join(&mut weights, &config)?;
         let architecture = arch::describe(&config, folder, &weights)?;
         weights.check(&architecture, folder)?;
         let files = files.built(folder);
