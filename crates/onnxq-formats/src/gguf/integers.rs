@@ -42,7 +42,8 @@ fn grid(kind: GgmlType) -> Option<Grid> {
         GgmlType::Q3K => exact(4, 16, DType::F32, q3 as _),
         GgmlType::Q6K => exact(8, 16, DType::F32, q6 as _),
         GgmlType::Q2K => near(4, 16, Asymmetric),
-        GgmlType::Q4_1 | GgmlType::Q4K => near(4, 32, Asymmetric),
+        GgmlType::Q4_1 => near(4, 16, Asymmetric),
+        GgmlType::Q4K => near(4, 32, Asymmetric),
         GgmlType::Tq1_0 | GgmlType::Tq2_0 => near(2, 128, Symmetric),
         GgmlType::Q5_1 | GgmlType::Q5K | GgmlType::Iq4Nl | GgmlType::Iq4Xs | GgmlType::Mxfp4 => {
             near(8, 32, Symmetric)
