@@ -85,7 +85,7 @@ fn gptq(config: &Config) -> Result<Method, CheckpointError> {
 }
 
 fn awq(config: &Config) -> Result<Method, CheckpointError> {
-    if config.text_or("version", "gemm")?.to_ascii_lowercase() != "gemm" {
+    if !config.text_or("version", "gemm")?.eq_ignore_ascii_case("gemm") {
         return Err(config.refuse("version"));
     }
     let name = if config.has("bits") { "bits" } else { "w_bit" };
