@@ -156,8 +156,8 @@ fn what_is_not_known_is_no_graph() {
     spoilt("llama", "rope_scaling", yarn).fails(Code::E122, "`rope_scaling.rope_type`");
     spoilt("llama", "hidden_act", json!("mish")).fails(Code::E122, "`hidden_act`");
     spoilt("llama", "logit_scale", json!(0.5)).fails(Code::E122, "`logit_scale` is 0.5");
-    let quantized = json!({"quant_method": "gptq"});
-    spoilt("llama", "quantization_config", quantized).fails(Code::E122, "`quantization_config`");
+    let quantized = json!({"quant_method": "hqq"});
+    spoilt("llama", "quantization_config", quantized).fails(Code::E122, "`hqq`, which is not");
     spoilt("gpt2", "scale_attn_by_inverse_layer_idx", json!(true)).fails(Code::E122, "inverse");
     let relative = json!("relative_key");
     spoilt("bert-ner", "position_embedding_type", relative).fails(Code::E122, "relative_key");

@@ -48,6 +48,7 @@ fn recipes_are_listed_with_one_sentence_each() {
     name                target       needs          description
     arm64               arm64                       Dynamic int8 for 64-bit ARM.
     arm64_static        arm64        --calibration  Static int8 for 64-bit ARM.
+    as_stored           generic                     Keeps the integers of a quantized checkpoint; the rest stays in float.
     avx2                avx2                        Dynamic int8 for x86-64 without VNNI.
     avx2_static         avx2         --calibration  Static int8 for x86-64 without VNNI.
     avx512_vnni         avx512_vnni                 Dynamic int8 for x86-64 with VNNI, the fastest form for prompts and encoders.

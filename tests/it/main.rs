@@ -11,6 +11,8 @@
 mod adapt;
 mod adding;
 #[cfg(all(feature = "cli", feature = "runtime"))]
+mod as_stored;
+#[cfg(all(feature = "cli", feature = "runtime"))]
 mod attribution;
 mod bad_checkpoints;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]

@@ -159,7 +159,7 @@ impl Args {
         let least = if self.hessian { Needs::Hessian } else { Needs::Diagonal };
         let mut wants = Vec::new();
         for it in &planned.plan.sites {
-            let needs = least.max(it.solver.solver().needs());
+            let needs = least.max(it.needs(m));
             match calibrate::observable(m, it) {
                 Ok(None) => {}
                 Ok(Some(operand)) => wants.push(Want::of(operand, needs)),

@@ -8,6 +8,7 @@
 //! What is quantized already, by any tool, is recognised by [`raise`] and written in another form
 //! by [`lower`].
 
+pub mod as_stored;
 pub mod budget;
 mod chain;
 pub mod cost;

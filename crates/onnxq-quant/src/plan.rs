@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    as_stored,
     format::{Format, ggml},
     ops::{Site, Weight, rows},
     region, saturation,
@@ -127,6 +128,9 @@ pub struct PlanRow {
     pub activation: Option<Activation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver: Option<&'static str>,
+    /// The type that the file has of it, if that has integers: `Q4_0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored: Option<String>,
     /// How far the weight's output is off, once it is solved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<WeightError>,
@@ -223,15 +227,24 @@ impl SitePlan {
         }
     }
 
+    /// What its solver must know of its inputs: nothing if the file has its integers.
+    pub fn needs(&self, m: &Model) -> Needs {
+        match self.solver.solver().needs() {
+            Needs::Nothing => Needs::Nothing,
+            _ if as_stored::source(m, self).is_some() => Needs::Nothing,
+            needs => needs,
+        }
+    }
+
     /// The operand of the weight, and what the solver must know of it.
     pub fn wants(&self, m: &Model) -> Option<(Operand, Needs)> {
-        let needs = self.solver.solver().needs();
+        let needs = self.needs(m);
         (needs != Needs::Nothing).then(|| self.operand(m).ok()?).flatten().map(|it| (it, needs))
     }
 
     /// Whose outputs guide the solver, if they do.
     pub fn guided(&self, m: &Model) -> Option<Guided> {
-        let groups = self.solver.solver().groups()?;
+        let groups = self.solver.solver().groups().filter(|_| self.needs(m) != Needs::Nothing)?;
         let n = rows(&self.site, m.constant(self.site.weight).ok()?).shape[0];
         Some(Guided { node: self.site.node, groups: groups.clamp(1, n.max(1)) })
     }
@@ -245,11 +258,13 @@ impl SitePlan {
     }
 
     fn row(&self, m: &Model) -> PlanRow {
+        let is_kept = as_stored::source(m, self).is_some();
         PlanRow {
             format: Some(self.format.name),
             scheme: Some(self.scheme_name()),
             activation: self.activation,
-            solver: Some(self.solver.name()),
+            solver: Some(if is_kept { as_stored::NAME } else { self.solver.name() }),
+            stored: as_stored::origin(m, &self.site).map(|it| it.kind.to_string()),
             note: self.note.as_ref().map(NoMatch::to_string),
             ..bare_row(m, self.site.node, Some(self.site.weight))
         }
@@ -291,6 +306,7 @@ fn bare_row(m: &Model, node: NodeId, weight: Option<onnxq_ir::ValueId>) -> PlanR
         scheme: None,
         activation: None,
         solver: None,
+        stored: None,
         error: None,
         saturation: None,
         note: None,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    as_stored,
     ops::{Site, Weight, rows},
     plan::SitePlan,
     weight::{Errors, FloatWeight, Input, Measure, Store, StoreError, WeightError},
@@ -92,9 +93,19 @@ impl Sources {
 
     /// A source that knows its inputs, to be solved when its bytes are needed.
     pub fn add(&mut self, m: &Model, site: &SitePlan, inputs: Vec<Arc<Input>>) -> Arc<dyn QSource> {
+        if let Some(source) = as_stored::source(m, site) {
+            return self.keep(m, site, source);
+        }
         let weight = float_weight(m, site, inputs);
         let weight_error = weight_error(&weight);
         let source: Arc<dyn QSource> = Arc::new(weight);
+        self.list.push((key(m, site), Entry { source: source.clone(), weight_error }));
+        source
+    }
+
+    /// Takes the integers of a file as they are.
+    fn keep(&mut self, m: &Model, site: &SitePlan, source: Arc<dyn QSource>) -> Arc<dyn QSource> {
+        let weight_error = MeasuredError { errors: Arc::default(), measure: Measure::Weight };
         self.list.push((key(m, site), Entry { source: source.clone(), weight_error }));
         source
     }
@@ -106,6 +117,9 @@ impl Sources {
         site: &SitePlan,
         inputs: Vec<Arc<Input>>,
     ) -> Result<Arc<dyn QSource>, StoreError> {
+        if let Some(source) = as_stored::source(m, site) {
+            return Ok(self.keep(m, site, source));
+        }
         let weight = float_weight(m, site, inputs);
         let store = match &mut self.store {
             Some(store) => store,

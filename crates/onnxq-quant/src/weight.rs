@@ -96,8 +96,8 @@ impl FloatWeight {
         let target = prepared.and_then(|it| it.target.as_ref()).map(|it| it.of(rows));
         let aim = target.as_ref().map_or(rows, |it| it.view());
         let q = self.solver.solver().solve(aim, &self.scheme, self.shape(), prepared);
-        // Two bits lose so much that the user must see it.
-        if self.solver != SolverSpec::Rtn || self.scheme.bits < 4 {
+        // Two bits lose so much that the user must see it, and so does rounding for the second time.
+        if self.solver != SolverSpec::Rtn || self.scheme.bits < 4 || self.rows.origin().is_some() {
             self.measure((start, rows), aim, &q, input.map(|it| &it.stats));
         }
         q

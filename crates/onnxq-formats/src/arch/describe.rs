@@ -77,9 +77,6 @@ pub(crate) fn describe(
     let types = || ARCHITECTURES.iter().map(|it| it.model_type).collect();
     let family = ARCHITECTURES.iter().find(|it| it.model_type == model_type);
     let family = family.ok_or_else(|| unknown(model_type.clone(), types()))?;
-    if config.has("quantization_config") {
-        return Err(config.refuse("quantization_config"));
-    }
     let named = config.texts_if("architectures")?.unwrap_or_default();
     let class = match &named[..] {
         [only] => family.classes.iter().find(|it| it.0 == *only),

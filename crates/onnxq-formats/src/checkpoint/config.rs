@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use crate::CheckpointError;
+use onnxq_ir::untrusted::Untrusted;
 
 /// A JSON object that remembers which of its fields were asked for.
 #[derive(Debug)]
@@ -77,6 +78,13 @@ impl Config {
     pub fn refuse(&self, name: &str) -> CheckpointError {
         let value = self.fields.get(name).map_or("absent".to_owned(), Value::to_string);
         CheckpointError::NotImplemented { file: self.file.clone(), field: self.told(name), value }
+    }
+
+    /// An error about a word that is none of those that are read.
+    pub(crate) fn unread(&self, name: &str, word: &str, known: &[&str]) -> CheckpointError {
+        let (field, known, word) = (self.told(name), known.join(", "), Untrusted(word));
+        let what = format!("has `{field}` `{word}`, which is not implemented; read are {known}");
+        CheckpointError::Container { file: self.file.clone(), what }
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -192,6 +200,11 @@ impl Config {
     /// How many entries a map has, as `id2label` of a classifier.
     pub fn entries_if(&self, name: &str) -> Result<Option<usize>, CheckpointError> {
         self.typed(name, "an object", |it| it.as_object().map(Map::len))
+    }
+
+    /// The names of all fields.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.fields.keys().cloned().collect()
     }
 
     /// The fields of an inner object, each to be read or refused as well.

@@ -3,6 +3,7 @@
 mod config;
 mod gguf;
 mod model;
+mod packed;
 mod smaller;
 mod weights;
 
@@ -50,7 +51,8 @@ impl Checkpoint {
         }
         let mut files = Files::new(&folder.join("config.json"), policy)?;
         let config = Config::parse("config.json", &files.map_model()?)?;
-        let weights = Weights::open(folder, &mut files)?;
+        let mut weights = Weights::open(folder, &mut files)?;
+        packed::join(&mut weights, &config)?;
         let architecture = arch::describe(&config, folder, &weights)?;
         weights.check(&architecture, folder)?;
         let files = files.built(folder);

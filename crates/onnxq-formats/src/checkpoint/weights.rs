@@ -44,6 +44,8 @@ pub(super) enum Data {
     /// Of a type that no parameter has.
     Other,
     Bytes(DType, Bytes),
+    /// Parts of a quantized weight.
+    Integers(DType, Bytes),
     /// Floats that are made when they are read.
     View(Tensor),
 }
@@ -89,7 +91,10 @@ impl Weights {
                 type_name: format!("{:?}", info.dtype).to_lowercase(),
                 shape: info.shape.clone(),
                 data: match dtype(info.dtype) {
-                    Some(dtype) => Data::Bytes(dtype, bytes.slice(start + from..start + to)),
+                    Some(dtype) if dtype.is_float() => {
+                        Data::Bytes(dtype, bytes.slice(start + from..start + to))
+                    }
+                    Some(dtype) => Data::Integers(dtype, bytes.slice(start + from..start + to)),
                     None => Data::Other,
                 },
             };
@@ -112,6 +117,15 @@ impl Weights {
         }
     }
 
+    pub(super) fn stored(&self, name: &str) -> Option<&Stored> {
+        self.tensors.get(name)
+    }
+
+    /// A part of a weight, which is then none of the checkpoint's tensors.
+    pub(super) fn take(&mut self, name: &str) -> Option<Stored> {
+        self.tensors.remove(name)
+    }
+
     /// What is added to a parameter as it is stored.
     pub fn plus(&self, param: &Param) -> f32 {
         if self.are_raised { 0.0 } else { param.plus }
@@ -131,7 +145,7 @@ impl Weights {
             Some(Data::Bytes(DType::F64, _)) | None => DType::F32,
             Some(Data::Bytes(dtype, _)) => *dtype,
             Some(Data::View(it)) if it.dtype.is_float() => it.dtype,
-            Some(Data::View(_) | Data::Other) => DType::F32,
+            Some(Data::View(_) | Data::Integers(..) | Data::Other) => DType::F32,
         }
     }
 
@@ -152,7 +166,7 @@ impl Weights {
                 }
                 Tensor::new(*dtype, shape, bytes).cast(DType::F32)
             }
-            Data::Other => unreachable!("checked to be a float"),
+            Data::Integers(..) | Data::Other => unreachable!("checked to be a float"),
         }
     }
 
@@ -180,7 +194,7 @@ impl Weights {
         let Some(stored) = self.tensors.get(&name) else {
             return Err(CheckpointError::Missing { name, folder: folder.into() });
         };
-        if stored.shape == param.shape && !matches!(stored.data, Data::Other) {
+        if stored.shape == param.shape && !matches!(stored.data, Data::Integers(..) | Data::Other) {
             return Ok(());
         }
         let name = stored.name.clone();
@@ -216,6 +230,9 @@ fn dtype(stored: Dtype) -> Option<DType> {
         Dtype::F32 => DType::F32,
         Dtype::F16 => DType::F16,
         Dtype::BF16 => DType::BF16,
+        Dtype::I8 => DType::I8,
+        Dtype::I32 => DType::I32,
+        Dtype::I64 => DType::I64,
         _ => return None,
     })
 }

@@ -8,6 +8,7 @@ mod blocks;
 mod cursor;
 mod encode;
 mod file;
+mod integers;
 mod named;
 mod tensor;
 #[cfg(test)]

@@ -3,10 +3,11 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use onnxq_ir::tensor::{DType, Rows, Tensor, TensorError};
+use onnxq_ir::tensor::{DType, Origin, Rows, Tensor, TensorError};
 
 use super::{
     file::Info,
+    integers,
     types::{Block, Decode, GgmlType},
 };
 
@@ -65,5 +66,9 @@ impl Rows for Blocks {
 
     fn place(&self) -> usize {
         self.bytes.as_ptr().addr()
+    }
+
+    fn origin(self: Arc<Self>) -> Option<Origin> {
+        integers::origin(self.kind, self.columns, &self.bytes)
     }
 }

@@ -3,6 +3,7 @@
 mod cast;
 mod dtype;
 mod minifloat;
+mod origin;
 mod packed;
 mod rows;
 mod shape;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 pub use self::{
     cast::{first_non_finite, from_f32, to_f32},
     dtype::DType,
+    origin::Origin,
     packed::{
         Packing, Part, QMatrix, QShape, QSource, Superblock, ZeroPoints, pack_bits, unpack_bits,
     },

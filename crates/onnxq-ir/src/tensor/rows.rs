@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{DType, Data, Tensor, TensorError};
+use super::{DType, Data, Origin, Tensor, TensorError};
 
 /// Something that makes the rows of a float matrix, as those of a file of blocks.
 pub trait Rows: Send + Sync {
@@ -10,6 +10,10 @@ pub trait Rows: Send + Sync {
     fn read(&self, rows: Range<usize>, columns: Range<usize>) -> Result<Vec<f32>, TensorError>;
     /// Where lies what rows are made of: matrices of one shape and one place are equal.
     fn place(&self) -> usize;
+    /// What the file has, if it has integers: of all rows, without reading them.
+    fn origin(self: Arc<Self>) -> Option<Origin> {
+        None
+    }
 }
 
 impl Tensor {
@@ -59,7 +63,7 @@ impl Tensor {
 }
 
 /// Neighbours that also lie beside each other.
-fn runs(places: &[usize]) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn runs(places: &[usize]) -> impl Iterator<Item = Range<usize>> {
     places.chunk_by(|a, b| a + 1 == *b).map(|it| it[0]..it[0] + it.len())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::training;
+use super::{stored::stored, training};
 use crate::{Adapted, Choosing, Correction, Goal, Mixed, Outcome, distil::Learnt};
 use onnxq_ir::human::{grouped, number, of_samples};
 use onnxq_numerics::solve::SolverSpec;
@@ -16,7 +16,8 @@ pub fn decisions(outcome: &Outcome) -> Vec<Decision> {
     let adapted = outcome.adapted.as_ref().map(activations);
     let mixed = outcome.mixed.as_ref().map(bits);
     let trained = outcome.distil.as_ref().map(training);
-    [adapted, mixed, solvers(&outcome.nodes), trained].into_iter().flatten().collect()
+    let stored = stored(&outcome.nodes);
+    [adapted, mixed, stored, solvers(&outcome.nodes), trained].into_iter().flatten().collect()
 }
 
 /// The longest text of a figure in the table of solvers that a model has room for.

@@ -2,6 +2,7 @@
 
 mod decisions;
 mod precision;
+mod stored;
 mod training;
 mod weights;
 

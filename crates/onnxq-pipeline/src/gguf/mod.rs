@@ -13,7 +13,7 @@ pub(crate) use self::proof::prove;
 use crate::Error;
 use onnxq_formats::{
     Checkpoint, Export, ExportTensor,
-    gguf::{GgmlType, Value, WriteError, Writer},
+    gguf::{GgmlType, Value, WriteError, Writer, vocab},
 };
 use onnxq_ir::{
     Model, no_match,
@@ -30,6 +30,8 @@ use onnxq_quant::{
 pub(crate) struct Gguf {
     checkpoint: Arc<Checkpoint>,
     export: Export,
+    /// Keys of the tokenizer.
+    words: Vec<(String, Value)>,
     /// Of each tensor.
     made: Vec<Made>,
 }
@@ -64,7 +66,21 @@ pub(crate) fn rounded(checkpoint: Arc<Checkpoint>, kind: Option<GgmlType>) -> Re
         .iter()
         .map(|it| Made { kind: fits(it).unwrap_or_else(|| float(it.dtype)), sources: Vec::new() });
     let made = made.collect();
-    Ok(Gguf { checkpoint, export, made })
+    let words = words(&checkpoint)?;
+    Ok(Gguf { checkpoint, export, words, made })
+}
+
+/// What a file says of its words: that of the GGUF file that the checkpoint is, or of its tokenizer.
+fn words(checkpoint: &Checkpoint) -> Result<Vec<(String, Value)>, Error> {
+    if !checkpoint.words.is_empty() {
+        return Ok(checkpoint.words.clone());
+    }
+    let has = |name: &str| checkpoint.folder.join(name).is_file();
+    if !has("tokenizer.json") && !has("tokenizer.model") {
+        // llama.cpp then takes and gives numbers of tokens only.
+        return Ok(vec![("tokenizer.ggml.model".to_owned(), "none".into())]);
+    }
+    Ok(vocab::keys(&checkpoint.folder, checkpoint.architecture.vocabulary)?)
 }
 
 fn is_matrix(tensor: &ExportTensor) -> bool {
@@ -127,10 +143,7 @@ impl Gguf {
         for (key, value) in self.general().into_iter().chain(self.export.metadata.clone()) {
             writer.value(&key, value);
         }
-        if self.checkpoint.words.is_empty() {
-            writer.value("tokenizer.ggml.model", "none");
-        }
-        for (key, value) in &self.checkpoint.words {
+        for (key, value) in &self.words {
             writer.value(key, value.clone());
         }
         for (key, value) in entries {

@@ -33,7 +33,7 @@ pub(super) fn observable(m: &Model, known: &Sources, plan: &mut Plan) -> Vec<Wan
     let mut wants: BTreeMap<(Operand, Option<Guided>), Needs> = BTreeMap::new();
     let mut notes = Vec::new();
     for site in plan.sites.iter().filter(|it| !known.contains(m, it)) {
-        let needs = site.solver.solver().needs();
+        let needs = site.needs(m);
         if needs == Needs::Nothing {
             continue;
         }

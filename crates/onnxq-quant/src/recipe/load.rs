@@ -26,7 +26,7 @@ macro_rules! shipped {
     };
 }
 shipped! {
-    "arm64" "arm64_static" "avx2" "avx2_static"
+    "arm64" "arm64_static" "as_stored" "avx2" "avx2_static"
     "avx512_vnni" "avx512_vnni_row" "avx512_vnni_static"
     "gguf_q4_0" "gguf_q4_k" "gguf_q8_0" "gguf_quality"
     "int2_recovered" "int4" "int4_quality" "int4_recovered" "int4_size" "int8_recovered" "int8_weights"

@@ -281,6 +281,11 @@ pub struct WeightSpec {
     /// The algorithm that chooses the integers, alone (`rtn`) or with its settings. Default: rtn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver: Option<SolverSpec>,
+    /// The weight keeps the integers that a quantized checkpoint has: `dtype`, `symmetric`,
+    /// `granularity` and `scales` are those of the file, or the nearest where no grid of ONNX holds
+    /// them. Weights that the file has in float stay in float. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_stored: Option<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -368,6 +373,7 @@ pub struct Weight {
     pub solver: SolverSpec,
     /// A setting that contradicts a type of ggml.
     pub beside_ggml: Option<&'static str>,
+    pub as_stored: bool,
 }
 
 /// All settings of an activation.
@@ -450,6 +456,7 @@ impl WeightSpec {
             range: later.range.or(self.range),
             scales: later.scales.or(self.scales),
             solver: later.solver.or(self.solver),
+            as_stored: later.as_stored.or(self.as_stored),
         }
     }
 
@@ -469,6 +476,7 @@ impl WeightSpec {
             is_measured: self.range == Some(WeightRange::Measured),
             solver: self.solver.unwrap_or_default(),
             beside_ggml: self.beside_ggml(),
+            as_stored: self.as_stored.unwrap_or(false),
         }
     }
 }

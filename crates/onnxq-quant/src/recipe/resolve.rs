@@ -7,6 +7,7 @@ use super::{
     Selector, Unmatched,
 };
 use crate::{
+    as_stored,
     chain::Chains,
     format::{self, Format},
     half_scales,
@@ -165,10 +166,17 @@ fn decide(
     let Some(weight) = merged.weight else {
         return Ok(Err(NoMatch("the recipe does not say how to store its weight".into())));
     };
-    let wanted = weight.scheme;
+    let mut weight = weight;
+    let mut wanted = weight.scheme;
     let conflict = |what: String| RecipeError::Conflict { at: merged.position.clone(), what };
     if let Some(field) = weight.beside_ggml {
         return Err(conflict(format!("`{field}` is for integers; a type of ggml says it itself")));
+    }
+    if weight.as_stored {
+        let Some(origin) = as_stored::origin(m, &site) else {
+            return Ok(Err(NoMatch("the checkpoint has it in float".into())));
+        };
+        (wanted, weight.scales) = as_stored::scheme_of(origin.grid);
     }
     if let Err(reason) = weight.solver.solver().fits(&wanted) {
         return Err(conflict(format!("solver `{}`: {reason}", weight.solver.name())));
@@ -207,6 +215,8 @@ fn decide(
         }
         let scheme = format.holds(&wanted).and_then(|()| (format.scheme)(wanted, activation));
         match scheme {
+            // What the file has is no fault of the recipe.
+            Err(reason) if weight.as_stored => reasons.push(format!("{name}: {reason}")),
             Err(reason) => misfits.push(format!("{name}: {reason}")),
             Ok(scheme) => {
                 let (scheme, other) = match (format.fitted)(scheme, columns) {
@@ -337,6 +347,11 @@ pub fn scales(
     // Scales of a half weight are float16 without being asked.
     if wanted == Scales::Float || is_half {
         return (Scales::Float, None);
+    }
+    // Those of the file are float16 already, whatever they lose.
+    let stored = as_stored::origin(m, site).filter(|it| it.integers.is_some());
+    if stored.is_some_and(|it| as_stored::holds(scheme, DType::F16, it.grid)) {
+        return (Scales::Float16, None);
     }
     match half_scales::fit(m, site, scheme) {
         Ok(()) => (Scales::Float16, None),

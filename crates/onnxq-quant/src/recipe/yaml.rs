@@ -270,7 +270,7 @@ mod tests {
             (
                 "quantize:\n  - weight: {bits: 4}",
                 "E701 x.yaml:4:14: unknown key `bits` \
-                 (known here: dtype, symmetric, granularity, range, scales, solver)",
+                 (known here: dtype, symmetric, granularity, range, scales, solver, as_stored)",
             ),
             (
                 &format!("{weight}{{solver: rtnn}}"),

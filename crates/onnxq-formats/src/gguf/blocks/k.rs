@@ -15,21 +15,20 @@ pub(in crate::gguf) fn q2(block: &[u8], out: &mut [f32]) {
 
 /// 16 parts: signed scales of six bits, elements of three, whose high bits are inverted and lie apart.
 pub(in crate::gguf) fn q3(block: &[u8], out: &mut [f32]) {
-    let (high, low, scales) = (&block[..32], &block[32..96], &block[96..108]);
-    let scale = half(block, 108).to_f32();
-    let part = |i: usize| {
-        let low = scales[i % 8] >> (i / 8 * 4) & 15;
-        let high = scales[8 + i % 4] >> (i / 4 * 2) & 3;
-        scale * f32::from((low | high << 4) as i8 - 32)
-    };
-    for (p, run) in out.chunks_exact_mut(16).enumerate() {
-        let scale = part(p);
-        for (j, to) in run.iter_mut().enumerate() {
-            let i = p * 16 + j;
-            let below = (high[i % 32] >> (i / 32) & 1 ^ 1) << 2;
-            *to = scale * f32::from(two_bits(low, i) as i8 - below as i8);
-        }
-    }
+    in_parts(block, out, q3_scale, q3_integer);
+}
+
+pub(in crate::gguf) fn q3_scale(block: &[u8], part: usize) -> f32 {
+    let scales = &block[96..108];
+    let low = scales[part % 8] >> (part / 8 * 4) & 15;
+    let high = scales[8 + part % 4] >> (part / 4 * 2) & 3;
+    half(block, 108).to_f32() * f32::from((low | high << 4) as i8 - 32)
+}
+
+pub(in crate::gguf) fn q3_integer(block: &[u8], i: usize) -> i8 {
+    let (high, low) = (&block[..32], &block[32..96]);
+    let below = (high[i % 32] >> (i / 32) & 1 ^ 1) << 2;
+    two_bits(low, i) as i8 - below as i8
 }
 
 /// Eight parts with a minimum each, elements of four bits.
@@ -46,12 +45,30 @@ pub(in crate::gguf) fn q5(block: &[u8], out: &mut [f32]) {
 
 /// 16 parts: scales of eight bits, elements of six.
 pub(in crate::gguf) fn q6(block: &[u8], out: &mut [f32]) {
-    let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
-    let scale = half(block, 208).to_f32();
-    for (i, to) in out.iter_mut().enumerate() {
-        let scale = scale * f32::from(scales[i / 16] as i8);
-        let quantized = four_bits(low, i, 64) | two_bits(high, i) << 4;
-        *to = scale * f32::from(quantized as i8 - 32);
+    in_parts(block, out, q6_scale, q6_integer);
+}
+
+pub(in crate::gguf) fn q6_scale(block: &[u8], part: usize) -> f32 {
+    half(block, 208).to_f32() * f32::from(block[192 + part] as i8)
+}
+
+pub(in crate::gguf) fn q6_integer(block: &[u8], i: usize) -> i8 {
+    let quantized = four_bits(&block[..128], i, 64) | two_bits(&block[128..192], i) << 4;
+    quantized as i8 - 32
+}
+
+/// Elements times the scale of their part.
+fn in_parts(
+    block: &[u8],
+    out: &mut [f32],
+    scale: fn(&[u8], usize) -> f32,
+    integer: fn(&[u8], usize) -> i8,
+) {
+    for (p, run) in out.chunks_exact_mut(16).enumerate() {
+        let scale = scale(block, p);
+        for (j, to) in run.iter_mut().enumerate() {
+            *to = scale * f32::from(integer(block, p * 16 + j));
+        }
     }
 }
 

@@ -232,7 +232,7 @@ fn wants(m: &Model, layers: &[Layer]) -> Vec<Want> {
         let Ok(Some(operand)) = observable(m, plan) else { continue };
         // Without any need of the solver's, errors are still weighed by the inputs.
         let needs = wants.entry(operand).or_insert(Needs::Diagonal);
-        *needs = plan.solver.solver().needs().max(*needs);
+        *needs = plan.needs(m).max(*needs);
     }
     wants.into_iter().map(|(operand, needs)| Want::of(operand, needs)).collect()
 }

@@ -1,0 +1,169 @@
+//! What a file has of a float tensor that it stores in integers.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use ndarray::Array2;
+
+use super::{DType, Data, QMatrix, QShape, QSource, Tensor, TensorError, rows::runs};
+
+/// How a file stores a matrix that is read as floats.
+#[derive(Clone)]
+pub struct Origin {
+    /// The type, as its format calls it: `Q4_0`.
+    pub kind: Arc<str>,
+    /// The grid of its integers, or the nearest one if they lie on none that ONNX has.
+    pub grid: QShape,
+    /// Its integers: dequantized they are the floats, bit for bit.
+    pub integers: Option<Arc<dyn QSource>>,
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Origin { kind, grid, integers } = self;
+        write!(f, "{kind} {grid:?} {}", if integers.is_some() { "exact" } else { "nearest" })
+    }
+}
+
+impl Tensor {
+    /// What a file has of this matrix, if it is read from one that stores it in integers: of the whole
+    /// of it, or of some rows. What is computed from such a matrix has none.
+    pub fn origin(&self) -> Option<Origin> {
+        if self.dtype != DType::F32 {
+            return None;
+        }
+        match &self.data {
+            Data::Rows(source) => source.clone().origin(),
+            Data::Picked { base, rows } => {
+                let Origin { kind, grid, integers } = base.origin()?;
+                let grid = QShape { n: rows.len(), ..grid };
+                let picked = |base| Arc::new(Picked { base, rows: rows.clone() }) as _;
+                Some(Origin { kind, grid, integers: integers.map(picked) })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Some rows of integers, in an order of their own.
+struct Picked {
+    base: Arc<dyn QSource>,
+    rows: Arc<[usize]>,
+}
+
+impl QSource for Picked {
+    fn shape(&self) -> QShape {
+        QShape { n: self.rows.len(), ..self.base.shape() }
+    }
+
+    fn solve(&self, rows: Range<usize>) -> Result<QMatrix, TensorError> {
+        let parts: Vec<QMatrix> =
+            runs(&self.rows[rows]).map(|run| self.base.solve(run)).collect::<Result<_, _>>()?;
+        Ok(QMatrix::stacked(self.shape(), &parts))
+    }
+}
+
+impl QMatrix {
+    /// Integers and scales, row by row; without zero points zero is in the middle.
+    ///
+    /// # Panics
+    /// If there are not as many as the shape says.
+    pub fn new(
+        shape: QShape,
+        quantized: Vec<u8>,
+        scales: Vec<f32>,
+        zero_points: Option<Vec<u8>>,
+    ) -> QMatrix {
+        let (blocks, fits) = ((shape.n, shape.blocks()), "as many as the shape says");
+        let zero_points = match zero_points {
+            Some(it) => Array2::from_shape_vec(blocks, it).expect(fits),
+            None => Array2::from_elem(blocks, shape.middle()),
+        };
+        let quantized = Array2::from_shape_vec((shape.n, shape.k), quantized).expect(fits);
+        QMatrix::plain(
+            shape,
+            quantized,
+            Array2::from_shape_vec(blocks, scales).expect(fits),
+            zero_points,
+        )
+    }
+
+    /// Rows below each other; `shape` says all but how many there are.
+    pub fn stacked(shape: QShape, parts: &[QMatrix]) -> QMatrix {
+        match parts.is_empty() {
+            true => QMatrix::zeros(shape, 0),
+            false => QMatrix::below(parts),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{Rows, ZeroPoints};
+
+    const GRID: QShape = QShape {
+        n: 4,
+        k: 2,
+        block: 2,
+        bits: 8,
+        zero_points: ZeroPoints::Symmetric,
+        scale: DType::F16,
+        superblock: None,
+    };
+
+    /// A row of ones, twos, and so on.
+    struct Made;
+
+    impl QSource for Made {
+        fn shape(&self) -> QShape {
+            GRID
+        }
+
+        fn solve(&self, rows: Range<usize>) -> Result<QMatrix, TensorError> {
+            let n = rows.len();
+            let quantized = Array2::from_shape_fn((n, 2), |it| 129 + (rows.start + it.0) as u8);
+            let zero_points = Array2::from_elem((n, 1), 128);
+            Ok(QMatrix::plain(GRID, quantized, Array2::from_elem((n, 1), 0.5), zero_points))
+        }
+    }
+
+    impl Rows for Made {
+        fn read(&self, rows: Range<usize>, columns: Range<usize>) -> Result<Vec<f32>, TensorError> {
+            let line = |row| columns.clone().map(move |_| 0.5 * (row + 1) as f32);
+            Ok(rows.flat_map(line).collect())
+        }
+
+        fn place(&self) -> usize {
+            7
+        }
+
+        fn origin(self: Arc<Self>) -> Option<Origin> {
+            Some(Origin { kind: "made".into(), grid: GRID, integers: Some(self) })
+        }
+    }
+
+    #[test]
+    fn views_of_rows_keep_integers_and_what_is_computed_has_none() {
+        let base = Tensor::of_rows(DType::F32, [4, 2], Arc::new(Made));
+        for view in [base.clone(), base.transposed().transposed(), base.picked([2, 3, 0, 0])] {
+            let origin = view.origin().unwrap();
+            assert_eq!(origin.grid.n, 4);
+            let source = origin.integers.unwrap();
+            assert_eq!(source.shape(), GRID);
+            let values = source.solve(0..4).unwrap().dequantize();
+            assert_eq!(values.as_slice().unwrap(), view.to_f32().unwrap());
+            let part = source.solve(1..3).unwrap();
+            assert_eq!(part.shape.n, 2);
+            assert_eq!(part.dequantize().as_slice().unwrap(), view.rows_f32(1..3).unwrap());
+        }
+        let none: [Tensor; 5] = [
+            base.transposed(),
+            base.scaled(0, [1.0; 4]),
+            base.cast(DType::F16),
+            base.cast(DType::F16).cast(DType::F32),
+            base.reshaped(vec![2, 4]),
+        ];
+        assert!(none.iter().all(|it| it.origin().is_none()));
+        assert!(base.picked([]).origin().unwrap().integers.unwrap().solve(0..0).is_ok());
+    }
+}
