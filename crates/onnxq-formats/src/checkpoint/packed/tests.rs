@@ -168,7 +168,7 @@ fn no_changed_byte_is_a_panic() {
                 continue;
             };
             for param in checkpoint.architecture.params() {
-                let own = checkpoint.weights.get(&param);
+                let own = checkpoint.weights.get(param);
                 own.to_f32().unwrap();
                 if let Some(it) = own.origin().and_then(|it| it.integers) {
                     it.solve(0..own.shape[0]).unwrap();
