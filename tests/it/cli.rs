@@ -54,6 +54,10 @@ fn recipes_are_listed_with_one_sentence_each() {
     avx512_vnni         avx512_vnni                 Dynamic int8 for x86-64 with VNNI, the fastest form for prompts and encoders.
     avx512_vnni_row     avx512_vnni                 Dynamic int8 for x86-64 with VNNI, with a range per row of every activation: about 10 % slower than avx512_vnni, and more accurate where tokens have outliers.
     avx512_vnni_static  avx512_vnni  --calibration  Static int8 for x86-64 with VNNI, the form for convolutions.
+    gguf_q4_0           generic                     A GGUF file for llama.cpp with Q4_0, the table of words and the head with Q8_0.
+    gguf_q4_k           generic                     A GGUF file for llama.cpp with Q4_K and Q6_K, the table of words and the head with Q8_0.
+    gguf_q8_0           generic                     A GGUF file for llama.cpp with Q8_0 for every matrix: the nearest to float.
+    gguf_quality        generic      --calibration  A GGUF file for llama.cpp with Q4_K solved by GPTQ on calibration data; --max-size mixes all types from Q2_K to Q8_0.
     int2_recovered      generic      --calibration  Weights in 2 bits, with scales and norms trained against the float model: the smallest.
     int4                generic                     Weights in 4 bits, computation in int8, for any CPU.
     int4_quality        generic      --calibration  Weights in 4 bits solved by GPTQ on calibration data, with blocks of 32 and an 8-bit head: the most accurate of the 4-bit recipes.

@@ -221,6 +221,9 @@ fn what_cannot_be_a_file_of_llama_cpp_is_named() {
     let set = "quantize.0.weight.dtype=q4_k";
     let onnx = folder.path().join("q.onnx");
     let error = refused(&["quantize", llama, "-r", "int4", "-o", text(&onnx), "--set", set]);
+    assert!(error.contains("a type of ggml says it itself"), "{error}");
+    let set = "quantize=[{ops: [MatMul], weight: {dtype: q4_k}, activation: none, format: [qdq]}]";
+    let error = refused(&["quantize", llama, "-r", "int4", "-o", text(&onnx), "--set", set]);
     assert!(error.contains("types of ggml are for GGUF files"), "{error}");
 }
 

@@ -51,9 +51,9 @@ pub fn needs(needed: &Needed) -> String {
 }
 
 /// The types of a GGUF file's tensors.
-fn types(it: &Outcome) -> String {
+fn types(outcome: &Outcome) -> String {
     let list: Vec<String> =
-        it.types.iter().map(|(name, count)| format!("{count} × {name}")).collect();
+        outcome.types.iter().map(|(name, count)| format!("{count} × {name}")).collect();
     match list.is_empty() {
         true => String::new(),
         false => format!("tensors for llama.cpp: {}\n", list.join(", ")),

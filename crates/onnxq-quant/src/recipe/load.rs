@@ -9,13 +9,10 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    ActivationSpec, Entry, Place, Position, Recipe, RecipeError, VERSION, WeightSpec, renamed,
-    select, yaml,
+    ActivationSpec, Entry, Place, Position, Recipe, RecipeError, VERSION, WeightSpec, gguf,
+    renamed, select, yaml,
 };
-use crate::{
-    format::GGUF,
-    target::{TARGETS, target},
-};
+use crate::target::{TARGETS, target};
 use onnxq_numerics::specs::Settings;
 
 macro_rules! shipped {
@@ -242,33 +239,9 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         })?;
     }
     if recipe.is_gguf() {
-        check_gguf(recipe)?;
+        gguf::check(recipe)?;
     }
     recipe.quantize.iter().try_for_each(|it| select::compile(it).map(drop))
-}
-
-/// The graph of a GGUF file is llama.cpp's own: nothing but types of weights can be chosen.
-fn check_gguf(recipe: &Recipe) -> Result<(), RecipeError> {
-    let conflict = |at, what: &str| {
-        let what = format!("{what}: the graph of a GGUF file is llama.cpp's own");
-        Err(RecipeError::Conflict { at, what })
-    };
-    let given = [
-        ("prepare", recipe.prepare.is_some()),
-        ("transforms", recipe.transforms.as_ref().is_some_and(|it| !it.is_empty())),
-        ("adapt", recipe.adapt.is_some()),
-        ("distil", recipe.distil.is_some()),
-    ];
-    if let Some((key, _)) = given.into_iter().find(|it| it.1) {
-        return conflict(recipe.place.at(key), &format!("`{key}` does not go with format `gguf`"));
-    }
-    let others = |it: &&Entry| it.format.iter().flatten().any(|it| it != GGUF.name);
-    match recipe.quantize.iter().find(others) {
-        Some(it) => {
-            conflict(it.place.at("format"), "one format of a recipe is `gguf`, this is another")
-        }
-        None => Ok(()),
-    }
 }
 
 /// Settings that stand at `key` of `place`.

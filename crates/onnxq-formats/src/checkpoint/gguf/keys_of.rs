@@ -15,21 +15,21 @@ use crate::{
 
 /// The keys of an architecture, in the order of llama.cpp's converter.
 pub(super) fn write(
-    it: &Architecture,
+    architecture: &Architecture,
     family: &Family,
     metadata: &mut Vec<(String, Value)>,
     notes: &mut Vec<String>,
 ) -> Result<(), CheckpointError> {
     let mut keys = Keys { family, metadata };
-    let first = &it.blocks[0];
+    let first = &architecture.blocks[0];
     let (attention, mlp) = (&first.attention.body, &first.mlp.body);
-    keys.size("block_count", it.blocks.len())?;
-    keys.size("context_length", it.context)?;
-    keys.size("embedding_length", it.hidden)?;
+    keys.size("block_count", architecture.blocks.len())?;
+    keys.size("context_length", architecture.context)?;
+    keys.size("embedding_length", architecture.hidden)?;
     keys.size("feed_forward_length", mlp.up.outputs())?;
     keys.size("attention.head_count", attention.heads)?;
     keys.size("attention.head_count_kv", attention.kv_heads)?;
-    if let Some(rotary) = it.rotaries.first() {
+    if let Some(rotary) = architecture.rotaries.first() {
         keys.put("rope.freq_base", rotary.base as f32);
         keys.size("rope.dimension_count", rotary.size)?;
     }
@@ -41,19 +41,19 @@ pub(super) fn write(
     keys.put(epsilon, norm.epsilon);
     keys.size("attention.key_length", attention.head_size)?;
     keys.size("attention.value_length", attention.head_size)?;
-    keys.size("vocab_size", it.vocabulary)?;
+    keys.size("vocab_size", architecture.vocabulary)?;
     if let Some(softcap) = attention.softcap {
         keys.put("attn_logit_softcapping", softcap);
     }
-    if let Head::Tokens { softcap: Some(softcap), .. } = it.head {
+    if let Head::Tokens { softcap: Some(softcap), .. } = architecture.head {
         keys.put("final_logit_softcapping", softcap);
     }
-    if let Some(local) = it.rotaries.get(1) {
+    if let Some(local) = architecture.rotaries.get(1) {
         keys.put("rope.freq_base_swa", local.base as f32);
     }
-    scale(it, family)?;
-    windows(it, &mut keys, notes)?;
-    scaling(it, &mut keys)
+    scale(architecture, family)?;
+    windows(architecture, &mut keys, notes)?;
+    scaling(architecture, &mut keys)
 }
 
 struct Keys<'a> {
@@ -77,41 +77,44 @@ impl Keys<'_> {
 
 /// Layers that see a window only. Which they are, llama.cpp knows of each family.
 fn windows(
-    it: &Architecture,
+    architecture: &Architecture,
     keys: &mut Keys,
     notes: &mut Vec<String>,
 ) -> Result<(), CheckpointError> {
-    let window = it.blocks.iter().find_map(|it| it.attention.body.window);
+    let window = architecture.blocks.iter().find_map(|it| it.attention.body.window);
     let Some(window) = window else { return Ok(()) };
     if !keys.family.has_windows {
         notes.push(format!(
             "GGUF cannot say of `{}` that its layers see {window} tokens: longer texts differ",
-            it.model_type
+            architecture.model_type
         ));
         return Ok(());
     }
     keys.size("attention.sliding_window", window)?;
     let Some(usual) = keys.family.pattern else { return Ok(()) };
-    let is_local = |at: usize| it.blocks[at].attention.body.window.is_some();
+    let is_local = |at: usize| architecture.blocks[at].attention.body.window.is_some();
     let fits = |period: usize| {
-        (0..it.blocks.len()).all(|at| is_local(at) != (at + 1).is_multiple_of(period))
+        (0..architecture.blocks.len()).all(|at| is_local(at) != (at + 1).is_multiple_of(period))
     };
-    match (2..=it.blocks.len() + 1).find(|period| fits(*period)) {
+    match (2..=architecture.blocks.len() + 1).find(|period| fits(*period)) {
         _ if fits(usual) => Ok(()),
         // Others know one period only.
         Some(period) if usual > 2 => keys.size("attention.sliding_window_pattern", period),
         _ => Err(CheckpointError::Contradiction {
-            problem: format!("llama.cpp knows other layers of `{}` with a window", it.model_type),
+            problem: format!(
+                "llama.cpp knows other layers of `{}` with a window",
+                architecture.model_type
+            ),
         }),
     }
 }
 
 /// What llama.cpp takes the scale of scores to be.
-fn scale(it: &Architecture, family: &Family) -> Result<(), CheckpointError> {
-    let attention = &it.blocks[0].attention.body;
-    let layers = it.blocks.len() as u64;
+fn scale(architecture: &Architecture, family: &Family) -> Result<(), CheckpointError> {
+    let attention = &architecture.blocks[0].attention.body;
+    let layers = architecture.blocks.len() as u64;
     let is_wide = WIDE.contains(&(family.architecture, layers));
-    let width = if is_wide { it.hidden / attention.heads } else { attention.head_size };
+    let width = if is_wide { architecture.hidden / attention.heads } else { attention.head_size };
     if (attention.scale * (width as f32).sqrt() - 1.0).abs() < 1e-5 {
         return Ok(());
     }
@@ -121,8 +124,8 @@ fn scale(it: &Architecture, family: &Family) -> Result<(), CheckpointError> {
 }
 
 /// Contexts that are stretched.
-fn scaling(it: &Architecture, keys: &mut Keys) -> Result<(), CheckpointError> {
-    let Some(rotary) = it.rotaries.first() else { return Ok(()) };
+fn scaling(architecture: &Architecture, keys: &mut Keys) -> Result<(), CheckpointError> {
+    let Some(rotary) = architecture.rotaries.first() else { return Ok(()) };
     if let Some((original, _)) = rotary.long {
         keys.size("rope.scaling.original_context_length", original)?;
         keys.put("rope.scaling.attn_factor", rotary.magnitude);
@@ -158,8 +161,8 @@ impl Stretch {
 }
 
 /// Factors of frequencies that differ from pair to pair are tensors.
-pub(super) fn factors(it: &Architecture) -> Vec<ExportTensor> {
-    let Some(rotary) = it.rotaries.first() else { return Vec::new() };
+pub(super) fn factors(architecture: &Architecture) -> Vec<ExportTensor> {
+    let Some(rotary) = architecture.rotaries.first() else { return Vec::new() };
     if let Some((_, long)) = rotary.long_factors() {
         let short = rotary.factors();
         return names::LONG_ROPE.iter().zip([short, long]).map(|it| list(it.0, it.1)).collect();
