@@ -14,6 +14,7 @@ use super::{
     judged::{Judged, judged, names_outputs},
     open, origin, untrue,
 };
+use onnxq_formats::gguf::is_gguf;
 use onnxq_ir::{
     ctx::Ctx,
     diag::Code,
@@ -76,6 +77,7 @@ impl Measures {
 }
 
 /// How to compare two models.
+#[derive(Clone)]
 pub struct Validate<'a> {
     pub reference: &'a Path,
     pub candidate: &'a Path,
@@ -134,7 +136,15 @@ pub fn validate(job: &Validate, outcome: Option<&Outcome>, ctx: &Ctx) -> Result<
         onnxq_formats::open(job.reference, &job.open)?,
         onnxq_formats::open(job.candidate, &job.open)?,
     ];
-    validate_loaded(loaded, job, outcome, ctx)
+    if ![job.reference, job.candidate].into_iter().any(is_gguf) || !job.measures.latency {
+        return validate_loaded(loaded, job, outcome, ctx);
+    }
+    // What runs here is the float graph of the file, not llama.cpp.
+    let text =
+        "a GGUF file is compared by what it computes; its speed is llama.cpp's, and not measured";
+    ctx.progress.warn(&onnxq_ir::diag::Warning::remark(text));
+    let measures = Measures { latency: false, footprint: false, ..job.measures };
+    validate_loaded(loaded, &Validate { measures, ..job.clone() }, outcome, ctx)
 }
 
 /// The same of models that were read already, or that are in memory; `job` names their paths.

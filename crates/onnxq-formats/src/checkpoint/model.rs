@@ -98,17 +98,17 @@ fn named(m: &Model) -> Option<BTreeMap<String, Tensor>> {
 
 /// The weight of a product as checkpoints have it, under the names of the initializer and of the node.
 fn products(m: &Model, node: NodeId) -> Vec<(String, Tensor)> {
-    let it = m.node(node);
-    let is_gemm = it.op.is("Gemm");
-    if !is_gemm && !it.op.is("MatMul") {
+    let product = m.node(node);
+    let is_gemm = product.op.is("Gemm");
+    if !is_gemm && !product.op.is("MatMul") {
         return Vec::new();
     }
-    let Some(weight) = it.inputs.get(1).copied().flatten() else { return Vec::new() };
+    let Some(weight) = product.inputs.get(1).copied().flatten() else { return Vec::new() };
     let Some((value, tensor, is_turned)) = matrix(m, weight) else { return Vec::new() };
     let by_rows = is_turned != (is_gemm && m.int_attr(node, "transB", 0) != 0);
     let tensor = if by_rows { tensor } else { tensor.transposed() };
     let mut names = vec![m.value(value).name.to_string()];
-    names.extend(module(&it.name).map(|it| format!("{it}.weight")));
+    names.extend(module(&product.name).map(|it| format!("{it}.weight")));
     names.into_iter().map(|name| (name, tensor.clone())).collect()
 }
 

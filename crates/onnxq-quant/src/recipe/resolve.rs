@@ -203,6 +203,10 @@ fn decide(
         // As a way out it leaves in float what no other format of the list can quantize.
         let is_fallback = format.float_when_loaded && merged.format.len() > 1;
         let activation = if is_fallback { None } else { activation };
+        if let Err(reason) = format.holds(&wanted) {
+            misfits.push(format!("{name}: {reason}"));
+            continue;
+        }
         if weight.scales == Scales::Float16 && !format.half_scales {
             misfits.push(format!("{name}: its scales are float, not float16"));
             continue;
@@ -213,8 +217,7 @@ fn decide(
             misfits.push(format!("{name}: its activations are uint8; int8 is slow on x86 there"));
             continue;
         }
-        let scheme = format.holds(&wanted).and_then(|()| (format.scheme)(wanted, activation));
-        match scheme {
+        match (format.scheme)(wanted, activation) {
             // What the file has is no fault of the recipe.
             Err(reason) if weight.as_stored => reasons.push(format!("{name}: {reason}")),
             Err(reason) => misfits.push(format!("{name}: {reason}")),
