@@ -121,7 +121,7 @@ impl LaneGrid {
         std::array::from_fn(|it| (f32::from(quantized[it]) - self.zero[it]) * self.scale[it])
     }
 
-    /// As [`Grid::round`], and what the quantized values stand for.
+    /// As [`round`](super::grid::Grid::round), and what the quantized values stand for.
     #[inline(always)]
     pub(super) fn round(&self, values: &Lanes, quantized: &mut Lanes<u8>) -> Lanes {
         let mut back = [0.0; LANES];
