@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::common::{inputs, quantized, relative_error};
+use crate::common::{inputs, onnx_recipes, quantized, relative_error};
 use onnxq_ir::{Model, eval, tensor::Tensor, text};
 use onnxq_quant::recipe;
 
@@ -133,7 +133,7 @@ fn every_recipe_takes_products_of_few_columns() {
             y = MatMul (b, w)
         }"#;
     let model = text::parse(text).unwrap();
-    for (name, _) in recipe::load::SHIPPED {
+    for name in onnx_recipes() {
         let recipe = recipe::load(name).unwrap();
         assert_ne!(quantized(&model, &recipe).constants().count(), 0, "{name}");
     }

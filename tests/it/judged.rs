@@ -106,9 +106,11 @@ fn told(report: &Value) -> Vec<String> {
 fn the_report_and_the_page_say_what_the_terminal_says_of_every_recipe() {
     let (model, data) = (path("model.onnx"), path("eval_ids.npy"));
     let calibration = path("calibration_input_ids.npy");
-    for (recipe, _) in SHIPPED {
+    // What keeps integers has nothing to do for a float model.
+    for (recipe, _) in SHIPPED.iter().filter(|it| it.0 != "as_stored") {
         let place = Place::new();
-        let (output, folder) = (place.path("q.onnx"), place.path("report"));
+        let name = if recipe.starts_with("gguf") { "q.gguf" } else { "q.onnx" };
+        let (output, folder) = (place.path(name), place.path("report"));
         let args = ["quantize", &model, "-r", recipe, "-o", &output, "--data", &data];
         let rest = ["--samples", "1", "--no-latency", "--report", &folder];
         let ran = run(&[&args[..], &rest, &["--calibration", &calibration]].concat());

@@ -1,6 +1,6 @@
 //! What we write has no slow or broken form of our own, and runs as it is declared.
 
-use crate::common::{FIXTURES, at_least, fixture, quantize_file, quantized, runtime};
+use crate::common::{FIXTURES, at_least, fixture, onnx_recipes, quantize_file, quantized, runtime};
 use onnxq_ir::{Model, ctx::Ctx, onnx, releases::Release, text};
 use onnxq_pipeline::{self as pipeline, Execution};
 use onnxq_quant::recipe;
@@ -21,8 +21,8 @@ fn own_findings(model: &Model, name: &str) -> Vec<String> {
 fn no_recipe_makes_a_slow_form() {
     for file in FIXTURES {
         let model = onnx::open(&fixture(file), &Default::default()).unwrap().model;
-        for it in recipe::SHIPPED {
-            assert_eq!(own_findings(&model, it.0), [""; 0], "{file}");
+        for it in onnx_recipes() {
+            assert_eq!(own_findings(&model, it), [""; 0], "{file}");
         }
     }
 }
@@ -41,8 +41,8 @@ main (float[2,64] x) => (float[2,32] y, float[2,32] z) <float[64,32] w, uint8[64
 #[test]
 fn what_the_original_does_slowly_is_not_our_bug() {
     let model = text::parse(MIXED).unwrap();
-    for it in recipe::SHIPPED {
-        assert_eq!(own_findings(&model, it.0), [""; 0]);
+    for it in onnx_recipes() {
+        assert_eq!(own_findings(&model, it), [""; 0]);
     }
 }
 

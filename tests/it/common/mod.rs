@@ -140,3 +140,11 @@ pub(crate) fn relative_error(expected: &Tensor, actual: &Tensor) -> f64 {
     let error = norm(&mut pairs.map(|(a, b)| f64::from(a - b)));
     error / norm(&mut expected.iter().map(|it| f64::from(*it))).max(f64::MIN_POSITIVE)
 }
+
+/// The shipped recipes whose results are ONNX models, of any float model: one keeps integers, which those
+/// do not have.
+pub fn onnx_recipes() -> impl Iterator<Item = &'static str> {
+    let of_models =
+        |it: &&str| *it != "as_stored" && !onnxq_quant::recipe::load(it).unwrap().is_gguf();
+    onnxq_quant::recipe::SHIPPED.iter().map(|it| it.0).filter(of_models)
+}
