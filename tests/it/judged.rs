@@ -109,8 +109,8 @@ fn the_report_and_the_page_say_what_the_terminal_says_of_every_recipe() {
     // What keeps integers has nothing to do for a float model.
     for (recipe, _) in SHIPPED.iter().filter(|it| it.0 != "as_stored") {
         let place = Place::new();
-        let name = if recipe.starts_with("gguf") { "q.gguf" } else { "q.onnx" };
-        let (output, folder) = (place.path(name), place.path("report"));
+        let file = if recipe.starts_with("gguf") { "q.gguf" } else { "q.onnx" };
+        let (output, folder) = (place.path(file), place.path("report"));
         let args = ["quantize", &model, "-r", recipe, "-o", &output, "--data", &data];
         let rest = ["--samples", "1", "--no-latency", "--report", &folder];
         let ran = run(&[&args[..], &rest, &["--calibration", &calibration]].concat());
@@ -132,6 +132,10 @@ fn the_report_and_the_page_say_what_the_terminal_says_of_every_recipe() {
                 let found = shown.contains(&sentence.to_lowercase());
                 assert!(found, "{}: `{text}` is missing in {name}\n{shown}", recipe);
             }
+        }
+        // A GGUF file says the same in its header, which is not read back.
+        if file == "q.gguf" {
+            continue;
         }
         // The file alone knows the reasons, how activations were chosen, and what solvers achieved.
         let args = ["validate", &model, &output, "--data", &data, "--samples", "1", "--json"];
