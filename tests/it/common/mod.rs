@@ -143,7 +143,7 @@ pub(crate) fn relative_error(expected: &Tensor, actual: &Tensor) -> f64 {
 
 /// The shipped recipes whose results are ONNX models, of any float model: one keeps integers, which those
 /// do not have.
-pub fn onnx_recipes() -> impl Iterator<Item = &'static str> {
+pub(crate) fn onnx_recipes() -> impl Iterator<Item = &'static str> {
     let of_models =
         |it: &&str| *it != "as_stored" && !onnxq_quant::recipe::load(it).unwrap().is_gguf();
     onnxq_quant::recipe::SHIPPED.iter().map(|it| it.0).filter(of_models)
