@@ -249,7 +249,8 @@ def make(source, target, mix, importance):
 
 def ladder(args):
     os.makedirs(args.out, exist_ok=True)
-    importance = Llama(args.source).importance(np.load(args.calibration)[: args.rows])
+    # All of it, however few rows are compared.
+    importance = Llama(args.source).importance(np.load(args.calibration))
     args.files = []
     for mix in args.types:
         path = os.path.join(args.out, f"llama-{mix.replace(':', '-')}.gguf")
@@ -276,25 +277,18 @@ def tokens(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=64, help="rows of IDS that are compared")
     commands = parser.add_subparsers(required=True)
-    it = commands.add_parser("compare")
-    it.add_argument("reference")
-    it.add_argument("ids")
-    it.add_argument("files", nargs="+")
-    it.set_defaults(run=compare)
-    it = commands.add_parser("ladder")
-    it.add_argument("source")
-    it.add_argument("ids")
-    it.add_argument("calibration")
-    it.add_argument("out")
-    it.add_argument("types", nargs="+")
-    it.set_defaults(run=ladder)
-    it = commands.add_parser("tokens")
-    it.add_argument("file")
-    it.add_argument("tokenizer")
-    it.add_argument("texts", nargs="+")
-    it.set_defaults(run=tokens)
+    for run, several, *names in [
+        (compare, "files", "reference", "ids"),
+        (ladder, "types", "source", "ids", "calibration", "out"),
+        (tokens, "texts", "file", "tokenizer"),
+    ]:
+        it = commands.add_parser(run.__name__)
+        for name in names:
+            it.add_argument(name)
+        it.add_argument(several, nargs="+")
+        it.set_defaults(run=run)
     # llama.cpp may not be there: then models are held against themselves.
     smoke = lambda _, folder: ["compare", fixture("model.onnx"), some_tokens(folder), fixture("model.onnx")]
     args = parser.parse_args(arguments(smoke))

@@ -80,7 +80,8 @@ pub struct What {
     /// The form of quantized nodes, whoever quantized them, or a narrow float type
     #[arg(long, value_name = "FORM", value_parser = to())]
     pub to: Option<To>,
-    /// With --to gguf: what matrices are rounded to [default: the type that they have]
+    /// With --to gguf: what matrices are rounded to [default: the floats that they are; blocks
+    /// become F32]
     #[arg(long = "type", value_name = "TYPE", requires = "to", value_parser = ggml_type())]
     pub kind: Option<GgmlType>,
     /// With --to float16 or bfloat16: inputs and outputs stay float32

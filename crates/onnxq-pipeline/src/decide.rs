@@ -104,8 +104,8 @@ impl Planned {
         // A decision may have changed a head without its table.
         let planned = &mut deciding.planned;
         tied::unify(&planned.model, &mut planned.plan.sites);
-        if let Some(checkpoint) = &planned.checkpoint {
-            gguf::unify(checkpoint, &planned.model, &mut planned.plan)?;
+        if let Some(target) = &planned.gguf {
+            gguf::unify(target, &planned.model, &mut planned.plan);
         }
         let solved = std::mem::take(&mut deciding.solved).into_inner();
         let solved = solved.unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,6 @@ use super::{
     origin::{self, Origin},
 };
 use onnx::SaveOptions;
-use onnxq_formats::Checkpoint;
 use onnxq_ir::{
     Model, NodeId,
     ctx::Ctx,
@@ -53,7 +52,7 @@ pub struct Lowered {
 impl Decided {
     /// Brings the model to its final form.
     pub fn lower(self, job: &Job) -> Result<Lowered, Error> {
-        if self.planned.checkpoint.is_some() {
+        if self.planned.gguf.is_some() {
             return self.lower_to_gguf(job);
         }
         let Decided { planned, adapted, mixed, mut sources, outlined } = self;
@@ -96,13 +95,12 @@ impl Decided {
     /// Tensors with types of ggml. The graph is llama.cpp's own, so the model stays as it is.
     fn lower_to_gguf(self, job: &Job) -> Result<Lowered, Error> {
         let Decided { planned, adapted, mixed, mut sources, .. } = self;
-        let Planned {
-            model, files, plan, before, mut warnings, options, origin, checkpoint, ..
-        } = planned;
+        let Planned { model, files, plan, before, mut warnings, options, origin, gguf, .. } =
+            planned;
         let rows = plan.rows(&model);
         job.ctx.progress.start("quantize", 0);
-        let checkpoint = checkpoint.expect("asked for before");
-        let gguf = Gguf::of(checkpoint, &model, &plan.sites, &mut sources)?;
+        let target = gguf.expect("asked for before");
+        let gguf = Gguf::of(target, &model, &plan.sites, &mut sources);
         for note in gguf.notes() {
             let warning = Warning::remark(note.clone());
             job.ctx.progress.warn(&warning);
@@ -135,8 +133,8 @@ impl Planned {
         sites: Vec<SitePlan>,
         target: &OutputFile,
     ) -> Result<u64, Error> {
-        if let Some(checkpoint) = &self.checkpoint {
-            return self.gguf_size_with(checkpoint.clone(), sites, target);
+        if let Some(gguf) = &self.gguf {
+            return self.gguf_size_with(gguf.clone(), sites, target);
         }
         let mut model = self.model.clone();
         let (region, ranges) = (self.plan.region.clone(), self.plan.ranges.clone());
@@ -158,14 +156,14 @@ impl Planned {
     /// Bytes of the GGUF file that these sites would make.
     fn gguf_size_with(
         &self,
-        checkpoint: Arc<Checkpoint>,
+        gguf: Arc<gguf::Target>,
         sites: Vec<SitePlan>,
         target: &OutputFile,
     ) -> Result<u64, Error> {
         let mut plan = Plan { sites, ..self.plan.clone() };
-        gguf::unify(&checkpoint, &self.model, &mut plan)?;
+        gguf::unify(&gguf, &self.model, &mut plan);
         let rows = plan.rows(&self.model);
-        let gguf = Gguf::of(checkpoint, &self.model, &plan.sites, &mut Sources::default())?;
+        let gguf = Gguf::of(gguf, &self.model, &plan.sites, &mut Sources::default());
         let mut model = self.model.clone();
         let told = Told::of(&rows, None).with_room(&rows);
         self.origin.mark(&mut model, (&Origin::unknown(), told), &target.save);

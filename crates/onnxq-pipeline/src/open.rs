@@ -4,8 +4,12 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Error, Job, gguf, untrue};
-use onnxq_formats::{Checkpoint, Form};
+use super::{
+    Error, Job,
+    gguf::{self, Target},
+    untrue,
+};
+use onnxq_formats::Form;
 use onnxq_ir::{
     Model,
     ctx::Ctx,
@@ -32,7 +36,7 @@ pub struct Opened {
     /// Weights of half floats are read as float32: those that are left are stored as they were.
     pub(super) widened: bool,
     /// What the model was built of, if the result is a GGUF file.
-    pub(super) checkpoint: Option<Arc<Checkpoint>>,
+    pub(super) gguf: Option<Arc<Target>>,
 }
 
 /// A model after the recipe's `prepare` steps: fused, with known shapes. `before` is still what was
@@ -67,7 +71,7 @@ impl Opened {
         let checkpoint = onnxq_formats::open_checkpoint(path, options.external)?;
         let loaded = onnxq_formats::build(&checkpoint, Form::Standard)?;
         let opened = Opened::of(loaded, options, ctx);
-        Ok(Opened { checkpoint: Some(Arc::new(checkpoint)), ..opened })
+        Ok(Opened { gguf: Some(Arc::new(Target::new(checkpoint)?)), ..opened })
     }
 
     /// What was read already.
@@ -81,8 +85,8 @@ impl Opened {
         ctx.progress.start("read", 0);
         ctx.progress.done(&describe_input(&model, &before, &files));
         warnings.iter().for_each(|it| ctx.progress.warn(it));
-        let (widened, checkpoint) = (false, None);
-        Opened { model, files, warnings, before, options: *options, widened, checkpoint }
+        let (widened, gguf) = (false, None);
+        Opened { model, files, warnings, before, options: *options, widened, gguf }
     }
 
     /// Rewrites the model as the recipe says.
@@ -92,12 +96,13 @@ impl Opened {
         }
         let progress = job.ctx.progress;
         progress.start("prepare", 0);
-        if let Some(checkpoint) = self.checkpoint.as_ref().filter(|it| it.is_guessed) {
+        let checkpoint = self.gguf.as_ref().map(|it| &it.checkpoint);
+        if let Some(checkpoint) = checkpoint.filter(|it| it.is_guessed) {
             let (built, runtime) = ((&self.model, &self.files), &job.inputs.runtime);
             let original = (&*self.files.model, &self.options);
             gguf::prove(original, built, &checkpoint.architecture, runtime, job.ctx)?;
         }
-        let names = match &self.checkpoint {
+        let names = match &self.gguf {
             // Weights must stay those that the file will have.
             Some(_) => AS_BUILT.to_vec(),
             None => job.recipe.prepare(rewrite::STANDARD),

@@ -2,8 +2,13 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use super::{Census, Error, Job, Opened, Prepared, gguf, origin::Origin, search::saturation};
-use onnxq_formats::{Checkpoint, CheckpointError};
+use super::{
+    Census, Error, Job, Opened, Prepared,
+    gguf::{Target, unify},
+    origin::Origin,
+    search::saturation,
+};
+use onnxq_formats::CheckpointError;
 use onnxq_ir::{
     Model, NoMatch, NodeId,
     diag::Warning,
@@ -33,19 +38,19 @@ pub struct Planned {
     pub(super) origin: Origin,
     pub(super) widened: bool,
     /// What a GGUF file is made of.
-    pub(super) checkpoint: Option<Arc<Checkpoint>>,
+    pub(super) gguf: Option<Arc<Target>>,
 }
 
 impl Prepared {
     /// Decides for each node by the recipe alone.
     pub fn plan(self, job: &Job) -> Result<Planned, Error> {
-        let Opened { model, files, mut warnings, before, options, widened, checkpoint } = self.0;
-        if job.recipe.is_gguf() && checkpoint.is_none() {
+        let Opened { model, files, mut warnings, before, options, widened, gguf } = self.0;
+        if job.recipe.is_gguf() && gguf.is_none() {
             return Err(CheckpointError::NoCheckpoint { path: files.model }.into());
         }
         let mut plan = decide(job, &model, &BTreeSet::new())?;
-        if let Some(checkpoint) = &checkpoint {
-            gguf::unify(checkpoint, &model, &mut plan)?;
+        if let Some(target) = &gguf {
+            unify(target, &model, &mut plan);
         }
         // A goal is still to change the plan.
         let apart = if job.inputs.goal.is_none() { tied::apart(&model, &plan) } else { Vec::new() };
@@ -55,7 +60,7 @@ impl Prepared {
             warnings.push(warning);
         }
         let origin = Origin::new(&files.model, options.drop_unknown, job);
-        Ok(Planned { model, files, plan, before, warnings, options, origin, widened, checkpoint })
+        Ok(Planned { model, files, plan, before, warnings, options, origin, widened, gguf })
     }
 }
 

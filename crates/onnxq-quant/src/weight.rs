@@ -71,7 +71,8 @@ impl QSource for FloatWeight {
             self.solve_part(part.start, view.slice(s![own, ..]), input)
         });
         let mut parts: Vec<QMatrix> = parts.collect();
-        Ok(if parts.len() == 1 { parts.remove(0) } else { QMatrix::below(&parts) })
+        // Most weights are one group, which need not be copied.
+        Ok(if parts.len() == 1 { parts.remove(0) } else { QMatrix::stacked(self.shape(), &parts) })
     }
 }
 

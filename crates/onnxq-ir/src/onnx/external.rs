@@ -292,7 +292,7 @@ fn stack(mut list: Vec<QMatrix>) -> QMatrix {
     if list.len() == 1 {
         return list.remove(0);
     }
-    QMatrix::below(&list)
+    QMatrix::stacked(list[0].shape, &list)
 }
 
 fn write(file: &File, bytes: &[u8], offset: u64, ctx: &Ctx) -> Result<(), Fill> {

@@ -86,14 +86,6 @@ impl QMatrix {
             zero_points,
         )
     }
-
-    /// Rows below each other; `shape` says all but how many there are.
-    pub fn stacked(shape: QShape, parts: &[QMatrix]) -> QMatrix {
-        match parts.is_empty() {
-            true => QMatrix::zeros(shape, 0),
-            false => QMatrix::below(parts),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -259,18 +259,23 @@ impl QMatrix {
         }
     }
 
-    /// Rows below each other, of weights that are alike but for their number.
+    /// Rows below each other; `shape` says all but how many there are.
     ///
     /// # Panics
-    /// If there are none, or they are of different sizes.
-    pub fn below(parts: &[QMatrix]) -> QMatrix {
+    /// If they are of different sizes.
+    pub fn stacked(shape: QShape, parts: &[QMatrix]) -> QMatrix {
+        match parts {
+            [] => return QMatrix::zeros(shape, 0),
+            [only] => return only.clone(),
+            _ => {}
+        }
         fn all<T: Clone>(parts: &[QMatrix], of: impl Fn(&QMatrix) -> &Array2<T>) -> Array2<T> {
             let views: Vec<_> = parts.iter().map(|it| of(it).view()).collect();
             ndarray::concatenate(Axis(0), &views).expect("rows of one size")
         }
         let quantized = all(parts, |it| &it.quantized);
         QMatrix {
-            shape: QShape { n: quantized.nrows(), ..parts[0].shape },
+            shape: QShape { n: quantized.nrows(), ..shape },
             quantized,
             scales: all(parts, |it| &it.scales),
             zero_points: all(parts, |it| &it.zero_points),

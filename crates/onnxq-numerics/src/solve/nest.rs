@@ -5,7 +5,10 @@
 //! step is; of the integers next to a block's own those with the least error are taken, and then the
 //! steps that suit all of them best, once.
 
-use super::{grid::Grid, sums};
+use super::{
+    grid::Grid,
+    sums::{self, or_ones},
+};
 use crate::scheme::Scheme;
 use half::f16;
 use onnxq_ir::tensor::{QShape, Superblock, ZeroPoints};
@@ -36,14 +39,7 @@ pub(super) fn nest(
     (scheme, superblock, shape): (&Scheme, Superblock, QShape),
     steps: &mut Vec<f32>,
 ) {
-    let ones;
-    let weights = match weights {
-        Some(it) => it,
-        None => {
-            ones = vec![1.0; values.len()];
-            &ones
-        }
-    };
+    let weights = &*or_ones(weights, values.len());
     let width = shape.block * superblock.blocks;
     let parts = values.chunks(width).zip(weights.chunks(width));
     for (grids, (values, weights)) in grids.chunks_mut(superblock.blocks).zip(parts) {

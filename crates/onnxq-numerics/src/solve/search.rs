@@ -12,7 +12,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::{
     grid::{Grid, ROUND, grid, stored_scale},
     minimum,
-    sums::error,
+    sums::{error, or_ones},
 };
 use crate::scheme::{Range, Scheme};
 use onnxq_ir::tensor::{DType, ZeroPoints};
@@ -29,14 +29,7 @@ type Lanes = [f32; LANES];
 /// Never worse than [`grid`]'s. Without `weights` all values count the same; a weight is not
 /// negative.
 pub(super) fn fit(values: &[f32], weights: Option<&[f32]>, scheme: &Scheme, stored: DType) -> Grid {
-    let ones;
-    let weights = match weights {
-        Some(it) => it,
-        None => {
-            ones = vec![1.0; values.len()];
-            &ones
-        }
-    };
+    let weights = &*or_ones(weights, values.len());
     if scheme.zero_points == ZeroPoints::Minimum {
         return minimum::fit(values, weights, scheme, stored);
     }

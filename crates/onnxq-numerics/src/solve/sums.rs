@@ -1,7 +1,14 @@
 //! Sums over a block's values. They are made in a fixed number of lanes and added up in a fixed
 //! order, so that every instruction set yields the same bits.
 
+use std::borrow::Cow;
+
 use super::grid::{Grid, Ties};
+
+/// What errors count; without weights all the same.
+pub(super) fn or_ones(weights: Option<&[f32]>, count: usize) -> Cow<'_, [f32]> {
+    weights.map_or_else(|| vec![1.0; count].into(), Cow::from)
+}
 
 /// Values that are summed side by side.
 pub(super) const LANES: usize = 8;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{prove, rounded};
+use super::{Target, prove, rounded};
 use crate::{
     Census, Destination, Error,
     convert::{Convert, Converted, Left, Step},
@@ -23,8 +23,9 @@ pub fn to_gguf(
 ) -> Result<Converted, Error> {
     let (output, save) = (place.path, &place.save);
     save.check_free(output)?;
-    let checkpoint = Arc::new(open_checkpoint(&job.model, job.open.external)?);
-    let loaded = build(&checkpoint, Form::Standard)?;
+    let target = Target::new(open_checkpoint(&job.model, job.open.external)?)?;
+    let checkpoint = &target.checkpoint;
+    let loaded = build(checkpoint, Form::Standard)?;
     let mut model = loaded.model;
     if checkpoint.is_guessed {
         let (original, built) = ((&*job.model, &job.open), (&model, &loaded.files));
@@ -32,7 +33,7 @@ pub fn to_gguf(
     }
     origin::mark_exported(&mut model, &job.model, &loaded.files)?;
     let before = Census::of(&model, loaded.files.size());
-    let gguf = rounded(checkpoint, kind)?;
+    let gguf = rounded(Arc::new(target), kind);
     let warnings: Vec<Warning> =
         gguf.notes().iter().map(|it| Warning::remark(it.clone())).collect();
     warnings.iter().for_each(|it| ctx.progress.warn(it));

@@ -26,12 +26,26 @@ use onnxq_quant::{
     sources::Sources,
 };
 
-/// A file to be.
-pub(crate) struct Gguf {
-    checkpoint: Arc<Checkpoint>,
+/// A checkpoint, and what it is in a file whatever its tensors become.
+pub(crate) struct Target {
+    pub(crate) checkpoint: Checkpoint,
     export: Export,
     /// Keys of the tokenizer.
     words: Vec<(String, Value)>,
+}
+
+impl Target {
+    /// # Errors
+    /// E121 and E122 of what GGUF or llama.cpp cannot say.
+    pub(crate) fn new(checkpoint: Checkpoint) -> Result<Target, Error> {
+        let (export, words) = (checkpoint.export()?, words(&checkpoint)?);
+        Ok(Target { checkpoint, export, words })
+    }
+}
+
+/// A file to be.
+pub(crate) struct Gguf {
+    target: Arc<Target>,
     /// Of each tensor.
     made: Vec<Made>,
 }
@@ -56,18 +70,17 @@ pub const ROUNDED: [GgmlType; 8] = [
 ];
 
 /// A file whose matrices are rounded to a type, or keep that of the checkpoint.
-pub(crate) fn rounded(checkpoint: Arc<Checkpoint>, kind: Option<GgmlType>) -> Result<Gguf, Error> {
-    let export = checkpoint.export()?;
+pub(crate) fn rounded(target: Arc<Target>, kind: Option<GgmlType>) -> Gguf {
     let fits = |it: &ExportTensor| {
         kind.filter(|kind| is_matrix(it) && kind.row_bytes(it.shape[1]).is_some())
     };
-    let made = export
+    let made = target
+        .export
         .tensors
         .iter()
         .map(|it| Made { kind: fits(it).unwrap_or_else(|| float(it.dtype)), sources: Vec::new() });
     let made = made.collect();
-    let words = words(&checkpoint)?;
-    Ok(Gguf { checkpoint, export, words, made })
+    Gguf { target, made }
 }
 
 /// What a file says of its words: that of the GGUF file that the checkpoint is, or of its tokenizer.
@@ -99,13 +112,13 @@ fn float(dtype: DType) -> GgmlType {
 impl Gguf {
     /// The tensors of a plan for the checkpoint's graph. Weights that `sources` lacks are added to it.
     pub(crate) fn of(
-        checkpoint: Arc<Checkpoint>,
+        target: Arc<Target>,
         m: &Model,
         sites: &[SitePlan],
         sources: &mut Sources,
-    ) -> Result<Gguf, Error> {
-        let mut gguf = rounded(checkpoint, None)?;
-        for (tensor, made) in gguf.export.tensors.iter().zip(&mut gguf.made) {
+    ) -> Gguf {
+        let mut gguf = rounded(target, None);
+        for (tensor, made) in gguf.target.export.tensors.iter().zip(&mut gguf.made) {
             let own = own_sites(m, sites, tensor);
             let Some(first) = own.first().copied().flatten() else { continue };
             let scheme = ggml(&first.scheme).expect("the format has no other schemes");
@@ -114,7 +127,7 @@ impl Gguf {
             let all = own.into_iter().map(|it| sources.get(m, it.expect("parts are alike")));
             made.sources = all.collect();
         }
-        Ok(gguf)
+        gguf
     }
 
     /// How many tensors have which type.
@@ -128,28 +141,28 @@ impl Gguf {
 
     /// Matrices whose rows are no whole blocks of a type.
     pub(crate) fn unfit(&self, kind: GgmlType) -> impl Iterator<Item = &ExportTensor> {
-        let all = self.export.tensors.iter().zip(&self.made);
+        let all = self.target.export.tensors.iter().zip(&self.made);
         all.filter(move |it| is_matrix(it.0) && it.1.kind != kind).map(|it| it.0)
     }
 
     /// What the format cannot say.
     pub(crate) fn notes(&self) -> &[String] {
-        &self.export.notes
+        &self.target.export.notes
     }
 
     /// The file with these entries beside those that say what the model is.
     fn writer<'a>(&'a self, entries: &[(String, String)]) -> Result<Writer<'a>, WriteError> {
         let mut writer = Writer::new();
-        for (key, value) in self.general().into_iter().chain(self.export.metadata.clone()) {
+        for (key, value) in self.general().into_iter().chain(self.target.export.metadata.clone()) {
             writer.value(&key, value);
         }
-        for (key, value) in &self.words {
+        for (key, value) in &self.target.words {
             writer.value(key, value.clone());
         }
         for (key, value) in entries {
             writer.value(key, &**value);
         }
-        for (tensor, made) in self.export.tensors.iter().zip(&self.made) {
+        for (tensor, made) in self.target.export.tensors.iter().zip(&self.made) {
             rows::append(&mut writer, tensor, made)?;
         }
         Ok(writer)
@@ -157,8 +170,8 @@ impl Gguf {
 
     /// Keys of every file.
     fn general(&self) -> Vec<(String, Value)> {
-        let architecture = self.export.architecture;
-        let name = self.checkpoint.folder.file_stem().unwrap_or_default().to_string_lossy();
+        let architecture = self.target.export.architecture;
+        let name = self.target.checkpoint.folder.file_stem().unwrap_or_default().to_string_lossy();
         let pairs: [(&str, Value); 5] = [
             ("general.architecture", architecture.into()),
             ("general.type", "model".into()),
@@ -172,7 +185,7 @@ impl Gguf {
     /// llama.cpp's number of the type that most of the weights have.
     fn file_type(&self) -> u32 {
         let mut bytes: BTreeMap<GgmlType, u64> = BTreeMap::new();
-        for (tensor, made) in self.export.tensors.iter().zip(&self.made) {
+        for (tensor, made) in self.target.export.tensors.iter().zip(&self.made) {
             *bytes.entry(made.kind).or_default() += tensor.shape.iter().product::<usize>() as u64;
         }
         let most = bytes.into_iter().max_by_key(|it| it.1).map(|it| it.0);
@@ -212,8 +225,8 @@ fn own_sites<'a>(
 }
 
 /// Parts of one tensor get one type, that with the most bits; where one stays in float, all do.
-pub(crate) fn unify(checkpoint: &Checkpoint, m: &Model, plan: &mut Plan) -> Result<(), Error> {
-    for tensor in checkpoint.export()?.tensors.iter().filter(|it| it.parts.len() > 1) {
+pub(crate) fn unify(target: &Target, m: &Model, plan: &mut Plan) {
+    for tensor in target.export.tensors.iter().filter(|it| it.parts.len() > 1) {
         let own = own_sites(m, &plan.sites, tensor);
         let found: Vec<SitePlan> = own.iter().copied().flatten().cloned().collect();
         let Some(best) = found.iter().max_by_key(|it| it.scheme.bits) else { continue };
@@ -232,5 +245,4 @@ pub(crate) fn unify(checkpoint: &Checkpoint, m: &Model, plan: &mut Plan) -> Resu
             (site.scheme, site.solver) = (scheme, solver);
         }
     }
-    Ok(())
 }

@@ -79,7 +79,11 @@ fn solved(
             parts.push(source.solve(own.start - part.rows.start..own.end - part.rows.start)?);
         }
     }
-    let whole = if parts.len() == 1 { parts.remove(0) } else { QMatrix::below(&parts) };
+    let whole = if parts.len() == 1 {
+        parts.remove(0)
+    } else {
+        QMatrix::stacked(sources[0].shape(), &parts)
+    };
     Ok(match &tensor.order {
         Some(order) => {
             let order: Vec<usize> = order[rows.clone()].iter().map(|it| it - rows.start).collect();

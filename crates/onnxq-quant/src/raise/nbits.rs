@@ -34,15 +34,7 @@ fn product(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMat
         return Err(no_match!("its quantized values are {tensor:?} in blocks of {block}"));
     }
     let stride = groups * block;
-    let shape = QShape {
-        n,
-        k,
-        block,
-        bits,
-        zero_points: ZeroPoints::Symmetric,
-        scale: DType::F32,
-        superblock: None,
-    };
+    let shape = shape([n, k], block, bits);
     let blocks = Blocks { shape, quantized, stride, scales: 2, zero_points: 3, bytes: true };
     let weight = blocks.weight(m, node, tensor, weights)?;
     let bias = optional(m, node, 5).map(Bias::Float);
@@ -78,15 +70,7 @@ fn rows(m: &Model, node: NodeId, weights: &mut Weights) -> Result<Site, NoMatch>
     if n == 0 || k == 0 {
         return Err(NoMatch("its table is empty".into()));
     }
-    let shape = QShape {
-        n,
-        k,
-        block,
-        bits,
-        zero_points: ZeroPoints::Symmetric,
-        scale: DType::F32,
-        superblock: None,
-    };
+    let shape = shape([n, k], block, bits);
     let blocks = Blocks { shape, quantized, stride: k, scales: 2, zero_points: 3, bytes };
     let weight = blocks.weight(m, node, tensor, weights)?;
     let kind = Kind::Rows { indices: m.operand(node, 1)? };
@@ -169,4 +153,10 @@ fn size(m: &Model, node: NodeId, name: &str, default: i64) -> Result<usize, NoMa
         return Ok(it);
     }
     Err(no_match!("its {name} is {}", m.int_attr(node, name, default)))
+}
+
+/// Until scales and zero points are seen.
+fn shape([n, k]: [usize; 2], block: usize, bits: u32) -> QShape {
+    let (zero_points, scale) = (ZeroPoints::Symmetric, DType::F32);
+    QShape { n, k, block, bits, zero_points, scale, superblock: None }
 }
