@@ -144,19 +144,13 @@ fn onnx_runtime_computes_what_the_file_says() {
     let inputs = of_a_text(&float);
     let logits = |m: &Model| computed(m, &inputs).unwrap().remove(0).1;
     let expected = logits(&float);
-    let folder = tempfile::tempdir().unwrap();
-    let exact = folder.path().join("exact.yaml");
-    let text = "onnxq: 1\nname: exact\nextends: as_stored\nquantize:\n  \
-                - {names: ['*.1.mlp.down_proj'], skip: true, reason: it is of Q4_1}\n";
-    fs::write(&exact, text).unwrap();
-    let mut kept = made(exact.to_str().unwrap());
+    let mut kept = made("as_stored");
+    // Of Q4_1, whose minimums are weights of sums: two digits of 4 bits.
+    assert_eq!(nodes(&kept, "ReduceSum").len(), 1);
     let error = |m: &Model| relative_error(&expected, &logits(m));
     assert!(error(&kept) < 0.04, "{}", error(&kept));
-    // The weight of Q4_1 is rounded to 4 bits for the second time.
-    let all = error(&made("as_stored"));
-    assert!(all < 0.06, "{all}");
     float_activations(&mut kept);
-    assert!(error(&kept) < 1e-5, "{}", error(&kept));
+    assert!(error(&kept) < 3e-4, "{}", error(&kept));
 }
 
 /// Inputs of a decoder with some past.
@@ -176,7 +170,8 @@ fn float_activations(m: &mut Model) {
 }
 
 /// Folders of `fixtures/generate/quantized.py`: what the float graph of a folder computes, the model with
-/// the integers of the folder does, too. Groups in another order than the inputs lie on no grid.
+/// the integers of the folder does, too. Where groups are in another order than the inputs, these are
+/// gathered.
 #[test]
 fn folders_keep_their_integers() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/quantized");
@@ -193,9 +188,8 @@ fn folders_keep_their_integers() {
         let expected = logits(&float);
         let rounded = relative_error(&expected, &logits(&made));
         assert!(rounded < 0.06, "{folder:?}: {rounded}");
-        if folder.ends_with("gptq-order") {
-            continue;
-        }
+        let ordered = nodes(&made, "Gather").len() - nodes(&float, "Gather").len();
+        assert_eq!(ordered > 0, folder.ends_with("gptq-order"), "{folder:?}");
         float_activations(&mut made);
         let error = relative_error(&expected, &logits(&made));
         assert!(error < 1e-5, "{folder:?}: {error}");

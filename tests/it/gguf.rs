@@ -169,6 +169,33 @@ fn a_file_made_of_a_file_says_the_same() {
     assert_eq!(keys(&first), keys(&second));
 }
 
+/// What has blocks already keeps them, where nothing else is asked for.
+#[test]
+fn a_quantized_file_keeps_its_blocks() {
+    let (folder, wide) = (tempfile::tempdir().unwrap(), wide());
+    let names = ["a.gguf", "b.gguf", "c.gguf", "d.gguf"];
+    let [first, same, again, other] = names.map(|it| folder.path().join(it));
+    done(&["quantize", text(wide.path()), "-r", "gguf_q4_k", "-o", text(&first)]);
+    done(&["convert", text(&first), "--to", "gguf", "-o", text(&same)]);
+    done(&["convert", text(&first), "--to", "gguf", "--type", "q8_0", "-o", text(&again)]);
+    let skip = "quantize=[{ops: [MatMul], names: ['*.o_proj'], weight: {dtype: q5_0}, \
+                activation: none, format: [gguf]}]";
+    let args = ["quantize", text(&first), "-r", "gguf_q4_0", "--set", skip, "-o", text(&other)];
+    done(&args);
+    let [first, same, again, other] = [first, same, again, other].map(|it| read(&it));
+    let bytes = |file: &File, name: &str| file.info(name).unwrap().bytes.clone();
+    for (name, info) in first.tensors() {
+        assert_eq!(kind(&same, name), info.kind.name(), "{name}");
+        assert_eq!(bytes(&same, name), info.bytes, "{name}");
+    }
+    assert_eq!(kind(&again, "blk.0.ffn_down.weight"), "Q8_0");
+    assert_eq!(bytes(&again, "output.weight"), bytes(&first, "output.weight"));
+    assert_eq!(kind(&other, "blk.0.attn_output.weight"), "Q5_0");
+    for name in ["blk.0.attn_q.weight", "output.weight"] {
+        assert_eq!(bytes(&other, name), bytes(&first, name), "{name}");
+    }
+}
+
 #[test]
 fn a_goal_mixes_types() {
     let folder = tempfile::tempdir().unwrap();

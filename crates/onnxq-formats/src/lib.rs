@@ -20,7 +20,9 @@ pub use self::{
         Mlp, Norm, NormKind, Param, Places, Pooling, Positions, Qkv, Rotary, Sublayer, Top,
     },
     build::{Form, build},
-    checkpoint::{Checkpoint, Config, Export, ExportPart, ExportTensor, Weights, config_with},
+    checkpoint::{
+        Blocks, Checkpoint, Config, Export, ExportPart, ExportTensor, Weights, config_with,
+    },
     error::CheckpointError,
 };
 

@@ -16,7 +16,7 @@ pub use self::{
     config::Config,
     gguf::{Export, ExportPart, ExportTensor},
     smaller::config_with,
-    weights::Weights,
+    weights::{Blocks, Weights},
 };
 use crate::{
     CheckpointError,

@@ -68,7 +68,7 @@ fn weights(named: impl Iterator<Item = (String, Tensor)>) -> Weights {
     for (name, tensor) in named {
         let (type_name, shape) = (tensor.dtype.name().to_owned(), tensor.shape.clone());
         let data = if tensor.dtype.is_float() { Data::View(tensor) } else { Data::Other };
-        let stored = Stored { name: name.clone(), type_name, shape, data };
+        let stored = Stored { name: name.clone(), type_name, shape, data, blocks: None };
         // Names are keys of a map: none is there twice.
         let _ = weights.add(name, stored);
     }

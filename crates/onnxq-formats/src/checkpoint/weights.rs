@@ -15,6 +15,7 @@ use super::Config;
 use crate::{
     CheckpointError,
     arch::{Architecture, Param},
+    gguf::GgmlType,
 };
 use onnxq_ir::{
     onnx::{Files, LoadError},
@@ -38,6 +39,15 @@ pub(super) struct Stored {
     pub type_name: String,
     pub shape: Vec<usize>,
     pub data: Data,
+    /// What a GGUF file has, rows in its order.
+    pub blocks: Option<Blocks>,
+}
+
+/// A matrix as a GGUF file has it.
+#[derive(Clone)]
+pub struct Blocks {
+    pub kind: GgmlType,
+    pub bytes: Bytes,
 }
 
 pub(super) enum Data {
@@ -97,6 +107,7 @@ impl Weights {
                     Some(dtype) => Data::Integers(dtype, bytes.slice(start + from..start + to)),
                     None => Data::Other,
                 },
+                blocks: None,
             };
             self.add(name, stored)
                 .map_err(|name| broken(format!("`{name}` is also in another file")))?;
@@ -137,6 +148,11 @@ impl Weights {
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(|it| &**it)
+    }
+
+    /// What a GGUF file has of a matrix.
+    pub fn blocks(&self, name: &str) -> Option<Blocks> {
+        self.tensors.get(name)?.blocks.clone()
     }
 
     /// The type that a tensor is stored in: that of the floats, or float32 of what becomes floats.

@@ -10,6 +10,7 @@ mod encode;
 mod file;
 mod integers;
 mod named;
+mod summed;
 mod tensor;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 pub use self::{
     cast::{first_non_finite, from_f32, to_f32},
     dtype::DType,
-    origin::Origin,
+    origin::{Arranged, Inputs, Origin},
     packed::{
         Packing, Part, QMatrix, QShape, QSource, Superblock, ZeroPoints, pack_bits, unpack_bits,
     },

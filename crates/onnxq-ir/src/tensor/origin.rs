@@ -4,7 +4,7 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use ndarray::Array2;
 
-use super::{DType, Data, QMatrix, QShape, QSource, Tensor, TensorError, rows::runs};
+use super::{DType, Data, QMatrix, QShape, QSource, Rows, Tensor, TensorError, rows::runs};
 
 /// How a file stores a matrix that is read as floats.
 #[derive(Clone)]
@@ -15,12 +15,38 @@ pub struct Origin {
     pub grid: QShape,
     /// Its integers: dequantized they are the floats, bit for bit.
     pub integers: Option<Arc<dyn QSource>>,
+    /// Its integers for inputs that lie in another way, where only those are of a grid that ONNX has.
+    pub arranged: Option<Arranged>,
+}
+
+/// Integers of a matrix for another arrangement of its inputs.
+#[derive(Clone)]
+pub struct Arranged {
+    pub inputs: Inputs,
+    /// `[n, k']`, of as many inputs as there are then.
+    pub integers: Arc<dyn QSource>,
+}
+
+/// How inputs of a matrix, `[…, k]`, are arranged for the integers that its file has.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Inputs {
+    /// In another order: where each of them comes from.
+    Ordered(Arc<[usize]>),
+    /// Followed by the sum of each block of so many, `digits` times, each time divided by `radix` once
+    /// more. A value that all weights of a block have in common, as the minimum of ggml's types, is
+    /// a weight of the block's sum.
+    Summed { block: usize, digits: usize, radix: u32 },
 }
 
 impl fmt::Debug for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Origin { kind, grid, integers } = self;
-        write!(f, "{kind} {grid:?} {}", if integers.is_some() { "exact" } else { "nearest" })
+        let Origin { kind, grid, integers, arranged } = self;
+        let how = match (integers, arranged) {
+            (Some(_), _) => "exact",
+            (None, Some(_)) => "exact when arranged",
+            (None, None) => "nearest",
+        };
+        write!(f, "{kind} {grid:?} {how}")
     }
 }
 
@@ -34,13 +60,48 @@ impl Tensor {
         match &self.data {
             Data::Rows(source) => source.clone().origin(),
             Data::Picked { base, rows } => {
-                let Origin { kind, grid, integers } = base.origin()?;
+                let Origin { kind, grid, integers, arranged } = base.origin()?;
                 let grid = QShape { n: rows.len(), ..grid };
-                let picked = |base| Arc::new(Picked { base, rows: rows.clone() }) as _;
-                Some(Origin { kind, grid, integers: integers.map(picked) })
+                let picked =
+                    |base| Arc::new(Picked { base, rows: rows.clone() }) as Arc<dyn QSource>;
+                let arranged = arranged
+                    .map(|it| Arranged { inputs: it.inputs, integers: picked(it.integers) });
+                Some(Origin { kind, grid, integers: integers.map(picked), arranged })
             }
             _ => None,
         }
+    }
+}
+
+impl Arranged {
+    /// The float matrix, `[n, k']`, that the arranged inputs are multiplied with, of a type that its file
+    /// calls `kind`.
+    pub fn tensor(&self, kind: Arc<str>) -> Tensor {
+        let grid = self.integers.shape();
+        let rows = Dequantized { kind, integers: self.integers.clone() };
+        Tensor::of_rows(DType::F32, [grid.n, grid.k], Arc::new(rows))
+    }
+}
+
+/// The floats of integers.
+struct Dequantized {
+    kind: Arc<str>,
+    integers: Arc<dyn QSource>,
+}
+
+impl Rows for Dequantized {
+    fn read(&self, rows: Range<usize>, columns: Range<usize>) -> Result<Vec<f32>, TensorError> {
+        let values = self.integers.solve(rows)?.dequantize();
+        Ok(values.slice(ndarray::s![.., columns]).iter().copied().collect())
+    }
+
+    fn place(&self) -> usize {
+        Arc::as_ptr(&self.integers).addr()
+    }
+
+    fn origin(self: Arc<Self>) -> Option<Origin> {
+        let (kind, grid) = (self.kind.clone(), self.integers.shape());
+        Some(Origin { kind, grid, integers: Some(self.integers.clone()), arranged: None })
     }
 }
 
@@ -91,7 +152,7 @@ impl QMatrix {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{Rows, ZeroPoints};
+    use crate::tensor::ZeroPoints;
 
     const GRID: QShape = QShape {
         n: 4,
@@ -130,7 +191,9 @@ mod tests {
         }
 
         fn origin(self: Arc<Self>) -> Option<Origin> {
-            Some(Origin { kind: "made".into(), grid: GRID, integers: Some(self) })
+            let inputs = Inputs::Ordered([0, 1].into());
+            let arranged = Some(Arranged { inputs, integers: self.clone() });
+            Some(Origin { kind: "made".into(), grid: GRID, integers: Some(self), arranged })
         }
     }
 
@@ -142,6 +205,10 @@ mod tests {
             assert_eq!(origin.grid.n, 4);
             let source = origin.integers.unwrap();
             assert_eq!(source.shape(), GRID);
+            let arranged = origin.arranged.unwrap().tensor("made".into());
+            assert_eq!(arranged.to_f32().unwrap(), view.to_f32().unwrap());
+            assert_eq!(arranged.transposed().rows_f32(1..2).unwrap().len(), 4);
+            assert!(arranged.origin().unwrap().integers.is_some());
             let values = source.solve(0..4).unwrap().dequantize();
             assert_eq!(values.as_slice().unwrap(), view.to_f32().unwrap());
             let part = source.solve(1..3).unwrap();

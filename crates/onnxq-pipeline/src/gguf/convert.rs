@@ -12,7 +12,8 @@ use onnxq_formats::{Form, build, gguf::GgmlType, open_checkpoint};
 use onnxq_ir::{ctx::Ctx, diag::Warning, human::grouped};
 
 /// Writes a GGUF file of the checkpoint at `job.model`. Matrices are rounded to `kind`, if there is one, as
-/// the package `gguf` does; all other tensors keep their types, and lists are float32.
+/// the package `gguf` does; all other tensors stay as they are, those of a GGUF file in their blocks, and
+/// lists are float32.
 ///
 /// # Errors
 /// E120 to E125 if it is no checkpoint that can be written so, and what writing says.

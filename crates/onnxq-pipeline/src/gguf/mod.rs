@@ -10,9 +10,11 @@ use std::{collections::BTreeMap, sync::Arc};
 pub use self::convert::to_gguf;
 pub(crate) use self::proof::prove;
 
+use bytes::Bytes;
+
 use crate::Error;
 use onnxq_formats::{
-    Checkpoint, Export, ExportTensor,
+    Blocks, Checkpoint, Export, ExportTensor,
     gguf::{GgmlType, Value, WriteError, Writer, vocab},
 };
 use onnxq_ir::{
@@ -53,8 +55,31 @@ pub(crate) struct Gguf {
 /// What a tensor becomes.
 struct Made {
     kind: GgmlType,
-    /// Of its parts, if they are quantized.
-    sources: Vec<Arc<dyn QSource>>,
+    values: Values,
+}
+
+/// Where the blocks of a tensor come from.
+enum Values {
+    /// Floats are rounded.
+    Rounded,
+    /// The checkpoint, a GGUF file, has them.
+    Stored(Bytes),
+    /// They are solved, part by part.
+    Solved(Vec<Arc<dyn QSource>>),
+}
+
+impl Made {
+    fn rounded(kind: GgmlType) -> Made {
+        Made { kind, values: Values::Rounded }
+    }
+
+    /// What the checkpoint has, if GGUF has it so.
+    fn kept(tensor: &ExportTensor) -> Made {
+        match tensor.stored.clone() {
+            Some(Blocks { kind, bytes }) => Made { kind, values: Values::Stored(bytes) },
+            None => Made::rounded(float(tensor.dtype)),
+        }
+    }
 }
 
 /// The types that values can be rounded to one by one, or in blocks of 32.
@@ -69,17 +94,17 @@ pub const ROUNDED: [GgmlType; 8] = [
     GgmlType::Q8_0,
 ];
 
-/// A file whose matrices are rounded to a type, or keep that of the checkpoint.
+/// A file whose matrices are rounded to a type, or stay as the checkpoint has them.
 pub(crate) fn rounded(target: Arc<Target>, kind: Option<GgmlType>) -> Gguf {
     let fits = |it: &ExportTensor| {
         kind.filter(|kind| is_matrix(it) && kind.row_bytes(it.shape[1]).is_some())
     };
-    let made = target
-        .export
-        .tensors
-        .iter()
-        .map(|it| Made { kind: fits(it).unwrap_or_else(|| float(it.dtype)), sources: Vec::new() });
-    let made = made.collect();
+    let made = |it: &ExportTensor| match fits(it) {
+        // What has the type is not rounded again.
+        Some(kind) if it.stored.as_ref().is_none_or(|own| own.kind != kind) => Made::rounded(kind),
+        _ => Made::kept(it),
+    };
+    let made = target.export.tensors.iter().map(made).collect();
     Gguf { target, made }
 }
 
@@ -123,9 +148,9 @@ impl Gguf {
             let Some(first) = own.first().copied().flatten() else { continue };
             let scheme = ggml(&first.scheme).expect("the format has no other schemes");
             let name = scheme.name.to_uppercase();
-            made.kind = GgmlType::from_name(&name).expect("types of ggml");
+            let kind = GgmlType::from_name(&name).expect("types of ggml");
             let all = own.into_iter().map(|it| sources.get(m, it.expect("parts are alike")));
-            made.sources = all.collect();
+            *made = Made { kind, values: Values::Solved(all.collect()) };
         }
         gguf
     }

@@ -5,7 +5,7 @@ use std::{io::Write, ops::Range, sync::Arc};
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
-use super::Made;
+use super::{Made, Values};
 use onnxq_formats::{
     ExportTensor,
     gguf::{GgmlType, SourceError, WriteError, Writer},
@@ -23,12 +23,14 @@ pub(super) fn append<'a>(
     tensor: &'a ExportTensor,
     made: &'a Made,
 ) -> Result<(), WriteError> {
-    if made.sources.is_empty() {
-        return writer.rounded(&tensor.name, made.kind, &tensor.floats());
+    let (name, kind, shape) = (&tensor.name, made.kind, &tensor.shape);
+    match &made.values {
+        Values::Rounded => writer.rounded(name, kind, &tensor.floats()),
+        Values::Stored(bytes) => writer.tensor(name, kind, shape, |to| Ok(to.write_all(bytes)?)),
+        Values::Solved(sources) => {
+            writer.tensor(name, kind, shape, move |to| write(kind, tensor, sources, to))
+        }
     }
-    writer.tensor(&tensor.name, made.kind, &tensor.shape, move |to| {
-        write(made.kind, tensor, &made.sources, to)
-    })
 }
 
 fn write(

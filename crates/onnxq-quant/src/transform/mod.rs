@@ -4,6 +4,7 @@
 //! `x`, and `w'_j = w_j · s_j`: the float function stays the same, what quantization loses does
 //! not. `rotate` and `hadamard` move it between channels instead.
 
+mod arrange_inputs;
 mod awq;
 mod equalize;
 pub mod fold;
@@ -28,6 +29,7 @@ specs! {
     /// A transform and its settings, as a recipe names it.
     pub enum TransformSpec("transform", "a transform", "TransformSettings") as transform: Transform {
     } with settings {
+        arrange_inputs::ArrangeInputs,
         awq::Awq,
         equalize::Equalize,
         hadamard::Hadamard,

@@ -10,7 +10,7 @@ use crate::{
     CheckpointError,
     arch::{Architecture, Head, Linear, Param, Qkv},
     build::raised,
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, weights::Blocks},
     gguf::Value,
 };
 
@@ -36,6 +36,8 @@ pub struct ExportTensor {
     pub parts: Vec<ExportPart>,
     /// Which row of the parts, below each other, each of its rows is; in their order if there is none.
     pub order: Option<Vec<usize>>,
+    /// What the checkpoint has, if it is a GGUF file: of the rows of this tensor in their order.
+    pub stored: Option<Blocks>,
 }
 
 /// Rows of a tensor that the graph has as one constant.
@@ -96,7 +98,8 @@ impl Checkpoint {
         }
         let dtype = if shape.len() < 2 { DType::F32 } else { self.weights.dtype(name) };
         let order = family.order(&self.architecture, name, shape[0]);
-        Ok(ExportTensor { name: theirs, shape, dtype, parts, order })
+        let stored = self.weights.blocks(name);
+        Ok(ExportTensor { name: theirs, shape, dtype, parts, order, stored })
     }
 }
 

@@ -177,5 +177,6 @@ fn list(name: &str, values: Vec<f32>) -> ExportTensor {
     let shape = vec![values.len()];
     let tensor = Tensor::from_f32(&shape, values);
     let part = ExportPart { names: Vec::new(), rows: 0..shape[0], tensor };
-    ExportTensor { name: name.to_owned(), shape, dtype: DType::F32, parts: vec![part], order: None }
+    let (parts, dtype) = (vec![part], DType::F32);
+    ExportTensor { name: name.to_owned(), shape, dtype, parts, order: None, stored: None }
 }

@@ -22,7 +22,7 @@ pub use self::export::{Export, ExportPart, ExportTensor};
 use self::families::{FAMILIES, Family};
 use super::{
     Checkpoint, Weights,
-    weights::{Data, Stored},
+    weights::{Blocks, Data, Stored},
 };
 use crate::{CheckpointError, arch, gguf::File};
 
@@ -75,7 +75,9 @@ fn weights(file: &File, name: &str, family: &Family) -> Result<Weights, Checkpoi
             false => Data::Other,
         };
         let (type_name, shape) = (info.kind.name().to_owned(), info.shape.clone());
-        let stored = Stored { name: tensor.to_owned(), type_name, shape, data };
+        let is_matrix = shape.len() == 2 && matches!(data, Data::View(_));
+        let blocks = is_matrix.then(|| Blocks { kind: info.kind, bytes: info.bytes.clone() });
+        let stored = Stored { name: tensor.to_owned(), type_name, shape, data, blocks };
         weights.add(ours, stored).map_err(|before| {
             let (tensor, before) = (Untrusted(tensor), Untrusted(&before));
             let problem = format!("tensors `{before}` and `{tensor}` are the same parameter");

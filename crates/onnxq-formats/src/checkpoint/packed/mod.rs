@@ -38,7 +38,8 @@ pub(super) fn join(weights: &mut Weights, config: &Config) -> Result<(), Checkpo
         let source: Arc<dyn Rows> = Arc::new(packed);
         let view = Tensor::of_rows(DType::F32, shape, source);
         let (name, data) = (format!("{stem}weight"), Data::View(view));
-        let stored = Stored { name: name.clone(), type_name: kind, shape: shape.to_vec(), data };
+        let (type_name, shape) = (kind, shape.to_vec());
+        let stored = Stored { name: name.clone(), type_name, shape, data, blocks: None };
         weights.add(name, stored).map_err(|before| {
             let problem = format!("`{}` is there in float and in integers", Untrusted(&before));
             CheckpointError::Weights { file: "the weights".into(), problem }

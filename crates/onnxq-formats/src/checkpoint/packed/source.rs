@@ -3,8 +3,10 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use ndarray::Axis;
 use onnxq_ir::tensor::{
-    DType, Origin, QMatrix, QShape, QSource, Rows, TensorError, ZeroPoints, to_f32,
+    Arranged, DType, Inputs, Origin, QMatrix, QShape, QSource, Rows, TensorError, ZeroPoints,
+    to_f32,
 };
 
 use super::Part;
@@ -109,7 +111,7 @@ pub(super) struct Packed {
     scales: Scales,
     /// The group of each input, if they do not follow each other.
     columns: Option<Vec<usize>>,
-    /// Whether ONNX has the integers, zero points among them.
+    /// Whether ONNX has integers up to the largest zero point.
     is_grid: bool,
 }
 
@@ -132,7 +134,7 @@ impl Packed {
         };
         let is_middle = zeros.iter().all(|it| *it == middle);
         let zero_points = if is_middle { ZeroPoints::Symmetric } else { ZeroPoints::Asymmetric };
-        let is_grid = columns.is_none() && zeros.iter().all(|it| (0..1 << bits).contains(it));
+        let is_grid = zeros.iter().all(|it| (0..1 << bits).contains(it));
         let why = if columns.is_some() { ", inputs in an order of their own" } else { "" };
         let (kind, grid) = (format!("{kind}{why}").into(), QShape { bits, zero_points, ..grid });
         Packed { kind, grid, integers, zeros, scales, columns, is_grid }
@@ -140,6 +142,15 @@ impl Packed {
 
     fn groups(&self) -> usize {
         self.grid.blocks()
+    }
+
+    /// The inputs group by group, if the groups are blocks of the grid then.
+    fn order(&self) -> Option<Arc<[usize]>> {
+        let columns = self.columns.as_ref()?;
+        let mut order: Vec<usize> = (0..self.grid.k).collect();
+        order.sort_by_key(|it| columns[*it]);
+        let is_block = |(at, from): (usize, &usize)| columns[*from] == at / self.grid.block;
+        order.iter().enumerate().all(is_block).then(|| order.into())
     }
 
     fn group(&self, column: usize) -> usize {
@@ -199,7 +210,29 @@ impl Rows for Packed {
 
     fn origin(self: Arc<Self>) -> Option<Origin> {
         let (kind, grid) = (self.kind.clone(), self.grid);
-        let integers = self.is_grid.then_some(self as Arc<dyn QSource>);
-        Some(Origin { kind, grid, integers })
+        let order = self.order();
+        let integers = (self.is_grid && self.columns.is_none()).then(|| self.clone() as _);
+        let arranged = order.filter(|_| self.is_grid).map(|order| Arranged {
+            inputs: Inputs::Ordered(order.clone()),
+            integers: Arc::new(Ordered { base: self, order }),
+        });
+        Some(Origin { kind, grid, integers, arranged })
+    }
+}
+
+/// Integers whose inputs lie group by group.
+struct Ordered {
+    base: Arc<Packed>,
+    order: Arc<[usize]>,
+}
+
+impl QSource for Ordered {
+    fn shape(&self) -> QShape {
+        self.base.grid
+    }
+
+    fn solve(&self, rows: Range<usize>) -> Result<QMatrix, TensorError> {
+        let own = self.base.solve(rows)?;
+        Ok(QMatrix { quantized: own.quantized.select(Axis(1), &self.order), ..own })
     }
 }

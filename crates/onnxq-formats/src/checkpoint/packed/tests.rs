@@ -8,7 +8,7 @@ use std::{
 use onnxq_ir::{
     diag::{Code, Diagnostic},
     onnx::ExternalPolicy,
-    tensor::{QShape, Tensor, ZeroPoints},
+    tensor::{Arranged, Inputs, QShape, Tensor, ZeroPoints},
 };
 
 use crate::{Checkpoint, CheckpointError, Config, arch::Param};
@@ -64,6 +64,12 @@ fn weights_are_those_of_other_programs() {
                 assert_eq!(whole.dequantize().as_slice().unwrap(), values, "{name}");
                 let part = it.solve(2..5).unwrap().dequantize();
                 assert_eq!(part.as_slice().unwrap(), &values[2 * shape[1]..5 * shape[1]]);
+            }
+            assert_eq!(origin.arranged.is_some(), !is_kept, "{name}");
+            if let Some(Arranged { inputs: Inputs::Ordered(order), integers }) = origin.arranged {
+                let made = integers.solve(0..shape[0]).unwrap().dequantize();
+                let at = |(row, column): (usize, usize)| values[row * shape[1] + order[column]];
+                assert!(made.indexed_iter().all(|(place, value)| *value == at(place)), "{name}");
             }
         }
     }

@@ -4,13 +4,18 @@ use super::{four_bits, half, two_bits};
 
 /// 16 parts: scales and minima of four bits, elements of two.
 pub(in crate::gguf) fn q2(block: &[u8], out: &mut [f32]) {
-    let (scales, quantized) = (&block[..16], &block[16..80]);
+    with_minima::<16>(block, out, q2_steps, q2_integer);
+}
+
+/// The scale of a part, and the minimum that it is less.
+pub(in crate::gguf) fn q2_steps(block: &[u8], part: usize) -> (f32, f32) {
+    let both = block[part];
     let (scale, minimum) = (half(block, 80).to_f32(), half(block, 82).to_f32());
-    for (i, to) in out.iter_mut().enumerate() {
-        let both = scales[i / 16];
-        let (scale, minimum) = (scale * f32::from(both & 15), minimum * f32::from(both >> 4));
-        *to = scale * f32::from(two_bits(quantized, i)) - minimum;
-    }
+    (scale * f32::from(both & 15), minimum * f32::from(both >> 4))
+}
+
+pub(in crate::gguf) fn q2_integer(block: &[u8], i: usize) -> u8 {
+    two_bits(&block[16..80], i)
 }
 
 /// 16 parts: signed scales of six bits, elements of three, whose high bits are inverted and lie apart.
@@ -33,14 +38,28 @@ pub(in crate::gguf) fn q3_integer(block: &[u8], i: usize) -> i8 {
 
 /// Eight parts with a minimum each, elements of four bits.
 pub(in crate::gguf) fn q4(block: &[u8], out: &mut [f32]) {
-    let quantized = &block[16..];
-    with_minima(block, out, |i| four_bits(quantized, i, 32));
+    with_minima::<32>(block, out, q45_steps, q4_integer);
+}
+
+pub(in crate::gguf) fn q4_integer(block: &[u8], i: usize) -> u8 {
+    four_bits(&block[16..], i, 32)
 }
 
 /// As [`q4`], with a fifth bit of each element.
 pub(in crate::gguf) fn q5(block: &[u8], out: &mut [f32]) {
+    with_minima::<32>(block, out, q45_steps, q5_integer);
+}
+
+pub(in crate::gguf) fn q5_integer(block: &[u8], i: usize) -> u8 {
     let (high, low) = (&block[16..48], &block[48..]);
-    with_minima(block, out, |i| four_bits(low, i, 32) | (high[i % 32] >> (i / 32) & 1) << 4);
+    four_bits(low, i, 32) | (high[i % 32] >> (i / 32) & 1) << 4
+}
+
+/// As [`q2_steps`]: six bits each, of 12 bytes.
+pub(in crate::gguf) fn q45_steps(block: &[u8], part: usize) -> (f32, f32) {
+    let (scale, minimum) = (half(block, 0).to_f32(), half(block, 2).to_f32());
+    let (own, least) = scale_and_minimum(&block[4..16], part);
+    (scale * f32::from(own), minimum * f32::from(least))
 }
 
 /// 16 parts: scales of eight bits, elements of six.
@@ -72,14 +91,17 @@ fn in_parts(
     }
 }
 
-/// Elements times the scale of their part, less its minimum. Both are six bits of 12 bytes.
-fn with_minima(block: &[u8], out: &mut [f32], quantized: impl Fn(usize) -> u8) {
-    let (scale, minimum) = (half(block, 0).to_f32(), half(block, 2).to_f32());
-    for (p, run) in out.chunks_exact_mut(32).enumerate() {
-        let (own, least) = scale_and_minimum(&block[4..16], p);
-        let (scale, minimum) = (scale * f32::from(own), minimum * f32::from(least));
+/// Elements times the scale of their part of `PART`, less its minimum.
+fn with_minima<const PART: usize>(
+    block: &[u8],
+    out: &mut [f32],
+    steps: fn(&[u8], usize) -> (f32, f32),
+    integer: fn(&[u8], usize) -> u8,
+) {
+    for (p, run) in out.chunks_exact_mut(PART).enumerate() {
+        let (scale, minimum) = steps(block, p);
         for (j, to) in run.iter_mut().enumerate() {
-            *to = scale * f32::from(quantized(p * 32 + j)) - minimum;
+            *to = scale * f32::from(integer(block, p * PART + j)) - minimum;
         }
     }
 }
