@@ -233,6 +233,9 @@ impl QSource for Ordered {
 
     fn solve(&self, rows: Range<usize>) -> Result<QMatrix, TensorError> {
         let own = self.base.solve(rows)?;
-        Ok(QMatrix { quantized: own.quantized.select(Axis(1), &self.order), ..own })
+        // Rows of integers follow each other where they are packed.
+        let quantized =
+            own.quantized.select(Axis(1), &self.order).as_standard_layout().into_owned();
+        Ok(QMatrix { quantized, ..own })
     }
 }
