@@ -57,6 +57,8 @@ pub enum CheckpointError {
         Untrusted(value)
     )]
     Tokenizer { file: String, field: String, value: String, known: String },
+    #[error("{}: `{}` {problem}, which no GGUF file can say", Untrusted(file), Untrusted(field))]
+    Unsayable { file: String, field: String, problem: String },
     #[error("{} {what}", Untrusted(file))]
     Container { file: String, what: String },
     #[error(
@@ -103,6 +105,7 @@ impl Diagnostic for CheckpointError {
             | CheckpointError::NoCheckpoint { .. }
             | CheckpointError::NoName { .. }
             | CheckpointError::Tokenizer { .. }
+            | CheckpointError::Unsayable { .. }
             | CheckpointError::Container { .. }
             | CheckpointError::TensorType { .. } => Code::E122,
             CheckpointError::Weights { .. } => Code::E123,
@@ -121,6 +124,11 @@ impl Diagnostic for CheckpointError {
             CheckpointError::Tokenizer { known, .. } => Some(format!(
                 "pass the tokenizer.json of the original model with --tokenizer; these are known: {known}"
             )),
+            CheckpointError::Unsayable { .. } => Some(
+                "take tokenizer.json and tokenizer.model out of the folder: the GGUF file is then one for \
+                 numbers of tokens"
+                    .into(),
+            ),
             CheckpointError::NoModel { count: 0, .. } => {
                 Some("name the folder of a checkpoint, or an .onnx file".into())
             }

@@ -75,7 +75,7 @@ fn written(vocab: &Vocab, size: usize) -> Result<Keys, CheckpointError> {
     for (name, json) in files {
         fs::write(folder.path().join(name), json.to_string()).unwrap();
     }
-    super::keys(folder.path(), size)
+    Ok(super::keys(folder.path(), size)?.keys)
 }
 
 fn sorted(mut keys: Keys) -> Keys {
