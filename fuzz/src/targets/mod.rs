@@ -5,9 +5,12 @@ mod explore;
 mod gguf;
 mod markup;
 mod model;
+mod packed;
 mod recipe;
 mod report;
 mod text;
+mod tokenizer;
+mod vocab;
 
 use std::fmt::Display;
 
@@ -36,9 +39,12 @@ pub const TARGETS: &[&Target] = &[
     &array::TARGET,
     &gguf::TARGET,
     &model::TARGET,
+    &packed::TARGET,
     &recipe::TARGET,
     &report::TARGET,
     &text::TARGET,
+    &tokenizer::TARGET,
+    &vocab::TARGET,
 ];
 
 pub fn target(name: &str) -> Option<&'static Target> {

@@ -56,7 +56,7 @@ fn with(mut keys: Keys, key: &str, value: impl Into<Value>) -> Keys {
     keys
 }
 
-fn vocab(keys: &Keys) -> Result<Vocab, CheckpointError> {
+pub(super) fn vocab(keys: &Keys) -> Result<Vocab, CheckpointError> {
     let mut writer = Writer::new();
     keys.iter().for_each(|(key, value)| writer.value(key, value.clone()));
     let mut out = Vec::new();

@@ -4,6 +4,8 @@ mod files;
 mod merging;
 mod pieces;
 mod sentencepiece;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::path::Path;
@@ -104,6 +106,9 @@ impl Files {
         let pre = Pre::of(tokenizer)
             .ok_or_else(|| unsayable(TOKENIZER_FILE, "pre_tokenizer", problem()))?;
         let words = words::of_tokenizer(tokenizer, size)?;
+        if pre.whole != tokenizer["model"]["ignore_merges"].as_bool().unwrap_or(false) {
+            pieces::all_made(&tokenizer["model"], &words)?;
+        }
         let joined = |(left, right): (&str, &str)| {
             let part = |text: &str| text.replace(' ', BYTE_OF_SPACE);
             format!("{} {}", part(left), part(right))

@@ -203,11 +203,27 @@ fn left(model: &Json, words: &[Word], splits: bool) -> Result<Vec<Option<Left>>,
     words.iter().map(of).collect()
 }
 
+/// Whether merges make every token, so that it is the same to take tokens whole.
+pub(super) fn all_made(model: &Json, words: &[Word]) -> Result<(), CheckpointError> {
+    let left = left(model, words, false)?;
+    let is_left = |it: &&Option<Left>| matches!(it, Some(Left::Pair(..) | Left::More));
+    match left.iter().position(|it| is_left(&it)) {
+        Some(id) => {
+            let flag = model["ignore_merges"].as_bool().unwrap_or(false);
+            let problem = format!("is {flag}, and no merges make `{}`", words[id].text);
+            Err(unsayable(TOKENIZER_FILE, "model.ignore_merges", problem))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Scores in the order in which merges make pieces.
 fn by_rank(words: &[Word], left: &[Option<Left>]) -> Result<Vec<f32>, CheckpointError> {
     let mut ranks = Vec::new();
     for (id, (word, left)) in words.iter().zip(left).enumerate() {
-        let part = |part: u32| words.get(part as usize).is_some_and(|it| it.added);
+        // Runs of spaces that are found in texts are no pieces any more.
+        let is_run = |it: &Word| it.added && it.text.contains(' ');
+        let part = |part: u32| words.get(part as usize).is_some_and(is_run);
         let problem = match left {
             Some(Left::Token { rank, parts }) if !part(parts.0) && !part(parts.1) => {
                 ranks.push((*rank, id));
