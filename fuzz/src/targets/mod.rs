@@ -59,3 +59,16 @@ fn refusal(error: &(impl Diagnostic + Display)) -> String {
     let words = words.filter(|it| it.is_ascii_alphabetic() || *it == ' ').take(LONGEST);
     format!("{} {}", error.code(), words.collect::<String>())
 }
+
+/// As [`refusal`], of names that may have backquotes in them.
+fn unnamed(error: &(impl Diagnostic + Display)) -> String {
+    let text = error.to_string();
+    match (text.split_once('`'), text.rsplit_once('`')) {
+        (Some((before, _)), Some((_, after))) => {
+            let letters = |it: &char| it.is_ascii_alphabetic() || *it == ' ';
+            let words = before.chars().chain(after.chars()).filter(letters);
+            format!("{} {}", error.code(), words.collect::<String>())
+        }
+        _ => refusal(error),
+    }
+}

@@ -6,7 +6,7 @@ use onnxq_formats::{Checkpoint, Param};
 use onnxq_ir::{onnx::ExternalPolicy, tensor::Tensor};
 use serde_json::{Value as Json, json};
 
-use super::{Outcome, Target, refusal};
+use super::{Outcome, Target, unnamed};
 use crate::{corpus, mutate::Grammar};
 
 pub(super) const TARGET: Target = Target {
@@ -65,7 +65,7 @@ fn run(bytes: &[u8]) -> Outcome {
     let folder = tempfile::tempdir().expect("a folder");
     write(folder.path(), &input);
     let checkpoint = Checkpoint::open(folder.path(), ExternalPolicy::Contained);
-    let checkpoint = checkpoint.map_err(|it| refusal(&it))?;
+    let checkpoint = checkpoint.map_err(|it| unnamed(&it))?;
     let mut kinds = Vec::new();
     for param in checkpoint.architecture.params() {
         let whole = Param { rows: None, ..param.clone() };
@@ -78,16 +78,27 @@ fn run(bytes: &[u8]) -> Outcome {
     Ok(kinds.join(", "))
 }
 
-/// `config`, and the header of a file whose data is as long as the header says.
+/// `config`, and the header of a file whose data is as long as the header says. Small tensors of integers are the
+/// `numbers` under their names, for what they say must fit.
 fn write(folder: &Path, input: &Json) {
     let header = input["header"].to_string();
-    let ends = input["header"].as_object().into_iter().flatten();
-    let ends = ends.filter_map(|it| it.1["data_offsets"][1].as_u64());
-    let length = ends.max().unwrap_or(0).min(MOST);
+    let tensors = || input["header"].as_object().into_iter().flatten();
+    let place = |it: &Json, at: usize| it["data_offsets"][at].as_u64();
+    let length = tensors().filter_map(|it| place(it.1, 1)).max().unwrap_or(0).min(MOST);
+    // As float16 and float32 these are small numbers.
+    let mut data: Vec<u8> = (0..length).map(|it| ((it * 37 + it / 7) % 61) as u8).collect();
+    for (name, tensor) in tensors() {
+        let width = if tensor["dtype"] == "I64" { 8 } else { 4 };
+        let start = place(tensor, 0).and_then(|it| usize::try_from(it).ok()).unwrap_or(usize::MAX);
+        let numbers = input["numbers"][name.as_str()].as_array().into_iter().flatten();
+        let places = data.get_mut(start..).into_iter().flat_map(|it| it.chunks_exact_mut(width));
+        for (place, number) in places.zip(numbers) {
+            place.copy_from_slice(&number.as_i64().unwrap_or(-1).to_le_bytes()[..width]);
+        }
+    }
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.as_bytes());
-    // Small whole numbers, whatever type they are read as.
-    file.extend((0..length).map(|it| if it % 4 == 0 { (it / 4 % 61) as u8 } else { 0 }));
+    file.extend(data);
     fs::write(folder.join("model.safetensors"), file).expect("a file");
     fs::write(folder.join("config.json"), input["config"].to_string()).expect("a file");
 }
@@ -111,7 +122,7 @@ fn matrix(tensor: &Tensor) -> Option<String> {
     Some(origin.kind.to_string())
 }
 
-/// The fixtures without their data.
+/// The fixtures, without most of their data.
 fn seeds() -> Vec<Vec<u8>> {
     let names =
         ["auto-round", "awq", "gptq", "gptq-order", "gptq-v2-3bit", "int8-channel", "packed"];
@@ -119,10 +130,27 @@ fn seeds() -> Vec<Vec<u8>> {
 }
 
 fn seed(folder: &Path) -> Option<Vec<u8>> {
+    /// Inputs that have an order, and sizes: other tensors have more.
+    const FEW: usize = 96;
     let file = fs::read(folder.join("model.safetensors")).ok()?;
     let (length, rest) = file.split_first_chunk::<8>()?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
     let header: Json = serde_json::from_slice(rest.get(..length)?).ok()?;
+    let mut numbers = serde_json::Map::new();
+    for (name, tensor) in header.as_object()? {
+        let place = |at: usize| Some(tensor["data_offsets"][at].as_u64()? as usize);
+        let own = place(0).zip(place(1)).and_then(|it| rest.get(length + it.0..length + it.1));
+        let (own, kind) = (own.unwrap_or_default(), tensor["dtype"].as_str().unwrap_or_default());
+        let values: Vec<i64> = match kind {
+            "I32" => own.as_chunks().0.iter().map(|it| i32::from_le_bytes(*it).into()).collect(),
+            "I64" => own.as_chunks().0.iter().map(|it| i64::from_le_bytes(*it)).collect(),
+            _ => continue,
+        };
+        if values.len() <= FEW {
+            numbers.insert(name.clone(), json!(values));
+        }
+    }
     let config: Json = serde_json::from_slice(&fs::read(folder.join("config.json")).ok()?).ok()?;
-    Some(json!({"config": config, "header": header}).to_string().into_bytes())
+    let input = json!({"config": config, "header": header, "numbers": numbers});
+    Some(input.to_string().into_bytes())
 }

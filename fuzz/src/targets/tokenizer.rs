@@ -3,7 +3,7 @@
 use onnxq_formats::gguf::vocab::Files;
 use serde_json::{Value as Json, json};
 
-use super::{Outcome, Target, refusal, vocab};
+use super::{Outcome, Target, unnamed, vocab};
 use crate::{corpus, mutate::Grammar};
 
 pub(super) const TARGET: Target = Target {
@@ -58,7 +58,7 @@ const MOST: usize = 4096;
 fn run(bytes: &[u8]) -> Outcome {
     let Ok(input) = serde_json::from_slice::<Json>(bytes) else {
         let files = Files { sentencepiece: Some(bytes.to_vec()), ..Files::default() };
-        let written = files.keys(SIZE).map_err(|it| refusal(&it))?;
+        let written = files.keys(SIZE).map_err(|it| unnamed(&it))?;
         let read = vocab::read_back(written.keys);
         vocab::library(&read.tokenizer).expect("pieces are a tokenizer");
         return Ok(format!("pieces {}", written.notes.len()));
@@ -72,7 +72,7 @@ fn run(bytes: &[u8]) -> Outcome {
         template: input["template"].as_str().map(str::to_owned),
         sentencepiece: None,
     };
-    let written = files.keys(size.min(MOST)).map_err(|it| refusal(&it))?;
+    let written = files.keys(size.min(MOST)).map_err(|it| unnamed(&it))?;
     let read = vocab::read_back(written.keys);
     let again = vocab::library(&read.tokenizer).expect("keys say a tokenizer");
     let Ok(first) = vocab::library(&input["tokenizer"]) else {

@@ -6,7 +6,7 @@ use onnxq_formats::gguf::{
     vocab::{self, Files, Vocab},
 };
 
-use super::{Outcome, Target, refusal};
+use super::{Outcome, Target, unnamed};
 use crate::mutate::Grammar;
 
 pub(super) const TARGET: Target = Target {
@@ -58,8 +58,8 @@ pub(super) const TEXTS: [&str; 6] =
     ["", "a", " ab  abab\n\nb", "<s>ab</s> aab", "\u{2581}a\u{2581}\u{2581}b", "é😀\u{301}12"];
 
 fn run(bytes: &[u8]) -> Outcome {
-    let file = File::parse(&Bytes::copy_from_slice(bytes), "fuzz").map_err(|it| refusal(&it))?;
-    let read = vocab::read(&file, "fuzz").map_err(|it| refusal(&it))?;
+    let file = File::parse(&Bytes::copy_from_slice(bytes), "fuzz").map_err(|it| unnamed(&it))?;
+    let read = vocab::read(&file, "fuzz").map_err(|it| unnamed(&it))?;
     let Some(Vocab { tokenizer, tokenizer_config, generation_config }) = read else {
         return Err("no tokenizer".into());
     };
@@ -78,7 +78,7 @@ fn run(bytes: &[u8]) -> Outcome {
             Ok("again".into())
         }
         // A file may have what files of Hugging Face cannot, such as tokens for some bytes only.
-        Err(error) => Ok(refusal(&error)),
+        Err(error) => Ok(unnamed(&error)),
     }
 }
 

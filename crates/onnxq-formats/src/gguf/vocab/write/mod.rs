@@ -8,7 +8,7 @@ mod sentencepiece;
 mod tests;
 mod words;
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use serde_json::Value as Json;
 
@@ -81,15 +81,16 @@ impl Files {
                 return Err(unsayable(TOKENIZER_FILE, &format!("model.{field}"), problem));
             }
         }
-        let (begins, ends) = around(&tokenizer["post_processor"]);
+        let around = around(&tokenizer["post_processor"])?;
         let words = match model["byte_fallback"].as_bool().unwrap_or(false) {
             true => pieces::of_tokenizer(self, tokenizer, size, out)?,
             false => self.bytes(tokenizer, size, out)?,
         };
         self.special(&words, None, out);
-        out.set(ADD_BOS, begins);
-        if ends {
-            out.set(ADD_EOS, ends);
+        for (token, (key, flag)) in
+            around.into_iter().zip([(SPECIAL[0].1, ADD_BOS), (SPECIAL[1].1, ADD_EOS)])
+        {
+            out.stands(token, &words, key, flag)?;
         }
         out.notes.extend(strips(tokenizer["added_tokens"].as_array().into_iter().flatten()));
         Ok(())
@@ -109,11 +110,7 @@ impl Files {
         if pre.whole != tokenizer["model"]["ignore_merges"].as_bool().unwrap_or(false) {
             pieces::all_made(&tokenizer["model"], &words)?;
         }
-        let joined = |(left, right): (&str, &str)| {
-            let part = |text: &str| text.replace(' ', BYTE_OF_SPACE);
-            format!("{} {}", part(left), part(right))
-        };
-        let merges = merges(&tokenizer["model"])?.into_iter().map(joined);
+        let merges = byte_merges(&tokenizer["model"], &words)?;
         out.set(MODEL, "gpt2");
         out.set(PRE, pre.names[0]);
         out.tokens(&words);
@@ -165,6 +162,37 @@ impl Written {
         self.keys.push((key.to_owned(), value.into()));
     }
 
+    /// A token that stands before or after every text, which the key of a token with a meaning must name.
+    fn stands(
+        &mut self,
+        token: Option<&str>,
+        words: &[Word],
+        key: &str,
+        flag: &str,
+    ) -> Result<(), CheckpointError> {
+        if let Some(text) = token {
+            let id = words.iter().position(|word| word.text == text);
+            let id = id.and_then(|id| u32::try_from(id).ok());
+            let id = id.ok_or_else(|| {
+                wrong("post_processor", format!("puts `{text}` around texts, which is no token"))
+            })?;
+            match self.keys.iter().find(|known| known.0 == key) {
+                None => self.set(key, id),
+                Some((_, Value::U32(known))) if *known == id => {}
+                Some(_) => {
+                    let problem =
+                        format!("puts `{text}` around texts, which is another token than {key}");
+                    return Err(unsayable(TOKENIZER_FILE, "post_processor", problem));
+                }
+            }
+        }
+        // llama.cpp begins texts of some tokenizers by default, and ends none.
+        if token.is_some() || flag == ADD_BOS {
+            self.set(flag, token.is_some());
+        }
+        Ok(())
+    }
+
     fn tokens(&mut self, words: &[Word]) {
         self.set(TOKENS, Array::of_texts(words.iter().map(|word| &word.text)));
         self.set(TYPES, words.iter().map(|word| word.kind as i32).collect::<Array>());
@@ -189,9 +217,23 @@ fn short(value: &Json) -> String {
     const MOST: usize = 200;
     let text = value.to_string().escape_debug().to_string().replace("\\\"", "\"");
     match text.char_indices().nth(MOST) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
+        Some((at, _)) => format!("`{}…`", &text[..at]),
+        None => format!("`{text}`"),
     }
+}
+
+/// `a b` of each merge.
+fn byte_merges(model: &Json, words: &[Word]) -> Result<Vec<String>, CheckpointError> {
+    let texts: HashSet<&str> = words.iter().map(|word| &*word.text).collect();
+    let joined = |(left, right): (&str, &str)| {
+        let [left, right] = [left, right].map(|part| part.replace(' ', BYTE_OF_SPACE));
+        let whole = format!("{left}{right}");
+        let is_known = [&left, &right, &whole].iter().all(|part| texts.contains(&***part));
+        let problem =
+            || format!("has `{left}` and `{right}`, which are no tokens, or not together");
+        is_known.then(|| format!("{left} {right}")).ok_or_else(|| wrong("model.merges", problem()))
+    };
+    merges(model)?.into_iter().map(joined).collect()
 }
 
 /// Pairs of tokens, whether the file has them as `a b` or apart.
@@ -210,12 +252,40 @@ fn merge(pair: &Json) -> Option<(&str, &str)> {
     }
 }
 
-/// Whether a token stands before and after every text.
-fn around(processor: &Json) -> (bool, bool) {
-    let steps = processor["processors"].as_array().map_or(std::slice::from_ref(processor), |it| it);
-    let template = steps.iter().find_map(|it| it["single"].as_array());
-    let is_token = |it: Option<&Json>| it.is_some_and(|it| it.get("SpecialToken").is_some());
-    template.map_or((false, false), |it| (is_token(it.first()), is_token(it.last())))
+/// The tokens before and after every text.
+///
+/// # Errors
+/// E122 of several, or of other places.
+fn around(processor: &Json) -> Result<[Option<&str>; 2], CheckpointError> {
+    let steps = match processor["processors"].as_array() {
+        Some(steps) if processor["type"] == "Sequence" => steps,
+        _ => std::slice::from_ref(processor),
+    };
+    let mut found = [None, None];
+    for step in steps {
+        let (single, field) = (step["single"].as_array(), "post_processor");
+        let (Some(single), "TemplateProcessing") = (single, step["type"].as_str().unwrap_or(""))
+        else {
+            // Those change offsets only.
+            if step.is_null() || step["type"] == "ByteLevel" {
+                continue;
+            }
+            return Err(unsayable(TOKENIZER_FILE, field, format!("is {}", short(step))));
+        };
+        let parts: Vec<Option<&str>> =
+            single.iter().map(|it| it["SpecialToken"]["id"].as_str()).collect();
+        found = match parts[..] {
+            [None] => [None, None],
+            [before @ Some(_), None] => [before, None],
+            [None, after @ Some(_)] => [None, after],
+            [before @ Some(_), None, after @ Some(_)] => [before, after],
+            _ => {
+                let problem = format!("puts {} around texts", short(&step["single"]));
+                return Err(unsayable(TOKENIZER_FILE, field, problem));
+            }
+        };
+    }
+    Ok(found)
 }
 
 /// A remark on tokens that take the spaces beside them, or are found as words of their own only.

@@ -109,6 +109,15 @@ fn what_gguf_cannot_say_is_named() {
         assert!(error.to_string().contains(what), "{at}: {error}");
         assert_eq!(error.hint().is_some(), code == Code::E122, "{error}");
     }
+    let around = changed(&|it| {
+        let single = it["post_processor"]["single"].as_array_mut().unwrap();
+        single.insert(0, single[0].clone());
+    });
+    assert!(around.unwrap_err().to_string().contains("around texts"));
+    let other = changed(&|it| {
+        it["post_processor"]["single"][0]["SpecialToken"]["id"] = "</s>".into();
+    });
+    assert!(other.unwrap_err().to_string().contains("another token than"));
     let twice = changed(&|it| {
         let token = json!({"id": 3, "content": "a", "special": true});
         it["added_tokens"].as_array_mut().unwrap().push(token);
@@ -170,7 +179,7 @@ fn spaces_are_where_the_files_put_them() {
     let error = changed(&cut).unwrap_err();
     assert!(error.to_string().contains("no token of `a` and `\u{2581}`"), "{error}");
     let strips = changed(&|it| it["added_tokens"][1]["rstrip"] = true.into()).unwrap();
-    assert!(strips.notes[0].contains("1 tokens such as \"<s>\""), "{:?}", strips.notes);
+    assert!(strips.notes[0].contains("1 tokens such as `\"<s>\"`"), "{:?}", strips.notes);
 }
 
 #[test]
