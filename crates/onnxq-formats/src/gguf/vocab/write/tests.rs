@@ -78,7 +78,7 @@ fn model(trainer: &[Part], normalizer: &[Part]) -> Result<Written, CheckpointErr
 #[test]
 fn what_gguf_cannot_say_is_named() {
     type Change = fn(&mut Json);
-    let cases: [(&str, Code, Change); 14] = [
+    let cases: [(&str, Code, Change); 15] = [
         ("model.type", Code::E122, |it| it["model"]["type"] = "Unigram".into()),
         ("model.dropout", Code::E122, |it| it["model"]["dropout"] = 0.5.into()),
         ("model.end_of_word_suffix", Code::E122, |it| {
@@ -101,6 +101,7 @@ fn what_gguf_cannot_say_is_named() {
         ("model.merges", Code::E121, |it| it["model"]["merges"] = json!([1])),
         ("model.vocab", Code::E121, |it| it["model"]["vocab"]["x"] = 5.into()),
         ("model.vocab", Code::E121, |it| it["model"]["vocab"]["x"] = 512.into()),
+        ("as 1, which is `<s>`", Code::E121, |it| it["added_tokens"][1]["content"] = "<t>".into()),
         ("added_tokens", Code::E121, |it| it["added_tokens"] = json!([{"id": 1, "content": ""}])),
     ];
     for (at, (what, code, change)) in cases.into_iter().enumerate() {
@@ -119,6 +120,7 @@ fn what_gguf_cannot_say_is_named() {
     });
     assert!(other.unwrap_err().to_string().contains("another token than"));
     let twice = changed(&|it| {
+        it["model"]["vocab"].as_object_mut().unwrap().remove("<0x00>");
         let token = json!({"id": 3, "content": "a", "special": true});
         it["added_tokens"].as_array_mut().unwrap().push(token);
     });

@@ -50,7 +50,14 @@ pub(super) fn of_tokenizer(tokenizer: &Json, size: usize) -> Result<Vec<Word>, C
     }
     for token in tokenizer["added_tokens"].as_array().into_iter().flatten() {
         let id = words.place(TOKENIZER_FILE, "added_tokens", &token["id"])?;
-        words.add(id, token)?;
+        match words.found.get(&id).filter(|it| token["content"] != *it.text) {
+            None => words.add(id, token)?,
+            Some(before) => {
+                let problem =
+                    format!("has {} as {id}, which is `{}`", token["content"], before.text);
+                return Err(wrong("added_tokens", problem));
+            }
+        }
     }
     words.all(TOKENIZER_FILE)
 }
