@@ -41,6 +41,8 @@ mod formats;
 mod gates;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod gguf;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod gguf_text;
 mod golden;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod guided;

@@ -1,10 +1,15 @@
 //! Quantized checkpoints: `quantization_config`, headers of safetensors, and the integers that they say.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use onnxq_formats::{Checkpoint, Param};
 use onnxq_ir::{onnx::ExternalPolicy, tensor::Tensor};
 use serde_json::{Value as Json, json};
+use tempfile::TempDir;
 
 use super::{Outcome, Target, unnamed};
 use crate::{corpus, mutate::Grammar};
@@ -62,7 +67,7 @@ const VALUES: usize = 1 << 16;
 
 fn run(bytes: &[u8]) -> Outcome {
     let Ok(input) = serde_json::from_slice::<Json>(bytes) else { return Err("no JSON".into()) };
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     write(folder.path(), &input);
     let checkpoint = Checkpoint::open(folder.path(), ExternalPolicy::Contained);
     let checkpoint = checkpoint.map_err(|it| unnamed(&it))?;
@@ -76,6 +81,14 @@ fn run(bytes: &[u8]) -> Outcome {
     }
     kinds.dedup();
     Ok(kinds.join(", "))
+}
+
+/// A folder whose name differs from others in digits only: words are made of the letters of errors.
+fn folder() -> TempDir {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let name = format!("packed-{process}-{count}");
+    tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().expect("a folder")
 }
 
 /// `config`, and the header of a file whose data is as long as the header says. Small tensors of integers are the
