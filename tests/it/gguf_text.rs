@@ -82,8 +82,8 @@ fn bytes_go_through_files_too() {
     let (model, (text, _)) = (model.to_str().unwrap(), texts(&place));
     let made = run(&["convert", model, "--to", "gguf", "-o", &file]);
     assert_eq!(made.code, 0, "{}", made.error);
-    let judged = ["validate", &file, model, "--data", &text, "--samples", "4", "--json"];
-    let own = run(&judged).json();
+    let judged = ["validate", model, &file, "--data", &text, "--samples", "4", "--json"];
+    let own = run(&[&judged[..], &["--tokenizer", &file]].concat()).json();
     let logits = &own["outputs"]["logits"];
     assert!(logits["kl"]["mean"].as_f64().unwrap() < 1e-9, "{logits}");
     let tokenizer = fixture("tokenizer.json");

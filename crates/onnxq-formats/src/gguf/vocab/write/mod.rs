@@ -3,6 +3,7 @@
 mod files;
 mod merging;
 mod pieces;
+mod protobuf;
 mod sentencepiece;
 #[cfg(test)]
 mod tests;

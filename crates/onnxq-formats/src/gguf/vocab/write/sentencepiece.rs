@@ -1,69 +1,67 @@
 //! `tokenizer.model`: what SentencePiece stores of a tokenizer, as its `sentencepiece_model.proto` numbers it.
 
-use prost::Message;
-
-use super::{super::Kind, MODEL_FILE, unsayable, wrong_in};
+use super::{
+    super::Kind,
+    MODEL_FILE,
+    protobuf::{Field, Fields},
+    unsayable, wrong_in,
+};
 use crate::CheckpointError;
 
 /// Bytes of a file that is read; published ones have at most 5 MB.
 const MOST: usize = 32 << 20;
-/// `trainer_spec.model_type` of merges; 1 is Unigram, which is also the default.
+/// `trainer_spec.model_type` of merges; 1 is Unigram.
 const BPE: i32 = 2;
 
-#[derive(Clone, PartialEq, Message)]
+/// A tokenizer made of merges.
 pub(super) struct Model {
-    #[prost(message, repeated, tag = "1")]
     pub(super) pieces: Vec<Piece>,
-    #[prost(message, optional, tag = "2")]
-    trainer: Option<Trainer>,
-    #[prost(message, optional, tag = "3")]
-    normalizer: Option<Normalizer>,
+    trainer: Trainer,
+    normalizer: Normalizer,
 }
 
-#[derive(Clone, PartialEq, Message)]
 pub(super) struct Piece {
-    #[prost(string, tag = "1")]
     pub(super) text: String,
-    #[prost(float, tag = "2")]
     pub(super) score: f32,
-    #[prost(int32, optional, tag = "3")]
-    piece_type: Option<i32>,
+    /// SentencePiece numbers kinds as GGUF does.
+    pub(super) kind: Kind,
 }
 
-#[derive(Clone, PartialEq, Message)]
+/// What is read of `trainer_spec`.
 struct Trainer {
-    #[prost(int32, optional, tag = "3")]
-    model_type: Option<i32>,
-    #[prost(bool, optional, tag = "24")]
-    treat_whitespace_as_suffix: Option<bool>,
-    #[prost(int32, optional, tag = "40")]
-    unk_id: Option<i32>,
-    #[prost(int32, optional, tag = "41")]
-    bos_id: Option<i32>,
-    #[prost(int32, optional, tag = "42")]
-    eos_id: Option<i32>,
-    #[prost(int32, optional, tag = "43")]
-    pad_id: Option<i32>,
+    model_type: i32,
+    /// Whether a space belongs to the word before it.
+    suffix: bool,
+    unk: i32,
+    bos: i32,
+    eos: i32,
+    pad: i32,
 }
 
-#[derive(Clone, PartialEq, Message)]
+impl Default for Trainer {
+    fn default() -> Trainer {
+        Trainer { model_type: 1, suffix: false, unk: 0, bos: 1, eos: 2, pad: -1 }
+    }
+}
+
+/// What is read of `normalizer_spec`.
 struct Normalizer {
-    #[prost(string, tag = "1")]
     name: String,
-    #[prost(bytes = "vec", tag = "2")]
-    precompiled_charsmap: Vec<u8>,
-    #[prost(bool, optional, tag = "3")]
-    add_dummy_prefix: Option<bool>,
-    #[prost(bool, optional, tag = "4")]
-    remove_extra_whitespaces: Option<bool>,
-    #[prost(bool, optional, tag = "5")]
-    escape_whitespaces: Option<bool>,
+    has_charsmap: bool,
+    adds_prefix: bool,
+    removes_spaces: bool,
+    escapes: bool,
 }
 
-impl Piece {
-    /// As GGUF numbers kinds, which is how SentencePiece does.
-    pub(super) fn kind(&self) -> Option<Kind> {
-        Kind::numbered(self.piece_type.unwrap_or(Kind::Normal as i32).into())
+impl Default for Normalizer {
+    fn default() -> Normalizer {
+        Normalizer {
+            name: String::new(),
+            has_charsmap: false,
+            adds_prefix: true,
+            removes_spaces: true,
+            escapes: true,
+        }
     }
 }
 
@@ -71,70 +69,121 @@ impl Model {
     /// # Errors
     /// E121 of bytes that are no such file, E122 of a model that is not made of merges.
     pub(super) fn read(bytes: &[u8]) -> Result<Model, CheckpointError> {
-        let broken = |problem: String| wrong_in(MODEL_FILE, "pieces", problem);
+        let broken = |problem: &str| wrong_in(MODEL_FILE, "pieces", problem);
         if bytes.len() > MOST {
-            return Err(broken(format!("are in {} bytes, more than a tokenizer has", bytes.len())));
+            return Err(broken("are in more bytes than a tokenizer has"));
         }
-        let model = Model::decode(bytes);
-        let model = model.map_err(|it| broken(format!("are not those of SentencePiece: {it}")))?;
-        let faulty = |it: &&Piece| it.kind().is_none() || !it.score.is_finite();
+        let model = Model::parse(bytes);
+        let model = model.ok_or_else(|| broken("are not those of SentencePiece"))?;
         if model.pieces.is_empty() {
-            return Err(broken("are missing".into()));
+            return Err(broken("are missing"));
         }
-        if let Some(piece) = model.pieces.iter().find(faulty) {
-            let known = "no kind that is known, or no score";
-            return Err(broken(format!("have `{}` with {known}", piece.text.escape_debug())));
-        }
-        let trainer = model.trainer();
-        if trainer.model_type != Some(BPE) {
-            let kind = trainer.model_type.unwrap_or(1);
-            let problem = format!("is {kind}, and not {BPE}, which are merges");
-            return Err(unsayable(MODEL_FILE, "trainer_spec.model_type", problem));
-        }
-        if trainer.treat_whitespace_as_suffix == Some(true) {
-            let field = "trainer_spec.treat_whitespace_as_suffix";
-            return Err(unsayable(MODEL_FILE, field, "is true"));
-        }
-        if model.normalizer().escape_whitespaces == Some(false) {
-            return Err(unsayable(MODEL_FILE, "normalizer_spec.escape_whitespaces", "is false"));
-        }
-        Ok(model)
+        let trainer = &model.trainer;
+        let (field, problem) = match () {
+            () if trainer.model_type != BPE => {
+                let problem = format!("is {}, and not {BPE}, which are merges", trainer.model_type);
+                ("trainer_spec.model_type", problem)
+            }
+            () if trainer.suffix => ("trainer_spec.treat_whitespace_as_suffix", "is true".into()),
+            () if !model.normalizer.escapes => {
+                ("normalizer_spec.escape_whitespaces", "is false".into())
+            }
+            () => return Ok(model),
+        };
+        Err(unsayable(MODEL_FILE, field, problem))
     }
 
-    fn trainer(&self) -> Trainer {
-        self.trainer.clone().unwrap_or_default()
-    }
-
-    fn normalizer(&self) -> Normalizer {
-        self.normalizer.clone().unwrap_or_default()
+    fn parse(bytes: &[u8]) -> Option<Model> {
+        let (trainer, normalizer) = (Trainer::default(), Normalizer::default());
+        let mut model = Model { pieces: Vec::new(), trainer, normalizer };
+        for field in Fields(Some(bytes)) {
+            match field? {
+                (1, Field::Bytes(own)) => model.pieces.push(Piece::parse(own)?),
+                (2, Field::Bytes(own)) => model.trainer.take(own)?,
+                (3, Field::Bytes(own)) => model.normalizer.take(own)?,
+                _ => {}
+            }
+        }
+        Some(model)
     }
 
     /// Whether a space stands before texts that begin without one.
     pub(super) fn prefix(&self) -> bool {
-        self.normalizer().add_dummy_prefix.unwrap_or(true)
+        self.normalizer.adds_prefix
     }
 
     /// Whether several spaces are one.
     pub(super) fn removes_spaces(&self) -> bool {
-        self.normalizer().remove_extra_whitespaces.unwrap_or(true)
+        self.normalizer.removes_spaces
     }
 
     /// The name of a table that characters go through first.
-    pub(super) fn charsmap(&self) -> Option<String> {
-        let normalizer = self.normalizer();
-        (!normalizer.precompiled_charsmap.is_empty()).then_some(normalizer.name)
+    pub(super) fn charsmap(&self) -> Option<&str> {
+        self.normalizer.has_charsmap.then_some(&*self.normalizer.name)
     }
 
     /// The number of a token that configurations have a field for.
     pub(super) fn token(&self, field: &str) -> Option<u32> {
-        let trainer = self.trainer();
         let id = match field {
-            "bos_token" => trainer.bos_id.unwrap_or(1),
-            "eos_token" => trainer.eos_id.unwrap_or(2),
-            "pad_token" => trainer.pad_id.unwrap_or(-1),
-            "unk_token" => trainer.unk_id.unwrap_or(0),
+            "bos_token" => self.trainer.bos,
+            "eos_token" => self.trainer.eos,
+            "pad_token" => self.trainer.pad,
+            "unk_token" => self.trainer.unk,
             _ => return None,
         };
         u32::try_from(id).ok().filter(|it| (*it as usize) < self.pieces.len())
+    }
+}
+
+impl Piece {
+    fn parse(bytes: &[u8]) -> Option<Piece> {
+        let mut piece = Piece { text: String::new(), score: 0.0, kind: Kind::Normal };
+        for field in Fields(Some(bytes)) {
+            match field? {
+                (1, Field::Bytes(text)) => piece.text = String::from_utf8(text.to_vec()).ok()?,
+                (2, Field::Float(score)) => {
+                    piece.score = Some(score).filter(|it| it.is_finite())?
+                }
+                (3, Field::Number(kind)) => piece.kind = Kind::numbered(kind.into())?,
+                _ => {}
+            }
+        }
+        Some(piece)
+    }
+}
+
+impl Trainer {
+    fn take(&mut self, bytes: &[u8]) -> Option<()> {
+        for field in Fields(Some(bytes)) {
+            let (number, Field::Number(value)) = field? else { continue };
+            // Negative numbers have 64 bits.
+            let whole = value as i32;
+            match number {
+                3 => self.model_type = whole,
+                24 => self.suffix = value != 0,
+                40 => self.unk = whole,
+                41 => self.bos = whole,
+                42 => self.eos = whole,
+                43 => self.pad = whole,
+                _ => {}
+            }
+        }
+        Some(())
+    }
+}
+
+impl Normalizer {
+    fn take(&mut self, bytes: &[u8]) -> Option<()> {
+        for field in Fields(Some(bytes)) {
+            match field? {
+                (1, Field::Bytes(name)) => self.name = String::from_utf8_lossy(name).into_owned(),
+                (2, Field::Bytes(table)) => self.has_charsmap = !table.is_empty(),
+                (3, Field::Number(value)) => self.adds_prefix = value != 0,
+                (4, Field::Number(value)) => self.removes_spaces = value != 0,
+                (5, Field::Number(value)) => self.escapes = value != 0,
+                _ => {}
+            }
+        }
+        Some(())
     }
 }

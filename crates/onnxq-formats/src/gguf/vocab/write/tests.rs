@@ -220,7 +220,7 @@ fn other_models_of_sentencepiece_are_refused() {
     named(only(b""), Code::E121, "are missing");
     named(only(b"version https://git-lfs"), Code::E121, "are not those of SentencePiece");
     let faulty = message(&[Part::Bytes(1, &message(&[Part::Bytes(1, b"a"), Part::Number(3, 9)]))]);
-    named(only(&faulty), Code::E121, "no kind that is known");
+    named(only(&faulty), Code::E121, "are not those of SentencePiece");
     let small = Files { tokenizer: None, ..fixture() }.keys(100);
     named(small, Code::E121, "the model has 100");
     let folder = tempfile::tempdir().unwrap();

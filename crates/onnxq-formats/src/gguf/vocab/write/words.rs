@@ -71,7 +71,7 @@ pub(super) fn of_pieces(
     let mut words = Words { found: BTreeMap::new(), size };
     for (id, piece) in model.pieces.iter().enumerate() {
         let id = words.place(MODEL_FILE, "pieces", &id.into())?;
-        let kind = piece.kind().unwrap_or(Kind::Normal);
+        let kind = piece.kind;
         let text = match kind {
             Kind::UserDefined => piece.text.replace(SPACE, " "),
             _ => piece.text.clone(),
