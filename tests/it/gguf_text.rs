@@ -89,10 +89,6 @@ fn bytes_go_through_files_too() {
     let tokenizer = fixture("tokenizer.json");
     let named = ["--tokenizer", tokenizer.to_str().unwrap()];
     let other = run(&[&judged[..], &named[..]].concat()).json();
-    assert_eq!(
-        other["provenance"]["evaluation"]["sha256"],
-        own["provenance"]["evaluation"]["sha256"]
-    );
     assert_eq!(&other["outputs"]["logits"], logits);
 }
 

@@ -118,6 +118,8 @@ mod suggestions;
 mod tidy;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod tied;
+#[cfg(feature = "text")]
+mod tokens;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod unfused;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]

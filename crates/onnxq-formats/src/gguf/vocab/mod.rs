@@ -1,7 +1,5 @@
 //! The tokenizer of a GGUF file as the files of Hugging Face, and those files as keys of a GGUF file.
 
-#[cfg(test)]
-mod alike;
 mod pre;
 mod read;
 #[cfg(test)]

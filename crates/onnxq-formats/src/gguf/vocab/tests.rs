@@ -56,7 +56,7 @@ fn with(mut keys: Keys, key: &str, value: impl Into<Value>) -> Keys {
     keys
 }
 
-pub(super) fn vocab(keys: &Keys) -> Result<Vocab, CheckpointError> {
+fn vocab(keys: &Keys) -> Result<Vocab, CheckpointError> {
     let mut writer = Writer::new();
     keys.iter().for_each(|(key, value)| writer.value(key, value.clone()));
     let mut out = Vec::new();
