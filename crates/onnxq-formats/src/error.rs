@@ -6,7 +6,7 @@ use onnxq_ir::{
     diag::{Code, Diagnostic},
     fs::{read_code, read_hint},
     onnx::LoadError,
-    untrusted::Untrusted,
+    untrusted::{Untrusted, escape},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum CheckpointError {
     NoModel { folder: PathBuf, count: usize },
     #[error("{file} is no JSON object: {problem}")]
     Json { file: String, problem: String },
-    #[error("{}: `{}` {problem}", Untrusted(file), Untrusted(field))]
+    #[error("{}: `{}` {}", Untrusted(file), Untrusted(field), escape(problem))]
     Field { file: String, field: String, problem: String },
     #[error("the configuration contradicts itself: {problem}")]
     Contradiction { problem: String },
@@ -57,7 +57,12 @@ pub enum CheckpointError {
         Untrusted(value)
     )]
     Tokenizer { file: String, field: String, value: String, known: String },
-    #[error("{}: `{}` {problem}, which no GGUF file can say", Untrusted(file), Untrusted(field))]
+    #[error(
+        "{}: `{}` {}, which no GGUF file can say",
+        Untrusted(file),
+        Untrusted(field),
+        escape(problem)
+    )]
     Unsayable { file: String, field: String, problem: String },
     #[error("{} {what}", Untrusted(file))]
     Container { file: String, what: String },

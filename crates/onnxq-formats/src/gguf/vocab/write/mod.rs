@@ -11,6 +11,7 @@ mod words;
 
 use std::{collections::HashSet, path::Path};
 
+use onnxq_ir::untrusted::Untrusted;
 use serde_json::Value as Json;
 
 pub use self::files::Files;
@@ -175,12 +176,14 @@ impl Written {
             let id = words.iter().position(|word| word.text == text);
             let id = id.and_then(|id| u32::try_from(id).ok());
             let id = id.ok_or_else(|| {
-                wrong("post_processor", format!("puts `{text}` around texts, which is no token"))
+                let problem = format!("puts `{}` around texts, which is no token", Untrusted(text));
+                wrong("post_processor", problem)
             })?;
             match self.keys.iter().find(|known| known.0 == key) {
                 None => self.set(key, id),
                 Some((_, Value::U32(known))) if *known == id => {}
                 Some(_) => {
+                    let text = Untrusted(text);
                     let problem =
                         format!("puts `{text}` around texts, which is another token than {key}");
                     return Err(unsayable(TOKENIZER_FILE, "post_processor", problem));
@@ -213,14 +216,9 @@ fn unsayable(file: &str, field: &str, problem: impl Into<String>) -> CheckpointE
     CheckpointError::Unsayable { file: file.into(), field: field.into(), problem: problem.into() }
 }
 
-/// The beginning of a value, for a message.
+/// A value for a message.
 fn short(value: &Json) -> String {
-    const MOST: usize = 200;
-    let text = value.to_string().escape_debug().to_string().replace("\\\"", "\"");
-    match text.char_indices().nth(MOST) {
-        Some((at, _)) => format!("`{}…`", &text[..at]),
-        None => format!("`{text}`"),
-    }
+    format!("`{}`", Untrusted(&value.to_string()))
 }
 
 /// `a b` of each merge.
@@ -230,8 +228,10 @@ fn byte_merges(model: &Json, words: &[Word]) -> Result<Vec<String>, CheckpointEr
         let [left, right] = [left, right].map(|part| part.replace(' ', BYTE_OF_SPACE));
         let whole = format!("{left}{right}");
         let is_known = [&left, &right, &whole].iter().all(|part| texts.contains(&***part));
-        let problem =
-            || format!("has `{left}` and `{right}`, which are no tokens, or not together");
+        let problem = || {
+            let (left, right) = (Untrusted(&left), Untrusted(&right));
+            format!("has `{left}` and `{right}`, which are no tokens, or not together")
+        };
         is_known.then(|| format!("{left} {right}")).ok_or_else(|| wrong("model.merges", problem()))
     };
     merges(model)?.into_iter().map(joined).collect()

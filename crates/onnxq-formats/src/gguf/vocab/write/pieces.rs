@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use onnxq_ir::untrusted::Untrusted;
 use serde_json::Value as Json;
 
 use super::{
@@ -65,7 +66,7 @@ pub(super) fn of_model(
     if let Some(name) = model.charsmap() {
         out.notes.push(format!(
             "llama.cpp does not normalize texts by `{}`, as SentencePiece does",
-            name.escape_debug()
+            Untrusted(name)
         ));
     }
     Ok(words)
@@ -183,7 +184,7 @@ fn left(model: &Json, words: &[Word], splits: bool) -> Result<Vec<Option<Left>>,
     }
     for pair in &merges {
         if let Some(part) = [pair.0, pair.1].into_iter().find(|it| words::byte(it).is_some()) {
-            let problem = format!("join `{part}`, which is a byte");
+            let problem = format!("join `{}`, which is a byte", Untrusted(part));
             return Err(unsayable(TOKENIZER_FILE, "model.merges", problem));
         }
     }
@@ -210,7 +211,7 @@ pub(super) fn all_made(model: &Json, words: &[Word]) -> Result<(), CheckpointErr
     match left.iter().position(|it| is_left(&it)) {
         Some(id) => {
             let flag = model["ignore_merges"].as_bool().unwrap_or(false);
-            let problem = format!("is {flag}, and no merges make `{}`", words[id].text);
+            let problem = format!("is {flag}, and no merges make `{}`", Untrusted(&words[id].text));
             Err(unsayable(TOKENIZER_FILE, "model.ignore_merges", problem))
         }
         None => Ok(()),
@@ -230,10 +231,12 @@ fn by_rank(words: &[Word], left: &[Option<Left>]) -> Result<Vec<f32>, Checkpoint
                 continue;
             }
             Some(Left::Token { .. }) => "of a token that was added".to_owned(),
-            Some(Left::Pair(one, other)) => format!("no token of `{one}` and `{other}`"),
+            Some(Left::Pair(one, other)) => {
+                format!("no token of `{}` and `{}`", Untrusted(one), Untrusted(other))
+            }
             Some(Left::Character | Left::More) | None => continue,
         };
-        let problem = format!("make `{}` {problem}", word.text);
+        let problem = format!("make `{}` {problem}", Untrusted(&word.text));
         return Err(unsayable(TOKENIZER_FILE, "model.merges", problem));
     }
     ranks.sort_unstable();
@@ -279,7 +282,7 @@ fn scores(model: &Model, words: &[Word]) -> Vec<f32> {
 fn unmade(words: &[Word], left: &[Option<Left>]) -> Option<String> {
     let pairs = words.iter().zip(left).filter(|it| matches!(it.1, Some(Left::Pair(..))));
     let texts: Vec<&str> = pairs.map(|it| &*it.0.text).collect();
-    let first = texts.first()?.escape_debug();
+    let first = Untrusted(texts.first()?);
     Some(format!(
         "llama.cpp makes {} pieces such as `{first}` as SentencePiece does, and tokenizer.json does not",
         texts.len()

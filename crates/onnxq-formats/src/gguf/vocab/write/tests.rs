@@ -125,6 +125,11 @@ fn what_gguf_cannot_say_is_named() {
         it["added_tokens"].as_array_mut().unwrap().push(token);
     });
     assert!(twice.unwrap_err().to_string().contains("are the same as 3 and as"));
+    let hostile = changed(&|it| {
+        it["added_tokens"][1]["content"] = "\u{1b}[31m\u{9b}x\n".into();
+    });
+    let hostile = hostile.unwrap_err().to_string();
+    assert!(!hostile.contains(['\u{1b}', '\u{9b}', '\n']), "{hostile:?}");
     let long = changed(&|it| it["model"]["vocab"]["x".repeat(2000)] = 511.into());
     assert_eq!(long.unwrap_err().code(), Code::E121);
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use onnxq_ir::untrusted::Untrusted;
 use serde_json::Value as Json;
 
 use super::{
     super::{Kind, SPACE},
-    CONFIG_FILE, Files, MODEL_FILE, TOKENIZER_FILE, sentencepiece, wrong, wrong_in,
+    CONFIG_FILE, Files, MODEL_FILE, TOKENIZER_FILE, sentencepiece, short, wrong, wrong_in,
 };
 use crate::CheckpointError;
 
@@ -44,7 +45,8 @@ pub(super) fn of_tokenizer(tokenizer: &Json, size: usize) -> Result<Vec<Word>, C
         let id = words.place(TOKENIZER_FILE, "model.vocab", id)?;
         let word = Word { text: text.clone(), kind, added: false };
         if let Some(before) = words.found.insert(id, word) {
-            let problem = format!("has `{text}` and `{}` as {id}", before.text);
+            let problem =
+                format!("has `{}` and `{}` as {id}", Untrusted(text), Untrusted(&before.text));
             return Err(wrong("model.vocab", problem));
         }
     }
@@ -53,8 +55,11 @@ pub(super) fn of_tokenizer(tokenizer: &Json, size: usize) -> Result<Vec<Word>, C
         match words.found.get(&id).filter(|it| token["content"] != *it.text) {
             None => words.add(id, token)?,
             Some(before) => {
-                let problem =
-                    format!("has {} as {id}, which is `{}`", token["content"], before.text);
+                let problem = format!(
+                    "has {} as {id}, which is `{}`",
+                    short(&token["content"]),
+                    Untrusted(&before.text)
+                );
                 return Err(wrong("added_tokens", problem));
             }
         }
@@ -94,7 +99,7 @@ impl Words {
     fn place(&self, file: &str, field: &str, id: &Json) -> Result<usize, CheckpointError> {
         let fits = id.as_u64().and_then(|it| usize::try_from(it).ok());
         let fits = fits.filter(|it| *it < self.size);
-        let problem = || format!("has token {id}, but the model has {}", self.size);
+        let problem = || format!("has token {}, but the model has {}", short(id), self.size);
         fits.ok_or_else(|| wrong_in(file, field, problem()))
     }
 
