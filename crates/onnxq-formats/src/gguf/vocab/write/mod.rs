@@ -89,6 +89,10 @@ impl Files {
             false => self.bytes(tokenizer, size, out)?,
         };
         self.special(&words, None, out);
+        let unknown = words.iter().position(|word| model["unk_token"] == *word.text);
+        if let Some(id) = unknown.and_then(|id| u32::try_from(id).ok()) {
+            out.or(SPECIAL[3].1, id);
+        }
         for (token, (key, flag)) in
             around.into_iter().zip([(SPECIAL[0].1, ADD_BOS), (SPECIAL[1].1, ADD_EOS)])
         {
@@ -164,6 +168,17 @@ impl Written {
         self.keys.push((key.to_owned(), value.into()));
     }
 
+    /// The number of a token, if the key has none; whether it is that then.
+    fn or(&mut self, key: &str, id: u32) -> bool {
+        match self.keys.iter().find(|known| known.0 == key) {
+            Some((_, known)) => *known == Value::U32(id),
+            None => {
+                self.set(key, id);
+                true
+            }
+        }
+    }
+
     /// A token that stands before or after every text, which the key of a token with a meaning must name.
     fn stands(
         &mut self,
@@ -179,15 +194,11 @@ impl Written {
                 let problem = format!("puts `{}` around texts, which is no token", Untrusted(text));
                 wrong("post_processor", problem)
             })?;
-            match self.keys.iter().find(|known| known.0 == key) {
-                None => self.set(key, id),
-                Some((_, Value::U32(known))) if *known == id => {}
-                Some(_) => {
-                    let text = Untrusted(text);
-                    let problem =
-                        format!("puts `{text}` around texts, which is another token than {key}");
-                    return Err(unsayable(TOKENIZER_FILE, "post_processor", problem));
-                }
+            if !self.or(key, id) {
+                let text = Untrusted(text);
+                let problem =
+                    format!("puts `{text}` around texts, which is another token than {key}");
+                return Err(unsayable(TOKENIZER_FILE, "post_processor", problem));
             }
         }
         // llama.cpp begins texts of some tokenizers by default, and ends none.
@@ -257,32 +268,25 @@ fn merge(pair: &Json) -> Option<(&str, &str)> {
 ///
 /// # Errors
 /// E122 of several, or of other places.
-fn around(processor: &Json) -> Result<[Option<&str>; 2], CheckpointError> {
+fn around<'a>(processor: &'a Json) -> Result<[Option<&'a str>; 2], CheckpointError> {
     let steps = match processor["processors"].as_array() {
         Some(steps) if processor["type"] == "Sequence" => steps,
         _ => std::slice::from_ref(processor),
     };
     let mut found = [None, None];
-    for step in steps {
-        let (single, field) = (step["single"].as_array(), "post_processor");
-        let (Some(single), "TemplateProcessing") = (single, step["type"].as_str().unwrap_or(""))
-        else {
-            // Those change offsets only.
-            if step.is_null() || step["type"] == "ByteLevel" {
-                continue;
-            }
-            return Err(unsayable(TOKENIZER_FILE, field, format!("is {}", short(step))));
-        };
-        let parts: Vec<Option<&str>> =
-            single.iter().map(|it| it["SpecialToken"]["id"].as_str()).collect();
-        found = match parts[..] {
-            [None] => [None, None],
-            [before @ Some(_), None] => [before, None],
-            [None, after @ Some(_)] => [None, after],
-            [before @ Some(_), None, after @ Some(_)] => [before, after],
+    // The byte level changes offsets only.
+    for step in steps.iter().filter(|step| !step.is_null() && step["type"] != "ByteLevel") {
+        let single = step["single"].as_array().filter(|_| step["type"] == "TemplateProcessing");
+        let token = |part: &'a Json| part["SpecialToken"]["id"].as_str();
+        let parts: Option<Vec<Option<&str>>> = single.map(|it| it.iter().map(token).collect());
+        found = match parts.as_deref() {
+            Some([None]) => [None, None],
+            Some([before @ Some(_), None]) => [*before, None],
+            Some([None, after @ Some(_)]) => [None, *after],
+            Some([before @ Some(_), None, after @ Some(_)]) => [*before, *after],
             _ => {
-                let problem = format!("puts {} around texts", short(&step["single"]));
-                return Err(unsayable(TOKENIZER_FILE, field, problem));
+                let problem = format!("has {}", short(step));
+                return Err(unsayable(TOKENIZER_FILE, "post_processor", problem));
             }
         };
     }

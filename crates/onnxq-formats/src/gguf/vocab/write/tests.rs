@@ -114,7 +114,7 @@ fn what_gguf_cannot_say_is_named() {
         let single = it["post_processor"]["single"].as_array_mut().unwrap();
         single.insert(0, single[0].clone());
     });
-    assert!(around.unwrap_err().to_string().contains("around texts"));
+    assert!(around.unwrap_err().to_string().contains("`post_processor` has"));
     let other = changed(&|it| {
         it["post_processor"]["single"][0]["SpecialToken"]["id"] = "</s>".into();
     });
@@ -154,6 +154,19 @@ fn scores_are_those_of_sentencepiece_where_they_order_alike() {
     merges.retain(|pair| *pair != json!(["t", "h"]));
     let notes = files.keys(SIZE).unwrap().notes;
     assert!(notes[0].contains("such as `th`"), "{notes:?}");
+}
+
+#[test]
+fn what_stands_for_unknown_characters_may_be_a_piece() {
+    let kind = |written: &Written, id: usize| {
+        let kinds = value(written, TYPES).unwrap().array().unwrap();
+        kinds.values().nth(id).unwrap().integer().unwrap()
+    };
+    assert_eq!(kind(&changed(&|_| {}).unwrap(), 0), 2);
+    let piece = changed(&|it| it["model"]["unk_token"] = "th".into()).unwrap();
+    assert_eq!((kind(&piece, 0), kind(&piece, 262)), (3, 1));
+    // The configuration of the fixture names another.
+    assert_eq!(value(&piece, SPECIAL[3].1), Some(&0u32.into()));
 }
 
 #[test]

@@ -37,10 +37,9 @@ pub(super) fn of_tokenizer(tokenizer: &Json, size: usize) -> Result<Vec<Word>, C
     let has_bytes = model["byte_fallback"].as_bool().unwrap_or(false);
     let mut words = Words { found: BTreeMap::new(), size };
     for (text, id) in vocab {
-        let kind = match () {
-            () if has_bytes && model["unk_token"] == **text => Kind::Unknown,
-            () if has_bytes && byte(text).is_some() => Kind::Byte,
-            () => Kind::Normal,
+        let kind = match byte(text) {
+            Some(_) if has_bytes => Kind::Byte,
+            _ => Kind::Normal,
         };
         let id = words.place(TOKENIZER_FILE, "model.vocab", id)?;
         let word = Word { text: text.clone(), kind, added: false };
@@ -64,6 +63,11 @@ pub(super) fn of_tokenizer(tokenizer: &Json, size: usize) -> Result<Vec<Word>, C
             }
         }
     }
+    // One that was not added is no other than those that are merged.
+    let is_unknown = |word: &&mut Word| {
+        has_bytes && word.kind == Kind::Control && model["unk_token"] == *word.text
+    };
+    words.found.values_mut().filter(is_unknown).for_each(|word| word.kind = Kind::Unknown);
     words.all(TOKENIZER_FILE)
 }
 
