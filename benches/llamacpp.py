@@ -7,7 +7,8 @@ ONNX model, tokenizers for `tokens`:
                                                       logits), at the tokens of IDS (.npy, [rows, tokens])
     llamacpp.py ladder FLOAT.gguf IDS CALIBRATION_IDS OUT TYPE…   the same of llama.cpp's types, each with an importance
                                                       matrix of the calibration tokens, as llama-quantize makes them
-    llamacpp.py tokens FILE.gguf TOKENIZER.json TEXT… whether both cut the lines of texts into the same tokens
+    llamacpp.py tokens FILE.gguf TOKENIZER.json TEXT… whether both cut the lines of texts into the same tokens; of .jsonl
+                                                      what each line has as "text", such as fixtures/text/hard.jsonl
 
 llama-cpp-py-sync needs glibc 2.38. On older systems LLAMA_CPP names a folder with the libraries, such as
 node_modules/@node-llama-cpp/linux-x64/bins/linux-x64 of npm's `@node-llama-cpp/linux-x64`.
@@ -16,6 +17,7 @@ Logits are those of float32 caches without flash attention, one row of tokens at
 """
 
 import argparse
+import json
 import os
 import sys
 
@@ -260,19 +262,25 @@ def ladder(args):
     compare(args)
 
 
+def lines(path):
+    with open(path, encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield json.loads(line)["text"] if path.endswith(".jsonl") else line
+
+
 def tokens(args):
     import tokenizers
 
     llama, theirs = Llama(args.file, vocab_only=True), tokenizers.Tokenizer.from_file(args.tokenizer)
     count = apart = 0
     for text in args.texts:
-        for line in open(text, encoding="utf-8", newline="\n"):
+        for line in lines(text):
             count += 1
-            ours = theirs.encode(line, add_special_tokens=False).ids
-            if ours != llama.tokenize(line):
+            ours, own = theirs.encode(line, add_special_tokens=False).ids, llama.tokenize(line)
+            if ours != own:
                 apart += 1
-                print(f"{line!r}\n  tokenizer.json {ours}\n  llama.cpp      {llama.tokenize(line)}")
-    print(f"{count - apart} of {count} lines have the same tokens")
+                print(f"{line!r}\n  tokenizer.json {ours}\n  llama.cpp      {own}")
+    print(f"{count - apart} of {count} texts have the same tokens")
 
 
 def main():

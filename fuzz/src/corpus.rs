@@ -25,7 +25,12 @@ pub fn filetests() -> Vec<String> {
 
 /// The contents of the files below a folder of the repository, in the order of their names.
 pub fn files(folder: &str) -> Vec<Vec<u8>> {
-    read(&root().join(folder))
+    read(&self::folder(folder))
+}
+
+/// A folder of the repository.
+pub fn folder(path: &str) -> PathBuf {
+    root().join(path)
 }
 
 /// The same of any folder.

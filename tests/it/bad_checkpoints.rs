@@ -111,6 +111,7 @@ fn fields_that_are_missing_or_of_the_wrong_kind() {
     spoilt(|it| it["num_hidden_layers"] = json!("two")).fails(Code::E121, "`num_hidden_layers`");
     spoilt(|it| it["num_hidden_layers"] = json!(-2)).fails(Code::E121, "positive whole number");
     spoilt(|it| it["num_hidden_layers"] = json!(1_000_000)).fails(Code::E121, "more than any");
+    spoilt(|it| it["hidden_size"] = json!(1u32 << 31)).fails(Code::E121, "wider than any");
     spoilt(|it| it["vocab_size"] = json!(1e30)).fails(Code::E121, "`vocab_size`");
     spoilt(|it| it["rms_norm_eps"] = json!(-1.0)).fails(Code::E121, "must be above 0");
     spoilt(|it| it["rope_theta"] = json!(1e300)).fails(Code::E121, "`rope_theta`");

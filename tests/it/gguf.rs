@@ -44,20 +44,20 @@ fn values(file: &File, name: &str) -> Vec<f32> {
     file.tensor(name).unwrap().to_f32().unwrap()
 }
 
-/// A Llama of one layer whose rows are whole superblocks, with numbers that are the same everywhere.
-fn wide() -> TempDir {
+/// A Llama of one layer and so many tokens whose rows are whole superblocks, with numbers that are the same everywhere.
+pub(crate) fn wide(words: usize) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let config = json!({
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 256,
         "intermediate_size": 512, "num_hidden_layers": 1, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "vocab_size": 96, "max_position_embeddings": 64,
+        "num_key_value_heads": 2, "vocab_size": words, "max_position_embeddings": 64,
         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": false
     });
     fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     let layer = |it: &str| format!("model.layers.0.{it}.weight");
     let tensors = [
-        ("model.embed_tokens.weight".to_owned(), vec![96, 256]),
-        ("lm_head.weight".to_owned(), vec![96, 256]),
+        ("model.embed_tokens.weight".to_owned(), vec![words, 256]),
+        ("lm_head.weight".to_owned(), vec![words, 256]),
         ("model.norm.weight".to_owned(), vec![256]),
         (layer("input_layernorm"), vec![256]),
         (layer("post_attention_layernorm"), vec![256]),
@@ -124,7 +124,7 @@ fn a_model_becomes_a_file_of_ggmls_types_that_passes_its_gates() {
 
 #[test]
 fn superblocks_are_solved_alike_for_any_number_of_threads() {
-    let (folder, wide) = (tempfile::tempdir().unwrap(), wide());
+    let (folder, wide) = (tempfile::tempdir().unwrap(), wide(96));
     let float = folder.path().join("float.gguf");
     done(&["convert", text(wide.path()), "--to", "gguf", "-o", text(&float)]);
     let float = read(&float);
@@ -153,7 +153,7 @@ fn superblocks_are_solved_alike_for_any_number_of_threads() {
 
 #[test]
 fn a_file_made_of_a_file_says_the_same() {
-    let (folder, wide) = (tempfile::tempdir().unwrap(), wide());
+    let (folder, wide) = (tempfile::tempdir().unwrap(), wide(96));
     let [first, second] = ["a.gguf", "b.gguf"].map(|it| folder.path().join(it));
     done(&["convert", text(wide.path()), "--to", "gguf", "--type", "q8_0", "-o", text(&first)]);
     done(&["convert", text(&first), "--to", "gguf", "--type", "F32", "-o", text(&second)]);

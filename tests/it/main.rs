@@ -41,6 +41,8 @@ mod formats;
 mod gates;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod gguf;
+#[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
+mod gguf_text;
 mod golden;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]
 mod guided;
@@ -116,6 +118,8 @@ mod suggestions;
 mod tidy;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod tied;
+#[cfg(feature = "text")]
+mod tokens;
 #[cfg(all(feature = "cli", feature = "runtime"))]
 mod unfused;
 #[cfg(all(feature = "cli", feature = "runtime", feature = "text"))]

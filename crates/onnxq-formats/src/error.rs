@@ -6,7 +6,7 @@ use onnxq_ir::{
     diag::{Code, Diagnostic},
     fs::{read_code, read_hint},
     onnx::LoadError,
-    untrusted::Untrusted,
+    untrusted::{Untrusted, escape},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum CheckpointError {
     NoModel { folder: PathBuf, count: usize },
     #[error("{file} is no JSON object: {problem}")]
     Json { file: String, problem: String },
-    #[error("{}: `{}` {problem}", Untrusted(file), Untrusted(field))]
+    #[error("{}: `{}` {}", Untrusted(file), Untrusted(field), escape(problem))]
     Field { file: String, field: String, problem: String },
     #[error("the configuration contradicts itself: {problem}")]
     Contradiction { problem: String },
@@ -57,6 +57,13 @@ pub enum CheckpointError {
         Untrusted(value)
     )]
     Tokenizer { file: String, field: String, value: String, known: String },
+    #[error(
+        "{}: `{}` {}, which no GGUF file can say",
+        Untrusted(file),
+        Untrusted(field),
+        escape(problem)
+    )]
+    Unsayable { file: String, field: String, problem: String },
     #[error("{} {what}", Untrusted(file))]
     Container { file: String, what: String },
     #[error(
@@ -103,6 +110,7 @@ impl Diagnostic for CheckpointError {
             | CheckpointError::NoCheckpoint { .. }
             | CheckpointError::NoName { .. }
             | CheckpointError::Tokenizer { .. }
+            | CheckpointError::Unsayable { .. }
             | CheckpointError::Container { .. }
             | CheckpointError::TensorType { .. } => Code::E122,
             CheckpointError::Weights { .. } => Code::E123,
@@ -121,6 +129,11 @@ impl Diagnostic for CheckpointError {
             CheckpointError::Tokenizer { known, .. } => Some(format!(
                 "pass the tokenizer.json of the original model with --tokenizer; these are known: {known}"
             )),
+            CheckpointError::Unsayable { .. } => Some(
+                "take tokenizer.json and tokenizer.model out of the folder: the GGUF file is then one for \
+                 numbers of tokens"
+                    .into(),
+            ),
             CheckpointError::NoModel { count: 0, .. } => {
                 Some("name the folder of a checkpoint, or an .onnx file".into())
             }

@@ -3,16 +3,10 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use onnxq_formats::{
-    CheckpointError,
-    gguf::{Array, File, GgmlType, Value, Writer},
-};
-use onnxq_ir::{
-    diag::Diagnostic,
-    tensor::{DType, Tensor},
-};
+use onnxq_formats::gguf::{Array, File, GgmlType, Value, Writer};
+use onnxq_ir::tensor::{DType, Tensor};
 
-use super::{Outcome, Target, refusal};
+use super::{Outcome, Target, unnamed};
 use crate::mutate::Grammar;
 
 pub(super) const TARGET: Target = Target {
@@ -58,19 +52,6 @@ fn run(bytes: &[u8]) -> Outcome {
     }
     assert_written(&file);
     Ok(word)
-}
-
-/// As [`refusal`], of names that may have backquotes in them.
-fn unnamed(error: &CheckpointError) -> String {
-    let text = error.to_string();
-    match (text.split_once('`'), text.rsplit_once('`')) {
-        (Some((before, _)), Some((_, after))) => {
-            let letters = |it: &char| it.is_ascii_alphabetic() || *it == ' ';
-            let words = before.chars().chain(after.chars()).filter(letters);
-            format!("{} {}", error.code(), words.collect::<String>())
-        }
-        _ => refusal(error),
-    }
 }
 
 /// The whole tensor, the same row by row, and the columns.

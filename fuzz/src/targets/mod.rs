@@ -5,9 +5,12 @@ mod explore;
 mod gguf;
 mod markup;
 mod model;
+mod packed;
 mod recipe;
 mod report;
 mod text;
+mod tokenizer;
+mod vocab;
 
 use std::fmt::Display;
 
@@ -36,9 +39,12 @@ pub const TARGETS: &[&Target] = &[
     &array::TARGET,
     &gguf::TARGET,
     &model::TARGET,
+    &packed::TARGET,
     &recipe::TARGET,
     &report::TARGET,
     &text::TARGET,
+    &tokenizer::TARGET,
+    &vocab::TARGET,
 ];
 
 pub fn target(name: &str) -> Option<&'static Target> {
@@ -52,4 +58,17 @@ fn refusal(error: &(impl Diagnostic + Display)) -> String {
     let words = message.split('`').step_by(2).flat_map(str::chars);
     let words = words.filter(|it| it.is_ascii_alphabetic() || *it == ' ').take(LONGEST);
     format!("{} {}", error.code(), words.collect::<String>())
+}
+
+/// As [`refusal`], of names that may have backquotes in them.
+fn unnamed(error: &(impl Diagnostic + Display)) -> String {
+    let text = error.to_string();
+    match (text.split_once('`'), text.rsplit_once('`')) {
+        (Some((before, _)), Some((_, after))) => {
+            let letters = |it: &char| it.is_ascii_alphabetic() || *it == ' ';
+            let words = before.chars().chain(after.chars()).filter(letters);
+            format!("{} {}", error.code(), words.collect::<String>())
+        }
+        _ => refusal(error),
+    }
 }

@@ -107,6 +107,8 @@ pub(super) struct Shape {
 
 /// More layers than any network has.
 const MOST_LAYERS: usize = 4096;
+/// A wider head than any network has: each pair of its elements has a frequency, before weights are looked at.
+const WIDEST_HEAD: usize = 1 << 16;
 
 impl Shape {
     /// # Errors
@@ -115,6 +117,9 @@ impl Shape {
         let wrong = |problem: String| Err(CheckpointError::Contradiction { problem });
         if self.layers > MOST_LAYERS {
             return wrong(format!("{} layers are more than any network has", self.layers));
+        }
+        if self.head_size > WIDEST_HEAD {
+            return wrong(format!("heads of {} are wider than any network's", self.head_size));
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
             let (heads, groups) = (self.heads, self.kv_heads);

@@ -40,8 +40,9 @@ impl Target {
     /// # Errors
     /// E121 and E122 of what GGUF or llama.cpp cannot say.
     pub(crate) fn new(checkpoint: Checkpoint) -> Result<Target, Error> {
-        let (export, words) = (checkpoint.export()?, words(&checkpoint)?);
-        Ok(Target { checkpoint, export, words })
+        let (mut export, words) = (checkpoint.export()?, words(&checkpoint)?);
+        export.notes.extend(words.notes);
+        Ok(Target { checkpoint, export, words: words.keys })
     }
 }
 
@@ -109,14 +110,15 @@ pub(crate) fn rounded(target: Arc<Target>, kind: Option<GgmlType>) -> Gguf {
 }
 
 /// What a file says of its words: that of the GGUF file that the checkpoint is, or of its tokenizer.
-fn words(checkpoint: &Checkpoint) -> Result<Vec<(String, Value)>, Error> {
+fn words(checkpoint: &Checkpoint) -> Result<vocab::Written, Error> {
+    let only = |keys| vocab::Written { keys, notes: Vec::new() };
     if !checkpoint.words.is_empty() {
-        return Ok(checkpoint.words.clone());
+        return Ok(only(checkpoint.words.clone()));
     }
     let has = |name: &str| checkpoint.folder.join(name).is_file();
     if !has("tokenizer.json") && !has("tokenizer.model") {
         // llama.cpp then takes and gives numbers of tokens only.
-        return Ok(vec![("tokenizer.ggml.model".to_owned(), "none".into())]);
+        return Ok(only(vec![("tokenizer.ggml.model".to_owned(), "none".into())]));
     }
     Ok(vocab::keys(&checkpoint.folder, checkpoint.architecture.vocabulary)?)
 }

@@ -10,7 +10,10 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-pub use self::{read::read, write::keys};
+pub use self::{
+    read::read,
+    write::{Files, Written, keys},
+};
 use super::File;
 use crate::{CheckpointError, checkpoint};
 
@@ -23,7 +26,12 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+const REMOVE_SPACES: &str = "tokenizer.ggml.remove_extra_whitespaces";
 const TEMPLATE: &str = "tokenizer.chat_template";
+/// Bytes of a token that is merged of others: each of its cuts is tried. Published ones have about 50.
+const LONGEST: usize = 1024;
+/// What stands for a space in pieces of SentencePiece.
+const SPACE: &str = "\u{2581}";
 
 /// Tokens with a meaning: what configurations call them, and their keys.
 const SPECIAL: &[(&str, &str)] = &[
@@ -45,6 +53,20 @@ enum Kind {
     UserDefined = 4,
     Unused = 5,
     Byte = 6,
+}
+
+impl Kind {
+    fn numbered(number: i128) -> Option<Kind> {
+        Some(match number {
+            1 => Kind::Normal,
+            2 => Kind::Unknown,
+            3 => Kind::Control,
+            4 => Kind::UserDefined,
+            5 => Kind::Unused,
+            6 => Kind::Byte,
+            _ => return None,
+        })
+    }
 }
 
 /// The files that lie beside a checkpoint of Hugging Face.

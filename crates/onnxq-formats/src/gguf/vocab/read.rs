@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    ADD_BOS, ADD_EOS, ENDS, Kind, MERGES, MODEL, PRE, SCORES, SPACE_PREFIX, SPECIAL, TEMPLATE,
-    TOKENS, TYPES, Vocab,
+    ADD_BOS, ADD_EOS, ENDS, Kind, LONGEST, MERGES, MODEL, PRE, SCORES, SPACE, SPACE_PREFIX,
+    SPECIAL, TEMPLATE, TOKENS, TYPES, Vocab,
     pre::{self, Pre},
 };
 use crate::{
@@ -14,10 +14,6 @@ use crate::{
     gguf::{File, Value},
 };
 
-/// Bytes of a token that is merged of others: each of its cuts is tried. Published ones have about 50.
-const LONGEST: usize = 1024;
-/// What stands for a space in pieces of SentencePiece.
-const SPACE: &str = "\u{2581}";
 /// Models that are known.
 const MODELS: &str = "gpt2, llama";
 
@@ -131,18 +127,8 @@ fn kinds(keys: Keys, count: usize) -> Result<Vec<Kind>, CheckpointError> {
         let problem = format!("has {} values for {count} tokens", array.len());
         return Err(keys.wrong(TYPES, problem));
     }
-    let kind = |value: Value| {
-        Some(match value.integer()? {
-            1 => Kind::Normal,
-            2 => Kind::Unknown,
-            3 => Kind::Control,
-            4 => Kind::UserDefined,
-            5 => Kind::Unused,
-            6 => Kind::Byte,
-            _ => return None,
-        })
-    };
-    let kinds = array.values().map(kind).collect::<Option<Vec<Kind>>>();
+    let kinds =
+        array.values().map(|it| Kind::numbered(it.integer()?)).collect::<Option<Vec<Kind>>>();
     kinds.ok_or_else(|| keys.wrong(TYPES, "must be numbers from 1 to 6"))
 }
 

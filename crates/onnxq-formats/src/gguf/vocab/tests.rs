@@ -75,7 +75,7 @@ fn written(vocab: &Vocab, size: usize) -> Result<Keys, CheckpointError> {
     for (name, json) in files {
         fs::write(folder.path().join(name), json.to_string()).unwrap();
     }
-    super::keys(folder.path(), size)
+    Ok(super::keys(folder.path(), size)?.keys)
 }
 
 fn sorted(mut keys: Keys) -> Keys {
@@ -104,6 +104,47 @@ fn every_name_is_found_by_what_it_means() {
             assert_eq!(again.tokenizer, there.tokenizer, "{name}");
         }
     }
+}
+
+#[test]
+fn other_spellings_of_the_same_are_found() {
+    let found = |name: &str, change: &dyn Fn(&mut Json)| {
+        let mut there = vocab(&with(bytes(), PRE, name)).unwrap();
+        change(&mut there.tokenizer);
+        let keys = written(&there, 8)?;
+        Ok::<_, CheckpointError>(
+            keys.iter().find(|it| it.0 == PRE).unwrap().1.text().unwrap().to_owned(),
+        )
+    };
+    // Xenova's conversions keep the matches, of which there is nothing but.
+    let kept = |it: &mut Json| {
+        let step = &mut it["pre_tokenizer"]["pretokenizers"][0];
+        (step["behavior"], step["invert"]) = ("Removed".into(), true.into());
+    };
+    assert_eq!(found("gpt-4o", &kept).unwrap(), "gpt-4o");
+    assert!(found("deepseek-v3", &kept).is_err());
+    let lines = |it: &mut Json| {
+        let step = &mut it["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"];
+        *step = step.as_str().unwrap().replace(r"\r", "\r").replace(r"\n", "\n").into();
+    };
+    assert_eq!(found("deepseek-llm", &lines).unwrap(), "deepseek-llm");
+    let list = |it: &mut Json| {
+        it["normalizer"] = json!({"type": "Sequence", "normalizers": [it["normalizer"]]});
+    };
+    assert_eq!(found("qwen35", &list).unwrap(), "qwen35");
+    let none = |it: &mut Json| it["normalizer"] = json!({"type": "Sequence", "normalizers": []});
+    assert_eq!(found("falcon", &none).unwrap(), "falcon");
+    // Merges make every token, so that it is the same to look for tokens first.
+    let whole = |it: &mut Json| it["model"]["ignore_merges"] = true.into();
+    assert_eq!(found("gpt-4o", &whole).unwrap(), "gpt-4o");
+    let fewer = |it: &mut Json| {
+        whole(it);
+        it["model"]["merges"].as_array_mut().unwrap().truncate(1);
+    };
+    let error = found("gpt-4o", &fewer).unwrap_err();
+    assert!(error.to_string().contains("no merges make `\u{120}ab`"), "{error}");
+    // Where a name says both, that one is written.
+    assert_eq!(found("dbrx", &fewer).unwrap(), "llama-bpe");
 }
 
 #[test]
