@@ -72,7 +72,7 @@ pub const ROUNDED: [GgmlType; 8] = [
 /// A file whose matrices are rounded to a type, or keep that of the checkpoint.
 pub(crate) fn rounded(target: Arc<Target>, kind: Option<GgmlType>) -> Gguf {
     let fits = |it: &ExportTensor| {
-        kind.filter(|kind| is_matrix(it) && kind.row_bytes(it.shape[1]).is_some())
+        kind.filter(|kind| it.is_rounded && kind.row_bytes(it.shape[1]).is_some())
     };
     let made = target
         .export
@@ -94,10 +94,6 @@ fn words(checkpoint: &Checkpoint) -> Result<Vec<(String, Value)>, Error> {
         return Ok(vec![("tokenizer.ggml.model".to_owned(), "none".into())]);
     }
     Ok(vocab::keys(&checkpoint.folder, checkpoint.architecture.vocabulary)?)
-}
-
-fn is_matrix(tensor: &ExportTensor) -> bool {
-    tensor.shape.len() == 2
 }
 
 /// The type of floats, as the checkpoint has them.
@@ -142,7 +138,7 @@ impl Gguf {
     /// Matrices whose rows are no whole blocks of a type.
     pub(crate) fn unfit(&self, kind: GgmlType) -> impl Iterator<Item = &ExportTensor> {
         let all = self.target.export.tensors.iter().zip(&self.made);
-        all.filter(move |it| is_matrix(it.0) && it.1.kind != kind).map(|it| it.0)
+        all.filter(move |it| it.0.is_rounded && it.1.kind != kind).map(|it| it.0)
     }
 
     /// What the format cannot say.
