@@ -8,7 +8,10 @@ use std::{
 };
 
 use crate::common::{checkpoints, computes, runtime};
-use onnxq_formats::{self as formats, ARCHITECTURES, Checkpoint, Form};
+use onnxq_formats::{
+    self as formats, ARCHITECTURES, Checkpoint, Form,
+    gguf::{GgmlType, Writer},
+};
 use onnxq_ir::{
     onnx::{self, Attached, ExternalPolicy, Loaded, OpenOptions},
     tensor::{DType, Tensor},
@@ -184,6 +187,21 @@ fn check_decoder(name: &str, folder: &Path, expected: &Values) {
 }
 
 fn check_standard(name: &str, folder: &Path, expected: &Values) {
+    check_logits(name, folder, expected);
+    check_greedy(name, folder, expected, Form::Standard);
+    if let (Some(short), Some(logits)) = (expected.get("short_ids"), expected.get("short_logits")) {
+        let tokens = short.to_i64().unwrap();
+        let places: Vec<i64> = (0..tokens.len() as i64).collect();
+        let ones = vec![1; tokens.len()];
+        let got =
+            Decoder::new(folder, 1, Form::Standard).step(ids(&tokens), ids(&ones), ids(&places));
+        let off = worst(&got, &logits.to_f32().unwrap(), &ones);
+        assert!(off <= TOLERANCE, "{name}: of a short text, logits differ by {off:e}");
+    }
+}
+
+/// In one pass, and in pieces with a cache.
+fn check_logits(name: &str, folder: &Path, expected: &Values) {
     let part = |it: &str, from, to| columns(&expected[it], from, to);
     let (batch, length) = (expected["input_ids"].shape[0], expected["input_ids"].shape[1]);
     let mask = expected["attention_mask"].to_i64().unwrap();
@@ -199,16 +217,6 @@ fn check_standard(name: &str, folder: &Path, expected: &Values) {
         }
         let off = worst(&joined(&got, &cuts, batch), &logits, &mask);
         assert!(off <= TOLERANCE, "{name}: in {} pieces, logits differ by {off:e}", cuts.len());
-    }
-    check_greedy(name, folder, expected, Form::Standard);
-    if let (Some(short), Some(logits)) = (expected.get("short_ids"), expected.get("short_logits")) {
-        let tokens = short.to_i64().unwrap();
-        let places: Vec<i64> = (0..tokens.len() as i64).collect();
-        let ones = vec![1; tokens.len()];
-        let got =
-            Decoder::new(folder, 1, Form::Standard).step(ids(&tokens), ids(&ones), ids(&places));
-        let off = worst(&got, &logits.to_f32().unwrap(), &ones);
-        assert!(off <= TOLERANCE, "{name}: of a short text, logits differ by {off:e}");
     }
 }
 
@@ -235,6 +243,41 @@ fn check_greedy(name: &str, folder: &Path, expected: &Values, form: Form) {
         said.push(best as i64);
     }
     assert_eq!(said, greedy, "{name}, {form:?}");
+}
+
+/// A checkpoint as a GGUF file of its own types, if llama.cpp can compute all of it.
+fn as_gguf(folder: &Path, to: &Path) -> bool {
+    let checkpoint = Checkpoint::open(folder, ExternalPolicy::Contained).unwrap();
+    let Ok(export) = checkpoint.export() else { return false };
+    let mut writer = Writer::default();
+    writer.value("general.architecture", export.architecture);
+    export.metadata.iter().for_each(|(key, value)| writer.value(key, value.clone()));
+    for tensor in &export.tensors {
+        writer.rounded(&tensor.name, GgmlType::F32, &tensor.floats()).unwrap();
+    }
+    let mut bytes = Vec::new();
+    writer.write(&mut bytes).unwrap();
+    fs::write(to, bytes).unwrap();
+    export.notes.is_empty()
+}
+
+#[test]
+fn decoders_compute_the_same_from_a_gguf_file() {
+    let mut names = Vec::new();
+    for folder in folders() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("model.gguf");
+        if as_gguf(&folder, &file) {
+            let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+            if is_computed(&name, &file, Form::Standard) {
+                check_logits(&name, &file, &reference(&folder));
+            }
+            names.push(name);
+        }
+    }
+    for name in ["gpt2", "gpt2-prefix", "llama", "llama3", "phi3", "qwen3"] {
+        assert!(names.iter().any(|written| written == name), "{names:?}");
+    }
 }
 
 #[test]

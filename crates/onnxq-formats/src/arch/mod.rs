@@ -230,6 +230,19 @@ impl Architecture {
     }
 }
 
+impl Activation {
+    /// What papers call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Activation::Gelu => "GELU",
+            Activation::GeluTanh => "GELU by tanh",
+            Activation::Relu => "ReLU",
+            Activation::Silu => "SiLU",
+            Activation::Tanh => "tanh",
+        }
+    }
+}
+
 impl Attention {
     /// Between all tokens before or around, with neither norms nor places of its own.
     fn new(shape: &Shape, qkv: Qkv, out: Linear) -> Attention {

@@ -14,6 +14,24 @@ impl Architecture {
         self.head.collect(&mut list);
         list
     }
+
+    /// The products of blocks, and that of a head over the vocabulary.
+    pub fn linears(&self) -> Vec<&Linear> {
+        let mut list = Vec::new();
+        for block in &self.blocks {
+            let (attention, mlp) = (&block.attention.body, &block.mlp.body);
+            match &attention.qkv {
+                Qkv::Apart(three) => list.extend(three.iter()),
+                Qkv::Joint(one) => list.push(one),
+            }
+            list.extend([&attention.out, &mlp.up, &mlp.down]);
+            list.extend(&mlp.gate);
+        }
+        if let Head::Tokens { weight, .. } = &self.head {
+            list.push(weight);
+        }
+        list
+    }
 }
 
 impl Embedding {

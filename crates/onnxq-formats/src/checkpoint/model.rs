@@ -43,7 +43,14 @@ impl Checkpoint {
         let described = arch::describe(&config()?, &place, &all)?;
         let params = described.params();
         let is_param = |name: &str| params.iter().any(|it| it.name == name);
-        let weights = weights(named.into_iter().filter(|it| is_param(&it.0)));
+        let linears = described.linears();
+        let is_turned = |name: &str| linears.iter().any(|it| it.turned && it.weight.name == name);
+        let own = named.into_iter().filter(|it| is_param(&it.0));
+        let weights = weights(own.map(|(name, tensor)| {
+            let is_matrix = tensor.shape.len() == 2;
+            let tensor = if is_matrix && is_turned(&name) { tensor.transposed() } else { tensor };
+            (name, tensor)
+        }));
         let architecture = arch::describe(&config()?, &place, &weights)?;
         weights.check(&architecture, path).map_err(|error| match error {
             CheckpointError::Missing { name, .. } => {

@@ -169,12 +169,14 @@ fn signed(
 
 /// Blocks of 256 elements in parts with a minimum each.
 fn nested(kind: GgmlType, bytes: &[u8]) -> Parts {
-    let (steps, integer): (fn(&[u8], usize) -> (f32, f32), fn(&[u8], usize) -> u8) = match kind {
-        GgmlType::Q2K => (k::q2_steps, k::q2_integer),
-        GgmlType::Q4K => (k::q45_steps, k::q4_integer),
-        _ => (k::q45_steps, k::q5_integer),
+    /// The scale of a part of a block, and the minimum that it is less.
+    type Steps = fn(&[u8], usize) -> (f32, f32);
+    type Integer = fn(&[u8], usize) -> u8;
+    let (parts, steps, integer): (usize, Steps, Integer) = match kind {
+        GgmlType::Q2K => (16, k::q2_steps, k::q2_integer),
+        GgmlType::Q4K => (8, k::q45_steps, k::q4_integer),
+        _ => (8, k::q45_steps, k::q5_integer),
     };
-    let parts = if kind == GgmlType::Q2K { 16 } else { 8 };
     let blocks = || bytes.chunks_exact(kind.bytes());
     let steps = blocks().flat_map(|block| (0..parts).map(move |part| steps(block, part)));
     let (scales, minimums) = steps.map(|it| (it.0, -it.1)).unzip();

@@ -98,7 +98,7 @@ pub const ROUNDED: [GgmlType; 8] = [
 /// A file whose matrices are rounded to a type, or stay as the checkpoint has them.
 pub(crate) fn rounded(target: Arc<Target>, kind: Option<GgmlType>) -> Gguf {
     let fits = |it: &ExportTensor| {
-        kind.filter(|kind| is_matrix(it) && kind.row_bytes(it.shape[1]).is_some())
+        kind.filter(|kind| it.is_rounded && kind.row_bytes(it.shape[1]).is_some())
     };
     let made = |it: &ExportTensor| match fits(it) {
         // What has the type is not rounded again.
@@ -121,10 +121,6 @@ fn words(checkpoint: &Checkpoint) -> Result<vocab::Written, Error> {
         return Ok(only(vec![("tokenizer.ggml.model".to_owned(), "none".into())]));
     }
     Ok(vocab::keys(&checkpoint.folder, checkpoint.architecture.vocabulary)?)
-}
-
-fn is_matrix(tensor: &ExportTensor) -> bool {
-    tensor.shape.len() == 2
 }
 
 /// The type of floats, as the checkpoint has them.
@@ -169,7 +165,7 @@ impl Gguf {
     /// Matrices whose rows are no whole blocks of a type.
     pub(crate) fn unfit(&self, kind: GgmlType) -> impl Iterator<Item = &ExportTensor> {
         let all = self.target.export.tensors.iter().zip(&self.made);
-        all.filter(move |it| is_matrix(it.0) && it.1.kind != kind).map(|it| it.0)
+        all.filter(move |it| it.0.is_rounded && it.1.kind != kind).map(|it| it.0)
     }
 
     /// What the format cannot say.

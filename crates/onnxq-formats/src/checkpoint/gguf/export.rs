@@ -8,7 +8,7 @@ use onnxq_ir::tensor::{DType, Rows, Tensor, TensorError};
 use super::{families::Family, keys_of, names};
 use crate::{
     CheckpointError,
-    arch::{Architecture, Head, Linear, Param, Qkv},
+    arch::{Architecture, Linear, Param},
     build::raised,
     checkpoint::{Checkpoint, weights::Blocks},
     gguf::Value,
@@ -31,8 +31,10 @@ pub struct ExportTensor {
     pub name: String,
     /// Rows before columns.
     pub shape: Vec<usize>,
-    /// The type that the checkpoint stores it in; float32 of lists.
+    /// The type that the checkpoint stores it in; float32 of what is not rounded.
     pub dtype: DType,
+    /// Whether a file of a narrower type has it in that: a matrix, but for learnt vectors of places.
+    pub is_rounded: bool,
     pub parts: Vec<ExportPart>,
     /// Which row of the parts, below each other, each of its rows is; in their order if there is none.
     pub order: Option<Vec<usize>>,
@@ -78,12 +80,17 @@ impl Checkpoint {
             name: name.to_owned(),
             architecture: family.architecture.to_owned(),
         })?;
-        let shape = parts[0].shape.clone();
+        let (mut shape, is_turned) = (parts[0].shape.clone(), uses.is_turned(name));
+        if is_turned {
+            shape.reverse();
+        }
         let all = |it: &Param| it.rows.clone().unwrap_or(0..shape[0]);
         let part = |it: &&Param| {
+            let tensor = self.weights.get(it);
             let tensor = match self.weights.plus(it) {
-                0.0 => self.weights.get(it),
-                plus => raised(self.weights.get(it), plus),
+                0.0 if is_turned => tensor.transposed(),
+                0.0 => tensor,
+                plus => raised(tensor, plus),
             };
             ExportPart { names: uses.names(it), rows: all(it), tensor }
         };
@@ -96,10 +103,11 @@ impl Checkpoint {
                 architecture: family.architecture.to_owned(),
             });
         }
-        let dtype = if shape.len() < 2 { DType::F32 } else { self.weights.dtype(name) };
+        let is_rounded = shape.len() == 2 && theirs != names::PLACES;
+        let dtype = if is_rounded { self.weights.dtype(name) } else { DType::F32 };
         let order = family.order(&self.architecture, name, shape[0]);
         let stored = self.weights.blocks(name);
-        Ok(ExportTensor { name: theirs, shape, dtype, parts, order, stored })
+        Ok(ExportTensor { name: theirs, shape, dtype, is_rounded, parts, order, stored })
     }
 }
 
@@ -170,6 +178,11 @@ struct Uses<'a> {
 }
 
 impl Uses<'_> {
+    /// Whether the checkpoint has the matrix of a product with inputs in rows.
+    fn is_turned(&self, name: &str) -> bool {
+        self.linears.iter().any(|linear| linear.turned && linear.weight.name == name)
+    }
+
     /// What the graph calls a part: products name their weights after themselves.
     fn names(&self, param: &Param) -> Vec<String> {
         let same = |it: &&&Linear| it.weight.name == param.name && it.weight.rows == param.rows;
@@ -191,21 +204,7 @@ fn uses(architecture: &Architecture) -> Uses<'_> {
     for parts in tensors.values_mut() {
         parts.sort_by_key(|it| it.rows.as_ref().map(|it| it.start));
     }
-    let mut linears = Vec::new();
-    for block in &architecture.blocks {
-        let attention = &block.attention.body;
-        match &attention.qkv {
-            Qkv::Apart(three) => linears.extend(three.iter()),
-            Qkv::Joint(one) => linears.push(one),
-        }
-        let mlp = &block.mlp.body;
-        linears.extend([&attention.out, &mlp.up, &mlp.down]);
-        linears.extend(&mlp.gate);
-    }
-    if let Head::Tokens { weight, .. } = &architecture.head {
-        linears.push(weight);
-    }
-    Uses { tensors, linears }
+    Uses { tensors, linears: architecture.linears() }
 }
 
 /// Tables first, then the blocks in order, then what follows them.

@@ -2,8 +2,15 @@
 
 use serde_json::json;
 
-use super::keys::Keys;
-use crate::{CheckpointError, arch::Architecture, gguf::File};
+use super::{
+    keys::Keys,
+    names::{self, Name, Spelling},
+};
+use crate::{
+    CheckpointError,
+    arch::{Activation, Architecture},
+    gguf::File,
+};
 
 /// An architecture as llama.cpp names it.
 pub(super) struct Family {
@@ -18,13 +25,17 @@ pub(super) struct Family {
     /// everything.
     pub has_windows: bool,
     pub pattern: Option<usize>,
+    /// What its checkpoints call things.
+    pub spelling: &'static Spelling,
     /// Tensors of a block that are called otherwise.
-    pub names: &'static [(&'static str, &'static str)],
+    pub names: &'static [Name],
+    /// What llama.cpp computes in feed-forward parts. No key says it.
+    pub activation: Activation,
     /// Fields beyond those that all have.
     pub fields: fn(&mut Keys) -> Result<(), CheckpointError>,
 }
 
-const GEMMA_NORMS: &[(&str, &str)] = &[
+const GEMMA_NORMS: &[Name] = &[
     ("post_attention_norm", "post_attention_layernorm"),
     ("ffn_norm", "pre_feedforward_layernorm"),
     ("post_ffw_norm", "post_feedforward_layernorm"),
@@ -33,7 +44,7 @@ const GEMMA_NORMS: &[(&str, &str)] = &[
 const fn family(
     architecture: &'static str,
     (model_type, class): (&'static str, &'static str),
-    names: &'static [(&'static str, &'static str)],
+    names: &'static [Name],
     fields: fn(&mut Keys) -> Result<(), CheckpointError>,
 ) -> Family {
     let (has_windows, pattern) = (false, None);
@@ -44,9 +55,15 @@ const fn family(
         is_paired: false,
         has_windows,
         pattern,
+        spelling: &names::LLAMA,
         names,
+        activation: Activation::Silu,
         fields,
     }
+}
+
+const fn gelu(family: Family) -> Family {
+    Family { activation: Activation::GeluTanh, ..family }
 }
 
 const fn windowed(pattern: Option<usize>, family: Family) -> Family {
@@ -55,9 +72,16 @@ const fn windowed(pattern: Option<usize>, family: Family) -> Family {
 
 /// In alphabetical order. Mistral calls itself `llama`.
 pub(super) const FAMILIES: &[Family] = &[
-    family("gemma", ("gemma", "GemmaForCausalLM"), &[], none),
-    windowed(Some(2), family("gemma2", ("gemma2", "Gemma2ForCausalLM"), GEMMA_NORMS, gemma2)),
-    windowed(Some(6), family("gemma3", ("gemma3_text", "Gemma3ForCausalLM"), GEMMA_NORMS, gemma3)),
+    gelu(family("gemma", ("gemma", "GemmaForCausalLM"), &[], none)),
+    gelu(windowed(Some(2), family("gemma2", ("gemma2", "Gemma2ForCausalLM"), GEMMA_NORMS, gemma2))),
+    gelu(windowed(
+        Some(6),
+        family("gemma3", ("gemma3_text", "Gemma3ForCausalLM"), GEMMA_NORMS, gemma3),
+    )),
+    Family {
+        spelling: &names::GPT2,
+        ..gelu(family("gpt2", ("gpt2", "GPT2LMHeadModel"), &[], none))
+    },
     Family { is_paired: true, ..family("llama", ("llama", "LlamaForCausalLM"), &[], llama) },
     windowed(
         None,

@@ -4,35 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Family, names};
+use super::{
+    Family,
+    names::{self, Spelling},
+};
 use crate::{
     CheckpointError, Config,
-    gguf::{File, Value},
+    gguf::{File, Info, Value},
 };
 
 /// Keys of an architecture, and the fields that are made of them.
 pub(super) struct Keys<'a> {
     pub file: &'a File,
     pub architecture: &'static str,
+    spelling: &'static Spelling,
     name: &'a str,
     fields: Map<String, Json>,
     /// What the file calls a field.
     keys: BTreeMap<&'static str, String>,
     read: BTreeSet<String>,
 }
-
-/// Of every family: a key, and the field it becomes.
-const FIELDS: &[(&str, &str)] = &[
-    ("block_count", "num_hidden_layers"),
-    ("embedding_length", "hidden_size"),
-    ("feed_forward_length", "intermediate_size"),
-    ("attention.head_count", "num_attention_heads"),
-    ("attention.head_count_kv", "num_key_value_heads"),
-    ("attention.key_length", "head_dim"),
-    ("context_length", "max_position_embeddings"),
-    ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
-    ("rope.freq_base", "rope_theta"),
-];
 
 /// A key that says nothing that the table of words does not say.
 const WORDS: &str = "vocab_size";
@@ -42,6 +33,7 @@ pub(super) fn config(file: &File, name: &str, family: &Family) -> Result<Config,
     let mut keys = Keys {
         file,
         architecture: family.architecture,
+        spelling: family.spelling,
         name,
         fields: Map::new(),
         keys: BTreeMap::new(),
@@ -49,10 +41,10 @@ pub(super) fn config(file: &File, name: &str, family: &Family) -> Result<Config,
     };
     keys.set("model_type", json!(family.model_type));
     keys.set("architectures", json!([family.class]));
-    for (key, field) in FIELDS {
+    for (key, field) in family.spelling.fields {
         keys.copy(key, field)?;
     }
-    keys.set("tie_word_embeddings", json!(file.info("output.weight").is_none()));
+    keys.set("tie_word_embeddings", json!(is_tied(file)));
     let words = file.info("token_embd.weight").and_then(|it| it.shape.first());
     if let Some(rows) = words {
         keys.set("vocab_size", json!(rows));
@@ -63,6 +55,13 @@ pub(super) fn config(file: &File, name: &str, family: &Family) -> Result<Config,
     Ok(keys.finish())
 }
 
+/// Whether the head is the table of words: it is not there, or it is there once more, as older
+/// converters wrote it.
+fn is_tied(file: &File) -> bool {
+    let same = |head: &Info| file.info("token_embd.weight").is_some_and(|words| words == head);
+    file.info("output.weight").is_none_or(same)
+}
+
 impl Keys<'_> {
     pub(super) fn set(&mut self, field: &str, value: Json) {
         self.fields.insert(field.to_owned(), value);
@@ -71,6 +70,16 @@ impl Keys<'_> {
     /// A number that a field has by now.
     pub(super) fn size(&self, field: &str) -> Option<u64> {
         self.fields.get(field).and_then(Json::as_u64)
+    }
+
+    /// What `config.json` calls a key, if it has a field for it.
+    fn field(&self, key: &str) -> Option<&'static str> {
+        self.spelling.fields.iter().find(|it| it.0 == key).map(|it| it.1)
+    }
+
+    /// A positive number that the field of a key has by now.
+    fn stated(&self, key: &str) -> Option<u64> {
+        self.size(self.field(key)?).filter(|it| *it > 0)
     }
 
     /// A key of the architecture, as the file has it.
@@ -112,10 +121,12 @@ impl Keys<'_> {
         if keys.is_some() && values.is_some() && keys != values {
             return Err(self.wrong(&self.whole(value), format!("must be that of {key}")));
         }
+        let heads = self.stated("attention.head_count");
+        let shared = self.stated("embedding_length").zip(heads).map(|(width, it)| width / it);
+        self.implied(key, shared)?;
+        self.implied("attention.head_count_kv", heads)?;
+        let all = self.stated(key).or(shared);
         let turned = length(self.value("rope.dimension_count"));
-        let of = |it: &Self, field| it.size(field).filter(|it| *it > 0);
-        let all = of(self, "head_dim")
-            .or_else(|| Some(of(self, "hidden_size")? / of(self, "num_attention_heads")?));
         if let (Some(turned), Some(all)) = (turned, all)
             && turned != i128::from(all)
             && all > 0
@@ -124,6 +135,17 @@ impl Keys<'_> {
             self.set("partial_rotary_factor", json!(turned as f64 / all as f64));
         }
         Ok(())
+    }
+
+    /// A key without a field may only repeat what follows from others.
+    fn implied(&mut self, key: &str, expected: Option<u64>) -> Result<(), CheckpointError> {
+        let Some(expected) = expected.filter(|_| self.field(key).is_none()) else { return Ok(()) };
+        match self.value(key).map(Value::integer) {
+            Some(stated) if stated != Some(expected.into()) => {
+                Err(self.wrong(&self.whole(key), format!("must be {expected}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How contexts are stretched. What does not count for the way that is stated stays unread, and so is

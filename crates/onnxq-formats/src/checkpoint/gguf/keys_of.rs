@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     CheckpointError,
-    arch::{Architecture, Head, NormKind, Rotary},
+    arch::{Activation, Architecture, Head, NormKind, Rotary},
     gguf::Value,
 };
 
@@ -51,6 +51,7 @@ pub(super) fn write(
     if let Some(local) = architecture.rotaries.get(1) {
         keys.put("rope.freq_base_swa", local.base as f32);
     }
+    activation(architecture, family, notes)?;
     scale(architecture, family)?;
     windows(architecture, &mut keys, notes)?;
     scaling(architecture, &mut keys)
@@ -106,6 +107,28 @@ fn windows(
                 architecture.model_type
             ),
         }),
+    }
+}
+
+/// What llama.cpp takes the activation function to be. Where a checkpoint has the exact GELU, its
+/// approximation is near enough to be noted only.
+fn activation(
+    architecture: &Architecture,
+    family: &Family,
+    notes: &mut Vec<String>,
+) -> Result<(), CheckpointError> {
+    let own = architecture.blocks[0].mlp.body.activation;
+    match (own, family.activation) {
+        (own, theirs) if own == theirs => Ok(()),
+        (Activation::Gelu, Activation::GeluTanh) => {
+            notes.push("llama.cpp computes GELU by tanh: logits differ a little".to_owned());
+            Ok(())
+        }
+        (own, theirs) => {
+            let (file, own) = (family.architecture, own.name());
+            let problem = format!("llama.cpp computes {} in `{file}`, not {own}", theirs.name());
+            Err(CheckpointError::Contradiction { problem })
+        }
     }
 }
 
@@ -177,6 +200,13 @@ fn list(name: &str, values: Vec<f32>) -> ExportTensor {
     let shape = vec![values.len()];
     let tensor = Tensor::from_f32(&shape, values);
     let part = ExportPart { names: Vec::new(), rows: 0..shape[0], tensor };
-    let (parts, dtype) = (vec![part], DType::F32);
-    ExportTensor { name: name.to_owned(), shape, dtype, parts, order: None, stored: None }
+    ExportTensor {
+        name: name.to_owned(),
+        shape,
+        dtype: DType::F32,
+        is_rounded: false,
+        parts: vec![part],
+        order: None,
+        stored: None,
+    }
 }

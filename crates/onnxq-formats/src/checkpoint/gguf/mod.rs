@@ -70,11 +70,13 @@ fn weights(file: &File, name: &str, family: &Family) -> Result<Weights, Checkpoi
     for (tensor, info) in file.tensors().filter(|it| !names::is_factor(it.0)) {
         let ours = names::of(family, tensor);
         let view = file.tensor(tensor)?;
+        let is_turned = view.shape.len() == 2 && names::is_turned(family, tensor);
+        let view = if is_turned { view.transposed() } else { view };
+        let (type_name, shape) = (info.kind.name().to_owned(), view.shape.clone());
         let data = match view.dtype.is_float() {
-            true => Data::View(turned(view, family.heads_of(file, &ours), name, tensor)?),
+            true => Data::View(paired(view, family.heads_of(file, &ours), name, tensor)?),
             false => Data::Other,
         };
-        let (type_name, shape) = (info.kind.name().to_owned(), info.shape.clone());
         let is_matrix = shape.len() == 2 && matches!(data, Data::View(_));
         let blocks = is_matrix.then(|| Blocks { kind: info.kind, bytes: info.bytes.clone() });
         let stored = Stored { name: tensor.to_owned(), type_name, shape, data, blocks };
@@ -89,7 +91,7 @@ fn weights(file: &File, name: &str, family: &Family) -> Result<Weights, Checkpoi
 
 /// Rows in the order of checkpoints. llama.cpp turns neighbours, `(0, 1), (2, 3), …`; checkpoints turn
 /// the halves of a head, `(0, d/2), (1, d/2 + 1), …`.
-fn turned(
+fn paired(
     tensor: Tensor,
     heads: Option<usize>,
     file: &str,

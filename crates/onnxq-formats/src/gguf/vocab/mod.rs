@@ -14,7 +14,7 @@ pub use self::{
     read::read,
     write::{Files, Written, keys},
 };
-use super::File;
+use super::{File, Value};
 use crate::{CheckpointError, checkpoint};
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -98,8 +98,10 @@ pub fn files(path: &Path) -> Result<Vec<(&'static str, Json)>, CheckpointError> 
     let (file, name) = parsed(path)?;
     let mut files = vec![("config.json", checkpoint::gguf_config(&file, &name)?)];
     if let Some(mut it) = read(&file, &name)? {
-        let context = &files[0].1["max_position_embeddings"];
-        if let Some(tokens) = context.as_u64() {
+        let architecture = file.value("general.architecture").and_then(Value::text);
+        let key = format!("{}.context_length", architecture.unwrap_or_default());
+        let length = file.value(&key).and_then(Value::integer);
+        if let Some(tokens) = length.and_then(|length| u64::try_from(length).ok()) {
             it.tokenizer_config["model_max_length"] = json!(tokens);
         }
         files.push(("generation_config.json", it.generation_config));
@@ -111,7 +113,12 @@ pub fn files(path: &Path) -> Result<Vec<(&'static str, Json)>, CheckpointError> 
 
 /// Whether a path is a GGUF file with a tokenizer in it.
 pub fn is_in(path: &Path) -> bool {
-    super::is_gguf(path) && parsed(path).is_ok_and(|it| it.0.value(MODEL).is_some())
+    super::is_gguf(path) && parsed(path).is_ok_and(|(file, _)| has_tokenizer(&file))
+}
+
+/// Whether a file brings a tokenizer: one for numbers of tokens names the model `none`, as llama.cpp does.
+fn has_tokenizer(file: &File) -> bool {
+    file.value(MODEL).is_some_and(|model| model.text() != Some("none"))
 }
 
 fn parsed(path: &Path) -> Result<(File, String), CheckpointError> {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     ADD_BOS, ADD_EOS, ENDS, Kind, LONGEST, MERGES, MODEL, PRE, SCORES, SPACE, SPACE_PREFIX,
-    SPECIAL, TEMPLATE, TOKENS, TYPES, Vocab,
+    SPECIAL, TEMPLATE, TOKENS, TYPES, Vocab, has_tokenizer,
     pre::{self, Pre},
 };
 use crate::{
@@ -22,7 +22,7 @@ const MODELS: &str = "gpt2, llama";
 /// # Errors
 /// E121 of keys that contradict each other, E122 of a tokenizer that is not known.
 pub fn read(file: &File, name: &str) -> Result<Option<Vocab>, CheckpointError> {
-    let Some(model) = file.value(MODEL) else { return Ok(None) };
+    let Some(model) = file.value(MODEL).filter(|_| has_tokenizer(file)) else { return Ok(None) };
     let keys = Keys { file, name };
     let words = Words::read(keys)?;
     let model = model.text().ok_or_else(|| keys.wrong(MODEL, "must be a text"))?;
