@@ -172,7 +172,7 @@ fn a_file_made_of_a_file_says_the_same() {
 /// What has blocks already keeps them, where nothing else is asked for.
 #[test]
 fn a_quantized_file_keeps_its_blocks() {
-    let (folder, wide) = (tempfile::tempdir().unwrap(), wide());
+    let (folder, wide) = (tempfile::tempdir().unwrap(), wide(96));
     let names = ["a.gguf", "b.gguf", "c.gguf", "d.gguf"];
     let [first, same, again, other] = names.map(|it| folder.path().join(it));
     done(&["quantize", text(wide.path()), "-r", "gguf_q4_k", "-o", text(&first)]);
