@@ -155,12 +155,13 @@ mod tests {
             prop_assert!(matrix.quantized.iter().all(|it| u32::from(*it) < radix));
             let made = matrix.dequantize();
             let blocks = 512 / block;
-            let rest = |at: usize| (0..digits).map(|digit| {
+            let part = |digit: usize, at: usize| {
                 made[(0, 512 + digit * blocks + at)] / (radix as f32).powi(digit as i32)
-            }).sum::<f32>();
+            };
+            let rest = |at: usize| (0..digits).map(|digit| part(digit, at)).sum::<f32>();
             let largest = (0..blocks).fold(0f32, |most, at| most.max(rest(at).abs()));
             // The second digit reaches seven steps where half of a first one may be eight.
-                let finest = if digits == 1 { 250.0 } else { 110.0 };
+            let finest = if digits == 1 { 250.0 } else { 110.0 };
             for (i, value) in values(kind, &bytes).into_iter().enumerate() {
                 let own = made[(0, i)] + rest(i / block);
                 let bound = largest / finest + 1e-3 * value.abs().max(made[(0, i)].abs()) + 1e-6;

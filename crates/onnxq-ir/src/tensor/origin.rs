@@ -15,7 +15,8 @@ pub struct Origin {
     pub grid: QShape,
     /// Its integers: dequantized they are the floats, bit for bit.
     pub integers: Option<Arc<dyn QSource>>,
-    /// Its integers for inputs that lie in another way, where only those are of a grid that ONNX has.
+    /// Its integers for inputs that lie in another way, where only those are of a grid that ONNX has. In
+    /// another order they are the floats; with sums, up to the last digit of what the sums weigh.
     pub arranged: Option<Arranged>,
 }
 
@@ -43,7 +44,7 @@ impl fmt::Debug for Origin {
         let Origin { kind, grid, integers, arranged } = self;
         let how = match (integers, arranged) {
             (Some(_), _) => "exact",
-            (None, Some(_)) => "exact when arranged",
+            (None, Some(_)) => "arranged",
             (None, None) => "nearest",
         };
         write!(f, "{kind} {grid:?} {how}")

@@ -111,6 +111,8 @@ pub(super) struct Packed {
     scales: Scales,
     /// The group of each input, if they do not follow each other.
     columns: Option<Vec<usize>>,
+    /// The inputs group by group, if the groups are blocks of the grid then.
+    order: Option<Arc<[usize]>>,
     /// Whether ONNX has integers up to the largest zero point.
     is_grid: bool,
 }
@@ -137,20 +139,12 @@ impl Packed {
         let is_grid = zeros.iter().all(|it| (0..1 << bits).contains(it));
         let why = if columns.is_some() { ", inputs in an order of their own" } else { "" };
         let (kind, grid) = (format!("{kind}{why}").into(), QShape { bits, zero_points, ..grid });
-        Packed { kind, grid, integers, zeros, scales, columns, is_grid }
+        let order = columns.as_deref().and_then(|it| by_group(it, grid.block));
+        Packed { kind, grid, integers, zeros, scales, columns, order, is_grid }
     }
 
     fn groups(&self) -> usize {
         self.grid.blocks()
-    }
-
-    /// The inputs group by group, if the groups are blocks of the grid then.
-    fn order(&self) -> Option<Arc<[usize]>> {
-        let columns = self.columns.as_ref()?;
-        let mut order: Vec<usize> = (0..self.grid.k).collect();
-        order.sort_by_key(|it| columns[*it]);
-        let is_block = |(at, from): (usize, &usize)| columns[*from] == at / self.grid.block;
-        order.iter().enumerate().all(is_block).then(|| order.into())
     }
 
     fn group(&self, column: usize) -> usize {
@@ -210,7 +204,7 @@ impl Rows for Packed {
 
     fn origin(self: Arc<Self>) -> Option<Origin> {
         let (kind, grid) = (self.kind.clone(), self.grid);
-        let order = self.order();
+        let order = self.order.clone();
         let integers = (self.is_grid && self.columns.is_none()).then(|| self.clone() as _);
         let arranged = order.filter(|_| self.is_grid).map(|order| Arranged {
             inputs: Inputs::Ordered(order.clone()),
@@ -218,6 +212,14 @@ impl Rows for Packed {
         });
         Some(Origin { kind, grid, integers, arranged })
     }
+}
+
+/// Inputs in the order of their groups, if each of these is a block then.
+fn by_group(columns: &[usize], block: usize) -> Option<Arc<[usize]>> {
+    let mut order: Vec<usize> = (0..columns.len()).collect();
+    order.sort_by_key(|it| columns[*it]);
+    let is_block = |(at, from): (usize, &usize)| columns[*from] == at / block;
+    order.iter().enumerate().all(is_block).then(|| order.into())
 }
 
 /// Integers whose inputs lie group by group.
